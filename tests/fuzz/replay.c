@@ -1,6 +1,6 @@
-/* replay.c - main for tests/fuzz/*.c when no fuzzer drives them. Such a file defines LLVMFuzzerTestOneInput; this replays
- * the committed corpus, tests/fuzz/corpus/NAME/, and each input's prefixes, in memory of exactly the input's size so that
- * ASan sees one byte too many. For fuzzing: clang -fsanitize=fuzzer,address,undefined FILE. */
+/* replay.c - main for tests/fuzz/NAME.c when no fuzzer drives it. Such a file defines LLVMFuzzerTestOneInput; this
+ * replays the committed corpus, tests/fuzz/corpus/NAME/, and each input's prefixes, in memory of exactly the input's
+ * size so that ASan sees one byte too many. For fuzzing: clang -fsanitize=fuzzer,address,undefined FILE. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
