@@ -1,0 +1,7298 @@
+/* psocket.h - TCP, UDP and TLS sockets in one file, for C, C++, Lua and firmware. MIT licence, at the end. */
+
+/*==================================================================================================
+ * >>doc
+ *
+ * DO THIS FIRST
+ *
+ *     #define PSOCKET_IMPLEMENTATION      // in exactly one C or C++ file
+ *     #include "psocket.h"
+ *
+ * and link with BearSSL (-lbearssl) unless PSOCKET_NO_TLS is defined, with -pthread on POSIX unless
+ * PSOCKET_NO_THREADS is, and with ws2_32, crypt32, bcrypt (and advapi32 for BearSSL) on Windows. Every
+ * other file includes it bare. Define PSOCKET_LUA beside PSOCKET_IMPLEMENTATION for luaopen_psocket.
+ *
+ * A CLIENT
+ *
+ *     psocket_error err = {0};
+ *     psocket_options opt = {0};
+ *     opt.timeout_ms = 10000;
+ *     opt.error = &err;
+ *     psocket *s;
+ *     if (psocket_connect(&s, "example.org", 443, &opt) || psocket_starttls(s, NULL, "example.org")) ...
+ *     psocket_send(s, request, strlen(request));
+ *     const void *data;
+ *     ptrdiff_t n;
+ *     while ((n = psocket_recv(s, &data)) >= 0) fwrite(data, 1, (size_t)n, stdout);
+ *     if (n != PSOCKET_CLOSED) fprintf(stderr, "%s\n", psocket_strerror((int)n));  // cut short: say so
+ *     psocket_free(s);
+ *
+ * HOW TO READ THIS FILE
+ *
+ * Search for the tags: >>api is all a user needs. >>config >>platform >>base >>ring >>addr >>dns >>x509
+ * >>record >>tls12 >>tls13 >>sock >>poll >>public >>lua are the implementation, each section calling only
+ * those above it. Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
+ *
+ * BLOCKING AND NONBLOCKING are the same functions. With options.nonblocking a call that would wait answers
+ * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE; call it again once psocket_wait, a psocket_poller or the
+ * descriptors of psocket_pollset say so. A blocking call waits no longer than its timeout.
+ *
+ * THREADS: one socket, one thread at a time. Different sockets on different threads need no lock, and a
+ * psocket_tls may be shared by all of them. The library starts a short-lived thread to resolve names.
+ *
+ * MACROS                     scope           meaning
+ * PSOCKET_IMPLEMENTATION     one file        compile the implementation here
+ * PSOCKET_LUA                implementation  add luaopen_psocket (needs lua.h and lauxlib.h)
+ * PSOCKET_STATIC             every include   declare everything static
+ * PSOCKET_NO_TLS             implementation  no TLS, no BearSSL: TLS calls answer PSOCKET_UNSUPPORTED
+ * PSOCKET_NO_THREADS         implementation  names are resolved inline (and block)
+ * PSOCKET_NO_DNS             implementation  numeric addresses only
+ * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
+ * PSOCKET_LWIP               implementation  use lwIP's sockets instead of the system's
+ * PSOCKET_MALLOC(n)          implementation  with PSOCKET_REALLOC(p, n) and PSOCKET_FREE(p): your allocator
+ * PSOCKET_ENTROPY(p, n)      implementation  your random bytes: an expression, 0 on success
+ * PSOCKET_NOW()              implementation  your monotonic clock in milliseconds, as int64_t
+ * PSOCKET_WALLCLOCK()        implementation  your calendar in seconds since 1970 UTC, as int64_t
+ * PSOCKET_BUILD_TIME         implementation  seconds since 1970; a calendar before it is taken to be unset
+ * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
+ * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
+ * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
+ *================================================================================================*/
+
+/* accept4 and friends: must come before the first system header. */
+#if defined(PSOCKET_IMPLEMENTATION) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+
+#ifndef PSOCKET_H
+#define PSOCKET_H
+
+/*==================================================================================================
+ * >>api
+ *================================================================================================*/
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef PSOCKET_STATIC
+#define PSOCKET_API static
+#else
+#define PSOCKET_API extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PSOCKET_VERSION "0.1.0"
+
+/* Every result code: X(NAME, value, text). Negative, so that byte counts and codes share one return value. */
+#define PSOCKET_CODES(X) \
+    X(OK,                 0,   "success") \
+    /* state */ \
+    X(WANT_READ,         -1,   "would wait for the peer to send") \
+    X(WANT_WRITE,        -2,   "would wait for the peer to receive") \
+    X(TIMEOUT,           -3,   "timed out") \
+    X(CLOSED,            -4,   "closed by the peer") \
+    X(TRUNCATED,         -5,   "cut off: the peer ended the TLS stream without close_notify") \
+    X(RESET,             -6,   "connection reset by the peer") \
+    X(CLOSED_HERE,       -7,   "closed on this side") \
+    X(INVALID,           -8,   "invalid argument") \
+    X(NOMEM,             -9,   "out of memory") \
+    X(BUSY,             -10,   "another operation is waiting for this") \
+    X(ALREADY_TLS,      -11,   "the socket is using TLS already") \
+    X(UNSUPPORTED,      -12,   "not supported here") \
+    X(LIMIT,            -13,   "a limit was reached") \
+    X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
+    /* operating system */ \
+    X(OS,               -20,   "operating system error") \
+    X(REFUSED,          -21,   "connection refused") \
+    X(UNREACHABLE,      -22,   "host or network unreachable") \
+    X(ADDRESS_IN_USE,   -23,   "address already in use") \
+    X(ADDRESS_NOT_AVAILABLE, -24, "address not available on this machine") \
+    X(ACCESS,           -25,   "permission denied") \
+    X(DESCRIPTORS,      -26,   "too many open files") \
+    X(MESSAGE_SIZE,     -27,   "datagram too large") \
+    X(FILE,             -28,   "cannot read the file") \
+    X(ENTROPY,          -29,   "no source of random numbers") \
+    /* names */ \
+    X(DNS_NOT_FOUND,    -40,   "no such host name") \
+    X(DNS_TEMPORARY,    -41,   "the name server does not answer for now") \
+    X(DNS,              -42,   "name resolution failed") \
+    /* TLS */ \
+    X(TLS_PROTOCOL,     -60,   "the peer broke the TLS protocol") \
+    X(TLS_VERSION,      -61,   "no TLS version in common") \
+    X(TLS_HANDSHAKE,    -62,   "no cipher suite or parameters in common") \
+    X(TLS_ALERT,        -63,   "the peer refused with a TLS alert") \
+    X(TLS_RECORD,       -64,   "a TLS record did not decrypt: tampered or corrupted") \
+    X(TLS_ALPN,         -65,   "no application protocol in common") \
+    X(TLS_PEM,          -66,   "malformed PEM or DER") \
+    X(TLS_KEY,          -67,   "malformed or unsupported private key") \
+    X(TLS_KEY_MISMATCH, -68,   "the private key does not belong to the certificate") \
+    X(TLS_NO_IDENTITY,  -69,   "a TLS server needs a certificate and key") \
+    X(TLS_NO_TRUST,     -70,   "no trust store found") \
+    /* X.509 */ \
+    X(CERT_MISSING,     -80,   "the peer sent no certificate") \
+    X(CERT_MALFORMED,   -81,   "malformed certificate") \
+    X(CERT_EXPIRED,     -82,   "certificate expired") \
+    X(CERT_NOT_YET_VALID, -83, "certificate not yet valid") \
+    X(CERT_NAME,        -84,   "certificate is for another name") \
+    X(CERT_UNTRUSTED,   -85,   "certificate's issuer is not trusted") \
+    X(CERT_SELF_SIGNED, -86,   "self-signed certificate that is not trusted") \
+    X(CERT_SIGNATURE,   -87,   "certificate's signature is wrong") \
+    X(CERT_WEAK,        -88,   "certificate uses a weak key or hash") \
+    X(CERT_ALGORITHM,   -89,   "certificate uses an unsupported algorithm") \
+    X(CERT_USAGE,       -90,   "certificate is not meant for this use") \
+    X(CERT_NOT_CA,      -91,   "certificate's issuer is not a certificate authority") \
+    X(CERT_PATH_LENGTH, -92,   "certificate path is longer than its issuer allows") \
+    X(CERT_CONSTRAINTS, -93,   "certificate breaks its issuer's name constraints") \
+    X(CERT_CRITICAL,    -94,   "certificate has an unknown critical extension") \
+    X(CERT_LIMIT,       -95,   "certificate chain is too large or too hard to verify") \
+    X(CERT_PIN,         -96,   "certificate's key is not one of the pinned keys") \
+    X(CERT_REJECTED,    -97,   "certificate refused by the application")
+
+enum {
+#define PSOCKET_X(name, value, text) PSOCKET_##name = value,
+    PSOCKET_CODES(PSOCKET_X)
+#undef PSOCKET_X
+    PSOCKET_CODE_END = -1000
+};
+
+/* Events, as bits. */
+#define PSOCKET_READ  1
+#define PSOCKET_WRITE 2
+
+/* What psocket_getside answers. */
+#define PSOCKET_CLIENT 0
+#define PSOCKET_SERVER 1
+
+typedef struct psocket psocket;                   /* a connection (or a UDP endpoint) */
+typedef struct psocket_listener psocket_listener; /* a listening socket */
+typedef struct psocket_tls psocket_tls;           /* TLS settings, reference-counted, immutable, shareable between threads */
+typedef struct psocket_poller psocket_poller;     /* a set of sockets to wait for */
+typedef struct psocket_resolve psocket_resolve;   /* one name being resolved by the application */
+typedef intptr_t psocket_fd;                      /* a descriptor or Winsock SOCKET; -1 is none */
+
+/* What went wrong. Zero-initialise it; it owns nothing. */
+typedef struct psocket_error {
+    int code;          /* PSOCKET_* */
+    int os_error;      /* errno or WSAGetLastError, 0 if none */
+    int bearssl_error; /* BR_ERR_*, 0 if none */
+    int tls_alert;     /* alert number sent or received (RFC 5246 7.2), -1 if none when code is a TLS or CERT code */
+    int cert_index;    /* which certificate of the peer's chain, 0 the peer's own, -1 if none */
+    char text[512];    /* one sentence for people, never empty when code is not 0 */
+} psocket_error;
+
+/* Resolves a host name for the application, in place of getaddrinfo. Called once per connect; call
+   psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
+typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
+
+/* Options of a socket or listener. All zero is a blocking TCP socket without a time limit. */
+typedef struct psocket_options {
+    int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
+    int udp;                  /* a UDP socket: one datagram is one chunk */
+    int timeout_ms;           /* limit of each whole operation (connect, starttls, recv, send ...); 0 none */
+    int idle_timeout_ms;      /* limit without any progress within an operation; 0 none */
+    int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
+    int backlog;              /* listen: queue length; 0 means 128 */
+    size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
+    psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
+    void *resolve_user;       /* first argument of resolve */
+    psocket_error *error;     /* filled when connect, listen or accept fails and there is no socket to ask; may be NULL */
+} psocket_options;
+
+/* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
+typedef struct psocket_identity {
+    const void *chain;
+    size_t chain_len;
+    const void *key; /* PKCS#8, PKCS#1 or SEC 1; RSA up to 4096 bits or EC P-256, P-384, P-521; not encrypted */
+    size_t key_len;
+} psocket_identity;
+
+/* What a peer's certificate says. Pointers are valid during the call that hands it out. */
+typedef struct psocket_certinfo {
+    const char *subject;        /* RFC 4514 style, e.g. "CN=example.org" */
+    const char *issuer;
+    int64_t not_before, not_after; /* seconds since 1970 UTC */
+    uint8_t sha256[32];         /* digest of the whole certificate */
+    uint8_t spki_sha256[32];    /* digest of its SubjectPublicKeyInfo (RFC 7469) */
+} psocket_certinfo;
+
+#define PSOCKET_CLIENT_AUTH_NONE     0 /* the server asks for no client certificate */
+#define PSOCKET_CLIENT_AUTH_OPTIONAL 1 /* it asks; none is accepted, a bad one is not */
+#define PSOCKET_CLIENT_AUTH_REQUIRED 2 /* it asks and insists */
+
+/* TLS settings. All zero: a client that trusts the system's store and verifies everything. */
+typedef struct psocket_tls_options {
+    const void *ca;              /* trust anchors: PEM text or DER certificates back to back; any of ca, ca_file, ca_dir replaces the system's store */
+    size_t ca_len;               /* 0: ca is NUL-terminated PEM */
+    const char *ca_file;         /* PEM bundle */
+    const char *ca_dir;          /* folder of PEM files */
+    const psocket_identity *identities; /* servers: at least one; clients: the first one answers a certificate request */
+    size_t identity_count;
+    const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
+    size_t alpn_count;
+    int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
+    const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
+    size_t spki_pin_count;
+    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict); /* last word on a peer's certificate: 0 accepts, anything else refuses; verdict->code is 0 when verification passed */
+    void *decide_user;
+    int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's */
+    void *clock_user;
+    int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
+    int insecure_no_name;        /* verify the chain but not for whom it was issued */
+    psocket_error *error;        /* filled when psocket_tls_new fails; may be NULL */
+} psocket_tls_options;
+
+/* What a TLS connection agreed on. Strings are empty when there is nothing to tell. */
+typedef struct psocket_tlsinfo {
+    int version;                 /* 0x0303 for TLS 1.2 */
+    int suite;                   /* IANA cipher suite number */
+    int resumed;                 /* 1 if an earlier session was resumed */
+    char version_name[8];        /* "TLSv1.2" */
+    char suite_name[48];         /* IANA name */
+    char alpn[256];              /* agreed application protocol */
+    char server_name[256];       /* the name asked for (RFC 6066 SNI on a server) */
+    char peer_subject[256];      /* peer's certificate: empty if it sent none */
+    uint8_t peer_sha256[32];
+    uint8_t peer_spki_sha256[32];
+    int64_t peer_not_before, peer_not_after;
+} psocket_tlsinfo;
+
+/* A descriptor to wait for in a foreign event loop. */
+typedef struct psocket_pollfd {
+    psocket_fd fd;
+    int events; /* PSOCKET_READ | PSOCKET_WRITE */
+} psocket_pollfd;
+
+/* What a poller reports. */
+typedef struct psocket_event {
+    void *user;   /* as given to psocket_poller_set* */
+    int events;   /* PSOCKET_READ | PSOCKET_WRITE: that call will not answer WANT; 0: the time given has passed */
+} psocket_event;
+
+/* --- connections ------------------------------------------------------------------------------------------------ */
+
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
+   connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
+   Names are resolved off this thread and addresses raced (RFC 8305). With options.udp only the peer is set, nothing is
+   sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
+PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
+
+/* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
+   "[v6]:port" or "unix:/path". Does not block. Accepted sockets inherit opt. Free with psocket_listener_free. */
+PSOCKET_API int psocket_listen(psocket_listener **out, const char *address, int port, const psocket_options *opt);
+
+/* Takes the next connection. Blocks up to timeout_ms, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's. */
+PSOCKET_API int psocket_accept(psocket_listener *l, psocket **out);
+
+/* 1 if the next psocket_accept will not wait, 0 if not, or an error. Never blocks. */
+PSOCKET_API int psocket_hasconnection(psocket_listener *l);
+
+/* Waits up to ms milliseconds (-1: for ever) for a connection: 1 yes, 0 time passed, or an error. */
+PSOCKET_API int psocket_listener_wait(psocket_listener *l, int ms);
+
+/* The local address (without brackets) and port of a listener. ip may be NULL. */
+PSOCKET_API int psocket_listener_getlocal(const psocket_listener *l, char *ip, size_t ip_size, int *port);
+
+/* Copies the listener's last error into *e and returns its code. */
+PSOCKET_API int psocket_listener_geterror(const psocket_listener *l, psocket_error *e);
+
+/* The listener's descriptor, for a foreign event loop: readable when a connection waits. */
+PSOCKET_API psocket_fd psocket_listener_getfd(const psocket_listener *l);
+
+/* Stops listening; later calls answer PSOCKET_CLOSED_HERE. Safe to call again. */
+PSOCKET_API void psocket_listener_close(psocket_listener *l);
+
+/* Closes and frees. NULL is fine. */
+PSOCKET_API void psocket_listener_free(psocket_listener *l);
+
+/* A UDP socket bound like psocket_listen; its peer is the sender of the datagram last received. */
+PSOCKET_API int psocket_udpserver(psocket **out, const char *address, int port, const psocket_options *opt);
+
+/* Two connected stream sockets in memory, without the network: what is sent on one arrives at the other, in segments of
+   at most segment bytes (0: as sent) after delay_ms. Same thread only. Free each; the first counts as client. */
+PSOCKET_API int psocket_pair(psocket **a, psocket **b, size_t segment, int delay_ms, const psocket_options *opt);
+
+/* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
+PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt);
+
+/* --- data ------------------------------------------------------------------------------------------------------- */
+
+/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
+   TLS bytes taken may wait in the socket until psocket_flush or the next call. UDP: one datagram. len 0 sends nothing. */
+PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
+
+/* How many bytes of the last failed blocking psocket_send had been taken. */
+PSOCKET_API size_t psocket_sent(const psocket *s);
+
+/* Hands what a nonblocking psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
+PSOCKET_API int psocket_flush(psocket *s);
+
+/* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
+   is valid until the next call on s. Returns its length (0 only for an empty datagram), WANT_*, or how the stream ended:
+   PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE. Chunks before the end come first. */
+PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
+
+/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none yet. */
+PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
+
+/* Puts a copy of a chunk in front of all others. data may be what psocket_recv just returned. 0 or an error. */
+PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
+
+/* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
+   fetch the rest with psocket_recv. PSOCKET_LIMIT if n exceeds recv_limit. Data as in psocket_recv. */
+PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
+
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
+   found within them; nothing is taken). Otherwise as psocket_read. */
+PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
+
+/* Bytes received and not yet taken. Never blocks, does not read. */
+PSOCKET_API size_t psocket_pending(const psocket *s);
+
+/* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
+PSOCKET_API int psocket_shutdown(psocket *s);
+
+/* Closes without waiting (TLS: close_notify if it can be sent at once). Chunks received stay readable, then every call
+   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. */
+PSOCKET_API void psocket_close(psocket *s);
+
+/* Closes and frees. NULL is fine. */
+PSOCKET_API void psocket_free(psocket *s);
+
+/* --- TLS -------------------------------------------------------------------------------------------------------- */
+
+/* Parses settings once, for any number of sockets. Copies all it needs; files are read here. Free with psocket_tls_free. */
+PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt);
+
+/* One more owner. Thread-safe. Returns tls. */
+PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls);
+
+/* Drops one owner; sockets hold their own. Thread-safe. NULL is fine. */
+PSOCKET_API void psocket_tls_free(psocket_tls *tls);
+
+/* Turns a connected socket into a TLS client or server, whichever side it is. Clients: server_name must be on the
+   certificate (a DNS name or an IP address), tls may be NULL for the default settings; refused with PSOCKET_PLAINTEXT
+   while received plaintext is unread. Servers: unread chunks are the start of the TLS stream. Blocks until the handshake
+   is done, or answers WANT_* when nonblocking: call psocket_step, psocket_wait or a data call to carry on.
+   On failure the alert is sent, the socket is closed and psocket_geterror tells. PSOCKET_ALREADY_TLS changes nothing. */
+PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
+
+/* 1 once a handshake has completed, 0 before. */
+PSOCKET_API int psocket_istls(const psocket *s);
+
+/* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
+
+/* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
+   (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
+PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e);
+
+/* --- state ------------------------------------------------------------------------------------------------------ */
+
+/* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
+   are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
+
+/* The same of the local end; valid while open. */
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port);
+
+/* UDP: sends to this numeric address from now on. */
+PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
+
+/* PSOCKET_CLIENT or PSOCKET_SERVER. */
+PSOCKET_API int psocket_getside(const psocket *s);
+
+/* 1 while the connection is open in both directions; notices the peer's close without taking data; never blocks. */
+PSOCKET_API int psocket_isopen(psocket *s);
+
+/* 1 for a UDP socket. */
+PSOCKET_API int psocket_isudp(const psocket *s);
+
+/* Changes the limits of later operations, in milliseconds; 0 none. */
+PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms, int idle_timeout_ms);
+
+/* Switches between blocking and nonblocking. */
+PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
+
+/* Copies the last error that is not WANT_* into *e and returns its code (0 if none). e may be NULL. */
+PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
+
+/* A constant text for a code; "unknown code" for others. */
+PSOCKET_API const char *psocket_strerror(int code);
+
+/* A code's name without the prefix, "TIMEOUT"; NULL for others. */
+PSOCKET_API const char *psocket_codename(int code);
+
+/* --- waiting ---------------------------------------------------------------------------------------------------- */
+
+/* Carries on whatever is pending: resolving, connecting, handshaking, flushing. 0 when nothing is, WANT_*, or an error.
+   Never blocks. */
+PSOCKET_API int psocket_step(psocket *s);
+
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
+   WANT. Returns the events that are ready (an ended or failed socket is ready for all), 0 when the time has passed, or an
+   error. Drives connecting and handshaking. */
+PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
+
+/* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
+   the longest wait, -1 for ever) to the next deadline; *ms is 0 when a call would not wait. Afterwards call psocket_step
+   or the data call again. Returns how many there are (at most PSOCKET_POLLSET_MAX), or an error. */
+#define PSOCKET_POLLSET_MAX 10
+PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
+
+/* A set of sockets, listeners, foreign descriptors and timers: epoll, kqueue, poll or WSAPoll. Level-triggered. One
+   thread at a time, except psocket_poller_wake. */
+PSOCKET_API int psocket_poller_new(psocket_poller **out);
+
+/* Frees the set; sockets stay as they are. NULL is fine. */
+PSOCKET_API void psocket_poller_free(psocket_poller *p);
+
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass. Replaces what was set before for s;
+   freeing or closing a socket removes it. A socket is in one poller at a time. Connecting and handshaking are driven by
+   psocket_poller_wait. Cheap when nothing changes. */
+PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
+
+/* The same for a listener: PSOCKET_READ when a connection waits. */
+PSOCKET_API int psocket_poller_set_listener(psocket_poller *p, psocket_listener *l, int events, int timeout_ms, void *user);
+
+/* The same for a descriptor that is not psocket's. */
+PSOCKET_API int psocket_poller_set_fd(psocket_poller *p, psocket_fd fd, int events, int timeout_ms, void *user);
+
+/* Reports an event with events 0 for user once timeout_ms have passed; -1 cancels. user is the timer's key. */
+PSOCKET_API int psocket_poller_set_timer(psocket_poller *p, int timeout_ms, void *user);
+
+/* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
+   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. When
+   something is removed from the poller (or freed) its entry in the array is cleared: user becomes NULL, events 0. */
+PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
+
+/* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
+PSOCKET_API void psocket_poller_wake(psocket_poller *p);
+
+/* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
+   the system has no such thing. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
+
+/* --- the application's own resolver ------------------------------------------------------------------------------ */
+
+/* Adds one numeric address to the answer. Any thread. 0 or PSOCKET_INVALID / PSOCKET_LIMIT. */
+PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip);
+
+/* Ends the lookup: code 0, or PSOCKET_DNS*. r is gone afterwards. Exactly once, from any thread. */
+PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code);
+
+/* Milliseconds of the monotonic clock that timeouts are measured with. */
+PSOCKET_API int64_t psocket_now(void);
+
+/* Frees what the process shares (the default TLS settings). Only when no socket is left; never needed before exit. */
+PSOCKET_API void psocket_cleanup(void);
+
+#ifdef PSOCKET_LUA
+struct lua_State;
+/* The Lua module's loader, for package.preload or require. */
+PSOCKET_API int luaopen_psocket(struct lua_State *L);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* PSOCKET_H */
+
+#if defined(PSOCKET_IMPLEMENTATION) && !defined(PSOCKET_IMPLEMENTED)
+#define PSOCKET_IMPLEMENTED
+
+/*==================================================================================================
+ * >>config
+ * Defaults and detection, once. Below this section the only conditionals are whole platform blocks and whole features.
+ *================================================================================================*/
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if !defined(PSOCKET_MALLOC) && !defined(PSOCKET_REALLOC) && !defined(PSOCKET_FREE)
+#define PSOCKET_MALLOC(n) malloc(n)
+#define PSOCKET_REALLOC(p, n) realloc(p, n)
+#define PSOCKET_FREE(p) free(p)
+#elif !defined(PSOCKET_MALLOC) || !defined(PSOCKET_REALLOC) || !defined(PSOCKET_FREE)
+#error "psocket: define all of PSOCKET_MALLOC, PSOCKET_REALLOC and PSOCKET_FREE, or none"
+#endif
+
+#ifndef PSOCKET_RECV_LIMIT
+#define PSOCKET_RECV_LIMIT 65536
+#endif
+#ifndef PSOCKET_READ_SIZE
+#define PSOCKET_READ_SIZE 65536
+#endif
+#ifndef PSOCKET_ADDRESSES
+#define PSOCKET_ADDRESSES 16 /* most addresses of one name that are tried */
+#endif
+#ifndef PSOCKET_RESOLVER_THREADS
+#define PSOCKET_RESOLVER_THREADS 8 /* most helper threads that resolve names at once; more lookups queue */
+#endif
+#ifndef PSOCKET_CHAIN_BYTES
+#define PSOCKET_CHAIN_BYTES 102400 /* most bytes of certificates taken from a peer */
+#endif
+#ifndef PSOCKET_CHAIN_DEPTH
+#define PSOCKET_CHAIN_DEPTH 10 /* most certificates on one verified path, the trust anchor not counted */
+#endif
+#ifndef PSOCKET_BUILD_TIME
+#define PSOCKET_BUILD_TIME 0
+#endif
+
+#ifdef __cplusplus
+#define PSI_ZERO {}
+#else
+#define PSI_ZERO {0}
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PSI_UNUSED __attribute__((unused))
+#define PSI_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define PSI_UNUSED
+#define PSI_PRINTF(f, a)
+#endif
+
+/*==================================================================================================
+ * >>platform
+ * The operating system behind one small interface: three whole blocks, lwIP, Windows and POSIX. Nothing below this
+ * section makes a system call. A result is 0 or more, or a PSOCKET_ code; *os receives the system's own error number.
+ * Every descriptor made here is nonblocking and not inherited by child processes, and never raises SIGPIPE.
+ *================================================================================================*/
+
+#define PSI_IP4 4
+#define PSI_IP6 6
+#define PSI_UNIX 1
+
+/* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
+typedef struct psi_addr {
+    uint8_t ip[16]; /* network order */
+    uint32_t scope; /* interface index of a link-local IPv6 address */
+    uint16_t port;  /* host order */
+    uint8_t family; /* PSI_IP4, PSI_IP6, PSI_UNIX; 0 none */
+} psi_addr;
+
+/* A descriptor in a psi_os_poller. Owned by the caller; must stay in place while events is not 0. */
+typedef struct psi_os_watch {
+    psocket_fd fd;
+    int events; /* what is being watched for now */
+    int slot;   /* for the poller's own use */
+    void *owner;
+} psi_os_watch;
+
+typedef struct psi_os_ready {
+    psi_os_watch *watch;
+    int events;
+} psi_os_ready;
+
+#if defined(PSOCKET_LWIP)
+#error "psocket: no lwIP block yet"
+#elif defined(_WIN32)
+/*--- Windows 7 and later --------------------------------------------------------------------------------------------*/
+
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which winsock2.h does not go with */
+#endif
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#ifndef _WIN32_WINNT
+#define _WIN32_WINNT 0x0601
+#endif
+#if _WIN32_WINNT < 0x0601
+#error "psocket: needs Windows 7: define _WIN32_WINNT as 0x0601 or more before the first system header"
+#endif
+#if defined(SOMAXCONN) && !defined(_WINSOCK2API_)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before windows.h, or define WIN32_LEAN_AND_MEAN"
+#endif
+
+#include <winsock2.h>
+#include <ws2tcpip.h>
+#include <windows.h>
+#ifndef PSOCKET_NO_TLS
+#include <bcrypt.h>
+#include <wincrypt.h>
+#endif
+#ifndef PSOCKET_NO_THREADS
+#include <process.h>
+#endif
+
+#ifdef _MSC_VER
+#pragma comment(lib, "ws2_32")
+#ifndef PSOCKET_NO_TLS
+#pragma comment(lib, "bcrypt")
+#pragma comment(lib, "crypt32")
+#endif
+#endif
+
+/* What a failed system call means. */
+static int psi_os_code(int e)
+{
+    switch (e) {
+    case WSAECONNREFUSED: return PSOCKET_REFUSED;
+    case WSAECONNRESET:
+    case WSAECONNABORTED:
+    case WSAENETRESET:
+    case WSAENOTCONN:
+    case WSAESHUTDOWN: return PSOCKET_RESET;
+    case WSAENETUNREACH:
+    case WSAEHOSTUNREACH:
+    case WSAENETDOWN:
+    case WSAEHOSTDOWN:
+    case WSAETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
+    case WSAEADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
+    case WSAEADDRNOTAVAIL:
+    case WSAEAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
+    case WSAEACCES: return PSOCKET_ACCESS;
+    case WSAEMFILE: return PSOCKET_DESCRIPTORS;
+    case WSAEMSGSIZE: return PSOCKET_MESSAGE_SIZE;
+    case WSAENOBUFS:
+    case WSA_NOT_ENOUGH_MEMORY: return PSOCKET_NOMEM;
+    case WSAEINVAL: return PSOCKET_INVALID;
+    default: return PSOCKET_OS;
+    }
+}
+
+/* The system's text for one of its error numbers, cut to fit buf. */
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
+    wchar_t w[256];
+    int n, put;
+    n = (int)FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK, NULL,
+                            (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
+    while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
+    for (; n > 0 && size > 1; n--) {
+        put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
+        if (put <= 0) continue;
+        buf[put] = 0;
+        return buf;
+    }
+    return "unknown error";
+}
+
+/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+static int psi_os_start(void)
+{
+    static SRWLOCK lock = SRWLOCK_INIT;
+    static int started = 0;
+    int ok;
+    AcquireSRWLockExclusive(&lock);
+    if (!started) {
+        WSADATA data;
+        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
+    }
+    ok = started;
+    ReleaseSRWLockExclusive(&lock);
+    return ok ? 0 : PSOCKET_OS;
+}
+
+static int64_t psi_os_now(void)
+{
+#ifdef PSOCKET_NOW
+    return PSOCKET_NOW();
+#else
+    LARGE_INTEGER t, hz; /* GetTickCount64 moves in steps of 16 ms */
+    QueryPerformanceFrequency(&hz);
+    QueryPerformanceCounter(&t);
+    return t.QuadPart / hz.QuadPart * 1000 + t.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
+#endif
+}
+
+static PSI_UNUSED int64_t psi_os_wallclock(void)
+{
+#ifdef PSOCKET_WALLCLOCK
+    return PSOCKET_WALLCLOCK();
+#else
+    FILETIME t; /* 100 ns since 1601. Not time(): its result has 32 bits in 32-bit MinGW. */
+    GetSystemTimeAsFileTime(&t);
+    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
+#endif
+}
+
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
+{
+#ifdef PSOCKET_ENTROPY
+    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_ENTROPY;
+#elif defined(PSOCKET_NO_TLS)
+    (void)p;
+    (void)n;
+    return PSOCKET_ENTROPY; /* only TLS wants any; so a build without it links with ws2_32 alone */
+#else
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ULONG part = n < 65536 ? (ULONG)n : 65536;
+        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return PSOCKET_ENTROPY;
+        b += part;
+        n -= part;
+    }
+    return 0;
+#endif
+}
+
+/*--- Windows: threads */
+
+#ifdef PSOCKET_NO_THREADS
+typedef int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
+static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
+static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg) { (void)run; (void)arg; return PSOCKET_UNSUPPORTED; }
+#else
+typedef SRWLOCK psi_os_mutex;
+#define PSI_OS_MUTEX_INIT SRWLOCK_INIT
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED int psi_os_ref_inc(int *p) { return (int)InterlockedIncrement((volatile LONG *)p); }
+static PSI_UNUSED int psi_os_ref_dec(int *p) { return (int)InterlockedDecrement((volatile LONG *)p); }
+
+typedef struct psi_os_thread_start {
+    void (*run)(void *);
+    void *arg;
+} psi_os_thread_start;
+
+static PSI_UNUSED unsigned __stdcall psi_os_thread_main(void *p)
+{
+    psi_os_thread_start start = *(psi_os_thread_start *)p;
+    PSOCKET_FREE(p);
+    start.run(start.arg);
+    return 0;
+}
+
+/* Runs run(arg) on a new thread that nobody joins. */
+static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
+{
+    uintptr_t thread;
+    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
+    if (!start) return PSOCKET_NOMEM;
+    start->run = run;
+    start->arg = arg;
+    thread = _beginthreadex(NULL, 0, psi_os_thread_main, start, 0, NULL); /* not CreateThread: run uses the C library */
+    if (!thread) {
+        PSOCKET_FREE(start);
+        return PSOCKET_OS;
+    }
+    CloseHandle((HANDLE)thread);
+    return 0;
+}
+#endif
+
+/* Keeps the DLL that this code is in loaded: a resolver thread may outlive FreeLibrary. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+#ifndef PSOCKET_NO_THREADS
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN, (LPCWSTR)(const void *)&anchor,
+                       &module);
+#endif
+}
+
+/*--- Windows: files. Paths are UTF-8. */
+
+#define PSI_OS_PATH 1024
+
+/* 0 if s is not UTF-8 or does not fit. */
+static PSI_UNUSED int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
+{
+    return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, s, -1, w, PSI_OS_PATH);
+}
+
+static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
+{
+#ifdef PSOCKET_NO_FILES
+    (void)path;
+    *data = NULL;
+    *len = 0;
+    return PSOCKET_UNSUPPORTED;
+#else
+    wchar_t w[PSI_OS_PATH];
+    size_t cap = 0, n = 0;
+    char *buf = NULL;
+    int result = 0;
+    HANDLE file;
+    *data = NULL;
+    *len = 0;
+    if (!psi_os_wide(path, w)) return PSOCKET_FILE;
+    file = CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                       FILE_ATTRIBUTE_NORMAL, NULL);
+    if (file == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
+    for (;;) {
+        DWORD got = 0;
+        if (n + 1 >= cap) {
+            char *bigger;
+            cap = cap ? cap * 2 : 16384;
+            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
+            if (!bigger) {
+                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
+                break;
+            }
+            buf = bigger;
+        }
+        if (!ReadFile(file, buf + n, (DWORD)(cap - n - 1), &got, NULL)) result = PSOCKET_FILE;
+        if (result || !got) break;
+        n += got;
+    }
+    CloseHandle(file);
+    if (result) {
+        if (buf) PSOCKET_FREE(buf);
+        return result;
+    }
+    buf[n] = 0;
+    *data = buf;
+    *len = n;
+    return 0;
+#endif
+}
+
+/* Calls each for every file of a folder until it answers other than 0. */
+static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
+{
+#ifdef PSOCKET_NO_FILES
+    (void)path;
+    (void)each;
+    (void)ctx;
+    return PSOCKET_UNSUPPORTED;
+#else
+    wchar_t w[PSI_OS_PATH];
+    char full[PSI_OS_PATH], name[sizeof(((WIN32_FIND_DATAW *)0)->cFileName) / sizeof(wchar_t) * 3];
+    WIN32_FIND_DATAW entry;
+    HANDLE find;
+    int result = 0, n = snprintf(full, sizeof full, "%s/*", path);
+    if (n < 0 || (size_t)n >= sizeof full || !psi_os_wide(full, w)) return PSOCKET_FILE;
+    find = FindFirstFileW(w, &entry);
+    if (find == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
+    do {
+        if (entry.dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) continue;
+        if (!WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name, sizeof name, NULL, NULL)) continue;
+        n = snprintf(full, sizeof full, "%s/%s", path, name);
+        if (n >= 0 && (size_t)n < sizeof full) result = each(ctx, full);
+    } while (!result && FindNextFileW(find, &entry));
+    FindClose(find);
+    return result;
+#endif
+}
+
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
+typedef struct psi_os_trust_walk {
+    int (*each)(void *ctx, const void *data, size_t len);
+    void *ctx;
+    int found;
+} psi_os_trust_walk;
+
+static PSI_UNUSED int psi_os_trust_file(void *p, const char *path)
+{
+    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
+    char *data;
+    size_t len;
+    int r = psi_os_readfile(path, &data, &len);
+    if (r) return r == PSOCKET_NOMEM ? r : 0;
+    w->found = 1;
+    r = w->each(w->ctx, data, len);
+    PSOCKET_FREE(data);
+    return r;
+}
+
+/* An environment variable as UTF-8: 1 if it is set. One that is too long reads as a file that does not exist. */
+static PSI_UNUSED int psi_os_getenv(const wchar_t *name, char value[PSI_OS_PATH])
+{
+    wchar_t w[PSI_OS_PATH];
+    DWORD n = GetEnvironmentVariableW(name, w, PSI_OS_PATH);
+    value[0] = 0;
+    if (n == 0) return 0;
+    if (n >= PSI_OS_PATH || !WideCharToMultiByte(CP_UTF8, 0, w, -1, value, PSI_OS_PATH, NULL, NULL)) value[0] = 0;
+    return 1;
+}
+
+/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
+static PSI_UNUSED int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
+{
+    DWORD i, size = 0;
+    int ok = 0;
+    CERT_ENHKEY_USAGE *usage;
+    if (!CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, NULL, &size))
+        return GetLastError() == (DWORD)CRYPT_E_NOT_FOUND; /* no restriction */
+    usage = (CERT_ENHKEY_USAGE *)PSOCKET_MALLOC(size);
+    if (!usage) return PSOCKET_NOMEM;
+    SetLastError(0);
+    if (CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, usage, &size)) {
+        ok = !usage->cUsageIdentifier && GetLastError() == (DWORD)CRYPT_E_NOT_FOUND;
+        for (i = 0; i < usage->cUsageIdentifier; i++)
+            if (!strcmp(usage->rgpszUsageIdentifier[i], szOID_PKIX_KP_SERVER_AUTH)) ok = 1;
+    }
+    PSOCKET_FREE(usage);
+    return ok;
+}
+
+static PSI_UNUSED int psi_os_trust_store(psi_os_trust_walk *w)
+{
+    const CERT_CONTEXT *cert = NULL, *bad;
+    HCERTSTORE distrusted, roots = CertOpenSystemStoreW(0, L"ROOT");
+    int r = 0;
+    if (!roots) return 0;
+    distrusted = CertOpenSystemStoreW(0, L"Disallowed");
+    while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
+        bad = distrusted ? CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL) : NULL;
+        if (bad) CertFreeCertificateContext(bad);
+        if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
+        r = psi_os_trusted_for_tls(cert);
+        if (r <= 0) continue;
+        w->found = 1;
+        r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
+    }
+    if (cert) CertFreeCertificateContext(cert);
+    if (distrusted) CertCloseStore(distrusted, 0);
+    CertCloseStore(roots, 0);
+    return r;
+}
+#endif
+
+/* Hands each the contents of every file, or every DER certificate, of the system's trust store, until it answers other
+   than 0: SSL_CERT_FILE and SSL_CERT_DIR if set, as with OpenSSL, else Windows' own store. PSOCKET_TLS_NO_TRUST if there
+   is none. Windows adds a root to its store when one of its own programs first meets it: a public root that none has met
+   on this machine is not there. */
+static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
+{
+#if defined(PSOCKET_NO_FILES) || defined(PSOCKET_NO_TLS)
+    (void)each;
+    (void)ctx;
+    return PSOCKET_TLS_NO_TRUST;
+#else
+    char file[PSI_OS_PATH], dir[PSI_OS_PATH];
+    int has_file = psi_os_getenv(L"SSL_CERT_FILE", file), has_dir = psi_os_getenv(L"SSL_CERT_DIR", dir), r = 0;
+    psi_os_trust_walk w;
+    w.each = each;
+    w.ctx = ctx;
+    w.found = 0;
+    if (has_file || has_dir) {
+        if (has_file) r = psi_os_trust_file(&w, file);
+        if (!r && has_dir) {
+            r = psi_os_listdir(dir, psi_os_trust_file, &w);
+            if (r == PSOCKET_FILE) r = 0;
+        }
+    } else {
+        r = psi_os_trust_store(&w);
+    }
+    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
+#endif
+}
+
+/*--- Windows: sockets */
+
+typedef struct psi_os_sockaddr_un { /* afunix.h is missing in older kits; Windows 10 1803 and later understand it */
+    u_short sun_family;
+    char sun_path[108];
+} psi_os_sockaddr_un;
+
+typedef union psi_os_sockaddr {
+    struct sockaddr sa;
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+    psi_os_sockaddr_un un;
+} psi_os_sockaddr;
+
+/* 0 if the path does not fit. */
+static int psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
+{
+    memset(sa, 0, sizeof *sa);
+    if (a->family == PSI_IP4) {
+        sa->in4.sin_family = AF_INET;
+        sa->in4.sin_port = htons(a->port);
+        memcpy(&sa->in4.sin_addr, a->ip, 4);
+        return (int)sizeof sa->in4;
+    }
+    if (a->family == PSI_IP6) {
+        sa->in6.sin6_family = AF_INET6;
+        sa->in6.sin6_port = htons(a->port);
+        sa->in6.sin6_scope_id = a->scope;
+        memcpy(&sa->in6.sin6_addr, a->ip, 16);
+        return (int)sizeof sa->in6;
+    }
+    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
+    sa->un.sun_family = AF_UNIX;
+    memcpy(sa->un.sun_path, path, strlen(path) + 1);
+    return (int)sizeof sa->un;
+}
+
+static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
+{
+    memset(a, 0, sizeof *a);
+    if (sa->sa.sa_family == AF_INET) {
+        a->family = PSI_IP4;
+        a->port = ntohs(sa->in4.sin_port);
+        memcpy(a->ip, &sa->in4.sin_addr, 4);
+    } else if (sa->sa.sa_family == AF_INET6) {
+        a->family = PSI_IP6;
+        a->port = ntohs(sa->in6.sin6_port);
+        a->scope = (uint32_t)sa->in6.sin6_scope_id;
+        memcpy(a->ip, &sa->in6.sin6_addr, 16);
+    } else {
+        a->family = PSI_UNIX;
+    }
+}
+
+static void psi_os_close(psocket_fd fd)
+{
+    if (fd != -1) closesocket((SOCKET)fd);
+}
+
+/* What every new stream or datagram descriptor gets; closes it on failure. */
+static int psi_os_setup(SOCKET fd, int stream, int *os)
+{
+    BOOL one = TRUE;
+    u_long on = 1;
+    if (ioctlsocket(fd, (long)FIONBIO, &on)) {
+        *os = WSAGetLastError();
+        closesocket(fd);
+        return psi_os_code(*os);
+    }
+    /* accept has no flag for this, and WSASocketW none before Windows 7 SP1. */
+    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
+    if (stream) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, (const char *)&one, sizeof one);
+        /* Urgent data stays in the stream (RFC 6093) and does not count as an exception for select. */
+        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, (const char *)&one, sizeof one);
+    }
+    return 0;
+}
+
+#ifndef WSA_FLAG_NO_HANDLE_INHERIT
+#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
+#endif
+
+static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
+{
+    int r, domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
+    DWORD flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
+    SOCKET fd = WSASocketW(domain, udp ? SOCK_DGRAM : SOCK_STREAM, 0, NULL, 0, flags);
+    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL)
+        fd = WSASocketW(domain, udp ? SOCK_DGRAM : SOCK_STREAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
+    *out = -1;
+    if (fd == INVALID_SOCKET) return psi_os_code(*os = WSAGetLastError());
+    r = psi_os_setup(fd, !udp && family != PSI_UNIX, os);
+    if (r) return r;
+    if (udp) {
+        /* SIO_UDP_CONNRESET and SIO_UDP_NETRESET: else an ICMP error that answers one datagram fails a later recvfrom. */
+        static const DWORD codes[2] = { IOC_IN | IOC_VENDOR | 12, IOC_IN | IOC_VENDOR | 15 };
+        BOOL off = FALSE;
+        DWORD i, bytes;
+        for (i = 0; i < 2; i++) WSAIoctl(fd, codes[i], &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
+    }
+    *out = (psocket_fd)fd;
+    return 0;
+}
+
+/* 0: connected; PSOCKET_WANT_WRITE: under way. */
+static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
+{
+    psi_os_sockaddr sa;
+    int n = psi_os_to_sockaddr(&sa, a, path);
+    if (!n) return PSOCKET_INVALID;
+    if (connect((SOCKET)fd, &sa.sa, n) == 0) return 0;
+    *os = WSAGetLastError();
+    return *os == WSAEWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
+}
+
+/* All waiting is by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it
+   reports POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would
+   never sleep. select has neither fault; a failed connect is in the third set. */
+
+static void psi_os_fdset_add(fd_set *set, psocket_fd fd)
+{
+    if (set->fd_count < FD_SETSIZE) set->fd_array[set->fd_count++] = (SOCKET)fd;
+}
+
+static struct timeval *psi_os_timeval(struct timeval *t, int ms)
+{
+    t->tv_sec = ms / 1000;
+    t->tv_usec = ms % 1000 * 1000;
+    return ms < 0 ? NULL : t;
+}
+
+/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
+static int psi_os_connect_result(psocket_fd fd, int *os)
+{
+    int e = 0, n = sizeof e, r;
+    fd_set done, failed;
+    struct timeval t;
+    done.fd_count = failed.fd_count = 0;
+    psi_os_fdset_add(&done, fd);
+    psi_os_fdset_add(&failed, fd);
+    r = select(0, NULL, &done, &failed, psi_os_timeval(&t, 0));
+    if (r == 0) return PSOCKET_WANT_WRITE;
+    if (r < 0 || getsockopt((SOCKET)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = WSAGetLastError();
+    *os = e;
+    return e ? psi_os_code(e) : failed.fd_count ? PSOCKET_OS : 0;
+}
+
+/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+{
+    psi_os_sockaddr sa;
+    int n = psi_os_to_sockaddr(&sa, a, path);
+    BOOL one = TRUE;
+    DWORD v6only = !any;
+    if (!n) return PSOCKET_INVALID;
+    if (a->family == PSI_IP6 &&
+        setsockopt((SOCKET)fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&v6only, sizeof v6only) && any)
+        return psi_os_code(*os = WSAGetLastError());
+    /* Nobody else may take over the port: SO_REUSEADDR would let them. Unlike on POSIX systems a port is free again as
+       soon as its listener is closed, without any option. */
+    if (a->family != PSI_UNIX) setsockopt((SOCKET)fd, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one);
+    if (bind((SOCKET)fd, &sa.sa, n) == 0 && (!backlog || listen((SOCKET)fd, backlog) == 0)) return 0;
+    *os = WSAGetLastError();
+    /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
+    return *os == WSAEACCES && a->family != PSI_UNIX ? PSOCKET_ADDRESS_IN_USE : psi_os_code(*os);
+}
+
+static PSI_UNUSED void psi_os_unlink(const char *path)
+{
+    wchar_t w[PSI_OS_PATH];
+    if (psi_os_wide(path, w)) DeleteFileW(w);
+}
+
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
+static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
+{
+    int tries, r;
+    for (tries = 0; tries < 16; tries++) {
+        psi_os_sockaddr sa;
+        int n = sizeof sa;
+        SOCKET fd;
+        memset(&sa, 0, sizeof sa);
+        fd = accept((SOCKET)listener, &sa.sa, &n);
+        if (fd != INVALID_SOCKET) {
+            psi_os_from_sockaddr(peer, &sa);
+            r = psi_os_setup(fd, peer->family != PSI_UNIX, os);
+            if (!r) *out = (psocket_fd)fd;
+            return r;
+        }
+        *os = WSAGetLastError();
+        if (*os == WSAEWOULDBLOCK) return PSOCKET_WANT_READ;
+        if (*os != WSAECONNRESET && *os != WSAECONNABORTED && *os != WSAEINTR) return psi_os_code(*os);
+    }
+    return PSOCKET_WANT_READ;
+}
+
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
+static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
+{
+    int size = n < INT_MAX ? (int)n : INT_MAX, got = recv((SOCKET)fd, (char *)p, size, 0);
+    if (got >= 0) return got;
+    *os = WSAGetLastError();
+    if (*os == WSAEMSGSIZE) return size; /* the start of a datagram; POSIX cuts without an error */
+    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_READ : psi_os_code(*os);
+}
+
+/* Windows takes whatever a nonblocking send is given into kernel memory, or fails with WSAENOBUFS if that is too much:
+   give it some at a time. */
+#define PSI_OS_SEND_MAX (1 << 20)
+
+static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
+{
+    int put = send((SOCKET)fd, (const char *)p, n < PSI_OS_SEND_MAX ? (int)n : PSI_OS_SEND_MAX, 0);
+    if (put >= 0) return put;
+    *os = WSAGetLastError();
+    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
+}
+
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    int tries, size = n < INT_MAX ? (int)n : INT_MAX;
+    for (tries = 0; tries < 16; tries++) {
+        psi_os_sockaddr sa;
+        int sa_size = sizeof sa, got;
+        memset(&sa, 0, sizeof sa);
+        got = recvfrom((SOCKET)fd, (char *)p, size, 0, &sa.sa, &sa_size);
+        if (got < 0) {
+            *os = WSAGetLastError();
+            if (*os == WSAEMSGSIZE) got = size; /* cut, as in psi_os_recv */
+        }
+        if (got >= 0) {
+            psi_os_from_sockaddr(from, &sa);
+            return got;
+        }
+        if (*os == WSAEWOULDBLOCK) return PSOCKET_WANT_READ;
+        /* WSAECONNRESET, WSAENETRESET: where the system would not turn them off. They concern a datagram sent before. */
+        if (*os != WSAECONNRESET && *os != WSAENETRESET && *os != WSAEINTR) return psi_os_code(*os);
+    }
+    return PSOCKET_WANT_READ;
+}
+
+static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
+{
+    psi_os_sockaddr sa;
+    int put, size = psi_os_to_sockaddr(&sa, to, NULL);
+    if (!size) return PSOCKET_INVALID;
+    if (n > INT_MAX) return PSOCKET_MESSAGE_SIZE;
+    put = sendto((SOCKET)fd, (const char *)p, (int)n, 0, &sa.sa, size);
+    if (put >= 0) return put;
+    *os = WSAGetLastError();
+    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
+}
+
+/* Ends the sending direction. */
+static int psi_os_shutdown(psocket_fd fd, int *os)
+{
+    return shutdown((SOCKET)fd, SD_SEND) ? psi_os_code(*os = WSAGetLastError()) : 0;
+}
+
+static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
+{
+    psi_os_sockaddr sa;
+    int n = sizeof sa;
+    memset(&sa, 0, sizeof sa);
+    if (remote ? getpeername((SOCKET)fd, &sa.sa, &n) : getsockname((SOCKET)fd, &sa.sa, &n))
+        return psi_os_code(WSAGetLastError());
+    psi_os_from_sockaddr(a, &sa);
+    if (path_size) {
+        sa.un.sun_path[sizeof sa.un.sun_path - 1] = 0;
+        snprintf(path, path_size, "%s", a->family == PSI_UNIX && n > (int)sizeof sa.un.sun_family ? sa.un.sun_path : "");
+    }
+    return 0;
+}
+
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
+static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
+{
+    fd_set rd, wr, failed;
+    struct timeval t;
+    int i, ready = 0;
+    rd.fd_count = wr.fd_count = 0;
+    for (i = 0; i < n; i++) {
+        if (fds[i].events & PSOCKET_READ) psi_os_fdset_add(&rd, fds[i].fd);
+        if (fds[i].events & PSOCKET_WRITE) psi_os_fdset_add(&wr, fds[i].fd);
+    }
+    if (!rd.fd_count && !wr.fd_count) { /* select insists on at least one */
+        Sleep(ms < 0 ? INFINITE : (DWORD)ms);
+        return 0;
+    }
+    failed = wr;
+    if (select(0, &rd, &wr, &failed, psi_os_timeval(&t, ms)) < 0) return psi_os_code(*os = WSAGetLastError());
+    for (i = 0; i < n; i++) {
+        SOCKET fd = (SOCKET)fds[i].fd;
+        ready += FD_ISSET(fd, &rd) || FD_ISSET(fd, &wr) || FD_ISSET(fd, &failed);
+    }
+    return ready;
+}
+
+/*--- Windows: announcing something from another thread through a descriptor */
+
+/* A datagram socket connected to itself: nobody else's datagrams come in, and it cannot fill up unheard. */
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
+{
+    psi_os_close(b->rd);
+    b->rd = b->wr = -1;
+}
+
+static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    psi_addr a = PSI_ZERO;
+    int r = psi_os_socket(&b->rd, PSI_IP4, 1, os);
+    b->wr = b->rd;
+    if (r) return r;
+    a.family = PSI_IP4;
+    a.ip[0] = 127;
+    a.ip[3] = 1;
+    r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
+    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
+    if (r) psi_os_bell_free(b);
+    return r;
+}
+
+static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
+{
+    send((SOCKET)b->wr, "", 1, 0); /* WSAEWOULDBLOCK: it is ringing already */
+}
+
+static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
+{
+    char c[16];
+    int i;
+    for (i = 0; i < 64 && recv((SOCKET)b->rd, c, sizeof c, 0) >= 0; i++) continue;
+}
+
+/*--- Windows: names */
+
+#ifndef PSOCKET_NO_DNS
+/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). The name is in the ANSI code page; names on the
+   wire are ASCII. */
+static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
+{
+    struct addrinfo hints, *list = NULL, *i;
+    int e;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_family = AF_UNSPEC;
+    *count = 0;
+    e = getaddrinfo(host, NULL, &hints, &list);
+    if (e) {
+        *os = e;
+        if (e == WSA_NOT_ENOUGH_MEMORY) return PSOCKET_NOMEM;
+        if (e == WSATRY_AGAIN) return PSOCKET_DNS_TEMPORARY;
+        return e == WSAHOST_NOT_FOUND || e == WSANO_DATA ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
+    }
+    for (i = list; i && *count < cap; i = i->ai_next) {
+        psi_os_sockaddr sa;
+        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
+        memset(&sa, 0, sizeof sa);
+        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
+        psi_os_from_sockaddr(&out[(*count)++], &sa);
+    }
+    freeaddrinfo(list);
+    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
+}
+#endif
+
+/*--- Windows: the poller */
+
+typedef struct psi_os_slot {
+    SOCKET fd;
+    psi_os_watch *watch; /* NULL: the bell, in slot 0 */
+    int ready;
+} psi_os_slot;
+
+typedef struct psi_os_poller {
+    psi_os_bell bell;
+    psi_os_slot *slots;
+    SOCKET *sets; /* three times 1 + cap: room for the sets that select gets */
+    int count, cap, next;
+} psi_os_poller;
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    int r = psi_os_bell_new(&p->bell, os);
+    if (r) return r;
+    p->cap = 16;
+    p->slots = (psi_os_slot *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->slots);
+    p->sets = (SOCKET *)PSOCKET_MALLOC((size_t)(p->cap + 1) * 3 * sizeof *p->sets);
+    if (!p->slots || !p->sets) {
+        if (p->slots) PSOCKET_FREE(p->slots);
+        if (p->sets) PSOCKET_FREE(p->sets);
+        psi_os_bell_free(&p->bell);
+        return PSOCKET_NOMEM;
+    }
+    p->slots[0].fd = (SOCKET)p->bell.rd;
+    p->slots[0].watch = NULL;
+    p->slots[0].ready = 0;
+    p->count = 1;
+    p->next = 0;
+    return 0;
+}
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    PSOCKET_FREE(p->slots);
+    PSOCKET_FREE(p->sets);
+    psi_os_bell_free(&p->bell);
+}
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    (void)p;
+    return -1;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    (void)os;
+    if (events && !w->events) {
+        if (p->count == p->cap) {
+            psi_os_slot *slots = (psi_os_slot *)PSOCKET_REALLOC(p->slots, (size_t)p->cap * 2 * sizeof *slots);
+            SOCKET *sets;
+            if (!slots) return PSOCKET_NOMEM;
+            p->slots = slots;
+            sets = (SOCKET *)PSOCKET_REALLOC(p->sets, ((size_t)p->cap * 2 + 1) * 3 * sizeof *sets);
+            if (!sets) return PSOCKET_NOMEM;
+            p->sets = sets;
+            p->cap *= 2;
+        }
+        w->slot = p->count++;
+        p->slots[w->slot].fd = (SOCKET)w->fd;
+        p->slots[w->slot].watch = w;
+        p->slots[w->slot].ready = 0;
+    } else if (!events && w->events) {
+        int last = --p->count;
+        p->slots[w->slot] = p->slots[last];
+        p->slots[w->slot].watch->slot = w->slot;
+    }
+    w->events = events;
+    return 0;
+}
+
+/* Notes which slots are in a set. Winsock keeps the order, so each search begins behind the last find. */
+static void psi_os_poller_mark(psi_os_poller *p, const SOCKET *set, int events)
+{
+    int at = 0, tries;
+    u_int i, n = *(const u_int *)set;
+    for (i = 1; i <= n; i++) {
+        for (tries = 0; tries < p->count && p->slots[at].fd != set[i]; tries++) at = at + 1 < p->count ? at + 1 : 0;
+        if (p->slots[at].fd == set[i]) p->slots[at].ready |= events;
+    }
+}
+
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    /* An fd_set is a u_int count and the sockets, aligned as such: with room for any number of them, select takes any
+       number. FD_SETSIZE only says how many the declared type holds. */
+    SOCKET *rd = p->sets, *wr = rd + p->cap + 1, *failed = wr + p->cap + 1;
+    u_int reads = 0, writes = 0;
+    struct timeval t;
+    int i, k, n, count = 0;
+    for (i = 0; i < p->count; i++) {
+        int events = i ? p->slots[i].watch->events : PSOCKET_READ;
+        p->slots[i].ready = 0;
+        if (events & PSOCKET_READ) rd[++reads] = p->slots[i].fd;
+        if (events & PSOCKET_WRITE) wr[++writes] = p->slots[i].fd;
+    }
+    *(u_int *)rd = reads;
+    *(u_int *)wr = writes;
+    memcpy(failed, wr, (size_t)(writes + 1) * sizeof *wr);
+    n = select(0, (fd_set *)rd, (fd_set *)wr, (fd_set *)failed, psi_os_timeval(&t, ms));
+    if (n == 0) return 0;
+    if (n > 0) {
+        psi_os_poller_mark(p, rd, PSOCKET_READ);
+        psi_os_poller_mark(p, wr, PSOCKET_WRITE);
+        psi_os_poller_mark(p, failed, PSOCKET_READ | PSOCKET_WRITE);
+    } else {
+        /* A descriptor closed behind our back fails the whole call: report it to its owner. */
+        *os = WSAGetLastError();
+        if (*os != WSAENOTSOCK) return psi_os_code(*os);
+        for (i = 1; i < p->count; i++) {
+            int type, size = sizeof type;
+            if (getsockopt(p->slots[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size))
+                p->slots[i].ready = PSOCKET_READ | PSOCKET_WRITE;
+        }
+    }
+    if (p->slots[0].ready) psi_os_bell_clear(&p->bell);
+    /* Start behind the last one served, so that a full batch starves nobody. */
+    for (k = 0; k < p->count - 1 && count < cap; k++) {
+        i = 1 + (p->next + k) % (p->count - 1);
+        if (!p->slots[i].ready) continue;
+        out[count].watch = p->slots[i].watch;
+        out[count].events = p->slots[i].ready;
+        count++;
+    }
+    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
+    return count;
+}
+#else
+/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
+
+#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
+#endif
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef PSOCKET_NO_THREADS
+#include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+#include <sys/event.h>
+#define PSI_OS_KQUEUE
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
+#endif
+
+/* What a failed system call means. */
+static int psi_os_code(int e)
+{
+    switch (e) {
+    case ECONNREFUSED: return PSOCKET_REFUSED;
+    case ENOENT: return PSOCKET_REFUSED; /* Unix-domain: nobody listens on this path */
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ENOTCONN:
+    case EPIPE: return PSOCKET_RESET;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case EHOSTDOWN:
+    case ETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
+    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
+    case EADDRNOTAVAIL:
+    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
+    case EACCES:
+    case EPERM: return PSOCKET_ACCESS;
+    case EMFILE:
+    case ENFILE: return PSOCKET_DESCRIPTORS;
+    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
+    case ENOMEM:
+    case ENOBUFS: return PSOCKET_NOMEM;
+    case EINVAL: return PSOCKET_INVALID;
+    default: return PSOCKET_OS;
+    }
+}
+
+/* The system's text for one of its error numbers; buf is used if needed. strerror_r comes in two shapes: overloads on
+   what it returned tell them apart. */
+static PSI_UNUSED const char *psi_os_text_xsi(int r, const char *buf) { return r == 0 ? buf : "unknown error"; }
+#if defined(__GLIBC__) && defined(__USE_GNU)
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
+    return strerror_r(e, buf, size);
+}
+#else
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
+    return psi_os_text_xsi(strerror_r(e, buf, size), buf);
+}
+#endif
+
+static int psi_os_start(void)
+{
+    return 0;
+}
+
+static int64_t psi_os_now(void)
+{
+#ifdef PSOCKET_NOW
+    return PSOCKET_NOW();
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+#endif
+}
+
+static PSI_UNUSED int64_t psi_os_wallclock(void)
+{
+#ifdef PSOCKET_WALLCLOCK
+    return PSOCKET_WALLCLOCK();
+#else
+    return (int64_t)time(NULL);
+#endif
+}
+
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
+{
+#if defined(PSOCKET_ENTROPY)
+    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_ENTROPY;
+#elif defined(__linux__)
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ssize_t got = getrandom(b, n, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return PSOCKET_ENTROPY;
+        b += got;
+        n -= (size_t)got;
+    }
+    return 0;
+#else
+    arc4random_buf(p, n);
+    return 0;
+#endif
+}
+
+/*--- POSIX: threads */
+
+#ifdef PSOCKET_NO_THREADS
+typedef int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
+static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
+static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg) { (void)run; (void)arg; return PSOCKET_UNSUPPORTED; }
+#else
+typedef pthread_mutex_t psi_os_mutex;
+#define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
+static PSI_UNUSED int psi_os_ref_inc(int *p) { return __atomic_add_fetch(p, 1, __ATOMIC_RELAXED); }
+static PSI_UNUSED int psi_os_ref_dec(int *p) { return __atomic_sub_fetch(p, 1, __ATOMIC_ACQ_REL); }
+
+typedef struct psi_os_thread_start {
+    void (*run)(void *);
+    void *arg;
+} psi_os_thread_start;
+
+static void *psi_os_thread_main(void *p)
+{
+    psi_os_thread_start start = *(psi_os_thread_start *)p;
+    PSOCKET_FREE(p);
+    start.run(start.arg);
+    return NULL;
+}
+
+/* Runs run(arg) on a new thread that nobody joins. Signals stay with the application's threads. */
+static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    int e;
+    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
+    if (!start) return PSOCKET_NOMEM;
+    start->run = run;
+    start->arg = arg;
+    e = pthread_attr_init(&attr);
+    if (!e) {
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        e = pthread_create(&thread, &attr, psi_os_thread_main, start);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attr);
+    }
+    if (e) PSOCKET_FREE(start);
+    return e ? PSOCKET_OS : 0;
+}
+#endif
+
+/* Keeps the shared library that this code is in loaded: a resolver thread may outlive dlclose. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__)) && !defined(PSOCKET_NO_THREADS)
+    Dl_info info;
+    static const char anchor = 0;
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+#endif
+}
+
+/*--- POSIX: files */
+
+static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
+{
+#ifdef PSOCKET_NO_FILES
+    (void)path;
+    *data = NULL;
+    *len = 0;
+    return PSOCKET_UNSUPPORTED;
+#else
+    size_t cap = 0, n = 0;
+    char *buf = NULL;
+    int result = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    *data = NULL;
+    *len = 0;
+    if (fd < 0) return PSOCKET_FILE;
+    for (;;) {
+        ssize_t got;
+        if (n + 1 >= cap) {
+            char *bigger;
+            cap = cap ? cap * 2 : 16384;
+            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
+            if (!bigger) {
+                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
+                break;
+            }
+            buf = bigger;
+        }
+        got = read(fd, buf + n, cap - n - 1);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) result = PSOCKET_FILE;
+        if (got <= 0) break;
+        n += (size_t)got;
+    }
+    close(fd);
+    if (result) {
+        if (buf) PSOCKET_FREE(buf);
+        return result;
+    }
+    buf[n] = 0;
+    *data = buf;
+    *len = n;
+    return 0;
+#endif
+}
+
+/* Calls each for every file of a folder until it answers other than 0. */
+static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
+{
+#ifdef PSOCKET_NO_FILES
+    (void)path;
+    (void)each;
+    (void)ctx;
+    return PSOCKET_UNSUPPORTED;
+#else
+    char full[1024];
+    int result = 0;
+    struct dirent *entry;
+    DIR *dir = opendir(path);
+    if (!dir) return PSOCKET_FILE;
+    while (!result && (entry = readdir(dir)) != NULL) {
+        int n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
+        struct stat st;
+        if (n < 0 || (size_t)n >= sizeof full || stat(full, &st) || !S_ISREG(st.st_mode)) continue;
+        result = each(ctx, full);
+    }
+    closedir(dir);
+    return result;
+#endif
+}
+
+#ifndef PSOCKET_NO_FILES
+typedef struct psi_os_trust_walk {
+    int (*each)(void *ctx, const void *data, size_t len);
+    void *ctx;
+    int found;
+} psi_os_trust_walk;
+
+static int psi_os_trust_file(void *p, const char *path)
+{
+    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
+    char *data;
+    size_t len;
+    int r = psi_os_readfile(path, &data, &len);
+    if (r) return r == PSOCKET_NOMEM ? r : 0;
+    w->found = 1;
+    r = w->each(w->ctx, data, len);
+    PSOCKET_FREE(data);
+    return r;
+}
+#endif
+
+/* Hands each the contents of every file of the system's trust store, until it answers other than 0: SSL_CERT_FILE and
+   SSL_CERT_DIR if set, as with OpenSSL, else the first bundle that exists. PSOCKET_TLS_NO_TRUST if there is none. */
+static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
+{
+#ifdef PSOCKET_NO_FILES
+    (void)each;
+    (void)ctx;
+    return PSOCKET_TLS_NO_TRUST;
+#else
+    static const char *const bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
+        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and later */
+        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
+        "/etc/ssl/cert.pem",                                 /* macOS, OpenBSD, FreeBSD */
+        "/usr/local/share/certs/ca-root-nss.crt",            /* FreeBSD ports */
+        "/etc/openssl/certs/ca-certificates.crt",            /* NetBSD */
+        "/data/data/com.termux/files/usr/etc/tls/cert.pem"   /* Termux */
+    };
+    psi_os_trust_walk w;
+    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
+    int r = 0;
+    size_t i;
+    w.each = each;
+    w.ctx = ctx;
+    w.found = 0;
+    if ((file && *file) || (dir && *dir)) {
+        if (file && *file) r = psi_os_trust_file(&w, file);
+        if (!r && dir && *dir) {
+            r = psi_os_listdir(dir, psi_os_trust_file, &w);
+            if (r == PSOCKET_FILE) r = 0;
+        }
+    } else {
+        for (i = 0; !r && !w.found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_trust_file(&w, bundles[i]);
+        if (!r && !w.found) {
+            r = psi_os_listdir("/system/etc/security/cacerts", psi_os_trust_file, &w); /* Android */
+            if (r == PSOCKET_FILE) r = 0;
+        }
+    }
+    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
+#endif
+}
+
+/*--- POSIX: sockets */
+
+typedef union psi_os_sockaddr {
+    struct sockaddr sa;
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+    struct sockaddr_un un;
+} psi_os_sockaddr;
+
+/* 0 if the path does not fit. */
+static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
+{
+    memset(sa, 0, sizeof *sa);
+    if (a->family == PSI_IP4) {
+        sa->in4.sin_family = AF_INET;
+        sa->in4.sin_port = htons(a->port);
+        memcpy(&sa->in4.sin_addr, a->ip, 4);
+        return sizeof sa->in4;
+    }
+    if (a->family == PSI_IP6) {
+        sa->in6.sin6_family = AF_INET6;
+        sa->in6.sin6_port = htons(a->port);
+        sa->in6.sin6_scope_id = a->scope;
+        memcpy(&sa->in6.sin6_addr, a->ip, 16);
+        return sizeof sa->in6;
+    }
+    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
+    sa->un.sun_family = AF_UNIX;
+    memcpy(sa->un.sun_path, path, strlen(path) + 1);
+    return sizeof sa->un;
+}
+
+static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
+{
+    memset(a, 0, sizeof *a);
+    if (sa->sa.sa_family == AF_INET) {
+        a->family = PSI_IP4;
+        a->port = ntohs(sa->in4.sin_port);
+        memcpy(a->ip, &sa->in4.sin_addr, 4);
+    } else if (sa->sa.sa_family == AF_INET6) {
+        a->family = PSI_IP6;
+        a->port = ntohs(sa->in6.sin6_port);
+        a->scope = sa->in6.sin6_scope_id;
+        memcpy(a->ip, &sa->in6.sin6_addr, 16);
+    } else {
+        a->family = PSI_UNIX;
+    }
+}
+
+static void psi_os_close(psocket_fd fd)
+{
+    if (fd >= 0) close((int)fd); /* EINTR leaves the descriptor closed on Linux: never retry */
+}
+
+/* What every new stream or datagram descriptor gets. */
+static void psi_os_setup(int fd, int stream)
+{
+    int one = 1;
+    (void)one;
+    (void)stream;
+#ifdef SO_NOSIGPIPE
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+    if (stream) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+#ifndef SOCK_NONBLOCK
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+#endif
+}
+
+#ifndef SOCK_NONBLOCK
+#define PSI_OS_SOCK_FLAGS 0
+#else
+#define PSI_OS_SOCK_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
+#endif
+
+static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
+{
+    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
+    int fd = socket(domain, (udp ? SOCK_DGRAM : SOCK_STREAM) | PSI_OS_SOCK_FLAGS, 0);
+    *out = fd;
+    if (fd < 0) return psi_os_code(*os = errno);
+    psi_os_setup(fd, !udp && family != PSI_UNIX);
+    return 0;
+}
+
+/* 0: connected; PSOCKET_WANT_WRITE: under way. */
+static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
+    if (!n) return PSOCKET_INVALID;
+    if (connect((int)fd, &sa.sa, n) == 0) return 0;
+    *os = errno;
+    /* EINTR: the attempt goes on by itself (POSIX). */
+    if (*os == EINPROGRESS || *os == EINTR) return PSOCKET_WANT_WRITE;
+    return psi_os_code(*os);
+}
+
+/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
+static int psi_os_connect_result(psocket_fd fd, int *os)
+{
+    int e = 0;
+    socklen_t n = sizeof e;
+    struct pollfd p;
+    p.fd = (int)fd;
+    p.events = POLLOUT;
+    p.revents = 0;
+    if (poll(&p, 1, 0) <= 0 || !p.revents) return PSOCKET_WANT_WRITE;
+    if (getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
+    *os = e;
+    return e ? psi_os_code(e) : 0;
+}
+
+/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
+    int one = 1, v6only = !any;
+    if (!n) return PSOCKET_INVALID;
+    if (a->family == PSI_IP6 && setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
+        return psi_os_code(*os = errno); /* OpenBSD has no dual-stack sockets */
+    if (backlog && a->family != PSI_UNIX) setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind((int)fd, &sa.sa, n) || (backlog && listen((int)fd, backlog))) return psi_os_code(*os = errno);
+    return 0;
+}
+
+static PSI_UNUSED void psi_os_unlink(const char *path)
+{
+    unlink(path);
+}
+
+#if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
+extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
+#endif
+
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
+static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
+{
+    int tries, fd;
+    for (tries = 0; tries < 16; tries++) {
+        psi_os_sockaddr sa;
+        socklen_t n = sizeof sa;
+        memset(&sa, 0, sizeof sa);
+#ifdef SOCK_NONBLOCK
+        fd = accept4((int)listener, &sa.sa, &n, PSI_OS_SOCK_FLAGS);
+#else
+        fd = accept((int)listener, &sa.sa, &n);
+#endif
+        if (fd >= 0) {
+            psi_os_from_sockaddr(peer, &sa);
+            psi_os_setup(fd, peer->family != PSI_UNIX);
+            *out = fd;
+            return 0;
+        }
+        *os = errno;
+        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
+        /* Linux hands over errors that belong to the dead connection (accept(2)). */
+        if (*os != EINTR && *os != ECONNABORTED && *os != EPROTO && *os != ENETDOWN && *os != EHOSTUNREACH &&
+            *os != ENETUNREACH && *os != EHOSTDOWN && *os != ENOPROTOOPT)
+            return psi_os_code(*os);
+    }
+    return PSOCKET_WANT_READ;
+}
+
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
+static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
+{
+    for (;;) {
+        ssize_t got = recv((int)fd, p, n, 0);
+        if (got >= 0) return got;
+        *os = errno;
+        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
+        if (*os != EINTR) return psi_os_code(*os);
+    }
+}
+
+static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
+{
+    for (;;) {
+        ssize_t put = send((int)fd, p, n, MSG_NOSIGNAL);
+        if (put >= 0) return put;
+        *os = errno;
+        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_WRITE;
+        if (*os != EINTR) return psi_os_code(*os);
+    }
+}
+
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    for (;;) {
+        psi_os_sockaddr sa;
+        socklen_t size = sizeof sa;
+        ssize_t got;
+        memset(&sa, 0, sizeof sa);
+        got = recvfrom((int)fd, p, n, 0, &sa.sa, &size);
+        if (got >= 0) {
+            psi_os_from_sockaddr(from, &sa);
+            return got;
+        }
+        *os = errno;
+        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
+        if (*os != EINTR) return psi_os_code(*os);
+    }
+}
+
+static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t size = psi_os_to_sockaddr(&sa, to, NULL);
+    if (!size) return PSOCKET_INVALID;
+    for (;;) {
+        ssize_t put = sendto((int)fd, p, n, MSG_NOSIGNAL, &sa.sa, size);
+        if (put >= 0) return put;
+        *os = errno;
+        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_WRITE;
+        if (*os != EINTR) return psi_os_code(*os);
+    }
+}
+
+/* Ends the sending direction. */
+static int psi_os_shutdown(psocket_fd fd, int *os)
+{
+    return shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
+}
+
+static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = sizeof sa;
+    memset(&sa, 0, sizeof sa);
+    if (remote ? getpeername((int)fd, &sa.sa, &n) : getsockname((int)fd, &sa.sa, &n)) return psi_os_code(errno);
+    psi_os_from_sockaddr(a, &sa);
+    if (path_size) snprintf(path, path_size, "%s", a->family == PSI_UNIX && n > sizeof sa.sa.sa_family ? sa.un.sun_path : "");
+    return 0;
+}
+
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. A signal may end the wait early with 0. */
+static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
+{
+    struct pollfd p[PSOCKET_POLLSET_MAX];
+    int i, r;
+    for (i = 0; i < n; i++) {
+        p[i].fd = (int)fds[i].fd;
+        p[i].events = (short)(((fds[i].events & PSOCKET_READ) ? POLLIN : 0) | ((fds[i].events & PSOCKET_WRITE) ? POLLOUT : 0));
+        p[i].revents = 0;
+    }
+    r = poll(p, (nfds_t)n, ms);
+    if (r >= 0) return r;
+    *os = errno;
+    return *os == EINTR ? 0 : psi_os_code(*os);
+}
+
+/*--- POSIX: announcing something from another thread through a descriptor */
+
+typedef struct psi_os_bell {
+    int rd, wr;
+} psi_os_bell;
+
+static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+#if defined(__linux__)
+    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return b->rd < 0 ? psi_os_code(*os = errno) : 0;
+#else
+    int fds[2], i;
+    b->rd = b->wr = -1;
+    if (pipe(fds)) return psi_os_code(*os = errno);
+    for (i = 0; i < 2; i++) {
+        fcntl(fds[i], F_SETFL, O_NONBLOCK);
+        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+    }
+    b->rd = fds[0];
+    b->wr = fds[1];
+    return 0;
+#endif
+}
+
+static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
+{
+    uint64_t one = 1;
+    ssize_t r;
+    do r = write(b->wr, &one, sizeof one);
+    while (r < 0 && errno == EINTR); /* EAGAIN: it is ringing already */
+}
+
+static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
+{
+    uint64_t buf[8];
+    ssize_t r;
+    do r = read(b->rd, buf, sizeof buf);
+    while (r == (ssize_t)sizeof buf || (r < 0 && errno == EINTR));
+}
+
+static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
+{
+    psi_os_close(b->rd);
+    if (b->wr != b->rd) psi_os_close(b->wr);
+    b->rd = b->wr = -1;
+}
+
+/*--- POSIX: names */
+
+#ifndef PSOCKET_NO_DNS
+/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). */
+static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
+{
+    struct addrinfo hints, *list = NULL, *i;
+    int e;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_family = AF_UNSPEC;
+    *count = 0;
+    e = getaddrinfo(host, NULL, &hints, &list);
+    if (e) {
+        *os = e == EAI_SYSTEM ? errno : 0;
+        if (e == EAI_MEMORY) return PSOCKET_NOMEM;
+        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
+#ifdef EAI_NODATA
+        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+#endif
+        return e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
+    }
+    for (i = list; i && *count < cap; i = i->ai_next) {
+        psi_os_sockaddr sa;
+        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
+        memset(&sa, 0, sizeof sa);
+        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
+        psi_os_from_sockaddr(&out[(*count)++], &sa);
+    }
+    freeaddrinfo(list);
+    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
+}
+#endif
+
+/*--- POSIX: the poller: epoll, kqueue, or poll */
+
+#define PSI_OS_BATCH 64 /* events fetched per system call */
+
+typedef struct psi_os_poller {
+    psi_os_bell bell;
+#if defined(__linux__) || defined(PSI_OS_KQUEUE)
+    int fd;
+#else
+    struct pollfd *fds; /* slot 0 is the bell */
+    psi_os_watch **watches;
+    int count, cap, next;
+#endif
+} psi_os_poller;
+
+#if defined(__linux__)
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    struct epoll_event ev;
+    int r = psi_os_bell_new(&p->bell, os);
+    if (r) return r;
+    p->fd = epoll_create1(EPOLL_CLOEXEC);
+    memset(&ev, 0, sizeof ev);
+    ev.events = EPOLLIN;
+    if (p->fd < 0 || epoll_ctl(p->fd, EPOLL_CTL_ADD, p->bell.rd, &ev)) {
+        r = psi_os_code(*os = errno);
+        psi_os_close(p->fd);
+        psi_os_bell_free(&p->bell);
+    }
+    return r;
+}
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    psi_os_close(p->fd);
+    psi_os_bell_free(&p->bell);
+}
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
+/* Watches w->fd for events from now on; 0 forgets it (with 0 events epoll would go on reporting a hang-up). */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    struct epoll_event ev;
+    int op = !events ? EPOLL_CTL_DEL : w->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (events == w->events) return 0;
+    memset(&ev, 0, sizeof ev);
+    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
+    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.data.ptr = w;
+    w->events = events;
+    if (epoll_ctl(p->fd, op, (int)w->fd, &ev) && events) {
+        w->events = 0;
+        return psi_os_code(*os = errno);
+    }
+    return 0;
+}
+
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct epoll_event ev[PSI_OS_BATCH];
+    int i, n, count = 0;
+    n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
+    for (i = 0; i < n; i++) {
+        if (!ev[i].data.ptr) {
+            psi_os_bell_clear(&p->bell);
+            continue;
+        }
+        out[count].watch = (psi_os_watch *)ev[i].data.ptr;
+        out[count].events = ((ev[i].events & EPOLLIN) ? PSOCKET_READ : 0) | ((ev[i].events & EPOLLOUT) ? PSOCKET_WRITE : 0) |
+                            ((ev[i].events & (EPOLLERR | EPOLLHUP)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
+        count++;
+    }
+    return count;
+}
+
+#elif defined(PSI_OS_KQUEUE)
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    struct kevent ev;
+    int r = psi_os_bell_new(&p->bell, os);
+    if (r) return r;
+    p->fd = kqueue();
+    if (p->fd >= 0) fcntl(p->fd, F_SETFD, FD_CLOEXEC);
+    EV_SET(&ev, (uintptr_t)p->bell.rd, EVFILT_READ, EV_ADD, 0, 0, NULL);
+    if (p->fd < 0 || kevent(p->fd, &ev, 1, NULL, 0, NULL)) {
+        r = psi_os_code(*os = errno);
+        psi_os_close(p->fd);
+        psi_os_bell_free(&p->bell);
+    }
+    return r;
+}
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    psi_os_close(p->fd);
+    psi_os_bell_free(&p->bell);
+}
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
+    static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
+    int i, before = w->events;
+    w->events = events;
+    for (i = 0; i < 2; i++) {
+        struct kevent ev;
+        int on = events & bits[i];
+        if (on == (before & bits[i])) continue;
+        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, w);
+        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) {
+            w->events &= ~bits[i];
+            return psi_os_code(*os = errno);
+        }
+    }
+    return 0;
+}
+
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct kevent ev[PSI_OS_BATCH];
+    struct timespec t;
+    int i, n, count = 0;
+    t.tv_sec = ms / 1000;
+    t.tv_nsec = (long)(ms % 1000) * 1000000;
+    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
+    for (i = 0; i < n; i++) {
+        if (!ev[i].udata) {
+            psi_os_bell_clear(&p->bell);
+            continue;
+        }
+        out[count].watch = (psi_os_watch *)ev[i].udata;
+        out[count].events = ev[i].filter == EVFILT_READ ? PSOCKET_READ : PSOCKET_WRITE;
+        count++;
+    }
+    return count;
+}
+
+#else
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    int r = psi_os_bell_new(&p->bell, os);
+    if (r) return r;
+    p->cap = 16;
+    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
+    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
+    if (!p->fds || !p->watches) {
+        if (p->fds) PSOCKET_FREE(p->fds);
+        if (p->watches) PSOCKET_FREE(p->watches);
+        psi_os_bell_free(&p->bell);
+        return PSOCKET_NOMEM;
+    }
+    p->fds[0].fd = p->bell.rd;
+    p->fds[0].events = POLLIN;
+    p->count = 1;
+    p->next = 0;
+    return 0;
+}
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    PSOCKET_FREE(p->fds);
+    PSOCKET_FREE(p->watches);
+    psi_os_bell_free(&p->bell);
+}
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    (void)p;
+    return -1;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    (void)os;
+    if (events && !w->events) {
+        if (p->count == p->cap) {
+            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
+            psi_os_watch **watches;
+            if (!fds) return PSOCKET_NOMEM;
+            p->fds = fds;
+            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
+            if (!watches) return PSOCKET_NOMEM;
+            p->watches = watches;
+            p->cap *= 2;
+        }
+        w->slot = p->count++;
+        p->fds[w->slot].fd = (int)w->fd;
+        p->watches[w->slot] = w;
+    }
+    if (events) {
+        p->fds[w->slot].events = (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
+    } else if (w->events) {
+        int last = --p->count;
+        p->fds[w->slot] = p->fds[last];
+        p->watches[w->slot] = p->watches[last];
+        p->watches[w->slot]->slot = w->slot;
+    }
+    w->events = events;
+    return 0;
+}
+
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int i, k, count = 0, n = poll(p->fds, (nfds_t)p->count, ms);
+    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
+    if (n > 0 && p->fds[0].revents) psi_os_bell_clear(&p->bell);
+    /* Start behind the last one served, so that a full batch starves nobody. */
+    for (k = 0; k < p->count - 1 && count < cap; k++) {
+        short re;
+        i = 1 + (p->next + k) % (p->count - 1);
+        re = p->fds[i].revents;
+        if (!re) continue;
+        out[count].watch = p->watches[i];
+        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
+                            ((re & (POLLERR | POLLHUP | POLLNVAL)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
+        count++;
+    }
+    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
+    return count;
+}
+
+#endif
+#endif /* platform blocks */
+
+/*==================================================================================================
+ * >>base
+ * Allocation, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free.
+ *================================================================================================*/
+
+/* Zeroed memory, or NULL. */
+static void *psi_alloc(size_t n)
+{
+    void *p = PSOCKET_MALLOC(n);
+    if (p) memset(p, 0, n);
+    return p;
+}
+
+static void psi_free(void *p)
+{
+    if (p) PSOCKET_FREE(p);
+}
+
+/* Zeroes memory that held secrets; the compiler may not leave it out. */
+static PSI_UNUSED void psi_wipe(void *p, size_t n)
+{
+    volatile unsigned char *v = (volatile unsigned char *)p;
+    while (n--) *v++ = 0;
+}
+
+static PSI_UNUSED char *psi_strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    char *p = (char *)psi_alloc(n);
+    if (p) memcpy(p, s, n);
+    return p;
+}
+
+/* Fills *e (may be NULL) with a code and a sentence, clearing the rest, and returns the code. */
+PSI_PRINTF(3, 4)
+static int psi_err(psocket_error *e, int code, const char *format, ...)
+{
+    va_list ap;
+    if (!e) return code;
+    memset(e, 0, sizeof *e);
+    e->code = code;
+    e->tls_alert = -1;
+    e->cert_index = -1;
+    va_start(ap, format);
+    vsnprintf(e->text, sizeof e->text, format, ap);
+    va_end(ap);
+    return code;
+}
+
+/* Fills *e with a code and its standard text. */
+static int psi_err_code(psocket_error *e, int code)
+{
+    return psi_err(e, code, "%s", psocket_strerror(code));
+}
+
+static int psi_lower(int c)
+{
+    return c >= 'A' && c <= 'Z' ? c + 32 : c;
+}
+
+/* Case-insensitive comparison of n ASCII bytes, whatever the locale. */
+static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (psi_lower((unsigned char)a[i]) != psi_lower((unsigned char)b[i])) return 0;
+    return 1;
+}
+
+PSOCKET_API const char *psocket_strerror(int code)
+{
+    switch (code) {
+#define PSOCKET_X(name, value, text) case value: return text;
+        PSOCKET_CODES(PSOCKET_X)
+#undef PSOCKET_X
+    default: return "unknown code";
+    }
+}
+
+PSOCKET_API const char *psocket_codename(int code)
+{
+    switch (code) {
+#define PSOCKET_X(name, value, text) case value: return #name;
+        PSOCKET_CODES(PSOCKET_X)
+#undef PSOCKET_X
+    default: return NULL;
+    }
+}
+
+/*==================================================================================================
+ * >>ring
+ * The ring of received chunks: one growing buffer of chunks in order, then bytes received and not yet decoded.
+ *
+ *     buf | free | [header][payload] gap [header][payload] gap | raw bytes | free | cap
+ *                  ^head                                         ^raw        ^tail
+ *
+ * A chunk's header (PSI_RING_HEAD bytes just before its payload) holds the payload's length and the gap behind it, so
+ * that records decrypted in place become chunks where they lie. The PSI_RING_HEAD bytes before raw belong to nobody.
+ * head == raw means no chunk. What was taken lies before head and stays readable until the next change. A ring that is
+ * empty owns no memory once psi_ring_relax has run.
+ *================================================================================================*/
+
+#define PSI_RING_HEAD 8u
+#define PSI_RING_MAX 0x7fff0000u
+
+typedef struct psi_ring {
+    uint8_t *buf;
+    uint32_t cap, head, raw, tail;
+    uint32_t last;  /* where the newest chunk's payload begins; valid while there is a chunk */
+    uint32_t bytes; /* sum of the chunks' payloads */
+} psi_ring;
+
+static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
+{
+    uint32_t v;
+    memcpy(&v, r->buf + at, 4);
+    return v;
+}
+
+/* Writes the header of the chunk whose payload is n bytes at `at` and which reaches, with its gap, to `end`. */
+static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+{
+    uint32_t gap = end - (at + n);
+    memcpy(r->buf + at - PSI_RING_HEAD, &n, 4);
+    memcpy(r->buf + at - PSI_RING_HEAD + 4, &gap, 4);
+}
+
+/* Where a chunk, with its gap, ends, given where its payload begins. */
+static uint32_t psi_ring_end(const psi_ring *r, uint32_t at)
+{
+    return at + psi_ring_get(r, at - PSI_RING_HEAD) + psi_ring_get(r, at - PSI_RING_HEAD + 4);
+}
+
+static int psi_ring_empty(const psi_ring *r)
+{
+    return r->head == r->raw;
+}
+
+static void psi_ring_free(psi_ring *r)
+{
+    psi_free(r->buf);
+    memset(r, 0, sizeof *r);
+}
+
+/* Gives the memory back if nothing is in it. */
+static void psi_ring_relax(psi_ring *r)
+{
+    if (r->head == r->tail && r->buf) psi_ring_free(r);
+}
+
+/* Moves what is live so that head is at `at`, into a new buffer of `cap` bytes if the old one is smaller. */
+static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
+{
+    uint32_t live = r->tail - r->head, shift = at - r->head; /* shift wraps when moving down, as intended */
+    uint8_t *buf = r->buf;
+    if (cap > r->cap) {
+        buf = (uint8_t *)PSOCKET_MALLOC(cap);
+        if (!buf) return PSOCKET_NOMEM;
+        r->cap = cap;
+    }
+    if (live) memmove(buf + at, r->buf + r->head, live);
+    if (buf != r->buf) {
+        psi_free(r->buf);
+        r->buf = buf;
+    }
+    r->head += shift;
+    r->raw += shift;
+    r->tail += shift;
+    r->last += shift;
+    return 0;
+}
+
+/* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+static int psi_ring_reserve(psi_ring *r, size_t n)
+{
+    uint32_t live = r->tail - r->head, need;
+    if (n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
+    if (!live && r->buf) r->head = r->raw = r->tail = PSI_RING_HEAD;
+    if (r->buf && r->cap - r->tail >= n) return 0;
+    need = PSI_RING_HEAD + live + (uint32_t)n;
+    return psi_ring_move(r, PSI_RING_HEAD, need);
+}
+
+/* The n bytes at `at` become the newest chunk; everything up to `end` counts as decoded. */
+static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+{
+    uint32_t header = at - PSI_RING_HEAD;
+    if (psi_ring_empty(r)) r->head = header;
+    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), header); /* its gap ends here now */
+    psi_ring_header(r, at, n, end);
+    r->last = at;
+    r->raw = end;
+    r->bytes += n;
+}
+
+/* Everything up to `end` counts as decoded and held nothing for the user. */
+static PSI_UNUSED void psi_ring_skip(psi_ring *r, uint32_t end)
+{
+    if (psi_ring_empty(r)) r->head = end;
+    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), end);
+    r->raw = end;
+}
+
+/* Room that one transport read of n bytes needs, and where in it the bytes go: see psi_ring_append. */
+#define PSI_RING_ROOM(n) ((n) + 2 * PSI_RING_HEAD)
+
+/* n bytes that were stored PSI_RING_HEAD behind tail become a chunk. There must be no raw bytes. */
+static void psi_ring_append(psi_ring *r, uint32_t n)
+{
+    uint32_t at = r->tail + PSI_RING_HEAD;
+    r->tail = at + n + PSI_RING_HEAD;
+    psi_ring_chunk(r, at, n, r->tail);
+}
+
+/* The oldest chunk's length and place. There must be one. */
+static uint32_t psi_ring_front(const psi_ring *r, const void **data)
+{
+    *data = r->buf + r->head + PSI_RING_HEAD;
+    return psi_ring_get(r, r->head);
+}
+
+/* Takes the oldest chunk. */
+static uint32_t psi_ring_pop(psi_ring *r, const void **data)
+{
+    uint32_t n = psi_ring_front(r, data);
+    uint32_t end = psi_ring_end(r, r->head + PSI_RING_HEAD);
+    r->head = end;
+    r->bytes -= n;
+    return n;
+}
+
+/* Takes the first n bytes, fewer than all, of the oldest chunk. They move down by a header's size so that the rest can
+   have a header of its own without touching them. */
+static void psi_ring_split(psi_ring *r, uint32_t n, const void **data)
+{
+    uint32_t at = r->head + PSI_RING_HEAD, len = psi_ring_get(r, r->head), end = psi_ring_end(r, at);
+    memmove(r->buf + r->head, r->buf + at, n);
+    *data = r->buf + r->head;
+    psi_ring_header(r, at + n, len - n, end);
+    if (r->last == at) r->last = at + n;
+    r->head += n;
+    r->bytes -= n;
+}
+
+/* Joins the oldest chunks until the first has at least n bytes or is alone. */
+static void psi_ring_join(psi_ring *r, uint32_t n)
+{
+    uint32_t at = r->head + PSI_RING_HEAD;
+    if (psi_ring_empty(r)) return;
+    while (r->last != at && psi_ring_get(r, r->head) < n) {
+        uint32_t len = psi_ring_get(r, r->head);
+        uint32_t next = psi_ring_end(r, at) + PSI_RING_HEAD, add = psi_ring_get(r, next - PSI_RING_HEAD);
+        uint32_t end = psi_ring_end(r, next);
+        memmove(r->buf + at + len, r->buf + next, add);
+        psi_ring_header(r, at, len + add, end);
+        if (r->last == next) r->last = at;
+    }
+}
+
+/* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+static int psi_ring_unshift(psi_ring *r, const void *data, size_t len)
+{
+    uint32_t n = (uint32_t)len, at, live = r->tail - r->head;
+    if (len > PSI_RING_MAX - live) return PSOCKET_LIMIT;
+    if (r->head < n + 2 * PSI_RING_HEAD) {
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(n + live + 2 * PSI_RING_HEAD);
+        if (!buf) return PSOCKET_NOMEM;
+        if (n) memcpy(buf + PSI_RING_HEAD, data, n);
+        if (live) memcpy(buf + n + 2 * PSI_RING_HEAD, r->buf + r->head, live);
+        psi_free(r->buf);
+        r->buf = buf;
+        r->raw += n + 2 * PSI_RING_HEAD - r->head;
+        r->tail += n + 2 * PSI_RING_HEAD - r->head;
+        r->last += n + 2 * PSI_RING_HEAD - r->head;
+        r->head = n + 2 * PSI_RING_HEAD;
+        r->cap = n + live + 2 * PSI_RING_HEAD;
+        at = PSI_RING_HEAD;
+    } else {
+        at = r->head - PSI_RING_HEAD - n;
+        if (n) memmove(r->buf + at, data, n);
+    }
+    psi_ring_header(r, at, n, r->head);
+    if (psi_ring_empty(r)) r->last = at;
+    r->head = at - PSI_RING_HEAD;
+    r->bytes += n;
+    return 0;
+}
+
+/* All chunks become raw bytes again: they are the start of a TLS stream. */
+static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
+{
+    uint32_t at = r->head + PSI_RING_HEAD;
+    if (psi_ring_empty(r)) return;
+    psi_ring_join(r, PSI_RING_MAX);
+    r->tail = at + psi_ring_get(r, r->head);
+    r->head = r->raw = at;
+    r->bytes = 0;
+}
+
+/* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
+   oldest chunks are joined as needed. */
+static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
+{
+    const uint8_t *p, *hit;
+    uint32_t n, i = 0;
+    if (psi_ring_empty(r)) return 0;
+    psi_ring_join(r, max);
+    p = r->buf + r->head + PSI_RING_HEAD;
+    n = psi_ring_get(r, r->head);
+    if (n > max) n = max;
+    while (n - i >= m && n >= m) {
+        hit = (const uint8_t *)memchr(p + i, *(const uint8_t *)delimiter, n - m - i + 1);
+        if (!hit) return 0;
+        i = (uint32_t)(hit - p);
+        if (memcmp(hit, delimiter, m) == 0) return i + m;
+        i++;
+    }
+    return 0;
+}
+
+/*==================================================================================================
+ * >>addr
+ * Numeric addresses: parsing and printing without the system, the same everywhere. RFC 4291 2.2, RFC 5952, RFC 4007 11.
+ *================================================================================================*/
+
+/* Up to n characters at s as a dotted quad: 1 or 0. No leading zeros, which some systems take for octal. */
+static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
+{
+    size_t i = 0;
+    int part;
+    for (part = 0; part < 4; part++) {
+        unsigned v = 0;
+        size_t start = i;
+        if (part && (i >= n || s[i++] != '.')) return 0;
+        if (part) start = i;
+        while (i < n && s[i] >= '0' && s[i] <= '9' && i - start < 3) v = v * 10 + (unsigned)(s[i++] - '0');
+        if (i == start || v > 255 || (i - start > 1 && s[start] == '0')) return 0;
+        out[part] = (uint8_t)v;
+    }
+    return i == n;
+}
+
+static int psi_addr_hex(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    c = (char)psi_lower((unsigned char)c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
+{
+    uint8_t b[16];
+    size_t i = 0, used = 0, gap = 17; /* gap: how many bytes precede "::" */
+    if (n >= 2 && s[0] == ':' && s[1] == ':') {
+        gap = 0;
+        i = 2;
+    }
+    while (i < n) {
+        unsigned v = 0;
+        size_t start = i;
+        while (i < n && i - start < 4 && psi_addr_hex(s[i]) >= 0) v = v * 16 + (unsigned)psi_addr_hex(s[i++]);
+        if (i < n && s[i] == '.') { /* the last four bytes as a dotted quad */
+            if (used > 12 || !psi_addr_parse4(s + start, n - start, b + used)) return 0;
+            used += 4;
+            i = n;
+            break;
+        }
+        if (i == start || used > 14) return 0;
+        b[used++] = (uint8_t)(v >> 8);
+        b[used++] = (uint8_t)(v & 255);
+        if (i == n) break;
+        if (s[i++] != ':') return 0;
+        if (i < n && s[i] == ':') {
+            if (gap <= 16) return 0;
+            gap = used;
+            i++;
+        } else if (i == n) {
+            return 0; /* a single colon at the end */
+        }
+    }
+    if (gap > 16 ? used != 16 : used > 14) return 0;
+    memset(out, 0, 16);
+    if (gap > 16) gap = used;
+    memcpy(out, b, gap);
+    memcpy(out + 16 - (used - gap), b + gap, used - gap);
+    return 1;
+}
+
+/* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
+static void psi_addr_normalise(psi_addr *a)
+{
+    static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+    if (a->family == PSI_IP6 && memcmp(a->ip, mapped, 12) == 0) {
+        memmove(a->ip, a->ip + 12, 4);
+        memset(a->ip + 4, 0, 12);
+        a->family = PSI_IP4;
+        a->scope = 0;
+    }
+}
+
+/* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
+static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
+{
+    size_t i, digits = 0;
+    memset(a, 0, sizeof *a);
+    if (psi_addr_parse4(s, n, a->ip)) {
+        a->family = PSI_IP4;
+        return 1;
+    }
+    if (n >= 2 && s[0] == '[' && s[n - 1] == ']') {
+        s++;
+        n -= 2;
+    }
+    for (i = 0; i < n && s[i] != '%'; i++) {}
+    if (i < n) {
+        size_t k;
+        for (k = i + 1; k < n; k++, digits++) {
+            if (s[k] < '0' || s[k] > '9' || digits == 9) return 0;
+            a->scope = a->scope * 10 + (uint32_t)(s[k] - '0');
+        }
+        if (!digits) return 0;
+    }
+    if (!psi_addr_parse6(s, i, a->ip)) return 0;
+    a->family = PSI_IP6;
+    return 1;
+}
+
+/* Prints without port or brackets: dotted quad, or RFC 5952. out holds at least 64 bytes. */
+static void psi_addr_print(const psi_addr *a, char *out)
+{
+    char *p = out;
+    int i, best = -1, best_len = 1;
+    if (a->family == PSI_IP4) {
+        snprintf(out, 64, "%d.%d.%d.%d", a->ip[0], a->ip[1], a->ip[2], a->ip[3]);
+        return;
+    }
+    if (a->family != PSI_IP6) {
+        *out = 0;
+        return;
+    }
+    for (i = 0; i < 8; i++) { /* the longest run of two or more zero groups, the first of equals */
+        int k = i;
+        while (k < 8 && !a->ip[2 * k] && !a->ip[2 * k + 1]) k++;
+        if (k - i > best_len) {
+            best = i;
+            best_len = k - i;
+        }
+    }
+    for (i = 0; i < 8; i++) {
+        if (i == best) {
+            *p++ = ':';
+            if (i == 0) *p++ = ':';
+            i += best_len - 1;
+            if (i == 7) break;
+            continue;
+        }
+        p += snprintf(p, 8, "%x%s", (unsigned)(a->ip[2 * i] << 8 | a->ip[2 * i + 1]), i < 7 ? ":" : "");
+    }
+    *p = 0;
+    if (a->scope) snprintf(p, 16, "%%%lu", (unsigned long)a->scope);
+}
+
+/* "ADDRESS:PORT" or "[V6]:PORT", for messages. out holds at least 80 bytes. */
+static void psi_addr_print_port(const psi_addr *a, char *out)
+{
+    char ip[64];
+    psi_addr_print(a, ip);
+    snprintf(out, 80, a->family == PSI_IP6 ? "[%s]:%d" : "%s:%d", ip, (int)a->port);
+}
+
+/* Splits "ADDRESS:PORT", "[V6]:PORT" or "ADDRESS": *a is set; *port only if the text has one. 0 or PSOCKET_INVALID. */
+static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
+{
+    size_t n = strlen(s), i = n;
+    long v = 0;
+    if (psi_addr_parse(a, s, n)) return 0;
+    while (i > 0 && s[i - 1] >= '0' && s[i - 1] <= '9') i--;
+    if (i == n || n - i > 5 || i < 2 || s[i - 1] != ':') return PSOCKET_INVALID;
+    v = strtol(s + i, NULL, 10);
+    if (v > 65535 || !psi_addr_parse(a, s, i - 1) || (a->family == PSI_IP6 && s[0] != '[')) return PSOCKET_INVALID;
+    *port = (int)v;
+    return 0;
+}
+
+/*==================================================================================================
+ * >>dns
+ * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
+ * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
+ * socket waits for. At most PSOCKET_RESOLVER_THREADS helper threads run; they leave when the queue is empty.
+ *================================================================================================*/
+
+#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+
+struct psocket_resolve {
+    psocket_resolve *next; /* in the queue */
+    psi_os_bell bell;      /* rd is -1 if the answer was there at once */
+    int owners, done, code, os, count;
+    psi_addr addrs[PSOCKET_ADDRESSES];
+    char host[PSI_DNS_HOST];
+};
+
+static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
+
+static void psi_dns_release(psocket_resolve *r)
+{
+    int left;
+    psi_os_lock(&psi_dns_lock);
+    left = --r->owners;
+    psi_os_unlock(&psi_dns_lock);
+    if (left) return;
+    psi_os_bell_free(&r->bell);
+    psi_free(r);
+}
+
+PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
+{
+    if (!r) return;
+    psi_os_lock(&psi_dns_lock);
+    if (!code && !r->count) code = PSOCKET_DNS_NOT_FOUND;
+    r->code = code;
+    r->done = 1;
+    if (r->bell.wr >= 0) psi_os_bell_ring(&r->bell);
+    psi_os_unlock(&psi_dns_lock);
+    psi_dns_release(r);
+}
+
+PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
+{
+    psi_addr a;
+    int result = 0;
+    if (!r || !ip || !psi_addr_parse(&a, ip, strlen(ip))) return PSOCKET_INVALID;
+    psi_os_lock(&psi_dns_lock);
+    if (r->count < PSOCKET_ADDRESSES) r->addrs[r->count++] = a;
+    else result = PSOCKET_LIMIT;
+    psi_os_unlock(&psi_dns_lock);
+    return result;
+}
+
+static int psi_dns_is_done(psocket_resolve *r)
+{
+    int done;
+    psi_os_lock(&psi_dns_lock);
+    done = r->done;
+    psi_os_unlock(&psi_dns_lock);
+    return done;
+}
+
+#ifdef PSOCKET_NO_DNS
+
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve_done(r, PSOCKET_DNS);
+}
+
+#else
+
+static psocket_resolve *psi_dns_queue;
+static int psi_dns_threads;
+
+static void psi_dns_lookup(psocket_resolve *r)
+{
+    psi_addr addrs[PSOCKET_ADDRESSES];
+    int count = 0, os = 0, code = psi_os_resolve(r->host, addrs, PSOCKET_ADDRESSES, &count, &os);
+    psi_os_lock(&psi_dns_lock);
+    memcpy(r->addrs, addrs, (size_t)count * sizeof *addrs);
+    r->count = count;
+    r->os = os;
+    psi_os_unlock(&psi_dns_lock);
+    psocket_resolve_done(r, code);
+}
+
+static void psi_dns_worker(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        psocket_resolve *r;
+        int wanted;
+        psi_os_lock(&psi_dns_lock);
+        r = psi_dns_queue;
+        if (r) psi_dns_queue = r->next;
+        else psi_dns_threads--;
+        wanted = r && r->owners == 2;
+        psi_os_unlock(&psi_dns_lock);
+        if (!r) return;
+        if (wanted) psi_dns_lookup(r);
+        else psocket_resolve_done(r, PSOCKET_CLOSED_HERE); /* the socket was closed meanwhile */
+    }
+}
+
+/* Queues the lookup for a helper thread, a new one if there are few; without threads it runs here. */
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve **end;
+    int start;
+    psi_os_lock(&psi_dns_lock);
+    for (end = &psi_dns_queue; *end; end = &(*end)->next) {}
+    r->next = NULL;
+    *end = r;
+    start = psi_dns_threads < PSOCKET_RESOLVER_THREADS;
+    if (start) psi_dns_threads++;
+    psi_os_unlock(&psi_dns_lock);
+    if (!start || psi_os_thread(psi_dns_worker, NULL) == 0) return;
+    psi_dns_worker(NULL); /* serves the queue inline, then takes back the count */
+}
+
+#endif
+
+/* Starts to resolve host: numeric addresses at once, others through fn or the system. The caller owns *out and ends it
+   with psi_dns_release. */
+static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
+{
+    size_t n = strlen(host);
+    int os = 0, code;
+    psocket_resolve *r;
+    *out = NULL;
+    if (!n || n >= PSI_DNS_HOST) return PSOCKET_INVALID;
+    r = (psocket_resolve *)psi_alloc(sizeof *r);
+    if (!r) return PSOCKET_NOMEM;
+    memcpy(r->host, host, n + 1);
+    r->owners = 1;
+    r->bell.rd = r->bell.wr = -1;
+    *out = r;
+    if (psi_addr_parse(&r->addrs[0], host, n)) {
+        r->count = r->done = 1;
+        return 0;
+    }
+    code = psi_os_bell_new(&r->bell, &os);
+    if (code && code != PSOCKET_UNSUPPORTED) { /* unsupported: without threads the answer is there at once, or is polled for */
+        *out = NULL;
+        psi_dns_release(r);
+        return code;
+    }
+    r->owners = 2;
+    if (fn) fn(user, r, r->host);
+    else psi_dns_system(r);
+    return 0;
+}
+
+/* Brings the addresses of a finished lookup into the order in which to try them: families alternate, beginning with the
+   system's first choice (RFC 8305 section 4). */
+static void psi_dns_interleave(psocket_resolve *r)
+{
+    psi_addr sorted[PSOCKET_ADDRESSES];
+    int taken[PSOCKET_ADDRESSES] = { 0 }, i, k, family = r->count ? r->addrs[0].family : 0;
+    for (i = 0; i < r->count; i++) {
+        for (k = 0; k < r->count && (taken[k] || r->addrs[k].family != family); k++) {}
+        if (k == r->count) for (k = 0; taken[k]; k++) {} /* that family is used up */
+        taken[k] = 1;
+        sorted[i] = r->addrs[k];
+        family = sorted[i].family == PSI_IP4 ? PSI_IP6 : PSI_IP4;
+    }
+    memcpy(r->addrs, sorted, (size_t)r->count * sizeof *sorted);
+}
+#ifndef PSOCKET_NO_TLS
+
+/*==================================================================================================
+ * >>record
+ * The TLS 1.2 record layer after the handshake: decrypts and encrypts in place through BearSSL's record vtables.
+ * A psi_rec is one allocation: this header, the context of the incoming and that of the outgoing direction, each as
+ * large as its cipher needs. Whoever got it from psi_hs_finish owns it and ends it with psi_rec_free.
+ *================================================================================================*/
+
+#define PSI_REC_HEAD 13     /* room a payload needs before it to be sealed in place: header and explicit nonce */
+#define PSI_REC_TAIL 16     /* and behind it: the tag */
+#define PSI_REC_PLAIN 16384 /* most plaintext in a record, RFC 5246 6.2.1 */
+#define PSI_REC_QUIET 32    /* most records in a row that carry no data */
+
+enum { PSI_REC_CCS = 20, PSI_REC_ALERT = 21, PSI_REC_HANDSHAKE = 22, PSI_REC_APPDATA = 23 };
+enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
+
+/* Result of psi_rec_open. */
+typedef struct psi_rec_in {
+    uint8_t *data; /* plaintext, inside the bytes given */
+    size_t len;
+    size_t used;                /* bytes consumed; PSI_REC_MORE: bytes needed in all */
+    int alert_level, alert;     /* an alert to send if alert_level is not 0 */
+} psi_rec_in;
+
+typedef struct psi_rec {
+    uint16_t max_send; /* most plaintext bytes in a record that is sent */
+    uint8_t server;
+    uint8_t quiet;     /* records without data in a row */
+    uint32_t skip;     /* bytes of a refused ClientHello still to come */
+    uint32_t out_at;   /* offset of the outgoing context */
+    uint32_t size;     /* of all */
+} psi_rec;
+
+#define PSI_REC_CONTEXTS ((sizeof(psi_rec) + 15) & ~(size_t)15)
+
+static const br_sslrec_in_class **psi_rec_incoming(psi_rec *r)
+{
+    return (const br_sslrec_in_class **)(void *)((uint8_t *)r + PSI_REC_CONTEXTS);
+}
+
+static const br_sslrec_out_class **psi_rec_outgoing(psi_rec *r)
+{
+    return (const br_sslrec_out_class **)(void *)((uint8_t *)r + r->out_at);
+}
+
+static void psi_rec_free(psi_rec *r)
+{
+    if (!r) return;
+    psi_wipe(r, r->size);
+    psi_free(r);
+}
+
+/* Copies BearSSL's contexts of both directions (the unions br_ssl_engine_context.in and .out). NULL: out of memory. */
+static psi_rec *psi_rec_new(const void *in, const void *out, int server, size_t max_send)
+{
+    size_t in_size = (*(const br_sslrec_in_class *const *)in)->context_size;
+    size_t out_size = (*(const br_sslrec_out_class *const *)out)->context_size;
+    size_t out_at = PSI_REC_CONTEXTS + ((in_size + 15) & ~(size_t)15);
+    psi_rec *r = (psi_rec *)psi_alloc(out_at + out_size);
+    if (!r) return NULL;
+    r->max_send = (uint16_t)max_send;
+    r->server = (uint8_t)(server != 0);
+    r->out_at = (uint32_t)out_at;
+    r->size = (uint32_t)(out_at + out_size);
+    memcpy((uint8_t *)r + PSI_REC_CONTEXTS, in, in_size);
+    memcpy((uint8_t *)r + out_at, out, out_size);
+    return r;
+}
+
+/* Most plaintext bytes in one record: 16384, or what the client asked for with max_fragment_length (RFC 6066 4). */
+static PSI_UNUSED size_t psi_rec_max_send(const psi_rec *r)
+{
+    return r->max_send;
+}
+
+/* The name of an alert in RFC 5246 7.2, RFC 6066 9, RFC 7301 3.2 and RFC 8446 6. */
+static const char *psi_rec_alert_name(int alert)
+{
+    switch (alert) {
+    case 0: return "close_notify";
+    case 10: return "unexpected_message";
+    case 20: return "bad_record_mac";
+    case 21: return "decryption_failed";
+    case 22: return "record_overflow";
+    case 30: return "decompression_failure";
+    case 40: return "handshake_failure";
+    case 41: return "no_certificate";
+    case 42: return "bad_certificate";
+    case 43: return "unsupported_certificate";
+    case 44: return "certificate_revoked";
+    case 45: return "certificate_expired";
+    case 46: return "certificate_unknown";
+    case 47: return "illegal_parameter";
+    case 48: return "unknown_ca";
+    case 49: return "access_denied";
+    case 50: return "decode_error";
+    case 51: return "decrypt_error";
+    case 60: return "export_restriction";
+    case 70: return "protocol_version";
+    case 71: return "insufficient_security";
+    case 80: return "internal_error";
+    case 86: return "inappropriate_fallback";
+    case 90: return "user_canceled";
+    case 100: return "no_renegotiation";
+    case 109: return "missing_extension";
+    case 110: return "unsupported_extension";
+    case 111: return "certificate_unobtainable";
+    case 112: return "unrecognized_name";
+    case 113: return "bad_certificate_status_response";
+    case 115: return "unknown_psk_identity";
+    case 116: return "certificate_required";
+    case 120: return "no_application_protocol";
+    default: return "unknown alert";
+    }
+}
+
+/* Fills *e and asks for a fatal alert. Returns code. */
+static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, const char *text)
+{
+    in->alert_level = 2;
+    in->alert = alert;
+    psi_err(e, code, "%s", text);
+    if (e) e->tls_alert = alert;
+    return code;
+}
+
+/* Handshake messages after the handshake: a wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1).
+   A ClientHello may span records. Returns 0 if it is anything else. */
+static int psi_rec_refuse(psi_rec *r, const uint8_t *p, size_t n, psi_rec_in *in)
+{
+    while (n) {
+        size_t take = n < r->skip ? n : r->skip;
+        p += take;
+        n -= take;
+        r->skip -= (uint32_t)take;
+        if (!n) break;
+        if (n < 4 || p[0] != (r->server ? 1 : 0)) return 0; /* ClientHello to a server, HelloRequest to a client */
+        r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        if (r->skip > (r->server ? PSI_REC_PLAIN : 0)) return 0;
+        p += 4;
+        n -= 4;
+        in->alert_level = 1;
+        in->alert = 100;
+    }
+    return 1;
+}
+
+/* Looks at n received bytes at p and decrypts the first record in place: one of PSI_REC_*, or an error with *e filled. */
+static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+{
+    const br_sslrec_in_class **ctx = psi_rec_incoming(r);
+    size_t len;
+    memset(in, 0, sizeof *in);
+    in->used = 5;
+    if (n < 5) return PSI_REC_MORE;
+    if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA)
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a record of unknown type");
+    if (p[1] != 3 || p[2] != 3)
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 70, "the peer sent a record of another TLS version");
+    len = (size_t)p[3] << 8 | p[4];
+    if (!(*ctx)->check_length(ctx, len))
+        return len > PSI_REC_PLAIN
+            ? psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 22, "the peer sent a record that is too long")
+            : psi_rec_fail(in, e, PSOCKET_TLS_RECORD, 20, "the peer sent a record that is too short to be genuine");
+    in->used += len;
+    if (n < in->used) return PSI_REC_MORE;
+    in->len = len;
+    in->data = (*ctx)->decrypt(ctx, p[0], 0x0303, p + 5, &in->len);
+    if (!in->data) return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, 20, psocket_strerror(PSOCKET_TLS_RECORD));
+    if (p[0] == PSI_REC_APPDATA && in->len) {
+        r->quiet = 0;
+        return PSI_REC_DATA;
+    }
+    if (p[0] == PSI_REC_ALERT) {
+        if (in->len != 2) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 50, "the peer sent a malformed alert");
+        if (in->data[1] == 0) return PSI_REC_END;
+        if (in->data[0] != 1) {
+            psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)",
+                    psi_rec_alert_name(in->data[1]), in->data[1]);
+            if (e) e->tls_alert = in->data[1];
+            return PSOCKET_TLS_ALERT;
+        }
+    } else if (p[0] == PSI_REC_CCS || (p[0] == PSI_REC_HANDSHAKE && !psi_rec_refuse(r, in->data, in->len, in))) {
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a handshake message out of order");
+    }
+    if (++r->quiet > PSI_REC_QUIET)
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending records without data");
+    in->len = 0;
+    return PSI_REC_SKIP;
+}
+
+/* Encrypts *len bytes at payload in place, at most psi_rec_max_send of them, with PSI_REC_HEAD bytes of room before and
+   PSI_REC_TAIL behind. Returns the start of the record and its whole length in *len. */
+static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, size_t *len)
+{
+    const br_sslrec_out_class **ctx = psi_rec_outgoing(r);
+    return (*ctx)->encrypt(ctx, type, 0x0303, payload, len);
+}
+
+#endif /* PSOCKET_NO_TLS */
+#ifndef PSOCKET_NO_TLS
+
+/*==================================================================================================
+ * >>tls12
+ * TLS settings (psocket_tls) and the TLS 1.2 handshake on BearSSL's engine. Nothing outside this section knows the engine.
+ * A psi_hs is one handshake: psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error, then
+ * psi_hs_finish and psi_hs_free. Records enter the engine whole and one at a time, after their headers, the peer's hello
+ * and the lengths of its messages have been checked here; whatever goes wrong leaves an alert in the output.
+ * psocket_tls is immutable but for its two session caches, which its lock guards. Every handshake holds a reference.
+ *================================================================================================*/
+
+#define PSI_TLS_SUITES 6
+#define PSI_TLS_CLIENT_SESSIONS 16  /* sessions a client remembers, one per server name */
+#define PSI_TLS_SERVER_SESSIONS 256 /* sessions a server remembers */
+#define PSI_TLS_SESSION_TIME 86400  /* seconds, RFC 5246 F.1.4 */
+#define PSI_TLS_IDENTITIES 1024
+#define PSI_TLS_HASHES (1u << br_sha256_ID | 1u << br_sha384_ID | 1u << br_sha512_ID)
+#define PSI_TLS_CURVES ((uint32_t)1 << BR_EC_curve25519 | (uint32_t)1 << BR_EC_secp256r1 | (uint32_t)1 << BR_EC_secp384r1)
+
+/* --- what a connection agreed on --------------------------------------------------------------------------------- */
+
+typedef struct psi_tlsinfo {
+    int64_t not_before, not_after;
+    uint8_t sha256[32], spki[32];
+    uint16_t suite;
+    uint16_t name_at, subject_at; /* offsets of two strings; ALPN is the first */
+    uint8_t resumed, has_peer;
+} psi_tlsinfo; /* the strings follow */
+
+static const char *psi_tlsinfo_text(const psi_tlsinfo *i, size_t at)
+{
+    return (const char *)(i + 1) + at;
+}
+
+/* peer may be NULL. NULL: out of memory. */
+static psi_tlsinfo *psi_tlsinfo_new(const char *alpn, const char *name, const char *subject)
+{
+    size_t a = strlen(alpn) + 1, n = strlen(name) + 1, s = strlen(subject) + 1;
+    psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + a + n + s);
+    char *text;
+    if (!i) return NULL;
+    text = (char *)(i + 1);
+    i->name_at = (uint16_t)a;
+    i->subject_at = (uint16_t)(a + n);
+    memcpy(text, alpn, a);
+    memcpy(text + a, name, n);
+    memcpy(text + a + n, subject, s);
+    return i;
+}
+
+static void psi_tlsinfo_peer(psi_tlsinfo *i, const psi_tlsinfo *from)
+{
+    i->not_before = from->not_before;
+    i->not_after = from->not_after;
+    memcpy(i->sha256, from->sha256, sizeof i->sha256);
+    memcpy(i->spki, from->spki, sizeof i->spki);
+    i->has_peer = from->has_peer;
+}
+
+static void psi_tlsinfo_free(psi_tlsinfo *i)
+{
+    psi_free(i);
+}
+
+static const char *psi_tls_suite_name(int suite)
+{
+    switch (suite) {
+    case BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: return "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+    case BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256: return "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+    case BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384: return "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
+    case BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384: return "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384";
+    case BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: return "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+    case BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256: return "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256";
+    default: return "";
+    }
+}
+
+static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
+{
+    memset(out, 0, sizeof *out);
+    out->version = BR_TLS12;
+    out->suite = i->suite;
+    out->resumed = i->resumed;
+    snprintf(out->version_name, sizeof out->version_name, "TLSv1.2");
+    snprintf(out->suite_name, sizeof out->suite_name, "%s", psi_tls_suite_name(i->suite));
+    snprintf(out->alpn, sizeof out->alpn, "%s", psi_tlsinfo_text(i, 0));
+    snprintf(out->server_name, sizeof out->server_name, "%s", psi_tlsinfo_text(i, i->name_at));
+    if (!i->has_peer) return;
+    snprintf(out->peer_subject, sizeof out->peer_subject, "%s", psi_tlsinfo_text(i, i->subject_at));
+    memcpy(out->peer_sha256, i->sha256, sizeof out->peer_sha256);
+    memcpy(out->peer_spki_sha256, i->spki, sizeof out->peer_spki_sha256);
+    out->peer_not_before = i->not_before;
+    out->peer_not_after = i->not_after;
+}
+
+/* --- sessions ---------------------------------------------------------------------------------------------------- */
+
+typedef struct psi_tls_session {
+    br_ssl_session_parameters par;
+    uint8_t name[32];  /* SHA-256 of the server name asked for */
+    int64_t from, until; /* usable between these, by the settings' clock */
+    uint64_t used;     /* when it was last used, for eviction */
+    psi_tlsinfo *peer; /* clients: whom the certificate of the first handshake named */
+} psi_tls_session;
+
+/* A few remembered sessions. Grows to max, then the least recently used one is replaced. */
+typedef struct psi_tls_sessions {
+    psi_tls_session *list;
+    size_t count, cap, max;
+    uint64_t clock;
+} psi_tls_sessions;
+
+static void psi_tls_session_drop(psi_tls_session *s)
+{
+    psi_tlsinfo_free(s->peer);
+    psi_wipe(s, sizeof *s);
+}
+
+static void psi_tls_sessions_free(psi_tls_sessions *c)
+{
+    size_t i;
+    for (i = 0; i < c->count; i++) psi_tls_session_drop(&c->list[i]);
+    psi_free(c->list);
+}
+
+/* The session with this name and, if id is not NULL, this ID. NULL if there is none. */
+static psi_tls_session *psi_tls_sessions_find(psi_tls_sessions *c, const uint8_t name[32], const uint8_t *id)
+{
+    size_t i;
+    for (i = 0; i < c->count; i++) {
+        psi_tls_session *s = &c->list[i];
+        if ((!id || !memcmp(s->par.session_id, id, 32)) && !memcmp(s->name, name, 32)) return s;
+    }
+    return NULL;
+}
+
+/* A cleared place for a new session, NULL if memory is out. */
+static psi_tls_session *psi_tls_sessions_place(psi_tls_sessions *c)
+{
+    size_t i, oldest = 0;
+    if (c->count == c->cap && c->cap < c->max) {
+        size_t cap = c->cap ? c->cap * 2 : 4;
+        psi_tls_session *list = (psi_tls_session *)psi_alloc(cap * sizeof *list);
+        if (list) {
+            if (c->count) memcpy(list, c->list, c->count * sizeof *list);
+            if (c->list) psi_wipe(c->list, c->count * sizeof *list);
+            psi_free(c->list);
+            c->list = list;
+            c->cap = cap;
+        }
+    }
+    if (c->count < c->cap) return &c->list[c->count++];
+    if (!c->count) return NULL;
+    for (i = 1; i < c->count; i++)
+        if (c->list[i].used < c->list[oldest].used) oldest = i;
+    psi_tls_session_drop(&c->list[oldest]);
+    return &c->list[oldest];
+}
+
+/* --- settings ---------------------------------------------------------------------------------------------------- */
+
+typedef struct psi_tls_identity {
+    psi_x509_chain chain;
+    psi_x509_key key;
+} psi_tls_identity;
+
+/* The primitives this CPU is best at, found once: the search costs CPUID instructions, which trap on virtual machines. */
+typedef struct psi_tls_primitives {
+    const br_block_ctr_class *aes;
+    br_ghash ghash;
+    br_chacha20_run chacha;
+    br_poly1305_run poly;
+    br_ec_impl ec; /* for key exchange: our curves, and an all-zero X25519 secret is a failure */
+    uint16_t suites[PSI_TLS_SUITES];
+} psi_tls_primitives;
+
+struct psocket_tls {
+    int refs;
+    psi_os_mutex lock; /* guards the session caches */
+    psi_tls_sessions client_sessions, server_sessions;
+    psi_tls_primitives prim;
+    psi_trust *trust;
+    psi_tls_identity *identities;
+    size_t identity_count;
+    const char **alpn; /* one allocation, strings behind the pointers */
+    size_t alpn_count;
+    uint8_t *pins;
+    size_t pin_count;
+    br_x500_name *ca_names; /* for certificate requests; one allocation */
+    size_t ca_name_count;
+    int client_auth, insecure_no_verify, insecure_no_name;
+    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict);
+    void *decide_user;
+    int64_t (*clock)(void *user);
+    void *clock_user;
+};
+
+/* RFC 7748 6.1, RFC 8422 5.11: a peer's point of small order makes the shared secret zero, which must be refused. */
+static uint32_t psi_tls_ec_mul(unsigned char *point, size_t point_len, const unsigned char *x, size_t x_len, int curve)
+{
+    uint32_t ok = br_ec_get_default()->mul(point, point_len, x, x_len, curve);
+    unsigned any = 0;
+    size_t i;
+    if (curve != BR_EC_curve25519) return ok;
+    for (i = 0; i < point_len; i++) any |= point[i];
+    return ok & (any ? 1u : 0u);
+}
+
+/* The key exchange is limited to some curves, signatures may use every curve a certificate may have. */
+static uint32_t psi_tls_ecdsa_verify(const br_ec_impl *ec, const void *hash, size_t hash_len,
+                                     const br_ec_public_key *pk, const void *sig, size_t sig_len)
+{
+    (void)ec;
+    return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, pk, sig, sig_len);
+}
+
+static int psi_tls_find_primitives(psi_tls_primitives *p)
+{
+    static const uint16_t suites[PSI_TLS_SUITES] = {
+        BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256};
+    int aes = (br_aes_x86ni_ctr_get_vtable() && br_ghash_pclmul_get()) ||
+              (br_aes_pwr8_ctr_get_vtable() && br_ghash_pwr8_get());
+    size_t i;
+    br_ssl_engine_context *eng = (br_ssl_engine_context *)psi_alloc(sizeof *eng);
+    if (!eng) return PSOCKET_NOMEM;
+    br_ssl_engine_set_default_aes_gcm(eng);
+    br_ssl_engine_set_default_chapol(eng);
+    p->aes = eng->iaes_ctr;
+    p->ghash = eng->ighash;
+    p->chacha = eng->ichacha;
+    p->poly = eng->ipoly;
+    psi_free(eng);
+    p->ec = *br_ec_get_default();
+    p->ec.supported_curves &= PSI_TLS_CURVES;
+    p->ec.mul = psi_tls_ec_mul;
+    /* AES without the CPU's help is slower than ChaCha20. */
+    for (i = 0; i < PSI_TLS_SUITES; i++) p->suites[i] = suites[aes ? i : (i + 4) % PSI_TLS_SUITES];
+    return 0;
+}
+
+static int psi_tls_has_suite(const psocket_tls *tls, unsigned suite)
+{
+    size_t i;
+    for (i = 0; i < PSI_TLS_SUITES; i++)
+        if (tls->prim.suites[i] == suite) return 1;
+    return 0;
+}
+
+/* The time that certificates are checked against. A system calendar before the program was built is not set. */
+static int64_t psi_tls_now(const psocket_tls *tls)
+{
+    int64_t now;
+    if (tls->clock) return tls->clock(tls->clock_user);
+    now = psi_os_wallclock();
+    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+}
+
+PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
+{
+    if (tls) psi_os_ref_inc(&tls->refs);
+    return tls;
+}
+
+PSOCKET_API void psocket_tls_free(psocket_tls *tls)
+{
+    size_t i;
+    if (!tls || psi_os_ref_dec(&tls->refs) > 0) return;
+    for (i = 0; i < tls->identity_count; i++) {
+        psi_x509_chain_free(&tls->identities[i].chain);
+        psi_x509_key_free(&tls->identities[i].key);
+    }
+    psi_tls_sessions_free(&tls->client_sessions);
+    psi_tls_sessions_free(&tls->server_sessions);
+    psi_trust_free(tls->trust);
+    psi_free(tls->identities);
+    psi_free(tls->alpn);
+    psi_free(tls->pins);
+    psi_free(tls->ca_names);
+    psi_os_mutex_free(&tls->lock);
+    psi_wipe(tls, sizeof *tls);
+    psi_free(tls);
+}
+
+/* Copies the protocol names: BearSSL wants an array of strings. */
+static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    size_t i, total = 0;
+    char *text;
+    for (i = 0; i < t->alpn_count; i++) {
+        size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
+        total += n + 1;
+        if (n < 1 || n > 255 || total > 4096)
+            return psi_err(e, PSOCKET_INVALID, "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096",
+                           (unsigned long)i);
+    }
+    if (!total) return 0;
+    tls->alpn = (const char **)psi_alloc(t->alpn_count * sizeof *tls->alpn + total);
+    if (!tls->alpn) return psi_err_code(e, PSOCKET_NOMEM);
+    tls->alpn_count = t->alpn_count;
+    text = (char *)(tls->alpn + t->alpn_count);
+    for (i = 0; i < t->alpn_count; i++) {
+        size_t n = strlen(t->alpn[i]) + 1;
+        memcpy(text, t->alpn[i], n);
+        tls->alpn[i] = text;
+        text += n;
+    }
+    return 0;
+}
+
+static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    psocket_error why = PSI_ZERO;
+    size_t i;
+    if (!t->identity_count) return 0;
+    if (!t->identities || t->identity_count > PSI_TLS_IDENTITIES)
+        return psi_err(e, PSOCKET_INVALID, "identities: at most %d, and not NULL", PSI_TLS_IDENTITIES);
+    tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
+    if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
+    for (i = 0; i < t->identity_count; i++) {
+        const psocket_identity *from = &t->identities[i];
+        psi_tls_identity *to = &tls->identities[i];
+        int code;
+        tls->identity_count = i + 1;
+        if (!from->chain || !from->key) {
+            code = psi_err(&why, PSOCKET_INVALID, "%s is missing", from->chain ? "the private key" : "the certificate");
+        } else {
+            size_t chain_len = from->chain_len ? from->chain_len : strlen((const char *)from->chain);
+            size_t key_len = from->key_len ? from->key_len : strlen((const char *)from->key);
+            code = psi_x509_chain_load(&to->chain, from->chain, chain_len, &why);
+            if (!code && !to->chain.count) code = psi_err(&why, PSOCKET_TLS_PEM, "there is no certificate in the chain");
+            if (!code) code = psi_x509_key_load(&to->key, from->key, key_len, &why);
+            if (!code && !psi_x509_key_matches(&to->key, &to->chain.certs[0])) {
+                psi_x509_chain first = PSI_ZERO;
+                (void)first;
+                code = psi_err_code(&why, PSOCKET_TLS_KEY_MISMATCH);
+            }
+        }
+        if (code) {
+            psi_err(e, code, "identity %lu: %s", (unsigned long)i, why.text);
+            if (e) e->cert_index = why.cert_index;
+            return code;
+        }
+    }
+    return 0;
+}
+
+/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
+static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    int code;
+    if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
+        return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
+    if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
+        return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
+    if (t->spki_pin_count && t->insecure_no_verify)
+        return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
+    tls->client_auth = t->client_auth;
+    tls->insecure_no_verify = t->insecure_no_verify;
+    tls->insecure_no_name = t->insecure_no_name;
+    tls->decide = t->decide;
+    tls->decide_user = t->decide_user;
+    tls->clock = t->clock;
+    tls->clock_user = t->clock_user;
+    if (t->spki_pin_count) {
+        tls->pins = (uint8_t *)psi_alloc(t->spki_pin_count * 32);
+        if (!tls->pins) return psi_err_code(e, PSOCKET_NOMEM);
+        memcpy(tls->pins, t->spki_pins, t->spki_pin_count * 32);
+        tls->pin_count = t->spki_pin_count;
+    }
+    if (psi_tls_find_primitives(&tls->prim)) return psi_err_code(e, PSOCKET_NOMEM);
+    code = psi_tls_copy_alpn(tls, t, e);
+    if (!code) code = psi_tls_copy_identities(tls, t, e);
+    if (!code) code = psi_trust_new(&tls->trust, t, e);
+    return code;
+}
+
+PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
+{
+    psocket_tls_options zero = PSI_ZERO;
+    const psocket_tls_options *t = topt ? topt : &zero;
+    psocket_tls *tls;
+    int code;
+    if (!out) return psi_err_code(t->error, PSOCKET_INVALID);
+    *out = NULL;
+    tls = (psocket_tls *)psi_alloc(sizeof *tls);
+    if (!tls) return psi_err_code(t->error, PSOCKET_NOMEM);
+    tls->refs = 1;
+    psi_os_mutex_init(&tls->lock);
+    tls->client_sessions.max = PSI_TLS_CLIENT_SESSIONS;
+    tls->server_sessions.max = PSI_TLS_SERVER_SESSIONS;
+    code = psi_tls_fill(tls, t, t->error);
+    if (code) {
+        psocket_tls_free(tls);
+        return code;
+    }
+    *out = tls;
+    return 0;
+}
+
+/* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
+static psi_os_mutex psi_tls_default_lock = PSI_OS_MUTEX_INIT;
+static psocket_tls *psi_tls_default_settings;
+
+/* *out is a reference of the caller's. */
+static PSI_UNUSED int psi_tls_default(psocket_tls **out, psocket_error *e)
+{
+    int code = 0;
+    psi_os_lock(&psi_tls_default_lock);
+    if (!psi_tls_default_settings) {
+        psocket_tls_options t = PSI_ZERO;
+        t.error = e;
+        code = psocket_tls_new(&psi_tls_default_settings, &t);
+    }
+    *out = psocket_tls_retain(psi_tls_default_settings);
+    psi_os_unlock(&psi_tls_default_lock);
+    return code;
+}
+
+PSOCKET_API void psocket_cleanup(void)
+{
+    psocket_tls *tls;
+    psi_os_lock(&psi_tls_default_lock);
+    tls = psi_tls_default_settings;
+    psi_tls_default_settings = NULL;
+    psi_os_unlock(&psi_tls_default_lock);
+    psocket_tls_free(tls);
+}
+
+/* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters that
+   are not printable ASCII: international names must be given in their "xn--" form). */
+static int psi_tls_name(const char *name, char out[256])
+{
+    psi_addr address;
+    size_t i, n = strlen(name);
+    if (n && name[n - 1] == '.') n--;
+    if (!n || n > 253) return 0;
+    for (i = 0; i < n; i++)
+        if (name[i] <= ' ' || name[i] > '~') return 0;
+    memcpy(out, name, n);
+    out[n] = 0;
+    return psi_addr_parse(&address, out, n) ? 2 : 1;
+}
+
+/* The verdict on a peer's chain: the validator's, unless it is switched off, then the application's. */
+static int psi_tls_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, psocket_error *e)
+{
+    psi_x509_query q = PSI_ZERO;
+    psocket_certinfo info;
+    char text[1024];
+    int code = 0;
+    memset(e, 0, sizeof *e);
+    e->tls_alert = e->cert_index = -1;
+    if (!chain->count) return psi_err_code(e, PSOCKET_CERT_MISSING);
+    if (!tls->insecure_no_verify || tls->decide) {
+        q.trust = tls->trust;
+        q.name = client || tls->insecure_no_name ? NULL : name;
+        q.now = psi_tls_now(tls);
+        q.client = client;
+        q.pins = tls->pins;
+        q.pin_count = tls->pin_count;
+        code = psi_x509_verify(&q, chain, e);
+    }
+    if (!tls->decide || code == PSOCKET_NOMEM) return code;
+    if (psi_x509_info(&chain->certs[0], &info, text, sizeof text)) return code ? code : PSOCKET_CERT_MALFORMED;
+    if (!tls->decide(tls->decide_user, &info, e)) return 0;
+    if (code) return code;
+    psi_err(e, PSOCKET_CERT_REJECTED, "%s: %s", psocket_strerror(PSOCKET_CERT_REJECTED), info.subject);
+    e->tls_alert = 46;
+    e->cert_index = 0;
+    return PSOCKET_CERT_REJECTED;
+}
+
+PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
+{
+    psocket_error verdict = PSI_ZERO;
+    psi_x509_chain certs = PSI_ZERO;
+    char host[256];
+    int code;
+    if (!chain) return psi_err_code(e, PSOCKET_INVALID);
+    if (tls) psocket_tls_retain(tls);
+    else if ((code = psi_tls_default(&tls, e)) != 0) return code;
+    if (name && !psi_tls_name(name, host)) {
+        code = psi_err(&verdict, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
+    } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
+        code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
+    } else {
+        code = psi_x509_chain_load(&certs, chain, len ? len : strlen((const char *)chain), &verdict);
+        if (!code) code = psi_tls_judge(tls, &certs, name ? host : NULL, 0, &verdict);
+    }
+    psi_x509_chain_free(&certs);
+    psocket_tls_free(tls);
+    if (e && code) *e = verdict;
+    else if (e) memset(e, 0, sizeof *e);
+    return code;
+}
+
+static void psi_tls_name_hash(const char *name, uint8_t out[32])
+{
+    br_sha256_context sha;
+    br_sha256_init(&sha);
+    for (; *name; name++) {
+        char c = (char)psi_lower((unsigned char)*name);
+        br_sha256_update(&sha, &c, 1);
+    }
+    br_sha256_out(&sha, out);
+}
+
+/* --- the handshake: state ---------------------------------------------------------------------------------------- */
+
+#define PSI_HS_IN BR_SSL_BUFSIZE_INPUT /* a whole record */
+#define PSI_HS_OUT (4096 + 85)         /* the engine writes records of up to 4096 bytes */
+#define PSI_HS_MESSAGE 16384           /* longest message, but for certificates and certificate requests */
+#define PSI_HS_REQUEST 66560           /* longest certificate request: its list of names has a 16-bit length */
+#define PSI_HS_TOTAL (PSOCKET_CHAIN_BYTES + 3 * PSI_HS_REQUEST) /* most bytes of a whole handshake */
+#define PSI_HS_EXTENSIONS 256          /* most extensions of a hello */
+
+enum { PSI_HS_HELLO, PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
+
+/* BearSSL's callbacks get the address of one of these. */
+typedef struct psi_hs psi_hs;
+typedef struct psi_hs_x509 { const br_x509_class *vtable; psi_hs *hs; } psi_hs_x509;
+typedef struct psi_hs_policy { const br_ssl_server_policy_class *vtable; psi_hs *hs; } psi_hs_policy;
+typedef struct psi_hs_cache { const br_ssl_session_cache_class *vtable; psi_hs *hs; } psi_hs_cache;
+typedef struct psi_hs_auth { const br_ssl_client_certificate_class *vtable; psi_hs *hs; } psi_hs_auth;
+
+struct psi_hs {
+    union {
+        br_ssl_engine_context eng; /* the first member of both others */
+        br_ssl_client_context client;
+        br_ssl_server_context server;
+    } u;
+    psocket_tls *tls;
+    int server, state;
+    psocket_error err;
+    char name[256];             /* client: the name to verify; server: the name asked for */
+    uint8_t name_hash[32];
+    const psi_tls_identity *identity; /* what we prove to be; NULL none */
+    const char *alpn[1];        /* server: the protocol chosen */
+    /* input */
+    uint8_t header[5];
+    size_t header_len;
+    size_t body_len, body_got;  /* of the current record */
+    size_t held;                /* bytes of the peer's hello that wait for the rest of it */
+    uint8_t message[4];         /* header of the current plaintext handshake message */
+    size_t message_len, message_left;
+    size_t total;
+    size_t encrypted;           /* bytes of encrypted handshake messages: there is one, Finished */
+    int dull;                   /* empty records and warnings */
+    /* output */
+    uint8_t *out;
+    size_t out_at, out_len, out_cap;
+    /* the peer's certificates */
+    psi_hs_x509 x509;
+    psi_x509_chain chain;
+    uint8_t *cert;              /* the one being received */
+    size_t cert_len, cert_got;
+    psocket_error verdict;      /* code 0 once accepted */
+    br_x509_pkey key;
+    int key_usages;             /* 0: no key */
+    /* sessions and hooks */
+    psi_hs_policy policy;
+    psi_hs_cache cache;
+    psi_hs_auth auth;
+    br_ssl_session_parameters offered; /* client: what it wants to resume; session_id_len 0 nothing */
+    psi_tlsinfo *peer;          /* the peer of the session that is resumed */
+    int resumed;
+    uint8_t key_storage[PSI_X509_KEY_STORAGE];
+    uint8_t ibuf[PSI_HS_IN];
+    uint8_t obuf[PSI_HS_OUT];
+};
+
+static int psi_hs_append(psi_hs *h, const uint8_t *p, size_t n)
+{
+    if (n > h->out_cap - h->out_len) {
+        size_t cap = h->out_len + n + 1024;
+        uint8_t *more = (uint8_t *)PSOCKET_REALLOC(h->out, cap);
+        if (!more) return PSOCKET_NOMEM;
+        h->out = more;
+        h->out_cap = cap;
+    }
+    memcpy(h->out + h->out_len, p, n);
+    h->out_len += n;
+    return 0;
+}
+
+/* Puts an alert into the output, encrypted if the engine has begun to encrypt. Without memory it is left out. */
+static void psi_hs_alert(psi_hs *h, int level, int alert)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    uint8_t buf[64];
+    uint8_t *p = buf + PSI_REC_HEAD + 5;
+    size_t n = 2;
+    p[0] = (uint8_t)level;
+    p[1] = (uint8_t)alert;
+    if (!eng->out.vtable || eng->out.vtable == &br_sslrec_out_clear_vtable) {
+        unsigned version = eng->version_out ? eng->version_out : BR_TLS12;
+        p -= 5;
+        p[0] = PSI_REC_ALERT;
+        p[1] = (uint8_t)(version >> 8);
+        p[2] = (uint8_t)version;
+        p[3] = 0;
+        p[4] = 2;
+        n = 7;
+    } else {
+        p = eng->out.vtable->encrypt(&eng->out.vtable, PSI_REC_ALERT, BR_TLS12, p, &n);
+    }
+    psi_hs_append(h, p, n);
+}
+
+/* Ends the handshake with an error and, unless alert is negative, tells the peer. */
+PSI_PRINTF(4, 5)
+static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    char text[sizeof h->err.text];
+    if (h->state == PSI_HS_FAILED) return;
+    h->state = PSI_HS_FAILED;
+    va_start(ap, format);
+    vsnprintf(text, sizeof text, format, ap);
+    va_end(ap);
+    psi_err(&h->err, code, "%s", text);
+    h->err.bearssl_error = h->u.eng.err;
+    if (alert < 0) return;
+    h->err.tls_alert = alert;
+    psi_hs_alert(h, 2, alert);
+}
+
+/* --- the handshake: the peer's certificates ---------------------------------------------------------------------- */
+
+static psi_hs *psi_hs_of_x509(const br_x509_class **ctx)
+{
+    return ((psi_hs_x509 *)(void *)ctx)->hs;
+}
+
+static void psi_hs_x509_refuse(psi_hs *h, int code, int alert)
+{
+    if (h->verdict.code) return;
+    psi_err_code(&h->verdict, code);
+    h->verdict.tls_alert = alert;
+}
+
+static void psi_hs_x509_start_chain(const br_x509_class **ctx, const char *name)
+{
+    (void)ctx;
+    (void)name; /* the name we were given counts, it may be an IP address */
+}
+
+static void psi_hs_x509_start_cert(const br_x509_class **ctx, uint32_t length)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    h->cert_got = h->cert_len = 0;
+    if (h->verdict.code) return;
+    if (!length) {
+        psi_hs_x509_refuse(h, PSOCKET_CERT_MALFORMED, 42);
+    } else if (length > PSOCKET_CHAIN_BYTES) {
+        psi_hs_x509_refuse(h, PSOCKET_CERT_LIMIT, 42);
+    } else {
+        h->cert = (uint8_t *)psi_alloc(length);
+        if (h->cert) h->cert_len = length;
+        else psi_hs_x509_refuse(h, PSOCKET_NOMEM, 80);
+    }
+}
+
+static void psi_hs_x509_append(const br_x509_class **ctx, const unsigned char *p, size_t n)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    if (!h->cert || n > h->cert_len - h->cert_got) return;
+    memcpy(h->cert + h->cert_got, p, n);
+    h->cert_got += n;
+}
+
+static void psi_hs_x509_end_cert(const br_x509_class **ctx)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    if (h->cert) {
+        int code = psi_x509_chain_add(&h->chain, h->cert, h->cert_len);
+        if (code) psi_hs_x509_refuse(h, code, code == PSOCKET_NOMEM ? 80 : 42);
+    }
+    psi_free(h->cert);
+    h->cert = NULL;
+}
+
+static unsigned psi_hs_x509_end_chain(const br_x509_class **ctx)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    int code;
+    if (h->verdict.code) return BR_ERR_X509_NOT_TRUSTED;
+    code = psi_tls_judge(h->tls, &h->chain, h->name, h->server, &h->verdict);
+    if (!code) {
+        code = psi_x509_public_key(&h->chain.certs[0], &h->key, h->key_storage, sizeof h->key_storage);
+        if (!code && !psi_x509_key_usage_signs(&h->chain.certs[0])) code = PSOCKET_CERT_USAGE;
+        memset(&h->verdict, 0, sizeof h->verdict);
+        if (!code) {
+            h->key_usages = BR_KEYTYPE_SIGN;
+            return 0;
+        }
+        psi_err_code(&h->verdict, code);
+        h->verdict.tls_alert = 43;
+        h->verdict.cert_index = 0;
+    } else if (!h->verdict.code) {
+        psi_err_code(&h->verdict, code);
+    }
+    return BR_ERR_X509_NOT_TRUSTED;
+}
+
+static const br_x509_pkey *psi_hs_x509_get_pkey(const br_x509_class *const *ctx, unsigned *usages)
+{
+    const psi_hs *h = ((const psi_hs_x509 *)(const void *)ctx)->hs;
+    if (usages) *usages = (unsigned)h->key_usages;
+    return h->key_usages ? &h->key : NULL;
+}
+
+static const br_x509_class psi_hs_x509_class = {
+    sizeof(psi_hs_x509), psi_hs_x509_start_chain, psi_hs_x509_start_cert, psi_hs_x509_append, psi_hs_x509_end_cert,
+    psi_hs_x509_end_chain, psi_hs_x509_get_pkey};
+
+/* --- the handshake: our own certificate -------------------------------------------------------------------------- */
+
+/* The best hash among a set of them, 0 if none will do. SHA-1 and MD5 will not. */
+static int psi_hs_pick_hash(unsigned set)
+{
+    if (set >> br_sha256_ID & 1) return br_sha256_ID;
+    if (set >> br_sha384_ID & 1) return br_sha384_ID;
+    if (set >> br_sha512_ID & 1) return br_sha512_ID;
+    return 0;
+}
+
+/* Signs a hash value, which may stand where the signature will. Returns the signature's length, 0 on failure. */
+static size_t psi_hs_sign(const psi_x509_key *k, int hash, unsigned char *data, size_t hash_len, size_t room)
+{
+    const br_hash_class *hc = hash == br_sha256_ID ? &br_sha256_vtable
+                            : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+    static const unsigned char oid256[] = {0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01};
+    unsigned char value[64], oid[sizeof oid256];
+    size_t n;
+    if (hash < br_sha256_ID || hash > br_sha512_ID || hash_len > sizeof value) return 0;
+    memcpy(value, data, hash_len);
+    if (k->type == BR_KEYTYPE_EC)
+        return room < 139 ? 0
+                          : br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), hc, value, &k->ec, data);
+    memcpy(oid, oid256, sizeof oid);
+    oid[sizeof oid - 1] = (unsigned char)(hash - br_sha256_ID + 1);
+    n = (k->rsa.n_bitlen + 7) / 8;
+    return n <= room && br_rsa_pkcs1_sign_get_default()(oid, value, hash_len, &k->rsa, data) ? n : 0;
+}
+
+static int psi_hs_policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_context *sc,
+                                br_ssl_server_choices *choice)
+{
+    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
+    size_t i, n;
+    const br_suite_translated *suites = br_ssl_server_get_client_suites(sc, &n);
+    int rsa = h->identity->key.type == BR_KEYTYPE_RSA;
+    unsigned kind = rsa ? BR_SSLKEYX_ECDHE_RSA : BR_SSLKEYX_ECDHE_ECDSA;
+    uint32_t hashes = br_ssl_server_get_client_hashes(sc);
+    int hash = psi_hs_pick_hash((unsigned)(rsa ? hashes : hashes >> 8) & PSI_TLS_HASHES);
+    h->resumed = 0;
+    choice->chain = h->identity->chain.certs;
+    choice->chain_len = h->identity->chain.count;
+    choice->algo_id = 0xFF00u + (unsigned)hash;
+    for (i = 0; i < n; i++)
+        if (suites[i][1] >> 12 == kind) {
+            choice->cipher_suite = suites[i][0];
+            return hash != 0;
+        }
+    return 0;
+}
+
+static uint32_t psi_hs_policy_keyx(const br_ssl_server_policy_class **ctx, unsigned char *data, size_t *len)
+{
+    (void)ctx;
+    (void)data;
+    (void)len;
+    return 0; /* static RSA and ECDH: none of our suites */
+}
+
+static size_t psi_hs_policy_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned char *data,
+                                 size_t hash_len, size_t room)
+{
+    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
+    return psi_hs_sign(&h->identity->key, (int)(algo & 0xFF), data, hash_len, room);
+}
+
+static const br_ssl_server_policy_class psi_hs_policy_class = {
+    sizeof(psi_hs_policy), psi_hs_policy_choose, psi_hs_policy_keyx, psi_hs_policy_sign};
+
+static void psi_hs_auth_nothing(const br_ssl_client_certificate_class **ctx)
+{
+    (void)ctx;
+}
+
+static void psi_hs_auth_name(const br_ssl_client_certificate_class **ctx, size_t len)
+{
+    (void)ctx;
+    (void)len;
+}
+
+static void psi_hs_auth_name_part(const br_ssl_client_certificate_class **ctx, const unsigned char *p, size_t n)
+{
+    (void)ctx;
+    (void)p;
+    (void)n;
+}
+
+/* Bits 0 to 7 of types are hashes allowed with RSA, bits 8 to 15 those with ECDSA. Without a common one no certificate is
+   sent and the server decides. */
+static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, const br_ssl_client_context *cc,
+                               uint32_t types, br_ssl_client_certificate *choice)
+{
+    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
+    int rsa = h->identity->key.type == BR_KEYTYPE_RSA;
+    int hash = psi_hs_pick_hash((unsigned)(rsa ? types : types >> 8) & PSI_TLS_HASHES);
+    (void)cc;
+    memset(choice, 0, sizeof *choice);
+    if (!hash) return;
+    choice->auth_type = rsa ? BR_AUTH_RSA : BR_AUTH_ECDSA;
+    choice->hash_id = hash;
+    choice->chain = h->identity->chain.certs;
+    choice->chain_len = h->identity->chain.count;
+}
+
+static size_t psi_hs_auth_sign(const br_ssl_client_certificate_class **ctx, int hash, size_t hash_len,
+                               unsigned char *data, size_t room)
+{
+    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
+    return psi_hs_sign(&h->identity->key, hash, data, hash_len, room);
+}
+
+static const br_ssl_client_certificate_class psi_hs_auth_class = {
+    sizeof(psi_hs_auth), psi_hs_auth_nothing, psi_hs_auth_name, psi_hs_auth_name_part, psi_hs_auth_nothing,
+    psi_hs_auth_nothing, psi_hs_auth_choose, NULL, psi_hs_auth_sign};
+
+/* --- the handshake: sessions ------------------------------------------------------------------------------------- */
+
+static void psi_hs_cache_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
+                              const br_ssl_session_parameters *par)
+{
+    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
+    psocket_tls *tls = h->tls;
+    int64_t now = psi_tls_now(tls);
+    psi_tls_session *s;
+    (void)sc;
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_place(&tls->server_sessions);
+    if (s) {
+        s->par = *par;
+        memcpy(s->name, h->name_hash, sizeof s->name);
+        s->from = now;
+        s->until = now + PSI_TLS_SESSION_TIME;
+        s->used = ++tls->server_sessions.clock;
+    }
+    psi_os_unlock(&tls->lock);
+}
+
+static int psi_hs_cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
+                             br_ssl_session_parameters *par)
+{
+    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
+    psocket_tls *tls = h->tls;
+    int64_t now = psi_tls_now(tls);
+    psi_tls_session *s;
+    (void)sc;
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_find(&tls->server_sessions, h->name_hash, par->session_id);
+    if (s && (now < s->from || now >= s->until || s->par.version != BR_TLS12 ||
+              !psi_tls_has_suite(tls, s->par.cipher_suite)))
+        s = NULL;
+    if (s) {
+        s->used = ++tls->server_sessions.clock;
+        *par = s->par;
+    }
+    psi_os_unlock(&tls->lock);
+    h->resumed = s != NULL; /* unless psi_hs_policy_choose is called all the same */
+    return s != NULL;
+}
+
+static const br_ssl_session_cache_class psi_hs_cache_class = {sizeof(psi_hs_cache), psi_hs_cache_save,
+                                                              psi_hs_cache_load};
+
+/* Clients remember one session per name. Not when the application judges each certificate itself. */
+static int psi_hs_remembers(const psi_hs *h)
+{
+    return !h->server && h->name[0] && !h->tls->decide;
+}
+
+/* Looks up a session to resume. */
+static void psi_hs_recall(psi_hs *h)
+{
+    psocket_tls *tls = h->tls;
+    int64_t now;
+    psi_tls_session *s;
+    if (!psi_hs_remembers(h)) return;
+    now = psi_tls_now(tls);
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
+    if (s && now >= s->from && now < s->until) {
+        h->peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(s->peer, s->peer->subject_at));
+        if (h->peer) {
+            psi_tlsinfo_peer(h->peer, s->peer);
+            h->offered = s->par;
+            s->used = ++tls->client_sessions.clock;
+        }
+    }
+    psi_os_unlock(&tls->lock);
+}
+
+/* Remembers (info) or forgets (NULL) the session with this server. */
+static void psi_hs_remember(psi_hs *h, const psi_tlsinfo *info)
+{
+    psocket_tls *tls = h->tls;
+    psi_tlsinfo *peer = NULL;
+    psi_tls_session *s;
+    int64_t now = psi_tls_now(tls);
+    if (!psi_hs_remembers(h)) return;
+    if (info && h->u.eng.session.session_id_len && info->has_peer && now < info->not_after) {
+        peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(info, info->subject_at));
+        if (peer) psi_tlsinfo_peer(peer, info);
+    }
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
+    if (s) {
+        psi_tls_session_drop(s);
+        if (!peer) {
+            *s = tls->client_sessions.list[--tls->client_sessions.count];
+            psi_wipe(&tls->client_sessions.list[tls->client_sessions.count], sizeof *s);
+        }
+    } else if (peer) {
+        s = psi_tls_sessions_place(&tls->client_sessions);
+    }
+    if (s && peer) {
+        s->par = h->u.eng.session;
+        memcpy(s->name, h->name_hash, sizeof s->name);
+        s->from = now;
+        s->until = now + PSI_TLS_SESSION_TIME < peer->not_after ? now + PSI_TLS_SESSION_TIME : peer->not_after;
+        s->used = ++tls->client_sessions.clock;
+        s->peer = peer;
+        peer = NULL;
+    }
+    psi_os_unlock(&tls->lock);
+    psi_tlsinfo_free(peer);
+}
+
+/* --- the handshake: reading the peer's hello --------------------------------------------------------------------- */
+
+/* Bytes still to be read; bad once something did not fit. */
+typedef struct psi_hs_bytes {
+    const uint8_t *p;
+    size_t n;
+    int bad;
+} psi_hs_bytes;
+
+static unsigned psi_hs_number(psi_hs_bytes *b, size_t size)
+{
+    unsigned v = 0;
+    if (b->n < size) {
+        b->bad = 1;
+        b->n = 0;
+        return 0;
+    }
+    b->n -= size;
+    while (size--) v = v << 8 | *b->p++;
+    return v;
+}
+
+/* A vector of at least min bytes, in front of which its length stands in size bytes. */
+static psi_hs_bytes psi_hs_vector(psi_hs_bytes *b, size_t size, size_t min)
+{
+    psi_hs_bytes v = PSI_ZERO;
+    size_t n = psi_hs_number(b, size);
+    if (b->bad || n < min || n > b->n) {
+        b->bad = 1;
+        b->n = 0;
+        v.bad = 1;
+        return v;
+    }
+    v.p = b->p;
+    v.n = n;
+    b->p += n;
+    b->n -= n;
+    return v;
+}
+
+/* What a client offers, as far as a choice hangs on it. */
+typedef struct psi_hs_offer {
+    int rsa_suite, ecdsa_suite;
+    unsigned rsa_hashes, ecdsa_hashes;
+    uint32_t curves;
+    psi_hs_bytes alpn;
+    char name[256];
+} psi_hs_offer;
+
+/* One extension of a hello: 0, or the alert that answers a malformed one. On a server o is the offer to fill, else NULL. */
+static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_bytes body)
+{
+    psi_hs_bytes list;
+    size_t i;
+    switch (type) {
+    case 16: /* ALPN, RFC 7301: from a server exactly one name, one of ours */
+        list = psi_hs_vector(&body, 2, 2);
+        if (list.bad || body.n) return 50;
+        if (o) o->alpn = list;
+        while (list.n) {
+            psi_hs_bytes name = psi_hs_vector(&list, 1, 1);
+            if (name.bad || (!o && list.n)) return 50;
+            for (i = 0; !o && i < h->tls->alpn_count; i++)
+                if (strlen(h->tls->alpn[i]) == name.n && !memcmp(h->tls->alpn[i], name.p, name.n)) break;
+            if (!o && h->tls->alpn_count && i == h->tls->alpn_count) {
+                psi_hs_fail(h, PSOCKET_TLS_ALPN, 47, "the server chose an application protocol that was not offered");
+                return 47;
+            }
+        }
+        return 0;
+    case 0xFF01: /* renegotiation_info, RFC 5746 3.6: empty in a first handshake */
+        return body.n == 1 && body.p[0] == 0 ? 0 : 40;
+    default: break;
+    }
+    if (!o) return 0;
+    switch (type) {
+    case 0: /* server_name, RFC 6066 3 */
+        list = psi_hs_vector(&body, 2, 1);
+        if (list.bad || body.n) return 50;
+        while (list.n) {
+            unsigned kind = psi_hs_number(&list, 1);
+            psi_hs_bytes name = psi_hs_vector(&list, 2, 1);
+            if (name.bad) return 50;
+            if (kind) continue;
+            if (o->name[0]) return 47; /* a second host name */
+            if (name.n > 255) return 50;
+            for (i = 0; i < name.n; i++)
+                if (name.p[i] <= ' ' || name.p[i] > '~') return 50;
+            memcpy(o->name, name.p, name.n);
+            if (name.n > 1 && o->name[name.n - 1] == '.') o->name[name.n - 1] = 0;
+        }
+        return 0;
+    case 1: /* max_fragment_length, RFC 6066 4 */
+        return body.n != 1 ? 50 : body.p[0] < 1 || body.p[0] > 4 ? 47 : 0;
+    case 10: /* supported_groups, RFC 8422 5.1.1 */
+        list = psi_hs_vector(&body, 2, 2);
+        if (list.bad || body.n || list.n % 2) return 50;
+        o->curves = 0;
+        while (list.n) {
+            unsigned curve = psi_hs_number(&list, 2);
+            if (curve < 32) o->curves |= (uint32_t)1 << curve;
+        }
+        return 0;
+    case 11: /* ec_point_formats, RFC 8422 5.1.2: uncompressed must be among them */
+        list = psi_hs_vector(&body, 1, 1);
+        if (list.bad || body.n) return 50;
+        return memchr(list.p, 0, list.n) ? 0 : 47;
+    case 13: /* signature_algorithms, RFC 5246 7.4.1.4.1 */
+        list = psi_hs_vector(&body, 2, 2);
+        if (list.bad || body.n || list.n % 2) return 50;
+        while (list.n) {
+            unsigned hash = psi_hs_number(&list, 1), kind = psi_hs_number(&list, 1);
+            if (hash < br_sha256_ID || hash > br_sha512_ID) continue;
+            if (kind == 1) o->rsa_hashes |= 1u << hash;
+            if (kind == 3) o->ecdsa_hashes |= 1u << hash;
+        }
+        return 0;
+    case 43: /* supported_versions, RFC 8446 4.2.1 */
+        list = psi_hs_vector(&body, 1, 2);
+        if (list.bad || body.n || list.n % 2) return 50;
+        while (list.n)
+            if (psi_hs_number(&list, 2) == BR_TLS12) return 0;
+        return 70;
+    default: return 0;
+    }
+}
+
+/* All extensions of a hello, which end it: 0, or the alert that answers a malformed list. */
+static int psi_hs_extensions(psi_hs *h, psi_hs_offer *o, psi_hs_bytes *hello)
+{
+    uint16_t seen[PSI_HS_EXTENSIONS];
+    size_t i, count = 0;
+    psi_hs_bytes list;
+    if (!hello->n) return 0;
+    list = psi_hs_vector(hello, 2, 0);
+    if (list.bad || hello->n) return 50;
+    while (list.n) {
+        unsigned type = psi_hs_number(&list, 2);
+        psi_hs_bytes body = psi_hs_vector(&list, 2, 0);
+        int alert;
+        if (body.bad || count == PSI_HS_EXTENSIONS) return 50;
+        for (i = 0; i < count; i++)
+            if (seen[i] == type) return 47; /* RFC 5246 7.4.1.4: at most one of a type */
+        seen[count++] = (uint16_t)type;
+        alert = psi_hs_extension(h, o, type, body);
+        if (alert) return alert;
+    }
+    return 0;
+}
+
+/* Can the client work with this identity? */
+static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_identity *id)
+{
+    if (!(o->curves & h->tls->prim.ec.supported_curves)) return 0;
+    if (id->key.type == BR_KEYTYPE_RSA) return o->rsa_suite && o->rsa_hashes;
+    return o->ecdsa_suite && o->ecdsa_hashes && id->key.ec.curve < 32 && (o->curves >> id->key.ec.curve & 1);
+}
+
+/* The identity for a client: by name (exact, wildcard, then the first), and EC for those who can. NULL: none suits. */
+static const psi_tls_identity *psi_hs_choose_identity(const psi_hs *h, const psi_hs_offer *o)
+{
+    const psi_tls_identity *best = NULL;
+    int best_score = 0;
+    size_t i;
+    for (i = 0; i < h->tls->identity_count; i++) {
+        const psi_tls_identity *id = &h->tls->identities[i];
+        int score = 1;
+        if (!psi_hs_suits(h, o, id)) continue;
+        if (o->name[0]) score += 2 * psi_x509_is_for(&id->chain.certs[0], o->name);
+        if (score > 1 && id->key.type == BR_KEYTYPE_EC) score++;
+        if (score > best_score) {
+            best = id;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+/* The application protocol, by the server's preference: 0, or -1 when nothing is in common. */
+static int psi_hs_choose_alpn(psi_hs *h, const psi_hs_offer *o)
+{
+    size_t i;
+    if (!o->alpn.n || !h->tls->alpn_count) return 0;
+    for (i = 0; i < h->tls->alpn_count; i++) {
+        psi_hs_bytes list = o->alpn;
+        while (list.n) {
+            psi_hs_bytes name = psi_hs_vector(&list, 1, 1);
+            if (name.n == strlen(h->tls->alpn[i]) && !memcmp(name.p, h->tls->alpn[i], name.n)) {
+                h->alpn[0] = h->tls->alpn[i];
+                return 0;
+            }
+        }
+    }
+    return -1;
+}
+
+/* Reads a whole ClientHello and chooses what BearSSL is to answer. */
+static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
+{
+    psi_hs_offer o = PSI_ZERO;
+    psi_hs_bytes suites, compression, id;
+    unsigned version = psi_hs_number(&b, 2);
+    int alert, tls12 = version >= BR_TLS12;
+    o.curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
+    if (b.n < 32) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
+        return;
+    }
+    b.p += 32;
+    b.n -= 32;
+    id = psi_hs_vector(&b, 1, 0);
+    suites = psi_hs_vector(&b, 2, 2);
+    compression = psi_hs_vector(&b, 1, 1);
+    if (b.bad || id.n > 32 || suites.n % 2) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
+        return;
+    }
+    if (!tls12) {
+        h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client accepts no TLS version above 1.%u", version == 0x0302 ? 1u : 0u);
+        return;
+    }
+    while (suites.n) {
+        unsigned suite = psi_hs_number(&suites, 2);
+        if (!psi_tls_has_suite(h->tls, suite)) continue;
+        if (suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+            suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)
+            o.rsa_suite = 1;
+        else
+            o.ecdsa_suite = 1;
+    }
+    alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, &o, &b) : 47;
+    if (alert == 70) {
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client does not accept TLS 1.2");
+        return;
+    }
+    if (alert) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the client's hello is malformed (%s)", psi_rec_alert_name(alert));
+        return;
+    }
+    memcpy(h->name, o.name, sizeof h->name);
+    psi_tls_name_hash(h->name, h->name_hash);
+    if (psi_hs_choose_alpn(h, &o)) {
+        psi_hs_fail(h, PSOCKET_TLS_ALPN, 120, "the client offers none of this server's application protocols");
+        return;
+    }
+    h->identity = psi_hs_choose_identity(h, &o);
+    if (!h->identity) {
+        psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, 40, "the client offers %s that this server can use",
+                    !(o.rsa_suite || o.ecdsa_suite) ? "no cipher suite"
+                    : !(o.curves & h->tls->prim.ec.supported_curves) ? "no elliptic curve"
+                    : "no signature algorithm and key type");
+        return;
+    }
+    if (h->alpn[0]) br_ssl_engine_set_protocol_names(&h->u.eng, h->alpn, 1);
+}
+
+/* Reads a whole ServerHello: what BearSSL would not notice, and what deserves a clearer message. */
+static void psi_hs_read_server_hello(psi_hs *h, psi_hs_bytes b)
+{
+    unsigned version = psi_hs_number(&b, 2), suite, compression;
+    psi_hs_bytes id;
+    int alert;
+    if (b.n >= 32) {
+        b.p += 32;
+        b.n -= 32;
+    } else {
+        b.bad = 1;
+    }
+    id = psi_hs_vector(&b, 1, 0);
+    suite = psi_hs_number(&b, 2);
+    compression = psi_hs_number(&b, 1);
+    if (b.bad || id.n > 32) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the server's hello is malformed");
+        return;
+    }
+    if (version != BR_TLS12) {
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the server chose another version than TLS 1.2 (%04x)", version);
+        return;
+    }
+    if (!psi_tls_has_suite(h->tls, suite) || compression) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the server chose a %s that was not offered",
+                    compression ? "compression method" : "cipher suite");
+        return;
+    }
+    alert = psi_hs_extensions(h, NULL, &b);
+    if (alert) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the server's hello is malformed (%s)", psi_rec_alert_name(alert));
+        return;
+    }
+    h->resumed = h->offered.session_id_len && id.n == h->offered.session_id_len &&
+                 !memcmp(id.p, h->offered.session_id, id.n);
+}
+
+/* --- the handshake: running the engine --------------------------------------------------------------------------- */
+
+typedef struct psi_hs_reason {
+    uint8_t error, alert;
+    int16_t code;
+    const char *text;
+} psi_hs_reason;
+
+/* What BearSSL's errors mean. It sends next to no alerts of its own. */
+static const psi_hs_reason psi_hs_reasons[] = {
+    {BR_ERR_BAD_PARAM, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
+    {BR_ERR_UNSUPPORTED_VERSION, 70, PSOCKET_TLS_VERSION, "no TLS version in common"},
+    {BR_ERR_BAD_VERSION, 70, PSOCKET_TLS_PROTOCOL, "a record has another TLS version than agreed"},
+    {BR_ERR_BAD_LENGTH, 22, PSOCKET_TLS_PROTOCOL, "a record has an impossible length"},
+    {BR_ERR_TOO_LARGE, 22, PSOCKET_TLS_PROTOCOL, "a record is too long"},
+    {BR_ERR_BAD_MAC, 20, PSOCKET_TLS_RECORD, "the first encrypted record does not decrypt"},
+    {BR_ERR_UNEXPECTED, 10, PSOCKET_TLS_PROTOCOL, "a message came out of order"},
+    {BR_ERR_BAD_CCS, 10, PSOCKET_TLS_PROTOCOL, "a ChangeCipherSpec message is malformed"},
+    {BR_ERR_BAD_ALERT, 50, PSOCKET_TLS_PROTOCOL, "an alert is malformed"},
+    {BR_ERR_BAD_HANDSHAKE, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
+    {BR_ERR_OVERSIZED_ID, 50, PSOCKET_TLS_PROTOCOL, "a session ID is too long"},
+    {BR_ERR_BAD_CIPHER_SUITE, 47, PSOCKET_TLS_PROTOCOL, "the cipher suite was not offered"},
+    {BR_ERR_BAD_COMPRESSION, 47, PSOCKET_TLS_PROTOCOL, "the compression method was not offered"},
+    {BR_ERR_BAD_FRAGLEN, 47, PSOCKET_TLS_PROTOCOL, "max_fragment_length is wrong"},
+    {BR_ERR_BAD_SECRENEG, 40, PSOCKET_TLS_PROTOCOL, "renegotiation_info is wrong"},
+    {BR_ERR_EXTRA_EXTENSION, 110, PSOCKET_TLS_PROTOCOL, "the server answered an extension that was not offered"},
+    {BR_ERR_BAD_SNI, 50, PSOCKET_TLS_PROTOCOL, "the server_name extension is malformed"},
+    {BR_ERR_BAD_HELLO_DONE, 50, PSOCKET_TLS_PROTOCOL, "ServerHelloDone is not empty"},
+    {BR_ERR_LIMIT_EXCEEDED, 47, PSOCKET_TLS_PROTOCOL, "a key or signature is longer than 4096 bits"},
+    {BR_ERR_BAD_FINISHED, 51, PSOCKET_TLS_PROTOCOL, "the Finished messages differ: somebody tampered with the handshake"},
+    {BR_ERR_RESUME_MISMATCH, 47, PSOCKET_TLS_PROTOCOL, "the resumed session has other parameters"},
+    {BR_ERR_INVALID_ALGORITHM, 47, PSOCKET_TLS_PROTOCOL, "the key exchange uses a curve, point or algorithm that was not offered"},
+    {BR_ERR_BAD_SIGNATURE, 51, PSOCKET_TLS_PROTOCOL, "the signature on the key exchange is wrong"},
+    {BR_ERR_WRONG_KEY_USAGE, 43, PSOCKET_CERT_USAGE, "the certificate's key does not fit the cipher suite"},
+    {BR_ERR_NO_CLIENT_AUTH, 40, PSOCKET_CERT_MISSING, "the client sent no certificate"}};
+
+/* The peer refused. */
+static void psi_hs_refused(psi_hs *h, int alert)
+{
+    const char *hint = "";
+    int code = PSOCKET_TLS_ALERT;
+    if (alert == 70) {
+        code = PSOCKET_TLS_VERSION;
+        hint = h->server ? ": it does not accept TLS 1.2" : ": the server probably accepts TLS 1.3 only";
+    } else if (alert == 120) {
+        code = PSOCKET_TLS_ALPN;
+        hint = ": it knows none of the application protocols offered";
+    } else if (alert == 40 && !h->server) {
+        hint = ": it probably found no cipher suite in common, or wants a client certificate";
+    } else if (alert == 112) {
+        hint = ": it does not know this server name";
+    } else if (alert == 116) {
+        hint = ": it wants a client certificate";
+    } else if (alert >= 42 && alert <= 48 && alert != 47) {
+        hint = ": it does not accept our certificate";
+    }
+    psi_hs_fail(h, code, -1, "the %s refused with the TLS alert %s (%d)%s", h->server ? "client" : "server",
+                psi_rec_alert_name(alert), alert, hint);
+    h->err.tls_alert = alert;
+}
+
+static void psi_hs_closed(psi_hs *h)
+{
+    psi_hs_fail(h, PSOCKET_TLS_ALERT, -1, "the %s closed the connection during the handshake", h->server ? "client" : "server");
+    h->err.tls_alert = 0;
+    psi_hs_alert(h, 1, 0);
+}
+
+/* The engine has failed. */
+static void psi_hs_engine_failed(psi_hs *h)
+{
+    int error = br_ssl_engine_last_error(&h->u.eng);
+    size_t i;
+    if (error == BR_ERR_OK) {
+        psi_hs_closed(h);
+    } else if (error >= BR_ERR_SEND_FATAL_ALERT) { /* it has sent the alert itself */
+        int alert = error - BR_ERR_SEND_FATAL_ALERT;
+        psi_hs_fail(h, alert == 70 || alert == 86 ? PSOCKET_TLS_VERSION : alert == 120 ? PSOCKET_TLS_ALPN : PSOCKET_TLS_HANDSHAKE,
+                    -1, "the client's hello was refused (%s)", psi_rec_alert_name(alert));
+        h->err.tls_alert = alert;
+    } else if (error >= BR_ERR_RECV_FATAL_ALERT) {
+        psi_hs_refused(h, error - BR_ERR_RECV_FATAL_ALERT);
+    } else {
+        for (i = 0; i < sizeof psi_hs_reasons / sizeof psi_hs_reasons[0]; i++)
+            if (psi_hs_reasons[i].error == error) {
+                psi_hs_fail(h, psi_hs_reasons[i].code, psi_hs_reasons[i].alert, "%s", psi_hs_reasons[i].text);
+                return;
+            }
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 80, "the TLS engine failed (error %d)", error);
+    }
+}
+
+#ifdef PSOCKET_KEYLOG
+/* The line that lets Wireshark decrypt this connection. */
+static void psi_hs_keylog(const br_ssl_engine_context *eng)
+{
+    static const char hex[] = "0123456789abcdef";
+    char line[14 + 64 + 1 + 96 + 1] = "CLIENT_RANDOM ";
+    char *p = line + 14;
+    size_t i;
+    for (i = 0; i < 32 + 48; i++) {
+        unsigned b = i < 32 ? eng->client_random[i] : eng->session.master_secret[i - 32];
+        if (i == 32) *p++ = ' ';
+        *p++ = hex[b >> 4];
+        *p++ = hex[b & 15];
+    }
+    *p = 0;
+    PSOCKET_KEYLOG(line);
+    psi_wipe(line, sizeof line);
+}
+#endif
+
+/* Moves what the engine wants to send into the output, then sees where it stands. */
+static void psi_hs_turn(psi_hs *h)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    unsigned char *p;
+    size_t n;
+    while ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+        if (psi_hs_append(h, p, n)) {
+            psi_hs_fail(h, PSOCKET_NOMEM, 80, "%s", psocket_strerror(PSOCKET_NOMEM));
+            return;
+        }
+        br_ssl_engine_sendrec_ack(eng, n);
+    }
+    if (h->verdict.code) {
+        psocket_error verdict = h->verdict;
+        psi_hs_fail(h, verdict.code, verdict.tls_alert > 0 ? verdict.tls_alert : 80, "%s", verdict.text);
+        h->err.cert_index = verdict.cert_index;
+        h->err.bearssl_error = verdict.bearssl_error;
+    } else if (br_ssl_engine_current_state(eng) & BR_SSL_CLOSED) {
+        psi_hs_engine_failed(h);
+    } else if (!br_ssl_engine_recvrec_buf(eng, &n) || n != 5) {
+        /* Bytes that the engine does not take, as behind Finished: waiting for it would last for ever. */
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
+    } else if (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP) {
+        h->state = PSI_HS_DONE;
+#ifdef PSOCKET_KEYLOG
+        psi_hs_keylog(eng);
+#endif
+    }
+}
+
+/* Watches the messages in plaintext handshake records: types and lengths. */
+static void psi_hs_watch(psi_hs *h, const uint8_t *p, size_t n)
+{
+    while (n && h->state != PSI_HS_FAILED) {
+        size_t take, len;
+        if (h->message_len < 4) {
+            h->message[h->message_len++] = *p++;
+            n--;
+            if (h->message_len < 4) continue;
+            len = (size_t)h->message[1] << 16 | (size_t)h->message[2] << 8 | h->message[3];
+            h->message_left = len;
+            if (h->message[0] == 11 && len > PSOCKET_CHAIN_BYTES + 4096)
+                psi_hs_fail(h, PSOCKET_CERT_LIMIT, 42, "%s", psocket_strerror(PSOCKET_CERT_LIMIT));
+            else if (h->message[0] == 11 && len <= 3 && !h->server)
+                psi_hs_fail(h, PSOCKET_CERT_MISSING, 50, "the server sent no certificate");
+            else if (h->message[0] != 11 && len > (h->message[0] == 13 ? PSI_HS_REQUEST : PSI_HS_MESSAGE))
+                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "a handshake message is too long");
+        }
+        take = n < h->message_left ? n : h->message_left;
+        p += take;
+        n -= take;
+        h->message_left -= take;
+        if (!h->message_left && h->message_len == 4) h->message_len = 0;
+    }
+}
+
+/* A plaintext alert. */
+static void psi_hs_read_alert(psi_hs *h, const uint8_t *p, size_t n)
+{
+    if (n != 2 || p[0] < 1 || p[0] > 2)
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "an alert is malformed");
+    else if (p[1] == 0)
+        psi_hs_closed(h);
+    else if (p[0] == 2)
+        psi_hs_refused(h, p[1]);
+}
+
+/* The peer's hello is collected in front, across records, until it is whole: 1 once it has been read and may be fed. */
+static int psi_hs_collect_hello(psi_hs *h, int type)
+{
+    const uint8_t *p = h->ibuf + 5;
+    psi_hs_bytes b = PSI_ZERO;
+    size_t len;
+    h->held += h->body_len;
+    if (type != PSI_REC_HANDSHAKE || p[0] != (h->server ? 1 : 2)) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer does not begin with a hello");
+        return 0;
+    }
+    if (h->held < 4) return 0;
+    len = (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+    if (len > PSI_REC_PLAIN - 4) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
+        return 0;
+    }
+    if (h->held - 4 < len) return 0;
+    b.p = p + 4;
+    b.n = len;
+    if (h->server && h->held - 4 > len)
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a message follows the client's hello too early");
+    else if (h->server)
+        psi_hs_read_client_hello(h, b);
+    else
+        psi_hs_read_server_hello(h, b);
+    if (h->state == PSI_HS_FAILED) return 0;
+    h->state = PSI_HS_RUNNING;
+    h->body_len = h->held;
+    h->held = 0;
+    return 1;
+}
+
+/* A whole record is in ibuf. */
+static void psi_hs_record(psi_hs *h)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    int type = h->header[0];
+    size_t n;
+    if (type == PSI_REC_ALERT || h->body_len == 0 || (eng->incrypt && h->body_len <= 24)) {
+        if (++h->dull > PSI_REC_QUIET) {
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending empty records or warnings");
+            return;
+        }
+    }
+    if (!eng->incrypt) {
+        if (type == PSI_REC_ALERT) {
+            psi_hs_read_alert(h, h->ibuf + 5 + h->held, h->body_len);
+            return;
+        }
+        if (!h->body_len) return;
+        if (h->state == PSI_HS_HELLO && !psi_hs_collect_hello(h, type)) return;
+        if (type == PSI_REC_HANDSHAKE) psi_hs_watch(h, h->ibuf + 5, h->body_len);
+    } else if (type == PSI_REC_HANDSHAKE) {
+        int chacha = eng->session.cipher_suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 ||
+                     eng->session.cipher_suite == BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+        size_t overhead = chacha ? 16 : 24;
+        if (h->body_len > overhead) h->encrypted += h->body_len - overhead;
+        if (h->encrypted > 16)
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
+    }
+    if (h->state == PSI_HS_FAILED) return;
+    /* The bytes lie where the engine would have them, so that it only has to be told. */
+    memcpy(h->ibuf, h->header, 3);
+    h->ibuf[3] = (uint8_t)(h->body_len >> 8);
+    h->ibuf[4] = (uint8_t)h->body_len;
+    br_ssl_engine_recvrec_ack(eng, 5);
+    if (br_ssl_engine_recvrec_buf(eng, &n) && n == h->body_len) br_ssl_engine_recvrec_ack(eng, n);
+    psi_hs_turn(h);
+}
+
+/* Checks a record's header; the body goes to ibuf. */
+static void psi_hs_header(psi_hs *h)
+{
+    const uint8_t *p = h->header;
+    h->body_len = (size_t)p[3] << 8 | p[4];
+    h->body_got = 0;
+    h->total += 5 + h->body_len;
+    if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA || p[1] != 3) {
+        int first = h->state == PSI_HS_HELLO && !h->held;
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, p[1] != 3 && p[0] == PSI_REC_HANDSHAKE ? 70 : 10,
+                    first ? "the peer does not speak TLS on this port" : "the peer sent a record of unknown type or version");
+    } else if (p[0] == PSI_REC_APPDATA) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent data before the handshake was over");
+    } else if (h->body_len > PSI_REC_PLAIN + (h->u.eng.incrypt ? 256u : 0u) || h->held + h->body_len > PSI_HS_IN - 5) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 22, "the peer sent a record that is too long");
+    } else if (h->held && h->held + h->body_len > PSI_REC_PLAIN) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
+    } else if (h->total > PSI_HS_TOTAL) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the handshake is too long");
+    }
+}
+
+/* --- the handshake: interface ------------------------------------------------------------------------------------ */
+
+static PSI_UNUSED void psi_hs_free(psi_hs *h)
+{
+    if (!h) return;
+    if (h->state == PSI_HS_FAILED && h->resumed) psi_hs_remember(h, NULL);
+    psi_x509_chain_free(&h->chain);
+    psi_tlsinfo_free(h->peer);
+    psi_free(h->cert);
+    if (h->out) psi_wipe(h->out, h->out_cap);
+    psi_free(h->out);
+    psocket_tls_free(h->tls);
+    psi_wipe(h, sizeof *h);
+    psi_free(h);
+}
+
+/* What both sides have in common. */
+static int psi_hs_setup(psi_hs *h)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    const psi_tls_primitives *prim = &h->tls->prim;
+    uint8_t seed[32];
+    int code = psi_os_entropy(seed, sizeof seed);
+    if (code) return code;
+    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
+    br_ssl_engine_set_suites(eng, prim->suites, PSI_TLS_SUITES);
+    br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION | BR_OPT_FAIL_ON_ALPN_MISMATCH);
+    br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
+    br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
+    br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
+    br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
+    br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
+    br_ssl_engine_set_gcm(eng, &br_sslrec_in_gcm_vtable, &br_sslrec_out_gcm_vtable);
+    br_ssl_engine_set_aes_ctr(eng, prim->aes);
+    br_ssl_engine_set_ghash(eng, prim->ghash);
+    br_ssl_engine_set_chapol(eng, &br_sslrec_in_chapol_vtable, &br_sslrec_out_chapol_vtable);
+    br_ssl_engine_set_chacha20(eng, prim->chacha);
+    br_ssl_engine_set_poly1305(eng, prim->poly);
+    br_ssl_engine_set_ec(eng, &prim->ec);
+    br_ssl_engine_set_ecdsa(eng, psi_tls_ecdsa_verify);
+    br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
+    br_ssl_engine_inject_entropy(eng, seed, sizeof seed);
+    eng->rng_os_rand_done = 1; /* no second seeding by BearSSL */
+    psi_wipe(seed, sizeof seed);
+    br_ssl_engine_set_buffers_bidi(eng, h->ibuf, sizeof h->ibuf, h->obuf, sizeof h->obuf);
+    eng->log_max_frag_len = 14; /* records of any size may come, whatever the size of obuf */
+    h->x509.vtable = &psi_hs_x509_class;
+    h->x509.hs = h;
+    h->policy.vtable = &psi_hs_policy_class;
+    h->policy.hs = h;
+    h->cache.vtable = &psi_hs_cache_class;
+    h->cache.hs = h;
+    h->auth.vtable = &psi_hs_auth_class;
+    h->auth.hs = h;
+    return 0;
+}
+
+static int psi_hs_start_server(psi_hs *h, psocket_error *e)
+{
+    br_ssl_server_context *sc = &h->u.server;
+    psocket_tls *tls = h->tls;
+    if (!tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
+    br_ssl_server_set_policy(sc, &h->policy.vtable);
+    if (tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) {
+        br_ssl_server_set_cache(sc, &h->cache.vtable);
+    } else { /* no sessions: a resumed one would have to bring the client's identity with it */
+        br_ssl_engine_set_x509(&sc->eng, &h->x509.vtable);
+        br_ssl_server_set_trust_anchor_names(sc, tls->ca_names, tls->ca_name_count);
+        if (tls->client_auth == PSOCKET_CLIENT_AUTH_OPTIONAL)
+            br_ssl_engine_add_flags(&sc->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+    }
+    if (!br_ssl_server_reset(sc)) return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
+    return 0;
+}
+
+static int psi_hs_start_client(psi_hs *h, const char *name, psocket_error *e)
+{
+    br_ssl_client_context *cc = &h->u.client;
+    psocket_tls *tls = h->tls;
+    int kind = name ? psi_tls_name(name, h->name) : 0;
+    if (!name && !tls->insecure_no_name && !tls->insecure_no_verify)
+        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
+    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
+    psi_tls_name_hash(h->name, h->name_hash);
+    psi_hs_recall(h);
+    if (h->offered.session_id_len) br_ssl_engine_set_session_parameters(&cc->eng, &h->offered);
+    br_ssl_engine_set_x509(&cc->eng, &h->x509.vtable);
+    if (tls->alpn_count) br_ssl_engine_set_protocol_names(&cc->eng, tls->alpn, tls->alpn_count);
+    if (tls->identity_count) {
+        h->identity = &tls->identities[0];
+        br_ssl_client_set_client_certificate(cc, &h->auth.vtable);
+    }
+    if (!br_ssl_client_reset(cc, kind == 1 ? h->name : NULL, h->offered.session_id_len != 0))
+        return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
+    return 0;
+}
+
+/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. */
+static PSI_UNUSED int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, psocket_error *e)
+{
+    psi_hs *h = (psi_hs *)psi_alloc(sizeof *h);
+    int code;
+    *out = NULL;
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
+    h->server = server;
+    h->tls = psocket_tls_retain(tls);
+    code = psi_hs_setup(h);
+    if (code) psi_err_code(e, code);
+    else code = server ? psi_hs_start_server(h, e) : psi_hs_start_client(h, name, e);
+    if (!code) {
+        psi_hs_turn(h);
+        if (h->state == PSI_HS_FAILED) {
+            code = h->err.code;
+            if (e) *e = h->err;
+        }
+    }
+    if (code) {
+        psi_hs_free(h);
+        return code;
+    }
+    *out = h;
+    return 0;
+}
+
+/* Bytes from the peer: how many were consumed. Fewer than n only when the handshake is over; the rest are records of what
+   follows, or of no interest if it failed. */
+static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n)
+{
+    size_t used = 0;
+    while (used < n && h->state < PSI_HS_DONE) {
+        size_t take;
+        if (h->header_len < 5) {
+            h->header[h->header_len++] = p[used++];
+            if (h->header_len < 5) continue;
+            psi_hs_header(h);
+            if (h->state == PSI_HS_FAILED) break;
+        }
+        take = h->body_len - h->body_got;
+        if (take > n - used) take = n - used;
+        memcpy(h->ibuf + 5 + h->held + h->body_got, p + used, take);
+        used += take;
+        h->body_got += take;
+        if (h->body_got == h->body_len) {
+            h->header_len = 0;
+            psi_hs_record(h);
+        }
+    }
+    return (ptrdiff_t)used;
+}
+
+/* Bytes to send now, 0 if there are none. */
+static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
+{
+    *p = h->out + h->out_at;
+    return h->out_len - h->out_at;
+}
+
+/* That many of them were sent. */
+static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
+{
+    h->out_at += n;
+    if (h->out_at >= h->out_len) h->out_at = h->out_len = 0;
+}
+
+/* PSOCKET_WANT_READ: running, or there is output to send first. 0: done. Else the error, also in *e. */
+static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
+{
+    if (h->state == PSI_HS_FAILED) {
+        if (e) *e = h->err;
+        return h->err.code;
+    }
+    return h->state == PSI_HS_DONE && h->out_at == h->out_len ? 0 : PSOCKET_WANT_READ;
+}
+
+/* What is known about the peer and the connection. NULL: out of memory. */
+static psi_tlsinfo *psi_hs_info(psi_hs *h)
+{
+    const char *alpn = br_ssl_engine_get_selected_protocol(&h->u.eng);
+    psocket_certinfo cert;
+    psi_tlsinfo *i;
+    char text[1024];
+    if (h->resumed && h->peer) {
+        i = psi_tlsinfo_new(alpn ? alpn : "", h->name, psi_tlsinfo_text(h->peer, h->peer->subject_at));
+        if (i) psi_tlsinfo_peer(i, h->peer);
+    } else {
+        int has = h->chain.count && !psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text);
+        char subject[256];
+        snprintf(subject, sizeof subject, "%s", has ? cert.subject : "");
+        i = psi_tlsinfo_new(alpn ? alpn : "", h->name, subject);
+        if (i && has) {
+            i->has_peer = 1;
+            i->not_before = cert.not_before;
+            i->not_after = cert.not_after;
+            memcpy(i->sha256, cert.sha256, sizeof i->sha256);
+            memcpy(i->spki, cert.spki_sha256, sizeof i->spki);
+        }
+    }
+    if (!i) return NULL;
+    i->suite = h->u.eng.session.cipher_suite;
+    i->resumed = (uint8_t)(h->resumed != 0);
+    return i;
+}
+
+/* Once the status is 0: hands over the record layer and the facts. The caller owns both, and frees h. 0 or NOMEM. */
+static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    size_t max_send = eng->peer_log_max_frag_len ? (size_t)1 << eng->peer_log_max_frag_len : PSI_REC_PLAIN;
+    *info = psi_hs_info(h);
+    *rec = psi_rec_new(&eng->in, &eng->out, h->server, max_send);
+    if (!*info || !*rec) {
+        psi_tlsinfo_free(*info);
+        psi_rec_free(*rec);
+        *info = NULL;
+        *rec = NULL;
+        return PSOCKET_NOMEM;
+    }
+    if (!h->resumed) psi_hs_remember(h, *info);
+    return 0;
+}
+
+/*==================================================================================================
+ * >>tls13
+ * Comes later and sits here. A TLS 1.3 handshake offers what psi_hs does: start (psi_hs_new), feed, output and sent,
+ * status, finish; it ends in the same psi_rec, whose contexts only have to follow BearSSL's br_sslrec classes, and the same
+ * psi_tlsinfo. A server decides after psi_hs_collect_hello, a client after the ServerHello, before the engine sees a byte.
+ *================================================================================================*/
+
+#endif /* PSOCKET_NO_TLS */
+
+/*==================================================================================================
+ * >>sock
+ * The socket. Its life: dialling (dial is set), handshaking (hs is set), open, ended. Nothing in this section waits; the
+ * blocking calls of >>public wait between its steps. How each direction ended is kept in end_in and end_out (0: it has
+ * not); once closed here, closed is set. Every function leaves the socket usable or ended.
+ *================================================================================================*/
+
+#define PSI_SOCK_READ_MIN 4096u
+#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
+#define PSI_DATAGRAM 65536u
+#define PSI_EVENTS 64 /* most events a poller hands out at once */
+
+typedef struct psi_io psi_io;
+
+#ifdef PSOCKET_NO_TLS
+typedef struct psi_rec psi_rec; /* never made */
+typedef struct psi_hs psi_hs;
+typedef struct psi_tlsinfo psi_tlsinfo;
+#endif
+
+/* A connection being made. */
+#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
+typedef struct psi_dial {
+    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
+    int resolving, next, live, delay, port, code, os;
+    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    int64_t next_at;
+    size_t said;
+    char why[400]; /* each address that failed, and its reason */
+} psi_dial;
+
+/* What a poller keeps about a socket, listener, foreign descriptor or timer. Its working is >>poll's; it is declared here
+   because a socket takes its descriptors out before it closes them, and announces what the system cannot. */
+typedef struct psi_entry {
+    psocket_poller *poller;
+    psocket *sock;
+    psocket_listener *listener;
+    void *user;
+    psi_os_watch watch;            /* the one descriptor of what has just one */
+    psi_os_watch *more;            /* PSOCKET_POLLSET_MAX of them for a socket that dials or is carried; else NULL */
+    struct psi_entry *next, *prev; /* in the poller's hot ring (to be looked at without being told by the system) or cold ring */
+    struct psi_entry *chain;       /* in the table of foreign descriptors and timers */
+    int64_t due, wake;             /* when the user's time is over, and when to look again; INT64_MAX: never */
+    int heap;                      /* 1 + index in the heap; 0 none */
+    int events;                    /* what the user wants */
+    short given;                   /* 1 + index in the array handed out last; 0 none */
+    uint8_t hot, kind;
+} psi_entry;
+
+struct psocket_poller {
+    psi_os_poller os;
+    psi_entry hot, cold; /* heads of two rings: every entry is in one of them */
+    psi_entry **heap;
+    int heap_count, heap_cap;
+    psi_entry **table; /* hash table of foreign descriptors and timers */
+    size_t table_count, table_cap;
+    psi_entry *given[PSI_EVENTS];
+    psocket_event events[PSI_EVENTS];
+    int count;
+};
+
+/* Moves an entry, which may be in no ring yet, to a ring of its poller. */
+static void psi_entry_move(psi_entry *e, int hot)
+{
+    psi_entry *head = hot ? &e->poller->hot : &e->poller->cold;
+    if (e->next) {
+        e->prev->next = e->next;
+        e->next->prev = e->prev;
+    }
+    e->hot = (uint8_t)hot;
+    e->prev = head->prev;
+    e->next = head;
+    head->prev->next = e;
+    head->prev = e;
+}
+
+static void psi_entry_heat(psi_entry *e)
+{
+    if (!e->hot) psi_entry_move(e, 1);
+}
+
+/* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
+static void psi_entry_unwatch(psi_entry *e)
+{
+    int i, os;
+    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
+    for (i = 0; e->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&e->poller->os, &e->more[i], 0, &os);
+    psi_entry_heat(e);
+}
+
+struct psocket {
+    const psi_io *io;
+    psocket_fd fd;
+    void *below;         /* psi_link of a pair, or the carrying psocket */
+    psi_ring ring;
+    uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len */
+    psi_dial *dial;
+    psi_hs *hs;
+    psi_rec *rec;
+    psi_tlsinfo *info;
+    psi_entry *entry;
+    psocket_error *error;
+    size_t sent;
+    int64_t deadline;    /* of dialling or handshaking; 0 none */
+    int timeout, idle;
+    uint32_t out_at, out_len, limit, read_size;
+    int code, end_in, end_out;
+    psi_addr peer;
+    uint8_t side, nonblocking, udp, family, closed, shut, drained, deaf;
+    psocket *above;      /* the socket that this one carries, if any */
+};
+
+/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
+static void psi_sock_unwatch(psocket *s)
+{
+    for (; s; s = s->above)
+        if (s->entry) psi_entry_unwatch(s->entry);
+}
+
+/* The transport below a socket: a descriptor, a pair in memory, or another socket. */
+struct psi_io {
+    ptrdiff_t (*get)(psocket *s, void *p, size_t n, int *os);       /* 0: the stream has ended */
+    ptrdiff_t (*put)(psocket *s, const void *p, size_t n, int *os);
+    int (*fin)(psocket *s, int *os);                                /* no more will be sent */
+    void (*close)(psocket *s);
+    int (*wants)(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
+};
+
+static void psi_lower_ms(int *ms, int64_t left)
+{
+    if (left < 0) left = 0;
+    if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/*--- errors */
+
+/* Notes what happened to s: code, the system's number, and a sentence (NULL: the code's own text). Returns code. */
+PSI_PRINTF(4, 5)
+static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
+{
+    char what[400], text[128];
+    va_list ap;
+    if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
+    s->code = code;
+    if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
+    if (!s->error) return code;
+    if (format) {
+        va_start(ap, format);
+        vsnprintf(what, sizeof what, format, ap);
+        va_end(ap);
+    } else {
+        snprintf(what, sizeof what, "%s", psocket_strerror(code));
+    }
+    if (os && code == PSOCKET_OS) psi_err(s->error, code, "%s: %s", what, psi_os_text(os, text, sizeof text));
+    else psi_err(s->error, code, "%s", what);
+    s->error->os_error = os;
+    return code;
+}
+
+static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
+{
+    s->code = e->code;
+    if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
+    if (s->error) *s->error = *e;
+    return e->code;
+}
+
+/*--- the transport: a descriptor */
+
+static ptrdiff_t psi_fd_get(psocket *s, void *p, size_t n, int *os)
+{
+    return psi_os_recv(s->fd, p, n, os);
+}
+
+static ptrdiff_t psi_fd_put(psocket *s, const void *p, size_t n, int *os)
+{
+    return psi_os_send(s->fd, p, n, os);
+}
+
+static int psi_fd_fin(psocket *s, int *os)
+{
+    return s->udp ? 0 : psi_os_shutdown(s->fd, os);
+}
+
+/* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
+   away first, within reason. */
+static void psi_fd_close(psocket *s)
+{
+    char sink[4096];
+    int os, i;
+    if (!s->udp && !s->end_in && s->family != PSI_UNIX)
+        for (i = 0; i < 16 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
+    psi_os_close(s->fd);
+    s->fd = -1;
+}
+
+static int psi_fd_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+{
+    (void)ms;
+    if (!events || cap < 1) return 0;
+    fds[0].fd = s->fd;
+    fds[0].events = events;
+    return 1;
+}
+
+static const psi_io psi_io_fd = { psi_fd_get, psi_fd_put, psi_fd_fin, psi_fd_close, psi_fd_wants };
+
+/*--- the transport: a UDP socket that anybody may send to */
+
+static ptrdiff_t psi_udp_get(psocket *s, void *p, size_t n, int *os)
+{
+    psi_addr from;
+    ptrdiff_t got = psi_os_recvfrom(s->fd, p, n, &from, os);
+    if (got >= 0) {
+        psi_addr_normalise(&from);
+        s->peer = from;
+    }
+    return got;
+}
+
+static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
+{
+    psi_addr to = s->peer;
+    if (!to.family) return PSOCKET_INVALID;
+    if (to.family == PSI_IP4 && s->family == PSI_IP6) { /* an IPv6 socket reaches IPv4 through mapped addresses */
+        memmove(to.ip + 12, to.ip, 4);
+        memset(to.ip, 0, 10);
+        to.ip[10] = to.ip[11] = 0xff;
+        to.family = PSI_IP6;
+    }
+    return psi_os_sendto(s->fd, p, n, &to, os);
+}
+
+static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants };
+
+/*--- the transport: a pair in memory */
+
+#define PSI_LINK_LIMIT 65536u /* most bytes under way in one direction */
+
+typedef struct psi_segment {
+    struct psi_segment *next;
+    int64_t due;
+    size_t at, len; /* the bytes follow */
+} psi_segment;
+
+typedef struct psi_link {
+    struct {
+        psocket *reader; /* NULL once it has closed */
+        psi_segment *first, *last;
+        size_t bytes;
+        int64_t fin_due;
+        int fin;
+    } way[2]; /* way[i] is read by end i and written by the other */
+    size_t segment;
+    int delay;
+} psi_link;
+
+static int psi_link_end(const psocket *s)
+{
+    return ((const psi_link *)s->below)->way[0].reader == s ? 0 : 1;
+}
+
+/* Something changed for this end. */
+static void psi_link_tell(psocket *s)
+{
+    if (s && s->entry) psi_entry_heat(s->entry);
+}
+
+static ptrdiff_t psi_link_get(psocket *s, void *p, size_t n, int *os)
+{
+    psi_link *link = (psi_link *)s->below;
+    int end = psi_link_end(s);
+    psi_segment *g = link->way[end].first;
+    (void)os;
+    if (!g) return link->way[end].fin && psi_os_now() >= link->way[end].fin_due ? 0 : PSOCKET_WANT_READ;
+    if (g->due > psi_os_now()) return PSOCKET_WANT_READ;
+    if (n > g->len - g->at) n = g->len - g->at;
+    memcpy(p, (const char *)(g + 1) + g->at, n);
+    g->at += n;
+    link->way[end].bytes -= n;
+    if (g->at == g->len) {
+        link->way[end].first = g->next;
+        if (!g->next) link->way[end].last = NULL;
+        psi_free(g);
+    }
+    psi_link_tell(link->way[!end].reader);
+    return (ptrdiff_t)n;
+}
+
+static ptrdiff_t psi_link_put(psocket *s, const void *p, size_t n, int *os)
+{
+    psi_link *link = (psi_link *)s->below;
+    int to = !psi_link_end(s);
+    size_t room = PSI_LINK_LIMIT - link->way[to].bytes, done = 0;
+    (void)os;
+    if (!link->way[to].reader) return PSOCKET_RESET;
+    if (!room) return PSOCKET_WANT_WRITE;
+    if (n > room) n = room;
+    while (done < n) {
+        size_t len = link->segment && link->segment < n - done ? link->segment : n - done;
+        psi_segment *g = (psi_segment *)PSOCKET_MALLOC(sizeof *g + len);
+        if (!g) {
+            if (!done) return PSOCKET_NOMEM;
+            break;
+        }
+        g->next = NULL;
+        g->due = psi_os_now() + link->delay;
+        g->at = 0;
+        g->len = len;
+        memcpy(g + 1, (const char *)p + done, len);
+        if (link->way[to].last) link->way[to].last->next = g;
+        else link->way[to].first = g;
+        link->way[to].last = g;
+        link->way[to].bytes += len;
+        done += len;
+    }
+    psi_link_tell(link->way[to].reader);
+    return (ptrdiff_t)done;
+}
+
+static int psi_link_fin(psocket *s, int *os)
+{
+    psi_link *link = (psi_link *)s->below;
+    int to = !psi_link_end(s);
+    (void)os;
+    if (!link->way[to].fin) {
+        link->way[to].fin = 1;
+        link->way[to].fin_due = psi_os_now() + link->delay;
+        psi_link_tell(link->way[to].reader);
+    }
+    return 0;
+}
+
+static void psi_link_close(psocket *s)
+{
+    psi_link *link = (psi_link *)s->below;
+    int end = psi_link_end(s), os;
+    psi_link_fin(s, &os);
+    while (link->way[end].first) {
+        psi_segment *g = link->way[end].first;
+        link->way[end].first = g->next;
+        psi_free(g);
+    }
+    link->way[end].reader = NULL;
+    s->below = NULL;
+    if (link->way[!end].reader) return;
+    psi_free(link);
+}
+
+static int psi_link_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+{
+    psi_link *link = (psi_link *)s->below;
+    int end = psi_link_end(s);
+    (void)fds;
+    (void)cap;
+    if (events & PSOCKET_READ) {
+        if (link->way[end].first) psi_lower_ms(ms, link->way[end].first->due - psi_os_now());
+        else if (link->way[end].fin) psi_lower_ms(ms, link->way[end].fin_due - psi_os_now());
+    }
+    if ((events & PSOCKET_WRITE) && (!link->way[!end].reader || link->way[!end].bytes < PSI_LINK_LIMIT)) psi_lower_ms(ms, 0);
+    return 0;
+}
+
+static const psi_io psi_io_link = { psi_link_get, psi_link_put, psi_link_fin, psi_link_close, psi_link_wants };
+
+/*--- ending */
+
+/* Lets go of the transport and all secrets. What was received stays. */
+static void psi_sock_drop(psocket *s)
+{
+    int i;
+    psi_sock_unwatch(s);
+    if (s->dial) {
+        for (i = 0; i < s->dial->live; i++) psi_os_close(s->dial->tries[i].fd);
+        if (s->dial->names) psi_dns_release(s->dial->names);
+        psi_free(s->dial);
+        s->dial = NULL;
+    }
+#ifndef PSOCKET_NO_TLS
+    psi_hs_free(s->hs);
+    s->hs = NULL;
+    if (s->rec) psi_rec_free(s->rec);
+    s->rec = NULL;
+#endif
+    psi_free(s->out);
+    s->out = NULL;
+    s->out_at = s->out_len = 0;
+    s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
+    if (s->io) s->io->close(s);
+    s->io = NULL;
+}
+
+/* Ends both directions with an error and lets go. Returns code. */
+static int psi_sock_end(psocket *s, int code)
+{
+    psi_sock_drop(s);
+    if (!s->end_in) s->end_in = code;
+    if (!s->end_out) s->end_out = code;
+    return code;
+}
+
+/*--- sending */
+
+/* Hands sealed bytes to the transport: 0 when none is left, PSOCKET_WANT_WRITE, or an error. */
+static int psi_sock_flush(psocket *s)
+{
+    while (s->out) {
+        int os = 0;
+        ptrdiff_t n = s->io->put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
+        if (n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
+        if (n < 0) {
+            psi_free(s->out);
+            s->out = NULL;
+            s->end_out = (int)n;
+            return psi_sock_note(s, (int)n, os, NULL);
+        }
+        s->out_at += (uint32_t)n;
+        if (s->out_at == s->out_len) {
+            psi_free(s->out);
+            s->out = NULL;
+        }
+    }
+    return 0;
+}
+
+#ifndef PSOCKET_NO_TLS
+
+/* Seals n bytes as records of this type into a new out buffer. There must be none. */
+static int psi_sock_seal(psocket *s, int type, const void *data, size_t n)
+{
+    size_t most = psi_rec_max_send(s->rec), records = n ? (n + most - 1) / most : 1;
+    size_t cap = n + records * (PSI_REC_HEAD + PSI_REC_TAIL) + PSI_REC_HEAD, head = PSI_REC_HEAD, at = PSI_REC_HEAD, done = 0;
+    s->out = (uint8_t *)PSOCKET_MALLOC(cap);
+    if (!s->out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    do {
+        size_t len = n - done < most ? n - done : most, sealed = len;
+        uint8_t *payload = s->out + at, *start;
+        if (len) memcpy(payload, (const uint8_t *)data + done, len);
+        start = psi_rec_seal(s->rec, type, payload, &sealed);
+        head = (size_t)(payload - start); /* how much of the headroom this cipher uses */
+        if (!done) s->out_at = (uint32_t)(start - s->out);
+        s->out_len = (uint32_t)((size_t)(start - s->out) + sealed);
+        at = s->out_len + head;
+        done += len;
+    } while (done < n);
+    return 0;
+}
+
+/* Sends an alert if it can be sent at once. */
+static void psi_sock_alert(psocket *s, int level, int alert)
+{
+    uint8_t b[2];
+    b[0] = (uint8_t)level;
+    b[1] = (uint8_t)alert;
+    if (!s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2)) return;
+    psi_sock_flush(s);
+}
+
+#endif
+
+/* Takes some of the data: how many bytes, WANT_*, or an error. */
+static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
+{
+    int os = 0;
+    ptrdiff_t r;
+    if (s->end_out) return s->end_out;
+    if (s->shut) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
+    if (!n && !s->udp) return 0;
+    if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
+#ifndef PSOCKET_NO_TLS
+    if (s->rec) {
+        int e = psi_sock_flush(s);
+        if (e) return e;
+        if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
+        e = psi_sock_seal(s, 23, data, n);
+        if (!e) e = psi_sock_flush(s);
+        return e && e != PSOCKET_WANT_WRITE ? e : (ptrdiff_t)n;
+    }
+#endif
+    r = s->io->put(s, data, n, &os);
+    if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
+    if (!s->udp) s->end_out = (int)r;
+    return psi_sock_note(s, (int)r, os, NULL);
+}
+
+/* Carries a half-close on: 0 when done. */
+static int psi_sock_fin(psocket *s)
+{
+    int os = 0, r = psi_sock_flush(s);
+    if (r) return r;
+    if (s->shut == 1) {
+#ifndef PSOCKET_NO_TLS
+        static const uint8_t close_notify[2] = { 1, 0 };
+        if (s->rec && (r = psi_sock_seal(s, 21, close_notify, 2)) != 0) return r;
+#endif
+        s->shut = 2;
+        r = psi_sock_flush(s);
+        if (r) return r;
+    }
+    if (s->shut == 2) {
+        s->shut = 3;
+        r = s->io->fin(s, &os);
+        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+    }
+    return 0;
+}
+
+/*--- receiving */
+
+static int psi_sock_has_input(const psocket *s)
+{
+    return !psi_ring_empty(&s->ring) || s->end_in;
+}
+
+#ifndef PSOCKET_NO_TLS
+/* Decrypts every whole record in the raw bytes, in place. 0 or how the stream ended. */
+static int psi_sock_decode(psocket *s)
+{
+    psi_ring *r = &s->ring;
+    while (!s->end_in) {
+        psi_rec_in in;
+        psocket_error e = PSI_ZERO;
+        uint32_t end;
+        int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
+        if (kind == PSI_REC_MORE) return 0;
+        if (kind < 0) {
+            psi_sock_note_error(s, &e);
+            if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
+            return psi_sock_end(s, kind);
+        }
+        end = r->raw + (uint32_t)in.used;
+        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, end);
+        else psi_ring_skip(r, end);
+        if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
+        if (kind == PSI_REC_END) {
+            s->end_in = PSOCKET_CLOSED;
+            r->tail = r->raw; /* RFC 5246 7.2.1: whatever follows close_notify is ignored */
+        }
+    }
+    return s->end_in;
+}
+#endif
+
+/* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
+   or an error that ends nothing (PSOCKET_NOMEM). */
+static int psi_sock_fill(psocket *s)
+{
+    psi_ring *r = &s->ring;
+    int os = 0, e;
+    uint32_t want = s->udp ? PSI_DATAGRAM : s->read_size, at;
+    ptrdiff_t got;
+    if (s->end_in) return s->end_in;
+    if (r->bytes >= s->limit || (s->udp && !psi_ring_empty(r))) return PSOCKET_LIMIT;
+    if (s->drained) { /* the last read took all there was, and the poller has not reported more */
+        s->drained = 0;
+        if (s->entry) {
+            psi_ring_relax(r);
+            return PSOCKET_WANT_READ;
+        }
+    }
+    e = psi_ring_reserve(r, PSI_RING_ROOM(want));
+    if (e) return psi_sock_note(s, e, 0, NULL);
+    at = s->rec ? r->tail : r->tail + PSI_RING_HEAD;
+    got = s->io->get(s, r->buf + at, want, &os);
+    if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
+        psi_ring_relax(r);
+        return PSOCKET_WANT_READ;
+    }
+    if (got < 0 && s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    if (got < 0) {
+        s->end_in = psi_sock_note(s, (int)got, os, NULL);
+        return 1;
+    }
+    if (got == 0 && !s->udp) {
+        s->end_in = s->rec ? psi_sock_note(s, PSOCKET_TRUNCATED, 0, NULL) : PSOCKET_CLOSED;
+        if (!s->rec) psi_sock_note(s, PSOCKET_CLOSED, 0, NULL);
+        r->tail = r->raw;
+        return 1;
+    }
+    s->drained = (uint32_t)got < want && !s->udp;
+    if ((uint32_t)got == want && s->read_size < PSOCKET_READ_SIZE) s->read_size *= 2;
+    else if ((uint32_t)got < want / 4 && s->read_size > PSI_SOCK_READ_MIN) s->read_size /= 2;
+#ifndef PSOCKET_NO_TLS
+    if (s->rec) {
+        r->tail += (uint32_t)got;
+        psi_sock_decode(s);
+        return 1;
+    }
+#endif
+    psi_ring_append(r, (uint32_t)got);
+    return 1;
+}
+
+/* Copies up to n received bytes out of the ring of s, reading if it is empty. For a socket carried by s. */
+static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
+{
+    const void *data;
+    int r = 1;
+    uint32_t len;
+    while (psi_ring_empty(&s->ring) && r == 1 && !s->end_in) r = psi_sock_fill(s);
+    if (psi_ring_empty(&s->ring)) return s->end_in ? s->end_in : r;
+    len = psi_ring_front(&s->ring, &data);
+    if (len <= n) {
+        psi_ring_pop(&s->ring, &data);
+    } else {
+        len = (uint32_t)n;
+        psi_ring_split(&s->ring, len, &data);
+    }
+    memcpy(p, data, len);
+    return (ptrdiff_t)len;
+}
+
+/*--- dialling: RFC 8305 section 5 */
+
+static void psi_dial_failed(psocket *s, int index, int code, int os)
+{
+    psi_dial *d = s->dial;
+    char where[80], text[128];
+    int n;
+    psi_addr a = d->names->addrs[index];
+    a.port = (uint16_t)d->port;
+    d->code = code;
+    d->os = os;
+    if (a.family == PSI_UNIX) where[0] = 0;
+    else psi_addr_print_port(&a, where);
+    n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
+                 os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
+    if (n > 0) d->said += (size_t)n;
+    if (d->said >= sizeof d->why) d->said = sizeof d->why - 1;
+}
+
+static void psi_dial_won(psocket *s, psocket_fd fd, int index)
+{
+    psi_dial *d = s->dial;
+    int i;
+    for (i = 0; i < d->live; i++)
+        if (d->tries[i].fd != fd) psi_os_close(d->tries[i].fd);
+    s->fd = fd;
+    s->io = &psi_io_fd;
+    s->peer = d->names->addrs[index];
+    s->peer.port = (uint16_t)d->port;
+    s->family = s->peer.family;
+    psi_addr_normalise(&s->peer);
+    psi_dns_release(d->names);
+    psi_free(d);
+    s->dial = NULL;
+    s->deadline = 0;
+}
+
+/* 0: connected; 1: under way; negative: failed. */
+static int psi_dial_start(psocket *s, int index, int64_t now)
+{
+    psi_dial *d = s->dial;
+    psi_addr a = d->names->addrs[index];
+    psocket_fd fd;
+    int os = 0, r;
+    a.port = (uint16_t)d->port;
+    r = psi_os_socket(&fd, a.family, s->udp, &os);
+    if (!r) {
+        r = psi_os_connect(fd, &a, d->names->host, &os);
+        if (r == 0) {
+            psi_dial_won(s, fd, index);
+            return 0;
+        }
+        if (r == PSOCKET_WANT_WRITE) {
+            d->tries[d->live].fd = fd;
+            d->tries[d->live++].index = index;
+            d->next_at = now + d->delay;
+            return 1;
+        }
+        psi_os_close(fd);
+    }
+    psi_dial_failed(s, index, r, os);
+    return r;
+}
+
+static int psi_dial_step(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int64_t now = psi_os_now();
+    int i;
+    psi_sock_unwatch(s); /* attempts may be closed and new ones made below */
+    if (d->resolving) {
+        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+        d->resolving = 0;
+        if (d->names->code) {
+            int code = d->names->code, os = d->names->os;
+            psi_sock_note(s, code, os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
+            return psi_sock_end(s, code);
+        }
+        psi_dns_interleave(d->names);
+    }
+    for (i = 0; i < d->live;) {
+        int os = 0, r = psi_os_connect_result(d->tries[i].fd, &os);
+        if (r == 0) {
+            psi_dial_won(s, d->tries[i].fd, d->tries[i].index);
+            return 0;
+        }
+        if (r == PSOCKET_WANT_WRITE) {
+            i++;
+            continue;
+        }
+        psi_os_close(d->tries[i].fd);
+        psi_dial_failed(s, d->tries[i].index, r, os);
+        d->tries[i] = d->tries[--d->live];
+        d->next_at = now; /* a failure starts the next attempt at once */
+    }
+    while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && (!d->live || now >= d->next_at)) {
+        if (psi_dial_start(s, d->next++, now) == 0) return 0;
+    }
+    if (d->live) return PSOCKET_WANT_WRITE;
+    {
+        int code = d->code, os = d->os;
+        if (d->names->addrs[0].family == PSI_UNIX)
+            psi_sock_note(s, code, os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
+        else
+            psi_sock_note(s, code, os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+        return psi_sock_end(s, code);
+    }
+}
+
+/*--- handshaking */
+
+#ifndef PSOCKET_NO_TLS
+
+static int psi_sock_handshake_failed(psocket *s)
+{
+    int code = s->code;
+    if (s->deaf && code == PSOCKET_TRUNCATED) code = PSOCKET_RESET;
+    return psi_sock_end(s, code);
+}
+
+static int psi_sock_handshake(psocket *s)
+{
+    psi_ring *r = &s->ring;
+    for (;;) {
+        const uint8_t *p;
+        psocket_error e = PSI_ZERO;
+        int os = 0, status;
+        size_t n = psi_hs_output(s->hs, &p);
+        ptrdiff_t put, got;
+        if (n) {
+            /* A peer that refused us has perhaps closed already: its alert is still to be read. */
+            put = s->deaf ? (ptrdiff_t)n : s->io->put(s, p, n, &os);
+            if (put == PSOCKET_WANT_READ || put == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
+            if (put < 0) {
+                s->deaf = 1;
+                psi_sock_note(s, (int)put, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)put));
+                put = (ptrdiff_t)n;
+            }
+            psi_hs_sent(s->hs, (size_t)put);
+            continue;
+        }
+        status = psi_hs_status(s->hs, &e);
+        if (status == 0) {
+            status = psi_hs_finish(s->hs, &s->rec, &s->info);
+            if (!status) {
+                psi_hs_free(s->hs);
+                s->hs = NULL;
+                s->deadline = 0;
+                psi_sock_decode(s);
+                return 0;
+            }
+            psi_err_code(&e, status);
+        }
+        if (status != PSOCKET_WANT_READ) {
+            psi_sock_note_error(s, &e);
+            return psi_sock_handshake_failed(s);
+        }
+        if (r->raw < r->tail) {
+            psi_ring_skip(r, r->raw + (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw));
+            continue;
+        }
+        if (psi_ring_reserve(r, PSI_SOCK_READ_MIN)) {
+            psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+            return psi_sock_handshake_failed(s);
+        }
+        got = s->io->get(s, r->buf + r->tail, PSI_SOCK_READ_MIN, &os);
+        if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
+            psi_ring_relax(r);
+            return PSOCKET_WANT_READ;
+        }
+        if (got <= 0) {
+            if (!s->deaf && got == 0)
+                psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
+            else if (!s->deaf)
+                psi_sock_note(s, (int)got, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)got));
+            return psi_sock_handshake_failed(s);
+        }
+        r->tail += (uint32_t)got;
+    }
+}
+
+/* Begins a handshake on an open socket. */
+static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
+{
+    psocket_error e = PSI_ZERO;
+    int r;
+    if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
+    r = psi_hs_new(&s->hs, tls, s->side == PSOCKET_SERVER, name, &e);
+    if (r) return psi_sock_note_error(s, &e);
+    psi_ring_undecode(&s->ring);
+    s->deaf = 0;
+    s->drained = 0;
+    if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
+    return 0;
+}
+
+#else
+
+static int psi_sock_handshake(psocket *s)
+{
+    (void)s;
+    return 0;
+}
+
+#endif
+
+/*--- everything together */
+
+/* Carries on whatever is pending: 0 when nothing is, WANT_*, or an error. */
+static int psi_sock_step(psocket *s)
+{
+    int r = 0;
+    if (s->closed) return PSOCKET_CLOSED_HERE;
+    if (s->dial) r = psi_dial_step(s);
+    else if (s->hs) r = psi_sock_handshake(s);
+    else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
+    else if (s->out) return psi_sock_flush(s);
+    else if (s->end_in && s->end_in == s->end_out) return s->end_in;
+    if ((r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) && s->deadline && psi_os_now() >= s->deadline) {
+        if (s->dial && !s->dial->resolving && s->dial->live) {
+            char where[80];
+            psi_addr a = s->dial->names->addrs[s->dial->tries[0].index];
+            a.port = (uint16_t)s->dial->port;
+            psi_addr_print_port(&a, where);
+            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
+                          s->dial->names->host, s->dial->why, s->dial->said ? "; " : "", where);
+        } else if (s->dial) {
+            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", s->dial->names->host);
+        } else {
+            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
+        }
+        return psi_sock_end(s, PSOCKET_TIMEOUT);
+    }
+    return r;
+}
+
+/* The descriptors to wait for and the time until which to, if s is to become ready for events. Nothing is ready if *ms
+   does not become 0. */
+static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+{
+    int i, n = 0;
+    if (s->closed || !(s->dial || s->io)) {
+        *ms = 0;
+        return 0;
+    }
+    if (s->deadline) psi_lower_ms(ms, s->deadline - psi_os_now());
+    if (s->dial) {
+        psi_dial *d = s->dial;
+        if (d->resolving) {
+            if (psi_dns_is_done(d->names)) *ms = 0;
+            if (d->names->bell.rd < 0) psi_lower_ms(ms, 10); /* a system without bells: look now and then */
+            else if (n < cap) {
+                fds[n].fd = d->names->bell.rd;
+                fds[n++].events = PSOCKET_READ;
+            }
+            return n;
+        }
+        for (i = 0; i < d->live && n < cap; i++) {
+            fds[n].fd = d->tries[i].fd;
+            fds[n++].events = PSOCKET_WRITE;
+        }
+        if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->live ? d->next_at - psi_os_now() : 0);
+        return n;
+    }
+#ifndef PSOCKET_NO_TLS
+    if (s->hs) {
+        const uint8_t *p;
+        events = psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        if (events == PSOCKET_READ && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) *ms = 0;
+        return s->io->wants(s, events, fds, cap, ms);
+    }
+#endif
+    if (((events & PSOCKET_READ) && psi_sock_has_input(s)) || ((events & PSOCKET_WRITE) && s->end_out)) *ms = 0;
+    if ((events & PSOCKET_READ) && s->ring.bytes >= s->limit) events &= ~PSOCKET_READ;
+    if (s->out || (s->shut && s->shut < 3)) events |= PSOCKET_WRITE;
+    return s->io->wants(s, events, fds, cap, ms);
+}
+
+/* Which of events would not wait now, as far as is known without asking the transport about writing; reads if need be. */
+static int psi_sock_readable(psocket *s)
+{
+    while (!psi_sock_has_input(s)) {
+        int r = psi_sock_fill(s);
+        if (r != 1) return r != PSOCKET_WANT_READ;
+    }
+    return 1;
+}
+
+/*--- a socket carried by another */
+
+static ptrdiff_t psi_wrap_get(psocket *s, void *p, size_t n, int *os)
+{
+    ptrdiff_t r = psi_sock_take((psocket *)s->below, p, n);
+    *os = 0;
+    return r == PSOCKET_CLOSED ? 0 : r;
+}
+
+static ptrdiff_t psi_wrap_put(psocket *s, const void *p, size_t n, int *os)
+{
+    psocket *c = (psocket *)s->below;
+    int e = psi_sock_flush(c);
+    *os = 0;
+    return e ? e : psi_sock_send(c, p, n);
+}
+
+static int psi_wrap_fin(psocket *s, int *os)
+{
+    psocket *c = (psocket *)s->below;
+    *os = 0;
+    if (!c->shut) c->shut = 1;
+    return psi_sock_fin(c);
+}
+
+static void psi_wrap_close(psocket *s)
+{
+    psocket *c = (psocket *)s->below;
+    s->below = NULL;
+    psi_sock_flush(c);
+    c->above = NULL;
+    psocket_free(c);
+}
+
+static int psi_wrap_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+{
+    return psi_sock_wants((psocket *)s->below, events, fds, cap, ms);
+}
+
+static const psi_io psi_io_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_fin, psi_wrap_close, psi_wrap_wants };
+
+/*--- making one */
+
+static psocket *psi_sock_new(const psocket_options *opt, int side)
+{
+    psocket *s = (psocket *)psi_alloc(sizeof *s);
+    if (!s) return NULL;
+    s->fd = -1;
+    s->side = (uint8_t)side;
+    s->read_size = PSI_SOCK_READ_MIN;
+    s->limit = PSOCKET_RECV_LIMIT;
+    if (opt) {
+        s->nonblocking = opt->nonblocking != 0;
+        s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
+        s->idle = opt->idle_timeout_ms > 0 ? opt->idle_timeout_ms : 0;
+        if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
+    }
+    return s;
+}
+
+struct psocket_listener {
+    psocket_fd fd;
+    psocket_fd next;   /* a connection already accepted for psocket_hasconnection, or -1 */
+    psi_addr next_peer;
+    psi_entry *entry;
+    psocket_options opt;
+    psocket_error error;
+    char *path;        /* of a Unix-domain socket: removed on close */
+};
+
+static void psi_listener_note(psocket_listener *l, int code, int os, const char *what)
+{
+    char text[128];
+    psi_err(&l->error, code, "%s: %s", what, os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
+    l->error.os_error = os;
+}
+
+/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
+static int psi_listener_ready(psocket_listener *l)
+{
+    int os = 0, r;
+    if (l->fd < 0) return PSOCKET_CLOSED_HERE;
+    if (l->next >= 0) return 1;
+    r = psi_os_accept(l->fd, &l->next, &l->next_peer, &os);
+    if (r == 0) return 1;
+    l->next = -1;
+    if (r == PSOCKET_WANT_READ) return 0;
+    psi_listener_note(l, r, os, "cannot accept");
+    return r;
+}
+
+/*==================================================================================================
+ * >>poll
+ * The poller. An entry is looked at when it is hot: after it was set, after its events were handed out (there may be
+ * more in the ring), or when the socket announced something. A look reports what is known without the system and sets
+ * what the system is to watch. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the
+ * logarithm of the number of timers. The system's interest is changed only when it has to be.
+ *================================================================================================*/
+
+enum { PSI_POLL_SOCKET, PSI_POLL_LISTENER, PSI_POLL_FD, PSI_POLL_TIMER };
+
+/*--- the heap of times */
+
+static int64_t psi_heap_key(const psi_entry *e)
+{
+    return e->due < e->wake ? e->due : e->wake;
+}
+
+static void psi_heap_place(psocket_poller *p, int i, psi_entry *e)
+{
+    p->heap[i] = e;
+    e->heap = i + 1;
+}
+
+/* Moves e, now at index i, to where it belongs. */
+static void psi_heap_settle(psocket_poller *p, int i, psi_entry *e)
+{
+    int child;
+    while (i > 0 && psi_heap_key(p->heap[(i - 1) / 2]) > psi_heap_key(e)) {
+        psi_heap_place(p, i, p->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (; (child = 2 * i + 1) < p->heap_count; i = child) {
+        if (child + 1 < p->heap_count && psi_heap_key(p->heap[child + 1]) < psi_heap_key(p->heap[child])) child++;
+        if (psi_heap_key(p->heap[child]) >= psi_heap_key(e)) break;
+        psi_heap_place(p, i, p->heap[child]);
+    }
+    psi_heap_place(p, i, e);
+}
+
+/* Sets an entry's two times and its place in the heap. 0 or PSOCKET_NOMEM. */
+static int psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
+{
+    psocket_poller *p = e->poller;
+    if (e->due == due && e->wake == wake) return 0;
+    e->due = due;
+    e->wake = wake;
+    if (psi_heap_key(e) == INT64_MAX) {
+        int i = e->heap - 1;
+        e->heap = 0;
+        if (i >= 0 && i != --p->heap_count) psi_heap_settle(p, i, p->heap[p->heap_count]);
+        return 0;
+    }
+    if (!e->heap) {
+        if (p->heap_count == p->heap_cap) {
+            int cap = p->heap_cap ? p->heap_cap * 2 : 16;
+            psi_entry **heap = (psi_entry **)PSOCKET_REALLOC(p->heap, (size_t)cap * sizeof *heap);
+            if (!heap) {
+                e->due = e->wake = INT64_MAX;
+                return PSOCKET_NOMEM;
+            }
+            p->heap = heap;
+            p->heap_cap = cap;
+        }
+        e->heap = ++p->heap_count;
+    }
+    psi_heap_settle(p, e->heap - 1, e);
+    return 0;
+}
+
+/*--- the table of foreign descriptors and timers */
+
+static psi_entry **psi_table_slot(psocket_poller *p, int kind, uintptr_t key)
+{
+    uint64_t h = ((uint64_t)key * 2 + (unsigned)(kind == PSI_POLL_TIMER)) * UINT64_C(0x9E3779B97F4A7C15);
+    psi_entry **at = &p->table[(size_t)(h >> 32) & (p->table_cap - 1)];
+    while (*at && ((*at)->kind != kind ||
+                   (kind == PSI_POLL_FD ? (uintptr_t)(*at)->watch.fd : (uintptr_t)(*at)->user) != key)) at = &(*at)->chain;
+    return at;
+}
+
+static uintptr_t psi_table_key(const psi_entry *e)
+{
+    return e->kind == PSI_POLL_FD ? (uintptr_t)e->watch.fd : (uintptr_t)e->user;
+}
+
+static int psi_table_add(psocket_poller *p, psi_entry *e)
+{
+    if (p->table_count >= p->table_cap) {
+        size_t i, old_cap = p->table_cap, cap = old_cap ? old_cap * 2 : 16;
+        psi_entry **old = p->table, **table = (psi_entry **)psi_alloc(cap * sizeof *table);
+        if (!table) return PSOCKET_NOMEM;
+        p->table = table;
+        p->table_cap = cap;
+        for (i = 0; i < old_cap; i++) {
+            while (old[i]) {
+                psi_entry *moved = old[i], **to = psi_table_slot(p, moved->kind, psi_table_key(moved));
+                old[i] = moved->chain;
+                moved->chain = NULL;
+                *to = moved;
+            }
+        }
+        psi_free(old);
+    }
+    *psi_table_slot(p, e->kind, psi_table_key(e)) = e;
+    p->table_count++;
+    return 0;
+}
+
+/*--- entries */
+
+static void psi_entry_free(psi_entry *e)
+{
+    psocket_poller *p = e->poller;
+    psi_entry_unwatch(e);
+    e->prev->next = e->next;
+    e->next->prev = e->prev;
+    psi_heap_set(e, INT64_MAX, INT64_MAX);
+    if (e->given) {
+        p->given[e->given - 1] = NULL;
+        p->events[e->given - 1].user = NULL;
+        p->events[e->given - 1].events = 0;
+    }
+    if (e->sock) e->sock->entry = NULL;
+    if (e->listener) e->listener->entry = NULL;
+    if (e->kind >= PSI_POLL_FD) {
+        psi_entry **at = psi_table_slot(p, e->kind, psi_table_key(e));
+        *at = e->chain;
+        p->table_count--;
+    }
+    psi_free(e->more);
+    psi_free(e);
+}
+
+static psi_entry *psi_entry_new(psocket_poller *p, int kind)
+{
+    psi_entry *e = (psi_entry *)psi_alloc(sizeof *e);
+    if (!e) return NULL;
+    e->poller = p;
+    e->kind = (uint8_t)kind;
+    e->due = e->wake = INT64_MAX;
+    e->watch.owner = e;
+    e->watch.fd = -1;
+    psi_entry_move(e, 1);
+    return e;
+}
+
+/* Sets what the user wants of an entry. */
+static int psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
+{
+    int64_t due = timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms;
+    if (e->kind != PSI_POLL_TIMER) e->user = user;
+    if (e->given) e->poller->events[e->given - 1].user = e->user;
+    if (e->events != events) {
+        e->events = events;
+        psi_entry_heat(e);
+    } else if (e->sock && (events & PSOCKET_READ) && psi_sock_has_input(e->sock)) {
+        psi_entry_heat(e);
+    }
+    return psi_heap_set(e, due, e->wake);
+}
+
+/*--- looking */
+
+static void psi_poll_report(psi_entry *e, int events)
+{
+    psocket_poller *p = e->poller;
+    if (e->given) {
+        p->events[e->given - 1].events |= events;
+        return;
+    }
+    p->given[p->count] = e;
+    p->events[p->count].user = e->user;
+    p->events[p->count].events = events;
+    e->given = (short)++p->count;
+}
+
+/* Has the system watch exactly these descriptors for an entry that may have several. */
+static int psi_poll_watch_many(psi_entry *e, const psocket_pollfd *fds, int n)
+{
+    int i, os = 0, r = 0;
+    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
+    if (!e->more) {
+        if (!n) return 0;
+        e->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *e->more);
+        if (!e->more) return PSOCKET_NOMEM;
+    }
+    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
+        psi_os_watch *w = &e->more[i];
+        psocket_fd fd = i < n ? fds[i].fd : -1;
+        if (w->events && w->fd != fd) psi_os_poller_ctl(&e->poller->os, w, 0, &os);
+        w->fd = fd;
+        w->owner = e;
+        if (i < n && !r) r = psi_os_poller_ctl(&e->poller->os, w, fds[i].events, &os);
+    }
+    return r;
+}
+
+static int psi_poll_watch_one(psi_entry *e, psocket_fd fd, int events)
+{
+    int os = 0;
+    if (e->more) {
+        psi_poll_watch_many(e, NULL, 0);
+        psi_free(e->more);
+        e->more = NULL;
+    }
+    if (e->watch.events && e->watch.fd != fd) psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
+    e->watch.fd = fd;
+    return psi_os_poller_ctl(&e->poller->os, &e->watch, events, &os);
+}
+
+/* Would the transport take bytes, given what the system has just said of it? */
+static int psi_poll_writable(psocket *s, int fired)
+{
+    psocket_pollfd none;
+    int ms = -1;
+    if (s->io != &psi_io_link) return fired & PSOCKET_WRITE;
+    s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
+    return ms == 0;
+}
+
+/* Looks at a socket, of which the system has just said `fired` (0: nothing): reports what is ready, watches for the rest. */
+static int psi_poll_look_socket(psi_entry *e, int fired)
+{
+    psocket *s = e->sock;
+    int step = psi_sock_step(s), ready = 0, ms = -1, r;
+    psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+    if (!s->io && !s->dial) { /* ended: every call says so */
+        if (e->events) psi_poll_report(e, e->events);
+        return psi_heap_set(e, e->due, INT64_MAX);
+    }
+    if (!s->dial && !s->hs) {
+        int many = s->io == &psi_io_link || s->io == &psi_io_wrap;
+        if (fired & PSOCKET_READ) s->drained = 0;
+        if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) psi_sock_readable(s);
+        if (!s->io) { /* a broken record ended it */
+            if (e->events) psi_poll_report(e, e->events);
+            return psi_heap_set(e, e->due, INT64_MAX);
+        }
+        if (psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
+        if (s->end_out || (!s->out && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired))) ready |= PSOCKET_WRITE;
+        ready &= e->events;
+        if (ready) psi_poll_report(e, ready);
+        if (!many) {
+            int want = e->events;
+            if (s->ring.bytes >= s->limit) want &= ~PSOCKET_READ;
+            if (s->out || (s->shut && s->shut < 3)) want |= PSOCKET_WRITE;
+            r = psi_heap_set(e, e->due, INT64_MAX);
+            return r ? r : psi_poll_watch_one(e, s->fd, want);
+        }
+    }
+    r = psi_sock_wants(s, e->events, fds, PSOCKET_POLLSET_MAX, &ms);
+    if (ready && ms == 0) ms = -1; /* told already; it is looked at again after the user has seen it */
+    if (psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1))) return PSOCKET_NOMEM;
+    return psi_poll_watch_many(e, fds, r);
+}
+
+static int psi_poll_look(psi_entry *e, int fired)
+{
+    if (e->kind == PSI_POLL_SOCKET) return psi_poll_look_socket(e, fired);
+    if (e->kind == PSI_POLL_TIMER) return 0;
+    if (e->kind == PSI_POLL_LISTENER) {
+        int os = 0;
+        if (e->events && (fired || e->listener->next >= 0)) psi_poll_report(e, PSOCKET_READ);
+        e->watch.fd = e->listener->fd;
+        return psi_os_poller_ctl(&e->poller->os, &e->watch, e->events, &os);
+    }
+    if (fired & e->events) psi_poll_report(e, fired & e->events);
+    return psi_poll_watch_one(e, e->watch.fd, e->events);
+}
+
+/* Looks at every entry that is hot now, as long as the array has room. */
+static int psi_poll_look_hot(psocket_poller *p, int cap)
+{
+    psi_entry *last = p->hot.prev, *e = p->hot.next;
+    int r = 0;
+    while (e != &p->hot && p->count < cap && !r) {
+        psi_entry *next = e->next;
+        int done = e == last;
+        psi_entry_move(e, 0);
+        r = psi_poll_look(e, 0);
+        if (done) break;
+        e = next;
+    }
+    return r;
+}
+
+/* Times that have passed: the user's are reported once, others make their entry hot. */
+static void psi_poll_times(psocket_poller *p, int64_t now)
+{
+    while (p->heap_count && psi_heap_key(p->heap[0]) <= now && p->count < PSI_EVENTS) {
+        psi_entry *e = p->heap[0];
+        if (e->due <= now) {
+            psi_poll_report(e, 0);
+            psi_heap_set(e, INT64_MAX, e->wake);
+        } else {
+            psi_heap_set(e, e->due, INT64_MAX);
+            psi_entry_heat(e);
+        }
+    }
+}
+
+/* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
+static void psi_poll_recycle(psocket_poller *p)
+{
+    int i;
+    for (i = 0; i < p->count; i++) {
+        psi_entry *e = p->given[i];
+        if (!e) continue;
+        e->given = 0;
+        if (e->kind == PSI_POLL_TIMER && e->due == INT64_MAX) {
+            psi_entry_free(e);
+            continue;
+        }
+        if (!e->sock) {
+            if (e->listener && e->listener->next >= 0) psi_entry_heat(e);
+            continue;
+        }
+        psi_ring_relax(&e->sock->ring);
+        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_link || e->sock->out)
+            psi_entry_heat(e);
+    }
+    p->count = 0;
+}
+
+/*--- public */
+
+PSOCKET_API int psocket_poller_new(psocket_poller **out)
+{
+    psocket_poller *p;
+    int os = 0, r;
+    if (!out) return PSOCKET_INVALID;
+    *out = NULL;
+    if ((r = psi_os_start()) != 0) return r;
+    p = (psocket_poller *)psi_alloc(sizeof *p);
+    if (!p) return PSOCKET_NOMEM;
+    if ((r = psi_os_poller_new(&p->os, &os)) != 0) {
+        psi_free(p);
+        return r;
+    }
+    p->hot.next = p->hot.prev = &p->hot;
+    p->cold.next = p->cold.prev = &p->cold;
+    *out = p;
+    return 0;
+}
+
+PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
+{
+    if (!p || !s || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (s->entry && s->entry->poller != p) return events ? PSOCKET_BUSY : 0;
+    if (!events && timeout_ms < 0) {
+        if (s->entry) psi_entry_free(s->entry);
+        return 0;
+    }
+    if (s->closed) return PSOCKET_CLOSED_HERE;
+    if (!s->entry) {
+        s->entry = psi_entry_new(p, PSI_POLL_SOCKET);
+        if (!s->entry) return PSOCKET_NOMEM;
+        s->entry->sock = s;
+    }
+    return psi_entry_want(s->entry, events, timeout_ms, user);
+}
+
+PSOCKET_API int psocket_poller_set_listener(psocket_poller *p, psocket_listener *l, int events, int timeout_ms, void *user)
+{
+    if (!p || !l || (events & ~PSOCKET_READ)) return PSOCKET_INVALID;
+    if (l->entry && l->entry->poller != p) return events ? PSOCKET_BUSY : 0;
+    if (!events && timeout_ms < 0) {
+        if (l->entry) psi_entry_free(l->entry);
+        return 0;
+    }
+    if (l->fd < 0) return PSOCKET_CLOSED_HERE;
+    if (!l->entry) {
+        l->entry = psi_entry_new(p, PSI_POLL_LISTENER);
+        if (!l->entry) return PSOCKET_NOMEM;
+        l->entry->listener = l;
+    }
+    return psi_entry_want(l->entry, events, timeout_ms, user);
+}
+
+/* A foreign descriptor or a timer: found by its key, made if it is new. */
+static int psi_poll_set_keyed(psocket_poller *p, int kind, psocket_fd fd, int events, int timeout_ms, void *user)
+{
+    psi_entry **at = p->table ? psi_table_slot(p, kind, kind == PSI_POLL_FD ? (uintptr_t)fd : (uintptr_t)user) : NULL;
+    psi_entry *e = at ? *at : NULL;
+    int r;
+    if (!events && timeout_ms < 0) {
+        if (e) psi_entry_free(e);
+        return 0;
+    }
+    if (!e) {
+        e = psi_entry_new(p, kind);
+        if (!e) return PSOCKET_NOMEM;
+        e->watch.fd = fd;
+        e->user = user;
+        r = psi_table_add(p, e);
+        if (r) {
+            e->kind = PSI_POLL_SOCKET; /* it is in no table */
+            psi_entry_free(e);
+            return r;
+        }
+    }
+    r = psi_entry_want(e, events, timeout_ms, user);
+    if (!r && kind == PSI_POLL_FD) r = psi_poll_watch_one(e, fd, events);
+    if (r) psi_entry_free(e);
+    return r;
+}
+
+PSOCKET_API int psocket_poller_set_fd(psocket_poller *p, psocket_fd fd, int events, int timeout_ms, void *user)
+{
+    if (!p || fd < 0 || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    return psi_poll_set_keyed(p, PSI_POLL_FD, fd, events, timeout_ms, user);
+}
+
+PSOCKET_API int psocket_poller_set_timer(psocket_poller *p, int timeout_ms, void *user)
+{
+    if (!p || !user) return PSOCKET_INVALID;
+    return psi_poll_set_keyed(p, PSI_POLL_TIMER, -1, 0, timeout_ms, user);
+}
+
+PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
+{
+    psi_os_ready ready[PSI_EVENTS];
+    psi_entry *owners[PSI_EVENTS];
+    int64_t now, end;
+    if (!p || !events) return PSOCKET_INVALID;
+    *events = p->events;
+    psi_poll_recycle(p);
+    now = psi_os_now();
+    end = ms < 0 ? INT64_MAX : now + ms;
+    for (;;) {
+        int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
+        int64_t until;
+        if (r) return r;
+        psi_poll_times(p, now);
+        until = p->heap_count && psi_heap_key(p->heap[0]) < end ? psi_heap_key(p->heap[0]) : end;
+        if (p->count || p->hot.next != &p->hot) wait = 0;
+        else if (until != INT64_MAX) psi_lower_ms(&wait, until - now);
+        n = p->count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->count, wait, &os) : 0;
+        if (n < 0) return n;
+        for (i = 0; i < n; i++) owners[i] = (psi_entry *)ready[i].watch->owner; /* a look may free a watch, never an entry */
+        for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
+        if (r) return r;
+        if (wait) now = psi_os_now();
+        if (!p->count) psi_poll_times(p, now);
+        if (p->count) return p->count;
+        if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
+    }
+}
+
+PSOCKET_API void psocket_poller_wake(psocket_poller *p)
+{
+    if (p) psi_os_bell_ring(&p->os.bell);
+}
+
+PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
+{
+    if (!p) return -1;
+    if (ms && p->hot.next != &p->hot) *ms = 0;
+    if (ms && p->count) *ms = 0; /* what was handed out last may have more */
+    if (ms && p->heap_count) psi_lower_ms(ms, psi_heap_key(p->heap[0]) - psi_os_now());
+    return psi_os_poller_fd(&p->os);
+}
+
+PSOCKET_API void psocket_poller_free(psocket_poller *p)
+{
+    if (!p) return;
+    while (p->hot.next != &p->hot) psi_entry_free(p->hot.next);
+    while (p->cold.next != &p->cold) psi_entry_free(p->cold.next);
+    psi_free(p->table);
+    psi_os_poller_free(&p->os);
+    psi_free(p->heap);
+    psi_free(p);
+}
+
+/*==================================================================================================
+ * >>public
+ * Argument checks, and the waiting that makes blocking calls of the steps of >>sock.
+ *================================================================================================*/
+
+/* The time limits of one operation. */
+typedef struct psi_limit {
+    int64_t end, idle_end; /* INT64_MAX: none */
+    int idle;
+} psi_limit;
+
+static psi_limit psi_limit_start(int timeout, int idle)
+{
+    psi_limit l;
+    int64_t now = timeout > 0 || idle > 0 ? psi_os_now() : 0;
+    l.end = timeout > 0 ? now + timeout : INT64_MAX;
+    l.idle_end = idle > 0 ? now + idle : INT64_MAX;
+    l.idle = idle;
+    return l;
+}
+
+static void psi_limit_progress(psi_limit *l)
+{
+    if (l->idle > 0) l->idle_end = psi_os_now() + l->idle;
+}
+
+/* Waits until s may be able to do events, or a limit passes: 0, PSOCKET_TIMEOUT (not noted) or an error. */
+static int psi_public_sleep(psocket *s, int events, const psi_limit *l)
+{
+    psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+    int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
+    int64_t end = l->end < l->idle_end ? l->end : l->idle_end;
+    if (end != INT64_MAX) {
+        int64_t left = end - psi_os_now();
+        if (left <= 0 && ms != 0) return PSOCKET_TIMEOUT;
+        psi_lower_ms(&ms, left);
+    }
+    if (!n && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nobody else can make it ready */
+    n = psi_os_poll(fds, n, ms, &os);
+    return n < 0 ? psi_sock_note(s, n, os, NULL) : 0;
+}
+
+static int psi_public_pause(psocket *s, int events, const psi_limit *l)
+{
+    int r = psi_public_sleep(s, events, l);
+    return r == PSOCKET_TIMEOUT ? psi_sock_note(s, r, 0, NULL) : r;
+}
+
+/* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
+static int psi_public_settle(psocket *s)
+{
+    int r;
+    psi_limit l;
+    if (s->closed) return PSOCKET_CLOSED_HERE;
+    if (!s->dial && !s->hs) return 0;
+    l = psi_limit_start(0, s->idle);
+    while ((r = psi_sock_step(s)) == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) {
+        int before = s->dial ? 1 : 0;
+        if (s->nonblocking) return r;
+        r = psi_public_pause(s, r == PSOCKET_WANT_READ ? PSOCKET_READ : PSOCKET_WRITE, &l);
+        if (r) return psi_sock_end(s, r); /* the idle limit */
+        if (!before) psi_limit_progress(&l);
+    }
+    return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+}
+
+/*--- connections */
+
+/* What connect and listen answer when there is no socket to ask. */
+static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
+{
+    char text[128];
+    psocket_error *e = opt ? opt->error : NULL;
+    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
+    if (e) e->os_error = os;
+    return code;
+}
+
+static int psi_public_is_unix(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0;
+}
+
+PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
+{
+    psocket *s;
+    psi_dial *d;
+    int r, local = host && psi_public_is_unix(host), udp = opt && opt->udp;
+    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
+    *out = NULL;
+    if (!host || !*host) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no host given");
+    if (local ? port != 0 : port < 1 || port > 65535)
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, local ? "a path has no port" : "port out of range 1 to 65535");
+    if (local && udp) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    s = psi_sock_new(opt, PSOCKET_CLIENT);
+    d = (psi_dial *)psi_alloc(sizeof *d);
+    if (!s || !d) {
+        psi_free(s);
+        psi_free(d);
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    s->dial = d;
+    s->udp = (uint8_t)(udp != 0);
+    d->port = port;
+    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
+    d->resolving = 1;
+    if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
+    if (local) {
+        r = psi_dns_start(&d->names, "0.0.0.0", NULL, NULL);
+        if (!r && strlen(host + 5) < PSI_DNS_HOST && host[5]) {
+            memcpy(d->names->host, host + 5, strlen(host + 5) + 1);
+            d->names->addrs[0].family = PSI_UNIX;
+        } else if (!r) {
+            r = PSOCKET_INVALID;
+        }
+    } else {
+        r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
+    }
+    if (r) {
+        psocket_free(s);
+        return psi_public_fail(opt, r, 0, "bad host");
+    }
+    r = psi_sock_step(s);
+    if (!s->nonblocking && (r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE)) r = psi_public_settle(s);
+    if (r == 0 || (s->nonblocking && (r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE))) {
+        *out = s;
+        return 0;
+    }
+    if (opt && opt->error) psocket_geterror(s, opt->error);
+    psocket_free(s);
+    return r;
+}
+
+/* Opens a descriptor bound to address and port. *path (Unix-domain) points into address. */
+static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, const char *address, int port, int udp,
+                           const psocket_options *opt)
+{
+    psi_addr a;
+    int os = 0, r, any = !address || !*address, port_there = -1, backlog = udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 128;
+    *fd = -1;
+    *path = NULL;
+    memset(&a, 0, sizeof a);
+    if (port < 0 || port > 65535) return psi_public_fail(opt, PSOCKET_INVALID, 0, "port out of range 0 to 65535");
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if (any) {
+        a.family = PSI_IP6;
+    } else if (psi_public_is_unix(address) && !udp) {
+        a.family = PSI_UNIX;
+        *path = address + 5;
+        if (!**path || port) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad path");
+    } else if (psi_addr_parse_port(&a, address, &port_there)) {
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "listen takes a numeric address, \"address:port\" or \"[address]:port\"");
+    }
+    if (port_there >= 0) {
+        if (port && port != port_there) return psi_public_fail(opt, PSOCKET_INVALID, 0, "two different ports given");
+        port = port_there;
+    }
+    a.port = (uint16_t)port;
+    for (;;) {
+        r = psi_os_socket(fd, a.family, udp, &os);
+        if (!r) r = psi_os_bind(*fd, &a, *path, any && a.family == PSI_IP6, backlog, &os);
+        *family = a.family;
+        if (!r) return 0;
+        psi_os_close(*fd);
+        *fd = -1;
+        if (any && a.family == PSI_IP6 && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+            a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+            continue;
+        }
+        if (a.family == PSI_UNIX && r == PSOCKET_ADDRESS_IN_USE) {
+            /* A path that nobody answers on was left behind by a process that is gone. */
+            int os2 = 0, dead = psi_os_socket(fd, a.family, 0, &os2) == 0 && psi_os_connect(*fd, &a, *path, &os2) == PSOCKET_REFUSED;
+            psi_os_close(*fd);
+            *fd = -1;
+            if (dead) {
+                psi_os_unlink(*path);
+                continue;
+            }
+        }
+        {
+            char what[160];
+            snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, port);
+            return psi_public_fail(opt, r, os, what);
+        }
+    }
+}
+
+PSOCKET_API int psocket_listen(psocket_listener **out, const char *address, int port, const psocket_options *opt)
+{
+    psocket_listener *l;
+    const char *path;
+    uint8_t family;
+    int r;
+    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the listener");
+    *out = NULL;
+    l = (psocket_listener *)psi_alloc(sizeof *l);
+    if (!l) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    l->fd = l->next = -1;
+    r = psi_public_bind(&l->fd, &family, &path, address, port, 0, opt);
+    if (!r && path && !(l->path = psi_strdup(path))) {
+        psi_os_unlink(path);
+        r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    if (r) {
+        psi_os_close(l->fd);
+        psi_free(l);
+        return r;
+    }
+    if (opt) l->opt = *opt;
+    l->opt.error = NULL;
+    *out = l;
+    return 0;
+}
+
+PSOCKET_API int psocket_udpserver(psocket **out, const char *address, int port, const psocket_options *opt)
+{
+    psocket *s;
+    const char *path;
+    int r;
+    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
+    *out = NULL;
+    s = psi_sock_new(opt, PSOCKET_SERVER);
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s->udp = 1;
+    r = psi_public_bind(&s->fd, &s->family, &path, address, port, 1, opt);
+    if (r) {
+        psi_free(s);
+        return r;
+    }
+    s->io = &psi_io_udp;
+    *out = s;
+    return 0;
+}
+
+PSOCKET_API int psocket_pair(psocket **a, psocket **b, size_t segment, int delay_ms, const psocket_options *opt)
+{
+    psi_link *link;
+    psocket *s[2];
+    int i;
+    if (!a || !b || delay_ms < 0) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    *a = *b = NULL;
+    link = (psi_link *)psi_alloc(sizeof *link);
+    for (i = 0; i < 2; i++) s[i] = psi_sock_new(opt, i ? PSOCKET_SERVER : PSOCKET_CLIENT);
+    if (!link || !s[0] || !s[1]) {
+        psi_free(link);
+        psi_free(s[0]);
+        psi_free(s[1]);
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    link->segment = segment;
+    link->delay = delay_ms;
+    for (i = 0; i < 2; i++) {
+        link->way[i].reader = s[i];
+        s[i]->below = link;
+        s[i]->io = &psi_io_link;
+    }
+    *a = s[0];
+    *b = s[1];
+    return 0;
+}
+
+PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
+{
+    psocket *s;
+    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
+    *out = NULL;
+    if (!carrier || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
+    if (carrier->entry) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    s = psi_sock_new(opt, carrier->side);
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s->below = carrier;
+    s->peer = carrier->peer;
+    s->io = &psi_io_wrap;
+    carrier->above = s;
+    carrier->nonblocking = 1;
+    *out = s;
+    return 0;
+}
+
+PSOCKET_API int psocket_listener_wait(psocket_listener *l, int ms)
+{
+    int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
+    int r;
+    if (!l) return PSOCKET_INVALID;
+    while ((r = psi_listener_ready(l)) == 0) {
+        psocket_pollfd fd;
+        int os = 0, wait = -1;
+        int64_t now = ms < 0 ? 0 : psi_os_now();
+        if (now >= end) return 0;
+        if (end != INT64_MAX) psi_lower_ms(&wait, end - now);
+        fd.fd = l->fd;
+        fd.events = PSOCKET_READ;
+        r = psi_os_poll(&fd, 1, wait, &os);
+        if (r < 0) {
+            psi_listener_note(l, r, os, "cannot wait");
+            return r;
+        }
+    }
+    return r;
+}
+
+PSOCKET_API int psocket_accept(psocket_listener *l, psocket **out)
+{
+    psocket *s;
+    int r;
+    if (out) *out = NULL;
+    if (!l || !out) return PSOCKET_INVALID;
+    r = l->opt.nonblocking ? psi_listener_ready(l) : psocket_listener_wait(l, l->opt.timeout_ms > 0 ? l->opt.timeout_ms : -1);
+    if (r == 0) {
+        if (l->opt.nonblocking) return PSOCKET_WANT_READ;
+        psi_listener_note(l, PSOCKET_TIMEOUT, 0, "accept");
+        return PSOCKET_TIMEOUT;
+    }
+    if (r < 0) return r;
+    s = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    if (!s) {
+        psi_listener_note(l, PSOCKET_NOMEM, 0, "accept"); /* the connection waits for the next call */
+        return PSOCKET_NOMEM;
+    }
+    s->fd = l->next;
+    s->peer = l->next_peer;
+    s->family = s->peer.family;
+    s->io = &psi_io_fd;
+    l->next = -1;
+    psi_addr_normalise(&s->peer);
+    *out = s;
+    return 0;
+}
+
+PSOCKET_API int psocket_hasconnection(psocket_listener *l)
+{
+    return l ? psi_listener_ready(l) : PSOCKET_INVALID;
+}
+
+/* Copies an address out. */
+static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+{
+    char text[64];
+    psi_addr_print(a, text);
+    if (port) *port = a->port;
+    if (ip && ip_size) {
+        int n = snprintf(ip, ip_size, "%s", a->family == PSI_UNIX ? path : text);
+        if (n < 0 || (size_t)n >= ip_size) return PSOCKET_LIMIT;
+    }
+    return 0;
+}
+
+static int psi_public_local(psocket_fd fd, char *ip, size_t ip_size, int *port)
+{
+    psi_addr a;
+    char path[PSI_DNS_HOST];
+    int r = psi_os_getname(fd, 0, &a, path, sizeof path);
+    if (r) return r;
+    psi_addr_normalise(&a);
+    return psi_public_address(&a, path, ip, ip_size, port);
+}
+
+PSOCKET_API int psocket_listener_getlocal(const psocket_listener *l, char *ip, size_t ip_size, int *port)
+{
+    if (!l) return PSOCKET_INVALID;
+    return l->fd < 0 ? PSOCKET_CLOSED_HERE : psi_public_local(l->fd, ip, ip_size, port);
+}
+
+PSOCKET_API int psocket_listener_geterror(const psocket_listener *l, psocket_error *e)
+{
+    if (e) memset(e, 0, sizeof *e);
+    if (!l) return PSOCKET_INVALID;
+    if (e) *e = l->error;
+    return l->error.code;
+}
+
+PSOCKET_API psocket_fd psocket_listener_getfd(const psocket_listener *l)
+{
+    return l ? l->fd : -1;
+}
+
+PSOCKET_API void psocket_listener_close(psocket_listener *l)
+{
+    if (!l || l->fd < 0) return;
+    if (l->entry) psi_entry_free(l->entry);
+    psi_os_close(l->next);
+    psi_os_close(l->fd);
+    l->fd = l->next = -1;
+    if (l->path) psi_os_unlink(l->path);
+    psi_free(l->path);
+    l->path = NULL;
+}
+
+PSOCKET_API void psocket_listener_free(psocket_listener *l)
+{
+    psocket_listener_close(l);
+    psi_free(l);
+}
+
+/*--- data */
+
+PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
+{
+    psi_limit l;
+    int r;
+    if (!s || (!data && len)) return PSOCKET_INVALID;
+    s->sent = 0;
+    if ((r = psi_public_settle(s)) != 0) return r;
+    if (s->nonblocking || s->udp) {
+        ptrdiff_t n = psi_sock_send(s, data, len);
+        if (!s->udp || s->nonblocking || n != PSOCKET_WANT_WRITE) return n;
+    }
+    l = psi_limit_start(s->timeout, s->idle);
+    for (;;) {
+        ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
+        if (n >= 0) {
+            s->sent += (size_t)n;
+            if (s->sent == len && !s->out) return (ptrdiff_t)len;
+            if (s->sent == len) {
+                r = psocket_flush(s);
+                return r ? r : (ptrdiff_t)len;
+            }
+            psi_limit_progress(&l);
+            continue;
+        }
+        if (n != PSOCKET_WANT_READ && n != PSOCKET_WANT_WRITE) return n;
+        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    }
+}
+
+PSOCKET_API size_t psocket_sent(const psocket *s)
+{
+    return s ? s->sent : 0;
+}
+
+PSOCKET_API int psocket_flush(psocket *s)
+{
+    psi_limit l;
+    int r;
+    if (!s) return PSOCKET_INVALID;
+    if ((r = psi_public_settle(s)) != 0) return r;
+    if (!s->out) return s->end_out;
+    l = psi_limit_start(s->timeout, s->idle);
+    for (;;) {
+        uint32_t before = s->out_at;
+        r = psi_sock_flush(s);
+        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
+        if (s->out_at != before) psi_limit_progress(&l);
+        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    }
+}
+
+/* Reads until there is a chunk of at least n bytes in all: 0, or what the caller is to answer. */
+static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
+{
+    while (s->ring.bytes < n || psi_ring_empty(&s->ring)) {
+        int r;
+        if (s->closed) return PSOCKET_CLOSED_HERE;
+        r = psi_sock_fill(s);
+        if (r == 1) {
+            psi_limit_progress(l);
+            continue;
+        }
+        if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
+        if ((r = psi_public_pause(s, PSOCKET_READ, l)) != 0) return r;
+    }
+    return 0;
+}
+
+/* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
+static int psi_public_receiving(psocket *s)
+{
+    int r;
+    if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
+    r = psi_public_settle(s);
+    return psi_ring_empty(&s->ring) ? r : 0;
+}
+
+PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data)
+{
+    psi_limit l;
+    int r;
+    if (data) *data = NULL;
+    if (!s || !data) return PSOCKET_INVALID;
+    if ((r = psi_public_receiving(s)) != 0) return r;
+    if (psi_ring_empty(&s->ring)) {
+        l = psi_limit_start(s->nonblocking ? 0 : s->timeout, s->nonblocking ? 0 : s->idle);
+        if ((r = psi_public_gather(s, &l, 0)) != 0) return r;
+    }
+    return (ptrdiff_t)psi_ring_pop(&s->ring, data);
+}
+
+PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
+{
+    int r;
+    if (data) *data = NULL;
+    if (!s || !data) return PSOCKET_INVALID;
+    while (psi_ring_empty(&s->ring) || s->hs) {
+        if (s->closed) return PSOCKET_CLOSED_HERE;
+        if (s->dial || s->hs) {
+            r = psi_sock_step(s);
+            if (s->hs && r == PSOCKET_WANT_WRITE) r = PSOCKET_WANT_READ;
+            if (s->dial || s->hs || (r && psi_ring_empty(&s->ring))) return r == PSOCKET_WANT_WRITE ? PSOCKET_WANT_READ : r;
+            continue;
+        }
+        r = psi_sock_fill(s);
+        if (r != 1) return r;
+    }
+    return (ptrdiff_t)psi_ring_front(&s->ring, data);
+}
+
+PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
+{
+    int r;
+    if (!s || (!data && len)) return PSOCKET_INVALID;
+    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
+    r = psi_ring_unshift(&s->ring, data, len);
+    if (s->entry) psi_entry_heat(s->entry);
+    return r ? psi_sock_note(s, r, 0, NULL) : 0;
+}
+
+PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
+{
+    psi_limit l;
+    int r;
+    if (data) *data = NULL;
+    if (!s || !data || !n) return PSOCKET_INVALID;
+    if (n > s->limit) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than recv_limit");
+    if ((r = psi_public_receiving(s)) != 0) return r;
+    l = psi_limit_start(s->nonblocking ? 0 : s->timeout, s->nonblocking ? 0 : s->idle);
+    if ((r = psi_public_gather(s, &l, (uint32_t)n)) != 0) return r;
+    psi_ring_join(&s->ring, (uint32_t)n);
+    if (psi_ring_front(&s->ring, data) == n) return (ptrdiff_t)psi_ring_pop(&s->ring, data);
+    psi_ring_split(&s->ring, (uint32_t)n, data);
+    return (ptrdiff_t)n;
+}
+
+PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data)
+{
+    psi_limit l;
+    size_t m;
+    uint32_t end;
+    int r;
+    if (data) *data = NULL;
+    if (!s || !data || !delimiter || !*delimiter || !max) return PSOCKET_INVALID;
+    m = strlen(delimiter);
+    if (max > s->limit) max = s->limit;
+    if (m > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, NULL);
+    if ((r = psi_public_receiving(s)) != 0) return r;
+    l = psi_limit_start(s->nonblocking ? 0 : s->timeout, s->nonblocking ? 0 : s->idle);
+    while ((end = psi_ring_find(&s->ring, delimiter, (uint32_t)m, (uint32_t)max)) == 0) {
+        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if ((r = psi_public_gather(s, &l, s->ring.bytes + 1)) != 0) return r;
+    }
+    if (psi_ring_front(&s->ring, data) == end) return (ptrdiff_t)psi_ring_pop(&s->ring, data);
+    psi_ring_split(&s->ring, end, data);
+    return (ptrdiff_t)end;
+}
+
+PSOCKET_API size_t psocket_pending(const psocket *s)
+{
+    return s ? s->ring.bytes : 0;
+}
+
+PSOCKET_API int psocket_shutdown(psocket *s)
+{
+    psi_limit l;
+    int r;
+    if (!s) return PSOCKET_INVALID;
+    if ((r = psi_public_settle(s)) != 0) return r;
+    if (s->end_out) return s->end_out;
+    if (!s->shut) s->shut = 1;
+    l = psi_limit_start(s->timeout, s->idle);
+    while ((r = psi_sock_fin(s)) == PSOCKET_WANT_WRITE && !s->nonblocking)
+        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    return r;
+}
+
+PSOCKET_API void psocket_close(psocket *s)
+{
+    if (!s || s->closed) return;
+    if (s->io && !s->hs && !s->end_out) {
+#ifndef PSOCKET_NO_TLS
+        if (s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
+#endif
+        psi_sock_flush(s);
+    }
+    if (s->entry) psi_entry_free(s->entry);
+    psi_sock_drop(s);
+    s->closed = 1;
+    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+}
+
+PSOCKET_API void psocket_free(psocket *s)
+{
+    if (!s) return;
+    psocket_close(s);
+    psi_ring_free(&s->ring);
+#ifndef PSOCKET_NO_TLS
+    if (s->info) psi_tlsinfo_free(s->info);
+#endif
+    psi_free(s->error);
+    psi_free(s);
+}
+
+/*--- TLS */
+
+#ifdef PSOCKET_NO_TLS
+
+PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
+{
+    if (out) *out = NULL;
+    return psi_err_code(topt ? topt->error : NULL, PSOCKET_UNSUPPORTED);
+}
+
+PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
+{
+    return tls;
+}
+
+PSOCKET_API void psocket_tls_free(psocket_tls *tls)
+{
+    (void)tls;
+}
+
+PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name)
+{
+    (void)tls;
+    (void)server_name;
+    return s ? psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "built without TLS") : PSOCKET_INVALID;
+}
+
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
+{
+    (void)s;
+    if (info) memset(info, 0, sizeof *info);
+    return PSOCKET_INVALID;
+}
+
+PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
+{
+    (void)tls;
+    (void)chain;
+    (void)len;
+    (void)name;
+    return psi_err_code(e, PSOCKET_UNSUPPORTED);
+}
+
+PSOCKET_API void psocket_cleanup(void)
+{
+}
+
+#else
+
+PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name)
+{
+    psocket_error e = PSI_ZERO;
+    int r;
+    if (!s) return PSOCKET_INVALID;
+    if (s->info && !s->closed) return PSOCKET_ALREADY_TLS;
+    if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
+    if ((r = psi_public_settle(s)) != 0) return r;
+    if (s->end_out || s->shut) return psi_sock_note(s, s->shut ? PSOCKET_CLOSED_HERE : s->end_out, 0, NULL);
+    if (tls) psocket_tls_retain(tls);
+    else if (s->side == PSOCKET_SERVER) return psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL);
+    else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_note_error(s, &e);
+    r = psi_sock_starttls(s, tls, server_name);
+    psocket_tls_free(tls);
+    if (r) return r;
+    if (s->entry) psi_entry_heat(s->entry);
+    r = psi_sock_step(s);
+    return !s->nonblocking && (r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) ? psi_public_settle(s) : r;
+}
+
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
+{
+    if (info) memset(info, 0, sizeof *info);
+    if (!s || !info || !s->info) return PSOCKET_INVALID;
+    psi_tlsinfo_get(s->info, info);
+    return 0;
+}
+
+#endif
+
+PSOCKET_API int psocket_istls(const psocket *s)
+{
+    return s && s->info;
+}
+
+/*--- state */
+
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
+{
+    char path[PSI_DNS_HOST] = "";
+    psi_addr a;
+    if (ip && ip_size) *ip = 0;
+    if (port) *port = 0;
+    if (!s || !s->peer.family) return PSOCKET_INVALID;
+    if (s->peer.family == PSI_UNIX && s->fd >= 0) psi_os_getname(s->fd, 1, &a, path, sizeof path);
+    return psi_public_address(&s->peer, path, ip, ip_size, port);
+}
+
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
+{
+    if (ip && ip_size) *ip = 0;
+    if (port) *port = 0;
+    if (!s) return PSOCKET_INVALID;
+    if (s->io == &psi_io_wrap) return psocket_getlocal((const psocket *)s->below, ip, ip_size, port);
+    if (s->fd < 0) return s->closed ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    return psi_public_local(s->fd, ip, ip_size, port);
+}
+
+PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
+{
+    psi_addr a, to;
+    int os = 0, r;
+    if (!s || !ip) return PSOCKET_INVALID;
+    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
+    if (port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port");
+    a.port = (uint16_t)port;
+    psi_addr_normalise(&a);
+    if (s->io == &psi_io_fd) {
+        to = a;
+        if (to.family != s->family) return psi_sock_note(s, PSOCKET_INVALID, 0, "the address family cannot change");
+        r = psi_os_connect(s->fd, &to, NULL, &os);
+        if (r) return psi_sock_note(s, r, os, NULL);
+    }
+    s->peer = a;
+    return 0;
+}
+
+PSOCKET_API int psocket_getside(const psocket *s)
+{
+    return s ? (int)s->side : (int)PSOCKET_INVALID;
+}
+
+PSOCKET_API int psocket_isopen(psocket *s)
+{
+    if (!s || s->closed) return 0;
+    if (s->dial || s->hs) psi_sock_step(s);
+    if (!s->dial && !s->hs && !s->udp) {
+        s->drained = 0;
+        while (psi_sock_fill(s) == 1) {}
+    }
+    return !s->end_in && !s->end_out && !s->shut;
+}
+
+PSOCKET_API int psocket_isudp(const psocket *s)
+{
+    return s && s->udp;
+}
+
+PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms, int idle_timeout_ms)
+{
+    if (!s) return;
+    s->timeout = timeout_ms > 0 ? timeout_ms : 0;
+    s->idle = idle_timeout_ms > 0 ? idle_timeout_ms : 0;
+    if (s->dial || s->hs) s->deadline = s->timeout ? psi_os_now() + s->timeout : 0;
+    if (s->entry) psi_entry_heat(s->entry);
+}
+
+PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
+{
+    if (s) s->nonblocking = on != 0;
+}
+
+PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
+{
+    if (e) memset(e, 0, sizeof *e);
+    if (!s) return PSOCKET_INVALID;
+    if (e && s->error && s->error->code == s->code) *e = *s->error;
+    else if (e && s->code) psi_err_code(e, s->code);
+    return s->code;
+}
+
+/*--- waiting */
+
+PSOCKET_API int psocket_step(psocket *s)
+{
+    return s ? psi_sock_step(s) : PSOCKET_INVALID;
+}
+
+PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
+{
+    psi_limit l;
+    if (!s || !events || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    l = psi_limit_start(ms, 0);
+    for (;;) {
+        int r = psi_sock_step(s), ready = 0;
+        if (!s->io && !s->dial) return events; /* ended: any call says how */
+        if (!s->dial && !s->hs) {
+            s->drained = 0;
+            if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
+            if (!s->io) return events;
+            if ((events & PSOCKET_WRITE) && (s->end_out || (!s->out && r != PSOCKET_WANT_WRITE))) {
+                psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+                int now = -1, os, n = s->end_out ? 0 : s->io->wants(s, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &now);
+                if (s->end_out || now == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) > 0)) ready |= PSOCKET_WRITE;
+            }
+            if (ready) return ready;
+        }
+        if (ms == 0) return 0;
+        r = psi_public_sleep(s, events, &l);
+        if (r) return r == PSOCKET_TIMEOUT ? 0 : r;
+    }
+}
+
+PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+{
+    if (!s || !fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    return psi_sock_wants(s, events, fds, cap, ms);
+}
+
+PSOCKET_API int64_t psocket_now(void)
+{
+    return psi_os_now();
+}
+
+#endif /* PSOCKET_IMPLEMENTATION */
+
+/*
+ * MIT License
+ *
+ * Copyright (c) 2026 psocket contributors
+ *
+ * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+ * documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+ * rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+ * persons to whom the Software is furnished to do so, subject to the following conditions:
+ *
+ * The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+ * Software.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+ * WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+ * COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+ * OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+ */
