@@ -591,7 +591,647 @@ typedef struct psi_os_ready {
 } psi_os_ready;
 
 #if defined(PSOCKET_LWIP)
-#error "psocket: no lwIP block yet"
+/*--- lwIP 2.1 and later, its sockets ----------------------------------------------------------------------------------*/
+
+#include "lwip/errno.h"
+#include "lwip/netdb.h"
+#include "lwip/sockets.h"
+#include "lwip/sys.h"
+
+#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
+#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#endif
+
+/* What a failed call means. */
+static int psi_os_code(int e)
+{
+    switch (e) {
+    case ECONNREFUSED: return PSOCKET_REFUSED;
+    case ECONNRESET:
+    case ECONNABORTED:
+    case ENOTCONN: return PSOCKET_RESET;
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case -1: /* ERR_IF: the network interface refused the packet */
+    case ETIMEDOUT: return PSOCKET_UNREACHABLE;
+    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
+    case EADDRNOTAVAIL:
+    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
+    case EMFILE:
+    case ENFILE: return PSOCKET_DESCRIPTORS;
+    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
+    case ENOMEM:
+    case ENOBUFS: return PSOCKET_NOMEM;
+    case EINVAL: return PSOCKET_INVALID;
+    default: return PSOCKET_OS;
+    }
+}
+
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
+}
+
+static int psi_os_start(void)
+{
+    return 0; /* tcpip_init is the application's */
+}
+
+static int64_t psi_os_now(void)
+{
+#ifdef PSOCKET_NOW
+    return PSOCKET_NOW();
+#else
+    static int64_t now = 0;
+    int64_t result;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    now += (u32_t)(sys_now() - (u32_t)now); /* sys_now starts again at 0 every 49 days */
+    result = now;
+    SYS_ARCH_UNPROTECT(level);
+    return result;
+#endif
+}
+
+static PSI_UNUSED int64_t psi_os_wallclock(void)
+{
+#ifdef PSOCKET_WALLCLOCK
+    return PSOCKET_WALLCLOCK();
+#else
+    return 0;
+#endif
+}
+
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
+{
+#ifdef PSOCKET_ENTROPY
+    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_ENTROPY;
+#else
+    (void)p; /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+    (void)n;
+    return PSOCKET_ENTROPY;
+#endif
+}
+
+/*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
+
+#ifdef PSOCKET_NO_THREADS
+typedef int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
+static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
+#else
+
+/* Adds to a number that tasks share; returns the new value. */
+static PSI_UNUSED int psi_os_add(volatile int *p, int by)
+{
+    int value;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    value = *p += by;
+    SYS_ARCH_UNPROTECT(level);
+    return value;
+}
+
+/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken
+   sleeps a tick, so that the holder can run even if it has the lower priority. */
+typedef volatile int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
+{
+    while (psi_os_add(m, 1) != 1) {
+        psi_os_add(m, -1);
+        sys_msleep(1);
+    }
+}
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED int psi_os_ref_inc(int *p) { return psi_os_add(p, 1); }
+static PSI_UNUSED int psi_os_ref_dec(int *p) { return psi_os_add(p, -1); }
+#endif
+
+/* Names are resolved inline. */
+static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
+{
+    (void)run;
+    (void)arg;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static PSI_UNUSED void psi_os_pin(void) {}
+
+/*--- lwIP: files: none */
+
+static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
+{
+    (void)path;
+    *data = NULL;
+    *len = 0;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
+{
+    (void)path;
+    (void)each;
+    (void)ctx;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
+{
+    (void)each;
+    (void)ctx;
+    return PSOCKET_TLS_NO_TRUST;
+}
+
+/*--- lwIP: sockets */
+
+typedef union psi_os_sockaddr {
+    struct sockaddr sa;
+#if LWIP_IPV4
+    struct sockaddr_in in4;
+#endif
+#if LWIP_IPV6
+    struct sockaddr_in6 in6;
+#endif
+} psi_os_sockaddr;
+
+/* 0 if lwIP was built without the family. */
+static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a)
+{
+    memset(sa, 0, sizeof *sa);
+#if LWIP_IPV4
+    if (a->family == PSI_IP4) {
+        sa->in4.sin_family = AF_INET;
+        sa->in4.sin_port = lwip_htons(a->port);
+        memcpy(&sa->in4.sin_addr, a->ip, 4);
+        return sizeof sa->in4;
+    }
+#endif
+#if LWIP_IPV6
+    if (a->family == PSI_IP6) {
+        sa->in6.sin6_family = AF_INET6;
+        sa->in6.sin6_port = lwip_htons(a->port);
+        sa->in6.sin6_scope_id = a->scope;
+        memcpy(&sa->in6.sin6_addr, a->ip, 16);
+        return sizeof sa->in6;
+    }
+#endif
+    return 0;
+}
+
+static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
+{
+    memset(a, 0, sizeof *a);
+#if LWIP_IPV4
+    if (sa->sa.sa_family == AF_INET) {
+        a->family = PSI_IP4;
+        a->port = lwip_ntohs(sa->in4.sin_port);
+        memcpy(a->ip, &sa->in4.sin_addr, 4);
+    }
+#endif
+#if LWIP_IPV6
+    if (sa->sa.sa_family == AF_INET6) {
+        a->family = PSI_IP6;
+        a->port = lwip_ntohs(sa->in6.sin6_port);
+        a->scope = sa->in6.sin6_scope_id;
+        memcpy(a->ip, &sa->in6.sin6_addr, 16);
+    }
+#endif
+}
+
+static void psi_os_close(psocket_fd fd)
+{
+    if (fd >= 0) lwip_close((int)fd);
+}
+
+/* What every new stream or datagram descriptor gets; closes it on failure. */
+static int psi_os_setup(int fd, int stream, int *os)
+{
+    int one = 1;
+    if (lwip_ioctl(fd, (long)FIONBIO, &one)) {
+        *os = errno;
+        lwip_close(fd);
+        return psi_os_code(*os);
+    }
+#if LWIP_TCP
+    if (stream) lwip_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+#else
+    (void)stream;
+#endif
+    return 0;
+}
+
+static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
+{
+    psi_os_sockaddr sa;
+    psi_addr a = PSI_ZERO;
+    int fd, r;
+    *out = -1;
+    a.family = (uint8_t)family;
+    if (!psi_os_to_sockaddr(&sa, &a)) { /* lwIP would make a socket of the other family */
+        *os = EAFNOSUPPORT;
+        return PSOCKET_ADDRESS_NOT_AVAILABLE;
+    }
+    fd = lwip_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
+    if (fd < 0) return psi_os_code(*os = errno);
+    r = psi_os_setup(fd, !udp, os);
+    if (!r) *out = fd;
+    return r;
+}
+
+/* 0: connected; PSOCKET_WANT_WRITE: under way. */
+static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = psi_os_to_sockaddr(&sa, a);
+    (void)path;
+    if (!n) return PSOCKET_INVALID;
+    if (lwip_connect((int)fd, &sa.sa, n) == 0) return 0;
+    *os = errno;
+    return *os == EINPROGRESS ? PSOCKET_WANT_WRITE : psi_os_code(*os);
+}
+
+/* lwip_poll, or the like of it: how many have revents, or -1 with errno. A descriptor that is none has POLLNVAL, and
+   makes the result -1. */
+static int psi_os_wait(struct pollfd *p, int n, int ms)
+{
+#if LWIP_SOCKET_POLL
+    int i;
+    for (i = 0; i < n; i++) p[i].revents = 0; /* lwip_poll stops at the first bad one */
+    errno = 0;
+    return lwip_poll(p, (nfds_t)n, ms);
+#else
+    fd_set rd, wr, bad;
+    struct timeval t;
+    int i, r, top = 0, ready = 0;
+    FD_ZERO(&rd);
+    FD_ZERO(&wr);
+    FD_ZERO(&bad);
+    for (i = 0; i < n; i++) {
+        p[i].revents = 0;
+        if (p[i].fd < 0) continue;
+        if (p[i].events & POLLIN) FD_SET(p[i].fd, &rd);
+        if (p[i].events & POLLOUT) FD_SET(p[i].fd, &wr);
+        FD_SET(p[i].fd, &bad);
+        if (p[i].fd >= top) top = p[i].fd + 1;
+    }
+    t.tv_sec = ms / 1000;
+    t.tv_usec = ms % 1000 * 1000;
+    errno = 0;
+    r = lwip_select(top, &rd, &wr, &bad, ms < 0 ? NULL : &t);
+    for (i = 0; i < n; i++) {
+        if (p[i].fd < 0) continue;
+        if (r < 0) {
+            int type;
+            socklen_t size = sizeof type;
+            if (lwip_getsockopt(p[i].fd, SOL_SOCKET, SO_TYPE, &type, &size)) p[i].revents = POLLNVAL;
+            continue;
+        }
+        if (FD_ISSET(p[i].fd, &rd)) p[i].revents = (short)(p[i].revents | POLLIN);
+        if (FD_ISSET(p[i].fd, &wr)) p[i].revents = (short)(p[i].revents | POLLOUT);
+        if (FD_ISSET(p[i].fd, &bad)) p[i].revents = (short)(p[i].revents | POLLERR);
+        ready += p[i].revents != 0;
+    }
+    return r < 0 ? -1 : ready;
+#endif
+}
+
+static short psi_os_poll_events(int events)
+{
+    return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
+}
+
+/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
+static int psi_os_connect_result(psocket_fd fd, int *os)
+{
+    int e = 0;
+    socklen_t n = sizeof e;
+    struct pollfd p;
+    p.fd = (int)fd;
+    p.events = POLLOUT;
+    if (psi_os_wait(&p, 1, 0) == 0) return PSOCKET_WANT_WRITE;
+    if (lwip_getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
+    *os = e;
+    if (e == ECONNRESET) return PSOCKET_REFUSED;        /* lwIP's word for a reset that answers SYN */
+    if (e == ECONNABORTED) return PSOCKET_UNREACHABLE;  /* and for SYNs that nobody answers */
+    return e ? psi_os_code(e) : 0;
+}
+
+/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = psi_os_to_sockaddr(&sa, a);
+    int one = 1;
+    (void)path;
+    if (!n) return PSOCKET_INVALID;
+#if LWIP_IPV6
+    if (a->family == PSI_IP6) {
+        int v6only = !any;
+        if (lwip_setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
+            return psi_os_code(*os = errno);
+    }
+#else
+    (void)any;
+#endif
+    if (backlog) lwip_setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* fails unless lwIP has SO_REUSE */
+    if (lwip_bind((int)fd, &sa.sa, n) || (backlog && lwip_listen((int)fd, backlog))) return psi_os_code(*os = errno);
+    return 0;
+}
+
+static PSI_UNUSED void psi_os_unlink(const char *path)
+{
+    (void)path;
+}
+
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
+static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
+{
+    int tries, fd, r;
+    for (tries = 0; tries < 16; tries++) {
+        psi_os_sockaddr sa;
+        socklen_t n = sizeof sa;
+        memset(&sa, 0, sizeof sa);
+        fd = lwip_accept((int)listener, &sa.sa, &n);
+        if (fd >= 0) {
+            psi_os_from_sockaddr(peer, &sa);
+            r = psi_os_setup(fd, 1, os);
+            if (!r) *out = fd;
+            return r;
+        }
+        *os = errno;
+        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
+        if (*os != ECONNABORTED && *os != ECONNRESET && *os != ENOTCONN) return psi_os_code(*os);
+    }
+    return PSOCKET_WANT_READ;
+}
+
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
+static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
+{
+    ssize_t got = lwip_recv((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
+    if (got >= 0) return got;
+    *os = errno;
+    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
+}
+
+static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
+{
+    ssize_t put = lwip_send((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
+    if (put >= 0) return put;
+    *os = errno;
+    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
+}
+
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t size = sizeof sa;
+    ssize_t got;
+    size_t room = n < INT_MAX ? n : INT_MAX;
+    memset(&sa, 0, sizeof sa);
+    got = lwip_recvfrom((int)fd, p, room, 0, &sa.sa, &size);
+    if (got >= 0) {
+        psi_os_from_sockaddr(from, &sa);
+        return (size_t)got < room ? got : (ptrdiff_t)room; /* lwIP tells the whole length of a datagram that it cut */
+    }
+    *os = errno;
+    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
+}
+
+static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t size = psi_os_to_sockaddr(&sa, to);
+    ssize_t put;
+    if (!size) return PSOCKET_INVALID;
+    put = lwip_sendto((int)fd, p, n, 0, &sa.sa, size);
+    if (put >= 0) return put;
+    *os = errno;
+    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
+}
+
+/* Ends the sending direction. */
+static int psi_os_shutdown(psocket_fd fd, int *os)
+{
+    return lwip_shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
+}
+
+static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = sizeof sa;
+    memset(&sa, 0, sizeof sa);
+    if (remote ? lwip_getpeername((int)fd, &sa.sa, &n) : lwip_getsockname((int)fd, &sa.sa, &n)) return psi_os_code(errno);
+    psi_os_from_sockaddr(a, &sa);
+    if (path_size) path[0] = 0;
+    return 0;
+}
+
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
+static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
+{
+    struct pollfd p[PSOCKET_POLLSET_MAX + 1];
+    int i, r;
+    for (i = 0; i < n; i++) {
+        p[i].fd = (int)fds[i].fd;
+        p[i].events = psi_os_poll_events(fds[i].events);
+    }
+    p[n].fd = -1; /* lwip_poll insists on at least one, this one is skipped */
+    p[n].events = 0;
+    r = psi_os_wait(p, n + 1, ms);
+    return r < 0 ? psi_os_code(*os = errno) : r;
+}
+
+/*--- lwIP: announcing something from another task through a descriptor */
+
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+/* For lookups: they run inline, and sockets are few (MEMP_NUM_NETCONN is 4 unless set). */
+static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    (void)os;
+    b->rd = b->wr = -1;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
+{
+    psi_os_close(b->rd);
+    b->rd = b->wr = -1;
+}
+
+static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
+{
+    if (b->wr >= 0) lwip_send((int)b->wr, "", 1, 0); /* lost only if its queue is full: it is ringing already */
+}
+
+static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
+{
+    char c[16];
+    int i;
+    for (i = 0; i < 64 && b->rd >= 0 && lwip_recv((int)b->rd, c, sizeof c, 0) >= 0; i++) continue;
+}
+
+/* For pollers: a datagram socket connected to itself, where lwIP has UDP and a loopback; else psocket_poller_wake does
+   nothing. */
+static void psi_os_poller_bell(psi_os_bell *b)
+{
+    b->rd = b->wr = -1;
+#if LWIP_UDP && LWIP_IPV4 && LWIP_NETIF_LOOPBACK
+    {
+        psi_addr a = PSI_ZERO;
+        int os = 0;
+        a.family = PSI_IP4;
+        a.ip[0] = 127;
+        a.ip[3] = 1;
+        if (psi_os_socket(&b->rd, PSI_IP4, 1, &os) || psi_os_bind(b->rd, &a, NULL, 0, 0, &os) ||
+            psi_os_getname(b->rd, 0, &a, NULL, 0) || psi_os_connect(b->rd, &a, NULL, &os)) psi_os_bell_free(b);
+        else b->wr = b->rd;
+    }
+#endif
+}
+
+/*--- lwIP: names */
+
+#ifndef PSOCKET_NO_DNS
+/* Blocks. Stores the one address that lwIP finds. */
+static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
+{
+#if LWIP_DNS
+    struct addrinfo hints, *list = NULL, *i;
+    int e;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_family = AF_UNSPEC;
+    *count = 0;
+    e = lwip_getaddrinfo(host, NULL, &hints, &list);
+    if (e) {
+        *os = 0;
+        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
+    }
+    for (i = list; i && *count < cap; i = i->ai_next) {
+        psi_os_sockaddr sa;
+        memset(&sa, 0, sizeof sa);
+        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
+        psi_os_from_sockaddr(&out[*count], &sa);
+        if (out[*count].family) ++*count;
+    }
+    lwip_freeaddrinfo(list);
+    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
+#else
+    (void)host;
+    (void)out;
+    (void)cap;
+    (void)os;
+    *count = 0;
+    return PSOCKET_DNS;
+#endif
+}
+#endif
+
+/*--- lwIP: the poller */
+
+typedef struct psi_os_poller {
+    psi_os_bell bell;
+    struct pollfd *fds; /* slot 0 is the bell */
+    psi_os_watch **watches;
+    int count, cap, next;
+} psi_os_poller;
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    (void)os;
+    p->cap = 4;
+    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
+    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
+    if (!p->fds || !p->watches) {
+        if (p->fds) PSOCKET_FREE(p->fds);
+        if (p->watches) PSOCKET_FREE(p->watches);
+        return PSOCKET_NOMEM;
+    }
+    psi_os_poller_bell(&p->bell);
+    p->fds[0].fd = (int)p->bell.rd;
+    p->fds[0].events = POLLIN;
+    p->count = 1;
+    p->next = 0;
+    return 0;
+}
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    PSOCKET_FREE(p->fds);
+    PSOCKET_FREE(p->watches);
+    psi_os_bell_free(&p->bell);
+}
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    (void)p;
+    return -1;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    (void)os;
+    if (events && !w->events) {
+        if (p->count == p->cap) {
+            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
+            psi_os_watch **watches;
+            if (!fds) return PSOCKET_NOMEM;
+            p->fds = fds;
+            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
+            if (!watches) return PSOCKET_NOMEM;
+            p->watches = watches;
+            p->cap *= 2;
+        }
+        w->slot = p->count++;
+        p->fds[w->slot].fd = (int)w->fd;
+        p->watches[w->slot] = w;
+    }
+    if (events) {
+        p->fds[w->slot].events = psi_os_poll_events(events);
+    } else if (w->events) {
+        int last = --p->count;
+        p->fds[w->slot] = p->fds[last];
+        p->watches[w->slot] = p->watches[last];
+        p->watches[w->slot]->slot = w->slot;
+    }
+    w->events = events;
+    return 0;
+}
+
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int i, k, count = 0, n = psi_os_wait(p->fds, p->count, ms);
+    if (n == 0) return 0;
+    *os = errno;
+    if (p->fds[0].revents) psi_os_bell_clear(&p->bell);
+    /* Start behind the last one served, so that a full batch starves nobody. */
+    for (k = 0; k < p->count - 1 && count < cap; k++) {
+        short re;
+        i = 1 + (p->next + k) % (p->count - 1);
+        re = p->fds[i].revents;
+        if (!re) continue;
+        out[count].watch = p->watches[i];
+        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
+                            ((re & ~(POLLIN | POLLOUT)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
+        count++;
+    }
+    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
+    return n < 0 && !count ? psi_os_code(*os) : count; /* a bad descriptor is its owner's matter */
+}
 #elif defined(_WIN32)
 /*--- Windows 7 and later --------------------------------------------------------------------------------------------*/
 
@@ -3052,6 +3692,1799 @@ static void psi_dns_interleave(psocket_resolve *r)
     memcpy(r->addrs, sorted, (size_t)r->count * sizeof *sorted);
 }
 #ifndef PSOCKET_NO_TLS
+/*==================================================================================================
+ * >>x509
+ * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
+ * over BearSSL's primitives. Invariants: a parsed certificate only points into its DER, which outlives it; trust is
+ * immutable once loaded; the work that a peer's chain can cause is capped (PSI_X509_WORK, PSI_X509_SIGNATURES).
+ * A chain, a key and a trust own what they hold; whoever loaded one frees it.
+ *================================================================================================*/
+
+#include <bearssl.h>
+
+#define PSI_X509_SIGNATURES 100  /* most signature checks of one verification, counted in P-256 checks */
+#define PSI_X509_WORK 100000     /* most comparisons of one verification: some milliseconds */
+#define PSI_X509_EXTENSIONS 64   /* most extensions of one certificate */
+#define PSI_X509_KEY_STORAGE 528 /* room for any public key that is accepted: RSA 4096 and a 32-bit exponent */
+
+/* --- DER: definite minimal lengths, tag numbers below 31 --------------------------------------------------------- */
+
+/* Bytes in somebody else's memory. Readers take from the front. */
+typedef struct psi_x509_span {
+    const uint8_t *p;
+    size_t n;
+} psi_x509_span;
+
+static psi_x509_span psi_x509_span_of(const void *p, size_t n)
+{
+    psi_x509_span s;
+    s.p = (const uint8_t *)p;
+    s.n = n;
+    return s;
+}
+
+static int psi_x509_same(psi_x509_span a, psi_x509_span b)
+{
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+/* Compares with the bytes of a string literal, for object identifiers and PEM labels. */
+#define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
+#define PSI_X509_STARTS(span, literal) \
+    ((span).n >= sizeof(literal) - 1 && memcmp((span).p, literal, sizeof(literal) - 1) == 0)
+
+/* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
+static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
+{
+    size_t len, head = 2;
+    if (in->n < 2 || (in->p[0] & 0x1F) == 0x1F) return 0;
+    len = in->p[1];
+    if (len >= 0x80) {
+        size_t more = len & 0x7F;
+        if (more < 1 || more > 3 || in->n < 2 + more) return 0;
+        for (len = 0; head < 2 + more; head++) len = len << 8 | in->p[head];
+        if (len < 0x80 || len >> 8 * (more - 1) == 0) return 0;
+    }
+    if (len > in->n - head) return 0;
+    *tag = in->p[0];
+    *body = psi_x509_span_of(in->p + head, len);
+    if (whole) *whole = psi_x509_span_of(in->p, head + len);
+    in->p += head + len;
+    in->n -= head + len;
+    return 1;
+}
+
+/* Takes the next element if it has this tag; otherwise takes nothing. */
+static int psi_x509_take(psi_x509_span *in, int tag, psi_x509_span *body)
+{
+    int got;
+    return in->n && in->p[0] == tag && psi_x509_any(in, &got, body, NULL);
+}
+
+/* Takes an INTEGER in its canonical form; sign and leading zero are left in *body. */
+static int psi_x509_int(psi_x509_span *in, psi_x509_span *body)
+{
+    if (!psi_x509_take(in, 0x02, body) || body->n == 0) return 0;
+    return body->n == 1 || !((body->p[0] == 0 && body->p[1] < 0x80) || (body->p[0] == 0xFF && body->p[1] >= 0x80));
+}
+
+/* Takes an INTEGER above zero, without the leading zero. */
+static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
+{
+    if (!psi_x509_int(in, body) || body->p[0] >= 0x80) return 0;
+    if (body->p[0] == 0) {
+        body->p++;
+        body->n--;
+    }
+    return body->n != 0;
+}
+
+/* Takes an INTEGER of 0 to 32767. */
+static int psi_x509_small(psi_x509_span *in, int *value)
+{
+    psi_x509_span v;
+    if (!psi_x509_int(in, &v) || v.n > 2 || v.p[0] >= 0x80) return 0;
+    *value = v.n == 1 ? v.p[0] : v.p[0] << 8 | v.p[1];
+    return 1;
+}
+
+/* Takes a BOOLEAN DEFAULT FALSE. */
+static int psi_x509_bool(psi_x509_span *in, int *value)
+{
+    psi_x509_span v;
+    *value = 0;
+    if (in->n == 0 || in->p[0] != 0x01) return 1;
+    if (!psi_x509_take(in, 0x01, &v) || v.n != 1 || (v.p[0] != 0 && v.p[0] != 0xFF)) return 0;
+    *value = v.p[0] != 0;
+    return 1;
+}
+
+/* Takes a BIT STRING of whole bytes. */
+static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
+{
+    if (!psi_x509_take(in, 0x03, body) || body->n < 1 || body->p[0] != 0) return 0;
+    body->p++;
+    body->n--;
+    return 1;
+}
+
+/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 9999. */
+static int64_t psi_x509_days(int y, int m, int d)
+{
+    int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
+    return year * 365 + year / 4 - year / 100 + year / 400 - 146097 + (month * 153 + 2) / 5 + d - 1 - 719468;
+}
+
+/* Takes UTCTime or GeneralizedTime as RFC 5280 4.1.2.5 wants them: with seconds, in UTC, without fractions. */
+static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
+{
+    static const uint8_t length[12] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    psi_x509_span t;
+    int f[7], tag, year, i, start = 0;
+    if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
+    if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
+    if (t.p[t.n - 1] != 'Z') return 0;
+    if (tag == 0x17) start = 1;
+    for (i = start; i < 7; i++) {
+        const uint8_t *d = t.p + 2 * (i - start);
+        if (d[0] < '0' || d[0] > '9' || d[1] < '0' || d[1] > '9') return 0;
+        f[i] = (d[0] - '0') * 10 + d[1] - '0';
+    }
+    year = tag == 0x17 ? (f[1] < 50 ? 2000 : 1900) + f[1] : f[0] * 100 + f[1];
+    if (f[2] < 1 || f[2] > 12 || f[3] < 1 || f[3] > length[f[2] - 1] || f[4] > 23 || f[5] > 59 || f[6] > 59) return 0;
+    if (f[2] == 2 && f[3] == 29 && (year % 4 != 0 || (year % 100 == 0 && year % 400 != 0))) return 0;
+    *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
+    return 1;
+}
+
+/* --- names ------------------------------------------------------------------------------------------------------- */
+
+/* String types whose bytes can be compared with each other. */
+static int psi_x509_is_text(int tag)
+{
+    return tag == 0x0C || tag == 0x12 || tag == 0x13 || tag == 0x14 || tag == 0x16 || tag == 0x1A;
+}
+
+/* Takes the next attribute of a Name; *rdn is what is left of the current relative name, empty before the first. */
+static int psi_x509_attribute(psi_x509_span *name, psi_x509_span *rdn, psi_x509_span *oid, int *tag, psi_x509_span *value)
+{
+    psi_x509_span a;
+    if (rdn->n == 0 && (!psi_x509_take(name, 0x31, rdn) || rdn->n == 0)) return 0;
+    return psi_x509_take(rdn, 0x30, &a) && psi_x509_take(&a, 0x06, oid) && oid->n != 0 &&
+           psi_x509_any(&a, tag, value, NULL) && a.n == 0;
+}
+
+/* Checks the form of a Name and hashes what psi_x509_same_name compares. */
+static int psi_x509_hash_name(psi_x509_span name, uint32_t *hash)
+{
+    psi_x509_span rdn = PSI_ZERO, oid, value;
+    int tag;
+    uint32_t h = 2166136261u;
+    while (name.n || rdn.n) {
+        if (!psi_x509_attribute(&name, &rdn, &oid, &tag, &value)) return 0;
+        for (; value.n; value.p++, value.n--)
+            if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+    }
+    *hash = h;
+    return 1;
+}
+
+/* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
+static int psi_x509_folded(psi_x509_span *s, int first)
+{
+    int space = 0;
+    while (s->n && *s->p == ' ') {
+        s->p++;
+        s->n--;
+        space = 1;
+    }
+    if (space && !first && s->n) return ' ';
+    if (s->n == 0) return -1;
+    s->n--;
+    return psi_lower(*s->p++);
+}
+
+/* Does a Name start with all relative names of base (whole: and end with them)? What cannot be compared, as BMPString
+   with another type, counts as unknown. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int whole, int unknown)
+{
+    psi_x509_span rb = PSI_ZERO, rn = PSI_ZERO, ob, on, vb, vn;
+    int tb, tn, first, a, b;
+    if (whole && psi_x509_same(base, name)) return 1;
+    while (base.n || rb.n) {
+        if (!psi_x509_attribute(&base, &rb, &ob, &tb, &vb) || !psi_x509_attribute(&name, &rn, &on, &tn, &vn)) return 0;
+        if ((rb.n == 0) != (rn.n == 0) || !psi_x509_same(ob, on)) return 0;
+        if (tb == tn && psi_x509_same(vb, vn)) continue;
+        if (!psi_x509_is_text(tb) || !psi_x509_is_text(tn)) {
+            if (unknown) continue;
+            return 0;
+        }
+        first = 1;
+        do {
+            a = psi_x509_folded(&vb, first);
+            b = psi_x509_folded(&vn, first);
+            first = 0;
+        } while (a == b && a >= 0);
+        if (a != b) return 0;
+    }
+    return !whole || (name.n == 0 && rn.n == 0);
+}
+
+/* Appends to a string of *used bytes in buf; what does not fit is left out. The string stays terminated. */
+static void psi_x509_put(char *buf, size_t size, size_t *used, const char *text, size_t n)
+{
+    if (*used + n >= size) n = size - 1 - *used;
+    memcpy(buf + *used, text, n);
+    *used += n;
+    buf[*used] = 0;
+}
+
+/* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
+static size_t psi_x509_utf8(psi_x509_span s)
+{
+    size_t i, n = s.p[0] < 0x80 ? 1 : s.p[0] < 0xC2 ? 0 : s.p[0] < 0xE0 ? 2 : s.p[0] < 0xF0 ? 3 : s.p[0] < 0xF5 ? 4 : 0;
+    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (s.p[0] == 0xC2 && n == 2 && s.p[1] < 0xA0)) return 0;
+    for (i = 1; i < n; i++)
+        if ((s.p[i] & 0xC0) != 0x80) return 0;
+    return n;
+}
+
+/* Writes text for people: control characters, malformed UTF-8 and what RFC 4514 wants escaped as a backslash and hex. */
+static void psi_x509_put_text(char *buf, size_t size, size_t *used, psi_x509_span s, const char *special)
+{
+    char hex[4];
+    while (s.n) {
+        size_t n = psi_x509_utf8(s);
+        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(buf, size, used, "\\", 1);
+        if (n) {
+            psi_x509_put(buf, size, used, (const char *)s.p, n);
+        } else {
+            snprintf(hex, sizeof hex, "\\%02X", s.p[0]);
+            psi_x509_put(buf, size, used, hex, 3);
+            n = 1;
+        }
+        s.p += n;
+        s.n -= n;
+    }
+}
+
+/* Writes an attribute type: a short name, or the dotted form. */
+static void psi_x509_put_type(char *buf, size_t size, size_t *used, psi_x509_span oid)
+{
+    static const char *const names[] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
+    char number[24];
+    uint64_t v = 0;
+    size_t i;
+    int first = 1;
+    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
+        psi_x509_put(buf, size, used, names[oid.p[2] - 3], strlen(names[oid.p[2] - 3]));
+        return;
+    }
+    if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
+        psi_x509_put(buf, size, used, "DC", 2);
+        return;
+    }
+    for (i = 0; i < oid.n; i++) {
+        v = (v & 0xFFFFFFFFFFFFFFu) << 7 | (oid.p[i] & 0x7Fu);
+        if (oid.p[i] & 0x80) continue;
+        if (!first)
+            snprintf(number, sizeof number, ".%lu", (unsigned long)v);
+        else
+            snprintf(number, sizeof number, "%lu.%lu", (unsigned long)(v < 80 ? v / 40 : 2),
+                     (unsigned long)(v < 80 ? v % 40 : v - 80));
+        psi_x509_put(buf, size, used, number, strlen(number));
+        first = 0;
+        v = 0;
+    }
+}
+
+/* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
+static void psi_x509_put_name(char *buf, size_t size, size_t *used, psi_x509_span name)
+{
+    psi_x509_span rdns[16], rdn, rest = PSI_ZERO, oid, value;
+    size_t count = 0;
+    int tag;
+    while (count < 16 && psi_x509_take(&name, 0x31, &rdn)) rdns[count++] = rdn;
+    while (count) {
+        rdn = rdns[--count];
+        while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &value)) {
+            psi_x509_put_type(buf, size, used, oid);
+            psi_x509_put(buf, size, used, "=", 1);
+            psi_x509_put_text(buf, size, used, value, psi_x509_is_text(tag) ? ",+\"\\<>;" : "");
+            if (rdn.n || count) psi_x509_put(buf, size, used, rdn.n ? "+" : ",", 1);
+            if (rdn.n == 0) break;
+        }
+    }
+}
+
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
+   digits would be an IP address to others. *.name is one only if wildcard. */
+static int psi_x509_is_dns(psi_x509_span s, int wildcard)
+{
+    size_t i, label = 0;
+    int letter = 0;
+    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') {
+        s.p += 2;
+        s.n -= 2;
+    }
+    if (s.n == 0 || s.n > 253) return 0;
+    for (i = 0; i <= s.n; i++) {
+        int c = i < s.n ? psi_lower(s.p[i]) : '.';
+        if (c == '.') {
+            if (label == 0 || label > 63 || s.p[i - label] == '-' || s.p[i - 1] == '-') return 0;
+            if (i < s.n) letter = 0;
+            label = 0;
+        } else {
+            if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_')) return 0;
+            if (c < '0' || c > '9') letter = 1;
+            label++;
+        }
+    }
+    return letter;
+}
+
+/* The name that a peer must prove, ready for comparing. */
+typedef struct psi_x509_host {
+    int ip_len;        /* 4 or 16: an address, else 0 */
+    uint8_t ip[16];
+    psi_x509_span dns; /* without the trailing dot */
+} psi_x509_host;
+
+/* 1, or 0 if nothing could be issued for such a name. */
+static int psi_x509_host_parse(psi_x509_host *h, const char *name)
+{
+    size_t n = strlen(name);
+    const char *zone = (const char *)memchr(name, '%', n);
+    psi_addr a;
+    memset(h, 0, sizeof *h);
+    if (psi_addr_parse(&a, name, zone ? (size_t)(zone - name) : n)) {
+        psi_addr_normalise(&a);
+        h->ip_len = a.family == PSI_IP4 ? 4 : 16;
+        memcpy(h->ip, a.ip, sizeof h->ip);
+        return 1;
+    }
+    if (n && name[n - 1] == '.') n--;
+    h->dns = psi_x509_span_of(name, n);
+    return psi_x509_is_dns(h->dns, 0);
+}
+
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
+static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
+{
+    size_t label;
+    const uint8_t *dot;
+    if (h->ip_len) return tag == 0x87 && psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ? 2 : 0;
+    if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
+    if (name.p[0] != '*')
+        return name.n == h->dns.n && psi_same_nocase((const char *)name.p, (const char *)h->dns.p, name.n) ? 2 : 0;
+    if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
+    dot = (const uint8_t *)memchr(h->dns.p, '.', h->dns.n);
+    if (!dot) return 0;
+    label = (size_t)(dot - h->dns.p);
+    return h->dns.n - label == name.n - 1 && psi_same_nocase((const char *)dot, (const char *)name.p + 1, name.n - 1);
+}
+
+/* --- certificates -------------------------------------------------------------------------------------------------- */
+
+/* A reason for refusing something: code 0 is none. */
+typedef struct psi_x509_flaw {
+    int code;
+    const char *why;
+} psi_x509_flaw;
+
+enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
+enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
+
+typedef struct psi_x509_alg {
+    int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
+} psi_x509_alg;
+
+/* One certificate, read once. Everything points into der. */
+typedef struct psi_x509_cert {
+    psi_x509_span der, tbs, sig, serial, issuer, subject, spki; /* tbs and spki with their headers */
+    psi_x509_span ski, aki, san, constraints;
+    psi_x509_span key, exponent; /* RSA modulus and exponent; EC point */
+    int64_t not_before, not_after;
+    uint32_t issuer_hash, subject_hash;
+    int version, ca, path_len; /* path_len -1: no limit */
+    int key_type, curve, key_bits;
+    int pss_key; /* the key may only verify PSS signatures, of key_alg if that is set */
+    psi_x509_alg alg, key_alg;
+    int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
+    int san_critical;
+    psi_x509_flaw bad;     /* never acceptable */
+    psi_x509_flaw profile; /* not acceptable unless the certificate itself is trusted */
+    psi_x509_flaw bad_key, bad_alg;
+} psi_x509_cert;
+
+static void psi_x509_flaw_set(psi_x509_flaw *f, int code, const char *why)
+{
+    if (f->code) return;
+    f->code = code;
+    f->why = why;
+}
+
+static int psi_x509_self_issued(const psi_x509_cert *c)
+{
+    return c->subject_hash == c->issuer_hash && psi_x509_name_within(c->subject, c->issuer, 1, 0);
+}
+
+/* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
+static int psi_x509_hash_alg(psi_x509_span alg)
+{
+    psi_x509_span oid, null;
+    if (!psi_x509_take(&alg, 0x06, &oid) || oid.n != 9 || memcmp(oid.p, "\x60\x86\x48\x01\x65\x03\x04\x02", 8) != 0) return 0;
+    if (alg.n && !(psi_x509_take(&alg, 0x05, &null) && null.n == 0 && alg.n == 0)) return 0;
+    return oid.p[8] == 1 ? br_sha256_ID : oid.p[8] == 2 ? br_sha384_ID : oid.p[8] == 3 ? br_sha512_ID : 0;
+}
+
+/* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
+static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
+{
+    psi_x509_span p, field, hash = PSI_ZERO, mgf, oid;
+    int value;
+    alg->kind = PSI_X509_PSS;
+    alg->salt = 20;
+    if (!psi_x509_take(&in, 0x30, &p) || in.n) return 0;
+    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_take(&field, 0x30, &hash) || field.n) return 0;
+    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_take(&field, 0x30, &mgf) || field.n) return 0;
+    if (!psi_x509_take(&mgf, 0x06, &oid) || !PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08")) return 0;
+    if (!psi_x509_take(&mgf, 0x30, &oid) || mgf.n) return 0;
+    alg->hash = psi_x509_hash_alg(hash);
+    if (!alg->hash || alg->hash != psi_x509_hash_alg(oid)) return 0;
+    if (psi_x509_take(&p, 0xA2, &field) && (!psi_x509_small(&field, &alg->salt) || field.n)) return 0;
+    if (psi_x509_take(&p, 0xA3, &field) && (!psi_x509_small(&field, &value) || field.n || value != 1)) return 0;
+    return p.n == 0;
+}
+
+/* Reads the signature algorithm of c from the content of an AlgorithmIdentifier. */
+static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span alg)
+{
+    psi_x509_span oid, null;
+    if (!psi_x509_take(&alg, 0x06, &oid)) {
+        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    } else if (oid.n == 9 && memcmp(oid.p, "\x2A\x86\x48\x86\xF7\x0D\x01\x01", 8) == 0) {
+        int id = oid.p[8];
+        if (id == 0x0A) {
+            if (!psi_x509_pss_params(alg, &c->alg))
+                psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
+            return;
+        }
+        if (alg.n && !(psi_x509_take(&alg, 0x05, &null) && null.n == 0 && alg.n == 0))
+            psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+        c->alg.kind = PSI_X509_PKCS1;
+        c->alg.hash = id == 0x0B ? br_sha256_ID : id == 0x0C ? br_sha384_ID : id == 0x0D ? br_sha512_ID : 0;
+        if (id == 0x05) psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1, which is broken");
+        else if (id < 0x05) psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with MD5 or older, which is broken");
+    } else if (PSI_X509_STARTS(oid, "\x2A\x86\x48\xCE\x3D\x04")) {
+        int id = oid.n == 8 && oid.p[6] == 3 ? oid.p[7] : 0;
+        if (alg.n) psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+        c->alg.kind = PSI_X509_ECDSA;
+        c->alg.hash = id == 2 ? br_sha256_ID : id == 3 ? br_sha384_ID : id == 4 ? br_sha512_ID : 0;
+        if (oid.n == 7 && oid.p[6] == 1)
+            psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1, which is broken");
+    } else if (oid.n == 3 && oid.p[0] == 0x2B && oid.p[1] == 0x65) {
+        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with Ed25519 or Ed448, which are not supported");
+    }
+    if (!c->alg.hash) psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+}
+
+/* The curve of a namedCurve identifier, 0 if it is not one of ours. */
+static int psi_x509_curve(psi_x509_span oid)
+{
+    if (PSI_X509_IS(oid, "\x2A\x86\x48\xCE\x3D\x03\x01\x07")) return BR_EC_secp256r1;
+    if (PSI_X509_IS(oid, "\x2B\x81\x04\x00\x22")) return BR_EC_secp384r1;
+    return PSI_X509_IS(oid, "\x2B\x81\x04\x00\x23") ? BR_EC_secp521r1 : 0;
+}
+
+static int psi_x509_curve_bits(int curve)
+{
+    return curve == BR_EC_secp256r1 ? 256 : curve == BR_EC_secp384r1 ? 384 : 521;
+}
+
+static int psi_x509_bit_length(psi_x509_span v)
+{
+    int top = v.p[0], bits = (int)(v.n - 1) * 8;
+    for (; top; top >>= 1) bits++;
+    return bits;
+}
+
+/* Reads SubjectPublicKeyInfo. What is well-formed but unusable is a flaw of the key only. */
+static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
+{
+    psi_x509_span alg, oid, bits, rsa, null;
+    if (!psi_x509_take(&in, 0x30, &alg) || !psi_x509_take(&alg, 0x06, &oid) || !psi_x509_bits(&in, &bits) || in.n) return 0;
+    c->pss_key = PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A");
+    if (c->pss_key || PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")) {
+        if (!c->pss_key && !(psi_x509_take(&alg, 0x05, &null) && null.n == 0 && alg.n == 0)) return 0;
+        if (c->pss_key && alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        if (!psi_x509_take(&bits, 0x30, &rsa) || bits.n) return 0;
+        if (!psi_x509_uint(&rsa, &c->key) || !psi_x509_uint(&rsa, &c->exponent) || rsa.n) return 0;
+        c->key_type = BR_KEYTYPE_RSA;
+        c->key_bits = c->key.n > 4096 ? 32768 : psi_x509_bit_length(c->key);
+        if (c->key_bits < 2048)
+            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+        else if (c->key_bits > 4096)
+            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits");
+        else if (c->key_bits % 8 || c->exponent.n > 4 || (c->exponent.n == 1 && c->exponent.p[0] < 3) ||
+                 !(c->key.p[c->key.n - 1] & 1) || !(c->exponent.p[c->exponent.n - 1] & 1))
+            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an unusual RSA key");
+    } else if (PSI_X509_IS(oid, "\x2A\x86\x48\xCE\x3D\x02\x01")) {
+        if (!psi_x509_take(&alg, 0x06, &oid) || alg.n || (c->curve = psi_x509_curve(oid)) == 0) {
+            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has a key on a curve other than P-256, P-384 and P-521");
+            return 1;
+        }
+        c->key_type = BR_KEYTYPE_EC;
+        c->key_bits = psi_x509_curve_bits(c->curve);
+        c->key = bits;
+        if (bits.n != 1 + 2 * (size_t)((c->key_bits + 7) / 8) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
+    } else if (oid.n == 3 && oid.p[0] == 0x2B && oid.p[1] == 0x65) {
+        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an Ed25519 or Ed448 key, which are not supported");
+    } else {
+        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has a key of an unsupported type");
+    }
+    return 1;
+}
+
+/* Checks the form of GeneralNames: at least one, text in ASCII without NUL, addresses of 4 or 16 bytes. */
+static int psi_x509_check_names(psi_x509_span in)
+{
+    psi_x509_span name, dn;
+    uint32_t hash;
+    int tag;
+    if (in.n == 0) return 0;
+    while (in.n) {
+        if (!psi_x509_any(&in, &tag, &name, NULL)) return 0;
+        if (tag == 0x81 || tag == 0x82 || tag == 0x86) {
+            if (name.n == 0) return 0;
+            for (; name.n; name.p++, name.n--)
+                if (*name.p == 0 || *name.p > 0x7E) return 0;
+        } else if (tag == 0x87) {
+            if (name.n != 4 && name.n != 16) return 0;
+        } else if (tag == 0xA4) {
+            if (!psi_x509_take(&name, 0x30, &dn) || name.n || !psi_x509_hash_name(dn, &hash)) return 0;
+        } else if (tag != 0xA0 && tag != 0xA3 && tag != 0xA5 && tag != 0x88) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Reads the content of one extension. id is the last byte of its identifier under id-ce, 0 for all others. */
+static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x509_span in)
+{
+    psi_x509_span seq, v, part;
+    int ok = 1;
+    switch (id) {
+    case 0x0E: /* subjectKeyIdentifier */
+        ok = !critical && psi_x509_take(&in, 0x04, &c->ski);
+        break;
+    case 0x23: /* authorityKeyIdentifier */
+        ok = !critical && psi_x509_take(&in, 0x30, &seq);
+        if (ok) psi_x509_take(&seq, 0x80, &c->aki);
+        break;
+    case 0x0F: /* keyUsage */
+        ok = psi_x509_take(&in, 0x03, &v) && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
+             !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+        if (ok) c->usage = v.p[1];
+        break;
+    case 0x11: /* subjectAltName */
+        ok = psi_x509_take(&in, 0x30, &c->san) && psi_x509_check_names(c->san);
+        c->san_critical = critical;
+        break;
+    case 0x13: /* basicConstraints */
+        ok = psi_x509_take(&in, 0x30, &seq) && psi_x509_bool(&seq, &c->ca);
+        if (ok && seq.n) {
+            ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
+            if (ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
+            if (!c->ca) psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "limits its path without being an authority");
+        }
+        break;
+    case 0x1E: /* nameConstraints */
+        ok = psi_x509_take(&in, 0x30, &c->constraints);
+        seq = c->constraints;
+        if (ok && psi_x509_take(&seq, 0xA0, &part)) ok = part.n != 0;
+        if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = part.n != 0;
+        ok = ok && seq.n == 0 && c->constraints.n != 0;
+        break;
+    case 0x25: /* extKeyUsage */
+        ok = psi_x509_take(&in, 0x30, &seq) && seq.n;
+        c->extended = 0;
+        while (ok && seq.n) {
+            ok = psi_x509_take(&seq, 0x06, &v);
+            if (!ok) break;
+            if (PSI_X509_IS(v, "\x2B\x06\x01\x05\x05\x07\x03\x01")) c->extended |= PSI_X509_SERVER_AUTH;
+            if (PSI_X509_IS(v, "\x2B\x06\x01\x05\x05\x07\x03\x02")) c->extended |= PSI_X509_CLIENT_AUTH;
+            if (PSI_X509_IS(v, "\x55\x1D\x25\x00")) c->extended |= PSI_X509_ANY_EKU;
+        }
+        break;
+    case 0x24: /* policyConstraints: without policies to demand, evaluating them comes down to refusing */
+        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has policy constraints, which are not supported");
+        return 1;
+    case 0x20: /* certificatePolicies: any policy will do */
+        ok = psi_x509_take(&in, 0x30, &seq) && seq.n;
+        break;
+    default:
+        if (critical) psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
+        return 1;
+    }
+    return ok && in.n == 0;
+}
+
+static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+{
+    psi_x509_span seen[PSI_X509_EXTENSIONS], ext, value, aia;
+    int count = 0, i, critical;
+    if (in.n == 0) return 0;
+    while (in.n) {
+        psi_x509_span *oid = &seen[count];
+        if (count == PSI_X509_EXTENSIONS) return 0;
+        if (!psi_x509_take(&in, 0x30, &ext) || !psi_x509_take(&ext, 0x06, oid) || oid->n == 0) return 0;
+        if (!psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) return 0;
+        for (i = 0; i < count; i++)
+            if (psi_x509_same(seen[i], *oid)) return 0;
+        count++;
+        if (!psi_x509_read_extension(c, oid->n == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1D ? oid->p[2] : 0, critical, value))
+            return 0;
+        if (PSI_X509_IS(*oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) { /* authorityInfoAccess: not used, but checked */
+            if (!psi_x509_take(&value, 0x30, &aia) || value.n || aia.n == 0) return 0;
+            while (aia.n)
+                if (!psi_x509_take(&aia, 0x30, &value) || !psi_x509_take(&value, 0x06, &ext) || !psi_x509_check_names(value))
+                    return 0;
+        }
+    }
+    return 1;
+}
+
+/* The part of psi_x509_parse that stops at the first malformation and says what it is. */
+static const char *psi_x509_read(psi_x509_cert *c)
+{
+    psi_x509_span in = c->der, cert, alg, alg2, tbs, v, part;
+    int tag;
+    if (!psi_x509_take(&in, 0x30, &cert) || in.n) return "is not DER, or bytes follow it";
+    if (!psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return "has a malformed body";
+    if (!psi_x509_any(&cert, &tag, &v, &alg) || tag != 0x30) return "has a malformed signature algorithm";
+    if (!psi_x509_bits(&cert, &c->sig) || cert.n) return "has a malformed signature";
+    if (psi_x509_take(&tbs, 0xA0, &v)) {
+        if (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2) return "has an unknown version";
+    }
+    if (!psi_x509_int(&tbs, &c->serial)) return "has a malformed serial number";
+    if (!psi_x509_any(&tbs, &tag, &v, &alg2) || tag != 0x30 || !psi_x509_same(alg, alg2))
+        return "has two signature algorithms that differ";
+    psi_x509_read_alg(c, v);
+    if (!psi_x509_take(&tbs, 0x30, &c->issuer) || !psi_x509_hash_name(c->issuer, &c->issuer_hash)) return "has a malformed issuer";
+    if (!psi_x509_take(&tbs, 0x30, &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) || v.n)
+        return "has malformed dates";
+    if (!psi_x509_take(&tbs, 0x30, &c->subject) || !psi_x509_hash_name(c->subject, &c->subject_hash)) return "has a malformed subject";
+    if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v)) return "has a malformed public key";
+    if (c->version && psi_x509_take(&tbs, 0x81, &v) && v.n == 0) return "has a malformed unique identifier";
+    if (c->version && psi_x509_take(&tbs, 0x82, &v) && v.n == 0) return "has a malformed unique identifier";
+    if (c->version == 2 && psi_x509_take(&tbs, 0xA3, &v)) {
+        if (!psi_x509_take(&v, 0x30, &part) || v.n || !psi_x509_read_extensions(c, part)) return "has a malformed or repeated extension";
+    }
+    return tbs.n ? "has bytes after its body" : NULL;
+}
+
+/* Reads a certificate. What is wrong with it is left in its flaws; 0 if its DER is malformed. */
+static int psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+{
+    const char *why;
+    memset(c, 0, sizeof *c);
+    c->der = psi_x509_span_of(der, len);
+    c->path_len = c->usage = c->extended = -1;
+    why = psi_x509_read(c);
+    if (why) {
+        c->bad.code = PSOCKET_CERT_MALFORMED;
+        c->bad.why = why;
+        return 0;
+    }
+    if (c->version < 2)
+        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "is not of version 3");
+    if (c->serial.p[0] >= 0x80 || (c->serial.n == 1 && c->serial.p[0] == 0) || c->serial.n - (c->serial.p[0] == 0) > 20)
+        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has a serial number below 1 or over 20 bytes");
+    if (c->issuer.n == 0 || (c->subject.n == 0 && (c->ca || !c->san_critical)))
+        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "lacks an issuer or a subject");
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    if (!c->ca && c->constraints.n)
+        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has name constraints but is not an authority");
+    return c->bad.code != PSOCKET_CERT_MALFORMED;
+}
+
+/* Writes what people call a certificate: its subject, else its first alternative name. */
+static const char *psi_x509_label(const psi_x509_cert *c, char *buf, size_t size)
+{
+    size_t used = 0;
+    psi_x509_span san = c->san, name;
+    int tag;
+    buf[0] = 0;
+    psi_x509_put_name(buf, size, &used, c->subject);
+    if (!used && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_text(buf, size, &used, name, "");
+    if (!used) psi_x509_put(buf, size, &used, "a certificate without a subject", 31);
+    return buf;
+}
+
+/* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
+static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
+{
+    psi_x509_span san = c->san, name;
+    int tag, best = 0;
+    while (psi_x509_any(&san, &tag, &name, NULL)) {
+        int r = psi_x509_host_is(h, tag, name);
+        if (r > best) best = r;
+    }
+    return best;
+}
+
+static void psi_x509_fill_key(const psi_x509_cert *c, br_x509_pkey *key)
+{
+    memset(key, 0, sizeof *key);
+    key->key_type = (unsigned char)c->key_type;
+    if (c->key_type == BR_KEYTYPE_RSA) {
+        key->key.rsa.n = (unsigned char *)(uintptr_t)c->key.p;
+        key->key.rsa.nlen = c->key.n;
+        key->key.rsa.e = (unsigned char *)(uintptr_t)c->exponent.p;
+        key->key.rsa.elen = c->exponent.n;
+    } else {
+        key->key.ec.curve = c->curve;
+        key->key.ec.q = (unsigned char *)(uintptr_t)c->key.p;
+        key->key.ec.qlen = c->key.n;
+    }
+}
+
+/* --- signatures ----------------------------------------------------------------------------------------------------- */
+
+static const br_hash_class *psi_x509_hash_class(int id)
+{
+    return id == br_sha256_ID ? &br_sha256_vtable : id == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+}
+
+/* MGF1 (RFC 8017 B.2.1): xors the mask that grows from seed onto data. */
+static void psi_x509_mgf1(const br_hash_class *hc, size_t hash_len, const uint8_t *seed, uint8_t *data, size_t n)
+{
+    br_hash_compat_context h;
+    uint8_t mask[64], counter[4] = {0, 0, 0, 0};
+    size_t i;
+    for (; n; counter[3]++) {
+        hc->init(&h.vtable);
+        hc->update(&h.vtable, seed, hash_len);
+        hc->update(&h.vtable, counter, 4);
+        hc->out(&h.vtable, mask);
+        for (i = 0; i < hash_len && n; i++, n--) *data++ ^= mask[i];
+    }
+}
+
+/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
+static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, psi_x509_span sig, const uint8_t *hash)
+{
+    const br_hash_class *hc = psi_x509_hash_class(alg->hash);
+    br_hash_compat_context h;
+    uint8_t em[512], zero[8] = {0, 0, 0, 0, 0, 0, 0, 0}, out[64];
+    size_t n = key->nlen, hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
+    size_t salt = (size_t)alg->salt, db = n - hash_len - 1, i;
+    if (sig.n != n || n > sizeof em || n < hash_len + salt + 2) return 0;
+    memcpy(em, sig.p, n);
+    if (!br_rsa_public_get_default()(em, n, key) || em[n - 1] != 0xBC || (em[0] & 0x80)) return 0;
+    psi_x509_mgf1(hc, hash_len, em + db, em, db);
+    em[0] &= 0x7F;
+    for (i = 0; i < db - salt - 1; i++)
+        if (em[i]) return 0;
+    if (em[i] != 1) return 0;
+    hc->init(&h.vtable);
+    hc->update(&h.vtable, zero, 8);
+    hc->update(&h.vtable, hash, hash_len);
+    hc->update(&h.vtable, em + db - salt, salt);
+    hc->out(&h.vtable, out);
+    return memcmp(out, em + db, hash_len) == 0;
+}
+
+/* Is child signed with issuer's key? Both are without flaws. */
+static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
+{
+    static const unsigned char *const oids[] = {BR_HASH_OID_SHA256, BR_HASH_OID_SHA384, BR_HASH_OID_SHA512};
+    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
+    size_t hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
+    br_hash_compat_context h;
+    br_x509_pkey key;
+    uint8_t hash[64], got[64];
+    if (issuer->key_type != (child->alg.kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
+    psi_x509_fill_key(issuer, &key);
+    hc->init(&h.vtable);
+    hc->update(&h.vtable, child->tbs.p, child->tbs.n);
+    hc->out(&h.vtable, hash);
+    if (child->alg.kind == PSI_X509_ECDSA)
+        return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key.key.ec, child->sig.p, child->sig.n) == 1;
+    if (child->alg.kind == PSI_X509_PSS) {
+        if (issuer->key_alg.kind && (issuer->key_alg.hash != child->alg.hash || issuer->key_alg.salt > child->alg.salt)) return 0;
+        return psi_x509_check_pss(&key.key.rsa, &child->alg, child->sig, hash);
+    }
+    return !issuer->pss_key &&
+           br_rsa_pkcs1_vrfy_get_default()(child->sig.p, child->sig.n, oids[child->alg.hash - br_sha256_ID], hash_len,
+                                           &key.key.rsa, got) == 1 &&
+           memcmp(hash, got, hash_len) == 0;
+}
+
+/* --- PEM ------------------------------------------------------------------------------------------------------------ */
+
+/* Where in s a string of n characters first is; s.n if nowhere. */
+static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
+{
+    size_t i;
+    for (i = 0; i + n <= s.n; i++)
+        if (s.p[i] == (uint8_t)what[0] && memcmp(s.p + i, what, n) == 0) return i;
+    return s.n;
+}
+
+/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
+   match. A BEGIN counts at the start of a line only (after blanks, a byte order mark, or dashes: files glued together). */
+static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
+{
+    for (;;) {
+        psi_x509_span rest;
+        size_t at = psi_x509_find(*in, "-----BEGIN ", 11), back = at, n;
+        if (at == in->n) return 0;
+        while (back && (in->p[back - 1] == ' ' || in->p[back - 1] == '\t' || in->p[back - 1] == '-' || in->p[back - 1] >= 0xBB))
+            back--;
+        rest = psi_x509_span_of(in->p + at + 11, in->n - at - 11);
+        n = psi_x509_find(rest, "-----", 5);
+        if (back && in->p[back - 1] != '\n' && in->p[back - 1] != '\r') {
+            *in = rest;
+            continue;
+        }
+        *in = rest;
+        if (n > 64) return -1;
+        *label = psi_x509_span_of(rest.p, n);
+        *body = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
+        body->n = psi_x509_find(*body, "-----", 5);
+        rest = psi_x509_span_of(body->p + body->n, (size_t)(in->p + in->n - body->p) - body->n);
+        *in = rest;
+        if (!PSI_X509_STARTS(rest, "-----END ") || rest.n < 9 + n + 5 || memcmp(rest.p + 9, label->p, n) != 0 ||
+            memcmp(rest.p + 9 + n, "-----", 5) != 0)
+            return -1;
+        in->p += 14 + n;
+        in->n -= 14 + n;
+        return 1;
+    }
+}
+
+/* Decodes a block's body, skipping headers (RFC 1421), into out, which may hold 3/4 of it: the length, 0 if malformed. */
+static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
+{
+    uint32_t v = 0;
+    size_t n = 0, i, start = 0;
+    int have = 0, pad = 0;
+    for (i = 0; i < in.n; i++)
+        if (in.p[i] == ':') start = i;
+    if (start)
+        while (start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
+    for (i = start; i < in.n; i++) {
+        int c = in.p[i], d;
+        if (c == ' ' || c == '\t' || c == '\n' || c == '\r') continue;
+        if (c >= 'A' && c <= 'Z') d = c - 'A';
+        else if (c >= 'a' && c <= 'z') d = c - 'a' + 26;
+        else if (c >= '0' && c <= '9') d = c - '0' + 52;
+        else if (c == '+') d = 62;
+        else if (c == '/') d = 63;
+        else if (c == '=' && have >= 2) d = -1;
+        else return 0;
+        if ((d < 0 && ++pad > 2) || (d >= 0 && pad)) return 0;
+        v = v << 6 | (uint32_t)(d < 0 ? 0 : d);
+        if (++have < 4) continue;
+        if ((pad == 1 && (v & 0xFF)) || (pad == 2 && (v & 0xFFFF))) return 0;
+        out[n++] = (uint8_t)(v >> 16);
+        if (pad < 2) out[n++] = (uint8_t)(v >> 8 & 255);
+        if (pad < 1) out[n++] = (uint8_t)(v & 255);
+        have = 0;
+        v = 0;
+        if (pad) pad = 3; /* nothing may follow */
+    }
+    return have ? 0 : n;
+}
+
+/* DER of a certificate or key starts with a SEQUENCE in the long form, which no text does. */
+static int psi_x509_is_der(psi_x509_span s)
+{
+    return s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80;
+}
+
+/* Hands each certificate of a text (PEM, or DER back to back) to each, until it answers other than 0. Malformed ones
+   are an error, or with lenient left out. *found counts certificates. */
+static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der), void *ctx,
+                         size_t *found, psocket_error *e)
+{
+    psi_x509_span in = psi_x509_span_of(text, len), label, body, der;
+    uint8_t *buf;
+    int tag, r = 0, is_der = psi_x509_is_der(in);
+    *found = 0;
+    while (is_der && in.n) {
+        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30)
+            return lenient ? 0 : psi_err(e, PSOCKET_TLS_PEM, "malformed DER after certificate %lu", (unsigned long)*found);
+        ++*found;
+        r = each(ctx, der);
+        if (r) return r;
+    }
+    while (!is_der && (r = psi_x509_pem_next(&in, &label, &body)) != 0) {
+        size_t n = 0;
+        int trusted = r > 0 && PSI_X509_IS(label, "TRUSTED CERTIFICATE");
+        if (r > 0 && !trusted && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
+        ++*found;
+        buf = NULL;
+        if (r > 0) {
+            buf = (uint8_t *)psi_alloc(body.n + 4);
+            if (!buf) return psi_err_code(e, PSOCKET_NOMEM);
+            n = psi_x509_base64(body, buf);
+        }
+        der = psi_x509_span_of(buf, n);
+        if (trusted && n) { /* OpenSSL's own form: trust settings follow the certificate */
+            body = der;
+            if (!psi_x509_any(&body, &tag, &label, &der)) der.n = 0;
+        }
+        r = der.n ? each(ctx, der) : lenient ? 0 : PSOCKET_TLS_PEM;
+        psi_free(buf);
+        if (der.n == 0 && r)
+            return psi_err(e, r, "malformed PEM: certificate %lu is cut off or not base64", (unsigned long)*found);
+        if (r) return r;
+    }
+    return 0;
+}
+
+/* --- chains --------------------------------------------------------------------------------------------------------- */
+
+/* A list of DER certificates, each in its own allocation. Zero-initialise it. */
+typedef struct psi_x509_chain {
+    br_x509_certificate *certs;
+    size_t count, room, bytes;
+} psi_x509_chain;
+
+static void psi_x509_chain_free(psi_x509_chain *c)
+{
+    while (c->count) psi_free(c->certs[--c->count].data);
+    psi_free(c->certs);
+    memset(c, 0, sizeof *c);
+}
+
+/* Room for one more element of a growing array: the array, perhaps elsewhere, or NULL with the old one intact. */
+static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
+{
+    void *p;
+    if (count < *room) return array;
+    p = PSOCKET_REALLOC(array, (*room * 2 + 4) * size);
+    if (p) *room = *room * 2 + 4;
+    return p;
+}
+
+/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
+static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
+{
+    br_x509_certificate *certs;
+    size_t charge = len < 128 ? 128 : len; /* no certificate is smaller, and each costs memory beside its bytes */
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    certs = (br_x509_certificate *)psi_x509_grow(c->certs, c->count, &c->room, sizeof *certs);
+    if (!certs) return PSOCKET_NOMEM;
+    c->certs = certs;
+    certs[c->count].data = (unsigned char *)psi_alloc(len + 1);
+    if (!certs[c->count].data) return PSOCKET_NOMEM;
+    if (len) memcpy(certs[c->count].data, der, len);
+    certs[c->count++].data_len = len;
+    c->bytes += charge;
+    return 0;
+}
+
+static int psi_x509_chain_each(void *ctx, psi_x509_span der)
+{
+    return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
+}
+
+/* Appends the certificates of a text: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
+static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
+{
+    size_t found;
+    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found, e);
+    if (r == PSOCKET_CERT_LIMIT)
+        return psi_err(e, r, "the certificate chain is larger than %lu bytes", (unsigned long)PSOCKET_CHAIN_BYTES);
+    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
+    if (!r && !found) return psi_err(e, PSOCKET_TLS_PEM, "no certificate found: expected PEM text or DER");
+    return r;
+}
+
+/* --- private keys --------------------------------------------------------------------------------------------------- */
+
+/* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
+typedef struct psi_x509_key {
+    int type; /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    br_rsa_private_key rsa;
+    br_ec_private_key ec;
+    uint8_t *storage;
+    size_t storage_size;
+} psi_x509_key;
+
+static void psi_x509_key_free(psi_x509_key *k)
+{
+    if (k->storage) psi_wipe(k->storage, k->storage_size);
+    psi_free(k->storage);
+    psi_wipe(k, sizeof *k);
+}
+
+static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
+{
+    *n = s.n;
+    return (unsigned char *)(uintptr_t)s.p;
+}
+
+/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2). */
+static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
+{
+    psi_x509_span seq, v[8];
+    int version, i;
+    if (!psi_x509_take(&in, 0x30, &seq) || in.n || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
+    if (version) return "RSA private keys with more than two primes are not supported";
+    for (i = 0; i < 8; i++)
+        if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
+    if (seq.n) return "malformed RSA private key";
+    if (v[0].n > 512) return "RSA private keys over 4096 bits are not supported";
+    if (psi_x509_bit_length(v[0]) < 2048) return "RSA private keys under 2048 bits are too weak";
+    if (!(v[3].p[v[3].n - 1] & v[4].p[v[4].n - 1] & 1) || v[3].n > 290 || v[4].n > 290 || v[5].n > v[3].n || v[6].n > v[4].n ||
+        v[7].n > v[3].n)
+        return "malformed RSA private key";
+    k->type = BR_KEYTYPE_RSA;
+    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[0]);
+    k->rsa.p = psi_x509_slice(v[3], &k->rsa.plen);
+    k->rsa.q = psi_x509_slice(v[4], &k->rsa.qlen);
+    k->rsa.dp = psi_x509_slice(v[5], &k->rsa.dplen);
+    k->rsa.dq = psi_x509_slice(v[6], &k->rsa.dqlen);
+    k->rsa.iq = psi_x509_slice(v[7], &k->rsa.iqlen);
+    return NULL;
+}
+
+/* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
+static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
+{
+    psi_x509_span seq, d, part, oid;
+    int version;
+    if (!psi_x509_take(&in, 0x30, &seq) || in.n || !psi_x509_small(&seq, &version) || version != 1 ||
+        !psi_x509_take(&seq, 0x04, &d))
+        return "malformed EC private key";
+    if (psi_x509_take(&seq, 0xA0, &part)) {
+        int named = psi_x509_take(&part, 0x06, &oid) && part.n == 0 ? psi_x509_curve(oid) : 0;
+        if (curve && named != curve) return "malformed EC private key";
+        curve = named;
+    }
+    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return "malformed EC private key";
+    if (seq.n) return "malformed EC private key";
+    if (!curve) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    while (d.n && *d.p == 0) {
+        d.p++;
+        d.n--;
+    }
+    if (d.n == 0 || d.n > (size_t)(psi_x509_curve_bits(curve) + 7) / 8) return "malformed EC private key";
+    k->type = BR_KEYTYPE_EC;
+    k->ec.curve = curve;
+    k->ec.x = psi_x509_slice(d, &k->ec.xlen);
+    return NULL;
+}
+
+/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
+static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
+{
+    psi_x509_span in = der, seq, alg, oid, key, v;
+    int version;
+    if (!psi_x509_take(&in, 0x30, &seq) || in.n) return "malformed private key";
+    if (seq.n && seq.p[0] == 0x30) return "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)";
+    if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
+    if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
+    if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
+    if (version > 1 || !psi_x509_take(&seq, 0x30, &alg) || !psi_x509_take(&alg, 0x06, &oid) || !psi_x509_take(&seq, 0x04, &key))
+        return "malformed private key";
+    if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")) return psi_x509_key_rsa(k, key);
+    if (!PSI_X509_IS(oid, "\x2A\x86\x48\xCE\x3D\x02\x01")) return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    if (!psi_x509_take(&alg, 0x06, &v) || alg.n || !psi_x509_curve(v)) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    return psi_x509_key_ec(k, key, psi_x509_curve(v));
+}
+
+/* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
+static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
+{
+    psi_x509_span in = psi_x509_span_of(text, len), label, body;
+    const char *why;
+    int r = 1, is_der = psi_x509_is_der(in);
+    memset(k, 0, sizeof *k);
+    body = in;
+    while (!is_der) {
+        r = psi_x509_pem_next(&in, &label, &body);
+        if (r <= 0) return psi_err(e, PSOCKET_TLS_PEM, r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
+        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") ||
+            (label.n >= 11 && psi_x509_find(body, "ENCRYPTED", 9) < body.n && memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0))
+            return psi_err(e, PSOCKET_TLS_KEY, "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)");
+        if (label.n >= 11 && memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0) break;
+    }
+    k->storage_size = body.n + 4;
+    k->storage = (uint8_t *)psi_alloc(k->storage_size);
+    if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
+    if (is_der) {
+        memcpy(k->storage, body.p, body.n);
+    } else {
+        body.n = psi_x509_base64(body, k->storage);
+    }
+    why = body.n ? psi_x509_key_der(k, psi_x509_span_of(k->storage, body.n)) : "malformed base64 in the private key";
+    if (!why) return 0;
+    psi_x509_key_free(k);
+    return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
+}
+
+/* Does the key belong to the certificate? RSA: a signature made with one verifies with the other, which also finds
+   damaged CRT values, whose faulty signatures would give the key away. EC: the public points are the same. */
+static int psi_x509_key_matches(const psi_x509_key *k, const br_x509_certificate *leaf)
+{
+    psi_x509_cert c;
+    br_x509_pkey pub;
+    uint8_t buf[512], hash[32], out[32];
+    psi_x509_parse(&c, leaf->data, leaf->data_len);
+    if (c.key_type != k->type || c.bad.code == PSOCKET_CERT_MALFORMED) return 0;
+    psi_x509_fill_key(&c, &pub);
+    if (k->type == BR_KEYTYPE_EC) {
+        br_ec_public_key own;
+        size_t n = k->ec.curve == c.curve ? br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec) : 0;
+        return n && n == c.key.n && memcmp(buf, c.key.p, n) == 0;
+    }
+    if (c.bad_key.code || (int)k->rsa.n_bitlen != c.key_bits) return 0;
+    memset(hash, 0x5A, sizeof hash);
+    return br_rsa_pkcs1_sign_get_default()(BR_HASH_OID_SHA256, hash, 32, &k->rsa, buf) == 1 &&
+           br_rsa_pkcs1_vrfy_get_default()(buf, c.key.n, BR_HASH_OID_SHA256, 32, &pub.key.rsa, out) == 1 &&
+           memcmp(hash, out, 32) == 0;
+}
+
+/* --- trust ---------------------------------------------------------------------------------------------------------- */
+
+/* Trust anchors. The DER of each is its own allocation. */
+typedef struct psi_x509_store {
+    psi_x509_cert *certs;
+    size_t count, room;
+    int lenient; /* leave malformed ones out */
+} psi_x509_store;
+
+typedef struct psi_trust {
+    psi_x509_store store;
+    int system; /* use psi_x509_system instead */
+} psi_trust;
+
+/* The system's anchors, loaded at first use and shared by all. */
+static psi_x509_store psi_x509_system;
+static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
+
+static void psi_x509_store_free(psi_x509_store *s)
+{
+    while (s->count) psi_free((void *)(uintptr_t)s->certs[--s->count].der.p);
+    psi_free(s->certs);
+    memset(s, 0, sizeof *s);
+}
+
+static int psi_x509_store_each(void *ctx, psi_x509_span der)
+{
+    psi_x509_store *s = (psi_x509_store *)ctx;
+    psi_x509_cert c, *certs;
+    uint8_t *copy;
+    size_t i;
+    if (!psi_x509_parse(&c, der.p, der.n)) return s->lenient ? 0 : PSOCKET_TLS_PEM;
+    for (i = 0; i < s->count; i++)
+        if (s->certs[i].subject_hash == c.subject_hash && psi_x509_same(s->certs[i].der, der)) return 0;
+    certs = (psi_x509_cert *)psi_x509_grow(s->certs, s->count, &s->room, sizeof *certs);
+    if (!certs) return PSOCKET_NOMEM;
+    s->certs = certs;
+    copy = (uint8_t *)psi_alloc(der.n);
+    if (!copy) return PSOCKET_NOMEM;
+    memcpy(copy, der.p, der.n);
+    psi_x509_parse(&certs[s->count++], copy, der.n);
+    return 0;
+}
+
+/* Adds the anchors of a text that people know as name. */
+static int psi_x509_store_text(psi_x509_store *s, const void *text, size_t len, const char *name, psocket_error *e)
+{
+    size_t found;
+    psocket_error why = PSI_ZERO;
+    int r = psi_x509_each(text, len, s->lenient, psi_x509_store_each, s, &found, &why);
+    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
+    if (r) return psi_err(e, r, "%s: certificate %lu is malformed", name, (unsigned long)found);
+    if (!found) return psi_err(e, PSOCKET_TLS_PEM, "%s holds no certificate: expected PEM text or DER", name);
+    return 0;
+}
+
+static int psi_x509_store_system(void *ctx, const void *text, size_t len)
+{
+    size_t found;
+    return psi_x509_each(text, len, 1, psi_x509_store_each, ctx, &found, NULL);
+}
+
+static int psi_x509_store_file(void *ctx, const char *path)
+{
+    char *data;
+    size_t len;
+    int r;
+    if (psi_os_readfile(path, &data, &len)) return 0; /* a folder, or not for us */
+    r = psi_x509_store_system(ctx, data, len);
+    psi_free(data);
+    return r;
+}
+
+static void psi_trust_free(psi_trust *t)
+{
+    if (!t) return;
+    psi_x509_store_free(&t->store);
+    psi_free(t);
+}
+
+/* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
+static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
+{
+    psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
+    int r = 0;
+    *out = NULL;
+    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
+    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    if (topt->ca)
+        r = psi_x509_store_text(&t->store, topt->ca, topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca), "ca", e);
+    if (!r && topt->ca_file) {
+        char *data;
+        size_t len;
+        r = psi_os_readfile(topt->ca_file, &data, &len);
+        if (r) {
+            psi_err(e, r, "cannot read the trust anchors in %s: %s", topt->ca_file, psocket_strerror(r));
+        } else {
+            r = psi_x509_store_text(&t->store, data, len, topt->ca_file, e);
+            psi_free(data);
+        }
+    }
+    if (!r && topt->ca_dir) {
+        size_t before = t->store.count;
+        t->store.lenient = 1;
+        r = psi_os_listdir(topt->ca_dir, psi_x509_store_file, &t->store);
+        if (r)
+            psi_err(e, r, "cannot read the trust anchors in %s: %s", topt->ca_dir, psocket_strerror(r));
+        else if (before == t->store.count)
+            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    }
+    if (r) psi_trust_free(t);
+    else *out = t;
+    return r;
+}
+
+/* The anchors to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any is looked at again next time. */
+static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
+{
+    int r = 0;
+    *out = &t->store;
+    if (!t->system) return 0;
+    *out = &psi_x509_system;
+    psi_os_lock(&psi_x509_system_lock);
+    if (!psi_x509_system.count) {
+        psi_x509_system.lenient = 1;
+        r = psi_os_systrust(psi_x509_store_system, &psi_x509_system);
+        if (!r && !psi_x509_system.count) r = PSOCKET_TLS_NO_TRUST;
+        if (r) psi_x509_store_free(&psi_x509_system);
+    }
+    psi_os_unlock(&psi_x509_system_lock);
+    return r;
+}
+
+/* Frees the system's anchors; for psocket_cleanup, when nobody uses them. */
+static PSI_UNUSED void psi_x509_cleanup(void)
+{
+    psi_os_lock(&psi_x509_system_lock);
+    psi_x509_store_free(&psi_x509_system);
+    psi_os_unlock(&psi_x509_system_lock);
+}
+
+/* --- the search for a path -------------------------------------------------------------------------------------------- */
+
+typedef struct psi_x509_query {
+    psi_trust *trust;
+    const char *name;    /* DNS name or IP address the peer must have; NULL: any */
+    int64_t now;         /* seconds since 1970 UTC */
+    int client;          /* 1: the peer is a TLS client, 0: a server */
+    const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
+    size_t pin_count;
+} psi_x509_query;
+
+/* One signature that was checked. */
+typedef struct psi_x509_edge {
+    const psi_x509_cert *issuer, *child;
+    int good;
+} psi_x509_edge;
+
+typedef struct psi_x509_walk {
+    const psi_x509_query *q;
+    const psi_x509_store *anchors;
+    const psi_x509_cert *certs; /* the peer's */
+    size_t count;
+    const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
+    long work, signatures;                              /* what may still be spent */
+    psi_x509_edge edges[PSI_X509_SIGNATURES];
+    int edge_count;
+    int code, rank; /* the most useful failure so far */
+    const psi_x509_cert *culprit;
+    char text[400];
+} psi_x509_walk;
+
+/* How much a failure tells: a path that failed in its dates or pins only, more than one that failed at an issuer, more
+   than one that ended. */
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+
+/* Records a failure if it tells more than those before: why, then the certificate's name. */
+static void psi_x509_fail(psi_x509_walk *w, int rank, int code, const psi_x509_cert *c, const char *why)
+{
+    char label[200];
+    if (rank <= w->rank) return;
+    w->rank = rank;
+    w->code = code;
+    w->culprit = c;
+    snprintf(w->text, sizeof w->text, "certificate %s: %s", why, psi_x509_label(c, label, sizeof label));
+}
+
+/* The failure of a date: says since when or for how long. */
+static void psi_x509_fail_date(psi_x509_walk *w, const psi_x509_cert *c)
+{
+    int late = w->q->now > c->not_after;
+    int64_t s = late ? w->q->now - c->not_after : c->not_before - w->q->now;
+    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
+    char why[80];
+    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
+    snprintf(why, sizeof why, late ? "expired %ld %s ago" : "is not valid for another %ld %s (is the clock right?)", (long)s, unit);
+    psi_x509_fail(w, PSI_X509_COMPLETE, late ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID, c, why);
+}
+
+static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
+{
+    return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
+}
+
+/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A base
+   with a leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
+static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int excluded)
+{
+    psi_x509_span rest;
+    int dot = base.n && base.p[0] == '.';
+    if (dot) {
+        base.p++;
+        base.n--;
+    }
+    if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
+    if (base.n == 0) return 1;
+    if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.')) return 1;
+    if (!excluded || name.p[0] != '*') return 0;
+    rest = psi_x509_span_of(name.p + 1, name.n - 1);
+    return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
+}
+
+/* Is an address in the subtree of an address and a mask? */
+static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip)
+{
+    size_t i, n = base.n / 2;
+    int end = 0, match = n == ip.n;
+    if (base.n != 8 && base.n != 32) return -1;
+    for (i = 0; i < n; i++) {
+        int mask = base.p[n + i], low = ~mask & 0xFF;
+        if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
+        if (low) end = 1;
+        if (match && (base.p[i] & mask) != (ip.p[i] & mask)) match = 0;
+    }
+    return match;
+}
+
+/* Is a mailbox in the subtree of a mailbox, a host, or (leading dot) a domain? */
+static int psi_x509_mail_within(psi_x509_span base, psi_x509_span mail)
+{
+    size_t at = mail.n, base_at = base.n;
+    psi_x509_span host, base_host;
+    while (at && mail.p[at - 1] != '@') at--;
+    while (base_at && base.p[base_at - 1] != '@') base_at--;
+    host = psi_x509_span_of(mail.p + at, mail.n - at);
+    base_host = psi_x509_span_of(base.p + base_at, base.n - base_at);
+    if (at < 2 || !psi_x509_is_dns(host, 0) || base_at == 1) return -1;
+    if (base_at == 0 && base.n > 1 && base.p[0] == '.') {
+        psi_x509_span domain = psi_x509_span_of(base.p + 1, base.n - 1);
+        return psi_x509_is_dns(domain, 0) ? host.n > base.n && psi_x509_ends_with(host, base) : -1;
+    }
+    if (!psi_x509_is_dns(base_host, 0)) return -1;
+    if (base_at && (base_at != at || memcmp(base.p, mail.p, at) != 0)) return 0;
+    return host.n == base_host.n && psi_x509_ends_with(host, base_host);
+}
+
+/* Does a name (a directoryName without its outer header) break the constraints of ca (RFC 5280 4.2.1.10)? What cannot be
+   evaluated counts as broken. */
+static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+{
+    psi_x509_span lists = ca->constraints, list, subtree, base, dn;
+    int excluded, type;
+    for (excluded = 0; excluded < 2; excluded++) {
+        int seen = 0, hit = 0;
+        if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
+        while (list.n) {
+            int r = -1;
+            if (!psi_x509_take(&list, 0x30, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+            if (--w->work < 0) return 1;
+            if (type != tag) continue;
+            seen = 1;
+            if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
+            else if (tag == 0x87) r = psi_x509_ip_within(base, name);
+            else if (tag == 0x81) r = psi_x509_mail_within(base, name);
+            else if (tag == 0xA4) {
+                w->work -= (long)(name.n + base.n) / 64;
+                if (psi_x509_take(&base, 0x30, &dn) && base.n == 0) r = psi_x509_name_within(dn, name, 0, excluded);
+            }
+            if (r < 0) return 1;
+            hit |= r;
+        }
+        if (excluded ? hit : seen && !hit) return 1;
+    }
+    return lists.n != 0;
+}
+
+/* Does any name of c break the constraints of ca? */
+static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
+{
+    psi_x509_span rest = c->san, name, body, rdn = PSI_ZERO, oid;
+    int tag;
+    while (psi_x509_any(&rest, &tag, &body, NULL)) {
+        name = body;
+        if (tag == 0xA4) psi_x509_take(&body, 0x30, &name);
+        if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
+    }
+    if (c->subject.n && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
+    rest = c->subject;
+    while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &name)) /* emailAddress, where mailboxes were once */
+        if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01") && psi_x509_name_breaks(w, ca, 0x81, name)) return 1;
+    return 0;
+}
+
+/* What a signature check with this key costs, in P-256 checks. */
+static long psi_x509_cost(const psi_x509_cert *issuer)
+{
+    return issuer->curve == BR_EC_secp521r1 ? 8 : issuer->curve == BR_EC_secp384r1 ? 4 : 1;
+}
+
+/* Is child signed by issuer? Each pair is checked once: 1, 0, or -1 if not known yet. */
+static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
+{
+    int i;
+    for (i = 0; i < w->edge_count; i++)
+        if (w->edges[i].issuer == issuer && w->edges[i].child == child) return w->edges[i].good;
+    return -1;
+}
+
+/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
+   it is certified, then pins and dates. 1 if all is well. */
+static int psi_x509_complete(psi_x509_walk *w, int depth)
+{
+    int i, good = 0;
+    size_t k;
+    for (i = depth; i > 0; i--) {
+        const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
+        good = psi_x509_edge_known(w, issuer, child);
+        if (good < 0) {
+            w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
+            if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
+                w->work = -1;
+                return 0;
+            }
+            good = psi_x509_check_signature(issuer, child);
+            w->edges[w->edge_count].issuer = issuer;
+            w->edges[w->edge_count].child = child;
+            w->edges[w->edge_count++].good = good;
+        }
+        if (!good) {
+            if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
+                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_UNTRUSTED, child, "was signed by another key of its issuer's name, which is not trusted");
+            else
+                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_SIGNATURE, child, "has a wrong signature");
+            return 0;
+        }
+    }
+    for (i = 0, good = w->q->pin_count == 0; i <= depth && !good; i++) {
+        uint8_t digest[32];
+        br_sha256_context h;
+        br_sha256_init(&h);
+        br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
+        br_sha256_out(&h, digest);
+        for (k = 0; k < w->q->pin_count && !good; k++) good = memcmp(w->q->pins + 32 * k, digest, 32) == 0;
+    }
+    if (!good) {
+        psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_PIN, w->path[0], "leads to none of the pinned keys");
+        return 0;
+    }
+    for (i = 0; i <= depth; i++) {
+        if (w->q->now >= w->path[i]->not_before && w->q->now <= w->path[i]->not_after) continue;
+        psi_x509_fail_date(w, w->path[i]);
+        return 0;
+    }
+    return 1;
+}
+
+/* May c stand above path[0..depth-1] as an issuer? 1, 0 with the reason recorded, or -1: it is on the path already. */
+static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+{
+    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    const psi_x509_cert *child = w->path[depth - 1];
+    const psi_x509_flaw *f = c->bad.code ? &c->bad : !anchor && c->profile.code ? &c->profile : &c->bad_key;
+    for (i = 0; i < depth; i++) { /* a loop: the same authority twice helps nobody (RFC 4158 2.4.2) */
+        if (c == w->path[i] || (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
+            return -1;
+        if (i && !psi_x509_self_issued(w->path[i])) below++;
+    }
+    if (psi_x509_edge_known(w, c, child) == 0) return 0;
+    if (f->code == 0 && child->bad_alg.code) {
+        f = &child->bad_alg;
+        c = child;
+    }
+    if (f->code) {
+        psi_x509_fail(w, PSI_X509_BROKEN, f->code, c, f->why);
+        return 0;
+    }
+    /* RFC 5280 6.1.4 (k)-(n). An anchor of version 1 could not say that it is an authority. */
+    if (c->subject.n == 0 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+        !(c->ca || (anchor && c->version < 2 && psi_x509_self_issued(c)))) {
+        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_NOT_CA, c, "issued another one but is not an authority");
+        return 0;
+    }
+    if (c->path_len >= 0 && below > c->path_len) {
+        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_PATH_LENGTH, c, "does not allow so many authorities below it");
+        return 0;
+    }
+    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU))) {
+        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_USAGE, c,
+                      w->q->client ? "of an authority is not for TLS clients" : "of an authority is not for TLS servers");
+        return 0;
+    }
+    for (i = 0; c->constraints.n && i < depth; i++) {
+        if ((i && psi_x509_self_issued(w->path[i])) || !psi_x509_breaks(w, c, w->path[i])) continue;
+        if (w->work >= 0)
+            psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_CONSTRAINTS, w->path[i], "has a name that its issuer may not issue for");
+        return 0;
+    }
+    return w->work >= 0;
+}
+
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those whose
+   key identifier fits. 1 when there is one, w->path[0..*top]. */
+static int psi_x509_search(psi_x509_walk *w, int depth, int *top)
+{
+    const psi_x509_cert *child = w->path[depth - 1], *c;
+    int pass, issuers = 0;
+    size_t i;
+    for (pass = 0; pass < 4; pass++) {
+        int anchor = pass < 2;
+        size_t count = anchor ? w->anchors->count : w->count;
+        w->work -= 1 + (long)count / 16;
+        for (i = 0; i < count && w->work >= 0; i++) {
+            int fits, may;
+            c = anchor ? &w->anchors->certs[i] : &w->certs[i];
+            if (c->subject_hash != child->issuer_hash) continue;
+            fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
+            if (fits == (pass & 1)) continue;
+            w->work -= 1 + (long)c->subject.n / 64;
+            if (!psi_x509_name_within(c->subject, child->issuer, 1, 0)) continue;
+            may = psi_x509_may_issue(w, c, anchor, depth);
+            if (may >= 0) issuers = 1;
+            if (may <= 0) continue;
+            w->path[depth] = c;
+            if (anchor) {
+                *top = depth;
+                if (psi_x509_complete(w, depth)) return 1;
+            } else if (depth == PSOCKET_CHAIN_DEPTH) {
+                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_LIMIT, c, "is too far from its trust anchor");
+            } else if (psi_x509_search(w, depth + 1, top)) {
+                return 1;
+            }
+        }
+    }
+    if (w->work < 0) {
+        psi_x509_fail(w, PSI_X509_EXHAUSTED, PSOCKET_CERT_LIMIT, w->path[0], "has too many possible issuers or names to verify");
+    } else if (!issuers) {
+        if (depth == 1 && psi_x509_self_issued(child))
+            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_SELF_SIGNED, child, "is self-signed and not among the trusted ones");
+        else
+            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_UNTRUSTED, child,
+                          psi_x509_self_issued(child) ? "of the chain's root is not trusted"
+                                                      : "has an issuer that is neither trusted nor among those sent");
+    }
+    return 0;
+}
+
+/* The alert for a refused certificate (RFC 5246 7.2.2). */
+static int psi_x509_alert(int code)
+{
+    switch (code) {
+    case PSOCKET_NOMEM: return 80;                  /* internal_error */
+    case PSOCKET_TLS_NO_TRUST:
+    case PSOCKET_CERT_UNTRUSTED:
+    case PSOCKET_CERT_SELF_SIGNED:
+    case PSOCKET_CERT_NOT_CA: return 48;            /* unknown_ca */
+    case PSOCKET_CERT_EXPIRED:
+    case PSOCKET_CERT_NOT_YET_VALID: return 45;     /* certificate_expired */
+    case PSOCKET_CERT_USAGE:
+    case PSOCKET_CERT_ALGORITHM:
+    case PSOCKET_CERT_CRITICAL: return 43;          /* unsupported_certificate */
+    case PSOCKET_CERT_REJECTED: return 46;          /* certificate_unknown */
+    default: return 42;                             /* bad_certificate */
+    }
+}
+
+/* Fills *e for a refused chain and returns the code. */
+static int psi_x509_refuse(psocket_error *e, int code, int index, const char *text)
+{
+    psi_err(e, code, "%s", text);
+    if (e) {
+        e->tls_alert = psi_x509_alert(code);
+        e->cert_index = index;
+    }
+    return code;
+}
+
+/* The failure of a name: says whom the certificate is for. */
+static void psi_x509_fail_name(psi_x509_walk *w, const psi_x509_cert *leaf)
+{
+    psi_x509_span san = leaf->san, name;
+    size_t used = 0, size = sizeof w->text;
+    int tag, count = 0;
+    w->code = PSOCKET_CERT_NAME;
+    w->culprit = leaf;
+    psi_x509_put(w->text, size, &used, "certificate is for ", 19);
+    while (psi_x509_any(&san, &tag, &name, NULL)) {
+        char ip[64];
+        psi_addr a = PSI_ZERO;
+        if (tag != 0x82 && tag != 0x87) continue;
+        if (++count > 3) break;
+        if (count > 1) psi_x509_put(w->text, size, &used, ", ", 2);
+        if (tag == 0x87) {
+            a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
+            memcpy(a.ip, name.p, name.n);
+            psi_addr_print(&a, ip);
+            name = psi_x509_span_of(ip, strlen(ip));
+        }
+        if (name.n > 64) name.n = 64;
+        psi_x509_put_text(w->text, size, &used, name, "");
+    }
+    if (!count) psi_x509_put(w->text, size, &used, "no host (it has no alternative names)", 37);
+    if (count > 3) psi_x509_put(w->text, size, &used, " and others", 11);
+    psi_x509_put(w->text, size, &used, ", not for ", 10);
+    name = psi_x509_span_of(w->q->name, strlen(w->q->name));
+    psi_x509_put_text(w->text, size, &used, name, "");
+    for (; name.n; name.p++, name.n--) {
+        if (*name.p < 0x80) continue;
+        psi_x509_put(w->text, size, &used, " (write it in ASCII, as xn--...)", 32);
+        break;
+    }
+}
+
+/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. A failure
+   of the name or a date is reported only when the path is otherwise good. */
+static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
+{
+    psi_x509_walk *w;
+    psi_x509_cert *certs, *leaf;
+    psi_x509_host host;
+    size_t i;
+    int r, pinned = 0, top = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    if (chain->count == 0) return psi_x509_refuse(e, PSOCKET_CERT_MISSING, -1, psocket_strerror(PSOCKET_CERT_MISSING));
+    w = (psi_x509_walk *)psi_alloc(sizeof *w + chain->count * sizeof *certs);
+    if (!w) return psi_x509_refuse(e, PSOCKET_NOMEM, -1, psocket_strerror(PSOCKET_NOMEM));
+    r = psi_x509_anchors(q->trust, &w->anchors);
+    if (r) {
+        psi_free(w);
+        return psi_x509_refuse(e, r, -1, r == PSOCKET_TLS_NO_TRUST
+                                             ? "no trust store found: install the ca-certificates package, set SSL_CERT_FILE, or give ca_file"
+                                             : psocket_strerror(r));
+    }
+    w->q = q;
+    w->code = PSOCKET_CERT_UNTRUSTED;
+    w->certs = certs = (psi_x509_cert *)(void *)(w + 1);
+    w->count = chain->count;
+    w->work = PSI_X509_WORK;
+    w->signatures = PSI_X509_SIGNATURES;
+    for (i = 0; i < chain->count; i++) psi_x509_parse(&certs[i], chain->certs[i].data, chain->certs[i].data_len);
+    leaf = certs;
+    w->path[0] = leaf;
+    for (i = 0; i < w->anchors->count && !pinned; i++) {
+        if (w->anchors->certs[i].subject_hash != leaf->subject_hash) continue;
+        pinned = psi_x509_same(w->anchors->certs[i].der, leaf->der);
+    }
+    if (leaf->bad.code || (leaf->profile.code && !pinned)) {
+        const psi_x509_flaw *f = leaf->bad.code ? &leaf->bad : &leaf->profile;
+        psi_x509_fail(w, PSI_X509_COMPLETE, f->code, leaf, f->why);
+        found = 0;
+    } else {
+        found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1, &top);
+        if (found || w->code == PSOCKET_CERT_EXPIRED || w->code == PSOCKET_CERT_NOT_YET_VALID) {
+            const char *wrong = NULL;
+            w->rank = 0;
+            if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) wrong = "has a key that is not meant for signing";
+            else if (leaf->extended >= 0 && !(leaf->extended & purpose))
+                wrong = q->client ? "is not meant for TLS clients" : "is not meant for TLS servers";
+            else if (leaf->ca && !pinned) wrong = "is an authority's, not a host's";
+            if (leaf->bad_key.code || leaf->pss_key) {
+                found = 0;
+                psi_x509_fail(w, PSI_X509_COMPLETE, leaf->bad_key.code ? leaf->bad_key.code : PSOCKET_CERT_ALGORITHM, leaf,
+                              leaf->bad_key.code ? leaf->bad_key.why : "has an RSA-PSS key, which is not supported in a host's");
+            } else if (wrong) {
+                found = 0;
+                psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_USAGE, leaf, wrong);
+            } else if (q->name && (!psi_x509_host_parse(&host, q->name) || !psi_x509_names(leaf, &host))) {
+                found = 0;
+                psi_x509_fail_name(w, leaf);
+            }
+        }
+    }
+    r = 0;
+    if (!found) {
+        int index = w->culprit >= certs && w->culprit < certs + w->count ? (int)(w->culprit - certs) : -1;
+        r = psi_x509_refuse(e, w->code, index, w->text);
+    }
+    psi_free(w);
+    return r;
+}
+
+/* --- single certificates ----------------------------------------------------------------------------------------------- */
+
+/* Copies the public key to storage (PSI_X509_KEY_STORAGE bytes), which must outlive *key: 0 or PSOCKET_CERT_*. */
+static int psi_x509_public_key(const br_x509_certificate *cert, br_x509_pkey *key, uint8_t *storage, size_t storage_size)
+{
+    psi_x509_cert c;
+    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return c.bad.code;
+    if (c.bad_key.code || c.pss_key) return c.bad_key.code ? c.bad_key.code : PSOCKET_CERT_ALGORITHM;
+    if (c.key.n + c.exponent.n > storage_size) return PSOCKET_CERT_LIMIT;
+    memcpy(storage, c.key.p, c.key.n);
+    c.key.p = storage;
+    if (c.exponent.n) memcpy(storage + c.key.n, c.exponent.p, c.exponent.n);
+    c.exponent.p = storage + c.key.n;
+    psi_x509_fill_key(&c, key);
+    return 0;
+}
+
+/* Does the key usage allow digitalSignature? 1 if it says nothing. */
+static PSI_UNUSED int psi_x509_key_usage_signs(const br_x509_certificate *cert)
+{
+    psi_x509_cert c;
+    return psi_x509_parse(&c, cert->data, cert->data_len) && (c.usage < 0 || (c.usage & PSI_X509_KU_SIGN));
+}
+
+/* Is the certificate for this name? 2 by an exact alternative name, 1 by a wildcard, 0 not. */
+static PSI_UNUSED int psi_x509_is_for(const br_x509_certificate *cert, const char *dns_name)
+{
+    psi_x509_cert c;
+    psi_x509_host host;
+    return psi_x509_parse(&c, cert->data, cert->data_len) && psi_x509_host_parse(&host, dns_name) ? psi_x509_names(&c, &host) : 0;
+}
+
+/* Tells what the certificate says; the strings are placed in buf, cut off where it ends. 0 or PSOCKET_CERT_MALFORMED. */
+static PSI_UNUSED int psi_x509_info(const br_x509_certificate *cert, psocket_certinfo *info, char *buf, size_t buf_size)
+{
+    psi_x509_cert c;
+    br_sha256_context h;
+    size_t half = buf_size / 2, used = 0;
+    memset(info, 0, sizeof *info);
+    info->subject = info->issuer = "";
+    br_sha256_init(&h);
+    br_sha256_update(&h, cert->data, cert->data_len);
+    br_sha256_out(&h, info->sha256);
+    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return PSOCKET_CERT_MALFORMED;
+    br_sha256_init(&h);
+    br_sha256_update(&h, c.spki.p, c.spki.n);
+    br_sha256_out(&h, info->spki_sha256);
+    info->not_before = c.not_before;
+    info->not_after = c.not_after;
+    if (half == 0) return 0;
+    buf[0] = buf[half] = 0;
+    psi_x509_put_name(buf, half, &used, c.subject);
+    info->subject = buf;
+    used = 0;
+    psi_x509_put_name(buf + half, half, &used, c.issuer);
+    info->issuer = buf + half;
+    return 0;
+}
+
+#endif /* PSOCKET_NO_TLS */
+#ifndef PSOCKET_NO_TLS
 
 /*==================================================================================================
  * >>record
@@ -3269,7 +5702,10 @@ static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, 
 #define PSI_TLS_SESSION_TIME 86400  /* seconds, RFC 5246 F.1.4 */
 #define PSI_TLS_IDENTITIES 1024
 #define PSI_TLS_HASHES (1u << br_sha256_ID | 1u << br_sha384_ID | 1u << br_sha512_ID)
-#define PSI_TLS_CURVES ((uint32_t)1 << BR_EC_curve25519 | (uint32_t)1 << BR_EC_secp256r1 | (uint32_t)1 << BR_EC_secp384r1)
+/* Curves for the key exchange. A client's list also tells which certificates it takes (RFC 8422 5.1), hence P-521. */
+#define PSI_TLS_SERVER_CURVES \
+    ((uint32_t)1 << BR_EC_curve25519 | (uint32_t)1 << BR_EC_secp256r1 | (uint32_t)1 << BR_EC_secp384r1)
+#define PSI_TLS_CLIENT_CURVES (PSI_TLS_SERVER_CURVES | (uint32_t)1 << BR_EC_secp521r1)
 
 /* --- what a connection agreed on --------------------------------------------------------------------------------- */
 
@@ -3424,7 +5860,7 @@ typedef struct psi_tls_primitives {
     br_ghash ghash;
     br_chacha20_run chacha;
     br_poly1305_run poly;
-    br_ec_impl ec; /* for key exchange: our curves, and an all-zero X25519 secret is a failure */
+    br_ec_impl client_ec, server_ec; /* for key exchange: our curves, and an all-zero X25519 secret is a failure */
     uint16_t suites[PSI_TLS_SUITES];
 } psi_tls_primitives;
 
@@ -3440,7 +5876,7 @@ struct psocket_tls {
     size_t alpn_count;
     uint8_t *pins;
     size_t pin_count;
-    br_x500_name *ca_names; /* for certificate requests; one allocation */
+    br_x500_name *ca_names; /* for certificate requests; they point into trust */
     size_t ca_name_count;
     int client_auth, insecure_no_verify, insecure_no_name;
     int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict);
@@ -3486,9 +5922,11 @@ static int psi_tls_find_primitives(psi_tls_primitives *p)
     p->chacha = eng->ichacha;
     p->poly = eng->ipoly;
     psi_free(eng);
-    p->ec = *br_ec_get_default();
-    p->ec.supported_curves &= PSI_TLS_CURVES;
-    p->ec.mul = psi_tls_ec_mul;
+    p->client_ec = *br_ec_get_default();
+    p->client_ec.mul = psi_tls_ec_mul;
+    p->server_ec = p->client_ec;
+    p->client_ec.supported_curves &= PSI_TLS_CLIENT_CURVES;
+    p->server_ec.supported_curves &= PSI_TLS_SERVER_CURVES;
     /* AES without the CPU's help is slower than ChaCha20. */
     for (i = 0; i < PSI_TLS_SUITES; i++) p->suites[i] = suites[aes ? i : (i + 4) % PSI_TLS_SUITES];
     return 0;
@@ -3586,9 +6024,10 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
             if (!code && !to->chain.count) code = psi_err(&why, PSOCKET_TLS_PEM, "there is no certificate in the chain");
             if (!code) code = psi_x509_key_load(&to->key, from->key, key_len, &why);
             if (!code && !psi_x509_key_matches(&to->key, &to->chain.certs[0])) {
-                psi_x509_chain first = PSI_ZERO;
-                (void)first;
-                code = psi_err_code(&why, PSOCKET_TLS_KEY_MISMATCH);
+                size_t n = 1;
+                while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+                code = psi_err(&why, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                               n < to->chain.count ? ", which must come first in its chain" : "");
             }
         }
         if (code) {
@@ -3596,6 +6035,36 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
             if (e) e->cert_index = why.cert_index;
             return code;
         }
+    }
+    return 0;
+}
+
+/* The names for certificate requests: those of the trust anchors, as many as a message holds. BearSSL asks for a
+   certificate only if there is at least one, so where anything is accepted an empty one stands in. */
+static int psi_tls_name_authorities(psocket_tls *tls, psocket_error *e)
+{
+    static unsigned char nobody[] = {0x30, 0x00};
+    const psi_x509_store *store;
+    size_t i, count, total = 0;
+    int code = psi_x509_anchors(tls->trust, &store);
+    if (code == PSOCKET_NOMEM || (code && !tls->decide && !tls->insecure_no_verify))
+        return psi_err(e, code, "client certificates cannot be verified: %s", psocket_strerror(code));
+    count = code ? 0 : store->count;
+    tls->ca_names = (br_x500_name *)psi_alloc((count + 1) * sizeof *tls->ca_names);
+    if (!tls->ca_names) return psi_err_code(e, PSOCKET_NOMEM);
+    for (i = 0; i < count; i++) {
+        psi_x509_span name = store->certs[i].subject;
+        size_t head = name.n < 128 ? 2 : name.n < 256 ? 3 : 4; /* DER: the header in front of it */
+        total += head + name.n + 2;
+        if (total > 60000) break;
+        tls->ca_names[i].data = (unsigned char *)(uintptr_t)(name.p - head);
+        tls->ca_names[i].len = head + name.n;
+        tls->ca_name_count = i + 1;
+    }
+    if (!tls->ca_name_count) {
+        tls->ca_names[0].data = nobody;
+        tls->ca_names[0].len = sizeof nobody;
+        tls->ca_name_count = 1;
     }
     return 0;
 }
@@ -3627,6 +6096,7 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
+    if (!code && tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) code = psi_tls_name_authorities(tls, e);
     return code;
 }
 
@@ -3680,6 +6150,7 @@ PSOCKET_API void psocket_cleanup(void)
     psi_tls_default_settings = NULL;
     psi_os_unlock(&psi_tls_default_lock);
     psocket_tls_free(tls);
+    psi_x509_cleanup();
 }
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters that
@@ -4349,7 +6820,7 @@ static int psi_hs_extensions(psi_hs *h, psi_hs_offer *o, psi_hs_bytes *hello)
 /* Can the client work with this identity? */
 static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_identity *id)
 {
-    if (!(o->curves & h->tls->prim.ec.supported_curves)) return 0;
+    if (!(o->curves & h->tls->prim.server_ec.supported_curves)) return 0;
     if (id->key.type == BR_KEYTYPE_RSA) return o->rsa_suite && o->rsa_hashes;
     return o->ecdsa_suite && o->ecdsa_hashes && id->key.ec.curve < 32 && (o->curves >> id->key.ec.curve & 1);
 }
@@ -4398,7 +6869,7 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
     psi_hs_offer o = PSI_ZERO;
     psi_hs_bytes suites, compression, id;
     unsigned version = psi_hs_number(&b, 2);
-    int alert, tls12 = version >= BR_TLS12;
+    int alert, fallback = 0;
     o.curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
     if (b.n < 32) {
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
@@ -4413,19 +6884,21 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
         return;
     }
-    if (!tls12) {
-        h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client accepts no TLS version above 1.%u", version == 0x0302 ? 1u : 0u);
-        return;
-    }
     while (suites.n) {
         unsigned suite = psi_hs_number(&suites, 2);
+        if (suite == 0x5600) fallback = 1;
         if (!psi_tls_has_suite(h->tls, suite)) continue;
         if (suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
             suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)
             o.rsa_suite = 1;
         else
             o.ecdsa_suite = 1;
+    }
+    if (version < BR_TLS12) { /* RFC 5246 E.1; RFC 7507 3: this client tried a higher version before */
+        h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, fallback ? 86 : 70, "the client accepts no TLS version above 1.%d",
+                    version == BR_TLS11);
+        return;
     }
     alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, &o, &b) : 47;
     if (alert == 70) {
@@ -4446,7 +6919,7 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
     if (!h->identity) {
         psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, 40, "the client offers %s that this server can use",
                     !(o.rsa_suite || o.ecdsa_suite) ? "no cipher suite"
-                    : !(o.curves & h->tls->prim.ec.supported_curves) ? "no elliptic curve"
+                    : !(o.curves & h->tls->prim.server_ec.supported_curves) ? "no elliptic curve"
                     : "no signature algorithm and key type");
         return;
     }
@@ -4626,6 +7099,11 @@ static void psi_hs_turn(psi_hs *h)
         /* Bytes that the engine does not take, as behind Finished: waiting for it would last for ever. */
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
     } else if (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP) {
+        /* No way leads here without the certificate that was demanded; it is checked all the same. */
+        if (!h->key_usages && (h->server ? h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED : !h->resumed)) {
+            psi_hs_fail(h, PSOCKET_CERT_MISSING, 40, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
+            return;
+        }
         h->state = PSI_HS_DONE;
 #ifdef PSOCKET_KEYLOG
         psi_hs_keylog(eng);
@@ -4768,7 +7246,7 @@ static void psi_hs_header(psi_hs *h)
 static PSI_UNUSED void psi_hs_free(psi_hs *h)
 {
     if (!h) return;
-    if (h->state == PSI_HS_FAILED && h->resumed) psi_hs_remember(h, NULL);
+    if (h->state == PSI_HS_FAILED && h->offered.session_id_len) psi_hs_remember(h, NULL);
     psi_x509_chain_free(&h->chain);
     psi_tlsinfo_free(h->peer);
     psi_free(h->cert);
@@ -4801,7 +7279,7 @@ static int psi_hs_setup(psi_hs *h)
     br_ssl_engine_set_chapol(eng, &br_sslrec_in_chapol_vtable, &br_sslrec_out_chapol_vtable);
     br_ssl_engine_set_chacha20(eng, prim->chacha);
     br_ssl_engine_set_poly1305(eng, prim->poly);
-    br_ssl_engine_set_ec(eng, &prim->ec);
+    br_ssl_engine_set_ec(eng, h->server ? &prim->server_ec : &prim->client_ec);
     br_ssl_engine_set_ecdsa(eng, psi_tls_ecdsa_verify);
     br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
     br_ssl_engine_inject_entropy(eng, seed, sizeof seed);
@@ -4916,7 +7394,7 @@ static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n)
 /* Bytes to send now, 0 if there are none. */
 static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
 {
-    *p = h->out + h->out_at;
+    *p = h->out ? h->out + h->out_at : NULL;
     return h->out_len - h->out_at;
 }
 
@@ -5841,6 +8319,8 @@ static int psi_sock_step(psocket *s)
     return r;
 }
 
+#define PSI_MORE 4 /* an event: more input than there is already */
+
 /* The descriptors to wait for and the time until which to, if s is to become ready for events. Nothing is ready if *ms
    does not become 0. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
@@ -5879,6 +8359,7 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
 #endif
     if (((events & PSOCKET_READ) && psi_sock_has_input(s)) || ((events & PSOCKET_WRITE) && s->end_out)) *ms = 0;
     if ((events & PSOCKET_READ) && s->ring.bytes >= s->limit) events &= ~PSOCKET_READ;
+    if (events & PSI_MORE) events = PSOCKET_READ;
     if (s->out || (s->shut && s->shut < 3)) events |= PSOCKET_WRITE;
     return s->io->wants(s, events, fds, cap, ms);
 }
@@ -6629,8 +9110,9 @@ static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, c
             continue;
         }
         if (a.family == PSI_UNIX && r == PSOCKET_ADDRESS_IN_USE) {
-            /* A path that nobody answers on was left behind by a process that is gone. */
-            int os2 = 0, dead = psi_os_socket(fd, a.family, 0, &os2) == 0 && psi_os_connect(*fd, &a, *path, &os2) == PSOCKET_REFUSED;
+            /* A path that nobody answers on was left behind by a process that is gone. Asking with a datagram socket tells
+               without a connection: refused if nobody has it, the wrong type otherwise. */
+            int os2 = 0, dead = psi_os_socket(fd, a.family, 1, &os2) == 0 && psi_os_connect(*fd, &a, *path, &os2) == PSOCKET_REFUSED;
             psi_os_close(*fd);
             *fd = -1;
             if (dead) {
@@ -6918,7 +9400,7 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
             continue;
         }
         if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
-        if ((r = psi_public_pause(s, PSOCKET_READ, l)) != 0) return r;
+        if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
     }
     return 0;
 }
@@ -7067,7 +9549,8 @@ PSOCKET_API void psocket_free(psocket *s)
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
-    if (out) *out = NULL;
+    if (!out) return psi_err_code(topt ? topt->error : NULL, PSOCKET_INVALID);
+    *out = NULL;
     return psi_err_code(topt ? topt->error : NULL, PSOCKET_UNSUPPORTED);
 }
 
@@ -7085,7 +9568,8 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     (void)tls;
     (void)server_name;
-    return s ? psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "built without TLS") : PSOCKET_INVALID;
+    if (!s) return PSOCKET_INVALID;
+    return s->closed ? (int)PSOCKET_CLOSED_HERE : psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "built without TLS");
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
