@@ -867,18 +867,23 @@ static int psi_os_wait(struct pollfd *p, int n, int ms)
 #if LWIP_SOCKET_POLL
     int i;
     for (i = 0; i < n; i++) p[i].revents = 0; /* lwip_poll stops at the first bad one */
-    errno = 0;
+    errno = EBADF;
     return lwip_poll(p, (nfds_t)n, ms);
 #else
     fd_set rd, wr, bad;
     struct timeval t;
-    int i, r, top = 0, ready = 0;
+    int i, r = 0, top = 0, ready = 0;
     FD_ZERO(&rd);
     FD_ZERO(&wr);
     FD_ZERO(&bad);
     for (i = 0; i < n; i++) {
         p[i].revents = 0;
         if (p[i].fd < 0) continue;
+        if (p[i].fd >= LWIP_SELECT_MAXNFDS) { /* beyond the sets */
+            p[i].revents = POLLNVAL;
+            r = -1;
+            continue;
+        }
         if (p[i].events & POLLIN) FD_SET(p[i].fd, &rd);
         if (p[i].events & POLLOUT) FD_SET(p[i].fd, &wr);
         FD_SET(p[i].fd, &bad);
@@ -886,7 +891,8 @@ static int psi_os_wait(struct pollfd *p, int n, int ms)
     }
     t.tv_sec = ms / 1000;
     t.tv_usec = ms % 1000 * 1000;
-    errno = 0;
+    errno = EBADF;
+    if (r < 0) return -1;
     r = lwip_select(top, &rd, &wr, &bad, ms < 0 ? NULL : &t);
     for (i = 0; i < n; i++) {
         if (p[i].fd < 0) continue;
@@ -7577,6 +7583,7 @@ struct psocket {
     int64_t deadline;    /* of dialling or handshaking; 0 none */
     int timeout, idle;
     uint32_t out_at, out_len, limit, read_size;
+    uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
     int code, end_in, end_out;
     psi_addr peer;
     uint8_t side, nonblocking, udp, family, closed, shut, drained, deaf;
@@ -7980,9 +7987,10 @@ static int psi_sock_fin(psocket *s)
 
 /*--- receiving */
 
+/* Has s what its reader is waiting for? */
 static int psi_sock_has_input(const psocket *s)
 {
-    return !psi_ring_empty(&s->ring) || s->end_in;
+    return (!psi_ring_empty(&s->ring) && (s->ring.bytes >= s->need || s->ring.bytes >= s->limit)) || s->end_in;
 }
 
 #ifndef PSOCKET_NO_TLS
@@ -9399,16 +9407,25 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
             psi_limit_progress(l);
             continue;
         }
+        if (r == PSOCKET_WANT_READ && s->nonblocking) s->need = s->ring.bytes + 1;
         if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
         if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
     }
     return 0;
 }
 
+/* A new reader is content with any chunk. */
+static void psi_public_any(psocket *s)
+{
+    if (s->need && s->entry) psi_entry_heat(s->entry);
+    s->need = 0;
+}
+
 /* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
 static int psi_public_receiving(psocket *s)
 {
     int r;
+    psi_public_any(s);
     if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
     r = psi_public_settle(s);
     return psi_ring_empty(&s->ring) ? r : 0;
@@ -9433,6 +9450,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     int r;
     if (data) *data = NULL;
     if (!s || !data) return PSOCKET_INVALID;
+    psi_public_any(s);
     while (psi_ring_empty(&s->ring) || s->hs) {
         if (s->closed) return PSOCKET_CLOSED_HERE;
         if (s->dial || s->hs) {
@@ -9455,6 +9473,7 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
+    s->need = 0;
     if (s->entry) psi_entry_heat(s->entry);
     return r ? psi_sock_note(s, r, 0, NULL) : 0;
 }

@@ -280,3 +280,33 @@ TEST(one_poller_at_a_time)
     psocket_free(s);
     psocket_poller_free(p);
 }
+
+/* A reader that waits for a whole line is not told of every part of it. */
+TEST(part_of_a_line_is_not_ready)
+{
+    psocket_poller *p;
+    const psocket_event *ev;
+    const void *data;
+    psocket *c, *s;
+    REQUIRE(psocket_poller_new(&p) == 0);
+    REQUIRE(net_pair(&c, &s));
+    psocket_setnonblocking(s, 1);
+    psocket_send(c, "half a ", 7);
+    CHECK_INT(psocket_wait(s, PSOCKET_READ, 5000), PSOCKET_READ);
+    CHECK_INT(psocket_read_until(s, "\n", 100, &data), PSOCKET_WANT_READ);
+    CHECK_INT(psocket_wait(s, PSOCKET_READ, 20), 0);
+    psocket_poller_set(p, s, PSOCKET_READ, -1, s);
+    CHECK_INT(psocket_poller_wait(p, &ev, 20), 0);
+    psocket_send(c, "line\n", 5);
+    CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
+    CHECK_STR(net_text(psocket_read_until(s, "\n", 100, &data), &data), "half a line\n");
+    psocket_send(c, "part", 4);
+    CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
+    CHECK_INT(psocket_read(s, 9, &data), PSOCKET_WANT_READ);
+    CHECK_INT(psocket_poller_wait(p, &ev, 20), 0);
+    CHECK_STR(net_peek(s), "part"); /* a reader of chunks is */
+    CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
+    psocket_poller_free(p);
+    psocket_free(c);
+    psocket_free(s);
+}
