@@ -16,7 +16,7 @@ OPT     := -O2 -g
 
 # BearSSL: the system's, or a folder with inc/ and build/libbearssl.a, or with include/ and lib/.
 ifdef BEARSSL_DIR
-BEARSSL_CFLAGS := -I$(firstword $(wildcard $(BEARSSL_DIR)/inc $(BEARSSL_DIR)/include))
+BEARSSL_CFLAGS := -isystem $(firstword $(wildcard $(BEARSSL_DIR)/inc $(BEARSSL_DIR)/include))
 BEARSSL_LIBS   := $(firstword $(wildcard $(addprefix $(BEARSSL_DIR)/,build/libbearssl.a lib/libbearssl.a)))
 BEARSSL_PIC    := $(BEARSSL_LIBS)
 else

@@ -260,25 +260,12 @@ static int fetch(psocket *s, const url *u, const char *file)
     return all;
 }
 
-/* TLS on a connected socket: HTTP/1.1 by ALPN, trust from cacert or the system. */
-static int secure(psocket *s, const url *u, const char *cacert, int insecure)
+/* TLS on a connected socket; says on standard error what was agreed on. */
+static int secure(psocket *s, psocket_tls *tls, const url *u, int insecure)
 {
-    static const char *const alpn[] = {"http/1.1"};
-    psocket_error err = {0};
-    psocket_tls_options topt = {0};
-    psocket_tls *tls;
     psocket_tlsinfo info;
     char subject[256];
-    int code;
-    topt.ca_file = cacert;
-    topt.insecure_no_verify = insecure;
-    topt.alpn = alpn;
-    topt.alpn_count = 1;
-    topt.error = &err;
-    if (psocket_tls_new(&tls, &topt)) return wrong(err.text);
-    code = psocket_starttls(s, tls, u->host);
-    psocket_tls_free(tls); /* the socket holds its own reference */
-    if (code) return failed(s, u->host);
+    if (psocket_starttls(s, tls, u->host)) return failed(s, u->host);
     if (psocket_gettlsinfo(s, &info)) return failed(s, "gettlsinfo");
     copy_clean(subject, sizeof subject, info.peer_subject);
     fprintf(stderr, "%s %s%s%s, %s%s\n", info.version_name, info.suite_name, info.alpn[0] ? ", " : "", info.alpn,
@@ -289,10 +276,13 @@ static int secure(psocket *s, const url *u, const char *cacert, int insecure)
 int main(int argc, char **argv)
 {
     const char *cacert = NULL, *file = NULL, *address = NULL;
-    int insecure = 0, usage = 0, ok, i;
+    static const char *const alpn[] = {"http/1.1"};
+    int insecure = 0, usage = 0, ok = 0, i;
     psocket_error err = {0};
     psocket_options opt = {0};
-    psocket *s;
+    psocket_tls_options topt = {0};
+    psocket_tls *tls = NULL;
+    psocket *s = NULL;
     url u;
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--insecure") == 0) insecure = 1;
@@ -307,12 +297,14 @@ int main(int argc, char **argv)
     }
     if (!parse_url(&u, address)) return 2;
     opt.timeout_ms = 30000; /* each operation, not the whole download */
-    opt.error = &err;
-    if (psocket_connect(&s, u.host, u.port, &opt)) {
-        fprintf(stderr, "https_get: %s\n", err.text);
-        return 1;
-    }
-    ok = (!u.tls || secure(s, &u, cacert, insecure)) && fetch(s, &u, file);
+    topt.ca_file = cacert;  /* NULL: the system's */
+    topt.insecure_no_verify = insecure;
+    topt.alpn = alpn;
+    topt.alpn_count = 1;
+    opt.error = topt.error = &err;
+    if ((u.tls && psocket_tls_new(&tls, &topt)) || psocket_connect(&s, u.host, u.port, &opt)) wrong(err.text);
+    else ok = (!u.tls || secure(s, tls, &u, insecure)) && fetch(s, &u, file);
     psocket_free(s);
+    psocket_tls_free(tls);
     return ok ? 0 : 1;
 }
