@@ -208,4 +208,135 @@ static CHECK_UNUSED void pipe_bad(psocket_tls *client, psocket_tls *server, cons
     pipe_end(&p);
 }
 
+/* --- bytes on the wire ------------------------------------------------------------------------------------------- */
+
+typedef struct pipe_bytes {
+    uint8_t p[40000];
+    size_t n;
+} pipe_bytes;
+
+static CHECK_UNUSED void pipe_put(pipe_bytes *b, const void *p, size_t n)
+{
+    if (b->n + n > sizeof b->p) {
+        check_fail(__FILE__, __LINE__, "pipe_bytes is full");
+        return;
+    }
+    if (n) memcpy(b->p + b->n, p, n);
+    b->n += n;
+}
+
+static CHECK_UNUSED void pipe_number(pipe_bytes *b, size_t value, size_t bytes)
+{
+    while (bytes--) {
+        uint8_t c = (uint8_t)(value >> 8 * bytes);
+        pipe_put(b, &c, 1);
+    }
+}
+
+/* All output of h, taken away. */
+static CHECK_UNUSED void pipe_take(psi_hs *h, pipe_bytes *b)
+{
+    const uint8_t *p;
+    size_t n;
+    b->n = 0;
+    while ((n = psi_hs_output(h, &p)) != 0) {
+        pipe_put(b, p, n);
+        psi_hs_sent(h, n);
+    }
+}
+
+/* Feeds a copy that is exactly as long. */
+static CHECK_UNUSED size_t pipe_feed(psi_hs *h, const void *p, size_t n)
+{
+    uint8_t *copy = (uint8_t *)malloc(n ? n : 1);
+    ptrdiff_t used;
+    if (n) memcpy(copy, p, n);
+    used = psi_hs_feed(h, copy, n);
+    free(copy);
+    return (size_t)used;
+}
+
+static CHECK_UNUSED void pipe_record(pipe_bytes *b, int type, const void *p, size_t n)
+{
+    pipe_number(b, (size_t)type, 1);
+    pipe_number(b, 0x0303, 2);
+    pipe_number(b, n, 2);
+    pipe_put(b, p, n);
+}
+
+/* The alert in b, as level * 256 + number, -1 if its last record is not one in plaintext. */
+static CHECK_UNUSED int pipe_alert(const pipe_bytes *b)
+{
+    const uint8_t *p = b->p;
+    size_t n = b->n;
+    while (n >= 5) {
+        size_t len = 5 + ((size_t)p[3] << 8 | p[4]);
+        if (len == n) return p[0] == 21 && n == 7 ? p[5] * 256 + p[6] : -1;
+        if (len > n) break;
+        p += len;
+        n -= len;
+    }
+    return -1;
+}
+
+/* The payloads of the plaintext handshake records at the beginning of b; *rest is where they end. */
+static CHECK_UNUSED void pipe_messages(const pipe_bytes *b, pipe_bytes *out, size_t *rest)
+{
+    size_t i = 0;
+    out->n = 0;
+    while (i + 5 <= b->n && b->p[i] == 22) {
+        size_t len = (size_t)b->p[i + 3] << 8 | b->p[i + 4];
+        pipe_put(out, b->p + i + 5, len);
+        i += 5 + len;
+    }
+    if (rest) *rest = i;
+}
+
+/* Where message number k begins in m, and its length with its header; 0 if there is none. */
+static CHECK_UNUSED size_t pipe_message(const pipe_bytes *m, int k, size_t *at)
+{
+    size_t i = 0;
+    while (i + 4 <= m->n) {
+        size_t len = 4 + ((size_t)m->p[i + 1] << 16 | (size_t)m->p[i + 2] << 8 | m->p[i + 3]);
+        if (i + len > m->n) return 0;
+        *at = i;
+        if (!k--) return len;
+        i += len;
+    }
+    return 0;
+}
+
+/* h must have failed with this code and have put this alert (in plaintext) into its output. */
+static CHECK_UNUSED void pipe_failed(psi_hs *h, int code, int alert, const char *what)
+{
+    psocket_error e = {0};
+    pipe_bytes b;
+    int status = psi_hs_status(h, &e);
+    pipe_take(h, &b);
+    if (status != code) check_fail(__FILE__, __LINE__, "%s: status %d (%s), not %d", what, status, e.text, code);
+    if (e.tls_alert != alert) check_fail(__FILE__, __LINE__, "%s: alert %d in the error, not %d", what, e.tls_alert, alert);
+    if (pipe_alert(&b) != 512 + alert) check_fail(__FILE__, __LINE__, "%s: alert %d on the wire, not %d", what, pipe_alert(&b), 512 + alert);
+    if (status == code && !e.text[0]) check_fail(__FILE__, __LINE__, "%s: no text", what);
+}
+
+/* A handshake's state, to go back to. */
+typedef struct pipe_state {
+    psi_hs hs;
+} pipe_state;
+
+static CHECK_UNUSED void pipe_save(const psi_hs *h, pipe_state *s)
+{
+    memcpy(&s->hs, h, sizeof *h);
+}
+
+/* Back to that state: before the peer's certificates came, or after. */
+static CHECK_UNUSED void pipe_restore(psi_hs *h, pipe_state *s)
+{
+    if (h->chain.certs != s->hs.chain.certs) psi_x509_chain_free(&h->chain);
+    psi_free(h->cert);
+    s->hs.out = h->out;
+    s->hs.out_cap = h->out_cap;
+    memcpy(h, &s->hs, sizeof *h);
+}
+
 #endif
