@@ -78,7 +78,7 @@ programs: $(EXAMPLES) $(LUA_MODULES)
 demo:
 	@sh tests/deps.sh demo
 	@+$(MAKE) --no-print-directory -s $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) programs
-	@BUILD="$(BUILD)" sh tests/demo.sh
+	@+$(MAKE) --no-print-directory -s run-demo
 
 test:
 	@sh tests/deps.sh test
@@ -86,8 +86,11 @@ test:
 
 test-programs: $(TEST_PROGRAMS)
 
-# What tests/run.sh asks for; a separate make, so that it sees what tests/deps.sh has just installed.
-.PHONY: list-tests
+# What tests/run.sh and make demo ask for: a make of its own, which sees what tests/deps.sh has just installed.
+.PHONY: list-tests run-demo
+run-demo:
+	@BUILD="$(BUILD)" LUAS="$(foreach v,$(LUAS),$(v)=$(LUA_RUN_$(v)))" sh tests/demo.sh
+
 list-tests:
 	@printf '%s\n' $(patsubst %,c=%,$(C_TESTS)) $(foreach v,$(LUAS),lua=$(v)=$(LUA_RUN_$(v)))
 

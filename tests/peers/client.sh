@@ -72,7 +72,8 @@ if has gnutls-serv; then
             pids="$pids $pid"
             port=$(port_of $pid) || { cp "$tmp/server.log" "$tmp/out"; fail "gnutls-serv with $cert starts"; continue; }
             if [ $mode = --http ]; then
-                page() { timeout 20 "$get" --cacert "$ca" -o "$tmp/body" "https://127.0.0.1:$port/a-page" && grep -q 'GET /a-page' "$tmp/body" && grep -qi '</html>' "$tmp/body"; }
+                # It serves one page of its own, which shows the request.
+                page() { timeout 20 "$get" --cacert "$ca" -o "$tmp/body" "https://127.0.0.1:$port/a-page" && grep -q "Host: 127.0.0.1:$port" "$tmp/body" && grep -qi '</html>' "$tmp/body"; }
                 check "gnutls-serv, $cert, its page is whole" page
                 refuse "gnutls-serv, $cert, the CA unknown" "trusted" timeout 20 "$get" --cacert "$certs/other_ca.pem" "https://127.0.0.1:$port/"
             else

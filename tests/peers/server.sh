@@ -76,7 +76,12 @@ check "ALPN: http/1.1 is agreed on" alpn h2,http/1.1 'ALPN protocol: http/1.1'
 if has gnutls-cli; then
     check "gnutls-cli, 10 MB, RSA" with_gnutls --priority NORMAL:-ECDHE-ECDSA:-VERS-TLS1.3
     check "gnutls-cli, 10 MB, ECDSA" with_gnutls --priority NORMAL:-ECDHE-RSA:-VERS-TLS1.3
-    check "gnutls-cli, 10 MB, its defaults" with_gnutls
+    small() {
+        printf 'GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' |
+            timeout 30 gnutls-cli --logfile="$tmp/gnutls.log" --x509cafile "$ca" -p "$port" localhost | grep hello
+    }
+    check "gnutls-cli, its defaults" small
+    refuse "gnutls-cli without the CA refuses" "not trusted\|verification failed" gnutls-cli -p "$port" localhost
 else skip gnutls-cli "not installed"; fi
 check "https_get, 10 MB" fetch $url/big
 check "https_get, 10 MB, 127.0.0.1" fetch https://127.0.0.1:$port/big
