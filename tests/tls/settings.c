@@ -1,0 +1,247 @@
+/* psocket_tls: what is accepted, what is refused and why, who owns what; psocket_tls_verify. */
+#define PSOCKET_IMPLEMENTATION
+#include "psocket.h"
+#include "check.h"
+#include "tls/pipe.h"
+#include <pthread.h>
+
+/* Settings that must be refused with this code and a text that holds word. */
+static void refused(pipe_settings *s, int code, const char *word)
+{
+    psocket_tls *tls = (psocket_tls *)(void *)s;
+    psocket_error e = {0};
+    s->opt.error = &e;
+    CHECK_INT(psocket_tls_new(&tls, &s->opt), code);
+    CHECK(tls == NULL);
+    CHECK_INT(e.code, code);
+    if (!strstr(e.text, word)) check_fail(__FILE__, __LINE__, "\"%s\" does not mention \"%s\"", e.text, word);
+    s->opt.error = NULL;
+    CHECK_INT(psocket_tls_new(&tls, &s->opt), code); /* without a place for the error */
+    psocket_tls_free(tls);
+}
+
+TEST(refused_settings)
+{
+    static const char *const empty[] = {""};
+    static const char *const null_name[] = {NULL};
+    static char long_name[300];
+    const char *too_long[1];
+    static const uint8_t pin[32];
+    pipe_settings s;
+    char *chain;
+    memset(&s, 0, sizeof s);
+    memset(long_name, 'a', 256);
+    too_long[0] = long_name;
+    CHECK_INT(psocket_tls_new(NULL, NULL), PSOCKET_INVALID);
+    s.opt.alpn_count = 1;
+    refused(&s, PSOCKET_INVALID, "ALPN");
+    s.opt.alpn = empty;
+    refused(&s, PSOCKET_INVALID, "ALPN");
+    s.opt.alpn = null_name;
+    refused(&s, PSOCKET_INVALID, "ALPN");
+    s.opt.alpn = too_long;
+    refused(&s, PSOCKET_INVALID, "ALPN");
+    pipe_done(&s);
+    s.opt.client_auth = 3;
+    refused(&s, PSOCKET_INVALID, "client_auth");
+    s.opt.client_auth = -1;
+    refused(&s, PSOCKET_INVALID, "client_auth");
+    pipe_done(&s);
+    s.opt.spki_pin_count = 1;
+    refused(&s, PSOCKET_INVALID, "spki_pins");
+    s.opt.spki_pins = pin;
+    s.opt.insecure_no_verify = 1;
+    refused(&s, PSOCKET_INVALID, "insecure_no_verify");
+    pipe_done(&s);
+    s.opt.identity_count = 1;
+    refused(&s, PSOCKET_INVALID, "identities");
+    s.opt.identities = s.identities;
+    refused(&s, PSOCKET_INVALID, "certificate is missing");
+    s.identities[0].chain = pipe_file(&s, "rsa.pem");
+    refused(&s, PSOCKET_INVALID, "key is missing");
+    s.identities[0].key = pipe_file(&s, "ec.key");
+    refused(&s, PSOCKET_TLS_KEY_MISMATCH, "identity 0");
+    s.identities[0].key = pipe_file(&s, "inter.key");
+    refused(&s, PSOCKET_TLS_KEY_MISMATCH, "must come first");
+    s.identities[0].key = "not a key";
+    refused(&s, PSOCKET_TLS_KEY, "identity 0");
+    s.identities[0].key = pipe_file(&s, "rsa.key");
+    s.identities[0].chain = "not a certificate";
+    refused(&s, PSOCKET_TLS_PEM, "identity 0");
+    s.identities[0].chain = "";
+    refused(&s, PSOCKET_TLS_PEM, "identity 0");
+    s.identities[0].chain = pipe_file(&s, "rsa.pem");
+    s.identities[1].chain = chain = pipe_file(&s, "ec.pem");
+    s.identities[1].key = pipe_file(&s, "rsa.key");
+    s.opt.identity_count = 2;
+    refused(&s, PSOCKET_TLS_KEY_MISMATCH, "identity 1");
+    chain[strlen(chain) / 4] = '!';
+    refused(&s, PSOCKET_TLS_PEM, "identity 1");
+    pipe_done(&s);
+    s.opt.ca = "nothing";
+    refused(&s, PSOCKET_TLS_PEM, "ca");
+    pipe_done(&s);
+    s.opt.ca_file = "/nonexistent/file.pem";
+    refused(&s, PSOCKET_FILE, "/nonexistent/file.pem");
+}
+
+TEST(servers_need_an_identity)
+{
+    psocket_tls *client = pipe_client();
+    psi_hs *h = NULL;
+    psocket_error e = {0};
+    REQUIRE(client);
+    CHECK_INT(psi_hs_new(&h, client, 1, NULL, &e), PSOCKET_TLS_NO_IDENTITY);
+    CHECK(h == NULL && e.text[0]);
+    CHECK_INT(psi_hs_new(&h, client, 1, NULL, NULL), PSOCKET_TLS_NO_IDENTITY);
+    psocket_tls_free(client);
+}
+
+TEST(everything_is_copied)
+{
+    pipe_settings s;
+    char name[16] = "first";
+    const char *names[1];
+    psocket_tls *client = NULL, *server = NULL;
+    psocket_tlsinfo ci, si;
+    int i;
+    names[0] = name;
+    for (i = 0; i < 2; i++) {
+        memset(&s, 0, sizeof s);
+        if (i) pipe_identity(&s, "rsa.pem", "rsa.key");
+        else pipe_ca(&s, "ca.pem");
+        s.opt.alpn = names;
+        s.opt.alpn_count = 1;
+        if (i) server = pipe_make(&s);
+        else client = pipe_make(&s);
+        while (s.texts) { /* overwrite before freeing */
+            char *text = s.text[--s.texts];
+            memset(text, 'x', strlen(text));
+            free(text);
+        }
+        memset(&s, 0xEE, sizeof s);
+    }
+    strcpy(name, "wrong");
+    names[0] = NULL;
+    REQUIRE(client && server);
+    pipe_good(client, server, "localhost", 512, &ci, &si);
+    CHECK_STR(ci.alpn, "first");
+    psocket_tls_free(client);
+    psocket_tls_free(server);
+}
+
+TEST(owners)
+{
+    psocket_tls *tls = pipe_client(), *a = NULL, *b = NULL;
+    psocket_error e = {0};
+    CHECK(psocket_tls_retain(tls) == tls);
+    psocket_tls_free(tls);
+    psocket_tls_free(tls);
+    psocket_tls_free(NULL);
+    CHECK(psocket_tls_retain(NULL) == NULL);
+    CHECK_INT(psi_tls_default(&a, &e), 0);
+    CHECK_INT(psi_tls_default(&b, &e), 0);
+    CHECK(a && a == b);
+    psocket_tls_free(a);
+    psocket_cleanup();
+    psocket_cleanup();
+    psocket_tls_free(b); /* the last owner */
+    CHECK_INT(psi_tls_default(&a, &e), 0);
+    psocket_tls_free(a);
+    psocket_cleanup();
+}
+
+static int verify(pipe_settings *s, psocket_tls *tls, const char *file, const char *name, const char *word)
+{
+    psocket_error e;
+    int code;
+    memset(&e, 0xEE, sizeof e);
+    code = psocket_tls_verify(tls, pipe_file(s, file), 0, name, &e);
+    CHECK_INT(e.code, code);
+    if (code && !strstr(e.text, word)) check_fail(__FILE__, __LINE__, "\"%s\" does not mention \"%s\"", e.text, word);
+    CHECK_INT(psocket_tls_verify(tls, pipe_file(s, file), 0, name, NULL), code);
+    return code;
+}
+
+static int64_t fixed_time;
+static int64_t fixed_clock(void *user)
+{
+    CHECK(user == &fixed_time);
+    return fixed_time;
+}
+
+TEST(verify_a_chain)
+{
+    pipe_settings s, texts;
+    psocket_tls *tls = pipe_client();
+    psocket_error e = {0};
+    memset(&texts, 0, sizeof texts);
+    REQUIRE(tls);
+    CHECK_INT(verify(&texts, tls, "rsa.pem", "localhost", ""), 0);
+    CHECK_INT(verify(&texts, tls, "ec.pem", "x.wild.test", ""), 0);
+    CHECK_INT(verify(&texts, tls, "ec.pem", "127.0.0.1", ""), 0);
+    CHECK_INT(verify(&texts, tls, "ec.pem", "other.test", "other.test"), PSOCKET_CERT_NAME);
+    pipe_done(&texts);
+    CHECK_INT(verify(&texts, tls, "untrusted.pem", "localhost", "trust"), PSOCKET_CERT_UNTRUSTED);
+    CHECK_INT(verify(&texts, tls, "expired.pem", "localhost", "expired"), PSOCKET_CERT_EXPIRED);
+    CHECK_INT(verify(&texts, tls, "ec.pem", NULL, "name"), PSOCKET_INVALID);
+    CHECK_INT(verify(&texts, tls, "ec.pem", "", "name"), PSOCKET_INVALID);
+    CHECK_INT(verify(&texts, tls, "ec.key", "localhost", "certificate"), PSOCKET_TLS_PEM);
+    CHECK_INT(psocket_tls_verify(tls, NULL, 0, "localhost", &e), PSOCKET_INVALID);
+    psocket_tls_free(tls);
+    pipe_done(&texts);
+    memset(&s, 0, sizeof s);
+    pipe_ca(&s, "ca.pem");
+    s.opt.clock = fixed_clock;
+    s.opt.clock_user = &fixed_time;
+    s.opt.insecure_no_name = 1;
+    tls = pipe_make(&s);
+    pipe_done(&s);
+    REQUIRE(tls);
+    fixed_time = 0;
+    CHECK_INT(verify(&texts, tls, "ec.pem", NULL, "not yet valid"), PSOCKET_CERT_NOT_YET_VALID);
+    fixed_time = (int64_t)time(NULL);
+    CHECK_INT(verify(&texts, tls, "ec.pem", NULL, ""), 0);
+    fixed_time += (int64_t)100 * 366 * 86400;
+    CHECK_INT(verify(&texts, tls, "ec.pem", NULL, "expired"), PSOCKET_CERT_EXPIRED);
+    psocket_tls_free(tls);
+    pipe_done(&texts);
+    memset(&s, 0, sizeof s);
+    s.opt.insecure_no_verify = 1;
+    tls = pipe_make(&s);
+    REQUIRE(tls);
+    CHECK_INT(verify(&texts, tls, "untrusted.pem", NULL, ""), 0);
+    psocket_tls_free(tls);
+    pipe_done(&texts);
+}
+
+/* Many threads, one pair of settings: references, sessions and the default settings. */
+static psocket_tls *shared_client, *shared_server;
+
+static void *work(void *arg)
+{
+    int i;
+    for (i = 0; i < 12; i++) {
+        char name[32];
+        psocket_tlsinfo ci, si;
+        psocket_tls *tls = NULL;
+        snprintf(name, sizeof name, "t%d.wild.test", i % 4);
+        pipe_good(shared_client, shared_server, name, 100000, &ci, &si);
+        if (psi_tls_default(&tls, NULL) == 0) psocket_tls_free(tls);
+    }
+    return arg;
+}
+
+TEST_LIMIT(settings_are_shared_between_threads, 60)
+{
+    pthread_t t[4];
+    int i;
+    shared_client = pipe_client();
+    shared_server = pipe_server("ec");
+    REQUIRE(shared_client && shared_server);
+    for (i = 0; i < 4; i++) REQUIRE(pthread_create(&t[i], NULL, work, NULL) == 0);
+    for (i = 0; i < 4; i++) pthread_join(t[i], NULL);
+    psocket_tls_free(shared_client);
+    psocket_tls_free(shared_server);
+    psocket_cleanup();
+}
