@@ -64,7 +64,7 @@ TEST(refused_settings)
     s.identities[0].key = pipe_file(&s, "inter.key");
     refused(&s, PSOCKET_TLS_KEY_MISMATCH, "must come first");
     s.identities[0].key = "not a key";
-    refused(&s, PSOCKET_TLS_KEY, "identity 0");
+    refused(&s, PSOCKET_TLS_PEM, "identity 0");
     s.identities[0].key = pipe_file(&s, "rsa.key");
     s.identities[0].chain = "not a certificate";
     refused(&s, PSOCKET_TLS_PEM, "identity 0");
@@ -199,7 +199,7 @@ TEST(verify_a_chain)
     pipe_done(&s);
     REQUIRE(tls);
     fixed_time = 0;
-    CHECK_INT(verify(&texts, tls, "ec.pem", NULL, "not yet valid"), PSOCKET_CERT_NOT_YET_VALID);
+    CHECK_INT(verify(&texts, tls, "ec.pem", NULL, "not valid"), PSOCKET_CERT_NOT_YET_VALID);
     fixed_time = (int64_t)time(NULL);
     CHECK_INT(verify(&texts, tls, "ec.pem", NULL, ""), 0);
     fixed_time += (int64_t)100 * 366 * 86400;
