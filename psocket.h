@@ -591,7 +591,7 @@ typedef struct psi_os_ready {
 } psi_os_ready;
 
 #if defined(PSOCKET_LWIP)
-/*--- lwIP 2.1 and later, its sockets ----------------------------------------------------------------------------------*/
+/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
 
 #include "lwip/errno.h"
 #include "lwip/netdb.h"
@@ -630,6 +630,8 @@ static int psi_os_code(int e)
 /* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
+    int code = psi_os_code(e);
+    if (code != PSOCKET_OS) return psocket_strerror(code);
     snprintf(buf, size, "lwIP errno %d", e);
     return buf;
 }
@@ -699,8 +701,8 @@ static PSI_UNUSED int psi_os_add(volatile int *p, int by)
     return value;
 }
 
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken
-   sleeps a tick, so that the holder can run even if it has the lower priority. */
+/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
+   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
@@ -877,6 +879,7 @@ static int psi_os_wait(struct pollfd *p, int n, int ms)
     FD_ZERO(&wr);
     FD_ZERO(&bad);
     for (i = 0; i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
         p[i].revents = 0;
         if (p[i].fd < 0) continue;
         if (p[i].fd >= LWIP_SELECT_MAXNFDS) { /* beyond the sets */
@@ -884,9 +887,9 @@ static int psi_os_wait(struct pollfd *p, int n, int ms)
             r = -1;
             continue;
         }
-        if (p[i].events & POLLIN) FD_SET(p[i].fd, &rd);
-        if (p[i].events & POLLOUT) FD_SET(p[i].fd, &wr);
-        FD_SET(p[i].fd, &bad);
+        if (p[i].events & POLLIN) FD_SET(fd, &rd);
+        if (p[i].events & POLLOUT) FD_SET(fd, &wr);
+        FD_SET(fd, &bad);
         if (p[i].fd >= top) top = p[i].fd + 1;
     }
     t.tv_sec = ms / 1000;
@@ -895,6 +898,7 @@ static int psi_os_wait(struct pollfd *p, int n, int ms)
     if (r < 0) return -1;
     r = lwip_select(top, &rd, &wr, &bad, ms < 0 ? NULL : &t);
     for (i = 0; i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
         if (p[i].fd < 0) continue;
         if (r < 0) {
             int type;
@@ -902,9 +906,9 @@ static int psi_os_wait(struct pollfd *p, int n, int ms)
             if (lwip_getsockopt(p[i].fd, SOL_SOCKET, SO_TYPE, &type, &size)) p[i].revents = POLLNVAL;
             continue;
         }
-        if (FD_ISSET(p[i].fd, &rd)) p[i].revents = (short)(p[i].revents | POLLIN);
-        if (FD_ISSET(p[i].fd, &wr)) p[i].revents = (short)(p[i].revents | POLLOUT);
-        if (FD_ISSET(p[i].fd, &bad)) p[i].revents = (short)(p[i].revents | POLLERR);
+        if (FD_ISSET(fd, &rd)) p[i].revents = (short)(p[i].revents | POLLIN);
+        if (FD_ISSET(fd, &wr)) p[i].revents = (short)(p[i].revents | POLLOUT);
+        if (FD_ISSET(fd, &bad)) p[i].revents = (short)(p[i].revents | POLLERR);
         ready += p[i].revents != 0;
     }
     return r < 0 ? -1 : ready;
@@ -926,9 +930,9 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     p.events = POLLOUT;
     if (psi_os_wait(&p, 1, 0) == 0) return PSOCKET_WANT_WRITE;
     if (lwip_getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
+    if (e == ECONNRESET) e = ECONNREFUSED;  /* lwIP's word for a reset that answers SYN */
+    if (e == ECONNABORTED) e = ETIMEDOUT;   /* and for SYNs that nobody answers */
     *os = e;
-    if (e == ECONNRESET) return PSOCKET_REFUSED;        /* lwIP's word for a reset that answers SYN */
-    if (e == ECONNABORTED) return PSOCKET_UNREACHABLE;  /* and for SYNs that nobody answers */
     return e ? psi_os_code(e) : 0;
 }
 
@@ -949,7 +953,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
 #else
     (void)any;
 #endif
-    if (backlog) lwip_setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* fails unless lwIP has SO_REUSE */
+    if (backlog) lwip_setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* takes SO_REUSE in lwIP */
     if (lwip_bind((int)fd, &sa.sa, n) || (backlog && lwip_listen((int)fd, backlog))) return psi_os_code(*os = errno);
     return 0;
 }
@@ -1037,7 +1041,8 @@ static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, si
     psi_os_sockaddr sa;
     socklen_t n = sizeof sa;
     memset(&sa, 0, sizeof sa);
-    if (remote ? lwip_getpeername((int)fd, &sa.sa, &n) : lwip_getsockname((int)fd, &sa.sa, &n)) return psi_os_code(errno);
+    if (remote ? lwip_getpeername((int)fd, &sa.sa, &n) : lwip_getsockname((int)fd, &sa.sa, &n))
+        return psi_os_code(errno);
     psi_os_from_sockaddr(a, &sa);
     if (path_size) path[0] = 0;
     return 0;
@@ -1309,8 +1314,8 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 {
     wchar_t w[256];
     int n, put;
-    n = (int)FormatMessageW(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK, NULL,
-                            (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
+    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
+    n = (int)FormatMessageW(flags, NULL, (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
     while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
     for (; n > 0 && size > 1; n--) {
         put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
@@ -1391,7 +1396,12 @@ static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
 static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg) { (void)run; (void)arg; return PSOCKET_UNSUPPORTED; }
+static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
+{
+    (void)run;
+    (void)arg;
+    return PSOCKET_UNSUPPORTED;
+}
 #else
 typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
@@ -1439,8 +1449,8 @@ static PSI_UNUSED void psi_os_pin(void)
 #ifndef PSOCKET_NO_THREADS
     static const char anchor = 0;
     HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN, (LPCWSTR)(const void *)&anchor,
-                       &module);
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
 #endif
 }
 
@@ -1588,7 +1598,9 @@ static PSI_UNUSED int psi_os_trust_store(psi_os_trust_walk *w)
     if (!roots) return 0;
     distrusted = CertOpenSystemStoreW(0, L"Disallowed");
     while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
-        bad = distrusted ? CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL) : NULL;
+        bad = NULL;
+        if (distrusted)
+            bad = CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL);
         if (bad) CertFreeCertificateContext(bad);
         if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
         r = psi_os_trusted_for_tls(cert);
@@ -1604,9 +1616,9 @@ static PSI_UNUSED int psi_os_trust_store(psi_os_trust_walk *w)
 #endif
 
 /* Hands each the contents of every file, or every DER certificate, of the system's trust store, until it answers other
-   than 0: SSL_CERT_FILE and SSL_CERT_DIR if set, as with OpenSSL, else Windows' own store. PSOCKET_TLS_NO_TRUST if there
-   is none. Windows adds a root to its store when one of its own programs first meets it: a public root that none has met
-   on this machine is not there. */
+   than 0: SSL_CERT_FILE and SSL_CERT_DIR if set, as with OpenSSL, else Windows' own store. PSOCKET_TLS_NO_TRUST if
+   there is none. Windows adds a root to its store when one of its own programs first meets it: a public root that none
+   has met on this machine is not there. */
 static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
 {
 #if defined(PSOCKET_NO_FILES) || defined(PSOCKET_NO_TLS)
@@ -1728,7 +1740,7 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
     r = psi_os_setup(fd, !udp && family != PSI_UNIX, os);
     if (r) return r;
     if (udp) {
-        /* SIO_UDP_CONNRESET and SIO_UDP_NETRESET: else an ICMP error that answers one datagram fails a later recvfrom. */
+        /* SIO_UDP_CONNRESET and SIO_UDP_NETRESET: else the ICMP answer to one datagram fails a later recvfrom. */
         static const DWORD codes[2] = { IOC_IN | IOC_VENDOR | 12, IOC_IN | IOC_VENDOR | 15 };
         BOOL off = FALSE;
         DWORD i, bytes;
@@ -1869,7 +1881,7 @@ static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *fro
             return got;
         }
         if (*os == WSAEWOULDBLOCK) return PSOCKET_WANT_READ;
-        /* WSAECONNRESET, WSAENETRESET: where the system would not turn them off. They concern a datagram sent before. */
+        /* WSAECONNRESET, WSAENETRESET: where the system would not turn them off. They concern a datagram sent. */
         if (*os != WSAECONNRESET && *os != WSAENETRESET && *os != WSAEINTR) return psi_os_code(*os);
     }
     return PSOCKET_WANT_READ;
@@ -1902,8 +1914,9 @@ static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, si
         return psi_os_code(WSAGetLastError());
     psi_os_from_sockaddr(a, &sa);
     if (path_size) {
+        int named = a->family == PSI_UNIX && n > (int)sizeof sa.un.sun_family;
         sa.un.sun_path[sizeof sa.un.sun_path - 1] = 0;
-        snprintf(path, path_size, "%s", a->family == PSI_UNIX && n > (int)sizeof sa.un.sun_family ? sa.un.sun_path : "");
+        snprintf(path, path_size, "%s", named ? sa.un.sun_path : "");
     }
     return 0;
 }
@@ -7583,6 +7596,7 @@ struct psocket {
     int64_t deadline;    /* of dialling or handshaking; 0 none */
     int timeout, idle;
     uint32_t out_at, out_len, limit, read_size;
+    uint32_t moved;      /* counts transfers during a handshake: the sign that it is not idle */
     uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
     int code, end_in, end_out;
     psi_addr peer;
@@ -7602,7 +7616,7 @@ struct psi_io {
     ptrdiff_t (*get)(psocket *s, void *p, size_t n, int *os);       /* 0: the stream has ended */
     ptrdiff_t (*put)(psocket *s, const void *p, size_t n, int *os);
     int (*fin)(psocket *s, int *os);                                /* no more will be sent */
-    void (*close)(psocket *s);
+    void (*end)(psocket *s);                                        /* lets go of the transport */
     int (*wants)(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 };
 
@@ -7866,7 +7880,7 @@ static void psi_sock_drop(psocket *s)
     s->out = NULL;
     s->out_at = s->out_len = 0;
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
-    if (s->io) s->io->close(s);
+    if (s->io) s->io->end(s);
     s->io = NULL;
 }
 
@@ -8230,6 +8244,7 @@ static int psi_sock_handshake(psocket *s)
                 put = (ptrdiff_t)n;
             }
             psi_hs_sent(s->hs, (size_t)put);
+            s->moved++;
             continue;
         }
         status = psi_hs_status(s->hs, &e);
@@ -8269,6 +8284,7 @@ static int psi_sock_handshake(psocket *s)
             return psi_sock_handshake_failed(s);
         }
         r->tail += (uint32_t)got;
+        s->moved++;
     }
 }
 
@@ -9003,12 +9019,13 @@ static int psi_public_settle(psocket *s)
     if (s->closed) return PSOCKET_CLOSED_HERE;
     if (!s->dial && !s->hs) return 0;
     l = psi_limit_start(0, s->idle);
-    while ((r = psi_sock_step(s)) == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) {
-        int before = s->dial ? 1 : 0;
-        if (s->nonblocking) return r;
+    for (;;) {
+        uint32_t before = s->moved;
+        r = psi_sock_step(s);
+        if ((r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) || s->nonblocking) break;
+        if (s->moved != before) psi_limit_progress(&l);
         r = psi_public_pause(s, r == PSOCKET_WANT_READ ? PSOCKET_READ : PSOCKET_WRITE, &l);
         if (r) return psi_sock_end(s, r); /* the idle limit */
-        if (!before) psi_limit_progress(&l);
     }
     return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
 }
@@ -9778,6 +9795,2346 @@ PSOCKET_API int64_t psocket_now(void)
 {
     return psi_os_now();
 }
+
+/*==================================================================================================
+ * >>lua
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions only.
+ *
+ * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries, and answers
+ * PSI_LUA_AGAIN when it has to wait in a coroutine: the coroutine then yields no values, and whoever resumes it makes the
+ * operation try again. What it has found out so far (PSI_LUA_TICKET ...) stays on the coroutine's stack. Outside a
+ * coroutine the operation blocks.
+ *
+ * Who waits for what is kept beside: each socket has a slot per direction that names the operation (its ticket, so that a
+ * second one is refused) and, if it runs in a task of one of our schedulers, the task. The scheduler sleeps in its poller
+ * and resumes whom an event is for. Interest in events is dropped when an event comes that nobody waits for, so a socket
+ * that is read in a loop costs no call to change it.
+ *
+ * Nothing here is allocated but by Lua, and userdata is made before what it owns, so an error that Lua raises leaks nothing.
+ * No lua_State is kept but those of tasks, which their scheduler's table keeps alive.
+ *================================================================================================*/
+
+#ifdef PSOCKET_LUA
+
+#include <luaconf.h>
+#if defined(__cplusplus) && !defined(lua_h) && !defined(PLUTO_API)
+extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pluto's, declare their own linkage */
+#include <lua.h>
+#include <lauxlib.h>
+}
+#else
+#include <lua.h>
+#include <lauxlib.h>
+#endif
+
+/*--- what differs between the versions */
+
+#if LUA_VERSION_NUM >= 504
+#define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
+#define PSI_LUA_USERDATA_1(L, n) lua_newuserdatauv(L, n, 1)
+#define PSI_LUA_GETVALUE(L, i) ((void)lua_getiuservalue(L, i, 1))
+#define PSI_LUA_SETVALUE(L, i) ((void)lua_setiuservalue(L, i, 1))
+#elif LUA_VERSION_NUM >= 502
+#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_GETVALUE(L, i) ((void)lua_getuservalue(L, i))
+#define PSI_LUA_SETVALUE(L, i) ((void)lua_setuservalue(L, i))
+#else
+#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_GETVALUE(L, i) lua_getfenv(L, i)
+#define PSI_LUA_SETVALUE(L, i) ((void)lua_setfenv(L, i))
+#endif
+
+#if LUA_VERSION_NUM >= 502
+#define PSI_LUA_LENGTH(L, i) ((size_t)lua_rawlen(L, i))
+#else
+#define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
+#endif
+
+/* Resumes co and drops what it yields. */
+static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
+{
+    int status;
+#if LUA_VERSION_NUM >= 504
+    int results = 0;
+    status = lua_resume(co, L, nargs, &results);
+    if (status == LUA_YIELD) lua_pop(co, results);
+#elif LUA_VERSION_NUM >= 502
+    status = lua_resume(co, L, nargs);
+    if (status == LUA_YIELD) lua_settop(co, 0);
+#else
+    (void)L;
+    status = lua_resume(co, nargs);
+    if (status == LUA_YIELD) lua_settop(co, 0);
+#endif
+    return status;
+}
+
+/* Closes the to-be-closed variables of a coroutine that has failed. */
+static void psi_lua_unwind(lua_State *co, lua_State *L)
+{
+#if LUA_VERSION_NUM >= 505 || (LUA_VERSION_NUM == 504 && LUA_VERSION_RELEASE_NUM >= 50406)
+    lua_closethread(co, L);
+#elif LUA_VERSION_NUM == 504
+    (void)L;
+    lua_resetthread(co);
+#else
+    (void)co;
+    (void)L;
+#endif
+}
+
+static int psi_lua_yieldable(lua_State *L)
+{
+#if LUA_VERSION_NUM >= 503
+    return lua_isyieldable(L);
+#else
+    int main = lua_pushthread(L);
+    lua_pop(L, 1);
+    return !main;
+#endif
+}
+
+/* Pushes the string at index with the stack of co behind it, or just that stack. */
+static void psi_lua_traceback(lua_State *L, lua_State *co, int index)
+{
+    const char *message = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;
+#if LUA_VERSION_NUM >= 502
+    luaL_traceback(L, co, message, 0);
+#else
+    lua_getglobal(L, "debug");
+    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
+    else lua_pushnil(L);
+    lua_remove(L, -2);
+    if (lua_isfunction(L, -1)) {
+        lua_pushthread(co);
+        lua_xmove(co, L, 1);
+        lua_pushstring(L, message ? message : "");
+        lua_call(L, 2, 1);
+    } else {
+        lua_pop(L, 1);
+        lua_pushstring(L, message ? message : "");
+    }
+#endif
+}
+
+enum { PSI_LUA_DEAD, PSI_LUA_SUSPENDED, PSI_LUA_RUNNING };
+
+static int psi_lua_state(lua_State *co)
+{
+    lua_Debug frame;
+    int status = lua_status(co);
+    if (status == LUA_YIELD) return PSI_LUA_SUSPENDED;
+    if (status) return PSI_LUA_DEAD;
+    if (lua_getstack(co, 0, &frame)) return PSI_LUA_RUNNING; /* or it has resumed another one */
+    return lua_gettop(co) ? PSI_LUA_SUSPENDED : PSI_LUA_DEAD;
+}
+
+/*--- objects */
+
+#define PSI_LUA_SOCKET "psocket.socket" /* metatables in the registry */
+#define PSI_LUA_LISTENER "psocket.listener"
+#define PSI_LUA_SETTINGS "psocket.tls"
+#define PSI_LUA_CLASS "psocket.scheduler" /* the class of schedulers, which are tables */
+#define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
+#define PSI_LUA_MODULE "psocket"
+#define PSI_LUA_WAITERS "psocket.waiters" /* per direction: socket -> coroutine, both weak */
+#define PSI_LUA_PARSED "psocket.parsed"   /* table with certificates -> settings made of it, weak keys */
+
+typedef struct psi_lua_sched psi_lua_sched;
+
+/* One per Lua. Upvalue 1 of every function. */
+typedef struct psi_lua_vm {
+    psi_lua_sched *scheds; /* all that live */
+    psi_lua_sched *at;     /* the scheduler whose task is being resumed, that task, and its coroutine (to compare with) */
+    lua_State *co;
+    uint32_t task;
+    uint32_t tickets, ids; /* the last ones given */
+} psi_lua_vm;
+
+/* An operation that waits. */
+typedef struct psi_lua_slot {
+    uint32_t ticket; /* 0: none */
+    uint32_t task;   /* the task to wake, in the scheduler `home`; 0: the coroutine is no task of ours */
+} psi_lua_slot;
+
+enum { PSI_LUA_IS_SOCKET, PSI_LUA_IS_LISTENER, PSI_LUA_IS_CORE };
+
+/* What can be waited for; begins every object that can. */
+typedef struct psi_lua_io {
+    psi_lua_slot slot[2]; /* [0] for PSOCKET_READ, [1] for PSOCKET_WRITE */
+    uint32_t home;        /* the scheduler whose poller it is in; that may be gone */
+    uint8_t kind;
+    uint8_t interest;     /* events that the poller watches for */
+    uint8_t armed;        /* events that wake the slot's task */
+    uint8_t noted;        /* events whose waiting coroutine is in PSI_LUA_WAITERS */
+} psi_lua_io;
+
+typedef struct psi_lua_limits {
+    int timeout, idle; /* milliseconds; 0 none */
+} psi_lua_limits;
+
+typedef struct psi_lua_sock {
+    psi_lua_io io;
+    psi_lua_limits limits;
+    psocket *s;
+} psi_lua_sock;
+
+typedef struct psi_lua_listener {
+    psi_lua_io io;
+    psi_lua_limits limits;
+    psocket_listener *l;
+    int burst; /* connections taken since it last waited */
+} psi_lua_listener;
+
+typedef struct psi_lua_settings {
+    psocket_tls *tls;
+} psi_lua_settings;
+
+enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
+
+typedef struct psi_lua_task {
+    lua_State *co;    /* kept alive by the scheduler's table; NULL: unused */
+    int64_t deadline; /* to be resumed no later; INT64_MAX none */
+    int64_t timer;    /* when the poller's timer for it goes off; INT64_MAX none */
+    uint32_t next;    /* in the queue of the ready, or of the unused */
+    uint16_t age;     /* how often this place was used: part of the task's id */
+    uint8_t queued;   /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
+    uint8_t waits;    /* since it was last resumed it has said what it waits for */
+} psi_lua_task;
+
+/* A scheduler. Its uservalue is a table: [0] the memory of tasks and map, [2i - 1] the coroutine of task i, [2i] the
+   socket to close with it, or false. */
+struct psi_lua_sched {
+    psi_lua_io io; /* for waiting for it in another scheduler */
+    psi_lua_vm *vm;
+    psi_lua_sched *next;
+    psocket_poller *poller; /* NULL once closed */
+    psi_lua_task *tasks;    /* [1] to [count] */
+    uint32_t *map;          /* hash table from coroutines to tasks, twice as many entries */
+    uint32_t count, live, unused;
+    uint32_t first, last;   /* the queue */
+    uint32_t ready, woken;  /* its length, and how many in it are PSI_LUA_WOKEN */
+    uint32_t id;
+    uint32_t inside;        /* how many of its tasks are being resumed */
+    uint8_t told;           /* yieldfunc is being called */
+};
+
+static psi_lua_vm *psi_lua_here(lua_State *L)
+{
+    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* The socket at 1. Upvalue 2 is its metatable. */
+static psi_lua_sock *psi_lua_self(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, 1);
+    if (k && lua_getmetatable(L, 1)) {
+        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
+        lua_pop(L, 1);
+        if (same) return k;
+    }
+    return (psi_lua_sock *)luaL_checkudata(L, 1, PSI_LUA_SOCKET);
+}
+
+static psi_lua_listener *psi_lua_listening(lua_State *L)
+{
+    return (psi_lua_listener *)luaL_checkudata(L, 1, PSI_LUA_LISTENER);
+}
+
+static void psi_lua_setmetatable(lua_State *L, const char *name)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, name);
+    lua_setmetatable(L, -2);
+}
+
+static psi_lua_sock *psi_lua_new_sock(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k);
+    memset(k, 0, sizeof *k);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_setmetatable(L, -2);
+    return k;
+}
+
+/*--- failures */
+
+static int psi_lua_fail(lua_State *L, int code, const char *text)
+{
+    const char *name = psocket_codename(code);
+    lua_pushnil(L);
+    lua_pushstring(L, text && *text ? text : psocket_strerror(code));
+    lua_pushstring(L, name ? name : "OS");
+    return 3;
+}
+
+static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
+{
+    return psi_lua_fail(L, code, e->code == code ? e->text : NULL);
+}
+
+/* With the socket's own words, if they are about this. */
+static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
+{
+    psocket_error e;
+    if (code == PSOCKET_BUSY || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) return psi_lua_fail(L, code, NULL);
+    psocket_geterror(k->s, &e);
+    return psi_lua_fail_error(L, code, &e);
+}
+
+static int psi_lua_fail_listener(lua_State *L, const psi_lua_listener *l, int code)
+{
+    psocket_error e;
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT) return psi_lua_fail(L, code, NULL);
+    psocket_listener_geterror(l->l, &e);
+    return psi_lua_fail_error(L, code, &e);
+}
+
+/*--- arguments */
+
+/* The number on top of the stack, seconds, as milliseconds rounded up; 0 for none. Pops it. */
+static int psi_lua_pop_ms(lua_State *L, int arg, const char *name)
+{
+    double ms = (double)lua_tonumber(L, -1) * 1000;
+    int whole = 0;
+    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(ms >= 0)))
+        luaL_argerror(L, arg, lua_pushfstring(L, "%s is not a time in seconds", name));
+    if (ms < INT_MAX) { /* more is for ever */
+        whole = (int)ms;
+        if (whole < ms) whole++;
+    }
+    lua_pop(L, 1);
+    return whole;
+}
+
+static int psi_lua_field_ms(lua_State *L, int table, const char *name)
+{
+    lua_getfield(L, table, name);
+    return psi_lua_pop_ms(L, table, name);
+}
+
+/* A whole number from 0 to most; 0 if it is not there. */
+static size_t psi_lua_field_count(lua_State *L, int table, const char *name, size_t most)
+{
+    double n;
+    lua_getfield(L, table, name);
+    n = (double)lua_tonumber(L, -1);
+    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(n >= 0) || n > (double)most))
+        luaL_argerror(L, table, lua_pushfstring(L, "%s is not a number in range", name));
+    lua_pop(L, 1);
+    return (size_t)n;
+}
+
+static int psi_lua_field_true(lua_State *L, int table, const char *name)
+{
+    int yes;
+    lua_getfield(L, table, name);
+    yes = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return yes;
+}
+
+/* The options table at index, if there is one: 1 or 0. */
+static int psi_lua_has_options(lua_State *L, int index)
+{
+    if (lua_isnoneornil(L, index)) return 0;
+    luaL_checktype(L, index, LUA_TTABLE);
+    return 1;
+}
+
+/* The time limits of one operation: the object's, unless the options at index name others. */
+static psi_lua_limits psi_lua_get_limits(lua_State *L, int index, const psi_lua_limits *own)
+{
+    psi_lua_limits l = *own;
+    if (!psi_lua_has_options(L, index)) return l;
+    lua_getfield(L, index, "timeout");
+    if (lua_isnil(L, -1)) lua_pop(L, 1);
+    else l.timeout = psi_lua_pop_ms(L, index, "timeout");
+    lua_getfield(L, index, "idle_timeout");
+    if (lua_isnil(L, -1)) lua_pop(L, 1);
+    else l.idle = psi_lua_pop_ms(L, index, "idle_timeout");
+    return l;
+}
+
+/* Options of a new socket or listener from the table (or the word "udp") at index. */
+static void psi_lua_get_options(lua_State *L, int index, psocket_options *o, psocket_error *e)
+{
+    memset(o, 0, sizeof *o);
+    memset(e, 0, sizeof *e);
+    o->nonblocking = 1;
+    o->error = e;
+    if (lua_type(L, index) == LUA_TSTRING) {
+        const char *word = lua_tostring(L, index);
+        luaL_argcheck(L, strcmp(word, "udp") == 0 || strcmp(word, "tcp") == 0, index, "\"udp\", \"tcp\" or a table expected");
+        o->udp = word[0] == 'u';
+        return;
+    }
+    if (!psi_lua_has_options(L, index)) return;
+    o->udp = psi_lua_field_true(L, index, "udp");
+    o->timeout_ms = psi_lua_field_ms(L, index, "timeout");
+    o->idle_timeout_ms = psi_lua_field_ms(L, index, "idle_timeout");
+    o->attempt_delay_ms = psi_lua_field_ms(L, index, "attempt_delay");
+    o->backlog = (int)psi_lua_field_count(L, index, "backlog", 65535);
+    o->recv_limit = psi_lua_field_count(L, index, "recv_limit", 0x3fffffff);
+}
+
+/* The string at index, which C must not take for a shorter one. */
+static const char *psi_lua_get_text(lua_State *L, int index)
+{
+    size_t len;
+    const char *text = luaL_checklstring(L, index, &len);
+    luaL_argcheck(L, strlen(text) == len, index, "contains a zero byte");
+    return text;
+}
+
+/* The port at index, or -1 if it is a number but no port. */
+static int psi_lua_get_port(lua_State *L, int index)
+{
+    double port = (double)luaL_checknumber(L, index);
+    return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
+}
+
+/* Where to listen: a port, or an address with or without one. */
+static const char *psi_lua_get_address(lua_State *L, int index, int *port)
+{
+    *port = 0;
+    if (lua_isnumber(L, index)) {
+        *port = psi_lua_get_port(L, index);
+        return NULL;
+    }
+    luaL_argcheck(L, lua_type(L, index) == LUA_TSTRING, index, "port or \"address:port\" expected");
+    return psi_lua_get_text(L, index);
+}
+
+/*--- tasks */
+
+#define PSI_LUA_INDEX_BITS 22
+#define PSI_LUA_MOST_TASKS ((1u << PSI_LUA_INDEX_BITS) - 1)
+
+static uint32_t psi_lua_id(const psi_lua_sched *S, uint32_t i)
+{
+    return i | (uint32_t)S->tasks[i].age << PSI_LUA_INDEX_BITS;
+}
+
+/* The task with this id, or 0 if it is gone. */
+static uint32_t psi_lua_lookup(const psi_lua_sched *S, uint32_t id)
+{
+    uint32_t i = id & PSI_LUA_MOST_TASKS;
+    return i && i <= S->count && S->tasks[i].co && S->tasks[i].age == id >> PSI_LUA_INDEX_BITS ? i : 0;
+}
+
+static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
+{
+    psi_lua_sched *S = vm->scheds;
+    while (S && S->id != id) S = S->next;
+    return S;
+}
+
+static uint32_t psi_lua_map_home(const psi_lua_sched *S, const lua_State *co)
+{
+    return (uint32_t)((uint64_t)(uintptr_t)co * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (2 * S->count - 1);
+}
+
+/* The task that runs in this coroutine, or 0. */
+static uint32_t psi_lua_find_task(const psi_lua_sched *S, const lua_State *co)
+{
+    uint32_t at;
+    if (!S->count) return 0;
+    for (at = psi_lua_map_home(S, co); S->map[at]; at = (at + 1) & (2 * S->count - 1))
+        if (S->tasks[S->map[at]].co == co) return S->map[at];
+    return 0;
+}
+
+static void psi_lua_map_add(psi_lua_sched *S, uint32_t i)
+{
+    uint32_t at = psi_lua_map_home(S, S->tasks[i].co);
+    while (S->map[at]) at = (at + 1) & (2 * S->count - 1);
+    S->map[at] = i;
+}
+
+static void psi_lua_map_remove(psi_lua_sched *S, uint32_t i)
+{
+    uint32_t mask = 2 * S->count - 1, hole = psi_lua_map_home(S, S->tasks[i].co), at;
+    while (S->map[hole] != i) hole = (hole + 1) & mask;
+    for (at = (hole + 1) & mask; S->map[at]; at = (at + 1) & mask) {
+        uint32_t home = psi_lua_map_home(S, S->tasks[S->map[at]].co);
+        if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would come before its home */
+        S->map[hole] = S->map[at];
+        hole = at;
+    }
+    S->map[hole] = 0;
+}
+
+/* Room for twice as many tasks. table is the index of the scheduler's table. */
+static void psi_lua_grow(lua_State *L, psi_lua_sched *S, int table)
+{
+    uint32_t i, count = S->count ? 2 * S->count : 16;
+    size_t size = ((size_t)count + 1) * sizeof(psi_lua_task);
+    psi_lua_task *tasks;
+    if (count > PSI_LUA_MOST_TASKS) luaL_error(L, "too many tasks");
+    tasks = (psi_lua_task *)PSI_LUA_USERDATA(L, size + 2 * (size_t)count * sizeof *S->map);
+    memset((void *)tasks, 0, size + 2 * (size_t)count * sizeof *S->map);
+    if (S->count) memcpy((void *)tasks, S->tasks, ((size_t)S->count + 1) * sizeof *tasks);
+    lua_rawseti(L, table, 0); /* the old memory goes with the next collection, not before the lines below */
+    for (i = count; i > S->count; i--) {
+        tasks[i].next = S->unused;
+        S->unused = i;
+    }
+    S->tasks = tasks;
+    S->map = (uint32_t *)(void *)((char *)tasks + size);
+    S->count = count;
+    for (i = 1; i <= count; i++)
+        if (tasks[i].co) psi_lua_map_add(S, i);
+}
+
+/* Makes the coroutine at index a task. */
+static uint32_t psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int index)
+{
+    psi_lua_task *t;
+    uint32_t i;
+    if (!S->unused) psi_lua_grow(L, S, table);
+    i = S->unused;
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, table, (int)(2 * i));
+    lua_pushvalue(L, index);
+    lua_rawseti(L, table, (int)(2 * i - 1));
+    t = &S->tasks[i];
+    S->unused = t->next;
+    t->co = lua_tothread(L, index);
+    t->deadline = t->timer = INT64_MAX;
+    t->queued = PSI_LUA_IDLE;
+    t->waits = 0;
+    S->live++;
+    psi_lua_map_add(S, i);
+    return i;
+}
+
+static void psi_lua_enqueue(psi_lua_sched *S, uint32_t i, int how)
+{
+    psi_lua_task *t = &S->tasks[i];
+    if (how == PSI_LUA_WOKEN && t->queued != PSI_LUA_WOKEN) S->woken++;
+    if (t->queued) {
+        if (how == PSI_LUA_WOKEN) t->queued = PSI_LUA_WOKEN;
+        return;
+    }
+    t->queued = (uint8_t)how;
+    t->next = 0;
+    if (S->ready++) S->tasks[S->last].next = i;
+    else S->first = i;
+    S->last = i;
+}
+
+/* There is something new for this scheduler to do: wakes whoever waits for it in another one, and so on. */
+static void psi_lua_stir(psi_lua_sched *S)
+{
+    while (S && S->io.armed) {
+        psi_lua_sched *outer = psi_lua_find_sched(S->vm, S->io.home);
+        uint32_t i = outer ? psi_lua_lookup(outer, S->io.slot[0].task) : 0;
+        S->io.armed = 0;
+        if (i) psi_lua_enqueue(outer, i, PSI_LUA_WOKEN);
+        S = outer;
+    }
+}
+
+/* Has the task resumed in the next turn. */
+static void psi_lua_queue(psi_lua_sched *S, uint32_t i, int how)
+{
+    psi_lua_enqueue(S, i, how);
+    psi_lua_stir(S);
+}
+
+static uint32_t psi_lua_unqueue(psi_lua_sched *S)
+{
+    uint32_t i = S->first;
+    psi_lua_task *t = &S->tasks[i];
+    S->first = t->next;
+    S->ready--;
+    if (t->queued == PSI_LUA_WOKEN) S->woken--;
+    t->queued = PSI_LUA_IDLE;
+    if (t->co) return i;
+    t->next = S->unused; /* it ended while it was in the queue */
+    S->unused = i;
+    return 0;
+}
+
+static void *psi_lua_timer_key(uint32_t i)
+{
+    return (void *)((uintptr_t)i * 2 + 1); /* odd: no object's address */
+}
+
+/* The task is to be resumed by then. The timer is left alone if it goes off earlier: it is set anew when it does. */
+static int psi_lua_set_deadline(psi_lua_sched *S, uint32_t i, int64_t due)
+{
+    psi_lua_task *t = &S->tasks[i];
+    int64_t left;
+    int r;
+    if (due < t->deadline) t->deadline = due;
+    if (t->deadline >= t->timer) return 0;
+    left = t->deadline - psocket_now();
+    r = psocket_poller_set_timer(S->poller, left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left, psi_lua_timer_key(i));
+    if (!r) t->timer = t->deadline;
+    psi_lua_stir(S);
+    return r;
+}
+
+/* The scheduler and task that L runs for: its own; or, for a coroutine inside a task, that task's (*inner is 1). */
+static psi_lua_sched *psi_lua_whose(const psi_lua_vm *vm, const lua_State *L, uint32_t *task, int *inner)
+{
+    psi_lua_sched *S;
+    *inner = 0;
+    if (vm->co != L) {
+        for (S = vm->scheds; S; S = S->next)
+            if ((*task = psi_lua_find_task(S, L)) != 0) return S;
+        *inner = 1;
+    }
+    *task = vm->at ? psi_lua_lookup(vm->at, vm->task) : 0;
+    return *task ? vm->at : NULL;
+}
+
+/*--- waiting */
+
+/* The stack of an operation: its arguments, then what it has to remember. */
+enum {
+    PSI_LUA_ARGS = 4,
+    PSI_LUA_TICKET, /* of the slot it waits in */
+    PSI_LUA_DUE,    /* when its time is over, */
+    PSI_LUA_STALL,  /* or sooner if nothing moves, */
+    PSI_LUA_DONE,   /* that is, while this stays as it is */
+    PSI_LUA_OBJECT, /* the socket being made, or settings */
+    PSI_LUA_TOP = PSI_LUA_OBJECT
+};
+
+#define PSI_LUA_AGAIN (-1)
+
+static void psi_lua_remember(lua_State *L, int index, double value)
+{
+    lua_pushnumber(L, (lua_Number)value);
+    lua_replace(L, index);
+}
+
+/* Has the scheduler's poller watch for events on io, and nothing else. */
+static int psi_lua_watch(psi_lua_sched *S, psi_lua_io *io, int events)
+{
+    int r;
+    void *user = io;
+    if (io->kind == PSI_LUA_IS_SOCKET) {
+        r = psocket_poller_set(S->poller, ((psi_lua_sock *)user)->s, events, -1, user);
+    } else if (io->kind == PSI_LUA_IS_LISTENER) {
+        r = psocket_poller_set_listener(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
+    } else {
+        r = psocket_poller_set_fd(S->poller, psocket_poller_getfd(((psi_lua_sched *)user)->poller, NULL), events, -1, user);
+    }
+    if (r >= 0) io->interest = (uint8_t)events;
+    return r;
+}
+
+/* Takes io out of the poller it is in. */
+static void psi_lua_forget(psi_lua_vm *vm, psi_lua_io *io)
+{
+    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
+    if (S && S->poller && io->interest) psi_lua_watch(S, io, 0);
+    io->interest = io->armed = 0;
+}
+
+/* Wakes whoever waits for io. */
+static void psi_lua_wake(psi_lua_vm *vm, psi_lua_io *io)
+{
+    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
+    int way;
+    for (way = 0; S && way < 2; way++) {
+        uint32_t i = io->slot[way].ticket ? psi_lua_lookup(S, io->slot[way].task) : 0;
+        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
+    }
+    io->armed = 0;
+}
+
+/* Does an operation still wait in this slot? Its task may be gone, its coroutine dead or collected. io is at index. */
+static int psi_lua_occupied(lua_State *L, psi_lua_vm *vm, const psi_lua_io *io, int index, int event)
+{
+    const psi_lua_slot *slot = &io->slot[event >> 1];
+    lua_State *co;
+    int yes;
+    if (!slot->ticket) return 0;
+    if (slot->task) {
+        const psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
+        uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
+        if (!i) return 0;
+        if (!(io->noted & event)) return psi_lua_state(S->tasks[i].co) == PSI_LUA_SUSPENDED;
+    }
+    if (!(io->noted & event)) return 0;
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
+    lua_rawgeti(L, -1, event);
+    lua_pushvalue(L, index);
+    lua_rawget(L, -2);
+    co = lua_tothread(L, -1);
+    yes = co && psi_lua_state(co) == PSI_LUA_SUSPENDED;
+    lua_pop(L, 3);
+    return yes;
+}
+
+/* Notes that L itself waits for io, for psi_lua_occupied. */
+static void psi_lua_note(lua_State *L, psi_lua_io *io, int index, int event)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
+    lua_rawgeti(L, -1, event);
+    lua_pushvalue(L, index);
+    lua_pushthread(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 2);
+    io->noted = (uint8_t)(io->noted | event);
+}
+
+/* Sees to it that S hears of event on io: 0, or an error if that cannot be. */
+static int psi_lua_adopt(lua_State *L, psi_lua_vm *vm, psi_lua_sched *S, psi_lua_io *io, int index, int event)
+{
+    if (io->home != S->id) {
+        int other = PSOCKET_READ + PSOCKET_WRITE - event;
+        if (io->slot[other >> 1].task) {
+            if (psi_lua_occupied(L, vm, io, index, other)) return PSOCKET_BUSY; /* it is in that task's poller */
+            io->slot[other >> 1].ticket = io->slot[other >> 1].task = 0;
+        }
+        psi_lua_forget(vm, io);
+        io->home = S->id;
+    }
+    if (io->interest & event) return 0;
+    psi_lua_stir(S);
+    return psi_lua_watch(S, io, io->interest | event);
+}
+
+/* Notes that L waits until io (at index) is ready for event, or until due. One of our schedulers then resumes it in
+   time; any other just has it try again. fresh: a new ticket. */
+static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index, int event, int64_t due, int fresh)
+{
+    psi_lua_slot *slot = &io->slot[event >> 1];
+    int inner;
+    uint32_t i;
+    psi_lua_sched *S = psi_lua_whose(vm, L, &i, &inner);
+    if (S && (psi_lua_adopt(L, vm, S, io, index, event) || (due != INT64_MAX && psi_lua_set_deadline(S, i, due)))) S = NULL;
+    if ((!S || inner) && (fresh || !(io->noted & event))) psi_lua_note(L, io, index, event);
+    slot->task = S ? psi_lua_id(S, i) : 0;
+    if (!S) return;
+    io->armed = (uint8_t)(io->armed | event);
+    S->tasks[i].waits = 1;
+}
+
+/* Before an operation tries: PSOCKET_BUSY if another one waits there already. */
+static int psi_lua_claim(lua_State *L, const psi_lua_io *io, int index, int events)
+{
+    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
+    int event;
+    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++)
+        if ((events & event) && io->slot[event >> 1].ticket && io->slot[event >> 1].ticket != ticket &&
+            psi_lua_occupied(L, psi_lua_here(L), io, index, event)) return PSOCKET_BUSY;
+    return 0;
+}
+
+/* After an operation, however it ended. */
+static void psi_lua_release(lua_State *L, psi_lua_io *io, int events)
+{
+    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
+    psi_lua_vm *vm = psi_lua_here(L);
+    int event;
+    if (!ticket) return; /* it never waited */
+    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
+        psi_lua_slot *slot = &io->slot[event >> 1];
+        if (!(events & event) || slot->ticket != ticket) continue;
+        if (slot->task && !(vm->at && vm->at->id == io->home && vm->task == slot->task)) {
+            /* Somebody else has resumed the task: its scheduler has to find out what it does now. */
+            psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
+            uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
+            if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
+        }
+        slot->ticket = slot->task = 0;
+        io->armed = (uint8_t)(io->armed & ~event);
+        io->noted = (uint8_t)(io->noted & ~event);
+    }
+}
+
+/* The operation has to wait until io (at index) is ready for event: 1 after waiting, 0 if it is to yield, or
+   PSOCKET_TIMEOUT or another error. It takes the slots of claims. done tells progress. */
+static int psi_lua_wait(lua_State *L, psi_lua_io *io, int index, int event, int claims, const psi_lua_limits *limits, double done)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
+    int64_t due = INT64_MAX, now = 0;
+    int fresh = !ticket, way, ms = -1, r;
+    if (limits->timeout || limits->idle) {
+        now = psocket_now();
+        if (limits->timeout && lua_isnil(L, PSI_LUA_DUE)) psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
+        if (limits->timeout) due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
+        if (limits->idle) {
+            if (lua_isnil(L, PSI_LUA_STALL) || (double)lua_tonumber(L, PSI_LUA_DONE) != done)
+                psi_lua_remember(L, PSI_LUA_STALL, (double)(now + limits->idle));
+            if ((double)lua_tonumber(L, PSI_LUA_STALL) < (double)due) due = (int64_t)lua_tonumber(L, PSI_LUA_STALL);
+        }
+        if (now >= due) return PSOCKET_TIMEOUT;
+        ms = due - now > INT_MAX ? INT_MAX : (int)(due - now);
+    }
+    psi_lua_remember(L, PSI_LUA_DONE, done);
+    if (!psi_lua_yieldable(L)) {
+        if (io->kind == PSI_LUA_IS_LISTENER) {
+            psocket_listener_wait(((psi_lua_listener *)(void *)io)->l, ms);
+            return 1; /* accept tells what came of it */
+        }
+        r = psocket_wait(((psi_lua_sock *)(void *)io)->s, event, ms);
+        if (r == 0 && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nothing would ever come */
+        return r < 0 ? r : 1;
+    }
+    if (fresh) {
+        ticket = ++vm->tickets ? vm->tickets : ++vm->tickets;
+        psi_lua_remember(L, PSI_LUA_TICKET, ticket);
+    }
+    for (way = 0; way < 2; way++) {
+        if (!(claims & (way + 1)) || io->slot[way].ticket == ticket) continue;
+        io->slot[way].ticket = ticket;
+        io->slot[way].task = 0;
+        io->armed = (uint8_t)(io->armed & ~(way + 1));
+        io->noted = (uint8_t)(io->noted & ~(way + 1));
+    }
+    psi_lua_park(L, vm, io, index, event, due, fresh);
+    if (claims != event) { /* a handshake holds both directions; events for one are enough */
+        io->slot[!(event >> 1)].task = io->slot[event >> 1].task;
+        if (io->noted & event) psi_lua_note(L, io, index, claims & ~event);
+    }
+    return 0;
+}
+
+/*--- operations that wait: each tries, from the start or where it left off, and answers how many results, or AGAIN */
+
+/* After psi_lua_wait answered r to an operation on a socket: AGAIN, or the results of its failure. */
+static int psi_lua_stop(lua_State *L, psi_lua_sock *k, int events, int r)
+{
+    if (r == 0) return PSI_LUA_AGAIN;
+    psi_lua_release(L, &k->io, events);
+    return r == PSOCKET_TIMEOUT ? psi_lua_fail(L, r, NULL) : psi_lua_fail_sock(L, k, r);
+}
+
+static int psi_lua_is_want(ptrdiff_t r)
+{
+    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
+}
+
+/* Waits for the next receipt and tries again: the common end of recv, read and read_until. */
+static int psi_lua_receiving(lua_State *L, psi_lua_sock *k, const psi_lua_limits *limits, ptrdiff_t got)
+{
+    if (psi_lua_is_want(got))
+        return psi_lua_wait(L, &k->io, 1, PSOCKET_READ, PSOCKET_READ, limits, (double)psocket_pending(k->s));
+    return (int)got;
+}
+
+static int psi_lua_try_recv(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_limits limits = psi_lua_get_limits(L, 2, &k->limits);
+    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
+    while (r >= 0) {
+        const void *data;
+        ptrdiff_t n = psocket_peek(k->s, &data);
+        if (n >= 0) {
+            psi_lua_release(L, &k->io, PSOCKET_READ);
+            lua_pushlstring(L, (const char *)data, (size_t)n); /* may raise: the chunk is taken afterwards */
+            psocket_recv(k->s, &data);
+            return 1;
+        }
+        r = psi_lua_receiving(L, k, &limits, n);
+        if (r <= 0) break;
+    }
+    return psi_lua_stop(L, k, PSOCKET_READ, r);
+}
+
+static int psi_lua_try_read(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    double want = (double)luaL_checknumber(L, 2);
+    psi_lua_limits limits = psi_lua_get_limits(L, 3, &k->limits);
+    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
+    luaL_argcheck(L, want >= 0 && want <= 0x7fffffff && want == (double)(uint32_t)want, 2, "a number of bytes expected");
+    while (r >= 0) {
+        const void *data = "";
+        ptrdiff_t n = want > 0 ? psocket_read(k->s, (size_t)want, &data) : 0;
+        if (n >= 0) {
+            psi_lua_release(L, &k->io, PSOCKET_READ);
+            lua_pushlstring(L, (const char *)data, (size_t)n);
+            return 1;
+        }
+        r = psi_lua_receiving(L, k, &limits, n);
+        if (r <= 0) break;
+    }
+    return psi_lua_stop(L, k, PSOCKET_READ, r);
+}
+
+static int psi_lua_try_read_until(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    size_t len, max = (size_t)-1;
+    const char *delimiter = luaL_checklstring(L, 2, &len);
+    int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
+    psi_lua_limits limits = psi_lua_get_limits(L, options, &k->limits);
+    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
+    luaL_argcheck(L, len > 0 && strlen(delimiter) == len, 2, "the delimiter must not be empty or contain a zero byte");
+    if (options == 4 && !lua_isnil(L, 3)) {
+        double most = (double)luaL_checknumber(L, 3);
+        luaL_argcheck(L, most >= 1, 3, "a number of bytes expected");
+        if (most < 0x7fffffff) max = (size_t)most;
+    }
+    while (r >= 0) {
+        const void *data;
+        ptrdiff_t n = psocket_read_until(k->s, delimiter, max, &data);
+        if (n >= 0) {
+            psi_lua_release(L, &k->io, PSOCKET_READ);
+            lua_pushlstring(L, (const char *)data, (size_t)n);
+            return 1;
+        }
+        r = psi_lua_receiving(L, k, &limits, n);
+        if (r <= 0) break;
+    }
+    return psi_lua_stop(L, k, PSOCKET_READ, r);
+}
+
+static int psi_lua_try_send(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    size_t len, done = (size_t)lua_tonumber(L, PSI_LUA_DONE);
+    const char *data = luaL_checklstring(L, 2, &len);
+    psi_lua_limits limits = psi_lua_get_limits(L, 3, &k->limits);
+    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_WRITE);
+    while (r >= 0) {
+        ptrdiff_t n;
+        do {
+            n = done < len || !len ? psocket_send(k->s, data + done, len - done) : 0;
+            if (n > 0) done += (size_t)n;
+        } while (n >= 0 && done < len);
+        if (n >= 0) n = psocket_flush(k->s);
+        if (n >= 0) {
+            psi_lua_release(L, &k->io, PSOCKET_WRITE);
+            lua_pushboolean(L, 1);
+            return 1;
+        }
+        r = psi_lua_is_want(n) ? psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, PSOCKET_WRITE, &limits, (double)done) : (int)n;
+        if (r <= 0) break;
+    }
+    r = psi_lua_stop(L, k, PSOCKET_WRITE, r);
+    if (r == PSI_LUA_AGAIN) return r;
+    lua_pushnumber(L, (lua_Number)done); /* how much the peer may get */
+    return r + 1;
+}
+
+static int psi_lua_try_shutdown(lua_State *L)
+{
+    static const char *const ways[] = { "send", NULL };
+    psi_lua_sock *k = psi_lua_self(L);
+    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_WRITE);
+    luaL_checkoption(L, 2, "send", ways);
+    while (r >= 0) {
+        int n = psocket_shutdown(k->s);
+        if (n >= 0) {
+            psi_lua_release(L, &k->io, PSOCKET_WRITE);
+            lua_pushboolean(L, 1);
+            return 1;
+        }
+        r = psi_lua_is_want(n) ? psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, PSOCKET_WRITE, &k->limits, 0) : n;
+        if (r <= 0) break;
+    }
+    return psi_lua_stop(L, k, PSOCKET_WRITE, r);
+}
+
+/* The addresses that options.resolve returned, each ended by a zero, the last by two. */
+static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
+{
+    const char *ip = (const char *)user;
+    int code = PSOCKET_DNS_NOT_FOUND;
+    (void)host;
+    for (; *ip; ip += strlen(ip) + 1)
+        if (psocket_resolve_add(r, ip) == 0) code = 0;
+    psocket_resolve_done(r, code);
+}
+
+/* Makes that text of the string or list at index, in a userdata on top of the stack. */
+static void *psi_lua_addresses(lua_State *L, int index)
+{
+    size_t i, n = lua_istable(L, index) ? PSI_LUA_LENGTH(L, index) : 1, size = 1;
+    char *text;
+    for (;;) { /* once to measure, once to copy */
+        text = size > 1 ? (char *)PSI_LUA_USERDATA(L, size) : NULL;
+        size = 1;
+        for (i = 1; i <= n; i++) {
+            size_t len;
+            const char *ip;
+            if (lua_istable(L, index)) lua_rawgeti(L, index, (int)i);
+            else lua_pushvalue(L, index);
+            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "options.resolve must return addresses (strings)");
+            ip = lua_tostring(L, -1);
+            len = strlen(ip);
+            if (text && len) memcpy(text + size - 1, ip, len + 1);
+            if (len) size += len + 1;
+            lua_pop(L, 1);
+        }
+        if (text) {
+            text[size - 1] = 0;
+            return text;
+        }
+        if (size == 1) size = 2; /* none at all */
+    }
+}
+
+/* connect(host, port, options, addresses) */
+static int psi_lua_try_connect(lua_State *L)
+{
+    static const psi_lua_limits none = { 0, 0 }; /* the C side keeps the limits while connecting, and knows better what to say */
+    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
+    int r;
+    if (!k) {
+        psocket_options o;
+        psocket_error e;
+        const char *host = psi_lua_get_text(L, 1);
+        int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_get_port(L, 2);
+        psi_lua_get_options(L, 3, &o, &e);
+        k = psi_lua_new_sock(L);
+        lua_replace(L, PSI_LUA_OBJECT);
+        if (!lua_isnil(L, 4)) {
+            o.resolve_user = psi_lua_addresses(L, 4);
+            lua_replace(L, 4); /* stays there until the connection is made */
+            o.resolve = psi_lua_resolved;
+        }
+        k->limits.timeout = o.timeout_ms;
+        k->limits.idle = o.idle_timeout_ms;
+        r = psocket_connect(&k->s, host, port, &o);
+        if (r < 0) return psi_lua_fail_error(L, r, &e);
+    }
+    while (psi_lua_is_want(r = psocket_step(k->s))) {
+        r = psi_lua_wait(L, &k->io, PSI_LUA_OBJECT, PSOCKET_WRITE, PSOCKET_WRITE, &none, 0);
+        if (r == 0) return PSI_LUA_AGAIN;
+        if (r < 0) break;
+    }
+    psi_lua_release(L, &k->io, PSOCKET_WRITE);
+    psi_lua_forget(psi_lua_here(L), &k->io); /* writable is the usual state: it would only be reported once more */
+    if (r < 0 && r != PSOCKET_CLOSED) {
+        psocket_close(k->s);
+        return psi_lua_fail_sock(L, k, r);
+    }
+    lua_settop(L, PSI_LUA_OBJECT);
+    return 1;
+}
+
+static int psi_lua_try_accept(lua_State *L)
+{
+    psi_lua_listener *l = psi_lua_listening(L);
+    psi_lua_limits limits = psi_lua_get_limits(L, 2, &l->limits);
+    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
+    int r = psi_lua_claim(L, &l->io, 1, PSOCKET_READ);
+    if (!k) {
+        k = psi_lua_new_sock(L);
+        k->limits = l->limits;
+        lua_replace(L, PSI_LUA_OBJECT);
+    }
+    while (r >= 0) {
+        /* A flood of connections must not starve the others: let the poller have a look now and then. */
+        int n = l->burst < 16 ? psocket_accept(l->l, &k->s) : PSOCKET_WANT_READ;
+        if (n == 0) {
+            l->burst++;
+            psi_lua_release(L, &l->io, PSOCKET_READ);
+            lua_settop(L, PSI_LUA_OBJECT);
+            return 1;
+        }
+        l->burst = 0;
+        r = psi_lua_is_want(n) ? psi_lua_wait(L, &l->io, 1, PSOCKET_READ, PSOCKET_READ, &limits, 0) : n;
+        if (r == 0) return PSI_LUA_AGAIN;
+        if (r < 0) break;
+    }
+    psi_lua_release(L, &l->io, PSOCKET_READ);
+    return psi_lua_fail_listener(L, l, r);
+}
+
+/* sleep(scheduler, seconds) */
+static int psi_lua_try_sleep(lua_State *L)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    int64_t now = psocket_now(), due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
+    int inner;
+    uint32_t i;
+    psi_lua_sched *S;
+    if (lua_isnil(L, PSI_LUA_DUE)) {
+        luaL_checknumber(L, 2);
+        lua_pushvalue(L, 2);
+        due = now + psi_lua_pop_ms(L, 2, "the argument"); /* 0 lets all others run once */
+        if ((double)lua_tonumber(L, 2) * 1000 >= INT_MAX) due = now + INT_MAX;
+        psi_lua_remember(L, PSI_LUA_DUE, (double)due);
+    } else if (now >= due) {
+        return 0;
+    }
+    if (!psi_lua_yieldable(L)) {
+        psocket_poller *p;
+        const psocket_event *events;
+        if (psocket_poller_new(&p)) return luaL_error(L, "sleep: no poller can be made");
+        while ((now = psocket_now()) < due) psocket_poller_wait(p, &events, (int)(due - now));
+        psocket_poller_free(p);
+        return 0;
+    }
+    S = psi_lua_whose(vm, L, &i, &inner);
+    if (S && psi_lua_set_deadline(S, i, due) == 0) S->tasks[i].waits = 1;
+    return PSI_LUA_AGAIN;
+}
+
+/*--- TLS settings */
+
+/* The string in field name of the table at index, left on the stack; NULL if there is none. */
+static const char *psi_lua_field_string(lua_State *L, int table, const char *name, size_t *len)
+{
+    lua_getfield(L, table, name);
+    if (lua_isnil(L, -1)) return NULL;
+    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s must be a string", name);
+    return lua_tolstring(L, -1, len);
+}
+
+/* The list of certificates at index; its strings and itself stay on the stack. */
+static const psocket_identity *psi_lua_identities(lua_State *L, int list, size_t *count)
+{
+    size_t i, n = PSI_LUA_LENGTH(L, list);
+    psocket_identity *all;
+    luaL_checkstack(L, (int)(n < 10000 ? 3 * n : 1000000) + 8, "too many certificates");
+    all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+    memset(all, 0, (n + 1) * sizeof *all);
+    for (i = 0; i < n; i++) {
+        int one;
+        lua_rawgeti(L, list, (int)(i + 1));
+        if (!lua_istable(L, -1)) luaL_error(L, "certificate %d is not a table with chain and private_key", (int)(i + 1));
+        one = lua_gettop(L);
+        all[i].chain = psi_lua_field_string(L, one, "chain", &all[i].chain_len);
+        all[i].key = psi_lua_field_string(L, one, "private_key", &all[i].key_len);
+        if (!all[i].chain || !all[i].key)
+            luaL_error(L, "certificate %d has no %s", (int)(i + 1), all[i].chain ? "private_key" : "chain");
+    }
+    *count = n;
+    return all;
+}
+
+/* A digest as 32 bytes or 64 hexadecimal digits: 1 if it is one. */
+static int psi_lua_digest(const char *text, size_t len, uint8_t *out)
+{
+    size_t i;
+    if (len == 32) {
+        memcpy(out, text, 32);
+        return 1;
+    }
+    for (i = 0; len == 64 && i < 64; i++) {
+        int c = (unsigned char)text[i], v = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        if (v < 0) return 0;
+        out[i / 2] = (uint8_t)(i & 1 ? out[i / 2] | v : v << 4);
+    }
+    return len == 64;
+}
+
+/* Makes settings of the options at `options` and the certificates at `certs` (0: none; then options may hold some).
+   Pushes the settings and answers 1, or pushes nil, a message and a name and answers 3. */
+static int psi_lua_make_settings(lua_State *L, int options, int certs)
+{
+    static const char *const auth[] = { "none", "optional", "required", NULL };
+    psocket_tls_options o;
+    psocket_error e;
+    int top = lua_gettop(L), r, list;
+    size_t i;
+    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
+    t->tls = NULL;
+    psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
+    memset(&o, 0, sizeof o);
+    memset(&e, 0, sizeof e);
+    o.error = &e;
+    luaL_checkstack(L, 20, NULL);
+    if (options) {
+        const char **names;
+        uint8_t *pins;
+        o.ca = psi_lua_field_string(L, options, "ca", &o.ca_len);
+        o.ca_file = psi_lua_field_string(L, options, "ca_file", NULL);
+        o.ca_dir = psi_lua_field_string(L, options, "ca_dir", NULL);
+        o.insecure_no_verify = psi_lua_field_true(L, options, "insecure_no_verify");
+        o.insecure_no_name = psi_lua_field_true(L, options, "insecure_no_name");
+        lua_getfield(L, options, "client_auth");
+        for (r = 0; !lua_isnil(L, -1) && !(lua_isstring(L, -1) && strcmp(lua_tostring(L, -1), auth[r]) == 0); r++)
+            if (r == 2) luaL_error(L, "client_auth must be \"none\", \"optional\" or \"required\"");
+        o.client_auth = r;
+        lua_getfield(L, options, "alpn");
+        list = lua_gettop(L);
+        if (!lua_isnil(L, list)) {
+            if (!lua_istable(L, list)) luaL_error(L, "alpn must be a list of names");
+            o.alpn_count = PSI_LUA_LENGTH(L, list);
+            luaL_checkstack(L, (int)(o.alpn_count < 10000 ? o.alpn_count : 1000000) + 8, "too many names in alpn");
+            names = (const char **)PSI_LUA_USERDATA(L, (o.alpn_count + 1) * sizeof *names);
+            for (i = 0; i < o.alpn_count; i++) {
+                lua_rawgeti(L, list, (int)(i + 1));
+                if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "alpn must be a list of names");
+                names[i] = lua_tostring(L, -1);
+            }
+            o.alpn = names;
+        }
+        lua_getfield(L, options, "pins");
+        list = lua_gettop(L);
+        if (!lua_isnil(L, list)) {
+            if (!lua_istable(L, list)) luaL_error(L, "pins must be a list of SHA-256 digests");
+            o.spki_pin_count = PSI_LUA_LENGTH(L, list);
+            pins = (uint8_t *)PSI_LUA_USERDATA(L, (o.spki_pin_count + 1) * 32);
+            for (i = 0; i < o.spki_pin_count; i++) {
+                size_t len = 0;
+                const char *text;
+                lua_rawgeti(L, list, (int)(i + 1));
+                text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";
+                if (!psi_lua_digest(text, len, pins + 32 * i))
+                    luaL_error(L, "pin %d is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)", (int)(i + 1));
+                lua_pop(L, 1);
+            }
+            o.spki_pins = pins;
+        }
+        if (!certs) {
+            lua_getfield(L, options, "identities");
+            certs = lua_istable(L, -1) ? lua_gettop(L) : options; /* psocket.tls { {chain =, private_key =} } will do */
+        }
+    }
+    if (certs) o.identities = psi_lua_identities(L, certs, &o.identity_count);
+    r = psocket_tls_new(&t->tls, &o);
+    lua_settop(L, top + 1);
+    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+}
+
+/* Do these options say anything about TLS, or just about time? */
+static int psi_lua_about_tls(lua_State *L, int options)
+{
+    static const char *const names[] = { "ca", "ca_file", "ca_dir", "alpn", "pins", "identities", "client_auth",
+                                         "insecure_no_verify", "insecure_no_name" };
+    size_t i;
+    for (i = 0; i < sizeof names / sizeof *names; i++) {
+        int there;
+        lua_getfield(L, options, names[i]);
+        there = !lua_isnil(L, -1);
+        lua_pop(L, 1);
+        if (there) return 1;
+    }
+    return 0;
+}
+
+/* As psi_lua_make_settings, but the same tables give the settings that were made of them before. */
+static int psi_lua_cached_settings(lua_State *L, int options, int certs)
+{
+    int first = certs ? certs : options, second, top = lua_gettop(L), r;
+    if (options && certs && !psi_lua_about_tls(L, options)) options = 0;
+    second = options ? options : certs;
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
+    lua_pushvalue(L, first);
+    lua_rawget(L, -2);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_getmetatable(L, -2); /* weak keys too */
+        lua_setmetatable(L, -2);
+        lua_pushvalue(L, first);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, -4);
+    }
+    lua_pushvalue(L, second);
+    lua_rawget(L, -2);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        r = psi_lua_make_settings(L, options, certs);
+        if (r != 1) return r;
+        lua_pushvalue(L, second);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, top + 2);
+    }
+    lua_replace(L, top + 1);
+    lua_settop(L, top + 1);
+    return 1;
+}
+
+/* starttls(socket, name | certificates | settings, options | settings, options) */
+static int psi_lua_try_starttls(lua_State *L)
+{
+    static const psi_lua_limits none = { 0, 0 }; /* kept on the C side, as in connect */
+    const int both = PSOCKET_READ | PSOCKET_WRITE;
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_tlsinfo info;
+    int r, made = 1, options = 0;
+    if (lua_isnil(L, PSI_LUA_DONE) && psocket_istls(k->s) && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
+        lua_pushnil(L);
+        return 1;
+    }
+    r = psi_lua_claim(L, &k->io, 1, both);
+    if (lua_isnil(L, PSI_LUA_DONE) && !r) {
+        int server = psocket_getside(k->s) == PSOCKET_SERVER, given = 0;
+        psi_lua_settings *t = NULL;
+        psi_lua_limits limits;
+        const char *name = NULL;
+        if (lua_isuserdata(L, 2)) given = 2;
+        else if (server) luaL_checktype(L, 2, LUA_TTABLE);
+        else name = psi_lua_get_text(L, 2);
+        if (!given && lua_isuserdata(L, 3)) given = 3;
+        if (given) t = (psi_lua_settings *)luaL_checkudata(L, given, PSI_LUA_SETTINGS);
+        if (psi_lua_has_options(L, given ? given + 1 : 3)) options = given ? given + 1 : 3;
+        limits = psi_lua_get_limits(L, options ? options : 4, &k->limits);
+        if (!given && (server || (options && psi_lua_about_tls(L, options)))) {
+            made = psi_lua_cached_settings(L, options, server ? 2 : 0);
+            if (made == 1) {
+                t = (psi_lua_settings *)lua_touserdata(L, -1);
+                lua_replace(L, PSI_LUA_OBJECT);
+            }
+        }
+        if (made == 1) {
+            psi_lua_remember(L, PSI_LUA_DONE, 1);
+            psocket_settimeout(k->s, limits.timeout, limits.idle);
+            r = psocket_starttls(k->s, t ? t->tls : NULL, name);
+        }
+    }
+    if (made == 1) {
+        while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psocket_step(k->s))) {
+            r = psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, both, &none, 0);
+            if (r == 0) return PSI_LUA_AGAIN;
+            if (r == 1) r = 0;
+        }
+        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout, k->limits.idle);
+        if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
+            psi_lua_release(L, &k->io, both);
+            psi_lua_forget(psi_lua_here(L), &k->io);
+            lua_pushboolean(L, 1);
+            if (!info.alpn[0]) return 1;
+            lua_pushstring(L, info.alpn);
+            return 2;
+        }
+        psi_lua_fail_sock(L, k, r);
+    }
+    /* nil, a message and a name are on top: here the spec says false, and that the socket is closed. */
+    psi_lua_release(L, &k->io, both);
+    psi_lua_wake(psi_lua_here(L), &k->io);
+    psi_lua_forget(psi_lua_here(L), &k->io);
+    psocket_close(k->s);
+    lua_pushboolean(L, 0);
+    lua_replace(L, -4);
+    return 3;
+}
+
+/*--- driving the operations */
+
+enum {
+    PSI_LUA_CONNECT, PSI_LUA_ACCEPT, PSI_LUA_RECV, PSI_LUA_READ, PSI_LUA_READ_UNTIL, PSI_LUA_SEND, PSI_LUA_SHUTDOWN,
+    PSI_LUA_STARTTLS, PSI_LUA_SLEEP
+};
+
+static int psi_lua_try(lua_State *L, int op)
+{
+    static const lua_CFunction ops[] = {
+        psi_lua_try_connect, psi_lua_try_accept, psi_lua_try_recv, psi_lua_try_read, psi_lua_try_read_until,
+        psi_lua_try_send, psi_lua_try_shutdown, psi_lua_try_starttls, psi_lua_try_sleep
+    };
+    return ops[op](L);
+}
+
+#if LUA_VERSION_NUM >= 503
+
+static int psi_lua_again(lua_State *L, int status, lua_KContext op)
+{
+    int n;
+    (void)status;
+    lua_settop(L, PSI_LUA_TOP); /* without what resume was given */
+    n = psi_lua_try(L, (int)op);
+    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, op, psi_lua_again) : n;
+}
+
+static int psi_lua_run(lua_State *L, int op)
+{
+    lua_settop(L, PSI_LUA_ARGS);
+    return psi_lua_again(L, 0, op);
+}
+
+#elif LUA_VERSION_NUM == 502
+
+static int psi_lua_again(lua_State *L)
+{
+    int n, op = 0;
+    lua_getctx(L, &op);
+    lua_settop(L, PSI_LUA_TOP);
+    n = psi_lua_try(L, op);
+    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, op, psi_lua_again) : n;
+}
+
+static int psi_lua_run(lua_State *L, int op)
+{
+    int n;
+    lua_settop(L, PSI_LUA_ARGS);
+    lua_settop(L, PSI_LUA_TOP);
+    n = psi_lua_try(L, op);
+    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, op, psi_lua_again) : n;
+}
+
+#else
+
+/* Without lua_yieldk a Lua function (psi_lua_wrapper) yields, and calls this again with what is to be remembered. The
+   first result tells it to: upvalue 1, which no operation returns. */
+static int psi_lua_run(lua_State *L, int op)
+{
+    int n, i;
+    lua_settop(L, PSI_LUA_TOP);
+    n = psi_lua_try(L, op);
+    if (n != PSI_LUA_AGAIN) return n;
+    lua_pushvalue(L, lua_upvalueindex(1));
+    for (i = PSI_LUA_ARGS + 1; i <= PSI_LUA_TOP; i++) lua_pushvalue(L, i);
+    return 1 + PSI_LUA_TOP - PSI_LUA_ARGS;
+}
+
+static const char psi_lua_wrapper[] =
+    "local again, yield = ...\n"
+    "local function more(f, a, b, c, d, first, ...)\n"
+    "  if first ~= again then return first, ... end\n"
+    "  yield()\n"
+    "  return more(f, a, b, c, d, f(a, b, c, d, ...))\n"
+    "end\n"
+    "return function(f)\n"
+    "  return function(a, b, c, d) return more(f, a, b, c, d, f(a, b, c, d)) end\n"
+    "end\n";
+
+#endif
+
+static int psi_lua_connect(lua_State *L) { return psi_lua_run(L, PSI_LUA_CONNECT); }
+static int psi_lua_accept(lua_State *L) { return psi_lua_run(L, PSI_LUA_ACCEPT); }
+static int psi_lua_recv(lua_State *L) { return psi_lua_run(L, PSI_LUA_RECV); }
+static int psi_lua_read(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ); }
+static int psi_lua_read_until(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ_UNTIL); }
+static int psi_lua_send(lua_State *L) { return psi_lua_run(L, PSI_LUA_SEND); }
+static int psi_lua_shutdown(lua_State *L) { return psi_lua_run(L, PSI_LUA_SHUTDOWN); }
+static int psi_lua_starttls(lua_State *L) { return psi_lua_run(L, PSI_LUA_STARTTLS); }
+static int psi_lua_sleep(lua_State *L) { return psi_lua_run(L, PSI_LUA_SLEEP); }
+
+/*--- the rest of sockets */
+
+static int psi_lua_peek(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const void *data;
+    ptrdiff_t n = psocket_peek(k->s, &data);
+    if (n < 0) return 0;
+    lua_pushlstring(L, (const char *)data, (size_t)n);
+    return 1;
+}
+
+static int psi_lua_unrecv(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    size_t len;
+    const char *data = luaL_checklstring(L, 2, &len);
+    int r = psocket_unrecv(k->s, data, len);
+    if (r < 0) return psi_lua_fail_sock(L, k, r);
+    if (len && (k->io.armed & PSOCKET_READ)) psi_lua_wake(psi_lua_here(L), &k->io);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
+{
+    psi_lua_wake(vm, &k->io);
+    psi_lua_forget(vm, &k->io);
+    psocket_close(k->s);
+}
+
+static int psi_lua_close(lua_State *L)
+{
+    psi_lua_shut(psi_lua_here(L), psi_lua_self(L));
+    return 0;
+}
+
+static int psi_lua_gc(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket *s = k->s;
+    k->s = NULL;
+    psocket_free(s); /* also takes it out of its poller */
+    return 0;
+}
+
+/* Pushes what an address function has found. */
+static int psi_lua_address(lua_State *L, int r, const char *ip, int port)
+{
+    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
+    lua_pushstring(L, ip);
+    lua_pushinteger(L, port);
+    return 2;
+}
+
+static int psi_lua_getpeer(lua_State *L)
+{
+    char ip[256];
+    int port = 0, r = psocket_getpeer(psi_lua_self(L)->s, ip, sizeof ip, &port);
+    return psi_lua_address(L, r, ip, port);
+}
+
+static int psi_lua_getlocal(lua_State *L)
+{
+    char ip[256];
+    int port = 0, r = psocket_getlocal(psi_lua_self(L)->s, ip, sizeof ip, &port);
+    return psi_lua_address(L, r, ip, port);
+}
+
+static int psi_lua_setpeer(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *ip = psi_lua_get_text(L, 2);
+    int r = psocket_setpeer(k->s, ip, psi_lua_get_port(L, 3));
+    if (r < 0) return psi_lua_fail_sock(L, k, r);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int psi_lua_getside(lua_State *L)
+{
+    lua_pushstring(L, psocket_getside(psi_lua_self(L)->s) == PSOCKET_SERVER ? "server" : "client");
+    return 1;
+}
+
+static int psi_lua_istls(lua_State *L)
+{
+    lua_pushboolean(L, psocket_istls(psi_lua_self(L)->s) == 1);
+    return 1;
+}
+
+static int psi_lua_isudp(lua_State *L)
+{
+    lua_pushboolean(L, psocket_isudp(psi_lua_self(L)->s) == 1);
+    return 1;
+}
+
+static int psi_lua_isopen(lua_State *L)
+{
+    lua_pushboolean(L, psocket_isopen(psi_lua_self(L)->s) == 1);
+    return 1;
+}
+
+static int psi_lua_pending(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)psocket_pending(psi_lua_self(L)->s));
+    return 1;
+}
+
+static int psi_lua_geterror(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    int code = psocket_geterror(k->s, NULL);
+    if (code == 0) return 0;
+    psi_lua_fail_sock(L, k, code);
+    return 2; /* the message and the name */
+}
+
+/* settimeout(seconds, idle seconds), of a socket or a listener. */
+static psi_lua_limits psi_lua_new_limits(lua_State *L)
+{
+    psi_lua_limits l;
+    lua_settop(L, 3);
+    l.idle = psi_lua_pop_ms(L, 3, "the argument");
+    l.timeout = psi_lua_pop_ms(L, 2, "the argument");
+    return l;
+}
+
+static int psi_lua_settimeout(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    k->limits = psi_lua_new_limits(L);
+    psocket_settimeout(k->s, k->limits.timeout, k->limits.idle);
+    return 0;
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_number(lua_State *L, const char *name, double value)
+{
+    lua_pushnumber(L, (lua_Number)value);
+    lua_setfield(L, -2, name);
+}
+
+static int psi_lua_tlsinfo(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_tlsinfo info;
+    if (psocket_gettlsinfo(k->s, &info) < 0) return psi_lua_fail(L, PSOCKET_INVALID, "the socket is not using TLS");
+    lua_newtable(L);
+    psi_lua_set_text(L, "version", info.version_name);
+    psi_lua_set_text(L, "suite", info.suite_name);
+    psi_lua_set_text(L, "alpn", info.alpn);
+    psi_lua_set_text(L, "server_name", info.server_name);
+    lua_pushboolean(L, info.resumed);
+    lua_setfield(L, -2, "resumed");
+    if (info.peer_subject[0] || info.peer_not_after) {
+        psi_lua_set_text(L, "peer_subject", info.peer_subject);
+        psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
+        psi_lua_set_hex(L, "peer_spki_sha256", info.peer_spki_sha256);
+        psi_lua_set_number(L, "peer_not_before", (double)info.peer_not_before);
+        psi_lua_set_number(L, "peer_not_after", (double)info.peer_not_after);
+    }
+    return 1;
+}
+
+static void psi_lua_push_address(lua_State *L, const char *ip, int port)
+{
+    if (port) lua_pushfstring(L, strchr(ip, ':') ? "[%s]:%d" : "%s:%d", ip, port);
+    else lua_pushfstring(L, "unix:%s", ip);
+}
+
+static int psi_lua_tostring(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_tlsinfo info;
+    char ip[256];
+    int port = 0;
+    if (psocket_getpeer(k->s, ip, sizeof ip, &port) < 0) lua_pushliteral(L, "no address");
+    else psi_lua_push_address(L, ip, port);
+    lua_pushfstring(L, "psocket: %s (%s%s%s)", lua_tostring(L, -1), psocket_isopen(k->s) == 1 ? "open" : "closed",
+                    psocket_isudp(k->s) == 1 ? ", UDP" : psocket_istls(k->s) == 1 ? ", " : "",
+                    psocket_gettlsinfo(k->s, &info) == 0 ? info.version_name : "");
+    return 1;
+}
+
+/*--- listeners */
+
+static int psi_lua_listen(lua_State *L)
+{
+    psi_lua_listener *l;
+    psocket_options o;
+    psocket_error e;
+    int port, r;
+    const char *address = psi_lua_get_address(L, 1, &port);
+    psi_lua_get_options(L, 2, &o, &e);
+    l = (psi_lua_listener *)PSI_LUA_USERDATA(L, sizeof *l);
+    memset(l, 0, sizeof *l);
+    l->io.kind = PSI_LUA_IS_LISTENER;
+    l->limits.timeout = o.timeout_ms;
+    l->limits.idle = o.idle_timeout_ms;
+    psi_lua_setmetatable(L, PSI_LUA_LISTENER);
+    r = psocket_listen(&l->l, address, port, &o);
+    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+}
+
+static int psi_lua_hasconnection(lua_State *L)
+{
+    psi_lua_listener *l = psi_lua_listening(L);
+    int r = psocket_hasconnection(l->l);
+    if (r < 0) {
+        psi_lua_fail_listener(L, l, r);
+        lua_pushboolean(L, 0);
+        lua_replace(L, -4);
+        return 3;
+    }
+    lua_pushboolean(L, r);
+    return 1;
+}
+
+static int psi_lua_listener_close(lua_State *L)
+{
+    psi_lua_listener *l = psi_lua_listening(L);
+    psi_lua_wake(psi_lua_here(L), &l->io);
+    psi_lua_forget(psi_lua_here(L), &l->io);
+    psocket_listener_close(l->l);
+    return 0;
+}
+
+static int psi_lua_listener_gc(lua_State *L)
+{
+    psi_lua_listener *l = psi_lua_listening(L);
+    psocket_listener *p = l->l;
+    l->l = NULL;
+    psocket_listener_free(p);
+    return 0;
+}
+
+static int psi_lua_listener_getlocal(lua_State *L)
+{
+    char ip[256];
+    int port = 0, r = psocket_listener_getlocal(psi_lua_listening(L)->l, ip, sizeof ip, &port);
+    return psi_lua_address(L, r, ip, port);
+}
+
+static int psi_lua_listener_settimeout(lua_State *L)
+{
+    psi_lua_listener *l = psi_lua_listening(L);
+    l->limits = psi_lua_new_limits(L);
+    return 0;
+}
+
+static int psi_lua_listener_tostring(lua_State *L)
+{
+    psi_lua_listener *l = psi_lua_listening(L);
+    char ip[256];
+    int port = 0;
+    if (psocket_listener_getlocal(l->l, ip, sizeof ip, &port) < 0) {
+        lua_pushliteral(L, "psocket listener: (closed)");
+        return 1;
+    }
+    psi_lua_push_address(L, ip, port);
+    lua_pushfstring(L, "psocket listener: %s (open)", lua_tostring(L, -1));
+    return 1;
+}
+
+/*--- functions of the module */
+
+static int psi_lua_udpserver(lua_State *L)
+{
+    psi_lua_sock *k;
+    psocket_options o;
+    psocket_error e;
+    int port, r;
+    const char *address = psi_lua_get_address(L, 1, &port);
+    psi_lua_get_options(L, 2, &o, &e);
+    k = psi_lua_new_sock(L);
+    k->limits.timeout = o.timeout_ms;
+    k->limits.idle = o.idle_timeout_ms;
+    r = psocket_udpserver(&k->s, address, port, &o);
+    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+}
+
+static int psi_lua_pair(lua_State *L)
+{
+    psi_lua_sock *a, *b;
+    psocket_options o;
+    psocket_error e;
+    size_t segment = 0;
+    int delay = 0, r;
+    psi_lua_get_options(L, 1, &o, &e);
+    if (lua_istable(L, 1)) {
+        segment = psi_lua_field_count(L, 1, "segment", 0x3fffffff);
+        delay = psi_lua_field_ms(L, 1, "delay");
+    }
+    a = psi_lua_new_sock(L);
+    b = psi_lua_new_sock(L);
+    a->limits.timeout = b->limits.timeout = o.timeout_ms;
+    a->limits.idle = b->limits.idle = o.idle_timeout_ms;
+    r = psocket_pair(&a->s, &b->s, segment, delay, &o);
+    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
+}
+
+static int psi_lua_now(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)psocket_now() / 1000);
+    return 1;
+}
+
+static int psi_lua_tls(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    return psi_lua_make_settings(L, 1, 0);
+}
+
+static int psi_lua_tls_gc(lua_State *L)
+{
+    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
+    psocket_tls_free(t->tls);
+    t->tls = NULL;
+    return 0;
+}
+
+/* options.resolve, if connect(host, port, options) has to ask it: not for addresses and paths. */
+static int psi_lua_resolver(lua_State *L)
+{
+    const char *host = psi_lua_get_text(L, 1);
+    if (!lua_istable(L, 3) || strchr(host, ':') || host[strspn(host, "0123456789.")] == 0) return 0;
+    lua_getfield(L, 3, "resolve");
+    if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "options.resolve must be a function");
+    return 1;
+}
+
+static int psi_lua_yield(lua_State *L)
+{
+    return lua_yield(L, 0);
+}
+
+/*--- the scheduler */
+
+/* The scheduler in the table at 1, made when first used, so that a class derived from it needs no constructor. Pushes it
+   and its own table. */
+static psi_lua_sched *psi_lua_scheduling(lua_State *L)
+{
+    psi_lua_sched *S;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_pushliteral(L, "_core");
+    lua_rawget(L, 1);
+    if (!lua_isnil(L, -1)) {
+        S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
+        if (!S->poller) luaL_error(L, "the scheduler is closed");
+        PSI_LUA_GETVALUE(L, -1);
+        return S;
+    }
+    lua_pop(L, 1);
+    S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
+    memset((void *)S, 0, sizeof *S);
+    S->io.kind = PSI_LUA_IS_CORE;
+    S->vm = psi_lua_here(L);
+    psi_lua_setmetatable(L, PSI_LUA_CORE);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    PSI_LUA_SETVALUE(L, -3);
+    if (psocket_poller_new(&S->poller)) luaL_error(L, "no poller can be made: too many open files, or out of memory");
+    lua_pushliteral(L, "_core");
+    lua_pushvalue(L, -3);
+    lua_rawset(L, 1);
+    S->id = ++S->vm->ids;
+    S->next = S->vm->scheds;
+    S->vm->scheds = S;
+    return S;
+}
+
+static void psi_lua_end_sched(psi_lua_sched *S)
+{
+    psi_lua_sched **at = &S->vm->scheds;
+    if (!S->poller) return;
+    psi_lua_forget(S->vm, &S->io);
+    while (*at && *at != S) at = &(*at)->next;
+    if (*at) *at = S->next;
+    psocket_poller_free(S->poller);
+    S->poller = NULL;
+    S->count = S->live = S->ready = S->woken = S->unused = 0;
+}
+
+static int psi_lua_core_gc(lua_State *L)
+{
+    psi_lua_end_sched((psi_lua_sched *)luaL_checkudata(L, 1, PSI_LUA_CORE));
+    return 0;
+}
+
+static int psi_lua_sched_close(lua_State *L)
+{
+    psi_lua_sched *S;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_pushliteral(L, "_core");
+    lua_rawget(L, 1);
+    if (lua_isnil(L, -1)) return 0;
+    S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
+    if (S->inside) return luaL_error(L, "a task cannot close its scheduler");
+    psi_lua_end_sched(S);
+    lua_newtable(L);
+    PSI_LUA_SETVALUE(L, -2); /* lets go of the coroutines */
+    return 0;
+}
+
+/* The task is over. table is the index of the scheduler's table; close: with the socket that it owns. */
+static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int close)
+{
+    psi_lua_task *t = &S->tasks[i];
+    psi_lua_map_remove(S, i);
+    if (t->timer != INT64_MAX) psocket_poller_set_timer(S->poller, -1, psi_lua_timer_key(i));
+    t->co = NULL;
+    t->age = (uint16_t)((t->age + 1) & ((1u << (32 - PSI_LUA_INDEX_BITS)) - 1));
+    S->live--;
+    if (!t->queued) {
+        t->next = S->unused;
+        S->unused = i;
+    }
+    lua_rawgeti(L, table, (int)(2 * i));
+    if (close && lua_touserdata(L, -1)) psi_lua_shut(S->vm, (psi_lua_sock *)lua_touserdata(L, -1));
+    lua_pop(L, 1);
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, table, (int)(2 * i));
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, table, (int)(2 * i - 1));
+}
+
+/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler's object is at 1. */
+static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, uint32_t i, lua_State *co)
+{
+    int error = lua_gettop(L) + 1;
+    if (lua_checkstack(co, 2)) {
+        lua_pushvalue(co, -1); /* to-be-closed variables get it too */
+        lua_xmove(co, L, 1);
+    } else {
+        lua_pushliteral(L, "stack overflow");
+    }
+    psi_lua_traceback(L, co, error);
+    psi_lua_unwind(co, L);
+    if (i) psi_lua_end_task(L, S, table, i, 1);
+    lua_getfield(L, 1, "errorfunc");
+    if (lua_isnil(L, -1)) {
+        lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
+        lua_error(L);
+    }
+    lua_insert(L, error);
+    lua_call(L, 2, 0);
+}
+
+/* Resumes task i until it waits, yields or ends. keep: if it ends it still counts until the next turn. */
+static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int keep)
+{
+    psi_lua_vm *vm = S->vm;
+    psi_lua_sched *at = vm->at;
+    lua_State *co = S->tasks[i].co, *outer = vm->co;
+    uint32_t task = vm->task;
+    int status, state = psi_lua_state(co);
+    if (state == PSI_LUA_RUNNING) { /* by somebody else, for now */
+        psi_lua_queue(S, i, PSI_LUA_YIELDED);
+        return;
+    }
+    if (state == PSI_LUA_DEAD) {
+        psi_lua_end_task(L, S, table, i, 1);
+        return;
+    }
+    lua_rawgeti(L, table, (int)(2 * i - 1)); /* keeps it alive meanwhile, even if it is removed */
+    S->tasks[i].waits = 0;
+    S->tasks[i].deadline = INT64_MAX;
+    vm->at = S;
+    vm->co = co;
+    vm->task = psi_lua_id(S, i);
+    S->inside++;
+    status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1);
+    S->inside--;
+    vm->at = at;
+    vm->co = outer;
+    vm->task = task;
+    if (!S->tasks[i].co || S->tasks[i].co != co) i = 0; /* it was removed */
+    if (status == LUA_YIELD) {
+        if (i && !S->tasks[i].waits) psi_lua_queue(S, i, PSI_LUA_YIELDED);
+    } else if (status) {
+        psi_lua_failed(L, S, table, i, co);
+    } else if (i && keep) {
+        psi_lua_queue(S, i, PSI_LUA_WOKEN);
+    } else if (i) {
+        psi_lua_end_task(L, S, table, i, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* add(function or coroutine, arguments ...): starts it at once. spawn: starts it in the next turn, and closes the socket
+   that is its first argument when it ends. */
+static int psi_lua_start(lua_State *L, int spawn)
+{
+    int n = lua_gettop(L), table, i;
+    psi_lua_sched *S;
+    lua_State *co = lua_tothread(L, 2);
+    uint32_t task;
+    if (!co) luaL_checktype(L, 2, LUA_TFUNCTION);
+    luaL_checkstack(L, n + 10, "too many arguments");
+    S = psi_lua_scheduling(L);
+    table = lua_gettop(L);
+    if (co) {
+        int main = lua_pushthread(co);
+        lua_pop(co, 1);
+        luaL_argcheck(L, !main && psi_lua_state(co) != PSI_LUA_DEAD, 2, "a function or a coroutine that has not ended expected");
+        task = psi_lua_find_task(S, co);
+        lua_pushvalue(L, 2);
+        if (!task) task = psi_lua_new_task(L, S, table, table + 1);
+    } else {
+        co = lua_newthread(L);
+        if (!lua_checkstack(co, n + 1)) return luaL_error(L, "too many arguments");
+        for (i = 2; i <= n; i++) lua_pushvalue(L, i);
+        lua_xmove(L, co, n - 1);
+        task = psi_lua_new_task(L, S, table, table + 1);
+    }
+    if (spawn) {
+        lua_pushvalue(L, 3);
+        lua_rawseti(L, table, (int)(2 * task));
+        psi_lua_queue(S, task, PSI_LUA_WOKEN);
+    } else {
+        psi_lua_resume(L, S, table, task, 1);
+    }
+    return 1;
+}
+
+static int psi_lua_add(lua_State *L)
+{
+    return psi_lua_start(L, 0);
+}
+
+static int psi_lua_spawn(lua_State *L)
+{
+    return psi_lua_start(L, 1);
+}
+
+static int psi_lua_contains(lua_State *L)
+{
+    psi_lua_sched *S = psi_lua_scheduling(L);
+    lua_State *co = lua_tothread(L, 2);
+    lua_pushboolean(L, co && psi_lua_find_task(S, co));
+    return 1;
+}
+
+static int psi_lua_remove(lua_State *L)
+{
+    psi_lua_sched *S = psi_lua_scheduling(L);
+    lua_State *co = lua_tothread(L, 2);
+    uint32_t i = co ? psi_lua_find_task(S, co) : 0;
+    if (i) psi_lua_end_task(L, S, lua_gettop(L), i, 0);
+    lua_pushboolean(L, i != 0);
+    return 1;
+}
+
+/* Something has happened: wakes the task it is for. */
+static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
+{
+    uintptr_t key = (uintptr_t)e->user;
+    psi_lua_io *io = (psi_lua_io *)e->user;
+    int event, unwanted = 0;
+    uint32_t i;
+    if (!key) return; /* it was taken out meanwhile */
+    if (key & 1) {
+        psi_lua_task *t;
+        i = (uint32_t)(key / 2);
+        if (i > S->count || !S->tasks[i].co) return;
+        t = &S->tasks[i];
+        t->timer = INT64_MAX;
+        if (!t->waits || t->deadline == INT64_MAX) return;
+        if (t->deadline <= psocket_now() || psi_lua_set_deadline(S, i, t->deadline)) psi_lua_queue(S, i, PSI_LUA_WOKEN);
+        return;
+    }
+    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
+        if (!(e->events & event)) continue;
+        i = io->armed & event ? psi_lua_lookup(S, io->slot[event >> 1].task) : 0;
+        io->armed = (uint8_t)(io->armed & ~event);
+        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
+        else unwanted |= event;
+    }
+    if (unwanted & io->interest) psi_lua_watch(S, io, io->interest & ~unwanted);
+}
+
+/* Has the task that L runs for, if it has one, wait for a scheduler (at index) that is run inside it: for its poller's
+   descriptor fd, and no longer than until. Any other caller just tries again. */
+static void psi_lua_await_core(lua_State *L, psi_lua_sched *S, int index, psocket_fd fd, int64_t until)
+{
+    psi_lua_slot *slot = &S->io.slot[0];
+    int inner;
+    uint32_t i;
+    psi_lua_sched *outer = psi_lua_whose(S->vm, L, &i, &inner);
+    if (!outer) return;
+    if (fd >= 0) {
+        uint32_t id = psi_lua_id(outer, i);
+        if (slot->task != id && psi_lua_occupied(L, S->vm, &S->io, index, PSOCKET_READ)) return;
+        if (psi_lua_adopt(L, S->vm, outer, &S->io, index, PSOCKET_READ)) return;
+        slot->ticket = 1;
+        slot->task = id;
+        S->io.armed = PSOCKET_READ;
+    } else if (until == INT64_MAX || until > psocket_now() + 1) {
+        until = psocket_now() + 1; /* a system whose pollers cannot be nested */
+    }
+    if (until == INT64_MAX || psi_lua_set_deadline(outer, i, until) == 0) outer->tasks[i].waits = 1;
+}
+
+/* What turn answers. */
+enum { PSI_LUA_FINISHED, PSI_LUA_TURNED, PSI_LUA_YIELD, PSI_LUA_YIELDFUNC };
+
+/* turn(scheduler, seconds, due). Without seconds it goes on until no task is left, else it is one turn that waits at most
+   that long. Answers PSI_LUA_FINISHED: no task is left; PSI_LUA_TURNED: the turn is over (without seconds: call again; this
+   lets the caller's debug hooks run); PSI_LUA_YIELD and due: yield, then call again with due; PSI_LUA_YIELDFUNC: call
+   yieldfunc, then call again. */
+static int psi_lua_turn(lua_State *L)
+{
+    int endless, yieldable = psi_lua_yieldable(L), table, turns;
+    int64_t due = INT64_MAX;
+    psi_lua_sched *S;
+    lua_settop(L, 3);
+    endless = lua_isnil(L, 2);
+    S = psi_lua_scheduling(L);
+    table = lua_gettop(L);
+    if (S->inside) return luaL_error(L, "a scheduler cannot be run by one of its own tasks");
+    if (S->vm->at && S->vm->at->id == S->io.home && S->vm->task == S->io.slot[0].task) S->io.armed = 0;
+    psi_lua_stir(S); /* if somebody else waits for it */
+    if (!endless && lua_isnil(L, 3)) {
+        int ms;
+        lua_pushvalue(L, 2);
+        ms = psi_lua_pop_ms(L, 2, "the argument");
+        if (ms) due = psocket_now() + ms;
+        else if ((double)lua_tonumber(L, 2) == 0) due = 0;
+    } else if (!endless) {
+        due = (int64_t)lua_tonumber(L, 3);
+    }
+    for (turns = 0; turns < 32; turns++) {
+        const psocket_event *events;
+        int ms = -1, n, i;
+        uint32_t ran;
+        if (!S->live && !S->ready) {
+            lua_pushinteger(L, PSI_LUA_FINISHED);
+            return 1;
+        }
+        if (due == 0) {
+            ms = 0;
+        } else if (due != INT64_MAX) {
+            int64_t left = due - psocket_now();
+            ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+        }
+        if (S->woken || yieldable) {
+            ms = 0;
+        } else if (S->ready) { /* only such as yielded by themselves: they are in no hurry */
+            if (ms) ms = 1;
+            if (endless && S->told) {
+                ms = S->told = 0;
+            } else if (endless) {
+                lua_getfield(L, 1, "yieldfunc");
+                if (!lua_isnil(L, -1)) {
+                    S->told = 1;
+                    lua_pushinteger(L, PSI_LUA_YIELDFUNC);
+                    return 1;
+                }
+                lua_pop(L, 1);
+            }
+        }
+        n = psocket_poller_wait(S->poller, &events, ms);
+        if (n < 0) return luaL_error(L, "cannot wait for sockets: %s", psocket_strerror(n));
+        for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+        for (ran = S->ready; ran && S->ready; ran--) {
+            uint32_t task = psi_lua_unqueue(S);
+            if (task) psi_lua_resume(L, S, table, task, 0);
+        }
+        if (!S->live) continue;
+        if (yieldable && (endless || (n == 0 && due && psocket_now() < due))) {
+            if (!S->ready) { /* the other scheduler can sleep until this one has something to do */
+                int wait = -1;
+                psocket_fd fd = psocket_poller_getfd(S->poller, &wait);
+                int64_t until = wait < 0 ? INT64_MAX : psocket_now() + wait;
+                if (due < until) until = due;
+                psi_lua_await_core(L, S, table - 1, fd, until);
+            }
+            lua_pushinteger(L, PSI_LUA_YIELD);
+            lua_pushnumber(L, (lua_Number)(due == INT64_MAX ? 9e15 : (double)due));
+            return 2;
+        }
+        if (!endless || n == 0) break;
+    }
+    lua_pushinteger(L, S->live ? PSI_LUA_TURNED : PSI_LUA_FINISHED);
+    return 1;
+}
+
+static int psi_lua_new_scheduler(lua_State *L)
+{
+    lua_newtable(L);
+    psi_lua_setmetatable(L, PSI_LUA_CLASS);
+    return 1;
+}
+
+/* Everything is made on first use: for constructors of derived classes that call it. */
+static int psi_lua_construct(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+static int psi_lua_sched_tostring(lua_State *L)
+{
+    psi_lua_sched *S = NULL;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_pushliteral(L, "_core");
+    lua_rawget(L, 1);
+    if (!lua_isnil(L, -1)) S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
+    if (S && !S->poller) lua_pushliteral(L, "psocket scheduler: (closed)");
+    else lua_pushfstring(L, "psocket scheduler: (%d tasks)", S ? (int)S->live : 0);
+    return 1;
+}
+
+/* Checks the arguments of bind; is the scheduler one of ours? */
+static int psi_lua_binding(lua_State *L)
+{
+    luaL_checkany(L, 1);
+    luaL_argcheck(L, lua_istable(L, 1) || lua_isuserdata(L, 1), 1, "scheduler expected");
+    lua_getfield(L, 1, "add");
+    luaL_argcheck(L, !lua_isnil(L, -1), 1, "scheduler expected");
+    luaL_argcheck(L, !lua_isnoneornil(L, 3), 3, "function expected");
+    lua_pushboolean(L, lua_tocfunction(L, -1) == psi_lua_add);
+    return 1;
+}
+
+/* What is plainer in Lua: whatever calls a function that may yield. */
+static const char psi_lua_script[] =
+    "local M, S, C = ...\n"
+    "local accept, binding, dial, resolver, sleep, spawn, turn, yield =\n"
+    "  C.accept, C.binding, C.dial, C.resolver, C.sleep, C.spawn, C.turn, C.yield\n"
+    "local listen, close = M.listen, M.close\n"
+    "function M.connect(host, port, options)\n"
+    "  local resolve = resolver(host, port, options)\n"
+    "  if not resolve then return dial(host, port, options) end\n"
+    "  local list, message, name = resolve(host)\n"
+    "  if list then return dial(host, port, options, list) end\n"
+    "  return nil, message or 'cannot resolve \"' .. host .. '\"', name or 'DNS'\n"
+    "end\n"
+    "function M.bind(sched, port, callback, options)\n"
+    "  local own = binding(sched, port, callback)\n"
+    "  local listener, message, name = listen(port, options)\n"
+    "  if not listener then return nil, message, name end\n"
+    "  sched:add(function()\n"
+    "    while true do\n"
+    "      local s, _, why = accept(listener)\n"
+    "      if not s then\n"
+    "        if why == 'CLOSED_HERE' then return end\n"
+    "        sleep(sched, 0.05)\n" /* too many open files, mostly: until some are closed */
+    "      elseif own then spawn(sched, callback, s)\n"
+    "      else sched:add(function() callback(s) close(s) end) end\n"
+    "    end\n"
+    "  end)\n"
+    "  return listener\n"
+    "end\n"
+    "function S.addloop(self, f)\n"
+    "  return self:add(function() while f() ~= false do yield() end end)\n"
+    "end\n"
+    "function S.run(self)\n"
+    "  local what\n"
+    "  repeat\n"
+    "    what = turn(self)\n"
+    "    if what == 2 then yield() elseif what == 3 then self.yieldfunc() end\n"
+    "  until what == 0\n"
+    "end\n"
+    "function S.step(self, seconds)\n"
+    "  local what, due = turn(self, seconds or 0)\n"
+    "  while what == 2 do\n"
+    "    yield()\n"
+    "    what, due = turn(self, 0, due)\n"
+    "  end\n"
+    "  return what ~= 0\n"
+    "end\n";
+
+/*--- the module */
+
+/* Puts functions into the table on top. With wrapper, the index of a Lua function, or 0: those that may yield go through it. */
+static void psi_lua_register(lua_State *L, const luaL_Reg *f, int vm, int sock, int wrapper)
+{
+    for (; f->name; f++) {
+        if (wrapper) lua_pushvalue(L, wrapper);
+        lua_pushvalue(L, vm);
+        lua_pushvalue(L, sock);
+        lua_pushcclosure(L, f->func, 2);
+        if (wrapper) lua_call(L, 1, 1);
+        lua_setfield(L, -2, f->name);
+    }
+}
+
+static void psi_lua_load(lua_State *L, const char *script, size_t len)
+{
+    if (luaL_loadbuffer(L, script, len, "=psocket")) lua_error(L);
+}
+
+PSOCKET_API int luaopen_psocket(lua_State *L)
+{
+    static const luaL_Reg waiting[] = {
+        { "recv", psi_lua_recv }, { "read", psi_lua_read }, { "read_until", psi_lua_read_until },
+        { "send", psi_lua_send }, { "shutdown", psi_lua_shutdown }, { "starttls", psi_lua_starttls }, { NULL, NULL }
+    };
+    static const luaL_Reg hidden_waiting[] = {
+        { "accept", psi_lua_accept }, { "dial", psi_lua_connect }, { "sleep", psi_lua_sleep }, { NULL, NULL }
+    };
+    static const luaL_Reg hidden[] = {
+        { "binding", psi_lua_binding }, { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn }, { "turn", psi_lua_turn },
+        { "yield", psi_lua_yield }, { NULL, NULL }
+    };
+    static const luaL_Reg module[] = {
+        { "close", psi_lua_close }, { "geterror", psi_lua_geterror }, { "getlocal", psi_lua_getlocal },
+        { "getpeer", psi_lua_getpeer }, { "getside", psi_lua_getside }, { "isopen", psi_lua_isopen },
+        { "istls", psi_lua_istls }, { "isudp", psi_lua_isudp }, { "listen", psi_lua_listen }, { "now", psi_lua_now },
+        { "pair", psi_lua_pair }, { "peek", psi_lua_peek }, { "pending", psi_lua_pending }, { "setpeer", psi_lua_setpeer },
+        { "settimeout", psi_lua_settimeout }, { "tls", psi_lua_tls }, { "tlsinfo", psi_lua_tlsinfo },
+        { "udpserver", psi_lua_udpserver }, { "unrecv", psi_lua_unrecv }, { NULL, NULL }
+    };
+    static const luaL_Reg socket_meta[] = {
+        { "__gc", psi_lua_gc }, { "__close", psi_lua_close }, { "__tostring", psi_lua_tostring }, { NULL, NULL }
+    };
+    static const luaL_Reg listener[] = {
+        { "close", psi_lua_listener_close }, { "getlocal", psi_lua_listener_getlocal },
+        { "hasconnection", psi_lua_hasconnection }, { "settimeout", psi_lua_listener_settimeout },
+        { "__gc", psi_lua_listener_gc }, { "__close", psi_lua_listener_close }, { "__tostring", psi_lua_listener_tostring },
+        { NULL, NULL }
+    };
+    static const luaL_Reg settings_meta[] = { { "__gc", psi_lua_tls_gc }, { NULL, NULL } };
+    static const luaL_Reg core_meta[] = { { "__gc", psi_lua_core_gc }, { NULL, NULL } };
+    static const luaL_Reg scheduler[] = {
+        { "add", psi_lua_add }, { "close", psi_lua_sched_close }, { "contains", psi_lua_contains },
+        { "new", psi_lua_new_scheduler }, { "remove", psi_lua_remove }, { "__close", psi_lua_sched_close },
+        { "__construct", psi_lua_construct }, { "__tostring", psi_lua_sched_tostring }, { NULL, NULL }
+    };
+    enum { VM = 1, SOCKET, LISTENER, CLASS, MODULE, HIDDEN, WRAPPER };
+    int wrapper = 0, event;
+    psi_lua_vm *vm;
+    lua_settop(L, 0);
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    if (!lua_isnil(L, -1)) return 1; /* it was opened before */
+    lua_settop(L, 0);
+    psi_os_pin(); /* not a public function, the one exception: a resolver's thread may outlive this library's unloading */
+
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
+    memset((void *)vm, 0, sizeof *vm);
+    luaL_newmetatable(L, PSI_LUA_SOCKET);
+    luaL_newmetatable(L, PSI_LUA_LISTENER);
+    luaL_newmetatable(L, PSI_LUA_CLASS);
+    lua_newtable(L); /* the module */
+    lua_newtable(L); /* what its script needs besides */
+#if LUA_VERSION_NUM < 502
+    psi_lua_load(L, psi_lua_wrapper, sizeof psi_lua_wrapper - 1);
+    lua_pushvalue(L, VM);
+    lua_pushcfunction(L, psi_lua_yield);
+    lua_call(L, 2, 1);
+    wrapper = WRAPPER;
+    lua_pushvalue(L, HIDDEN);
+#endif
+    psi_lua_register(L, hidden, VM, SOCKET, 0);
+    psi_lua_register(L, hidden_waiting, VM, SOCKET, wrapper);
+    lua_pushvalue(L, MODULE);
+    psi_lua_register(L, module, VM, SOCKET, 0);
+    psi_lua_register(L, waiting, VM, SOCKET, wrapper);
+    lua_pushliteral(L, PSOCKET_VERSION);
+    lua_setfield(L, -2, "version");
+    lua_pushvalue(L, CLASS);
+    lua_setfield(L, -2, "scheduler");
+
+    lua_pushvalue(L, SOCKET);
+    psi_lua_register(L, socket_meta, VM, SOCKET, 0);
+    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
+    lua_setfield(L, -2, "__index");
+    lua_pushvalue(L, LISTENER);
+    psi_lua_register(L, listener, VM, SOCKET, 0);
+    lua_getfield(L, HIDDEN, "accept");
+    lua_setfield(L, -2, "accept");
+    lua_pushvalue(L, LISTENER);
+    lua_setfield(L, -2, "__index");
+    luaL_newmetatable(L, PSI_LUA_SETTINGS);
+    psi_lua_register(L, settings_meta, VM, SOCKET, 0);
+    luaL_newmetatable(L, PSI_LUA_CORE);
+    psi_lua_register(L, core_meta, VM, SOCKET, 0);
+    lua_pushvalue(L, CLASS);
+    psi_lua_register(L, scheduler, VM, SOCKET, 0);
+    lua_pushvalue(L, CLASS);
+    lua_setfield(L, -2, "__index");
+    lua_getfield(L, HIDDEN, "sleep");
+    lua_setfield(L, -2, "sleep");
+    lua_newtable(L);
+    lua_pushcfunction(L, psi_lua_new_scheduler);
+    lua_setfield(L, -2, "__call");
+    lua_setmetatable(L, CLASS);
+
+    lua_newtable(L); /* its own metatable, and that of what is in it */
+    lua_pushliteral(L, "k");
+    lua_setfield(L, -2, "__mode");
+    lua_pushvalue(L, -1);
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
+    lua_newtable(L);
+    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
+        lua_newtable(L);
+        lua_newtable(L);
+        lua_pushliteral(L, "kv");
+        lua_setfield(L, -2, "__mode");
+        lua_setmetatable(L, -2);
+        lua_rawseti(L, -2, event);
+    }
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
+
+    psi_lua_load(L, psi_lua_script, sizeof psi_lua_script - 1);
+    lua_pushvalue(L, MODULE);
+    lua_pushvalue(L, CLASS);
+    lua_pushvalue(L, HIDDEN);
+    lua_call(L, 3, 0);
+    lua_pushvalue(L, MODULE);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    lua_settop(L, MODULE);
+    return 1;
+}
+
+#endif /* PSOCKET_LUA */
 
 #endif /* PSOCKET_IMPLEMENTATION */
 
