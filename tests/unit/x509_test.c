@@ -1,0 +1,512 @@
+/* The pieces of >>x509: DER, dates, names, PEM, keys, and the limits of the path search. */
+#define PSOCKET_IMPLEMENTATION
+#include "psocket.h"
+
+#include "check.h"
+
+#define SPAN(literal) psi_x509_span_of(literal, sizeof(literal) - 1)
+
+static char *load(const char *name, size_t *len)
+{
+    static char path[1200];
+    char *data;
+    snprintf(path, sizeof path, "%s/%s", check_certs(), name);
+    return psi_os_readfile(path, &data, len) ? NULL : data;
+}
+
+/* --- DER -------------------------------------------------------------------------------------------------------- */
+
+TEST(der_elements)
+{
+    static const struct {
+        const char *bytes;
+        int n, ok, len;
+    } t[] = {
+        {"\x04\x00", 2, 1, 0},
+        {"\x04\x03" "abc", 5, 1, 3},
+        {"\x04\x03" "ab", 4, 0, 0},
+        {"\x04", 1, 0, 0},
+        {"", 0, 0, 0},
+        {"\x04\x80\x00\x00", 4, 0, 0},         /* indefinite */
+        {"\x04\x81\x03" "abc", 6, 0, 0},       /* not minimal */
+        {"\x04\x82\x00\x81", 4, 0, 0},
+        {"\x04\x81", 2, 0, 0},
+        {"\x04\x83\xFF\xFF\xFF", 5, 0, 0},
+        {"\x04\x84\x00\x00\x00\x01" "a", 7, 0, 0},
+        {"\x1F\x81\x01\x00", 4, 0, 0},         /* tag numbers in several bytes */
+        {"\x04\xFF", 2, 0, 0},
+    };
+    size_t i;
+    char big[200];
+    psi_x509_span in, body, whole;
+    int tag;
+    for (i = 0; i < sizeof t / sizeof *t; i++) {
+        in = psi_x509_span_of(t[i].bytes, (size_t)t[i].n);
+        CHECK_INT(psi_x509_any(&in, &tag, &body, &whole), t[i].ok);
+        if (t[i].ok) CHECK_INT(body.n, t[i].len);
+        else CHECK_INT(in.n, t[i].n);
+    }
+    memcpy(big, "\x04\x81\x80", 3);
+    memset(big + 3, 'x', sizeof big - 3);
+    in = psi_x509_span_of(big, 131);
+    CHECK(psi_x509_take(&in, 0x04, &body) && body.n == 128 && in.n == 0);
+    in = psi_x509_span_of(big, 130);
+    CHECK(!psi_x509_take(&in, 0x04, &body));
+    in = SPAN("\x04\x00");
+    CHECK(!psi_x509_take(&in, 0x05, &body) && in.n == 2);
+}
+
+TEST(der_numbers)
+{
+    psi_x509_span in, v;
+    int value;
+    in = SPAN("\x02\x01\x00"); CHECK(psi_x509_int(&in, &v));
+    in = SPAN("\x02\x00"); CHECK(!psi_x509_int(&in, &v));
+    in = SPAN("\x02\x02\x00\x7F"); CHECK(!psi_x509_int(&in, &v));
+    in = SPAN("\x02\x02\xFF\x80"); CHECK(!psi_x509_int(&in, &v));
+    in = SPAN("\x02\x02\x00\x80"); CHECK(psi_x509_uint(&in, &v) && v.n == 1 && v.p[0] == 0x80);
+    in = SPAN("\x02\x01\x00"); CHECK(!psi_x509_uint(&in, &v));
+    in = SPAN("\x02\x01\x80"); CHECK(!psi_x509_uint(&in, &v));
+    in = SPAN("\x02\x02\x7F\xFF"); CHECK(psi_x509_small(&in, &value) && value == 32767);
+    in = SPAN("\x02\x03\x01\x00\x00"); CHECK(!psi_x509_small(&in, &value));
+    in = SPAN("\x01\x01\xFF"); CHECK(psi_x509_bool(&in, &value) && value == 1);
+    in = SPAN("\x01\x01\x00"); CHECK(psi_x509_bool(&in, &value) && value == 0);
+    in = SPAN("\x01\x01\x01"); CHECK(!psi_x509_bool(&in, &value));
+    in = SPAN("\x01\x02\xFF\xFF"); CHECK(!psi_x509_bool(&in, &value));
+    in = SPAN(""); CHECK(psi_x509_bool(&in, &value) && value == 0);
+    in = SPAN("\x03\x02\x00\x55"); CHECK(psi_x509_bits(&in, &v) && v.n == 1);
+    in = SPAN("\x03\x02\x01\x54"); CHECK(!psi_x509_bits(&in, &v));
+    in = SPAN("\x03\x00"); CHECK(!psi_x509_bits(&in, &v));
+}
+
+TEST(dates)
+{
+    static const struct {
+        int tag;
+        const char *text;
+        int ok;
+        int64_t want;
+    } t[] = {
+        {0x17, "700101000000Z", 1, 0},
+        {0x17, "691231235959Z", 1, -1},
+        {0x17, "000229000000Z", 1, 951782400},
+        {0x17, "491231235959Z", 1, 2524607999},
+        {0x17, "500101000000Z", 1, -631152000},
+        {0x18, "19700101000000Z", 1, 0},
+        {0x18, "20240229120000Z", 1, 1709208000},
+        {0x18, "99991231235959Z", 1, 253402300799},
+        {0x18, "00000101000000Z", 1, -62167219200},
+        {0x18, "20230229000000Z", 0, 0},
+        {0x18, "21000229000000Z", 0, 0},
+        {0x18, "20000229000000Z", 1, 951782400},
+        {0x17, "240431000000Z", 0, 0},
+        {0x17, "240400000000Z", 0, 0},
+        {0x17, "241301000000Z", 0, 0},
+        {0x17, "240001000000Z", 0, 0},
+        {0x17, "240101240000Z", 0, 0},
+        {0x17, "240101006000Z", 0, 0},
+        {0x17, "240101000060Z", 0, 0},
+        {0x17, "2401010000Z", 0, 0},
+        {0x17, "240101000000", 0, 0},
+        {0x17, "2401010000+0", 0, 0},
+        {0x17, "24010100000aZ", 0, 0},
+        {0x18, "20240101000000.5Z", 0, 0},
+        {0x18, "20240101000000+0", 0, 0},
+        {0x16, "240101000000Z", 0, 0},
+    };
+    size_t i;
+    for (i = 0; i < sizeof t / sizeof *t; i++) {
+        char der[40];
+        psi_x509_span in = psi_x509_span_of(der, strlen(t[i].text) + 2);
+        int64_t got = 0;
+        der[0] = (char)t[i].tag;
+        der[1] = (char)strlen(t[i].text);
+        strcpy(der + 2, t[i].text);
+        CHECK_INT(psi_x509_time(&in, &got), t[i].ok);
+        if (t[i].ok) CHECK_INT(got, t[i].want);
+    }
+}
+
+/* --- names (RFC 9525) ---------------------------------------------------------------------------------------------- */
+
+TEST(host_names)
+{
+    static const struct {
+        const char *presented, *host;
+        int want;
+    } t[] = {
+        {"example.org", "example.org", 2},
+        {"EXAMPLE.org", "example.ORG", 2},
+        {"example.org", "example.org.", 2},
+        {"example.org.", "example.org", 0},
+        {"example.org", "example.org..", 0},
+        {"example.org", "www.example.org", 0},
+        {"www.example.org", "example.org", 0},
+        {"example.org", "xample.org", 0},
+        {"xample.org", "example.org", 0},
+        {"*.example.org", "www.example.org", 1},
+        {"*.EXAMPLE.org", "www.example.ORG.", 1},
+        {"*.example.org", "example.org", 0},
+        {"*.example.org", ".example.org", 0},
+        {"*.example.org", "a.b.example.org", 0},
+        {"*.example.org", "www.example.net", 0},
+        {"*.example.org", "*.example.org", 0},
+        {"*.b.example.org", "a.b.example.org", 1},
+        {"*.org", "example.org", 0},
+        {"*.", "example", 0},
+        {"*", "example", 0},
+        {"", "", 0},
+        {"*..org", "a..org", 0},
+        {"a*.example.org", "ab.example.org", 0},
+        {"*a.example.org", "ba.example.org", 0},
+        {"a.*.org", "a.b.org", 0},
+        {"*.*.org", "a.b.org", 0},
+        {"**.example.org", "a.example.org", 0},
+        {"*.example.org", "xn--bcher-kva.example.org", 1},
+        {"xn--*.example.org", "xn--a.example.org", 0},
+        {"*.xn--bcher-kva.example", "a.xn--bcher-kva.example", 1},
+        {"1.2.3.4", "1.2.3.4", 0},
+        {"*.2.3.4", "1.2.3.4", 0},
+        {"a.123", "a.123", 0},
+        {"127.1", "127.1", 0},
+        {"1.example.org", "1.example.org", 2},
+        {"_srv.example.org", "_srv.example.org", 2},
+        {"-a.example.org", "-a.example.org", 0},
+        {"a-.example.org", "a-.example.org", 0},
+        {"a b.example.org", "a b.example.org", 0},
+        {"example.org ", "example.org", 0},
+        {"localhost", "localhost", 2},
+    };
+    char label[80], host[80];
+    psi_x509_host h;
+    size_t i;
+    for (i = 0; i < sizeof t / sizeof *t; i++) {
+        psi_x509_span name = psi_x509_span_of(t[i].presented, strlen(t[i].presented));
+        int got = psi_x509_host_parse(&h, t[i].host) ? psi_x509_host_is(&h, 0x82, name) : 0;
+        if (got != t[i].want) check_fail(__FILE__, __LINE__, "%s for %s: %d", t[i].presented, t[i].host, got);
+    }
+    CHECK(!psi_x509_host_parse(&h, "b\303\274cher.example"));
+    memset(label, 'a', 63);
+    snprintf(host, sizeof host, "%.63s.org", label);
+    CHECK(psi_x509_host_parse(&h, host));
+    label[63] = 'a';
+    snprintf(host, sizeof host, "%.64s.org", label);
+    CHECK(!psi_x509_host_parse(&h, host));
+}
+
+TEST(addresses)
+{
+    psi_x509_host h;
+    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.ip_len == 4);
+    CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x01")), 2);
+    CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x02")), 0);
+    CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("192.0.2.1")), 0);
+    CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("\xC0\x00\x02\x01")), 0);
+    CHECK(psi_x509_host_parse(&h, "::ffff:192.0.2.1") && h.ip_len == 4);
+    CHECK(psi_x509_host_parse(&h, "::1") && h.ip_len == 16);
+    CHECK(psi_x509_host_parse(&h, "[::1]") && h.ip_len == 16);
+    CHECK(psi_x509_host_parse(&h, "fe80::1%eth0") && h.ip_len == 16);
+    CHECK(!psi_x509_host_parse(&h, "1.2.3"));
+    CHECK(!psi_x509_host_parse(&h, "1.2.3.256"));
+    CHECK(!psi_x509_host_parse(&h, "0x7f.0.0.1"));
+}
+
+TEST(constraints)
+{
+    CHECK_INT(psi_x509_dns_within(SPAN("example.org"), SPAN("example.org"), 0), 1);
+    CHECK_INT(psi_x509_dns_within(SPAN("example.org"), SPAN("a.b.EXAMPLE.org"), 0), 1);
+    CHECK_INT(psi_x509_dns_within(SPAN("example.org"), SPAN("aexample.org"), 0), 0);
+    CHECK_INT(psi_x509_dns_within(SPAN(""), SPAN("a.org"), 0), 1);
+    CHECK_INT(psi_x509_dns_within(SPAN(".example.org"), SPAN("example.org"), 0), 0);
+    CHECK_INT(psi_x509_dns_within(SPAN(".example.org"), SPAN("example.org"), 1), 1);
+    CHECK_INT(psi_x509_dns_within(SPAN(".example.org"), SPAN("a.example.org"), 0), 1);
+    CHECK_INT(psi_x509_dns_within(SPAN("."), SPAN("a.example.org"), 0), -1);
+    CHECK_INT(psi_x509_dns_within(SPAN("*.example.org"), SPAN("a.example.org"), 0), -1);
+    CHECK_INT(psi_x509_dns_within(SPAN("example.org"), SPAN(".example.org"), 0), -1);
+    CHECK_INT(psi_x509_dns_within(SPAN("example.org"), SPAN("*.example.org"), 0), 1);
+    CHECK_INT(psi_x509_dns_within(SPAN("a.example.org"), SPAN("*.example.org"), 0), 0);
+    CHECK_INT(psi_x509_dns_within(SPAN("a.example.org"), SPAN("*.example.org"), 1), 1);
+    CHECK_INT(psi_x509_dns_within(SPAN("a.b.example.org"), SPAN("*.example.org"), 1), 0);
+    CHECK_INT(psi_x509_ip_within(SPAN("\x0A\x00\x00\x00\xFF\x00\x00\x00"), SPAN("\x0A\x01\x02\x03")), 1);
+    CHECK_INT(psi_x509_ip_within(SPAN("\x0A\x00\x00\x00\xFF\x00\x00\x00"), SPAN("\x0B\x01\x02\x03")), 0);
+    CHECK_INT(psi_x509_ip_within(SPAN("\x0A\x00\x00\x00\xFF\x00\xFF\x00"), SPAN("\x0A\x01\x02\x03")), -1);
+    CHECK_INT(psi_x509_ip_within(SPAN("\x0A\x00\x00\x00\xFD\x00\x00\x00"), SPAN("\x0A\x01\x02\x03")), -1);
+    CHECK_INT(psi_x509_ip_within(SPAN("\x0A\x00\x00\x00"), SPAN("\x0A\x01\x02\x03")), -1);
+    CHECK_INT(psi_x509_ip_within(SPAN("\0\0\0\0\0\0\0\0"), SPAN("\x0A\x01\x02\x03")), 1);
+    CHECK_INT(psi_x509_ip_within(SPAN("\0\0\0\0\0\0\0\0"), SPAN("0123456789abcdef")), 0);
+    CHECK_INT(psi_x509_mail_within(SPAN("example.org"), SPAN("me@example.org")), 1);
+    CHECK_INT(psi_x509_mail_within(SPAN("example.org"), SPAN("me@a.example.org")), 0);
+    CHECK_INT(psi_x509_mail_within(SPAN(".example.org"), SPAN("me@a.example.org")), 1);
+    CHECK_INT(psi_x509_mail_within(SPAN(".example.org"), SPAN("me@example.org")), 0);
+    CHECK_INT(psi_x509_mail_within(SPAN("me@example.org"), SPAN("me@EXAMPLE.org")), 1);
+    CHECK_INT(psi_x509_mail_within(SPAN("me@example.org"), SPAN("Me@example.org")), 0);
+    CHECK_INT(psi_x509_mail_within(SPAN("me@example.org"), SPAN("example.org")), -1);
+}
+
+/* Names that differ in case, spaces and string type are the same (RFC 5280 7.1). */
+TEST(directory_names)
+{
+    psi_x509_span a = SPAN("\x31\x10\x30\x0E\x06\x03\x55\x04\x03\x0C\x07" "My Root");
+    psi_x509_span b = SPAN("\x31\x12\x30\x10\x06\x03\x55\x04\x03\x13\x09" " my  ROOT");
+    psi_x509_span c = SPAN("\x31\x0F\x30\x0D\x06\x03\x55\x04\x03\x13\x06" "MyRoot");
+    psi_x509_span longer = SPAN("\x31\x10\x30\x0E\x06\x03\x55\x04\x03\x0C\x07" "My Root" "\x31\x0A\x30\x08\x06\x03\x55\x04\x0A\x0C\x01" "O");
+    psi_x509_span bmp = SPAN("\x31\x0B\x30\x09\x06\x03\x55\x04\x03\x1E\x02" "\0M");
+    uint32_t ha, hb;
+    char text[64];
+    size_t used = 0;
+    CHECK(psi_x509_hash_name(a, &ha) && psi_x509_hash_name(b, &hb) && ha == hb);
+    CHECK(psi_x509_name_within(a, b, 1, 0));
+    CHECK(!psi_x509_name_within(a, c, 1, 0));
+    CHECK(psi_x509_name_within(a, longer, 0, 0));
+    CHECK(!psi_x509_name_within(a, longer, 1, 0));
+    CHECK(!psi_x509_name_within(longer, a, 0, 0));
+    CHECK(!psi_x509_name_within(a, bmp, 0, 0));
+    CHECK(psi_x509_name_within(a, bmp, 0, 1)); /* what cannot be compared is excluded */
+    CHECK(psi_x509_name_within(SPAN(""), a, 0, 0));
+    CHECK(!psi_x509_hash_name(SPAN("\x31\x00"), &ha));
+    CHECK(!psi_x509_hash_name(SPAN("\x30\x02\x06\x00"), &ha));
+    text[0] = 0;
+    psi_x509_put_name(text, sizeof text, &used, longer);
+    CHECK_STR(text, "O=O,CN=My Root");
+    used = 0;
+    psi_x509_put_name(text, sizeof text, &used, SPAN("\x31\x12\x30\x10\x06\x03\x55\x04\x03\x0C\x09" "a,b\x1B\xC3\xBC\xFF\xC2\x9B"));
+    CHECK_STR(text, "CN=a\\,b\\1B\xC3\xBC\\FF\\C2\\9B");
+    used = 0;
+    psi_x509_put_name(text, 6, &used, longer);
+    CHECK_STR(text, "O=O,C");
+}
+
+/* --- PEM ----------------------------------------------------------------------------------------------------------- */
+
+TEST(base64)
+{
+    static const struct {
+        const char *in, *out;
+    } t[] = {
+        {"", NULL}, {"TQ==", "M"}, {"TWE=", "Ma"}, {"TWFu", "Man"}, {"TWFuTQ==\r\n", "ManM"}, {" T W\tF\nu", "Man"},
+        {"TQ=", NULL}, {"TQ", NULL}, {"T===", NULL}, {"TR==", NULL}, {"TWF=", NULL}, {"TQ==TQ==", NULL}, {"TQ==T", NULL},
+        {"T*Fu", NULL}, {"=", NULL}, {"TW=u", NULL}, {"Proc-Type: x\n\nTWFu", "Man"}, {"A: b\r\nC: d\r\n\r\nTWFu\r\n", "Man"},
+    };
+    size_t i, n;
+    uint8_t out[64];
+    for (i = 0; i < sizeof t / sizeof *t; i++) {
+        n = psi_x509_base64(psi_x509_span_of(t[i].in, strlen(t[i].in)), out);
+        if (n != (t[i].out ? strlen(t[i].out) : 0) || (n && memcmp(out, t[i].out, n) != 0))
+            check_fail(__FILE__, __LINE__, "base64 \"%s\"", t[i].in);
+    }
+}
+
+TEST(pem_blocks)
+{
+    psi_x509_span in, label, body;
+    in = SPAN("x -----BEGIN NOT A-----\n-----END NOT A-----\n\xEF\xBB\xBF -----BEGIN A-----\r\nTQ==\r\n-----END A----------BEGIN B-----x-----END B-----");
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), 1);
+    CHECK(PSI_X509_IS(label, "A") && PSI_X509_IS(body, "\r\nTQ==\r\n"));
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), 1);
+    CHECK(PSI_X509_IS(label, "B") && PSI_X509_IS(body, "x"));
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), 0);
+    in = SPAN("-----BEGIN A-----\nTQ==\n-----END B-----\n-----BEGIN C-----\n-----END C-----");
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), -1);
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), 1);
+    CHECK(PSI_X509_IS(label, "C"));
+    in = SPAN("-----BEGIN A-----\nTQ==\n-----BEGIN C-----\n-----END C-----");
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), -1);
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), 1);
+    in = SPAN("-----BEGIN A");
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), -1);
+    in = SPAN("-----BEGIN A-----\nTQ==\n-----END A");
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), -1);
+    CHECK_INT(psi_x509_pem_next(&in, &label, &body), 0);
+}
+
+/* --- keys ---------------------------------------------------------------------------------------------------------- */
+
+static int key_code(const char *text, size_t len)
+{
+    psi_x509_key k;
+    psocket_error e = PSI_ZERO;
+    int r = psi_x509_key_load(&k, text, len, &e);
+    if (r) CHECK(e.code == r && e.text[0]);
+    if (!r) psi_x509_key_free(&k);
+    return r;
+}
+
+TEST_LIMIT(keys_and_certificates, 60)
+{
+    static const char *const names[] = {"rsa", "ec", "self", "ca", "client"};
+    enum { COUNT = 5 };
+    psi_x509_chain chain[COUNT] = PSI_ZERO;
+    psi_x509_key key[COUNT];
+    size_t i, k, len, n;
+    for (i = 0; i < COUNT; i++) {
+        char file[32], *text;
+        snprintf(file, sizeof file, "%s.pem", names[i]);
+        text = load(file, &len);
+        REQUIRE(text != NULL);
+        CHECK_INT(psi_x509_chain_load(&chain[i], text, len, NULL), 0);
+        psi_free(text);
+        snprintf(file, sizeof file, "%s.key", names[i]);
+        text = load(file, &len);
+        REQUIRE(text != NULL);
+        CHECK_INT(psi_x509_key_load(&key[i], text, len, NULL), 0);
+        for (n = 0; n < len; n += 37) CHECK(key_code(text, n) != 0); /* cut off */
+        psi_free(text);
+    }
+    for (i = 0; i < COUNT; i++)
+        for (k = 0; k < COUNT; k++) CHECK_INT(psi_x509_key_matches(&key[i], &chain[k].certs[0]), i == k);
+    key[0].rsa.dp[3] ^= 1; /* one damaged CRT value is a mismatch, not a faulty signature later */
+    CHECK_INT(psi_x509_key_matches(&key[0], &chain[0].certs[0]), 0);
+    for (i = 0; i < COUNT; i++) {
+        uint8_t storage[PSI_X509_KEY_STORAGE];
+        br_x509_pkey pub;
+        psocket_certinfo info;
+        char text[256];
+        CHECK_INT(psi_x509_public_key(&chain[i].certs[0], &pub, storage, sizeof storage), 0);
+        CHECK_INT(pub.key_type, i == 1 ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA);
+        CHECK_INT(psi_x509_public_key(&chain[i].certs[0], &pub, storage, 64), PSOCKET_CERT_LIMIT);
+        CHECK_INT(psi_x509_key_usage_signs(&chain[i].certs[0]), i != 3);
+        CHECK_INT(psi_x509_is_for(&chain[i].certs[0], "localhost"), i < 3 ? 2 : 0);
+        CHECK_INT(psi_x509_is_for(&chain[i].certs[0], "a.wild.test"), i < 3);
+        CHECK_INT(psi_x509_info(&chain[i].certs[0], &info, text, sizeof text), 0);
+        CHECK_STR(info.subject, i < 3 ? "CN=localhost" : i == 3 ? "CN=psocket test root" : "CN=psocket test client");
+        CHECK(info.not_after > info.not_before);
+        psi_x509_key_free(&key[i]);
+        psi_x509_chain_free(&chain[i]);
+    }
+}
+
+TEST_LIMIT(key_forms, 60)
+{
+    static const struct {
+        const char *command;
+        int want;
+    } t[] = {
+        {"openssl pkey -in %s/rsa.key", 0},
+        {"openssl rsa -in %s/rsa.key -traditional", 0},
+        {"openssl rsa -in %s/rsa.key -outform DER -traditional", 0},
+        {"openssl pkey -in %s/rsa.key -outform DER", 0},
+        {"openssl ec -in %s/ec.key", 0},
+        {"openssl ec -in %s/ec.key -outform DER", 0},
+        {"openssl pkcs8 -topk8 -nocrypt -in %s/ec.key -outform DER", 0},
+        {"openssl ecparam -name prime256v1 -genkey", 0},
+        {"openssl pkey -in %s/ec.key | sed 's/$/\\r/; s/^/ /'", 0},
+        {"cat %s/ec.pem %s/ec.key", 0},
+        {"openssl ecparam -name secp384r1 -genkey -noout", 0},
+        {"openssl ecparam -name secp521r1 -genkey -noout", 0},
+        {"openssl ecparam -name secp256k1 -genkey -noout", PSOCKET_TLS_KEY},
+        {"openssl ecparam -name prime256v1 -genkey -noout -param_enc explicit", PSOCKET_TLS_KEY},
+        {"openssl genpkey -algorithm ED25519", PSOCKET_TLS_KEY},
+        {"openssl genrsa 1024", PSOCKET_TLS_KEY},
+        {"openssl genrsa -primes 3 2048", PSOCKET_TLS_KEY},
+        {"openssl pkey -in %s/rsa.key -aes128 -passout pass:x", PSOCKET_TLS_KEY},
+        {"openssl rsa -in %s/rsa.key -traditional -aes128 -passout pass:x", PSOCKET_TLS_KEY},
+        {"openssl pkcs8 -topk8 -in %s/rsa.key -outform DER -passout pass:x", PSOCKET_TLS_KEY},
+        {"openssl pkey -in %s/rsa.key -pubout", PSOCKET_TLS_PEM},
+        {"cat %s/ca.pem", PSOCKET_TLS_PEM},
+        {"true", PSOCKET_TLS_PEM},
+        {"openssl pkey -in %s/rsa.key | sed '5s/./*/'", PSOCKET_TLS_PEM},
+        {"openssl pkey -in %s/rsa.key | sed 's/END PRIVATE/END PUBLIC/'", PSOCKET_TLS_PEM},
+    };
+    size_t i;
+    for (i = 0; i < sizeof t / sizeof *t; i++) {
+        char command[4000], text[20000];
+        size_t len;
+        FILE *p;
+        int r;
+        size_t used = 0;
+        const char *f;
+        for (f = t[i].command; *f && used < 3000; f++) {
+            if (f[0] == '%' && f[1] == 's') used += (size_t)snprintf(command + used, sizeof command - used, "%s", check_certs()), f++;
+            else command[used++] = *f;
+        }
+        snprintf(command + used, sizeof command - used, " 2>/dev/null");
+        p = popen(command, "r");
+        REQUIRE(p != NULL);
+        len = fread(text, 1, sizeof text, p);
+        pclose(p);
+        r = key_code(text, len);
+        if (r != t[i].want) check_fail(__FILE__, __LINE__, "%s: %d, not %d", t[i].command, r, t[i].want);
+    }
+}
+
+/* --- limits ---------------------------------------------------------------------------------------------------------- */
+
+TEST(chain_limits)
+{
+    psi_x509_chain c = PSI_ZERO;
+    static uint8_t big[PSOCKET_CHAIN_BYTES + 1];
+    int i, r = 0;
+    CHECK_INT(psi_x509_chain_add(&c, big, PSOCKET_CHAIN_BYTES + 1), PSOCKET_CERT_LIMIT);
+    CHECK_INT(psi_x509_chain_add(&c, big, PSOCKET_CHAIN_BYTES), 0);
+    CHECK_INT(psi_x509_chain_add(&c, big, 1), PSOCKET_CERT_LIMIT);
+    psi_x509_chain_free(&c);
+    for (i = 0; i < 100000 && !r; i++) r = psi_x509_chain_add(&c, big, 1);
+    CHECK_INT(r, PSOCKET_CERT_LIMIT);
+    CHECK(c.count <= 1000);
+    psi_x509_chain_free(&c);
+}
+
+TEST(empty_and_garbage_chains)
+{
+    psi_trust trust;
+    psi_x509_query q = PSI_ZERO;
+    psi_x509_chain c = PSI_ZERO;
+    psocket_error e = PSI_ZERO;
+    memset(&trust, 0, sizeof trust);
+    q.trust = &trust;
+    q.name = "example.org";
+    CHECK_INT(psi_x509_verify(&q, &c, &e), PSOCKET_CERT_MISSING);
+    CHECK_INT(e.cert_index, -1);
+    CHECK_INT(psi_x509_chain_add(&c, (const uint8_t *)"", 0), 0);
+    CHECK_INT(psi_x509_verify(&q, &c, &e), PSOCKET_CERT_MALFORMED);
+    CHECK_INT(e.cert_index, 0);
+    CHECK_INT(e.tls_alert, 42);
+    CHECK_INT(psi_x509_verify(&q, &c, NULL), PSOCKET_CERT_MALFORMED);
+    psi_x509_chain_free(&c);
+}
+
+/* The sentences for people. */
+TEST(texts)
+{
+    static const struct {
+        const char *chain, *host, *want;
+        int64_t shift;
+        int alert;
+    } t[] = {
+        {"expired.pem", "localhost", "certificate expired 3 days ago: CN=localhost", 3 * 86400 + 5, 45},
+        {"expired.pem", "localhost", "certificate expired 100 seconds ago: CN=localhost", 100, 45},
+        {"expired.pem", "localhost", "certificate expired 5 hours ago: CN=localhost", 5 * 3600 + 3599, 45},
+        {"wrong.pem", "localhost", "certificate is for wrong.test, not for localhost", 0, 42},
+        {"rsa.pem", "other.test", "certificate is for localhost, 127.0.0.1, ::1 and others, not for other.test", 0, 42},
+        {"untrusted.pem", "localhost", "certificate has an issuer that is neither trusted nor among those sent: CN=localhost", 0, 48},
+        {"self.pem", "localhost", "certificate is self-signed and not among the trusted ones: CN=localhost", 0, 48},
+        {"client.pem", "localhost", "certificate is not meant for TLS servers: CN=psocket test client", 0, 43},
+    };
+    psi_trust *trust = NULL;
+    psocket_tls_options opt = PSI_ZERO;
+    char path[1200];
+    size_t i, len;
+    snprintf(path, sizeof path, "%s/ca.pem", check_certs());
+    opt.ca_file = path;
+    REQUIRE(psi_trust_new(&trust, &opt, NULL) == 0);
+    for (i = 0; i < sizeof t / sizeof *t; i++) {
+        psi_x509_chain c = PSI_ZERO;
+        psi_x509_query q = PSI_ZERO;
+        psocket_error e = PSI_ZERO;
+        psi_x509_cert leaf;
+        char *text = load(t[i].chain, &len);
+        REQUIRE(text != NULL);
+        CHECK_INT(psi_x509_chain_load(&c, text, len, NULL), 0);
+        psi_free(text);
+        psi_x509_parse(&leaf, c.certs[0].data, c.certs[0].data_len);
+        q.trust = trust;
+        q.name = t[i].host;
+        q.now = t[i].shift ? leaf.not_after + t[i].shift : (int64_t)time(NULL);
+        CHECK(psi_x509_verify(&q, &c, &e) != 0);
+        CHECK_STR(e.text, t[i].want);
+        CHECK_INT(e.tls_alert, t[i].alert);
+        CHECK_INT(e.cert_index, 0);
+        psi_x509_chain_free(&c);
+    }
+    psi_trust_free(trust);
+}
