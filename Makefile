@@ -74,11 +74,13 @@ all:
 	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) programs
 
 programs: $(EXAMPLES) $(LUA_MODULES)
+	@echo "built: $(EXAMPLES) $(LUA_MODULES)"
 
 demo:
 	@sh tests/deps.sh demo
-	@+$(MAKE) --no-print-directory -s $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) programs
-	@+$(MAKE) --no-print-directory -s run-demo
+	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) programs
+	@echo
+	@+$(MAKE) --no-print-directory run-demo
 
 test:
 	@sh tests/deps.sh test
