@@ -1007,12 +1007,11 @@ static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *fro
     psi_os_sockaddr sa;
     socklen_t size = sizeof sa;
     ssize_t got;
-    size_t room = n < INT_MAX ? n : INT_MAX;
     memset(&sa, 0, sizeof sa);
-    got = lwip_recvfrom((int)fd, p, room, 0, &sa.sa, &size);
+    got = lwip_recvfrom((int)fd, p, n < INT_MAX ? n : INT_MAX, 0, &sa.sa, &size);
     if (got >= 0) {
         psi_os_from_sockaddr(from, &sa);
-        return (size_t)got < room ? got : (ptrdiff_t)room; /* lwIP tells the whole length of a datagram that it cut */
+        return got;
     }
     *os = errno;
     return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
@@ -1731,20 +1730,22 @@ static int psi_os_setup(SOCKET fd, int stream, int *os)
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
     int r, domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
-    DWORD flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
-    SOCKET fd = WSASocketW(domain, udp ? SOCK_DGRAM : SOCK_STREAM, 0, NULL, 0, flags);
+    int type = udp && family != PSI_UNIX ? SOCK_DGRAM : SOCK_STREAM; /* Windows has no Unix-domain datagrams */
+    SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
     if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL)
-        fd = WSASocketW(domain, udp ? SOCK_DGRAM : SOCK_STREAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
+        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
     *out = -1;
     if (fd == INVALID_SOCKET) return psi_os_code(*os = WSAGetLastError());
     r = psi_os_setup(fd, !udp && family != PSI_UNIX, os);
     if (r) return r;
-    if (udp) {
+    if (type == SOCK_DGRAM) {
         /* SIO_UDP_CONNRESET and SIO_UDP_NETRESET: else the ICMP answer to one datagram fails a later recvfrom. */
         static const DWORD codes[2] = { IOC_IN | IOC_VENDOR | 12, IOC_IN | IOC_VENDOR | 15 };
         BOOL off = FALSE;
         DWORD i, bytes;
         for (i = 0; i < 2; i++) WSAIoctl(fd, codes[i], &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
+        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
+        if (family == PSI_IP6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
     }
     *out = (psocket_fd)fd;
     return 0;
@@ -1804,8 +1805,8 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
     if (a->family == PSI_IP6 &&
         setsockopt((SOCKET)fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&v6only, sizeof v6only) && any)
         return psi_os_code(*os = WSAGetLastError());
-    /* Nobody else may take over the port: SO_REUSEADDR would let them. Unlike on POSIX systems a port is free again as
-       soon as its listener is closed, without any option. */
+    /* Nobody else may take over the port, as SO_REUSEADDR would let them. It can be bound again once the listener and
+       the connections that it accepted are closed. */
     if (a->family != PSI_UNIX) setsockopt((SOCKET)fd, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one);
     if (bind((SOCKET)fd, &sa.sa, n) == 0 && (!backlog || listen((SOCKET)fd, backlog) == 0)) return 0;
     *os = WSAGetLastError();
@@ -1880,7 +1881,7 @@ static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *fro
             psi_os_from_sockaddr(from, &sa);
             return got;
         }
-        if (*os == WSAEWOULDBLOCK) return PSOCKET_WANT_READ;
+        if (*os == WSAEWOULDBLOCK || *os == WSAEINVAL) return PSOCKET_WANT_READ; /* WSAEINVAL: not bound yet */
         /* WSAECONNRESET, WSAENETRESET: where the system would not turn them off. They concern a datagram sent. */
         if (*os != WSAECONNRESET && *os != WSAENETRESET && *os != WSAEINTR) return psi_os_code(*os);
     }
@@ -3721,7 +3722,7 @@ static void psi_dns_interleave(psocket_resolve *r)
 
 #include <bearssl.h>
 
-#define PSI_X509_SIGNATURES 100  /* most signature checks of one verification, counted in P-256 checks */
+#define PSI_X509_SIGNATURES 100  /* most signature checks of one verification, in P-256 checks; wrong ones count four times */
 #define PSI_X509_WORK 100000     /* most comparisons of one verification: some milliseconds */
 #define PSI_X509_EXTENSIONS 64   /* most extensions of one certificate */
 #define PSI_X509_KEY_STORAGE 528 /* room for any public key that is accepted: RSA 4096 and a 32-bit exponent */
@@ -3778,6 +3779,42 @@ static int psi_x509_take(psi_x509_span *in, int tag, psi_x509_span *body)
 {
     int got;
     return in->n && in->p[0] == tag && psi_x509_any(in, &got, body, NULL);
+}
+
+/* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
+static int psi_x509_no_params(psi_x509_span in)
+{
+    return in.n == 0 || (in.n == 2 && in.p[0] == 0x05 && in.p[1] == 0);
+}
+
+/* The object identifiers that are looked for, each after its length, in the order of the enum. */
+static const char psi_x509_oids[] =
+    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04"
+    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08"
+    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B"
+    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D"
+    "\x07\x2A\x86\x48\xCE\x3D\x02\x01" "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07" "\x05\x2B\x81\x04\x00\x22" "\x05\x2B\x81\x04\x00\x23"
+    "\x07\x2A\x86\x48\xCE\x3D\x04\x01" "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02" "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03"
+    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04" "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01"
+    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02" "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03"
+    "\x03\x2B\x65\x70" "\x03\x2B\x65\x71" "\x08\x2B\x06\x01\x05\x05\x07\x03\x01" "\x08\x2B\x06\x01\x05\x05\x07\x03\x02" "\x04\x55\x1D\x25\x00";
+enum {
+    PSI_OID_OTHER,
+    PSI_OID_RSA, PSI_OID_RSA_MD5, PSI_OID_RSA_SHA1, PSI_OID_MGF1, PSI_OID_PSS, PSI_OID_RSA_SHA256, PSI_OID_RSA_SHA384, PSI_OID_RSA_SHA512,
+    PSI_OID_EC, PSI_OID_P256, PSI_OID_P384, PSI_OID_P521, PSI_OID_ECDSA_SHA1, PSI_OID_ECDSA_SHA256, PSI_OID_ECDSA_SHA384, PSI_OID_ECDSA_SHA512,
+    PSI_OID_SHA256, PSI_OID_SHA384, PSI_OID_SHA512, PSI_OID_ED25519, PSI_OID_ED448, PSI_OID_SERVER_AUTH, PSI_OID_CLIENT_AUTH, PSI_OID_ANY_EKU
+};
+
+/* Takes an OBJECT IDENTIFIER: PSI_OID_*, or -1 if there is none. */
+static int psi_x509_oid(psi_x509_span *in)
+{
+    psi_x509_span oid;
+    const char *p = psi_x509_oids;
+    int id = 1;
+    if (!psi_x509_take(in, 0x06, &oid) || oid.n == 0) return -1;
+    for (; *p; p += 1 + *p, id++)
+        if (oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0) return id;
+    return PSI_OID_OTHER;
 }
 
 /* Takes an INTEGER in its canonical form; sign and leading zero are left in *body. */
@@ -3932,7 +3969,8 @@ static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int whol
 /* Appends to a string of *used bytes in buf; what does not fit is left out. The string stays terminated. */
 static void psi_x509_put(char *buf, size_t size, size_t *used, const char *text, size_t n)
 {
-    if (*used + n >= size) n = size - 1 - *used;
+    size_t room = size - 1 - *used;
+    if (n > room) n = room;
     memcpy(buf + *used, text, n);
     *used += n;
     buf[*used] = 0;
@@ -4132,26 +4170,23 @@ static int psi_x509_self_issued(const psi_x509_cert *c)
 /* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
 static int psi_x509_hash_alg(psi_x509_span alg)
 {
-    psi_x509_span oid, null;
-    if (!psi_x509_take(&alg, 0x06, &oid) || oid.n != 9 || memcmp(oid.p, "\x60\x86\x48\x01\x65\x03\x04\x02", 8) != 0) return 0;
-    if (alg.n && !(psi_x509_take(&alg, 0x05, &null) && null.n == 0 && alg.n == 0)) return 0;
-    return oid.p[8] == 1 ? br_sha256_ID : oid.p[8] == 2 ? br_sha384_ID : oid.p[8] == 3 ? br_sha512_ID : 0;
+    int oid = psi_x509_oid(&alg);
+    return oid >= PSI_OID_SHA256 && oid <= PSI_OID_SHA512 && psi_x509_no_params(alg) ? br_sha256_ID + oid - PSI_OID_SHA256 : 0;
 }
 
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
 static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 {
-    psi_x509_span p, field, hash = PSI_ZERO, mgf, oid;
+    psi_x509_span p, field, hash, mgf, mgf_hash;
     int value;
     alg->kind = PSI_X509_PSS;
     alg->salt = 20;
     if (!psi_x509_take(&in, 0x30, &p) || in.n) return 0;
     if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_take(&field, 0x30, &hash) || field.n) return 0;
     if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_take(&field, 0x30, &mgf) || field.n) return 0;
-    if (!psi_x509_take(&mgf, 0x06, &oid) || !PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08")) return 0;
-    if (!psi_x509_take(&mgf, 0x30, &oid) || mgf.n) return 0;
+    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_take(&mgf, 0x30, &mgf_hash) || mgf.n) return 0;
     alg->hash = psi_x509_hash_alg(hash);
-    if (!alg->hash || alg->hash != psi_x509_hash_alg(oid)) return 0;
+    if (!alg->hash || alg->hash != psi_x509_hash_alg(mgf_hash)) return 0;
     if (psi_x509_take(&p, 0xA2, &field) && (!psi_x509_small(&field, &alg->salt) || field.n)) return 0;
     if (psi_x509_take(&p, 0xA3, &field) && (!psi_x509_small(&field, &value) || field.n || value != 1)) return 0;
     return p.n == 0;
@@ -4160,41 +4195,34 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 /* Reads the signature algorithm of c from the content of an AlgorithmIdentifier. */
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span alg)
 {
-    psi_x509_span oid, null;
-    if (!psi_x509_take(&alg, 0x06, &oid)) {
-        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
-    } else if (oid.n == 9 && memcmp(oid.p, "\x2A\x86\x48\x86\xF7\x0D\x01\x01", 8) == 0) {
-        int id = oid.p[8];
-        if (id == 0x0A) {
-            if (!psi_x509_pss_params(alg, &c->alg))
-                psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-            return;
-        }
-        if (alg.n && !(psi_x509_take(&alg, 0x05, &null) && null.n == 0 && alg.n == 0))
-            psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
-        c->alg.kind = PSI_X509_PKCS1;
-        c->alg.hash = id == 0x0B ? br_sha256_ID : id == 0x0C ? br_sha384_ID : id == 0x0D ? br_sha512_ID : 0;
-        if (id == 0x05) psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1, which is broken");
-        else if (id < 0x05) psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with MD5 or older, which is broken");
-    } else if (PSI_X509_STARTS(oid, "\x2A\x86\x48\xCE\x3D\x04")) {
-        int id = oid.n == 8 && oid.p[6] == 3 ? oid.p[7] : 0;
-        if (alg.n) psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
-        c->alg.kind = PSI_X509_ECDSA;
-        c->alg.hash = id == 2 ? br_sha256_ID : id == 3 ? br_sha384_ID : id == 4 ? br_sha512_ID : 0;
-        if (oid.n == 7 && oid.p[6] == 1)
-            psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1, which is broken");
-    } else if (oid.n == 3 && oid.p[0] == 0x2B && oid.p[1] == 0x65) {
-        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with Ed25519 or Ed448, which are not supported");
+    int oid = psi_x509_oid(&alg);
+    if (oid == PSI_OID_PSS) {
+        if (!psi_x509_pss_params(alg, &c->alg))
+            psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
+        return;
     }
-    if (!c->alg.hash) psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        c->alg.kind = PSI_X509_PKCS1;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        c->alg.kind = PSI_X509_ECDSA;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
+        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    } else {
+        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM,
+                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448 ? "is signed with Ed25519 or Ed448, which are not supported"
+                                                                        : "is signed with an unsupported algorithm");
+    }
+    if (oid < 0 || (c->alg.kind && (c->alg.kind == PSI_X509_ECDSA ? alg.n != 0 : !psi_x509_no_params(alg))))
+        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
 }
 
-/* The curve of a namedCurve identifier, 0 if it is not one of ours. */
-static int psi_x509_curve(psi_x509_span oid)
+/* Takes the identifier of a curve: 0 if it is not one of ours. */
+static int psi_x509_curve(psi_x509_span *in)
 {
-    if (PSI_X509_IS(oid, "\x2A\x86\x48\xCE\x3D\x03\x01\x07")) return BR_EC_secp256r1;
-    if (PSI_X509_IS(oid, "\x2B\x81\x04\x00\x22")) return BR_EC_secp384r1;
-    return PSI_X509_IS(oid, "\x2B\x81\x04\x00\x23") ? BR_EC_secp521r1 : 0;
+    int oid = psi_x509_oid(in);
+    return oid >= PSI_OID_P256 && oid <= PSI_OID_P521 && in->n == 0 ? BR_EC_secp256r1 + oid - PSI_OID_P256 : 0;
 }
 
 static int psi_x509_curve_bits(int curve)
@@ -4212,12 +4240,13 @@ static int psi_x509_bit_length(psi_x509_span v)
 /* Reads SubjectPublicKeyInfo. What is well-formed but unusable is a flaw of the key only. */
 static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span alg, oid, bits, rsa, null;
-    if (!psi_x509_take(&in, 0x30, &alg) || !psi_x509_take(&alg, 0x06, &oid) || !psi_x509_bits(&in, &bits) || in.n) return 0;
-    c->pss_key = PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A");
-    if (c->pss_key || PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")) {
-        if (!c->pss_key && !(psi_x509_take(&alg, 0x05, &null) && null.n == 0 && alg.n == 0)) return 0;
-        if (c->pss_key && alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+    psi_x509_span alg, bits, rsa;
+    int oid;
+    if (!psi_x509_take(&in, 0x30, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
+    c->pss_key = oid == PSI_OID_PSS;
+    if (oid == PSI_OID_RSA || oid == PSI_OID_PSS) {
+        if (oid == PSI_OID_RSA && (alg.n == 0 || !psi_x509_no_params(alg))) return 0;
+        if (oid == PSI_OID_PSS && alg.n && !psi_x509_pss_params(alg, &c->key_alg))
             psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
         if (!psi_x509_take(&bits, 0x30, &rsa) || bits.n) return 0;
         if (!psi_x509_uint(&rsa, &c->key) || !psi_x509_uint(&rsa, &c->exponent) || rsa.n) return 0;
@@ -4230,8 +4259,9 @@ static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
         else if (c->key_bits % 8 || c->exponent.n > 4 || (c->exponent.n == 1 && c->exponent.p[0] < 3) ||
                  !(c->key.p[c->key.n - 1] & 1) || !(c->exponent.p[c->exponent.n - 1] & 1))
             psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an unusual RSA key");
-    } else if (PSI_X509_IS(oid, "\x2A\x86\x48\xCE\x3D\x02\x01")) {
-        if (!psi_x509_take(&alg, 0x06, &oid) || alg.n || (c->curve = psi_x509_curve(oid)) == 0) {
+    } else if (oid == PSI_OID_EC) {
+        c->curve = psi_x509_curve(&alg);
+        if (!c->curve) {
             psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has a key on a curve other than P-256, P-384 and P-521");
             return 1;
         }
@@ -4239,10 +4269,10 @@ static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
         c->key_bits = psi_x509_curve_bits(c->curve);
         c->key = bits;
         if (bits.n != 1 + 2 * (size_t)((c->key_bits + 7) / 8) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
-    } else if (oid.n == 3 && oid.p[0] == 0x2B && oid.p[1] == 0x65) {
-        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an Ed25519 or Ed448 key, which are not supported");
     } else {
-        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has a key of an unsupported type");
+        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
+                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448 ? "has an Ed25519 or Ed448 key, which are not supported"
+                                                                        : "has a key of an unsupported type");
     }
     return 1;
 }
@@ -4312,11 +4342,9 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x
         ok = psi_x509_take(&in, 0x30, &seq) && seq.n;
         c->extended = 0;
         while (ok && seq.n) {
-            ok = psi_x509_take(&seq, 0x06, &v);
-            if (!ok) break;
-            if (PSI_X509_IS(v, "\x2B\x06\x01\x05\x05\x07\x03\x01")) c->extended |= PSI_X509_SERVER_AUTH;
-            if (PSI_X509_IS(v, "\x2B\x06\x01\x05\x05\x07\x03\x02")) c->extended |= PSI_X509_CLIENT_AUTH;
-            if (PSI_X509_IS(v, "\x55\x1D\x25\x00")) c->extended |= PSI_X509_ANY_EKU;
+            int oid = psi_x509_oid(&seq);
+            ok = oid >= 0;
+            if (oid >= PSI_OID_SERVER_AUTH) c->extended |= 1 << (oid - PSI_OID_SERVER_AUTH);
         }
         break;
     case 0x24: /* policyConstraints: without policies to demand, evaluating them comes down to refusing */
@@ -4553,7 +4581,7 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
             continue;
         }
         *in = rest;
-        if (n > 64) return -1;
+        if (n > 64 || n == rest.n) return -1;
         *label = psi_x509_span_of(rest.p, n);
         *body = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
         body->n = psi_x509_find(*body, "-----", 5);
@@ -4602,10 +4630,12 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
     return have ? 0 : n;
 }
 
-/* DER of a certificate or key starts with a SEQUENCE in the long form, which no text does. */
+/* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
-    return s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80;
+    psi_x509_span body;
+    int is_long = s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80;
+    return is_long || (psi_x509_take(&s, 0x30, &body) && s.n == 0);
 }
 
 /* Hands each certificate of a text (PEM, or DER back to back) to each, until it answers other than 0. Malformed ones
@@ -4760,13 +4790,13 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    psi_x509_span seq, d, part, oid;
+    psi_x509_span seq, d, part;
     int version;
     if (!psi_x509_take(&in, 0x30, &seq) || in.n || !psi_x509_small(&seq, &version) || version != 1 ||
         !psi_x509_take(&seq, 0x04, &d))
         return "malformed EC private key";
     if (psi_x509_take(&seq, 0xA0, &part)) {
-        int named = psi_x509_take(&part, 0x06, &oid) && part.n == 0 ? psi_x509_curve(oid) : 0;
+        int named = psi_x509_curve(&part);
         if (curve && named != curve) return "malformed EC private key";
         curve = named;
     }
@@ -4787,19 +4817,19 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 /* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span in = der, seq, alg, oid, key, v;
-    int version;
+    psi_x509_span in = der, seq, alg, key;
+    int version, oid, curve;
     if (!psi_x509_take(&in, 0x30, &seq) || in.n) return "malformed private key";
     if (seq.n && seq.p[0] == 0x30) return "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)";
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
-    if (version > 1 || !psi_x509_take(&seq, 0x30, &alg) || !psi_x509_take(&alg, 0x06, &oid) || !psi_x509_take(&seq, 0x04, &key))
+    if (version > 1 || !psi_x509_take(&seq, 0x30, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
         return "malformed private key";
-    if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")) return psi_x509_key_rsa(k, key);
-    if (!PSI_X509_IS(oid, "\x2A\x86\x48\xCE\x3D\x02\x01")) return "private keys must be RSA or EC; others, as Ed25519, are not supported";
-    if (!psi_x509_take(&alg, 0x06, &v) || alg.n || !psi_x509_curve(v)) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    return psi_x509_key_ec(k, key, psi_x509_curve(v));
+    if (oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
+    if (oid != PSI_OID_EC) return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    curve = psi_x509_curve(&alg);
+    return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
@@ -5188,6 +5218,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
                 return 0;
             }
             good = psi_x509_check_signature(issuer, child);
+            if (!good) w->signatures -= 3 * psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
             w->edges[w->edge_count].issuer = issuer;
             w->edges[w->edge_count].child = child;
             w->edges[w->edge_count++].good = good;
@@ -6311,6 +6342,7 @@ struct psi_hs {
     psi_tlsinfo *peer;          /* the peer of the session that is resumed */
     int resumed;
     uint8_t key_storage[PSI_X509_KEY_STORAGE];
+    /* what the engine reads and writes */
     uint8_t ibuf[PSI_HS_IN];
     uint8_t obuf[PSI_HS_OUT];
 };
@@ -6441,7 +6473,7 @@ static unsigned psi_hs_x509_end_chain(const br_x509_class **ctx)
             return 0;
         }
         psi_err_code(&h->verdict, code);
-        h->verdict.tls_alert = 43;
+        h->verdict.tls_alert = psi_x509_alert(code);
         h->verdict.cert_index = 0;
     } else if (!h->verdict.code) {
         psi_err_code(&h->verdict, code);
@@ -7269,10 +7301,9 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_x509_chain_free(&h->chain);
     psi_tlsinfo_free(h->peer);
     psi_free(h->cert);
-    if (h->out) psi_wipe(h->out, h->out_cap);
     psi_free(h->out);
     psocket_tls_free(h->tls);
-    psi_wipe(h, sizeof *h);
+    psi_wipe(h, offsetof(psi_hs, ibuf)); /* the buffers hold no secret */
     psi_free(h);
 }
 
@@ -7490,6 +7521,61 @@ static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info
 
 #endif /* PSOCKET_NO_TLS */
 
+#ifdef PSOCKET_NO_TLS
+/*--- in place of the four sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
+
+#define PSI_REC_HEAD 0
+#define PSI_REC_TAIL 0
+enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
+typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
+typedef struct psi_rec psi_rec;
+typedef struct psi_hs psi_hs;
+typedef struct psi_tlsinfo psi_tlsinfo;
+
+static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+{
+    (void)r; (void)p; (void)n;
+    memset(in, 0, sizeof *in);
+    return psi_err_code(e, PSOCKET_UNSUPPORTED);
+}
+
+static uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, size_t *len) { (void)r; (void)type; (void)len; return payload; }
+static size_t psi_rec_max_send(const psi_rec *r) { (void)r; return 1; }
+static void psi_rec_free(psi_rec *r) { (void)r; }
+static int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, psocket_error *e)
+{
+    (void)tls; (void)server; (void)name;
+    *out = NULL;
+    return psi_err_code(e, PSOCKET_UNSUPPORTED);
+}
+static void psi_hs_free(psi_hs *h) { (void)h; }
+static ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
+static size_t psi_hs_output(psi_hs *h, const uint8_t **p) { (void)h; *p = NULL; return 0; }
+static void psi_hs_sent(psi_hs *h, size_t n) { (void)h; (void)n; }
+static int psi_hs_status(const psi_hs *h, psocket_error *e) { (void)h; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+static int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; return PSOCKET_UNSUPPORTED; }
+static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
+static void psi_tlsinfo_free(psi_tlsinfo *i) { (void)i; }
+static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+
+PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
+{
+    if (out) *out = NULL;
+    return psi_err_code(topt ? topt->error : NULL, out ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID);
+}
+
+PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls) { return tls; }
+PSOCKET_API void psocket_tls_free(psocket_tls *tls) { (void)tls; }
+PSOCKET_API void psocket_cleanup(void) {}
+
+PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
+{
+    (void)tls; (void)chain; (void)len; (void)name;
+    return psi_err_code(e, PSOCKET_UNSUPPORTED);
+}
+
+#endif /* PSOCKET_NO_TLS */
+
 /*==================================================================================================
  * >>sock
  * The socket. Its life: dialling (dial is set), handshaking (hs is set), open, ended. Nothing in this section waits; the
@@ -7503,12 +7589,6 @@ static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
 typedef struct psi_io psi_io;
-
-#ifdef PSOCKET_NO_TLS
-typedef struct psi_rec psi_rec; /* never made */
-typedef struct psi_hs psi_hs;
-typedef struct psi_tlsinfo psi_tlsinfo;
-#endif
 
 /* A connection being made. */
 #define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
@@ -7870,12 +7950,10 @@ static void psi_sock_drop(psocket *s)
         psi_free(s->dial);
         s->dial = NULL;
     }
-#ifndef PSOCKET_NO_TLS
     psi_hs_free(s->hs);
     s->hs = NULL;
     if (s->rec) psi_rec_free(s->rec);
     s->rec = NULL;
-#endif
     psi_free(s->out);
     s->out = NULL;
     s->out_at = s->out_len = 0;
@@ -7917,7 +7995,6 @@ static int psi_sock_flush(psocket *s)
     return 0;
 }
 
-#ifndef PSOCKET_NO_TLS
 
 /* Seals n bytes as records of this type into a new out buffer. There must be none. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n)
@@ -7950,7 +8027,6 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     psi_sock_flush(s);
 }
 
-#endif
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
 static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
@@ -7961,7 +8037,6 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (s->shut) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
     if (!n && !s->udp) return 0;
     if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
-#ifndef PSOCKET_NO_TLS
     if (s->rec) {
         int e = psi_sock_flush(s);
         if (e) return e;
@@ -7970,7 +8045,6 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
         if (!e) e = psi_sock_flush(s);
         return e && e != PSOCKET_WANT_WRITE ? e : (ptrdiff_t)n;
     }
-#endif
     r = s->io->put(s, data, n, &os);
     if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
     if (!s->udp) s->end_out = (int)r;
@@ -7983,10 +8057,8 @@ static int psi_sock_fin(psocket *s)
     int os = 0, r = psi_sock_flush(s);
     if (r) return r;
     if (s->shut == 1) {
-#ifndef PSOCKET_NO_TLS
         static const uint8_t close_notify[2] = { 1, 0 };
         if (s->rec && (r = psi_sock_seal(s, 21, close_notify, 2)) != 0) return r;
-#endif
         s->shut = 2;
         r = psi_sock_flush(s);
         if (r) return r;
@@ -8007,7 +8079,6 @@ static int psi_sock_has_input(const psocket *s)
     return (!psi_ring_empty(&s->ring) && (s->ring.bytes >= s->need || s->ring.bytes >= s->limit)) || s->end_in;
 }
 
-#ifndef PSOCKET_NO_TLS
 /* Decrypts every whole record in the raw bytes, in place. 0 or how the stream ended. */
 static int psi_sock_decode(psocket *s)
 {
@@ -8034,7 +8105,6 @@ static int psi_sock_decode(psocket *s)
     }
     return s->end_in;
 }
-#endif
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
    or an error that ends nothing (PSOCKET_NOMEM). */
@@ -8075,13 +8145,11 @@ static int psi_sock_fill(psocket *s)
     s->drained = (uint32_t)got < want && !s->udp;
     if ((uint32_t)got == want && s->read_size < PSOCKET_READ_SIZE) s->read_size *= 2;
     else if ((uint32_t)got < want / 4 && s->read_size > PSI_SOCK_READ_MIN) s->read_size /= 2;
-#ifndef PSOCKET_NO_TLS
     if (s->rec) {
         r->tail += (uint32_t)got;
         psi_sock_decode(s);
         return 1;
     }
-#endif
     psi_ring_append(r, (uint32_t)got);
     return 1;
 }
@@ -8174,9 +8242,9 @@ static int psi_dial_step(psocket *s)
     psi_dial *d = s->dial;
     int64_t now = psi_os_now();
     int i;
-    psi_sock_unwatch(s); /* attempts may be closed and new ones made below */
+    if (d->resolving && !psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
     if (d->resolving) {
-        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
         d->resolving = 0;
         if (d->names->code) {
             int code = d->names->code, os = d->names->os;
@@ -8216,7 +8284,6 @@ static int psi_dial_step(psocket *s)
 
 /*--- handshaking */
 
-#ifndef PSOCKET_NO_TLS
 
 static int psi_sock_handshake_failed(psocket *s)
 {
@@ -8303,15 +8370,6 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     return 0;
 }
 
-#else
-
-static int psi_sock_handshake(psocket *s)
-{
-    (void)s;
-    return 0;
-}
-
-#endif
 
 /*--- everything together */
 
@@ -8373,14 +8431,12 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
         if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->live ? d->next_at - psi_os_now() : 0);
         return n;
     }
-#ifndef PSOCKET_NO_TLS
     if (s->hs) {
         const uint8_t *p;
         events = psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
         if (events == PSOCKET_READ && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) *ms = 0;
         return s->io->wants(s, events, fds, cap, ms);
     }
-#endif
     if (((events & PSOCKET_READ) && psi_sock_has_input(s)) || ((events & PSOCKET_WRITE) && s->end_out)) *ms = 0;
     if ((events & PSOCKET_READ) && s->ring.bytes >= s->limit) events &= ~PSOCKET_READ;
     if (events & PSI_MORE) events = PSOCKET_READ;
@@ -8735,6 +8791,7 @@ static int psi_poll_look_socket(psi_entry *e, int fired)
             int want = e->events;
             if (s->ring.bytes >= s->limit) want &= ~PSOCKET_READ;
             if (s->out || (s->shut && s->shut < 3)) want |= PSOCKET_WRITE;
+            psi_entry_move(e, 0);
             r = psi_heap_set(e, e->due, INT64_MAX);
             return r ? r : psi_poll_watch_one(e, s->fd, want);
         }
@@ -8742,6 +8799,7 @@ static int psi_poll_look_socket(psi_entry *e, int fired)
     r = psi_sock_wants(s, e->events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (ready && ms == 0) ms = -1; /* told already; it is looked at again after the user has seen it */
     if (psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1))) return PSOCKET_NOMEM;
+    psi_entry_move(e, 0); /* the step may have taken its descriptors out, which made it hot again */
     return psi_poll_watch_many(e, fds, r);
 }
 
@@ -8931,8 +8989,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
         for (i = 0; i < n; i++) owners[i] = (psi_entry *)ready[i].watch->owner; /* a look may free a watch, never an entry */
         for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
         if (r) return r;
-        if (wait) now = psi_os_now();
-        if (!p->count) psi_poll_times(p, now);
+        if (!p->count) psi_poll_times(p, now = psi_os_now());
         if (p->count) return p->count;
         if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
     }
@@ -9556,9 +9613,7 @@ PSOCKET_API void psocket_close(psocket *s)
 {
     if (!s || s->closed) return;
     if (s->io && !s->hs && !s->end_out) {
-#ifndef PSOCKET_NO_TLS
         if (s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
-#endif
         psi_sock_flush(s);
     }
     if (s->entry) psi_entry_free(s->entry);
@@ -9572,63 +9627,12 @@ PSOCKET_API void psocket_free(psocket *s)
     if (!s) return;
     psocket_close(s);
     psi_ring_free(&s->ring);
-#ifndef PSOCKET_NO_TLS
     if (s->info) psi_tlsinfo_free(s->info);
-#endif
     psi_free(s->error);
     psi_free(s);
 }
 
 /*--- TLS */
-
-#ifdef PSOCKET_NO_TLS
-
-PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
-{
-    if (!out) return psi_err_code(topt ? topt->error : NULL, PSOCKET_INVALID);
-    *out = NULL;
-    return psi_err_code(topt ? topt->error : NULL, PSOCKET_UNSUPPORTED);
-}
-
-PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
-{
-    return tls;
-}
-
-PSOCKET_API void psocket_tls_free(psocket_tls *tls)
-{
-    (void)tls;
-}
-
-PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name)
-{
-    (void)tls;
-    (void)server_name;
-    if (!s) return PSOCKET_INVALID;
-    return s->closed ? (int)PSOCKET_CLOSED_HERE : psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "built without TLS");
-}
-
-PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
-{
-    (void)s;
-    if (info) memset(info, 0, sizeof *info);
-    return PSOCKET_INVALID;
-}
-
-PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
-{
-    (void)tls;
-    (void)chain;
-    (void)len;
-    (void)name;
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
-}
-
-PSOCKET_API void psocket_cleanup(void)
-{
-}
-
-#else
 
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name)
 {
@@ -9658,8 +9662,6 @@ PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
     psi_tlsinfo_get(s->info, info);
     return 0;
 }
-
-#endif
 
 PSOCKET_API int psocket_istls(const psocket *s)
 {

@@ -368,6 +368,43 @@ TEST(asynchronous_resolver)
     psocket_listener_free(l);
 }
 
+/* Waiting for a name, and for an address that does not answer, uses no CPU. */
+TEST(waiting_to_connect_is_idle)
+{
+    psocket_options o = net_options(1);
+    psocket_poller *p;
+    const psocket_event *ev;
+    psocket *c, *d;
+    struct rusage before, after;
+    int port = 0, fds[4], i, n;
+    double cpu;
+    REQUIRE(black_hole(&port, fds));
+    REQUIRE(psocket_poller_new(&p) == 0);
+    o.resolve = resolve_later;
+    REQUIRE(psocket_connect(&c, "later.test", port, &o) == 0);
+    o.resolve = NULL;
+    REQUIRE(psocket_connect(&d, "127.0.0.2", port, &o) == 0);
+    psocket_poller_set(p, c, PSOCKET_WRITE, -1, &c);
+    psocket_poller_set(p, d, PSOCKET_WRITE, 400, &d);
+    getrusage(RUSAGE_SELF, &before);
+    for (i = 0; i < 20; i++) {
+        n = psocket_poller_wait(p, &ev, 2000);
+        REQUIRE(n > 0);
+        if (ev[0].user == &d) break;
+        psocket_poller_set(p, c, 0, -1, NULL);
+    }
+    getrusage(RUSAGE_SELF, &after);
+    cpu = (double)(after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec - before.ru_stime.tv_sec) +
+          1e-6 * (double)(after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec - before.ru_stime.tv_usec);
+    CHECK(ev[0].user == &d && ev[0].events == 0);
+    CHECK(cpu < 0.1);
+    pthread_join(later_thread, NULL);
+    psocket_free(c);
+    psocket_free(d);
+    psocket_poller_free(p);
+    for (i = 0; i < 4; i++) close(fds[i]);
+}
+
 TEST(many_lookups_and_cancellations)
 {
     psocket_options o = net_options(1);
