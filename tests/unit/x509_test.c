@@ -1,4 +1,18 @@
 /* The pieces of >>x509: DER, dates, names, PEM, keys, and the limits of the path search. */
+#include <stddef.h>
+#include <stdlib.h>
+
+static long memory_left = -1; /* so many allocations succeed; -1: all */
+static int memory_gone(void)
+{
+    if (memory_left > 0) memory_left--;
+    return memory_left == 0;
+}
+static void *test_malloc(size_t n) { return memory_gone() ? NULL : malloc(n); }
+static void *test_realloc(void *p, size_t n) { return memory_gone() ? NULL : realloc(p, n); }
+#define PSOCKET_MALLOC(n) test_malloc(n)
+#define PSOCKET_REALLOC(p, n) test_realloc(p, n)
+#define PSOCKET_FREE(p) free(p)
 #define PSOCKET_IMPLEMENTATION
 #include "psocket.h"
 
@@ -127,7 +141,8 @@ TEST(dates)
     }
 }
 
-/* --- names (RFC 9525) ---------------------------------------------------------------------------------------------- */
+/* --- names (RFC 9525) ----------------------------------------------------------------------------------------------
+ */
 
 TEST(host_names)
 {
@@ -249,7 +264,10 @@ TEST(directory_names)
     psi_x509_span a = SPAN("\x31\x10\x30\x0E\x06\x03\x55\x04\x03\x0C\x07" "My Root");
     psi_x509_span b = SPAN("\x31\x12\x30\x10\x06\x03\x55\x04\x03\x13\x09" " my  ROOT");
     psi_x509_span c = SPAN("\x31\x0F\x30\x0D\x06\x03\x55\x04\x03\x13\x06" "MyRoot");
-    psi_x509_span longer = SPAN("\x31\x10\x30\x0E\x06\x03\x55\x04\x03\x0C\x07" "My Root" "\x31\x0A\x30\x08\x06\x03\x55\x04\x0A\x0C\x01" "O");
+    psi_x509_span longer = SPAN("\x31\x10\x30\x0E\x06\x03\x55\x04\x03\x0C\x07"
+                                "My Root"
+                                "\x31\x0A\x30\x08\x06\x03\x55\x04\x0A\x0C\x01"
+                                "O");
     psi_x509_span bmp = SPAN("\x31\x0B\x30\x09\x06\x03\x55\x04\x03\x1E\x02" "\0M");
     uint32_t ha, hb;
     char text[64];
@@ -269,23 +287,41 @@ TEST(directory_names)
     psi_x509_put_name(text, sizeof text, &used, longer);
     CHECK_STR(text, "O=O,CN=My Root");
     used = 0;
-    psi_x509_put_name(text, sizeof text, &used, SPAN("\x31\x12\x30\x10\x06\x03\x55\x04\x03\x0C\x09" "a,b\x1B\xC3\xBC\xFF\xC2\x9B"));
+    psi_x509_put_name(text, sizeof text, &used,
+                      SPAN("\x31\x12\x30\x10\x06\x03\x55\x04\x03\x0C\x09"
+                           "a,b\x1B\xC3\xBC\xFF\xC2\x9B"));
     CHECK_STR(text, "CN=a\\,b\\1B\xC3\xBC\\FF\\C2\\9B");
     used = 0;
     psi_x509_put_name(text, 6, &used, longer);
     CHECK_STR(text, "O=O,C");
 }
 
-/* --- PEM ----------------------------------------------------------------------------------------------------------- */
+/* --- PEM -----------------------------------------------------------------------------------------------------------
+ */
 
 TEST(base64)
 {
     static const struct {
         const char *in, *out;
     } t[] = {
-        {"", NULL}, {"TQ==", "M"}, {"TWE=", "Ma"}, {"TWFu", "Man"}, {"TWFuTQ==\r\n", "ManM"}, {" T W\tF\nu", "Man"},
-        {"TQ=", NULL}, {"TQ", NULL}, {"T===", NULL}, {"TR==", NULL}, {"TWF=", NULL}, {"TQ==TQ==", NULL}, {"TQ==T", NULL},
-        {"T*Fu", NULL}, {"=", NULL}, {"TW=u", NULL}, {"Proc-Type: x\n\nTWFu", "Man"}, {"A: b\r\nC: d\r\n\r\nTWFu\r\n", "Man"},
+        {"", NULL},
+        {"TQ==", "M"},
+        {"TWE=", "Ma"},
+        {"TWFu", "Man"},
+        {"TWFuTQ==\r\n", "ManM"},
+        {" T W\tF\nu", "Man"},
+        {"TQ=", NULL},
+        {"TQ", NULL},
+        {"T===", NULL},
+        {"TR==", NULL},
+        {"TWF=", NULL},
+        {"TQ==TQ==", NULL},
+        {"TQ==T", NULL},
+        {"T*Fu", NULL},
+        {"=", NULL},
+        {"TW=u", NULL},
+        {"Proc-Type: x\n\nTWFu", "Man"},
+        {"A: b\r\nC: d\r\n\r\nTWFu\r\n", "Man"},
     };
     size_t i, n;
     uint8_t out[64];
@@ -299,7 +335,9 @@ TEST(base64)
 TEST(pem_blocks)
 {
     psi_x509_span in, label, body;
-    in = SPAN("x -----BEGIN NOT A-----\n-----END NOT A-----\n\xEF\xBB\xBF -----BEGIN A-----\r\nTQ==\r\n-----END A----------BEGIN B-----x-----END B-----");
+    in = SPAN(
+        "x -----BEGIN NOT A-----\n-----END NOT A-----\n\xEF\xBB\xBF -----BEGIN A-----\r\nTQ==\r\n"
+             "-----END A----------BEGIN B-----x-----END B-----");
     CHECK_INT(psi_x509_pem_next(&in, &label, &body), 1);
     CHECK(PSI_X509_IS(label, "A") && PSI_X509_IS(body, "\r\nTQ==\r\n"));
     CHECK_INT(psi_x509_pem_next(&in, &label, &body), 1);
@@ -319,7 +357,8 @@ TEST(pem_blocks)
     CHECK_INT(psi_x509_pem_next(&in, &label, &body), 0);
 }
 
-/* --- keys ---------------------------------------------------------------------------------------------------------- */
+/* --- keys ----------------------------------------------------------------------------------------------------------
+ */
 
 static int key_code(const char *text, size_t len)
 {
@@ -416,7 +455,8 @@ TEST_LIMIT(key_forms, 60)
         size_t used = 0;
         const char *f;
         for (f = t[i].command; *f && used < 3000; f++) {
-            if (f[0] == '%' && f[1] == 's') used += (size_t)snprintf(command + used, sizeof command - used, "%s", check_certs()), f++;
+            if (f[0] == '%' && f[1] == 's')
+                used += (size_t)snprintf(command + used, sizeof command - used, "%s", check_certs()), f++;
             else command[used++] = *f;
         }
         snprintf(command + used, sizeof command - used, " 2>/dev/null");
@@ -429,7 +469,8 @@ TEST_LIMIT(key_forms, 60)
     }
 }
 
-/* --- limits ---------------------------------------------------------------------------------------------------------- */
+/* --- limits ----------------------------------------------------------------------------------------------------------
+ */
 
 TEST(chain_limits)
 {
@@ -478,7 +519,8 @@ TEST(texts)
         {"expired.pem", "localhost", "certificate expired 5 hours ago: CN=localhost", 5 * 3600 + 3599, 45},
         {"wrong.pem", "localhost", "certificate is for wrong.test, not for localhost", 0, 42},
         {"rsa.pem", "other.test", "certificate is for localhost, 127.0.0.1, ::1 and others, not for other.test", 0, 42},
-        {"untrusted.pem", "localhost", "certificate has an issuer that is neither trusted nor among those sent: CN=localhost", 0, 48},
+        {"untrusted.pem", "localhost",
+         "certificate has an issuer that is neither trusted nor among those sent: CN=localhost", 0, 48},
         {"self.pem", "localhost", "certificate is self-signed and not among the trusted ones: CN=localhost", 0, 48},
         {"client.pem", "localhost", "certificate is not meant for TLS servers: CN=psocket test client", 0, 43},
     };
@@ -509,4 +551,50 @@ TEST(texts)
         psi_x509_chain_free(&c);
     }
     psi_trust_free(trust);
+}
+
+/* Every allocation fails in turn, and all after it: an error each time, and nothing is left behind. */
+TEST_LIMIT(out_of_memory, 60)
+{
+    char roots[1200], chain_file[1200], key_file[1200], *chain_text, *key_text;
+    size_t chain_len, key_len;
+    long n;
+    int done = 0;
+    snprintf(roots, sizeof roots, "%s/ca.pem", check_certs());
+    snprintf(chain_file, sizeof chain_file, "%s/rsa.pem", check_certs());
+    snprintf(key_file, sizeof key_file, "%s/rsa.key", check_certs());
+    REQUIRE(psi_os_readfile(chain_file, &chain_text, &chain_len) == 0 &&
+            psi_os_readfile(key_file, &key_text, &key_len) == 0);
+    for (n = 1; !done && n < 100; n++) {
+        psocket_tls_options opt = PSI_ZERO;
+        psi_trust *trust = NULL;
+        psi_x509_chain c = PSI_ZERO;
+        psi_x509_key k;
+        psocket_error e = PSI_ZERO;
+        int r;
+        memory_left = n;
+        opt.ca_file = roots;
+        opt.ca = chain_text;
+        opt.ca_len = chain_len;
+        memset(&k, 0, sizeof k);
+        r = psi_trust_new(&trust, &opt, &e);
+        if (!r) r = psi_x509_chain_load(&c, chain_text, chain_len, &e);
+        if (!r) r = psi_x509_key_load(&k, key_text, key_len, &e);
+        if (!r) {
+            psi_x509_query q = PSI_ZERO;
+            q.trust = trust;
+            q.name = "localhost";
+            q.now = (int64_t)time(NULL);
+            r = psi_x509_verify(&q, &c, &e);
+        }
+        done = r == 0;
+        CHECK(r == 0 || (r == PSOCKET_NOMEM && e.code == r && e.text[0]));
+        memory_left = -1;
+        psi_trust_free(trust);
+        psi_x509_chain_free(&c);
+        psi_x509_key_free(&k);
+    }
+    CHECK(done && n > 8);
+    psi_free(chain_text);
+    psi_free(key_text);
 }

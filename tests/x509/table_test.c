@@ -72,7 +72,8 @@ TEST_LIMIT(every_case, 280)
         r = psocket_tls_verify(tls, chain, len, field[3], &err);
         got = psocket_codename(r);
         if (!got || strcmp(got, field[5]) != 0) {
-            check_fail(__FILE__, __LINE__, "%s: expected %s, got %s (%s)", field[0], field[5], got ? got : "?", err.text);
+            check_fail(__FILE__, __LINE__, "%s: expected %s, got %s (%s)", field[0], field[5], got ? got : "?",
+                       err.text);
         } else {
             CHECK_INT(err.code, r);
             CHECK((err.text[0] != 0) == (r != 0));
@@ -108,8 +109,10 @@ TEST_LIMIT(pins, 280)
     for (i = 0; i < 4; i++) {
         psocket_tls *tls = NULL;
         FILE *p;
-        snprintf(command, sizeof command,
-                 "openssl x509 -in '%s/%s' -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary", dir, files[i]);
+        snprintf(
+            command, sizeof command,
+            "openssl x509 -in '%s/%s' -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary",
+            dir, files[i]);
         memset(pins, 0, sizeof pins);
         p = popen(command, "r");
         REQUIRE(p != NULL);
@@ -161,7 +164,11 @@ TEST_LIMIT(trust, 280)
     REQUIRE(system(command) == 0);
     opt.ca_dir = folder;
     CHECK_INT(psocket_tls_new(&tls, &opt), PSOCKET_TLS_NO_TRUST);
-    snprintf(command, sizeof command, "cd '%s' && cp '%s/root.pem' a.pem && ln -s a.pem 0a1b2c3d.0 && openssl x509 -in a.pem -outform DER -out b.der && head -c 300 a.pem > cut.pem", folder, dir);
+    snprintf(
+        command, sizeof command,
+        "cd '%s' && cp '%s/root.pem' a.pem && ln -s a.pem 0a1b2c3d.0 && "
+             "openssl x509 -in a.pem -outform DER -out b.der && head -c 300 a.pem > cut.pem",
+        folder, dir);
     REQUIRE(system(command) == 0);
     REQUIRE(psocket_tls_new(&tls, &opt) == 0);
     CHECK_INT(psocket_tls_verify(tls, chain, len, "example.org", &err), 0);
