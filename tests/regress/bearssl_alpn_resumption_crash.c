@@ -38,7 +38,7 @@ TEST(alpn_resumption_crash)
         psi_tls_session *to = psi_tls_sessions_place(&others[i]->client_sessions);
         REQUIRE(from && to);
         *to = *from;
-        to->peer = psi_tlsinfo_new("", "", "CN=localhost");
+        to->peer = psi_tlsinfo_new("", "", "CN=localhost", NULL);
         to->peer->has_peer = 1;
     }
     pipe_bad(evil, server, "localhost", PSOCKET_TLS_ALPN, PSOCKET_TLS_ALPN, 120);
