@@ -131,14 +131,16 @@ function t.pem(name)
   return text
 end
 
+-- The command that runs this interpreter.
+function t.interpreter()
+  local i = 0
+  while arg[i - 1] do i = i - 1 end
+  return os.getenv("LUA") or arg[i]
+end
+
 -- Runs Lua source in a second process of the same interpreter; returns what io.popen does.
 function t.process(source)
-  local lua = os.getenv("LUA")
-  if not lua then
-    local i = 0
-    while arg[i - 1] do i = i - 1 end
-    lua = arg[i]
-  end
+  local lua = t.interpreter()
   local path = os.tmpname()
   local f = assert(io.open(path, "w"))
   f:write(source)
@@ -148,7 +150,7 @@ end
 
 function t.finish()
   print(("%d passed, %d failed"):format(passed, failed))
-  os.exit(failed == 0 and 0 or 1)
+  os.exit(failed == 0 and 0 or 1, true) -- closing the state, where that is possible: everything is given back
 end
 
 t.unpack = unpack

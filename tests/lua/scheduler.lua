@@ -438,6 +438,38 @@ t.test("close wakes every waiter with its reason", function()
   a:close()
 end)
 
+t.test("isopen and peek by others do not take a waiter's data away", function()
+  for _, look in ipairs { psocket.isopen, psocket.peek, tostring } do
+    local sched = psocket.scheduler()
+    local a, b = t.tcp()
+    local got
+    sched:add(function() got = b:recv() fails("CLOSED", b:recv()) end)
+    sched:step(0)
+    a:send("seen by a look")
+    local stop = psocket.now() + 5
+    repeat look(b) until b:pending() > 0 or psocket.now() > stop
+    sched:step(0.2)
+    equal(got, "seen by a look")
+    a:close()
+    repeat look(b) until not b:isopen() or psocket.now() > stop
+    finish(sched, 2)
+  end
+end)
+
+t.test("hasconnection by another does not take the connection away", function()
+  local sched = psocket.scheduler()
+  local l = assert(psocket.listen("127.0.0.1:0"))
+  local got
+  sched:add(function() got = l:accept() end)
+  sched:step(0)
+  local c = assert(psocket.connect("127.0.0.1", (select(2, l:getlocal()))))
+  local stop = psocket.now() + 5
+  repeat until l:hasconnection() or psocket.now() > stop
+  finish(sched, 2)
+  check(got)
+  c:close()
+end)
+
 t.test("close wakes waiters of other schedulers and home-made ones", function()
   local one, two = psocket.scheduler(), psocket.scheduler()
   local _, b = t.tcp()
