@@ -958,9 +958,10 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
     return 0;
 }
 
-static PSI_UNUSED void psi_os_unlink(const char *path)
+static PSI_UNUSED int psi_os_unlink(const char *path)
 {
     (void)path;
+    return PSOCKET_UNSUPPORTED;
 }
 
 /* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
@@ -1814,10 +1815,11 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
     return *os == WSAEACCES && a->family != PSI_UNIX ? PSOCKET_ADDRESS_IN_USE : psi_os_code(*os);
 }
 
-static PSI_UNUSED void psi_os_unlink(const char *path)
+/* 0 if the path is gone. */
+static PSI_UNUSED int psi_os_unlink(const char *path)
 {
     wchar_t w[PSI_OS_PATH];
-    if (psi_os_wide(path, w)) DeleteFileW(w);
+    return psi_os_wide(path, w) && DeleteFileW(w) ? 0 : PSOCKET_OS;
 }
 
 /* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
@@ -2351,6 +2353,13 @@ static PSI_UNUSED void psi_os_pin(void)
 
 /*--- POSIX: files */
 
+/* Why a file cannot be opened: it, or a lack of descriptors or memory. */
+static PSI_UNUSED int psi_os_open_code(int e)
+{
+    int code = psi_os_code(e);
+    return code == PSOCKET_DESCRIPTORS || code == PSOCKET_NOMEM ? code : (int)PSOCKET_FILE;
+}
+
 static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
 {
 #ifdef PSOCKET_NO_FILES
@@ -2364,7 +2373,7 @@ static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len
     int result = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
     *data = NULL;
     *len = 0;
-    if (fd < 0) return PSOCKET_FILE;
+    if (fd < 0) return psi_os_open_code(errno);
     for (;;) {
         ssize_t got;
         if (n + 1 >= cap) {
@@ -2408,7 +2417,7 @@ static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, co
     int result = 0;
     struct dirent *entry;
     DIR *dir = opendir(path);
-    if (!dir) return PSOCKET_FILE;
+    if (!dir) return psi_os_open_code(errno);
     while (!result && (entry = readdir(dir)) != NULL) {
         int n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
         struct stat st;
@@ -2433,7 +2442,7 @@ static int psi_os_trust_file(void *p, const char *path)
     char *data;
     size_t len;
     int r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_NOMEM ? r : 0;
+    if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
     w->found = 1;
     r = w->each(w->ctx, data, len);
     PSOCKET_FREE(data);
@@ -2592,7 +2601,8 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     p.fd = (int)fd;
     p.events = POLLOUT;
     p.revents = 0;
-    if (poll(&p, 1, 0) <= 0 || !p.revents) return PSOCKET_WANT_WRITE;
+    if (poll(&p, 1, 0) < 0 && errno != EINTR && errno != EAGAIN) return psi_os_code(*os = errno);
+    if (!p.revents) return PSOCKET_WANT_WRITE;
     if (getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
     *os = e;
     return e ? psi_os_code(e) : 0;
@@ -2612,9 +2622,10 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
     return 0;
 }
 
-static PSI_UNUSED void psi_os_unlink(const char *path)
+/* 0 if the path is gone. */
+static PSI_UNUSED int psi_os_unlink(const char *path)
 {
-    unlink(path);
+    return unlink(path) && errno != ENOENT ? psi_os_code(errno) : 0;
 }
 
 #if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
@@ -3722,12 +3733,12 @@ static void psi_dns_interleave(psocket_resolve *r)
 
 #include <bearssl.h>
 
-#define PSI_X509_SIGNATURES 100  /* most signature checks of one verification, in P-256 checks; wrong ones count four times */
+#define PSI_X509_SIGNATURES 100  /* most signature checks, in P-256 checks; wrong ones count twice */
 #define PSI_X509_WORK 100000     /* most comparisons of one verification: some milliseconds */
 #define PSI_X509_EXTENSIONS 64   /* most extensions of one certificate */
 #define PSI_X509_KEY_STORAGE 528 /* room for any public key that is accepted: RSA 4096 and a 32-bit exponent */
 
-/* --- DER: definite minimal lengths, tag numbers below 31 --------------------------------------------------------- */
+/* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
 
 /* Bytes in somebody else's memory. Readers take from the front. */
 typedef struct psi_x509_span {
@@ -3781,6 +3792,11 @@ static int psi_x509_take(psi_x509_span *in, int tag, psi_x509_span *body)
     return in->n && in->p[0] == tag && psi_x509_any(in, &got, body, NULL);
 }
 
+static int psi_x509_seq(psi_x509_span *in, psi_x509_span *body)
+{
+    return psi_x509_take(in, 0x30, body);
+}
+
 /* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
 static int psi_x509_no_params(psi_x509_span in)
 {
@@ -3788,21 +3804,56 @@ static int psi_x509_no_params(psi_x509_span in)
 }
 
 /* The object identifiers that are looked for, each after its length, in the order of the enum. */
-static const char psi_x509_oids[] =
-    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04"
-    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08"
-    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B"
-    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C" "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D"
-    "\x07\x2A\x86\x48\xCE\x3D\x02\x01" "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07" "\x05\x2B\x81\x04\x00\x22" "\x05\x2B\x81\x04\x00\x23"
-    "\x07\x2A\x86\x48\xCE\x3D\x04\x01" "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02" "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03"
-    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04" "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01"
-    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02" "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03"
-    "\x03\x2B\x65\x70" "\x03\x2B\x65\x71" "\x08\x2B\x06\x01\x05\x05\x07\x03\x01" "\x08\x2B\x06\x01\x05\x05\x07\x03\x02" "\x04\x55\x1D\x25\x00";
+static const char psi_x509_oids[] = "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01"
+                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04"
+                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05"
+                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08"
+                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A"
+                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B"
+                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C"
+                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D"
+                                    "\x07\x2A\x86\x48\xCE\x3D\x02\x01"
+                                    "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07"
+                                    "\x05\x2B\x81\x04\x00\x22"
+                                    "\x05\x2B\x81\x04\x00\x23"
+                                    "\x07\x2A\x86\x48\xCE\x3D\x04\x01"
+                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02"
+                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03"
+                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04"
+                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01"
+                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02"
+                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03"
+                                    "\x03\x2B\x65\x70"
+                                    "\x03\x2B\x65\x71"
+                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x01"
+                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x02"
+                                    "\x04\x55\x1D\x25\x00";
 enum {
     PSI_OID_OTHER,
-    PSI_OID_RSA, PSI_OID_RSA_MD5, PSI_OID_RSA_SHA1, PSI_OID_MGF1, PSI_OID_PSS, PSI_OID_RSA_SHA256, PSI_OID_RSA_SHA384, PSI_OID_RSA_SHA512,
-    PSI_OID_EC, PSI_OID_P256, PSI_OID_P384, PSI_OID_P521, PSI_OID_ECDSA_SHA1, PSI_OID_ECDSA_SHA256, PSI_OID_ECDSA_SHA384, PSI_OID_ECDSA_SHA512,
-    PSI_OID_SHA256, PSI_OID_SHA384, PSI_OID_SHA512, PSI_OID_ED25519, PSI_OID_ED448, PSI_OID_SERVER_AUTH, PSI_OID_CLIENT_AUTH, PSI_OID_ANY_EKU
+    PSI_OID_RSA,
+    PSI_OID_RSA_MD5,
+    PSI_OID_RSA_SHA1,
+    PSI_OID_MGF1,
+    PSI_OID_PSS,
+    PSI_OID_RSA_SHA256,
+    PSI_OID_RSA_SHA384,
+    PSI_OID_RSA_SHA512,
+    PSI_OID_EC,
+    PSI_OID_P256,
+    PSI_OID_P384,
+    PSI_OID_P521,
+    PSI_OID_ECDSA_SHA1,
+    PSI_OID_ECDSA_SHA256,
+    PSI_OID_ECDSA_SHA384,
+    PSI_OID_ECDSA_SHA512,
+    PSI_OID_SHA256,
+    PSI_OID_SHA384,
+    PSI_OID_SHA512,
+    PSI_OID_ED25519,
+    PSI_OID_ED448,
+    PSI_OID_SERVER_AUTH,
+    PSI_OID_CLIENT_AUTH,
+    PSI_OID_ANY_EKU
 };
 
 /* Takes an OBJECT IDENTIFIER: PSI_OID_*, or -1 if there is none. */
@@ -3893,7 +3944,7 @@ static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
     return 1;
 }
 
-/* --- names ------------------------------------------------------------------------------------------------------- */
+/* --- names -------------------------------------------------------------------------------------------------------- */
 
 /* String types whose bytes can be compared with each other. */
 static int psi_x509_is_text(int tag)
@@ -3902,11 +3953,12 @@ static int psi_x509_is_text(int tag)
 }
 
 /* Takes the next attribute of a Name; *rdn is what is left of the current relative name, empty before the first. */
-static int psi_x509_attribute(psi_x509_span *name, psi_x509_span *rdn, psi_x509_span *oid, int *tag, psi_x509_span *value)
+static int psi_x509_attribute(psi_x509_span *name, psi_x509_span *rdn, psi_x509_span *oid, int *tag,
+                              psi_x509_span *value)
 {
     psi_x509_span a;
     if (rdn->n == 0 && (!psi_x509_take(name, 0x31, rdn) || rdn->n == 0)) return 0;
-    return psi_x509_take(rdn, 0x30, &a) && psi_x509_take(&a, 0x06, oid) && oid->n != 0 &&
+    return psi_x509_seq(rdn, &a) && psi_x509_take(&a, 0x06, oid) && oid->n != 0 &&
            psi_x509_any(&a, tag, value, NULL) && a.n == 0;
 }
 
@@ -3986,7 +4038,7 @@ static size_t psi_x509_utf8(psi_x509_span s)
     return n;
 }
 
-/* Writes text for people: control characters, malformed UTF-8 and what RFC 4514 wants escaped as a backslash and hex. */
+/* Writes text for people: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
 static void psi_x509_put_text(char *buf, size_t size, size_t *used, psi_x509_span s, const char *special)
 {
     char hex[4];
@@ -4121,7 +4173,7 @@ static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
     return h->dns.n - label == name.n - 1 && psi_same_nocase((const char *)dot, (const char *)name.p + 1, name.n - 1);
 }
 
-/* --- certificates -------------------------------------------------------------------------------------------------- */
+/* --- certificates ------------------------------------------------------------------------------------------------- */
 
 /* A reason for refusing something: code 0 is none. */
 typedef struct psi_x509_flaw {
@@ -4171,7 +4223,9 @@ static int psi_x509_self_issued(const psi_x509_cert *c)
 static int psi_x509_hash_alg(psi_x509_span alg)
 {
     int oid = psi_x509_oid(&alg);
-    return oid >= PSI_OID_SHA256 && oid <= PSI_OID_SHA512 && psi_x509_no_params(alg) ? br_sha256_ID + oid - PSI_OID_SHA256 : 0;
+    return oid >= PSI_OID_SHA256 && oid <= PSI_OID_SHA512 && psi_x509_no_params(alg)
+               ? br_sha256_ID + oid - PSI_OID_SHA256
+               : 0;
 }
 
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
@@ -4181,10 +4235,10 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     int value;
     alg->kind = PSI_X509_PSS;
     alg->salt = 20;
-    if (!psi_x509_take(&in, 0x30, &p) || in.n) return 0;
-    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_take(&field, 0x30, &hash) || field.n) return 0;
-    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_take(&field, 0x30, &mgf) || field.n) return 0;
-    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_take(&mgf, 0x30, &mgf_hash) || mgf.n) return 0;
+    if (!psi_x509_seq(&in, &p) || in.n) return 0;
+    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_seq(&field, &hash) || field.n) return 0;
+    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_seq(&field, &mgf) || field.n) return 0;
+    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_seq(&mgf, &mgf_hash) || mgf.n) return 0;
     alg->hash = psi_x509_hash_alg(hash);
     if (!alg->hash || alg->hash != psi_x509_hash_alg(mgf_hash)) return 0;
     if (psi_x509_take(&p, 0xA2, &field) && (!psi_x509_small(&field, &alg->salt) || field.n)) return 0;
@@ -4211,8 +4265,9 @@ static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span alg)
         psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
     } else {
         psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448 ? "is signed with Ed25519 or Ed448, which are not supported"
-                                                                        : "is signed with an unsupported algorithm");
+                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
+                              ? "is signed with Ed25519 or Ed448, which are not supported"
+                              : "is signed with an unsupported algorithm");
     }
     if (oid < 0 || (c->alg.kind && (c->alg.kind == PSI_X509_ECDSA ? alg.n != 0 : !psi_x509_no_params(alg))))
         psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
@@ -4242,13 +4297,13 @@ static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span alg, bits, rsa;
     int oid;
-    if (!psi_x509_take(&in, 0x30, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
+    if (!psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
     c->pss_key = oid == PSI_OID_PSS;
     if (oid == PSI_OID_RSA || oid == PSI_OID_PSS) {
         if (oid == PSI_OID_RSA && (alg.n == 0 || !psi_x509_no_params(alg))) return 0;
         if (oid == PSI_OID_PSS && alg.n && !psi_x509_pss_params(alg, &c->key_alg))
             psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
-        if (!psi_x509_take(&bits, 0x30, &rsa) || bits.n) return 0;
+        if (!psi_x509_seq(&bits, &rsa) || bits.n) return 0;
         if (!psi_x509_uint(&rsa, &c->key) || !psi_x509_uint(&rsa, &c->exponent) || rsa.n) return 0;
         c->key_type = BR_KEYTYPE_RSA;
         c->key_bits = c->key.n > 4096 ? 32768 : psi_x509_bit_length(c->key);
@@ -4262,17 +4317,20 @@ static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
     } else if (oid == PSI_OID_EC) {
         c->curve = psi_x509_curve(&alg);
         if (!c->curve) {
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has a key on a curve other than P-256, P-384 and P-521");
+            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
+                              "has a key on a curve other than P-256, P-384 and P-521");
             return 1;
         }
         c->key_type = BR_KEYTYPE_EC;
         c->key_bits = psi_x509_curve_bits(c->curve);
         c->key = bits;
-        if (bits.n != 1 + 2 * (size_t)((c->key_bits + 7) / 8) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
+        if (bits.n != 1 + 2 * (size_t)((c->key_bits + 7) / 8) || bits.p[0] != 4)
+            return 0; /* RFC 5480 2.2, uncompressed */
     } else {
         psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448 ? "has an Ed25519 or Ed448 key, which are not supported"
-                                                                        : "has a key of an unsupported type");
+                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
+                              ? "has an Ed25519 or Ed448 key, which are not supported"
+                              : "has a key of an unsupported type");
     }
     return 1;
 }
@@ -4293,7 +4351,7 @@ static int psi_x509_check_names(psi_x509_span in)
         } else if (tag == 0x87) {
             if (name.n != 4 && name.n != 16) return 0;
         } else if (tag == 0xA4) {
-            if (!psi_x509_take(&name, 0x30, &dn) || name.n || !psi_x509_hash_name(dn, &hash)) return 0;
+            if (!psi_x509_seq(&name, &dn) || name.n || !psi_x509_hash_name(dn, &hash)) return 0;
         } else if (tag != 0xA0 && tag != 0xA3 && tag != 0xA5 && tag != 0x88) {
             return 0;
         }
@@ -4311,7 +4369,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x
         ok = !critical && psi_x509_take(&in, 0x04, &c->ski);
         break;
     case 0x23: /* authorityKeyIdentifier */
-        ok = !critical && psi_x509_take(&in, 0x30, &seq);
+        ok = !critical && psi_x509_seq(&in, &seq);
         if (ok) psi_x509_take(&seq, 0x80, &c->aki);
         break;
     case 0x0F: /* keyUsage */
@@ -4320,26 +4378,27 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x
         if (ok) c->usage = v.p[1];
         break;
     case 0x11: /* subjectAltName */
-        ok = psi_x509_take(&in, 0x30, &c->san) && psi_x509_check_names(c->san);
+        ok = psi_x509_seq(&in, &c->san) && psi_x509_check_names(c->san);
         c->san_critical = critical;
         break;
     case 0x13: /* basicConstraints */
-        ok = psi_x509_take(&in, 0x30, &seq) && psi_x509_bool(&seq, &c->ca);
+        ok = psi_x509_seq(&in, &seq) && psi_x509_bool(&seq, &c->ca);
         if (ok && seq.n) {
             ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
             if (ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
-            if (!c->ca) psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "limits its path without being an authority");
+            if (!c->ca)
+                psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "limits its path without being an authority");
         }
         break;
     case 0x1E: /* nameConstraints */
-        ok = psi_x509_take(&in, 0x30, &c->constraints);
+        ok = psi_x509_seq(&in, &c->constraints);
         seq = c->constraints;
         if (ok && psi_x509_take(&seq, 0xA0, &part)) ok = part.n != 0;
         if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = part.n != 0;
         ok = ok && seq.n == 0 && c->constraints.n != 0;
         break;
     case 0x25: /* extKeyUsage */
-        ok = psi_x509_take(&in, 0x30, &seq) && seq.n;
+        ok = psi_x509_seq(&in, &seq) && seq.n;
         c->extended = 0;
         while (ok && seq.n) {
             int oid = psi_x509_oid(&seq);
@@ -4351,7 +4410,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x
         psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has policy constraints, which are not supported");
         return 1;
     case 0x20: /* certificatePolicies: any policy will do */
-        ok = psi_x509_take(&in, 0x30, &seq) && seq.n;
+        ok = psi_x509_seq(&in, &seq) && seq.n;
         break;
     default:
         if (critical) psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
@@ -4368,17 +4427,18 @@ static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
     while (in.n) {
         psi_x509_span *oid = &seen[count];
         if (count == PSI_X509_EXTENSIONS) return 0;
-        if (!psi_x509_take(&in, 0x30, &ext) || !psi_x509_take(&ext, 0x06, oid) || oid->n == 0) return 0;
+        if (!psi_x509_seq(&in, &ext) || !psi_x509_take(&ext, 0x06, oid) || oid->n == 0) return 0;
         if (!psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) return 0;
         for (i = 0; i < count; i++)
             if (psi_x509_same(seen[i], *oid)) return 0;
         count++;
-        if (!psi_x509_read_extension(c, oid->n == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1D ? oid->p[2] : 0, critical, value))
+        if (!psi_x509_read_extension(c, oid->n == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1D ? oid->p[2] : 0, critical,
+                                     value))
             return 0;
         if (PSI_X509_IS(*oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) { /* authorityInfoAccess: not used, but checked */
-            if (!psi_x509_take(&value, 0x30, &aia) || value.n || aia.n == 0) return 0;
+            if (!psi_x509_seq(&value, &aia) || value.n || aia.n == 0) return 0;
             while (aia.n)
-                if (!psi_x509_take(&aia, 0x30, &value) || !psi_x509_take(&value, 0x06, &ext) || !psi_x509_check_names(value))
+                if (!psi_x509_seq(&aia, &value) || !psi_x509_take(&value, 0x06, &ext) || !psi_x509_check_names(value))
                     return 0;
         }
     }
@@ -4390,26 +4450,31 @@ static const char *psi_x509_read(psi_x509_cert *c)
 {
     psi_x509_span in = c->der, cert, alg, alg2, tbs, v, part;
     int tag;
-    if (!psi_x509_take(&in, 0x30, &cert) || in.n) return "is not DER, or bytes follow it";
+    if (!psi_x509_seq(&in, &cert) || in.n) return "is not DER, or bytes follow it";
     if (!psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return "has a malformed body";
     if (!psi_x509_any(&cert, &tag, &v, &alg) || tag != 0x30) return "has a malformed signature algorithm";
     if (!psi_x509_bits(&cert, &c->sig) || cert.n) return "has a malformed signature";
     if (psi_x509_take(&tbs, 0xA0, &v)) {
-        if (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2) return "has an unknown version";
+        if (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2)
+            return "has an unknown version";
     }
     if (!psi_x509_int(&tbs, &c->serial)) return "has a malformed serial number";
     if (!psi_x509_any(&tbs, &tag, &v, &alg2) || tag != 0x30 || !psi_x509_same(alg, alg2))
         return "has two signature algorithms that differ";
     psi_x509_read_alg(c, v);
-    if (!psi_x509_take(&tbs, 0x30, &c->issuer) || !psi_x509_hash_name(c->issuer, &c->issuer_hash)) return "has a malformed issuer";
-    if (!psi_x509_take(&tbs, 0x30, &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) || v.n)
+    if (!psi_x509_seq(&tbs, &c->issuer) || !psi_x509_hash_name(c->issuer, &c->issuer_hash))
+        return "has a malformed issuer";
+    if (!psi_x509_seq(&tbs, &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) || v.n)
         return "has malformed dates";
-    if (!psi_x509_take(&tbs, 0x30, &c->subject) || !psi_x509_hash_name(c->subject, &c->subject_hash)) return "has a malformed subject";
-    if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v)) return "has a malformed public key";
+    if (!psi_x509_seq(&tbs, &c->subject) || !psi_x509_hash_name(c->subject, &c->subject_hash))
+        return "has a malformed subject";
+    if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v))
+        return "has a malformed public key";
     if (c->version && psi_x509_take(&tbs, 0x81, &v) && v.n == 0) return "has a malformed unique identifier";
     if (c->version && psi_x509_take(&tbs, 0x82, &v) && v.n == 0) return "has a malformed unique identifier";
     if (c->version == 2 && psi_x509_take(&tbs, 0xA3, &v)) {
-        if (!psi_x509_take(&v, 0x30, &part) || v.n || !psi_x509_read_extensions(c, part)) return "has a malformed or repeated extension";
+        if (!psi_x509_seq(&v, &part) || v.n || !psi_x509_read_extensions(c, part))
+            return "has a malformed or repeated extension";
     }
     return tbs.n ? "has bytes after its body" : NULL;
 }
@@ -4481,7 +4546,7 @@ static void psi_x509_fill_key(const psi_x509_cert *c, br_x509_pkey *key)
     }
 }
 
-/* --- signatures ----------------------------------------------------------------------------------------------------- */
+/* --- signatures --------------------------------------------------------------------------------------------------- */
 
 static const br_hash_class *psi_x509_hash_class(int id)
 {
@@ -4504,7 +4569,8 @@ static void psi_x509_mgf1(const br_hash_class *hc, size_t hash_len, const uint8_
 }
 
 /* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
-static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, psi_x509_span sig, const uint8_t *hash)
+static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, psi_x509_span sig,
+                              const uint8_t *hash)
 {
     const br_hash_class *hc = psi_x509_hash_class(alg->hash);
     br_hash_compat_context h;
@@ -4542,9 +4608,11 @@ static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_
     hc->update(&h.vtable, child->tbs.p, child->tbs.n);
     hc->out(&h.vtable, hash);
     if (child->alg.kind == PSI_X509_ECDSA)
-        return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key.key.ec, child->sig.p, child->sig.n) == 1;
+        return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key.key.ec, child->sig.p,
+                                                child->sig.n) == 1;
     if (child->alg.kind == PSI_X509_PSS) {
-        if (issuer->key_alg.kind && (issuer->key_alg.hash != child->alg.hash || issuer->key_alg.salt > child->alg.salt)) return 0;
+        if (issuer->key_alg.kind && (issuer->key_alg.hash != child->alg.hash || issuer->key_alg.salt > child->alg.salt))
+            return 0;
         return psi_x509_check_pss(&key.key.rsa, &child->alg, child->sig, hash);
     }
     return !issuer->pss_key &&
@@ -4553,7 +4621,7 @@ static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_
            memcmp(hash, got, hash_len) == 0;
 }
 
-/* --- PEM ------------------------------------------------------------------------------------------------------------ */
+/* --- PEM ---------------------------------------------------------------------------------------------------------- */
 
 /* Where in s a string of n characters first is; s.n if nowhere. */
 static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
@@ -4565,14 +4633,15 @@ static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
 }
 
 /* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. A BEGIN counts at the start of a line only (after blanks, a byte order mark, or dashes: files glued together). */
+   match. A BEGIN counts at the start of a line only (after blanks, a byte order mark, or dashes: glued files). */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
     for (;;) {
         psi_x509_span rest;
         size_t at = psi_x509_find(*in, "-----BEGIN ", 11), back = at, n;
         if (at == in->n) return 0;
-        while (back && (in->p[back - 1] == ' ' || in->p[back - 1] == '\t' || in->p[back - 1] == '-' || in->p[back - 1] >= 0xBB))
+        while (back &&
+               (in->p[back - 1] == ' ' || in->p[back - 1] == '\t' || in->p[back - 1] == '-' || in->p[back - 1] >= 0xBB))
             back--;
         rest = psi_x509_span_of(in->p + at + 11, in->n - at - 11);
         n = psi_x509_find(rest, "-----", 5);
@@ -4596,7 +4665,7 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     }
 }
 
-/* Decodes a block's body, skipping headers (RFC 1421), into out, which may hold 3/4 of it: the length, 0 if malformed. */
+/* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
     uint32_t v = 0;
@@ -4635,13 +4704,13 @@ static int psi_x509_is_der(psi_x509_span s)
 {
     psi_x509_span body;
     int is_long = s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80;
-    return is_long || (psi_x509_take(&s, 0x30, &body) && s.n == 0);
+    return is_long || (psi_x509_seq(&s, &body) && s.n == 0);
 }
 
 /* Hands each certificate of a text (PEM, or DER back to back) to each, until it answers other than 0. Malformed ones
    are an error, or with lenient left out. *found counts certificates. */
-static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der), void *ctx,
-                         size_t *found, psocket_error *e)
+static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der),
+                         void *ctx, size_t *found, psocket_error *e)
 {
     psi_x509_span in = psi_x509_span_of(text, len), label, body, der;
     uint8_t *buf;
@@ -4649,7 +4718,8 @@ static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(
     *found = 0;
     while (is_der && in.n) {
         if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30)
-            return lenient ? 0 : psi_err(e, PSOCKET_TLS_PEM, "malformed DER after certificate %lu", (unsigned long)*found);
+            return lenient ? 0
+                           : psi_err(e, PSOCKET_TLS_PEM, "malformed DER after certificate %lu", (unsigned long)*found);
         ++*found;
         r = each(ctx, der);
         if (r) return r;
@@ -4657,7 +4727,8 @@ static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(
     while (!is_der && (r = psi_x509_pem_next(&in, &label, &body)) != 0) {
         size_t n = 0;
         int trusted = r > 0 && PSI_X509_IS(label, "TRUSTED CERTIFICATE");
-        if (r > 0 && !trusted && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
+        if (r > 0 && !trusted && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"))
+            continue;
         ++*found;
         buf = NULL;
         if (r > 0) {
@@ -4679,7 +4750,7 @@ static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(
     return 0;
 }
 
-/* --- chains --------------------------------------------------------------------------------------------------------- */
+/* --- chains ------------------------------------------------------------------------------------------------------- */
 
 /* A list of DER certificates, each in its own allocation. Zero-initialise it. */
 typedef struct psi_x509_chain {
@@ -4738,7 +4809,7 @@ static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, 
     return r;
 }
 
-/* --- private keys --------------------------------------------------------------------------------------------------- */
+/* --- private keys ------------------------------------------------------------------------------------------------- */
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
@@ -4767,15 +4838,15 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
     psi_x509_span seq, v[8];
     int version, i;
-    if (!psi_x509_take(&in, 0x30, &seq) || in.n || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
+    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
     if (version) return "RSA private keys with more than two primes are not supported";
     for (i = 0; i < 8; i++)
         if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
     if (seq.n) return "malformed RSA private key";
     if (v[0].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (psi_x509_bit_length(v[0]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (!(v[3].p[v[3].n - 1] & v[4].p[v[4].n - 1] & 1) || v[3].n > 290 || v[4].n > 290 || v[5].n > v[3].n || v[6].n > v[4].n ||
-        v[7].n > v[3].n)
+    if (!(v[3].p[v[3].n - 1] & v[4].p[v[4].n - 1] & 1) || v[3].n > 290 || v[4].n > 290 || v[5].n > v[3].n ||
+        v[6].n > v[4].n || v[7].n > v[3].n)
         return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[0]);
@@ -4792,7 +4863,7 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
     psi_x509_span seq, d, part;
     int version;
-    if (!psi_x509_take(&in, 0x30, &seq) || in.n || !psi_x509_small(&seq, &version) || version != 1 ||
+    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version) || version != 1 ||
         !psi_x509_take(&seq, 0x04, &d))
         return "malformed EC private key";
     if (psi_x509_take(&seq, 0xA0, &part)) {
@@ -4819,12 +4890,13 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     psi_x509_span in = der, seq, alg, key;
     int version, oid, curve;
-    if (!psi_x509_take(&in, 0x30, &seq) || in.n) return "malformed private key";
-    if (seq.n && seq.p[0] == 0x30) return "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)";
+    if (!psi_x509_seq(&in, &seq) || in.n) return "malformed private key";
+    if (seq.n && seq.p[0] == 0x30)
+        return "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)";
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
-    if (version > 1 || !psi_x509_take(&seq, 0x30, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
+    if (version > 1 || !psi_x509_seq(&seq, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
         return "malformed private key";
     if (oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
     if (oid != PSI_OID_EC) return "private keys must be RSA or EC; others, as Ed25519, are not supported";
@@ -4842,10 +4914,14 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     body = in;
     while (!is_der) {
         r = psi_x509_pem_next(&in, &label, &body);
-        if (r <= 0) return psi_err(e, PSOCKET_TLS_PEM, r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
+        if (r <= 0)
+            return psi_err(e, PSOCKET_TLS_PEM,
+                           r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
         if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") ||
-            (label.n >= 11 && psi_x509_find(body, "ENCRYPTED", 9) < body.n && memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0))
-            return psi_err(e, PSOCKET_TLS_KEY, "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)");
+            (label.n >= 11 && psi_x509_find(body, "ENCRYPTED", 9) < body.n &&
+             memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0))
+            return psi_err(e, PSOCKET_TLS_KEY,
+                           "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)");
         if (label.n >= 11 && memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0) break;
     }
     k->storage_size = body.n + 4;
@@ -4884,7 +4960,7 @@ static int psi_x509_key_matches(const psi_x509_key *k, const br_x509_certificate
            memcmp(hash, out, 32) == 0;
 }
 
-/* --- trust ---------------------------------------------------------------------------------------------------------- */
+/* --- trust -------------------------------------------------------------------------------------------------------- */
 
 /* Trust anchors. The DER of each is its own allocation. */
 typedef struct psi_x509_store {
@@ -4973,7 +5049,8 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     if (!t) return psi_err_code(e, PSOCKET_NOMEM);
     t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
     if (topt->ca)
-        r = psi_x509_store_text(&t->store, topt->ca, topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca), "ca", e);
+        r = psi_x509_store_text(&t->store, topt->ca, topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca), "ca",
+                                e);
     if (!r && topt->ca_file) {
         char *data;
         size_t len;
@@ -5025,7 +5102,7 @@ static PSI_UNUSED void psi_x509_cleanup(void)
     psi_os_unlock(&psi_x509_system_lock);
 }
 
-/* --- the search for a path -------------------------------------------------------------------------------------------- */
+/* --- the search for a path ---------------------------------------------------------------------------------------- */
 
 typedef struct psi_x509_query {
     psi_trust *trust;
@@ -5079,7 +5156,8 @@ static void psi_x509_fail_date(psi_x509_walk *w, const psi_x509_cert *c)
     const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
     char why[80];
     s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %ld %s ago" : "is not valid for another %ld %s (is the clock right?)", (long)s, unit);
+    snprintf(why, sizeof why, late ? "expired %ld %s ago" : "is not valid for another %ld %s (is the clock right?)",
+             (long)s, unit);
     psi_x509_fail(w, PSI_X509_COMPLETE, late ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID, c, why);
 }
 
@@ -5088,8 +5166,8 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A base
-   with a leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
+/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
+   base with a leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
 static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int excluded)
 {
     psi_x509_span rest;
@@ -5100,7 +5178,8 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     }
     if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
     if (base.n == 0) return 1;
-    if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.')) return 1;
+    if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
+        return 1;
     if (!excluded || name.p[0] != '*') return 0;
     rest = psi_x509_span_of(name.p + 1, name.n - 1);
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
@@ -5140,8 +5219,8 @@ static int psi_x509_mail_within(psi_x509_span base, psi_x509_span mail)
     return host.n == base_host.n && psi_x509_ends_with(host, base_host);
 }
 
-/* Does a name (a directoryName without its outer header) break the constraints of ca (RFC 5280 4.2.1.10)? What cannot be
-   evaluated counts as broken. */
+/* Does a name (a directoryName without its outer header) break the constraints of ca (RFC 5280 4.2.1.10)? What cannot
+   be evaluated counts as broken. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list, subtree, base, dn;
@@ -5151,7 +5230,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int t
         if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
         while (list.n) {
             int r = -1;
-            if (!psi_x509_take(&list, 0x30, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+            if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
             if (--w->work < 0) return 1;
             if (type != tag) continue;
             seen = 1;
@@ -5160,7 +5239,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int t
             else if (tag == 0x81) r = psi_x509_mail_within(base, name);
             else if (tag == 0xA4) {
                 w->work -= (long)(name.n + base.n) / 64;
-                if (psi_x509_take(&base, 0x30, &dn) && base.n == 0) r = psi_x509_name_within(dn, name, 0, excluded);
+                if (psi_x509_seq(&base, &dn) && base.n == 0) r = psi_x509_name_within(dn, name, 0, excluded);
             }
             if (r < 0) return 1;
             hit |= r;
@@ -5177,13 +5256,14 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
     int tag;
     while (psi_x509_any(&rest, &tag, &body, NULL)) {
         name = body;
-        if (tag == 0xA4) psi_x509_take(&body, 0x30, &name);
+        if (tag == 0xA4) psi_x509_seq(&body, &name);
         if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
     }
     if (c->subject.n && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
     rest = c->subject;
     while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &name)) /* emailAddress, where mailboxes were once */
-        if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01") && psi_x509_name_breaks(w, ca, 0x81, name)) return 1;
+        if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01") && psi_x509_name_breaks(w, ca, 0x81, name))
+            return 1;
     return 0;
 }
 
@@ -5218,14 +5298,15 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
                 return 0;
             }
             good = psi_x509_check_signature(issuer, child);
-            if (!good) w->signatures -= 3 * psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
+            if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
             w->edges[w->edge_count].issuer = issuer;
             w->edges[w->edge_count].child = child;
             w->edges[w->edge_count++].good = good;
         }
         if (!good) {
             if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_UNTRUSTED, child, "was signed by another key of its issuer's name, which is not trusted");
+                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_UNTRUSTED, child,
+                              "was signed by another key of its issuer's name, which is not trusted");
             else
                 psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_SIGNATURE, child, "has a wrong signature");
             return 0;
@@ -5258,7 +5339,8 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     const psi_x509_cert *child = w->path[depth - 1];
     const psi_x509_flaw *f = c->bad.code ? &c->bad : !anchor && c->profile.code ? &c->profile : &c->bad_key;
     for (i = 0; i < depth; i++) { /* a loop: the same authority twice helps nobody (RFC 4158 2.4.2) */
-        if (c == w->path[i] || (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
+        if (c == w->path[i] ||
+            (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
             return -1;
         if (i && !psi_x509_self_issued(w->path[i])) below++;
     }
@@ -5283,21 +5365,23 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     }
     if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU))) {
         psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_USAGE, c,
-                      w->q->client ? "of an authority is not for TLS clients" : "of an authority is not for TLS servers");
+                      w->q->client ? "of an authority is not for TLS clients"
+                                   : "of an authority is not for TLS servers");
         return 0;
     }
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && psi_x509_self_issued(w->path[i])) || !psi_x509_breaks(w, c, w->path[i])) continue;
         if (w->work >= 0)
-            psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_CONSTRAINTS, w->path[i], "has a name that its issuer may not issue for");
+            psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_CONSTRAINTS, w->path[i],
+                          "has a name that its issuer may not issue for");
         return 0;
     }
     return w->work >= 0;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those whose
-   key identifier fits. 1 when there is one, w->path[0..*top]. */
-static int psi_x509_search(psi_x509_walk *w, int depth, int *top)
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
+   whose key identifier fits. 1 when there is one. */
+static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
     int pass, issuers = 0;
@@ -5319,20 +5403,21 @@ static int psi_x509_search(psi_x509_walk *w, int depth, int *top)
             if (may <= 0) continue;
             w->path[depth] = c;
             if (anchor) {
-                *top = depth;
                 if (psi_x509_complete(w, depth)) return 1;
             } else if (depth == PSOCKET_CHAIN_DEPTH) {
                 psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_LIMIT, c, "is too far from its trust anchor");
-            } else if (psi_x509_search(w, depth + 1, top)) {
+            } else if (psi_x509_search(w, depth + 1)) {
                 return 1;
             }
         }
     }
     if (w->work < 0) {
-        psi_x509_fail(w, PSI_X509_EXHAUSTED, PSOCKET_CERT_LIMIT, w->path[0], "has too many possible issuers or names to verify");
+        psi_x509_fail(w, PSI_X509_EXHAUSTED, PSOCKET_CERT_LIMIT, w->path[0],
+                      "has too many possible issuers or names to verify");
     } else if (!issuers) {
         if (depth == 1 && psi_x509_self_issued(child))
-            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_SELF_SIGNED, child, "is self-signed and not among the trusted ones");
+            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_SELF_SIGNED, child,
+                          "is self-signed and not among the trusted ones");
         else
             psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_UNTRUSTED, child,
                           psi_x509_self_issued(child) ? "of the chain's root is not trusted"
@@ -5415,16 +5500,18 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     psi_x509_cert *certs, *leaf;
     psi_x509_host host;
     size_t i;
-    int r, pinned = 0, top = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int r, pinned = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
     if (chain->count == 0) return psi_x509_refuse(e, PSOCKET_CERT_MISSING, -1, psocket_strerror(PSOCKET_CERT_MISSING));
     w = (psi_x509_walk *)psi_alloc(sizeof *w + chain->count * sizeof *certs);
     if (!w) return psi_x509_refuse(e, PSOCKET_NOMEM, -1, psocket_strerror(PSOCKET_NOMEM));
     r = psi_x509_anchors(q->trust, &w->anchors);
     if (r) {
         psi_free(w);
-        return psi_x509_refuse(e, r, -1, r == PSOCKET_TLS_NO_TRUST
-                                             ? "no trust store found: install the ca-certificates package, set SSL_CERT_FILE, or give ca_file"
-                                             : psocket_strerror(r));
+        return psi_x509_refuse(
+            e, r, -1,
+            r == PSOCKET_TLS_NO_TRUST
+                ? "no trust store found: install the ca-certificates package, set SSL_CERT_FILE, or give ca_file"
+                : psocket_strerror(r));
     }
     w->q = q;
     w->code = PSOCKET_CERT_UNTRUSTED;
@@ -5444,18 +5531,20 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
         psi_x509_fail(w, PSI_X509_COMPLETE, f->code, leaf, f->why);
         found = 0;
     } else {
-        found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1, &top);
+        found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
         if (found || w->code == PSOCKET_CERT_EXPIRED || w->code == PSOCKET_CERT_NOT_YET_VALID) {
             const char *wrong = NULL;
             w->rank = 0;
-            if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) wrong = "has a key that is not meant for signing";
+            if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN))
+                wrong = "has a key that is not meant for signing";
             else if (leaf->extended >= 0 && !(leaf->extended & purpose))
                 wrong = q->client ? "is not meant for TLS clients" : "is not meant for TLS servers";
             else if (leaf->ca && !pinned) wrong = "is an authority's, not a host's";
             if (leaf->bad_key.code || leaf->pss_key) {
                 found = 0;
-                psi_x509_fail(w, PSI_X509_COMPLETE, leaf->bad_key.code ? leaf->bad_key.code : PSOCKET_CERT_ALGORITHM, leaf,
-                              leaf->bad_key.code ? leaf->bad_key.why : "has an RSA-PSS key, which is not supported in a host's");
+                psi_x509_fail(
+                    w, PSI_X509_COMPLETE, leaf->bad_key.code ? leaf->bad_key.code : PSOCKET_CERT_ALGORITHM, leaf,
+                    leaf->bad_key.code ? leaf->bad_key.why : "has an RSA-PSS key, which is not supported in a host's");
             } else if (wrong) {
                 found = 0;
                 psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_USAGE, leaf, wrong);
@@ -5474,10 +5563,11 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     return r;
 }
 
-/* --- single certificates ----------------------------------------------------------------------------------------------- */
+/* --- single certificates ------------------------------------------------------------------------------------------ */
 
 /* Copies the public key to storage (PSI_X509_KEY_STORAGE bytes), which must outlive *key: 0 or PSOCKET_CERT_*. */
-static int psi_x509_public_key(const br_x509_certificate *cert, br_x509_pkey *key, uint8_t *storage, size_t storage_size)
+static int psi_x509_public_key(const br_x509_certificate *cert, br_x509_pkey *key, uint8_t *storage,
+                               size_t storage_size)
 {
     psi_x509_cert c;
     if (!psi_x509_parse(&c, cert->data, cert->data_len)) return c.bad.code;
@@ -5503,10 +5593,13 @@ static PSI_UNUSED int psi_x509_is_for(const br_x509_certificate *cert, const cha
 {
     psi_x509_cert c;
     psi_x509_host host;
-    return psi_x509_parse(&c, cert->data, cert->data_len) && psi_x509_host_parse(&host, dns_name) ? psi_x509_names(&c, &host) : 0;
+    return psi_x509_parse(&c, cert->data, cert->data_len) && psi_x509_host_parse(&host, dns_name)
+               ? psi_x509_names(&c, &host)
+               : 0;
 }
 
-/* Tells what the certificate says; the strings are placed in buf, cut off where it ends. 0 or PSOCKET_CERT_MALFORMED. */
+/* Tells what the certificate says; the strings are placed in buf, cut off where it ends. 0 or PSOCKET_CERT_MALFORMED.
+ */
 static PSI_UNUSED int psi_x509_info(const br_x509_certificate *cert, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     psi_x509_cert c;
@@ -7622,7 +7715,8 @@ typedef struct psi_entry {
 struct psocket_poller {
     psi_os_poller os;
     psi_entry hot, cold; /* heads of two rings: every entry is in one of them */
-    psi_entry **heap;
+    int entries;
+    psi_entry **heap;    /* has room for all of them */
     int heap_count, heap_cap;
     psi_entry **table; /* hash table of foreign descriptors and timers */
     size_t table_count, table_cap;
@@ -8054,7 +8148,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 /* Carries a half-close on: 0 when done. */
 static int psi_sock_fin(psocket *s)
 {
-    int os = 0, r = psi_sock_flush(s);
+    int os = 0, r = s->end_out ? s->end_out : psi_sock_flush(s);
     if (r) return r;
     if (s->shut == 1) {
         static const uint8_t close_notify[2] = { 1, 0 };
@@ -8064,9 +8158,9 @@ static int psi_sock_fin(psocket *s)
         if (r) return r;
     }
     if (s->shut == 2) {
-        s->shut = 3;
         r = s->io->fin(s, &os);
-        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        if (r && r != PSOCKET_RESET) return r == PSOCKET_WANT_WRITE ? r : psi_sock_note(s, r, os, NULL);
+        s->shut = 3;
     }
     return 0;
 }
@@ -8302,12 +8396,12 @@ static int psi_sock_handshake(psocket *s)
         size_t n = psi_hs_output(s->hs, &p);
         ptrdiff_t put, got;
         if (n) {
-            /* A peer that refused us has perhaps closed already: its alert is still to be read. */
             put = s->deaf ? (ptrdiff_t)n : s->io->put(s, p, n, &os);
             if (put == PSOCKET_WANT_READ || put == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
             if (put < 0) {
-                s->deaf = 1;
                 psi_sock_note(s, (int)put, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)put));
+                if (put != PSOCKET_RESET) return psi_sock_end(s, (int)put);
+                s->deaf = 1; /* a peer that refused us and has closed already: its alert is still to be read */
                 put = (ptrdiff_t)n;
             }
             psi_hs_sent(s->hs, (size_t)put);
@@ -8584,34 +8678,21 @@ static void psi_heap_settle(psocket_poller *p, int i, psi_entry *e)
     psi_heap_place(p, i, e);
 }
 
-/* Sets an entry's two times and its place in the heap. 0 or PSOCKET_NOMEM. */
-static int psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
+/* Sets an entry's two times and its place in the heap. */
+static void psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
 {
     psocket_poller *p = e->poller;
-    if (e->due == due && e->wake == wake) return 0;
+    if (e->due == due && e->wake == wake) return;
     e->due = due;
     e->wake = wake;
     if (psi_heap_key(e) == INT64_MAX) {
         int i = e->heap - 1;
         e->heap = 0;
         if (i >= 0 && i != --p->heap_count) psi_heap_settle(p, i, p->heap[p->heap_count]);
-        return 0;
+        return;
     }
-    if (!e->heap) {
-        if (p->heap_count == p->heap_cap) {
-            int cap = p->heap_cap ? p->heap_cap * 2 : 16;
-            psi_entry **heap = (psi_entry **)PSOCKET_REALLOC(p->heap, (size_t)cap * sizeof *heap);
-            if (!heap) {
-                e->due = e->wake = INT64_MAX;
-                return PSOCKET_NOMEM;
-            }
-            p->heap = heap;
-            p->heap_cap = cap;
-        }
-        e->heap = ++p->heap_count;
-    }
+    if (!e->heap) e->heap = ++p->heap_count;
     psi_heap_settle(p, e->heap - 1, e);
-    return 0;
 }
 
 /*--- the table of foreign descriptors and timers */
@@ -8674,14 +8755,24 @@ static void psi_entry_free(psi_entry *e)
         *at = e->chain;
         p->table_count--;
     }
+    p->entries--;
     psi_free(e->more);
     psi_free(e);
 }
 
 static psi_entry *psi_entry_new(psocket_poller *p, int kind)
 {
-    psi_entry *e = (psi_entry *)psi_alloc(sizeof *e);
+    psi_entry *e;
+    if (p->entries == p->heap_cap) {
+        int cap = p->heap_cap ? p->heap_cap * 2 : 16;
+        psi_entry **heap = (psi_entry **)PSOCKET_REALLOC(p->heap, (size_t)cap * sizeof *heap);
+        if (!heap) return NULL;
+        p->heap = heap;
+        p->heap_cap = cap;
+    }
+    e = (psi_entry *)psi_alloc(sizeof *e);
     if (!e) return NULL;
+    p->entries++;
     e->poller = p;
     e->kind = (uint8_t)kind;
     e->due = e->wake = INT64_MAX;
@@ -8692,7 +8783,7 @@ static psi_entry *psi_entry_new(psocket_poller *p, int kind)
 }
 
 /* Sets what the user wants of an entry. */
-static int psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
+static void psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
 {
     int64_t due = timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms;
     if (e->kind != PSI_POLL_TIMER) e->user = user;
@@ -8703,7 +8794,7 @@ static int psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
     } else if (e->sock && (events & PSOCKET_READ) && psi_sock_has_input(e->sock)) {
         psi_entry_heat(e);
     }
-    return psi_heap_set(e, due, e->wake);
+    psi_heap_set(e, due, e->wake);
 }
 
 /*--- looking */
@@ -8769,21 +8860,23 @@ static int psi_poll_writable(psocket *s, int fired)
 static int psi_poll_look_socket(psi_entry *e, int fired)
 {
     psocket *s = e->sock;
-    int step = psi_sock_step(s), ready = 0, ms = -1, r;
+    int step = psi_sock_step(s), ready = 0, ms = -1, input = 0, r;
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+    psi_entry_move(e, 0);
+    psi_heap_set(e, e->due, INT64_MAX);
     if (!s->io && !s->dial) { /* ended: every call says so */
         if (e->events) psi_poll_report(e, e->events);
-        return psi_heap_set(e, e->due, INT64_MAX);
+        return 0;
     }
     if (!s->dial && !s->hs) {
         int many = s->io == &psi_io_link || s->io == &psi_io_wrap;
         if (fired & PSOCKET_READ) s->drained = 0;
-        if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) psi_sock_readable(s);
+        if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) input = psi_sock_readable(s);
         if (!s->io) { /* a broken record ended it */
             if (e->events) psi_poll_report(e, e->events);
-            return psi_heap_set(e, e->due, INT64_MAX);
+            return 0;
         }
-        if (psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
+        if (input || psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
         if (s->end_out || (!s->out && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired))) ready |= PSOCKET_WRITE;
         ready &= e->events;
         if (ready) psi_poll_report(e, ready);
@@ -8791,21 +8884,19 @@ static int psi_poll_look_socket(psi_entry *e, int fired)
             int want = e->events;
             if (s->ring.bytes >= s->limit) want &= ~PSOCKET_READ;
             if (s->out || (s->shut && s->shut < 3)) want |= PSOCKET_WRITE;
-            psi_entry_move(e, 0);
-            r = psi_heap_set(e, e->due, INT64_MAX);
-            return r ? r : psi_poll_watch_one(e, s->fd, want);
+            return psi_poll_watch_one(e, s->fd, want);
         }
     }
     r = psi_sock_wants(s, e->events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (ready && ms == 0) ms = -1; /* told already; it is looked at again after the user has seen it */
-    if (psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1))) return PSOCKET_NOMEM;
-    psi_entry_move(e, 0); /* the step may have taken its descriptors out, which made it hot again */
+    psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1));
     return psi_poll_watch_many(e, fds, r);
 }
 
-static int psi_poll_look(psi_entry *e, int fired)
+static int psi_poll_look_at(psi_entry *e, int fired)
 {
     if (e->kind == PSI_POLL_SOCKET) return psi_poll_look_socket(e, fired);
+    psi_entry_move(e, 0);
     if (e->kind == PSI_POLL_TIMER) return 0;
     if (e->kind == PSI_POLL_LISTENER) {
         int os = 0;
@@ -8817,6 +8908,14 @@ static int psi_poll_look(psi_entry *e, int fired)
     return psi_poll_watch_one(e, e->watch.fd, e->events);
 }
 
+/* An entry that could not be dealt with stays hot. */
+static int psi_poll_look(psi_entry *e, int fired)
+{
+    int r = psi_poll_look_at(e, fired);
+    if (r) psi_entry_heat(e);
+    return r;
+}
+
 /* Looks at every entry that is hot now, as long as the array has room. */
 static int psi_poll_look_hot(psocket_poller *p, int cap)
 {
@@ -8825,7 +8924,6 @@ static int psi_poll_look_hot(psocket_poller *p, int cap)
     while (e != &p->hot && p->count < cap && !r) {
         psi_entry *next = e->next;
         int done = e == last;
-        psi_entry_move(e, 0);
         r = psi_poll_look(e, 0);
         if (done) break;
         e = next;
@@ -8906,7 +9004,8 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
         if (!s->entry) return PSOCKET_NOMEM;
         s->entry->sock = s;
     }
-    return psi_entry_want(s->entry, events, timeout_ms, user);
+    psi_entry_want(s->entry, events, timeout_ms, user);
+    return 0;
 }
 
 PSOCKET_API int psocket_poller_set_listener(psocket_poller *p, psocket_listener *l, int events, int timeout_ms, void *user)
@@ -8923,7 +9022,8 @@ PSOCKET_API int psocket_poller_set_listener(psocket_poller *p, psocket_listener 
         if (!l->entry) return PSOCKET_NOMEM;
         l->entry->listener = l;
     }
-    return psi_entry_want(l->entry, events, timeout_ms, user);
+    psi_entry_want(l->entry, events, timeout_ms, user);
+    return 0;
 }
 
 /* A foreign descriptor or a timer: found by its key, made if it is new. */
@@ -8931,7 +9031,7 @@ static int psi_poll_set_keyed(psocket_poller *p, int kind, psocket_fd fd, int ev
 {
     psi_entry **at = p->table ? psi_table_slot(p, kind, kind == PSI_POLL_FD ? (uintptr_t)fd : (uintptr_t)user) : NULL;
     psi_entry *e = at ? *at : NULL;
-    int r;
+    int r = 0;
     if (!events && timeout_ms < 0) {
         if (e) psi_entry_free(e);
         return 0;
@@ -8948,8 +9048,8 @@ static int psi_poll_set_keyed(psocket_poller *p, int kind, psocket_fd fd, int ev
             return r;
         }
     }
-    r = psi_entry_want(e, events, timeout_ms, user);
-    if (!r && kind == PSI_POLL_FD) r = psi_poll_watch_one(e, fd, events);
+    psi_entry_want(e, events, timeout_ms, user);
+    r = kind == PSI_POLL_FD ? psi_poll_watch_one(e, fd, events) : 0;
     if (r) psi_entry_free(e);
     return r;
 }
@@ -8979,16 +9079,16 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     for (;;) {
         int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
         int64_t until;
-        if (r) return r;
+        if (r) return p->count ? p->count : r; /* what is known already is not lost; the failure comes again */
         psi_poll_times(p, now);
         until = p->heap_count && psi_heap_key(p->heap[0]) < end ? psi_heap_key(p->heap[0]) : end;
         if (p->count || p->hot.next != &p->hot) wait = 0;
         else if (until != INT64_MAX) psi_lower_ms(&wait, until - now);
         n = p->count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->count, wait, &os) : 0;
-        if (n < 0) return n;
+        if (n < 0) return p->count ? p->count : n;
         for (i = 0; i < n; i++) owners[i] = (psi_entry *)ready[i].watch->owner; /* a look may free a watch, never an entry */
         for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
-        if (r) return r;
+        if (r && !p->count) return r;
         if (!p->count) psi_poll_times(p, now = psi_os_now());
         if (p->count) return p->count;
         if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
@@ -9160,7 +9260,7 @@ static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, c
                            const psocket_options *opt)
 {
     psi_addr a;
-    int os = 0, r, any = !address || !*address, port_there = -1, backlog = udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 128;
+    int os = 0, cleaned = 0, r, any = !address || !*address, port_there = -1, backlog = udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 128;
     *fd = -1;
     *path = NULL;
     memset(&a, 0, sizeof a);
@@ -9197,11 +9297,9 @@ static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, c
             int os2 = 0, dead = psi_os_socket(fd, a.family, 1, &os2) == 0 && psi_os_connect(*fd, &a, *path, &os2) == PSOCKET_REFUSED;
             psi_os_close(*fd);
             *fd = -1;
-            if (dead) {
-                psi_os_unlink(*path);
-                continue;
-            }
+            if (dead && !cleaned++ && psi_os_unlink(*path) == 0) continue;
         }
+        if (a.family == PSI_UNIX && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
         {
             char what[160];
             snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, port);
@@ -9488,6 +9586,12 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
     return 0;
 }
 
+/* Something may be read here that the poller's system will then say nothing of. */
+static void psi_public_tell(psocket *s)
+{
+    if (s->entry) psi_entry_heat(s->entry);
+}
+
 /* A new reader is content with any chunk. */
 static void psi_public_any(psocket *s)
 {
@@ -9525,6 +9629,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     if (data) *data = NULL;
     if (!s || !data) return PSOCKET_INVALID;
     psi_public_any(s);
+    psi_public_tell(s);
     while (psi_ring_empty(&s->ring) || s->hs) {
         if (s->closed) return PSOCKET_CLOSED_HERE;
         if (s->dial || s->hs) {
@@ -9719,6 +9824,7 @@ PSOCKET_API int psocket_getside(const psocket *s)
 PSOCKET_API int psocket_isopen(psocket *s)
 {
     if (!s || s->closed) return 0;
+    psi_public_tell(s);
     if (s->dial || s->hs) psi_sock_step(s);
     if (!s->dial && !s->hs && !s->udp) {
         s->drained = 0;
@@ -9759,7 +9865,9 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 
 PSOCKET_API int psocket_step(psocket *s)
 {
-    return s ? psi_sock_step(s) : PSOCKET_INVALID;
+    if (!s) return PSOCKET_INVALID;
+    psi_public_tell(s);
+    return psi_sock_step(s);
 }
 
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
@@ -9767,6 +9875,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     psi_limit l;
     if (!s || !events || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
     l = psi_limit_start(ms, 0);
+    psi_public_tell(s);
     for (;;) {
         int r = psi_sock_step(s), ready = 0;
         if (!s->io && !s->dial) return events; /* ended: any call says how */
