@@ -11,7 +11,7 @@ endif
 CFLAGS  ?= -O2 -g
 LDFLAGS ?=
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
-SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SAN     := -O0 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT     := -O2 -g
 
 # BearSSL: the system's, or a folder with inc/ and build/libbearssl.a, or with include/ and lib/.
