@@ -1728,6 +1728,22 @@ static int psi_os_setup(SOCKET fd, int stream, int *os)
 #define WSA_FLAG_NO_HANDLE_INHERIT 0x80
 #endif
 
+static int psi_os_is_udp(SOCKET fd)
+{
+    int type = 0, n = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
+}
+
+/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
+   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+static void psi_os_udp_errors(SOCKET fd, int connected)
+{
+    BOOL reset = connected, off = FALSE;
+    DWORD bytes;
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
+}
+
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
     int r, domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
@@ -1740,11 +1756,8 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
     r = psi_os_setup(fd, !udp && family != PSI_UNIX, os);
     if (r) return r;
     if (type == SOCK_DGRAM) {
-        /* SIO_UDP_CONNRESET and SIO_UDP_NETRESET: else the ICMP answer to one datagram fails a later recvfrom. */
-        static const DWORD codes[2] = { IOC_IN | IOC_VENDOR | 12, IOC_IN | IOC_VENDOR | 15 };
-        BOOL off = FALSE;
-        DWORD i, bytes;
-        for (i = 0; i < 2; i++) WSAIoctl(fd, codes[i], &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
+        DWORD off = 0;
+        psi_os_udp_errors(fd, 0);
         /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
         if (family == PSI_IP6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
     }
@@ -1758,7 +1771,10 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     psi_os_sockaddr sa;
     int n = psi_os_to_sockaddr(&sa, a, path);
     if (!n) return PSOCKET_INVALID;
-    if (connect((SOCKET)fd, &sa.sa, n) == 0) return 0;
+    if (connect((SOCKET)fd, &sa.sa, n) == 0) {
+        if (psi_os_is_udp((SOCKET)fd)) psi_os_udp_errors((SOCKET)fd, 1);
+        return 0;
+    }
     *os = WSAGetLastError();
     return *os == WSAEWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
 }
@@ -1852,6 +1868,7 @@ static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
     if (got >= 0) return got;
     *os = WSAGetLastError();
     if (*os == WSAEMSGSIZE) return size; /* the start of a datagram; POSIX cuts without an error */
+    if (*os == WSAECONNRESET && psi_os_is_udp((SOCKET)fd)) return PSOCKET_REFUSED; /* POSIX: ECONNREFUSED */
     return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_READ : psi_os_code(*os);
 }
 
@@ -5598,8 +5615,7 @@ static PSI_UNUSED int psi_x509_is_for(const br_x509_certificate *cert, const cha
                : 0;
 }
 
-/* Tells what the certificate says; the strings are placed in buf, cut off where it ends. 0 or PSOCKET_CERT_MALFORMED.
- */
+/* Tells what the certificate says, with its strings in buf, cut off where that ends. 0 or PSOCKET_CERT_MALFORMED. */
 static PSI_UNUSED int psi_x509_info(const br_x509_certificate *cert, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     psi_x509_cert c;
@@ -5775,7 +5791,7 @@ static int psi_rec_refuse(psi_rec *r, const uint8_t *p, size_t n, psi_rec_in *in
     return 1;
 }
 
-/* Looks at n received bytes at p and decrypts the first record in place: one of PSI_REC_*, or an error with *e filled. */
+/* Looks at n received bytes at p and decrypts the first record in place: one of PSI_REC_*, or an error, filling *e. */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
     const br_sslrec_in_class **ctx = psi_rec_incoming(r);
@@ -5832,10 +5848,10 @@ static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, 
 
 /*==================================================================================================
  * >>tls12
- * TLS settings (psocket_tls) and the TLS 1.2 handshake on BearSSL's engine. Nothing outside this section knows the engine.
- * A psi_hs is one handshake: psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error, then
- * psi_hs_finish and psi_hs_free. Records enter the engine whole and one at a time, after their headers, the peer's hello
- * and the lengths of its messages have been checked here; whatever goes wrong leaves an alert in the output.
+ * TLS settings (psocket_tls) and the TLS 1.2 handshake on BearSSL's engine, which nothing outside this section knows.
+ * A psi_hs is one handshake: psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error,
+ * then psi_hs_finish and psi_hs_free. Records enter the engine whole and one at a time, after their headers, the peer's
+ * hello and the lengths of its messages have been checked here; whatever goes wrong leaves an alert in the output.
  * psocket_tls is immutable but for its two session caches, which its lock guards. Every handshake holds a reference.
  *================================================================================================*/
 
@@ -5865,13 +5881,14 @@ static const char *psi_tlsinfo_text(const psi_tlsinfo *i, size_t at)
     return (const char *)(i + 1) + at;
 }
 
-/* peer may be NULL. NULL: out of memory. */
-static psi_tlsinfo *psi_tlsinfo_new(const char *alpn, const char *name, const char *subject)
+/* With what peer (may be NULL) knows of the other side's certificate. NULL: out of memory. */
+static psi_tlsinfo *psi_tlsinfo_new(const char *alpn, const char *name, const char *subject, const psi_tlsinfo *peer)
 {
     size_t a = strlen(alpn) + 1, n = strlen(name) + 1, s = strlen(subject) + 1;
     psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + a + n + s);
     char *text;
     if (!i) return NULL;
+    if (peer) *i = *peer;
     text = (char *)(i + 1);
     i->name_at = (uint16_t)a;
     i->subject_at = (uint16_t)(a + n);
@@ -5879,15 +5896,6 @@ static psi_tlsinfo *psi_tlsinfo_new(const char *alpn, const char *name, const ch
     memcpy(text + a, name, n);
     memcpy(text + a + n, subject, s);
     return i;
-}
-
-static void psi_tlsinfo_peer(psi_tlsinfo *i, const psi_tlsinfo *from)
-{
-    i->not_before = from->not_before;
-    i->not_after = from->not_after;
-    memcpy(i->sha256, from->sha256, sizeof i->sha256);
-    memcpy(i->spki, from->spki, sizeof i->spki);
-    i->has_peer = from->has_peer;
 }
 
 static void psi_tlsinfo_free(psi_tlsinfo *i)
@@ -5997,7 +6005,7 @@ typedef struct psi_tls_identity {
     psi_x509_key key;
 } psi_tls_identity;
 
-/* The primitives this CPU is best at, found once: the search costs CPUID instructions, which trap on virtual machines. */
+/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_tls_primitives {
     const br_block_ctr_class *aes;
     br_ghash ghash;
@@ -6127,8 +6135,8 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
         size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
         total += n + 1;
         if (n < 1 || n > 255 || total > 4096)
-            return psi_err(e, PSOCKET_INVALID, "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096",
-                           (unsigned long)i);
+            return psi_err(e, PSOCKET_INVALID,
+                           "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
     }
     if (!total) return 0;
     tls->alpn = (const char **)psi_alloc(t->alpn_count * sizeof *tls->alpn + total);
@@ -6164,7 +6172,7 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
             size_t chain_len = from->chain_len ? from->chain_len : strlen((const char *)from->chain);
             size_t key_len = from->key_len ? from->key_len : strlen((const char *)from->key);
             code = psi_x509_chain_load(&to->chain, from->chain, chain_len, &why);
-            if (!code && !to->chain.count) code = psi_err(&why, PSOCKET_TLS_PEM, "there is no certificate in the chain");
+            if (!code && !to->chain.count) code = psi_err_code(&why, PSOCKET_TLS_PEM);
             if (!code) code = psi_x509_key_load(&to->key, from->key, key_len, &why);
             if (!code && !psi_x509_key_matches(&to->key, &to->chain.certs[0])) {
                 size_t n = 1;
@@ -6296,8 +6304,8 @@ PSOCKET_API void psocket_cleanup(void)
     psi_x509_cleanup();
 }
 
-/* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters that
-   are not printable ASCII: international names must be given in their "xn--" form). */
+/* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
+   that are not printable ASCII: international names must be given in their "xn--" form). */
 static int psi_tls_name(const char *name, char out[256])
 {
     psi_addr address;
@@ -6673,8 +6681,8 @@ static void psi_hs_auth_name_part(const br_ssl_client_certificate_class **ctx, c
     (void)n;
 }
 
-/* Bits 0 to 7 of types are hashes allowed with RSA, bits 8 to 15 those with ECDSA. Without a common one no certificate is
-   sent and the server decides. */
+/* Bits 0 to 7 of types are hashes allowed with RSA, bits 8 to 15 those with ECDSA. Without a common one no certificate
+   is sent and the server decides. */
 static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, const br_ssl_client_context *cc,
                                uint32_t types, br_ssl_client_certificate *choice)
 {
@@ -6765,9 +6773,8 @@ static void psi_hs_recall(psi_hs *h)
     psi_os_lock(&tls->lock);
     s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
     if (s && now >= s->from && now < s->until) {
-        h->peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(s->peer, s->peer->subject_at));
+        h->peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(s->peer, s->peer->subject_at), s->peer);
         if (h->peer) {
-            psi_tlsinfo_peer(h->peer, s->peer);
             h->offered = s->par;
             s->used = ++tls->client_sessions.clock;
         }
@@ -6783,10 +6790,8 @@ static void psi_hs_remember(psi_hs *h, const psi_tlsinfo *info)
     psi_tls_session *s;
     int64_t now = psi_tls_now(tls);
     if (!psi_hs_remembers(h)) return;
-    if (info && h->u.eng.session.session_id_len && info->has_peer && now < info->not_after) {
-        peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(info, info->subject_at));
-        if (peer) psi_tlsinfo_peer(peer, info);
-    }
+    if (info && h->u.eng.session.session_id_len && info->has_peer && now < info->not_after)
+        peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(info, info->subject_at), info);
     psi_os_lock(&tls->lock);
     s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
     if (s) {
@@ -6860,7 +6865,7 @@ typedef struct psi_hs_offer {
     char name[256];
 } psi_hs_offer;
 
-/* One extension of a hello: 0, or the alert that answers a malformed one. On a server o is the offer to fill, else NULL. */
+/* One extension of a hello: 0, or the alert that answers a malformed one. o is what a server fills; clients have NULL. */
 static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_bytes body)
 {
     psi_hs_bytes list;
@@ -7136,9 +7141,9 @@ static const psi_hs_reason psi_hs_reasons[] = {
     {BR_ERR_BAD_SNI, 50, PSOCKET_TLS_PROTOCOL, "the server_name extension is malformed"},
     {BR_ERR_BAD_HELLO_DONE, 50, PSOCKET_TLS_PROTOCOL, "ServerHelloDone is not empty"},
     {BR_ERR_LIMIT_EXCEEDED, 47, PSOCKET_TLS_PROTOCOL, "a key or signature is longer than 4096 bits"},
-    {BR_ERR_BAD_FINISHED, 51, PSOCKET_TLS_PROTOCOL, "the Finished messages differ: somebody tampered with the handshake"},
+    {BR_ERR_BAD_FINISHED, 51, PSOCKET_TLS_PROTOCOL, "the Finished messages differ: the handshake was tampered with"},
     {BR_ERR_RESUME_MISMATCH, 47, PSOCKET_TLS_PROTOCOL, "the resumed session has other parameters"},
-    {BR_ERR_INVALID_ALGORITHM, 47, PSOCKET_TLS_PROTOCOL, "the key exchange uses a curve, point or algorithm that was not offered"},
+    {BR_ERR_INVALID_ALGORITHM, 47, PSOCKET_TLS_PROTOCOL, "the key exchange uses a curve, point or hash not offered"},
     {BR_ERR_BAD_SIGNATURE, 51, PSOCKET_TLS_PROTOCOL, "the signature on the key exchange is wrong"},
     {BR_ERR_WRONG_KEY_USAGE, 43, PSOCKET_CERT_USAGE, "the certificate's key does not fit the cipher suite"},
     {BR_ERR_NO_CLIENT_AUTH, 40, PSOCKET_CERT_MISSING, "the client sent no certificate"}};
@@ -7170,7 +7175,8 @@ static void psi_hs_refused(psi_hs *h, int alert)
 
 static void psi_hs_closed(psi_hs *h)
 {
-    psi_hs_fail(h, PSOCKET_TLS_ALERT, -1, "the %s closed the connection during the handshake", h->server ? "client" : "server");
+    psi_hs_fail(h, PSOCKET_TLS_ALERT, -1, "the %s closed the connection during the handshake",
+                h->server ? "client" : "server");
     h->err.tls_alert = 0;
     psi_hs_alert(h, 1, 0);
 }
@@ -7184,8 +7190,8 @@ static void psi_hs_engine_failed(psi_hs *h)
         psi_hs_closed(h);
     } else if (error >= BR_ERR_SEND_FATAL_ALERT) { /* it has sent the alert itself */
         int alert = error - BR_ERR_SEND_FATAL_ALERT;
-        psi_hs_fail(h, alert == 70 || alert == 86 ? PSOCKET_TLS_VERSION : alert == 120 ? PSOCKET_TLS_ALPN : PSOCKET_TLS_HANDSHAKE,
-                    -1, "the client's hello was refused (%s)", psi_rec_alert_name(alert));
+        int code = alert == 70 || alert == 86 ? PSOCKET_TLS_VERSION : PSOCKET_TLS_HANDSHAKE;
+        psi_hs_fail(h, code, -1, "the client's hello was refused (%s)", psi_rec_alert_name(alert));
         h->err.tls_alert = alert;
     } else if (error >= BR_ERR_RECV_FATAL_ALERT) {
         psi_hs_refused(h, error - BR_ERR_RECV_FATAL_ALERT);
@@ -7373,7 +7379,8 @@ static void psi_hs_header(psi_hs *h)
     if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA || p[1] != 3) {
         int first = h->state == PSI_HS_HELLO && !h->held;
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, p[1] != 3 && p[0] == PSI_REC_HANDSHAKE ? 70 : 10,
-                    first ? "the peer does not speak TLS on this port" : "the peer sent a record of unknown type or version");
+                    first ? "the peer does not speak TLS on this port"
+                          : "the peer sent a record of unknown type or version");
     } else if (p[0] == PSI_REC_APPDATA) {
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent data before the handshake was over");
     } else if (h->body_len > PSI_REC_PLAIN + (h->u.eng.incrypt ? 256u : 0u) || h->held + h->body_len > PSI_HS_IN - 5) {
@@ -7410,7 +7417,8 @@ static int psi_hs_setup(psi_hs *h)
     if (code) return code;
     br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
     br_ssl_engine_set_suites(eng, prim->suites, PSI_TLS_SUITES);
-    br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION | BR_OPT_FAIL_ON_ALPN_MISMATCH);
+    br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION);
+    br_ssl_engine_add_flags(eng, BR_OPT_FAIL_ON_ALPN_MISMATCH);
     br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
     br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
     br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
@@ -7508,8 +7516,8 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, con
     return 0;
 }
 
-/* Bytes from the peer: how many were consumed. Fewer than n only when the handshake is over; the rest are records of what
-   follows, or of no interest if it failed. */
+/* Bytes from the peer: how many were consumed. Fewer than n only when the handshake is over; the rest are records of
+   what follows, or of no interest if it failed. */
 static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n)
 {
     size_t used = 0;
@@ -7562,25 +7570,23 @@ static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
 static psi_tlsinfo *psi_hs_info(psi_hs *h)
 {
     const char *alpn = br_ssl_engine_get_selected_protocol(&h->u.eng);
+    const char *subject = "";
+    psi_tlsinfo peer = PSI_ZERO;
     psocket_certinfo cert;
     psi_tlsinfo *i;
-    char text[1024];
+    char text[2 * sizeof ((psocket_tlsinfo *)0)->peer_subject];
     if (h->resumed && h->peer) {
-        i = psi_tlsinfo_new(alpn ? alpn : "", h->name, psi_tlsinfo_text(h->peer, h->peer->subject_at));
-        if (i) psi_tlsinfo_peer(i, h->peer);
-    } else {
-        int has = h->chain.count && !psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text);
-        char subject[256];
-        snprintf(subject, sizeof subject, "%s", has ? cert.subject : "");
-        i = psi_tlsinfo_new(alpn ? alpn : "", h->name, subject);
-        if (i && has) {
-            i->has_peer = 1;
-            i->not_before = cert.not_before;
-            i->not_after = cert.not_after;
-            memcpy(i->sha256, cert.sha256, sizeof i->sha256);
-            memcpy(i->spki, cert.spki_sha256, sizeof i->spki);
-        }
+        peer = *h->peer;
+        subject = psi_tlsinfo_text(h->peer, h->peer->subject_at);
+    } else if (h->chain.count && !psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text)) {
+        peer.has_peer = 1;
+        peer.not_before = cert.not_before;
+        peer.not_after = cert.not_after;
+        memcpy(peer.sha256, cert.sha256, sizeof peer.sha256);
+        memcpy(peer.spki, cert.spki_sha256, sizeof peer.spki);
+        subject = cert.subject;
     }
+    i = psi_tlsinfo_new(alpn ? alpn : "", h->name, subject, &peer);
     if (!i) return NULL;
     i->suite = h->u.eng.session.cipher_suite;
     i->resumed = (uint8_t)(h->resumed != 0);
@@ -7608,8 +7614,8 @@ static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info
 /*==================================================================================================
  * >>tls13
  * Comes later and sits here. A TLS 1.3 handshake offers what psi_hs does: start (psi_hs_new), feed, output and sent,
- * status, finish; it ends in the same psi_rec, whose contexts only have to follow BearSSL's br_sslrec classes, and the same
- * psi_tlsinfo. A server decides after psi_hs_collect_hello, a client after the ServerHello, before the engine sees a byte.
+ * status, finish; it ends in the same psi_rec, whose contexts only have to follow BearSSL's br_sslrec classes, and the
+ * same psi_tlsinfo. Both sides choose the version in psi_hs_collect_hello, before the engine sees the peer's hello.
  *================================================================================================*/
 
 #endif /* PSOCKET_NO_TLS */
@@ -11313,11 +11319,18 @@ static int psi_lua_sleep(lua_State *L) { return psi_lua_run(L, PSI_LUA_SLEEP); }
 
 /*--- the rest of sockets */
 
+/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
+static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
+{
+    if ((k->io.armed & PSOCKET_READ) && (ended || psocket_pending(k->s))) psi_lua_wake(psi_lua_here(L), &k->io);
+}
+
 static int psi_lua_peek(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     const void *data;
     ptrdiff_t n = psocket_peek(k->s, &data);
+    psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
     lua_pushlstring(L, (const char *)data, (size_t)n);
     return 1;
@@ -11330,7 +11343,7 @@ static int psi_lua_unrecv(lua_State *L)
     const char *data = luaL_checklstring(L, 2, &len);
     int r = psocket_unrecv(k->s, data, len);
     if (r < 0) return psi_lua_fail_sock(L, k, r);
-    if (len && (k->io.armed & PSOCKET_READ)) psi_lua_wake(psi_lua_here(L), &k->io);
+    psi_lua_looked(L, k, 0);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -11410,7 +11423,10 @@ static int psi_lua_isudp(lua_State *L)
 
 static int psi_lua_isopen(lua_State *L)
 {
-    lua_pushboolean(L, psocket_isopen(psi_lua_self(L)->s) == 1);
+    psi_lua_sock *k = psi_lua_self(L);
+    int open = psocket_isopen(k->s) == 1;
+    psi_lua_looked(L, k, !open);
+    lua_pushboolean(L, open);
     return 1;
 }
 
@@ -11502,10 +11518,11 @@ static int psi_lua_tostring(lua_State *L)
     psi_lua_sock *k = psi_lua_self(L);
     psocket_tlsinfo info;
     char ip[256];
-    int port = 0;
+    int port = 0, open = psocket_isopen(k->s) == 1;
+    psi_lua_looked(L, k, !open);
     if (psocket_getpeer(k->s, ip, sizeof ip, &port) < 0) lua_pushliteral(L, "no address");
     else psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket: %s (%s%s%s)", lua_tostring(L, -1), psocket_isopen(k->s) == 1 ? "open" : "closed",
+    lua_pushfstring(L, "psocket: %s (%s%s%s)", lua_tostring(L, -1), open ? "open" : "closed",
                     psocket_isudp(k->s) == 1 ? ", UDP" : psocket_istls(k->s) == 1 ? ", " : "",
                     psocket_gettlsinfo(k->s, &info) == 0 ? info.version_name : "");
     return 1;
@@ -11541,6 +11558,7 @@ static int psi_lua_hasconnection(lua_State *L)
         lua_replace(L, -4);
         return 3;
     }
+    if (r) psi_lua_wake(psi_lua_here(L), &l->io); /* whoever waits in accept: the system will not report it again */
     lua_pushboolean(L, r);
     return 1;
 }
