@@ -270,6 +270,9 @@ static void test_udp(void)
     psocket_fd fd;
     int i;
     CHECK(psi_os_socket(&fd, PSI_IP4, 1, &os) == 0);
+    CHECK(psi_os_recvfrom(fd, buf, 10, &from, &os) == PSOCKET_WANT_READ); /* not bound yet */
+    psi_os_close(fd);
+    CHECK(psi_os_socket(&fd, PSI_IP4, 1, &os) == 0);
     CHECK(psi_os_bind(fd, &self, NULL, 0, 0, &os) == 0);
     CHECK(psi_os_getname(fd, 0, &self, NULL, 0) == 0);
     for (i = 0; i < 3; i++) { /* the ICMP error that answers must not end the socket */
