@@ -66,7 +66,7 @@ for config in san opt; do
         done
     done
     for source in tests/*/*.sh; do
-        case $source in tests/build/* | tests/bench/* | 'tests/*/*.sh') ;; *) job $config "$source" 300 sh "$source" ;; esac
+        case $source in tests/build/* | tests/bench/* | 'tests/*/*.sh') ;; *) job $config "$source" 500 sh "$source" ;; esac
     done
 done
 for source in tests/build/*.sh; do [ -f "$source" ] && job once "$source" 400 sh "$source"; done

@@ -39,7 +39,7 @@ with_s_client() { # shellcheck disable=SC2059
         -verify_return_error -verify_hostname localhost "$@" >"$tmp/body" && tail_same
 }
 with_gnutls() { # shellcheck disable=SC2059
-    printf "$request" | timeout 60 gnutls-cli --logfile="$tmp/gnutls.log" --x509cafile "$ca" -p "$port" "$@" localhost >"$tmp/body" &&
+    printf "$request" | timeout 150 gnutls-cli --logfile="$tmp/gnutls.log" --x509cafile "$ca" -p "$port" "$@" localhost >"$tmp/body" &&
         tail_same
 }
 fetch() { timeout 60 "$BUILD/https_get" --cacert "$ca" -o "$tmp/body" "$@" && same; }
