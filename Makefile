@@ -56,10 +56,10 @@ EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 LUA_MODULES := $(patsubst %,$(BUILD)/lua/%/psocket.so,$(LUAS))
 
 # Tests, all found by wildcard. Run: tests/AREA/*.c, tests/fuzz/*.c (replayed over tests/fuzz/corpus/NAME/), tests/*/*.sh
-# and tests/lua/*.lua. Only built, for the scripts beside them: tests/peers/*.c.
+# and tests/lua/*.lua. Only built, for scripts: tests/peers/*.c, tests/interop/*.c.
 C_TESTS  := $(wildcard $(foreach d,unit api tls x509 fault regress,tests/$(d)/*.c)) \
             $(filter-out tests/fuzz/replay.c,$(wildcard tests/fuzz/*.c))
-C_TOOLS  := $(wildcard tests/peers/*.c)
+C_TOOLS  := $(wildcard tests/peers/*.c tests/interop/*.c)
 TEST_HDR := psocket.h $(wildcard tests/*.h tests/*/*.h)
 CONFIGS  := san opt
 TEST_PROGRAMS := $(foreach c,$(CONFIGS),$(patsubst %.c,$(BUILD)/$(c)/%,$(C_TESTS) $(C_TOOLS)) \
