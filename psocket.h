@@ -442,7 +442,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, listeners, foreign descriptors and timers: epoll, kqueue, poll or WSAPoll. Level-triggered. One
+/* A set of sockets, listeners, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One
    thread at a time, except psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
