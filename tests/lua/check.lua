@@ -138,14 +138,15 @@ function t.interpreter()
   return os.getenv("LUA") or arg[i]
 end
 
--- Runs Lua source in a second process of the same interpreter; returns what io.popen does.
-function t.process(source)
+-- Runs Lua source in a second process of the same interpreter, after the shell command `before` if there is one; returns
+-- what io.popen does.
+function t.process(source, before)
   local lua = t.interpreter()
   local path = os.tmpname()
   local f = assert(io.open(path, "w"))
   f:write(source)
   f:close()
-  return assert(io.popen(lua .. " " .. path .. "; rm -f " .. path, "r"))
+  return assert(io.popen((before or ":") .. "; " .. lua .. " " .. path .. "; rm -f " .. path, "r"))
 end
 
 function t.finish()

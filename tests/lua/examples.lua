@@ -8,7 +8,7 @@ local certs = (os.getenv("PSOCKET_CERTS") or "build/certs") .. "/"
 
 -- Starts an example as a process that ends by itself after 20 s; returns its output and its process id.
 local function start(command)
-  local out = io.popen("timeout 20 " .. t.interpreter() .. " " .. here .. "../../examples/" .. command .. " 2>&1 & echo $!; wait", "r")
+  local out = io.popen("echo $$; exec timeout 20 " .. t.interpreter() .. " " .. here .. "../../examples/" .. command .. " 2>&1", "r")
   return out, tonumber((out:read("*l")))
 end
 

@@ -756,6 +756,40 @@ t.test("bind with a scheduler of somebody else's", function()
   equal(#tasks, 0)
 end)
 
+t.test("bind goes on when there were too many open files", function()
+  local child = t.process([[
+    local psocket = require "psocket"
+    local sched = psocket.scheduler()
+    local served = 0
+    local l = assert(psocket.bind(sched, "127.0.0.1:0", function(s)
+      s:send("hi")
+      s:recv()
+      served = served + 1
+    end))
+    print((select(2, l:getlocal())))
+    io.stdout:flush()
+    local stop = psocket.now() + 15
+    while served < 60 and psocket.now() < stop do sched:step(0.1) end
+    print(os.clock())
+  ]], "ulimit -n 40")
+  local port = tonumber((child:read("*l")))
+  local sched, greeted = psocket.scheduler(), 0
+  for _ = 1, 60 do
+    sched:add(function()
+      local c = assert(psocket.connect("127.0.0.1", port, { timeout = 15 }))
+      equal(c:read(2), "hi")
+      greeted = greeted + 1
+      sched:sleep(0.2)
+      c:close()
+    end)
+  end
+  finish(sched, 15)
+  equal(greeted, 60)
+  local cpu = tonumber((child:read("*l")))
+  check(cpu and cpu < 1, "CPU " .. tostring(cpu))
+  child:close()
+end)
+
 t.test("64 connections echo", function()
   local sched = psocket.scheduler()
   local l = assert(psocket.bind(sched, "127.0.0.1:0", function(s)
