@@ -17,9 +17,11 @@ static int counted_epoll_wait(int fd, struct epoll_event *ev, int n, int ms)
     return epoll_wait(fd, ev, n, ms);
 }
 static int no_more_watches; /* epoll_ctl has reached fs.epoll.max_user_watches */
+static int no_changes;      /* it cannot change one */
 static int counted_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 {
     if (no_more_watches && op == EPOLL_CTL_ADD) return errno = ENOSPC, -1;
+    if (no_changes && op == EPOLL_CTL_MOD) return errno = ENOMEM, -1;
     return epoll_ctl(fd, op, what, ev);
 }
 #define epoll_wait counted_epoll_wait
@@ -224,6 +226,58 @@ TEST(an_error_of_the_poller_loses_no_event)
     psocket_free(s);
     psocket_listener_free(l);
     psocket_poller_free(p);
+    CHECK_INT(live, 0);
+}
+
+/* A change that the system refuses: the poller forgets nothing that the system still knows. */
+TEST(a_change_that_fails_leaves_the_watch_alone)
+{
+    static char key[2];
+    psocket_poller *p = NULL;
+    const psocket_event *ev;
+    int fds[2], n;
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    REQUIRE(psocket_poller_new(&p) == 0);
+    CHECK_INT(psocket_poller_set_fd(p, fds[0], PSOCKET_READ, -1, &key[0]), 0);
+    CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
+    no_changes = 1;
+    CHECK_INT(psocket_poller_set_fd(p, fds[0], PSOCKET_READ | PSOCKET_WRITE, -1, &key[0]), PSOCKET_NOMEM);
+    no_changes = 0;
+    CHECK_INT(send(fds[1], "x", 1, 0), 1);
+    n = psocket_poller_wait(p, &ev, 100); /* it may be watched as before, or not at all */
+    CHECK(n == 0 || (n == 1 && ev[0].user == &key[0]));
+    CHECK_INT(psocket_poller_set_fd(p, fds[0], PSOCKET_READ, -1, &key[1]), 0);
+    CHECK_INT(psocket_poller_wait(p, &ev, 500), 1);
+    CHECK(ev[0].user == &key[1]);
+    CHECK_INT(psocket_poller_set_fd(p, fds[0], 0, -1, NULL), 0);
+    CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
+    psocket_poller_free(p);
+    close(fds[0]);
+    close(fds[1]);
+    CHECK_INT(live, 0);
+}
+
+/* A foreign descriptor that was closed without telling the poller, and whose number is somebody else's now. */
+TEST(a_foreign_descriptor_is_closed_and_opened_again)
+{
+    static char key[2];
+    psocket_poller *p = NULL;
+    const psocket_event *ev;
+    int fds[2], again[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    REQUIRE(psocket_poller_new(&p) == 0);
+    CHECK_INT(psocket_poller_set_fd(p, fds[0], PSOCKET_READ, -1, &key[0]), 0);
+    CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
+    close(fds[0]);
+    close(fds[1]);
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, again) == 0);
+    if (!CHECK(again[0] == fds[0])) return;
+    CHECK_INT(psocket_poller_set_fd(p, again[0], PSOCKET_READ | PSOCKET_WRITE, -1, &key[1]), 0);
+    CHECK_INT(psocket_poller_wait(p, &ev, 500), 1);
+    CHECK(ev[0].user == &key[1] && ev[0].events == PSOCKET_WRITE);
+    psocket_poller_free(p);
+    close(again[0]);
+    close(again[1]);
     CHECK_INT(live, 0);
 }
 

@@ -10,10 +10,10 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 #define SCENE_TURNS 200000
-#define SCENE_MS 3000
 #define SCENE_BIG 9000
 #define SCENE_RETRIES 3
 
@@ -29,6 +29,7 @@ typedef struct scene {
         if (r < 0) goto out; \
     } while (0)
 
+static int scene_ms = 3000; /* CHECK_SLOW multiplies it */
 static long scene_turns;
 static int64_t scene_end;
 static size_t scene_big = SCENE_BIG; /* how much is sent: what single bytes can do in the time */
@@ -54,7 +55,9 @@ static void scene_load(char *text, size_t size, const char *name)
 static void scene_setup(void)
 {
     char path[1024];
+    const char *slow = getenv("CHECK_SLOW");
     size_t i;
+    if (slow && atoi(slow) > 1) scene_ms = 3000 * atoi(slow);
     for (i = 0; i < sizeof scene_bytes; i++) scene_bytes[i] = (uint8_t)(i * 7 + i / 251);
     scene_load(scene_ca, sizeof scene_ca, "ca.pem");
     scene_load(scene_rsa, sizeof scene_rsa, "rsa.pem");
@@ -70,7 +73,7 @@ static void scene_setup(void)
 static void scene_start(void)
 {
     scene_turns = 0;
-    scene_end = check_now_ms() + SCENE_MS;
+    scene_end = check_now_ms() + scene_ms;
 }
 
 /* 0, or PSOCKET_TIMEOUT when the scene has had enough. */
@@ -85,7 +88,7 @@ static psocket_options scene_options(int nonblocking, psocket_error *e)
     memset(&o, 0, sizeof o);
     memset(e, 0, sizeof *e);
     o.nonblocking = nonblocking;
-    o.timeout_ms = SCENE_MS;
+    o.timeout_ms = scene_ms;
     o.error = e;
     return o;
 }
@@ -322,6 +325,42 @@ static CHECK_UNUSED int scene_name(void)
     return scene_stream(NULL, "localhost");
 }
 
+/* Sockets that are given up while their names are being resolved or their handshakes are under way. */
+static CHECK_UNUSED int scene_given_up(void)
+{
+    psocket_error e;
+    psocket_options o = scene_options(1, &e);
+    psocket *s[10];
+    psocket_poller *p = NULL;
+    const psocket_event *events;
+    int r = 0, i;
+    scene_start();
+    memset(s, 0, sizeof s);
+    TRY(psocket_poller_new(&p));
+    for (i = 0; i < 10; i++) {
+        TRY(scene_told(psocket_connect(&s[i], "localhost", 1, &o), &e));
+        if (i % 2) TRY(psocket_poller_set(p, s[i], PSOCKET_READ | PSOCKET_WRITE, 1000, &s[i]));
+        if (i == 5) TRY(psocket_poller_wait(p, &events, 0));
+        if (i % 3 == 0) psocket_close(s[i]);
+    }
+    r = 0;
+out:
+    for (i = 0; i < 10; i += 2) psocket_free(s[i]);
+    psocket_poller_free(p);
+    for (i = 1; i < 10; i += 2) psocket_free(s[i]);
+    /* Lookups that nobody waits for may still be under way. */
+    for (i = 0; i < 500; i++) {
+        int busy;
+        psi_os_lock(&psi_dns_lock);
+        busy = psi_dns_threads;
+        psi_os_unlock(&psi_dns_lock);
+        if (!busy) break;
+        check_sleep_us(1000);
+    }
+    CHECK(i < 500);
+    return r == PSOCKET_REFUSED ? 0 : r; /* nobody listens on port 1 */
+}
+
 static CHECK_UNUSED int scene_unix_path(void)
 {
     int r = scene_stream(scene_path, scene_path);
@@ -446,7 +485,7 @@ static CHECK_UNUSED int scene_poller(void)
         n = psocket_poller_wait(p, &events, 200);
         if (n < 0 && tries++ < SCENE_RETRIES) continue; /* the set must be as good as before */
         TRY(n);
-        if (n || !quiet) quiet = check_now_ms() + SCENE_MS / 3;
+        if (n || !quiet) quiet = check_now_ms() + scene_ms / 3;
         TRY(check_now_ms() < quiet ? scene_turn() : PSOCKET_TIMEOUT);
         for (i = 0; i < n; i++) {
             scene_one *one = (scene_one *)events[i].user;
@@ -497,6 +536,61 @@ out:
     psocket_listener_free(l);
     close(fds[0]);
     close(fds[1]);
+    return r;
+}
+
+/* Both ends of a pair, and of a pair that is wrapped, in one poller: nothing here has a descriptor. */
+static CHECK_UNUSED int scene_poller_pair(void)
+{
+    psocket_error e;
+    psocket_options o = scene_options(1, &e);
+    psocket_poller *p = NULL;
+    psocket *s[4] = { NULL, NULL, NULL, NULL }, *carrier = NULL;
+    const psocket_event *events;
+    size_t put[4] = { 0, 0, 0, 0 }, got[4] = { 0, 0, 0, 0 }, all = 0;
+    int r, i, n, tries = 0;
+    int64_t quiet = 0;
+    scene_start();
+    TRY(psocket_poller_new(&p));
+    TRY(scene_told(psocket_pair(&s[0], &s[1], 3000, 1, &o), &e));
+    TRY(scene_told(psocket_pair(&carrier, &s[3], 0, 0, &o), &e));
+    TRY(scene_told(psocket_wrap(&s[2], carrier, &o), &e));
+    carrier = NULL;
+    for (i = 0; i < 4; i++) TRY(psocket_poller_set(p, s[i], PSOCKET_READ | PSOCKET_WRITE, 20000, &s[i]));
+    while (all < 4 * scene_big) {
+        n = psocket_poller_wait(p, &events, 200);
+        if (n < 0 && tries++ < SCENE_RETRIES) continue;
+        TRY(n);
+        if (n || !quiet) quiet = check_now_ms() + scene_ms / 3;
+        TRY(check_now_ms() < quiet ? scene_turn() : PSOCKET_TIMEOUT);
+        for (i = 0; i < n; i++) {
+            int k = (int)((psocket **)events[i].user - s), happened = events[i].events;
+            const void *data = NULL;
+            ptrdiff_t m;
+            if (happened & PSOCKET_WRITE) {
+                m = psocket_send(s[k], scene_bytes + put[k], scene_big - put[k]);
+                if (m < 0 && !scene_waits(m)) TRY(m);
+                if (m > 0) put[k] += (size_t)m;
+                if (put[k] == scene_big) TRY(psocket_poller_set(p, s[k], PSOCKET_READ, 20000, &s[k]));
+            }
+            if (happened & PSOCKET_READ) {
+                m = psocket_recv(s[k], &data);
+                if (scene_waits(m) || (m == PSOCKET_NOMEM && tries++ < SCENE_RETRIES)) continue;
+                TRY(m);
+                if (CHECK((size_t)m <= scene_big - got[k])) CHECK_MEM(data, scene_bytes + got[k], m);
+                got[k] += (size_t)m;
+                all += (size_t)m;
+            }
+        }
+    }
+    r = 0;
+out:
+    scene_note(s[0], s[1]);
+    psocket_free(carrier);
+    for (i = 0; i < 4; i++) {
+        if (i == 2) psocket_poller_free(p);
+        scene_free(s[i], r < 0);
+    }
     return r;
 }
 
@@ -674,6 +768,107 @@ static CHECK_UNUSED int scene_tls_tcp(void)
     return scene_tls_with(scene_rsa, scene_rsa_key, 1);
 }
 
+/* TLS carried by TLS. */
+static CHECK_UNUSED int scene_tls_wrapped(void)
+{
+    psocket_error e;
+    psocket_options o = scene_options(1, &e);
+    psocket_tls *tls[2] = { NULL, NULL };
+    psocket *a = NULL, *b = NULL, *wa = NULL, *wb = NULL;
+    int r;
+    scene_start();
+    TRY(scene_settings(&tls[0], &tls[1], scene_ec, scene_ec_key));
+    TRY(scene_told(psocket_pair(&a, &b, 0, 0, &o), &e));
+    TRY(scene_shake(a, b, tls[0], tls[1]));
+    TRY(scene_told(psocket_wrap(&wa, a, &o), &e));
+    a = NULL;
+    TRY(scene_told(psocket_wrap(&wb, b, &o), &e));
+    b = NULL;
+    TRY(scene_shake(wa, wb, tls[0], tls[1]));
+    TRY(scene_talk(wa, wb));
+out:
+    scene_note(wa ? wa : a, wb ? wb : b);
+    scene_free(wa, r < 0);
+    scene_free(wb, r < 0);
+    scene_free(a, r < 0);
+    scene_free(b, r < 0);
+    psocket_tls_free(tls[0]);
+    psocket_tls_free(tls[1]);
+    return r;
+}
+
+/* Blocking TLS against a server on another thread. */
+typedef struct scene_server {
+    psocket *s;
+    psocket_tls *tls;
+    int code;
+} scene_server;
+
+static CHECK_UNUSED void *scene_serve(void *p)
+{
+    scene_server *server = (scene_server *)p;
+    const void *data;
+    ptrdiff_t n = 0;
+    int tries = 0;
+    server->code = psocket_starttls(server->s, server->tls, NULL);
+    while (!server->code) {
+        n = psocket_recv(server->s, &data);
+        if (n == PSOCKET_NOMEM && tries++ < SCENE_RETRIES) continue;
+        if (n > 0) n = psocket_send(server->s, data, (size_t)n);
+        if (n < 0) server->code = (int)n;
+    }
+    if (server->code == PSOCKET_CLOSED) server->code = psocket_shutdown(server->s);
+    if (server->code) psocket_close(server->s);
+    return NULL;
+}
+
+static CHECK_UNUSED int scene_tls_blocking(void)
+{
+    psocket_error e;
+    psocket_options o = scene_options(0, &e);
+    psocket_tls *tls[2] = { NULL, NULL };
+    psocket_listener *l = NULL;
+    psocket *a = NULL;
+    scene_server server;
+    pthread_t thread;
+    const void *data = NULL;
+    ptrdiff_t got;
+    int r, port = 0, started = 0;
+    scene_start();
+    memset(&server, 0, sizeof server);
+    TRY(scene_settings(&tls[0], &tls[1], scene_ec, scene_ec_key));
+    TRY(scene_told(psocket_listen(&l, "127.0.0.1", 0, &o), &e));
+    TRY(psocket_listener_getlocal(l, NULL, 0, &port));
+    TRY(scene_told(psocket_connect(&a, "127.0.0.1", port, &o), &e));
+    TRY(psocket_accept(l, &server.s));
+    server.tls = tls[1];
+    if (!CHECK(pthread_create(&thread, NULL, scene_serve, &server) == 0)) goto out;
+    started = 1;
+    TRY(psocket_starttls(a, tls[0], "localhost"));
+    TRY(got = psocket_send(a, scene_bytes, scene_big));
+    CHECK_INT(got, scene_big);
+    got = psocket_read(a, scene_big, &data);
+    if (got == PSOCKET_NOMEM) got = psocket_read(a, scene_big, &data);
+    TRY(got);
+    CHECK_INT(got, scene_big);
+    if (got == (ptrdiff_t)scene_big) CHECK_MEM(data, scene_bytes, scene_big);
+    TRY(psocket_shutdown(a));
+    got = psocket_recv(a, &data);
+    if (got == PSOCKET_NOMEM) got = psocket_recv(a, &data);
+    r = got == PSOCKET_CLOSED ? 0 : (int)got;
+out:
+    if (a) scene_ends[0] = psocket_geterror(a, NULL);
+    scene_free(a, r < 0);
+    if (started) pthread_join(thread, NULL);
+    scene_ends[1] = server.code;
+    if (!r && server.code) r = server.code;
+    psocket_free(server.s);
+    psocket_listener_free(l);
+    psocket_tls_free(tls[0]);
+    psocket_tls_free(tls[1]);
+    return r;
+}
+
 /* TLS connections through a poller: it drives the handshakes and hands out the data. */
 static CHECK_UNUSED int scene_tls_poller(void)
 {
@@ -705,7 +900,7 @@ static CHECK_UNUSED int scene_tls_poller(void)
         n = psocket_poller_wait(p, &events, 200);
         if (n < 0 && tries++ < SCENE_RETRIES) continue;
         TRY(n);
-        if (n || !quiet) quiet = check_now_ms() + SCENE_MS / 3;
+        if (n || !quiet) quiet = check_now_ms() + scene_ms / 3;
         TRY(check_now_ms() < quiet ? scene_turn() : PSOCKET_TIMEOUT);
         for (i = 0; i < n; i++) {
             int k = events[i].user == &s[1], happened = events[i].events;

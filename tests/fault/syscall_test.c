@@ -295,7 +295,7 @@ static int run(const scene *s, const char *what, long n)
     while ((__atomic_load_n(&fault_live, __ATOMIC_SEQ_CST) != live || descriptors() != fds) && tries++ < 300) check_sleep_us(2000);
     if (fault_live != live) check_fail(__FILE__, __LINE__, "%s, %s %ld: %ld allocations not freed", s->name, what, n, fault_live - live);
     if (descriptors() != fds) check_fail(__FILE__, __LINE__, "%s, %s %ld: %d descriptors left open", s->name, what, n, descriptors() - fds);
-    if (check_now_ms() - start > SCENE_MS / 2) check_fail(__FILE__, __LINE__, "%s, %s %ld: took %ld ms", s->name, what, n, (long)(check_now_ms() - start));
+    if (check_now_ms() - start > scene_ms / 2) check_fail(__FILE__, __LINE__, "%s, %s %ld: took %ld ms", s->name, what, n, (long)(check_now_ms() - start));
     fault_call = call;
     fault_short = shorter;
     fault_storm = storm;
@@ -380,6 +380,9 @@ SCENE(tls_new, 1)
 SCENE(default_settings, 1)
 SCENE(tls_tcp, 1)
 SCENE(tls_poller, 1)
+SCENE(tls_blocking, 1)
+SCENE(given_up, 0)
+SCENE(poller_pair, 0)
 
 /* What a dead process left behind in a folder where it cannot be removed: the address is in use, at once. */
 TEST(a_stale_path_that_stays)
