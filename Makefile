@@ -45,8 +45,8 @@ LUA_DIR_INC   := $(patsubst %/lua.h,%,$(firstword $(wildcard $(addsuffix /lua.h,
 ifeq ($(LUA_DIR_INC),)
 $(error LUA_DIR=$(LUA_DIR) has no lua.h in include/, src/ or itself)
 endif
-LUA_DIR_V     := $(if $(wildcard $(LUA_DIR_INC)/luajit.h),jit,$(shell n=$$(printf '\#include "lua.h"\n@ LUA_VERSION_NUM\n' | \
-                   $(CC) -E -I$(LUA_DIR_INC) - | sed -n 's/^@ *//p'); echo $$(($$n / 100)).$$(($$n % 100))))
+LUA_DIR_V     := $(if $(wildcard $(LUA_DIR_INC)/luajit.h),jit,$(shell n=$$(echo '@ LUA_VERSION_NUM' | \
+                   $(CC) -E -I$(LUA_DIR_INC) -include lua.h - | sed -n 's/^@ *//p'); echo $$(($$n / 100)).$$(($$n % 100))))
 LUA_INC_$(LUA_DIR_V) := $(LUA_DIR_INC)
 LUA_RUN_$(LUA_DIR_V) := $(firstword $(wildcard $(addprefix $(LUA_DIR)/,bin/lua src/lua lua bin/luajit src/luajit)))
 endif
