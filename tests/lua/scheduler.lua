@@ -669,6 +669,17 @@ t.test("what tasks yield is dropped, what others resume with too", function()
   equal(#results, 2)
 end)
 
+t.test("tasks that start tasks without end", function()
+  local sched, depth = psocket.scheduler(), 0
+  local function task() depth = depth + 1 sched:add(task) end
+  equal(pcall(sched.add, sched, task), false)
+  check(depth > 50, depth)
+  local ran
+  sched:add(function() sched:sleep(0.01) ran = true end)
+  finish(sched)
+  equal(ran, true)
+end)
+
 t.test("many tasks come and go", function()
   local sched = psocket.scheduler()
   local n, ended = 0, 0
