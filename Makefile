@@ -112,6 +112,8 @@ help:
 	@echo 'make            build the examples and the Lua modules into $(BUILD)/'
 	@echo 'make demo       show it at work: an HTTPS server in Lua, a client in C, a CA made on the spot'
 	@echo 'make test       run every test: under ASan and UBSan, then optimised, then the build variants'
+	@echo 'make bench      speed against bare epoll, luv, cqueues, LuaSocket, OpenSSL, BearSSL (B=name: one row); bench-tls, bench-idle'
+	@echo 'make bench-memory, make size: memory per connection, text by feature, beside the same peers'
 	@echo 'make install    copy psocket.h and psocket.pc under PREFIX ($(PREFIX)); DESTDIR is respected'
 	@echo 'make clean      remove $(BUILD)/'
 	@echo 'make help       this list'
@@ -174,3 +176,5 @@ $(BUILD)/$(1)/%: examples/%.c psocket.h
 endef
 $(eval $(call test_rules,san,$(SAN)))
 $(eval $(call test_rules,opt,$(OPT)))
+
+include tests/bench/bench.mk

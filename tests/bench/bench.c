@@ -132,7 +132,7 @@ static int start(process *p, int which, const char *mode, size_t size, const cha
     snprintf(number, sizeof number, "%zu", size);
     if (s->lua) {
         snprintf(cpath, sizeof cpath, "package.cpath='%s/%s/?.so;'..package.cpath", lua_dir, s->version ? s->version : "-");
-        path_of(program, sizeof program, "tests/bench", s->script, ".lua");
+        path_of(program, sizeof program, "tests/bench", s->script, "_server.lua");
         argv[n++] = (char *)(uintptr_t)s->lua;
         argv[n++] = (char *)(uintptr_t)"-e";
         argv[n++] = cpath;
@@ -187,12 +187,6 @@ static double cpu_of(pid_t pid)
     struct timespec t;
     if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t)) return NAN;
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int dead(const process *p)
-{
-    int status;
-    return waitpid(p->pid, &status, WNOHANG) != 0;
 }
 
 /*--- what is measured */
@@ -354,13 +348,15 @@ static void load_for(load *l, const workload *w, const process *p)
 }
 
 /* One cell: work per second of server CPU. */
-static double run_load(const process *p, const workload *w)
+static double run_load(const process *p, int which, const workload *w)
 {
     load l;
     double cpu, rate = NAN;
+    int i;
     load_for(&l, w, p);
     if (load_open(&l) == 0) {
-        load_turns(&l, 0.1, NULL, 0); /* until buffers are full and allocators warm */
+        for (i = 0; i < 50 && l.kind <= LOAD_CHURN && l.work < 2 * w->busy && !l.errors; i++) load_turns(&l, 0.1, NULL, 0);
+        load_turns(&l, 0.1, NULL, 0); /* until all are accepted, buffers are full and allocators warm */
         l.work = 0;
         l.not_resumed = 0;
         cpu = cpu_of(p->pid);
@@ -369,7 +365,7 @@ static double run_load(const process *p, const workload *w)
         if (!l.errors && l.work > 0 && cpu > 0) rate = l.work / cpu;
         if (w->kind == LOAD_RESUME && l.not_resumed) rate = NAN;
     }
-    if (isnan(rate)) fprintf(stderr, "bench: %s failed: %s\n", w->id, l.errors ? l.error : l.not_resumed ? "not resumed" : "no work done");
+    if (isnan(rate)) fprintf(stderr, "bench: %s failed, %s: %s\n", title(which, w->cert != NULL), w->id, l.errors ? l.error : l.not_resumed ? "not resumed" : "no work done");
     load_close(&l);
     return rate;
 }
@@ -380,6 +376,21 @@ static int takes_part(int i, const workload *w)
     if (!(present[i] & (tls ? TLS : PLAIN))) return 0;
     if (i == PRIMITIVES) return w->kind == LOAD_HANDSHAKE;
     return !(servers[i].flags & SELECT) || w->busy + w->idle < 1000;
+}
+
+/* Waits until the server has nothing left to do: 0, or -1 if it goes on without clients. */
+static int settle(pid_t pid)
+{
+    double last = cpu_of(pid), next;
+    int i;
+    for (i = 0; i < 50; i++) {
+        struct timespec pause = { 0, 20000000 };
+        nanosleep(&pause, NULL);
+        next = cpu_of(pid);
+        if (next - last < 0.0005) return 0;
+        last = next;
+    }
+    return -1;
 }
 
 static void run_workload(const workload *w, int reference, const char *only)
@@ -405,11 +416,11 @@ static void run_workload(const workload *w, int reference, const char *only)
                 r->rate[which][round] = run_primitives(w);
                 continue;
             }
-            if (!p[which].pid || dead(&p[which])) {
-                p[which].pid = 0;
-                continue;
-            }
-            r->rate[which][round] = w->wrk && have_wrk() ? run_wrk(&p[which], w) : run_load(&p[which], w);
+            if (!p[which].pid) continue;
+            r->rate[which][round] = w->wrk && have_wrk() ? run_wrk(&p[which], w) : run_load(&p[which], which, w);
+            if (!settle(p[which].pid) && !isnan(r->rate[which][round])) continue;
+            stop(&p[which]); /* a server that fails, or spins once its clients are gone, must not be in the others' way */
+            start(&p[which], which, w->mode, w->size, w->cert, 0);
         }
     }
     for (i = 0; i < SERVERS; i++) stop(&p[i]);
@@ -463,10 +474,9 @@ static void print_amount(double v)
     else printf("%.0f ", v);
 }
 
-static void print_table(const table *t, const char *filter)
+static void print_table(const table *t)
 {
-    int i, c, n = columns(t), tls = t->rows[0].cert != NULL;
-    (void)filter;
+    int i, c, n = columns(t), tls = t->rows[0].cert != NULL, said = 0;
     printf("### %s\n\nWork per second of server CPU, as a ratio to %s in the same round; medians.\n\n| server |", t->title,
            title(t->reference, tls));
     for (c = 0; c < n; c++)
@@ -493,7 +503,7 @@ static void print_table(const table *t, const char *filter)
     for (c = 0; c < n; c++) {
         const result *r = find_result(t->rows[c].id);
         if (!r) continue;
-        printf("%s ", c ? "," : "");
+        printf("%s ", said++ ? "," : "");
         print_amount(median(r->rate[t->reference], r->rounds));
         printf("%s/s (%s)", t->rows[c].unit, t->rows[c].head);
     }
@@ -675,7 +685,7 @@ static int speed(const char *filter)
             run_workload(&tables[i].rows[c], tables[i].reference, NULL);
             ran++;
         }
-        if (ran) print_table(&tables[i], filter);
+        if (ran) print_table(&tables[i]);
         any += ran;
     }
     if (!filter || strstr("calls", filter)) {
@@ -703,7 +713,7 @@ static int tls_records(void)
     int c;
     head("TLS by record size");
     for (c = 0; c < columns(&record_table); c++) run_workload(&record_table.rows[c], BEARSSL, only);
-    print_table(&record_table, NULL);
+    print_table(&record_table);
     targets_head();
     for (c = 0; c < COUNT(t); c++) {
         char what[128];
@@ -763,20 +773,6 @@ static double malloced_of(const process *p)
     wait.events = POLLIN;
     if (kill(p->pid, SIGUSR1) || poll(&wait, 1, 2000) <= 0 || read(p->malloced, &n, sizeof n) != (ssize_t)sizeof n) return NAN;
     return (double)n;
-}
-
-/* Until the server has nothing left to do. */
-static void settle(pid_t pid)
-{
-    double last = cpu_of(pid), next;
-    int i;
-    for (i = 0; i < 50; i++) {
-        struct timespec pause = { 0, 50000000 };
-        nanosleep(&pause, NULL);
-        next = cpu_of(pid);
-        if (next - last < 0.0005) break;
-        last = next;
-    }
 }
 
 typedef struct memory {

@@ -45,6 +45,7 @@ typedef struct load_conn {
 typedef struct load {
     int kind, port, busy, idle; /* connections that work, and that do not */
     size_t size;                /* of a message */
+    int stopping;               /* no more messages */
     int once;                   /* LOAD_ECHO: one message per connection, with load_pass */
     const char *ciphers;        /* NULL: plain */
     /* the rest is private */
@@ -204,7 +205,7 @@ static int load_exchange(load *l, load_conn *c, const void *p, size_t n, size_t 
         c->done = 0;
         l->work++;
         if (l->kind == LOAD_CHURN) return load_again(l, c);
-        if (l->once) {
+        if (l->once || l->stopping) {
             c->busy = 0;
             l->passed++;
             return 0;
@@ -363,7 +364,7 @@ static int load_open(load *l)
             load_turns(l, 60, &l->ready, i + 1 == l->idle ? l->idle : i + 1 - window / 2);
     }
     if (l->errors || l->kind >= LOAD_CHURN) return l->errors ? -1 : 0;
-    load_turns(l, 20, &l->ready, n); /* the busy ones are at work as soon as they can be */
+    load_turns(l, 8, &l->ready, n); /* the busy ones are at work as soon as they can be */
     errno = ETIMEDOUT;
     if (!l->errors && l->ready < n) load_fail(l, "not all connected");
     return l->errors ? -1 : 0;
@@ -388,6 +389,13 @@ static int load_pass(load *l)
 static void load_close(load *l)
 {
     int i, n = l->busy + l->idle;
+    if (l->busy && !l->errors && (l->kind == LOAD_ECHO || l->kind == LOAD_HTTP)) { /* let the last answers come */
+        l->stopping = 1;
+        l->passed = 0;
+        load_turns(l, 0.5, &l->passed, l->busy);
+        for (i = 0; i < n; i++)
+            if (l->conns[i].ssl) SSL_shutdown(l->conns[i].ssl);
+    }
     for (i = 0; l->conns && i < n; i++) load_drop(&l->conns[i]);
     free(l->conns);
     l->conns = NULL;

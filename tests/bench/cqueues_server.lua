@@ -1,4 +1,4 @@
--- cqueues.lua - the benchmark's server on cqueues (and luaossl for TLS): a coroutine per connection. See server.h.
+-- cqueues_server.lua - the benchmark's server on cqueues (and luaossl for TLS): a coroutine per connection. See server.h.
 local cqueues = require "cqueues"
 local socket = require "cqueues.socket"
 local mode, size, chain_file, key_file = ...

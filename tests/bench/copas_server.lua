@@ -1,4 +1,4 @@
--- copas.lua - the benchmark's server on Copas (on LuaSocket): a coroutine per connection. See server.h.
+-- copas_server.lua - the benchmark's server on Copas (on LuaSocket): a coroutine per connection. See server.h.
 -- Debian has Copas for Lua 5.1 and 5.2; it runs on 5.4 too, where pcall can yield and coxpcall is not needed.
 if _VERSION ~= "Lua 5.1" then
   package.loaded.coxpcall = { pcall = pcall, xpcall = xpcall, running = coroutine.running }

@@ -1,4 +1,4 @@
--- psocket.lua - the benchmark's server on psocket in Lua: its scheduler, a coroutine per connection. See server.h.
+-- psocket_server.lua - the benchmark's server on psocket in Lua: its scheduler, a coroutine per connection. See server.h.
 local socket = require "psocket"
 local mode, size, chain_file, key_file = ...
 local message = ("\0"):rep(tonumber(size))

@@ -1,4 +1,4 @@
--- luasocket.lua - the benchmark's server on LuaSocket (and LuaSec for TLS): socket.select and nothing else. See server.h.
+-- luasocket_server.lua - the benchmark's server on LuaSocket (and LuaSec for TLS): socket.select and nothing else. See server.h.
 -- socket.select cannot hold a descriptor above 1023.
 local socket = require "socket"
 local mode, size, chain_file, key_file = ...

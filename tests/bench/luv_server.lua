@@ -1,4 +1,4 @@
--- luv.lua - the benchmark's server on luv (libuv): callbacks. See server.h.
+-- luv_server.lua - the benchmark's server on luv (libuv): callbacks. See server.h.
 local uv = require "luv"
 local mode, size = ...
 local message = ("\0"):rep(tonumber(size))
