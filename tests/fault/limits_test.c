@@ -634,3 +634,72 @@ TEST_LIMIT(peers_that_send_single_bytes, 60)
     psocket_tls_free(tls[1]);
     relay_done();
 }
+
+/*--- a reader that goes away in the middle of a blocking send */
+
+typedef struct reader {
+    int fd, reset;
+    size_t most;
+} reader;
+
+static void *read_some(void *p)
+{
+    reader *r = (reader *)p;
+    char buf[4096];
+    size_t got = 0;
+    while (got < r->most) {
+        ssize_t n = recv(r->fd, buf, sizeof buf, 0);
+        if (n <= 0) break;
+        got += (size_t)n;
+    }
+    if (r->reset) {
+        struct linger hard;
+        hard.l_onoff = 1;
+        hard.l_linger = 0;
+        setsockopt(r->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    }
+    close(r->fd);
+    return NULL;
+}
+
+/* No SIGPIPE, no wait, no claim to have sent it all. */
+TEST(a_reader_that_goes_away)
+{
+    static char much[8 << 20];
+    psocket_error e;
+    psocket_options o = scene_options(0, &e);
+    int i;
+    scene_setup();
+    for (i = 0; i < 6; i++) {
+        psocket_listener *l = NULL;
+        psocket *s = NULL;
+        struct sockaddr_in sa;
+        reader r;
+        pthread_t thread;
+        const void *data;
+        ptrdiff_t n;
+        int port = 0;
+        REQUIRE(psocket_listen(&l, "127.0.0.1", 0, &o) == 0 && psocket_listener_getlocal(l, NULL, 0, &port) == 0);
+        memset(&sa, 0, sizeof sa);
+        sa.sin_family = AF_INET;
+        sa.sin_port = htons((uint16_t)port);
+        sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        r.fd = socket(AF_INET, SOCK_STREAM, 0);
+        r.reset = i % 2;
+        r.most = i < 2 ? 0 : i < 4 ? 5000 : 300000;
+        REQUIRE(connect(r.fd, (struct sockaddr *)&sa, sizeof sa) == 0);
+        REQUIRE(psocket_accept(l, &s) == 0);
+        REQUIRE(pthread_create(&thread, NULL, read_some, &r) == 0);
+        n = psocket_send(s, much, sizeof much);
+        CHECK_INT(n, PSOCKET_RESET);
+        CHECK(psocket_sent(s) < sizeof much);
+        CHECK_INT(psocket_send(s, "x", 1), PSOCKET_RESET);
+        n = psocket_recv(s, &data);
+        CHECK(n == PSOCKET_RESET || n == PSOCKET_CLOSED);
+        CHECK_INT(psocket_isopen(s), 0);
+        pthread_join(thread, NULL);
+        psocket_free(s);
+        psocket_listener_free(l);
+    }
+    CHECK_INT(live, 0);
+}

@@ -110,7 +110,7 @@ static void scene_poke(psocket *s)
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     psocket_error e;
     const void *data;
-    char ip[128];
+    char ip[256];
     int ms = 0, n;
     if (!s) return;
     psocket_setnonblocking(s, 1);
@@ -280,7 +280,7 @@ static int scene_stream(const char *listen_on, const char *host)
     psocket_options o = scene_options(0, &e);
     psocket_listener *l = NULL;
     psocket *a = NULL, *b = NULL;
-    char ip[128];
+    char ip[256];
     int r, port = 0;
     scene_start();
     TRY(scene_told(psocket_listen(&l, listen_on, 0, &o), &e));
@@ -452,6 +452,7 @@ typedef struct scene_one {
 
 static CHECK_UNUSED int scene_poller(void)
 {
+    static const char digits[] = "1234";
     static char timers[SCENE_MANY];
     scene_one client[SCENE_MANY], server[SCENE_MANY];
     psocket_error e;
@@ -506,7 +507,7 @@ static CHECK_UNUSED int scene_poller(void)
             } else if ((char *)events[i].user >= timers && (char *)events[i].user < timers + SCENE_MANY) {
                 CHECK_INT(fired[(char *)events[i].user - timers]++, 0);
             } else if (one->mark == 'c' && (events[i].events & PSOCKET_WRITE)) {
-                got = psocket_send(one->s, "1234" + one->put, (size_t)(4 - one->put));
+                got = psocket_send(one->s, &digits[one->put], (size_t)(4 - one->put));
                 if (scene_waits(got)) continue;
                 TRY(got);
                 one->put += (int)got;
@@ -516,7 +517,7 @@ static CHECK_UNUSED int scene_poller(void)
                 if (scene_waits(got) || (got == PSOCKET_NOMEM && tries++ < SCENE_RETRIES)) continue;
                 TRY(got);
                 if (one->mark != 'c') TRY(scene_put(one->s, NULL, data, (size_t)got));
-                else CHECK(got <= 4 - one->got && memcmp(data, "1234" + one->got, (size_t)got) == 0);
+                else CHECK(got <= 4 - one->got && memcmp(data, &digits[one->got], (size_t)got) == 0);
                 one->got += (int)got;
             } else {
                 check_fail(__FILE__, __LINE__, "an event for nobody");
