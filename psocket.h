@@ -2635,7 +2635,12 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
     if (a->family == PSI_IP6 && setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
         return psi_os_code(*os = errno); /* OpenBSD has no dual-stack sockets */
     if (backlog && a->family != PSI_UNIX) setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind((int)fd, &sa.sa, n) || (backlog && listen((int)fd, backlog))) return psi_os_code(*os = errno);
+    if (bind((int)fd, &sa.sa, n)) return psi_os_code(*os = errno);
+    if (backlog && listen((int)fd, backlog)) {
+        *os = errno;
+        if (path) unlink(path); /* bind made it */
+        return psi_os_code(*os);
+    }
     return 0;
 }
 
@@ -2896,16 +2901,17 @@ static psocket_fd psi_os_poller_fd(psi_os_poller *p)
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     struct epoll_event ev;
-    int op = !events ? EPOLL_CTL_DEL : w->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == w->events) return 0;
+    int before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
     if (events & PSOCKET_READ) ev.events |= EPOLLIN;
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
     if (epoll_ctl(p->fd, op, (int)w->fd, &ev) && events) {
-        w->events = 0;
-        return psi_os_code(*os = errno);
+        *os = errno;
+        w->events = before; /* a failed change leaves the system's set as it was */
+        return psi_os_code(*os);
     }
     return 0;
 }
@@ -8080,6 +8086,7 @@ static int psi_sock_flush(psocket *s)
         int os = 0;
         ptrdiff_t n = s->io->put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
         if (n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
+        if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
         if (n < 0) {
             psi_free(s->out);
             s->out = NULL;
@@ -8147,7 +8154,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     }
     r = s->io->put(s, data, n, &os);
     if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
-    if (!s->udp) s->end_out = (int)r;
+    if (!s->udp && r != PSOCKET_NOMEM) s->end_out = (int)r;
     return psi_sock_note(s, (int)r, os, NULL);
 }
 
@@ -8231,7 +8238,8 @@ static int psi_sock_fill(psocket *s)
         psi_ring_relax(r);
         return PSOCKET_WANT_READ;
     }
-    if (got < 0 && s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    if (got == PSOCKET_NOMEM || (got < 0 && s->udp)) /* e.g. refused: the next datagram may do better */
+        return psi_sock_note(s, (int)got, os, NULL);
     if (got < 0) {
         s->end_in = psi_sock_note(s, (int)got, os, NULL);
         return 1;
@@ -8638,7 +8646,10 @@ static int psi_listener_ready(psocket_listener *l)
     if (l->fd < 0) return PSOCKET_CLOSED_HERE;
     if (l->next >= 0) return 1;
     r = psi_os_accept(l->fd, &l->next, &l->next_peer, &os);
-    if (r == 0) return 1;
+    if (r == 0) {
+        if (l->entry) psi_entry_heat(l->entry); /* the system says nothing of it any more */
+        return 1;
+    }
     l->next = -1;
     if (r == PSOCKET_WANT_READ) return 0;
     psi_listener_note(l, r, os, "cannot accept");
@@ -8969,7 +8980,8 @@ static void psi_poll_recycle(psocket_poller *p)
             continue;
         }
         psi_ring_relax(&e->sock->ring);
-        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_link || e->sock->out)
+        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_link || e->sock->out ||
+            (e->events & ~e->watch.events)) /* a full ring had reading switched off */
             psi_entry_heat(e);
     }
     p->count = 0;
@@ -9969,6 +9981,8 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
+#define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
+
 /* Resumes co and drops what it yields. */
 static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
 {
@@ -10007,9 +10021,9 @@ static int psi_lua_yieldable(lua_State *L)
 #if LUA_VERSION_NUM >= 503
     return lua_isyieldable(L);
 #else
-    int main = lua_pushthread(L);
+    int first = lua_pushthread(L);
     lua_pop(L, 1);
-    return !main;
+    return !first; /* the first thread of all is no coroutine */
 #endif
 }
 
@@ -10068,6 +10082,7 @@ typedef struct psi_lua_vm {
     lua_State *co;
     uint32_t task;
     uint32_t tickets, ids; /* the last ones given */
+    int depth;             /* how many tasks are being resumed, one from within the other */
 } psi_lua_vm;
 
 /* An operation that waits. */
@@ -10638,8 +10653,10 @@ static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index
 /* Before an operation tries: PSOCKET_BUSY if another one waits there already. */
 static int psi_lua_claim(lua_State *L, const psi_lua_io *io, int index, int events)
 {
-    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
+    uint32_t ticket;
     int event;
+    if (!io->slot[0].ticket && !io->slot[1].ticket) return 0;
+    ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
     for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++)
         if ((events & event) && io->slot[event >> 1].ticket && io->slot[event >> 1].ticket != ticket &&
             psi_lua_occupied(L, psi_lua_here(L), io, index, event)) return PSOCKET_BUSY;
@@ -11816,9 +11833,11 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i
     vm->at = S;
     vm->co = co;
     vm->task = psi_lua_id(S, i);
+    vm->depth++;
     S->inside++;
     status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1);
     S->inside--;
+    vm->depth--;
     vm->at = at;
     vm->co = outer;
     vm->task = task;
@@ -11847,10 +11866,11 @@ static int psi_lua_start(lua_State *L, int spawn)
     luaL_checkstack(L, n + 10, "too many arguments");
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
+    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many tasks inside each other");
     if (co) {
-        int main = lua_pushthread(co);
+        int first = lua_pushthread(co);
         lua_pop(co, 1);
-        luaL_argcheck(L, !main && psi_lua_state(co) != PSI_LUA_DEAD, 2, "a function or a coroutine that has not ended expected");
+        luaL_argcheck(L, !first && psi_lua_state(co) != PSI_LUA_DEAD, 2, "a function or a coroutine that has not ended expected");
         task = psi_lua_find_task(S, co);
         lua_pushvalue(L, 2);
         if (!task) task = psi_lua_new_task(L, S, table, table + 1);
@@ -11966,6 +11986,7 @@ static int psi_lua_turn(lua_State *L)
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
     if (S->inside) return luaL_error(L, "a scheduler cannot be run by one of its own tasks");
+    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many schedulers inside each other");
     if (S->vm->at && S->vm->at->id == S->io.home && S->vm->task == S->io.slot[0].task) S->io.armed = 0;
     psi_lua_stir(S); /* if somebody else waits for it */
     if (!endless && lua_isnil(L, 3)) {

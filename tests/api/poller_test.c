@@ -310,3 +310,64 @@ TEST(part_of_a_line_is_not_ready)
     psocket_free(c);
     psocket_free(s);
 }
+
+/* A ring that was full had reading switched off; emptied within the same turn, it is watched again. */
+TEST(full_ring_is_watched_again)
+{
+    static char block[200000];
+    psocket_poller *p;
+    const psocket_event *ev;
+    const void *data;
+    psocket *c, *s;
+    size_t got = 0;
+    int turns;
+    REQUIRE(psocket_poller_new(&p) == 0);
+    REQUIRE(net_pair(&c, &s));
+    psocket_setnonblocking(s, 1);
+    psocket_setnonblocking(c, 1);
+    psocket_poller_set(p, s, PSOCKET_READ, -1, s);
+    CHECK(psocket_send(c, block, sizeof block) > 65536);
+    for (turns = 0; turns < 50 && psocket_pending(s) < 65536; turns++) psocket_isopen(s);
+    for (turns = 0; turns < 100; turns++) {
+        ptrdiff_t n;
+        if (psocket_poller_wait(p, &ev, got ? 200 : 5000) <= 0) break;
+        while ((n = psocket_recv(s, &data)) > 0) got += (size_t)n;
+    }
+    CHECK(got > 65536);
+    CHECK_INT(psocket_send(c, "more", 4), 4);
+    CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
+    psocket_poller_free(p);
+    psocket_free(c);
+    psocket_free(s);
+}
+
+/* psocket_hasconnection and psocket_isopen take what the system would have announced. */
+TEST(announced_although_looked_at)
+{
+    psocket_poller *p;
+    const psocket_event *ev;
+    psocket_listener *l;
+    psocket *c, *d, *s;
+    psocket_options o = net_options(1);
+    int port = 0, i;
+    REQUIRE(psocket_poller_new(&p) == 0);
+    REQUIRE(psocket_listen(&l, "127.0.0.1", 0, &o) == 0);
+    psocket_listener_getlocal(l, NULL, 0, &port);
+    psocket_poller_set_listener(p, l, PSOCKET_READ, -1, l);
+    CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
+    o.nonblocking = 0;
+    REQUIRE(psocket_connect(&d, "127.0.0.1", port, &o) == 0);
+    for (i = 0; i < 1000 && !psocket_hasconnection(l); i++) poll(NULL, 0, 1);
+    CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
+    psocket_free(d);
+    psocket_listener_free(l);
+    REQUIRE(net_pair(&c, &s));
+    psocket_poller_set(p, s, PSOCKET_READ, -1, s);
+    CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
+    psocket_send(c, "x", 1);
+    for (i = 0; i < 1000 && !psocket_pending(s); i++) psocket_isopen(s);
+    CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
+    psocket_poller_free(p);
+    psocket_free(c);
+    psocket_free(s);
+}
