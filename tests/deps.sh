@@ -41,6 +41,7 @@ look() { # what is missing, as Debian packages
     has gnutls-cli || may="$may gnutls-bin"
     has strace || may="$may strace"
     has ip || may="$may iproute2"
+    header uv.h || may="$may libuv1-dev"
     has x86_64-w64-mingw32-gcc || may="$may gcc-mingw-w64-x86-64-win32"
     has i686-w64-mingw32-gcc || may="$may gcc-mingw-w64-i686-win32"
 }
