@@ -61,7 +61,7 @@ while not download.done do
           download.total and (" of %d"):format(download.total) or ""))
   end
 
-  -- Wait for the next frame. A game engine does this by itself; sched:step(seconds) would also do, and serve the network.
+  -- Wait for the next frame. A game engine does this by itself; here the network is served meanwhile.
   next_frame = next_frame + frame
   while psocket.now() < next_frame do sched:step(next_frame - psocket.now()) end
 end

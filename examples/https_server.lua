@@ -41,8 +41,8 @@ listener, message = psocket.bind(sched, port, function(s)
   if not s:starttls(certs) then return end -- the socket is closed already
   if not s:read_until("\r\n\r\n", 8192) then return end
   local content = "Hello, world!\n"
-  s:send("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: Close\r\nContent-Length: " .. #content .. "\r\n\r\n" ..
-         content)
+  s:send("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: Close\r\nContent-Length: " .. #content ..
+         "\r\n\r\n" .. content)
 end) -- bind closes s when this function returns
 if not listener then fail(message) end
 

@@ -386,7 +386,10 @@ end)
 t.test("a dead address and a live one", function()
   local l = assert(psocket.listen("127.0.0.1:0"))
   local _, port = l:getlocal()
-  local c = assert(psocket.connect("two.test", port, { resolve = function() return { "127.0.0.2", "127.0.0.1" } end, attempt_delay = 0.05 }))
+  local c = assert(psocket.connect("two.test", port, {
+    attempt_delay = 0.05,
+    resolve = function() return { "127.0.0.2", "127.0.0.1" } end,
+  }))
   equal(c:getpeer(), "127.0.0.1")
 end)
 
