@@ -2908,12 +2908,15 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
-    if (epoll_ctl(p->fd, op, (int)w->fd, &ev) && events) {
+    if (!epoll_ctl(p->fd, op, (int)w->fd, &ev) || !events) return 0;
+    *os = errno;
+    if (op == EPOLL_CTL_MOD && *os == ENOENT) { /* the descriptor was closed and its number given to another */
+        before = 0;
+        if (!epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev)) return 0;
         *os = errno;
-        w->events = before; /* a failed change leaves the system's set as it was */
-        return psi_os_code(*os);
     }
-    return 0;
+    w->events = before; /* a failed change leaves the system's set as it was */
+    return psi_os_code(*os);
 }
 
 static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
@@ -7943,7 +7946,8 @@ static int psi_link_end(const psocket *s)
 /* Something changed for this end. */
 static void psi_link_tell(psocket *s)
 {
-    if (s && s->entry) psi_entry_heat(s->entry);
+    for (; s; s = s->above)
+        if (s->entry) psi_entry_heat(s->entry);
 }
 
 static ptrdiff_t psi_link_get(psocket *s, void *p, size_t n, int *os)
@@ -8867,8 +8871,10 @@ static int psi_poll_watch_one(psi_entry *e, psocket_fd fd, int events)
 static int psi_poll_writable(psocket *s, int fired)
 {
     psocket_pollfd none;
+    psocket *bottom = s;
     int ms = -1;
-    if (s->io != &psi_io_link) return fired & PSOCKET_WRITE;
+    while (bottom->io == &psi_io_wrap) bottom = (psocket *)bottom->below;
+    if (bottom->io != &psi_io_link) return fired & PSOCKET_WRITE;
     s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
     return ms == 0;
 }
@@ -8980,7 +8986,8 @@ static void psi_poll_recycle(psocket_poller *p)
             continue;
         }
         psi_ring_relax(&e->sock->ring);
-        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_link || e->sock->out ||
+        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_link ||
+            e->sock->io == &psi_io_wrap || e->sock->out ||
             (e->events & ~e->watch.events)) /* a full ring had reading switched off */
             psi_entry_heat(e);
     }
@@ -9477,18 +9484,20 @@ PSOCKET_API int psocket_hasconnection(psocket_listener *l)
 static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
 {
     char text[64];
+    size_t n;
     psi_addr_print(a, text);
+    if (a->family != PSI_UNIX) path = text;
+    n = strlen(path) + 1;
     if (port) *port = a->port;
-    if (ip && ip_size) {
-        int n = snprintf(ip, ip_size, "%s", a->family == PSI_UNIX ? path : text);
-        if (n < 0 || (size_t)n >= ip_size) return PSOCKET_LIMIT;
-    }
+    if (!ip || !ip_size) return 0;
+    if (n > ip_size) return PSOCKET_LIMIT;
+    memcpy(ip, path, n);
     return 0;
 }
 
 static int psi_public_local(psocket_fd fd, char *ip, size_t ip_size, int *port)
 {
-    psi_addr a;
+    psi_addr a = PSI_ZERO;
     char path[PSI_DNS_HOST];
     int r = psi_os_getname(fd, 0, &a, path, sizeof path);
     if (r) return r;
@@ -9930,17 +9939,28 @@ PSOCKET_API int64_t psocket_now(void)
  * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions only.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries, and answers
- * PSI_LUA_AGAIN when it has to wait in a coroutine: the coroutine then yields no values, and whoever resumes it makes the
- * operation try again. What it has found out so far (PSI_LUA_TICKET ...) stays on the coroutine's stack. Outside a
+ * PSI_LUA_AGAIN when it has to wait in a coroutine: the coroutine then yields no values, and whoever resumes it makes
+ * the operation try again. What it has found out so far (PSI_LUA_TICKET ...) stays on the coroutine's stack. Outside a
  * coroutine the operation blocks.
  *
- * Who waits for what is kept beside: each socket has a slot per direction that names the operation (its ticket, so that a
- * second one is refused) and, if it runs in a task of one of our schedulers, the task. The scheduler sleeps in its poller
- * and resumes whom an event is for. Interest in events is dropped when an event comes that nobody waits for, so a socket
- * that is read in a loop costs no call to change it.
+ * Who waits for what is kept beside: each socket has a slot per direction that names the operation (its ticket, so that
+ * a second one is refused) and, if it runs in a task of one of our schedulers, the task. The scheduler sleeps in its
+ * poller and resumes whom an event is for. Interest in events is dropped when an event comes that nobody waits for, so
+ * a socket that is read in a loop costs no call to change it.
  *
- * Nothing here is allocated but by Lua, and userdata is made before what it owns, so an error that Lua raises leaks nothing.
- * No lua_State is kept but those of tasks, which their scheduler's table keeps alive.
+ * Nothing here is allocated but by Lua, and userdata is made before what it owns, so an error that Lua raises leaks
+ * nothing. No lua_State is kept but those of tasks, which their scheduler's table keeps alive.
+ *
+ * What a user of the module should know:
+ *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
+ *   false instead of nil, and the socket is closed. Wrong types of arguments raise; a port out of range is "INVALID".
+ *   Times are in seconds. timeout and idle_timeout given to connect, listen, udpserver and pair hold for every later
+ *   operation (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
+ *   bind closes a client's socket when its callback's coroutine ends, also by an error. Whoever wants to keep the
+ *   socket keeps the coroutine, or uses accept.
+ *   A table of certificates (or of client options) is parsed once and known again by identity: a change to it later
+ *   goes unnoticed; make a new table. psocket.tls makes settings that report errors at once.
+ *   A task that yields by itself is resumed in the next turn; when all do, a turn comes about every millisecond.
  *================================================================================================*/
 
 #ifdef PSOCKET_LUA
@@ -10078,7 +10098,7 @@ typedef struct psi_lua_sched psi_lua_sched;
 /* One per Lua. Upvalue 1 of every function. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
-    psi_lua_sched *at;     /* the scheduler whose task is being resumed, that task, and its coroutine (to compare with) */
+    psi_lua_sched *at;     /* the scheduler whose task is being resumed, its coroutine (to compare with), and its id */
     lua_State *co;
     uint32_t task;
     uint32_t tickets, ids; /* the last ones given */
@@ -10210,7 +10230,8 @@ static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
-    if (code == PSOCKET_BUSY || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) return psi_lua_fail(L, code, NULL);
+    if (code == PSOCKET_BUSY || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+        return psi_lua_fail(L, code, NULL);
     psocket_geterror(k->s, &e);
     return psi_lua_fail_error(L, code, &e);
 }
@@ -10298,7 +10319,8 @@ static void psi_lua_get_options(lua_State *L, int index, psocket_options *o, pso
     o->error = e;
     if (lua_type(L, index) == LUA_TSTRING) {
         const char *word = lua_tostring(L, index);
-        luaL_argcheck(L, strcmp(word, "udp") == 0 || strcmp(word, "tcp") == 0, index, "\"udp\", \"tcp\" or a table expected");
+        luaL_argcheck(L, strcmp(word, "udp") == 0 || strcmp(word, "tcp") == 0, index,
+                      "\"udp\", \"tcp\" or a table expected");
         o->udp = word[0] == 'u';
         return;
     }
@@ -10555,7 +10577,8 @@ static int psi_lua_watch(psi_lua_sched *S, psi_lua_io *io, int events)
     } else if (io->kind == PSI_LUA_IS_LISTENER) {
         r = psocket_poller_set_listener(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
     } else {
-        r = psocket_poller_set_fd(S->poller, psocket_poller_getfd(((psi_lua_sched *)user)->poller, NULL), events, -1, user);
+        psocket_fd fd = psocket_poller_getfd(((psi_lua_sched *)user)->poller, NULL);
+        r = psocket_poller_set_fd(S->poller, fd, events, -1, user);
     }
     if (r >= 0) io->interest = (uint8_t)events;
     return r;
@@ -10642,7 +10665,8 @@ static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index
     int inner;
     uint32_t i;
     psi_lua_sched *S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && (psi_lua_adopt(L, vm, S, io, index, event) || (due != INT64_MAX && psi_lua_set_deadline(S, i, due)))) S = NULL;
+    if (S && psi_lua_adopt(L, vm, S, io, index, event)) S = NULL;
+    if (S && due != INT64_MAX && psi_lua_set_deadline(S, i, due)) S = NULL;
     if ((!S || inner) && (fresh || !(io->noted & event))) psi_lua_note(L, io, index, event);
     slot->task = S ? psi_lua_id(S, i) : 0;
     if (!S) return;
@@ -10687,7 +10711,8 @@ static void psi_lua_release(lua_State *L, psi_lua_io *io, int events)
 
 /* The operation has to wait until io (at index) is ready for event: 1 after waiting, 0 if it is to yield, or
    PSOCKET_TIMEOUT or another error. It takes the slots of claims. done tells progress. */
-static int psi_lua_wait(lua_State *L, psi_lua_io *io, int index, int event, int claims, const psi_lua_limits *limits, double done)
+static int psi_lua_wait(lua_State *L, psi_lua_io *io, int index, int event, int claims, const psi_lua_limits *limits,
+                        double done)
 {
     psi_lua_vm *vm = psi_lua_here(L);
     uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
@@ -10695,7 +10720,8 @@ static int psi_lua_wait(lua_State *L, psi_lua_io *io, int index, int event, int 
     int fresh = !ticket, way, ms = -1, r;
     if (limits->timeout || limits->idle) {
         now = psocket_now();
-        if (limits->timeout && lua_isnil(L, PSI_LUA_DUE)) psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
+        if (limits->timeout && lua_isnil(L, PSI_LUA_DUE))
+            psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
         if (limits->timeout) due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
         if (limits->idle) {
             if (lua_isnil(L, PSI_LUA_STALL) || (double)lua_tonumber(L, PSI_LUA_DONE) != done)
@@ -10783,7 +10809,8 @@ static int psi_lua_try_read(lua_State *L)
     double want = (double)luaL_checknumber(L, 2);
     psi_lua_limits limits = psi_lua_get_limits(L, 3, &k->limits);
     int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
-    luaL_argcheck(L, want >= 0 && want <= 0x7fffffff && want == (double)(uint32_t)want, 2, "a number of bytes expected");
+    luaL_argcheck(L, want >= 0 && want <= 0x7fffffff && want == (double)(uint32_t)want, 2,
+                  "a number of bytes expected");
     while (r >= 0) {
         const void *data = "";
         ptrdiff_t n = want > 0 ? psocket_read(k->s, (size_t)want, &data) : 0;
@@ -10845,7 +10872,8 @@ static int psi_lua_try_send(lua_State *L)
             lua_pushboolean(L, 1);
             return 1;
         }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, PSOCKET_WRITE, &limits, (double)done) : (int)n;
+        r = (int)n;
+        if (psi_lua_is_want(n)) r = psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, PSOCKET_WRITE, &limits, (double)done);
         if (r <= 0) break;
     }
     r = psi_lua_stop(L, k, PSOCKET_WRITE, r);
@@ -10915,7 +10943,7 @@ static void *psi_lua_addresses(lua_State *L, int index)
 /* connect(host, port, options, addresses) */
 static int psi_lua_try_connect(lua_State *L)
 {
-    static const psi_lua_limits none = { 0, 0 }; /* the C side keeps the limits while connecting, and knows better what to say */
+    static const psi_lua_limits none = { 0, 0 }; /* the C side keeps them while connecting, and says more */
     psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
     int r;
     if (!k) {
@@ -11032,7 +11060,8 @@ static const psocket_identity *psi_lua_identities(lua_State *L, int list, size_t
     for (i = 0; i < n; i++) {
         int one;
         lua_rawgeti(L, list, (int)(i + 1));
-        if (!lua_istable(L, -1)) luaL_error(L, "certificate %d is not a table with chain and private_key", (int)(i + 1));
+        if (!lua_istable(L, -1))
+            luaL_error(L, "certificate %d is not a table with chain and private_key", (int)(i + 1));
         one = lua_gettop(L);
         all[i].chain = psi_lua_field_string(L, one, "chain", &all[i].chain_len);
         all[i].key = psi_lua_field_string(L, one, "private_key", &all[i].key_len);
@@ -11052,7 +11081,9 @@ static int psi_lua_digest(const char *text, size_t len, uint8_t *out)
         return 1;
     }
     for (i = 0; len == 64 && i < 64; i++) {
-        int c = (unsigned char)text[i], v = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        int c = (unsigned char)text[i], v = -1;
+        if (c >= '0' && c <= '9') v = c - '0';
+        else if ((c | 32) >= 'a' && (c | 32) <= 'f') v = (c | 32) - 'a' + 10;
         if (v < 0) return 0;
         out[i / 2] = (uint8_t)(i & 1 ? out[i / 2] | v : v << 4);
     }
@@ -11186,7 +11217,8 @@ static int psi_lua_try_starttls(lua_State *L)
     psi_lua_sock *k = psi_lua_self(L);
     psocket_tlsinfo info;
     int r, made = 1, options = 0;
-    if (lua_isnil(L, PSI_LUA_DONE) && psocket_istls(k->s) && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
+    if (lua_isnil(L, PSI_LUA_DONE) && psocket_istls(k->s) &&
+        psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
         lua_pushnil(L);
         return 1;
     }
@@ -11701,8 +11733,8 @@ static int psi_lua_yield(lua_State *L)
 
 /*--- the scheduler */
 
-/* The scheduler in the table at 1, made when first used, so that a class derived from it needs no constructor. Pushes it
-   and its own table. */
+/* The scheduler in the table at 1, made when first used, so that a class derived from it needs no constructor. Pushes
+   it and its own table. */
 static psi_lua_sched *psi_lua_scheduling(lua_State *L)
 {
     psi_lua_sched *S;
@@ -11789,7 +11821,7 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, uint32_t
     lua_rawseti(L, table, (int)(2 * i - 1));
 }
 
-/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler's object is at 1. */
+/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler is at 1. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, uint32_t i, lua_State *co)
 {
     int error = lua_gettop(L) + 1;
@@ -11854,8 +11886,8 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i
     lua_pop(L, 1);
 }
 
-/* add(function or coroutine, arguments ...): starts it at once. spawn: starts it in the next turn, and closes the socket
-   that is its first argument when it ends. */
+/* add(function or coroutine, arguments ...): starts it at once. spawn: starts it in the next turn, and closes the
+   socket that is its first argument when it ends. */
 static int psi_lua_start(lua_State *L, int spawn)
 {
     int n = lua_gettop(L), table, i;
@@ -11870,7 +11902,8 @@ static int psi_lua_start(lua_State *L, int spawn)
     if (co) {
         int first = lua_pushthread(co);
         lua_pop(co, 1);
-        luaL_argcheck(L, !first && psi_lua_state(co) != PSI_LUA_DEAD, 2, "a function or a coroutine that has not ended expected");
+        luaL_argcheck(L, !first && psi_lua_state(co) != PSI_LUA_DEAD, 2,
+                      "a function or a coroutine that has not ended expected");
         task = psi_lua_find_task(S, co);
         lua_pushvalue(L, 2);
         if (!task) task = psi_lua_new_task(L, S, table, table + 1);
@@ -11972,10 +12005,10 @@ static void psi_lua_await_core(lua_State *L, psi_lua_sched *S, int index, psocke
 /* What turn answers. */
 enum { PSI_LUA_FINISHED, PSI_LUA_TURNED, PSI_LUA_YIELD, PSI_LUA_YIELDFUNC };
 
-/* turn(scheduler, seconds, due). Without seconds it goes on until no task is left, else it is one turn that waits at most
-   that long. Answers PSI_LUA_FINISHED: no task is left; PSI_LUA_TURNED: the turn is over (without seconds: call again; this
-   lets the caller's debug hooks run); PSI_LUA_YIELD and due: yield, then call again with due; PSI_LUA_YIELDFUNC: call
-   yieldfunc, then call again. */
+/* turn(scheduler, seconds, due). Without seconds it goes on until no task is left, else it is one turn that waits at
+   most that long. Answers PSI_LUA_FINISHED: no task is left; PSI_LUA_TURNED: the turn is over (without seconds: call
+   again; this lets the caller's debug hooks run, an interrupt's too); PSI_LUA_YIELD and due: yield, then call again
+   with due; PSI_LUA_YIELDFUNC: call yieldfunc, then call again. */
 static int psi_lua_turn(lua_State *L)
 {
     int endless, yieldable = psi_lua_yieldable(L), table, turns;
@@ -12142,7 +12175,7 @@ static const char psi_lua_script[] =
 
 /*--- the module */
 
-/* Puts functions into the table on top. With wrapper, the index of a Lua function, or 0: those that may yield go through it. */
+/* Puts functions into the table on top, each passed through the Lua function at index wrapper (0: none). */
 static void psi_lua_register(lua_State *L, const luaL_Reg *f, int vm, int sock, int wrapper)
 {
     for (; f->name; f++) {
@@ -12170,15 +12203,16 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "accept", psi_lua_accept }, { "dial", psi_lua_connect }, { "sleep", psi_lua_sleep }, { NULL, NULL }
     };
     static const luaL_Reg hidden[] = {
-        { "binding", psi_lua_binding }, { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn }, { "turn", psi_lua_turn },
-        { "yield", psi_lua_yield }, { NULL, NULL }
+        { "binding", psi_lua_binding }, { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn },
+        { "turn", psi_lua_turn }, { "yield", psi_lua_yield }, { NULL, NULL }
     };
     static const luaL_Reg module[] = {
         { "close", psi_lua_close }, { "geterror", psi_lua_geterror }, { "getlocal", psi_lua_getlocal },
         { "getpeer", psi_lua_getpeer }, { "getside", psi_lua_getside }, { "isopen", psi_lua_isopen },
         { "istls", psi_lua_istls }, { "isudp", psi_lua_isudp }, { "listen", psi_lua_listen }, { "now", psi_lua_now },
-        { "pair", psi_lua_pair }, { "peek", psi_lua_peek }, { "pending", psi_lua_pending }, { "setpeer", psi_lua_setpeer },
-        { "settimeout", psi_lua_settimeout }, { "tls", psi_lua_tls }, { "tlsinfo", psi_lua_tlsinfo },
+        { "pair", psi_lua_pair }, { "peek", psi_lua_peek }, { "pending", psi_lua_pending },
+        { "setpeer", psi_lua_setpeer }, { "settimeout", psi_lua_settimeout }, { "tls", psi_lua_tls },
+        { "tlsinfo", psi_lua_tlsinfo },
         { "udpserver", psi_lua_udpserver }, { "unrecv", psi_lua_unrecv }, { NULL, NULL }
     };
     static const luaL_Reg socket_meta[] = {
@@ -12187,8 +12221,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     static const luaL_Reg listener[] = {
         { "close", psi_lua_listener_close }, { "getlocal", psi_lua_listener_getlocal },
         { "hasconnection", psi_lua_hasconnection }, { "settimeout", psi_lua_listener_settimeout },
-        { "__gc", psi_lua_listener_gc }, { "__close", psi_lua_listener_close }, { "__tostring", psi_lua_listener_tostring },
-        { NULL, NULL }
+        { "__gc", psi_lua_listener_gc }, { "__close", psi_lua_listener_close },
+        { "__tostring", psi_lua_listener_tostring }, { NULL, NULL }
     };
     static const luaL_Reg settings_meta[] = { { "__gc", psi_lua_tls_gc }, { NULL, NULL } };
     static const luaL_Reg core_meta[] = { { "__gc", psi_lua_core_gc }, { NULL, NULL } };
@@ -12204,7 +12238,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-    psi_os_pin(); /* not a public function, the one exception: a resolver's thread may outlive this library's unloading */
+    psi_os_pin(); /* the one function that is not public: a resolver's thread may outlive dlclose of this library */
 
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);

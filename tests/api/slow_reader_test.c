@@ -98,7 +98,6 @@ static void reader(int port, int tls)
 
 static void run(int tls, int nonblocking)
 {
-    psocket_options o = net_options(0);
     psocket_listener *l;
     psocket *s = NULL;
     psocket_tls *t = NULL;
@@ -113,7 +112,6 @@ static void run(int tls, int nonblocking)
     l = net_listen("127.0.0.1", &port);
     child = fork();
     if (child == 0) reader(port, tls);
-    o.timeout_ms = 60000;
     REQUIRE(CHECK_INT(psocket_accept(l, &s), 0));
     psocket_settimeout(s, 60000, 0);
     if (tls) REQUIRE(CHECK_INT(psocket_starttls(s, t, NULL), 0));
