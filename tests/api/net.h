@@ -1,8 +1,8 @@
 /* Little helpers of the API tests. */
 #ifndef NET_H
 #define NET_H
-#include "../../psocket.h"
 #include "../check.h"
+#include "../../psocket.h"
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>

@@ -17,7 +17,7 @@ look() {
     header openssl/ssl.h || must="$must libssl-dev"
     if [ "$level" = size ]; then
         header mbedtls/ssl.h || may="$may libmbedtls-dev"
-        { ! has arm-none-eabi-gcc || [ -n "${LWIP_DIR:-}" ] || header lwip/sockets.h; } || may="$may liblwip-dev"
+        { ! has arm-none-eabi-gcc || [ -n "${LWIP_DIR:-}" ] || header lwip/lwip/sockets.h; } || may="$may liblwip-dev"
         return
     fi
     has lua5.4 || may="$may lua5.4 liblua5.4-dev"

@@ -109,9 +109,9 @@ for c in arm-linux-gnueabihf-gcc arm-linux-gnueabi-gcc arm-none-eabi-gcc; do
     command -v $c >/dev/null && { arm=$c; break; }
 done
 lwip=
-for d in "${LWIP_DIR:+$LWIP_DIR/src/include}" /usr/include; do [ -n "$d" ] && [ -f "$d/lwip/sockets.h" ] && { lwip=$d; break; }; done
+for d in "${LWIP_DIR:+$LWIP_DIR/src/include}" /usr/include/lwip /usr/include; do [ -n "$d" ] && [ -f "$d/lwip/sockets.h" ] && { lwip=$d; break; }; done
 mkdir -p "$dir/inc/arch"
-cp /usr/include/bearssl*.h "$dir/inc/" 2>/dev/null # a cross compiler does not look there
+cp -r /usr/include/bearssl* "$dir/inc/" 2>/dev/null # a cross compiler does not look there
 if [ "$arm" = arm-none-eabi-gcc ] && [ -n "$lwip" ]; then
     cp -r "$lwip/lwip" "$dir/inc/"
     printf '#define LWIP_ERRNO_STDINCLUDE 1\n#define LWIP_TIMEVAL_PRIVATE 0\n#include <sys/time.h>\n#define LWIP_RAND() 4u\ntypedef unsigned sys_prot_t;\n' >"$dir/inc/arch/cc.h"
