@@ -69,7 +69,7 @@ static void on_cpu(int i)
     cpu_set_t set;
     if (cpus < 2) return;
     CPU_ZERO(&set);
-    CPU_SET(i, &set);
+    CPU_SET((size_t)i, &set);
     sched_setaffinity(0, sizeof set, &set);
 }
 
