@@ -311,6 +311,39 @@ TEST(the_end_of_a_carrier_is_told_to_what_it_carries)
     CHECK_INT(live, 0);
 }
 
+/* Bytes that the carrier has taken but not sent: the socket that it carries goes on with them. */
+TEST(a_carrier_is_flushed_by_what_it_carries)
+{
+    psocket_error e;
+    psocket_options o = scene_options(1, &e);
+    psocket_tls *client = NULL, *server = NULL;
+    psocket *a = NULL, *b = NULL, *w = NULL;
+    size_t taken = 0, got = 0;
+    const void *data;
+    ptrdiff_t n;
+    int i;
+    scene_setup();
+    scene_start();
+    REQUIRE(scene_settings(&client, &server, scene_ec, scene_ec_key) == 0);
+    REQUIRE(psocket_pair(&a, &b, 0, 0, &o) == 0);
+    REQUIRE(scene_shake(a, b, client, server) == 0);
+    REQUIRE(psocket_wrap(&w, a, &o) == 0);
+    for (i = 0; i < 1000 && (n = psocket_send(w, scene_bytes, SCENE_BIG)) > 0; i++) taken += (size_t)n;
+    CHECK_INT(n, PSOCKET_WANT_WRITE);
+    CHECK_INT(psocket_flush(w), PSOCKET_WANT_WRITE);
+    for (i = 0; i < 1000 && got < taken; i++) {
+        psocket_step(w);
+        if ((n = psocket_recv(b, &data)) > 0) got += (size_t)n;
+    }
+    CHECK_INT(got, taken);
+    CHECK_INT(psocket_flush(w), 0);
+    psocket_free(w);
+    psocket_free(b);
+    psocket_tls_free(client);
+    psocket_tls_free(server);
+    CHECK_INT(live, 0);
+}
+
 /*--- a network that dribbles, and one that cuts */
 
 /* Between a client and a server, both psocket's: passes what each says, `chunk` bytes at a time, until `limit` bytes went one
