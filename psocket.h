@@ -11675,6 +11675,27 @@ static int psi_lua_udpserver(lua_State *L)
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
 
+/* wrap(carrier [, options]): the carrier's object is left without a socket. */
+static int psi_lua_wrap(lua_State *L)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_sock *carrier = psi_lua_self(L), *k;
+    psocket_options o;
+    psocket_error e;
+    int r;
+    psi_lua_get_options(L, 2, &o, &e);
+    if (psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_READ) || psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_WRITE))
+        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
+    k = psi_lua_new_sock(L);
+    k->limits.timeout = o.timeout_ms;
+    k->limits.idle = o.idle_timeout_ms;
+    psi_lua_forget(vm, &carrier->io);
+    r = psocket_wrap(&k->s, carrier->s, &o);
+    if (r < 0) return psi_lua_fail_error(L, r, &e);
+    carrier->s = NULL;
+    return 1;
+}
+
 static int psi_lua_pair(lua_State *L)
 {
     psi_lua_sock *a, *b;
@@ -11932,6 +11953,20 @@ static int psi_lua_add(lua_State *L)
 static int psi_lua_spawn(lua_State *L)
 {
     return psi_lua_start(L, 1);
+}
+
+/* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
+   without that (nil: not before). For a foreign event loop. */
+static int psi_lua_getfd(lua_State *L)
+{
+    psi_lua_sched *S = psi_lua_scheduling(L);
+    int ms = S->ready ? 0 : -1;
+    psocket_fd fd = psocket_poller_getfd(S->poller, &ms);
+    if (fd < 0) lua_pushnil(L); /* the system has none */
+    else lua_pushnumber(L, (lua_Number)fd);
+    if (ms < 0) lua_pushnil(L);
+    else lua_pushnumber(L, (lua_Number)ms / 1000);
+    return 2;
 }
 
 static int psi_lua_contains(lua_State *L)
@@ -12213,7 +12248,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "pair", psi_lua_pair }, { "peek", psi_lua_peek }, { "pending", psi_lua_pending },
         { "setpeer", psi_lua_setpeer }, { "settimeout", psi_lua_settimeout }, { "tls", psi_lua_tls },
         { "tlsinfo", psi_lua_tlsinfo },
-        { "udpserver", psi_lua_udpserver }, { "unrecv", psi_lua_unrecv }, { NULL, NULL }
+        { "udpserver", psi_lua_udpserver }, { "unrecv", psi_lua_unrecv }, { "wrap", psi_lua_wrap }, { NULL, NULL }
     };
     static const luaL_Reg socket_meta[] = {
         { "__gc", psi_lua_gc }, { "__close", psi_lua_close }, { "__tostring", psi_lua_tostring }, { NULL, NULL }
@@ -12228,6 +12263,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     static const luaL_Reg core_meta[] = { { "__gc", psi_lua_core_gc }, { NULL, NULL } };
     static const luaL_Reg scheduler[] = {
         { "add", psi_lua_add }, { "close", psi_lua_sched_close }, { "contains", psi_lua_contains },
+        { "getfd", psi_lua_getfd },
         { "new", psi_lua_new_scheduler }, { "remove", psi_lua_remove }, { "__close", psi_lua_sched_close },
         { "__construct", psi_lua_construct }, { "__tostring", psi_lua_sched_tostring }, { NULL, NULL }
     };

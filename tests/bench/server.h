@@ -9,6 +9,7 @@
 #ifndef BENCH_SERVER_H
 #define BENCH_SERVER_H
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,7 @@ static UNUSED void arguments(int argc, char **argv)
     for (mode = ECHO; mode < HTTP && strcmp(argv[1], modes[mode]); mode++) {}
     size = (size_t)atol(argv[2]);
     if (size < 1) size = 1;
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL's BIO writes without MSG_NOSIGNAL */
     message = (unsigned char *)calloc(1, size);
     if (!message) die("calloc");
     chain_file = argc > 4 ? argv[3] : NULL;

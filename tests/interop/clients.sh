@@ -103,25 +103,25 @@ if has curl; then
     check "plain HTTP: the handshake fails" plain
 fi
 check "and the next client is served" s_client
-stop "$pid"
+end
 
 # shellcheck disable=SC2086
 serve $rsa $hello
 refuse "an RSA identity only, a client of ECDSA only" "alert handshake failure" s_client -tls1_2 -cipher ECDSA
 check "an RSA identity only" s_client
-stop "$pid"
+end
 # shellcheck disable=SC2086
 serve $ec $hello
 refuse "a P-256 identity only, a client of RSA only" "alert handshake failure" s_client -tls1_2 -cipher aRSA
 check "a P-256 identity only" s_client
-stop "$pid"
+end
 # shellcheck disable=SC2086
 serve $p384 $hello
 for group in X25519 P-256 P-384; do
     # the certificate's curve has to be offered, too (RFC 8422 section 5.1)
     check "a P-384 identity, $group first" s_client -tls1_2 -groups "$(echo "$group:P-384" | sed 's/P-384:P-384/P-384/')"
 done
-stop "$pid"
+end
 
 # --- ALPN ---------------------------------------------------------------------------------------------------------------
 # shellcheck disable=SC2086
@@ -188,7 +188,7 @@ if has curl; then
     }
     check "curl resumes" cresume
 fi
-stop "$pid"
+end
 check "no sanitizer report, so far" clean
 
 # --- client certificates ------------------------------------------------------------------------------------------------
@@ -245,14 +245,14 @@ for mode in optional required; do
     fi
     cert=client
     check "$mode client certificate: and the next one is served" good
-    stop "$pid"
+    end
 done
 # shellcheck disable=SC2086
 serve $rsa --ca "$ca" --auth required --time "$future" $hello
 # shellcheck disable=SC2046
 refuse "an expired client certificate" "alert certificate expired" s_client -tls1_2 $(with brief)
 check "the server says so" seen "^handshake CERT_EXPIRED alert=45 cert=0"
-stop "$pid"
+end
 
 # --- names --------------------------------------------------------------------------------------------------------------
 id() { echo "--cert $more/$1.pem --key $more/$1.key"; }
@@ -271,7 +271,7 @@ check "SNI: two labels are no wildcard's" shows a.b.sni.test localhost
 check "SNI: an unknown name gets the first" shows unknown.test localhost
 nosni() { s_client -tls1_2 -noservername -cipher aRSA && grep -q '^subject=CN = localhost' "$tmp/s" && seen "name= "; }
 check "SNI: none" nosni
-stop "$pid"
+end
 
 # --- record sizes -------------------------------------------------------------------------------------------------------
 # shellcheck disable=SC2086
@@ -299,7 +299,7 @@ for n in 512 1024 2048 4096; do
 done
 whole() { [ "$(longest)" -gt 16000 ]; }
 check "without it records are full" whole
-stop "$pid"
+end
 
 # --- bulk, both ways, and each way of ending ----------------------------------------------------------------------------
 # shellcheck disable=SC2086
@@ -336,7 +336,7 @@ killed() { # no close_notify
     seen "^end TRUNCATED received 0"
 }
 check "a client that is killed: TRUNCATED" killed
-stop "$pid"
+end
 # shellcheck disable=SC2086
 serve $rsa $ec --in "$tmp/big"
 for suite in ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-RSA-AES256-GCM-SHA384 ECDHE-RSA-CHACHA20-POLY1305; do
@@ -347,7 +347,7 @@ for suite in ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-RSA-AES256-GCM-SHA384 ECDHE-RSA
     }
     check "s_client receives 10 MB, $suite" down
 done
-stop "$pid"
+end
 # shellcheck disable=SC2086
 serve $rsa $ec --echo
 if has gnutls-cli; then
@@ -359,7 +359,7 @@ if has gnutls-cli; then
     }
     check "gnutls-cli, 1 MB there and back, half-close" both
 fi
-stop "$pid"
+end
 
 # --- renegotiation ------------------------------------------------------------------------------------------------------
 # shellcheck disable=SC2086
@@ -388,6 +388,6 @@ if has gnutls-cli; then
 fi
 alive() { mark; echo again | timeout 20 openssl s_client -connect "127.0.0.1:$port" -nocommands >"$tmp/s" 2>&1; seen "^end CLOSED received 6"; }
 check "and the next client is served" alive
-stop "$pid"
+end
 check "no sanitizer report" clean
 finish

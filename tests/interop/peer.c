@@ -14,10 +14,11 @@
  * Standard output, per connection:
  *     handshake OK VERSION SUITE alpn=A name=N resumed=R peer=SUBJECT
  *     handshake CODE alert=N cert=N TEXT
- *     end CODE received N                     a server begins with: port N
+ *     end CODE received N                     a server begins with: port N, and ends at SIGTERM
  */
 #include "psocket.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,13 @@ static const char *in, *out, *say;
 static int echo, close_at_once, plain, lines, pause_ms;
 static size_t piece = 65536;
 static int64_t now;
+static volatile sig_atomic_t stopped;
+
+static void stop(int signal_number)
+{
+    (void)signal_number;
+    stopped = 1;
+}
 
 static int64_t set_clock(void *user)
 {
@@ -203,9 +211,12 @@ int main(int argc, char **argv)
         }
         printf("port %d\n", port);
         fflush(stdout);
-        for (n = 0; (!times || n < times) && psocket_accept(l, &s) == 0; n++) {
+        signal(SIGTERM, stop);
+        for (n = 0; !stopped && (!times || n < times);) {
+            if (psocket_listener_wait(l, 50) != 1 || psocket_accept(l, &s)) continue;
             psocket_settimeout(s, 10000, 0);
             connection(s, tls, NULL);
+            n++;
         }
         psocket_listener_free(l);
     } else for (n = 0; n < times; n++) {

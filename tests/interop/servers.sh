@@ -49,7 +49,7 @@ for id in rsa ec; do
         s_server $id -cipher ECDHE-$kind-$suite -HTTP
         bulk() { down && grep -q "^handshake OK TLSv1.2 $(iana ECDHE-$kind-$suite) .* peer=CN=localhost" "$tmp/c"; }
         check "s_server, ECDHE-$kind-$suite, 10 MB" bulk
-        stop "$pid"
+        end
     done
 done
 for id in rsa ec p384; do
@@ -60,7 +60,7 @@ for id in rsa ec p384; do
         [ $id = p384 ] && [ $curve != P-384 ] && groups=$curve:P-384
         s_server $id -groups "$groups" -serverpref -quiet -naccept 1
         check "s_server, $id, $curve" says "^handshake OK" --close
-        stop "$pid"
+        end
     done
 done
 s_server rsa,ec -HTTP
@@ -73,30 +73,30 @@ check "s_server: sessions are resumed" resumed
 check "s_server: the name is checked" says "^handshake CERT_NAME alert=[0-9]* cert=0" --name elsewhere.test
 check "s_server: a wildcard" says "^handshake OK .*name=a.wild.test" --name a.wild.test --close
 check "s_server: a wildcard is for one label" says "^handshake CERT_NAME" --name a.b.wild.test
-stop "$pid"
+end
 s_server rsa -no_ticket -no_cache -HTTP
 notresumed() { client --times 2 --close; [ "$(grep -c 'handshake OK .*resumed=0' "$tmp/c")" = 2 ]; }
 check "s_server without a cache: full handshakes" notresumed
-stop "$pid"
+end
 for hash in RSA+SHA384 RSA+SHA512 RSA+SHA256; do
     s_server rsa -sigalgs $hash
     check "s_server signs with $hash" says "^handshake OK" --close
-    stop "$pid"
+    end
 done
 for hash in ECDSA+SHA384 ECDSA+SHA512; do
     s_server ec -sigalgs $hash
     check "s_server signs with $hash" says "^handshake OK" --close
-    stop "$pid"
+    end
 done
 
 # --- record sizes and streams -------------------------------------------------------------------------------------------
 s_server ec,rsa -max_send_frag 512 -HTTP
 check "s_server -max_send_frag 512, 10 MB" down
-stop "$pid"
+end
 s_server ec,rsa -split_send_frag 1000 -HTTP
 check "s_server -split_send_frag 1000, 10 MB" down
 check "s_server, 10 MB, to a slow start" down --pause 500
-stop "$pid"
+end
 up() { # SUITE OPTION... : 10 MB go to s_server, which prints them
     suite=$1
     shift
@@ -117,10 +117,10 @@ check "ALPN: the server's first choice" says "alpn=h2 " --alpn http/1.1 --alpn h
 check "ALPN: the only one in common" says "alpn=http/1.1 " --alpn spdy/3 --alpn http/1.1 --close
 check "ALPN: none offered" says "^handshake OK .*alpn= " --close
 check "ALPN: none in common" says "^handshake TLS_ALPN alert=120" --alpn spdy/3
-stop "$pid"
+end
 s_server ec,rsa -HTTP
 check "ALPN: the server has none" says "^handshake OK .*alpn= " --alpn http/1.1 --close
-stop "$pid"
+end
 
 # --- client certificates ------------------------------------------------------------------------------------------------
 mine() { # NAME
@@ -143,17 +143,17 @@ for mode in verify Verify; do
     else check "s_server -Verify: no client certificate" says "^handshake TLS_[A-Z]* alert=\(40\|116\)"; fi
     # shellcheck disable=SC2046
     check "s_server -$mode: resumed with a client certificate" says "resumed=1" $(mine client) --times 2 --close
-    stop "$pid"
+    end
 done
 s_server ec,rsa -Verify 3 -CAfile "$ca" -verify_return_error -attime "$future" -HTTP
 # shellcheck disable=SC2046
 check "s_server -Verify: an expired client certificate" says "^handshake \(TLS_ALERT\|CERT_[A-Z]*\) alert=45" $(mine brief)
-stop "$pid"
+end
 for hash in RSA+SHA256 RSA+SHA384 RSA+SHA512; do
     s_server ec -Verify 3 -CAfile "$ca" -verify_return_error -client_sigalgs $hash -HTTP
     # shellcheck disable=SC2046
     check "s_server -client_sigalgs $hash" says "^handshake OK" $(mine client) --close
-    stop "$pid"
+    end
 done
 
 # --- names --------------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ cat "$ca" "$certs/inter.pem" >"$tmp/both.pem"
 check "SNI: the name reaches the server" says "^handshake OK .*peer=CN=one" --ca "$tmp/both.pem" --name one.test --close
 check "SNI: another name gets the other" says "^handshake OK .*peer=CN=localhost" --name localhost --close
 check "SNI: an address is not sent, and checked" says "^handshake OK .*name=127.0.0.1 .*peer=CN=localhost" --close
-stop "$pid"
+end
 
 # --- the end ------------------------------------------------------------------------------------------------------------
 s_server ec -quiet -naccept 1
@@ -194,35 +194,35 @@ for key in r R; do
         seen 'warning no_renegotiation' && cat "$tmp/c" && grep -q '^end \(TLS_ALERT\|CLOSED\|TRUNCATED\|RESET\)' "$tmp/c"
     }
     check "s_server $key: refused with no_renegotiation, OpenSSL ends it" reneg
-    stop "$pid"
+    end
 done
 
 # --- versions and other protocols ---------------------------------------------------------------------------------------
 s_server ec -tls1_3
 check "TLS 1.3 only" says "^handshake TLS_VERSION alert=70 .*the server probably accepts TLS 1.3 only"
-stop "$pid"
+end
 for v in tls1 tls1_1; do
     s_server rsa -$v -cipher ALL:@SECLEVEL=0 # OpenSSL looks at the suites first: ours need TLS 1.2
     check "s_server -$v" says "^handshake \(TLS_VERSION alert=70\|TLS_ALERT alert=40\)"
-    stop "$pid"
+    end
 done
 s_server rsa -cipher AES128-GCM-SHA256:ECDHE-RSA-AES128-SHA
 check "s_server with static RSA and CBC" says "^handshake TLS_ALERT alert=40 .*no cipher suite in common"
-stop "$pid"
+end
 s_server rsa -cipher DHE-RSA-AES128-GCM-SHA256
 check "s_server with DHE" says "^handshake TLS_ALERT alert=40 .*no cipher suite in common"
-stop "$pid"
+end
 s_server rsa -no_comp -legacy_renegotiation -bugs -HTTP
 check "s_server -bugs" down
-stop "$pid"
+end
 # Servers of something else: examples/echo returns our own hello.
 start "$BUILD/echo" --serve
 check "an echo of our own hello" says "^handshake TLS_PROTOCOL alert=10"
-stop "$pid"
+end
 start "$peer" serve --plain --say "HTTP/1.1 400 Bad Request
 "
 check "a plain HTTP server" says "^handshake TLS_PROTOCOL alert=10 .*does not speak TLS"
-stop "$pid"
+end
 
 # --- GnuTLS -------------------------------------------------------------------------------------------------------------
 if has gnutls-serv; then
@@ -239,18 +239,18 @@ if has gnutls-serv; then
             check "gnutls-serv, $cipher, $group" says "$(echo $cipher | tr - _)" --name localhost --say "hello
 " --lines 1
             check "gnutls-serv, $cipher, $group: the line came back" grep -q '^line hello' "$tmp/c"
-            stop "$pid"
+            end
         done
     done
     gnutls $tls12:-ECDHE-ECDSA --echo
     check "gnutls-serv, RSA" says "^handshake OK TLSv1.2 TLS_ECDHE_RSA" --close
     check "gnutls-serv: sessions" says "^handshake OK" --times 3 --close
     check "gnutls-serv: sessions are resumed" test "$(grep -c resumed=1 "$tmp/c")" = 2
-    stop "$pid"
+    end
     gnutls $tls12 --echo --alpn=h2 --alpn=http/1.1 --alpn-fatal
     check "gnutls-serv, ALPN" says "alpn=http/1.1 " --alpn http/1.1 --close
     check "gnutls-serv, ALPN: none in common" says "^handshake TLS_ALPN alert=120" --alpn x
-    stop "$pid"
+    end
     gnutls $tls12 --echo --require-client-cert --verify-client-cert --x509cafile "$ca"
     for cert in client ecclient; do
         # shellcheck disable=SC2046
@@ -261,7 +261,7 @@ if has gnutls-serv; then
     # shellcheck disable=SC2046
     check "gnutls-serv --verify-client-cert: another authority's" says "^\(end\|handshake\) \(CERT_[A-Z]*\|TLS_ALERT\|CLOSED\|TRUNCATED\|RESET\)" $(mine otherclient)
     check "gnutls-serv --require-client-cert: none" says "^\(end\|handshake\) \(CERT_[A-Z]*\|TLS_[A-Z]*\|CLOSED\|TRUNCATED\|RESET\)"
-    stop "$pid"
+    end
     gnutls $tls12 --echo
     rehandshake() { # a HelloRequest: we answer no_renegotiation
         client --name localhost --say "**REHANDSHAKE**
@@ -270,17 +270,17 @@ if has gnutls-serv; then
     }
     check "gnutls-serv asks for renegotiation: refused" rehandshake
     check "gnutls-serv: and the next connection" says "^handshake OK" --name localhost --close
-    stop "$pid"
+    end
     gnutls NORMAL:-VERS-ALL:+VERS-TLS1.3 --echo
     # GnuTLS does not answer protocol_version but handshake_failure
     check "gnutls-serv, TLS 1.3 only" says "^handshake \(TLS_VERSION alert=70\|TLS_ALERT alert=40\)"
-    stop "$pid"
+    end
     gnutls NORMAL:-VERS-ALL:+VERS-TLS1.1:%COMPAT --echo
     check "gnutls-serv, TLS 1.1 only" says "^handshake \(TLS_VERSION alert=70\|TLS_ALERT alert=40\)"
-    stop "$pid"
+    end
     gnutls $tls12:%NO_EXTENSIONS --echo
     check "gnutls-serv without extensions: refused or served, typed" says "^handshake"
-    stop "$pid"
+    end
 else skip gnutls-serv "not installed"; fi
 check "no sanitizer report" clean
 finish
