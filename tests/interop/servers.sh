@@ -58,7 +58,7 @@ for id in rsa ec p384; do
         groups=$curve
         [ $id = ec ] && [ $curve != P-256 ] && groups=$curve:P-256
         [ $id = p384 ] && [ $curve != P-384 ] && groups=$curve:P-384
-        s_server $id -groups "$groups" -serverpref -quiet -naccept 1
+        s_server $id -groups "$groups" -serverpref
         check "s_server, $id, $curve" says "^handshake OK" --close
         end
     done
