@@ -237,6 +237,8 @@ typedef struct psocket_tls_options {
     size_t spki_pin_count;
     int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict); /* last word on a peer's certificate: 0 accepts, anything else refuses; verdict->code is 0 when verification passed */
     void *decide_user;
+    const char *suites;          /* cipher suites by their IANA names, most wanted first, with colons between; NULL: all */
+    int min_version;             /* oldest TLS version; 0 or 0x0303 (TLS 1.2), which is the only one there is */
     int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's */
     void *clock_user;
     int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
@@ -388,6 +390,16 @@ PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
 /* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
    (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e);
+
+/* Stores what resumes a client's sessions (per server name, port and settings; tls NULL: the default settings) as bytes:
+   returns how many they are, or an error, and writes them only if size suffices (ask with NULL, 0 first). They hold
+   master secrets: keep them as safe as private keys. Settings with decide remember no sessions. Thread-safe. */
+PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size);
+
+/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired or whose server has one here
+   already. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these settings verify otherwise (trust
+   anchors, pins, decide, insecure_*) or prove another identity than those that stored them. Thread-safe. */
+PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, size_t len);
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
@@ -5865,7 +5877,7 @@ static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, 
  *================================================================================================*/
 
 #define PSI_TLS_SUITES 6
-#define PSI_TLS_CLIENT_SESSIONS 16  /* sessions a client remembers, one per server name */
+#define PSI_TLS_CLIENT_SESSIONS 16  /* sessions a client remembers, one per server name and port */
 #define PSI_TLS_SERVER_SESSIONS 256 /* sessions a server remembers */
 #define PSI_TLS_SESSION_TIME 86400  /* seconds, RFC 5246 F.1.4 */
 #define PSI_TLS_IDENTITIES 1024
@@ -5947,7 +5959,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
 
 typedef struct psi_tls_session {
     br_ssl_session_parameters par;
-    uint8_t name[32];  /* SHA-256 of the server name asked for */
+    uint8_t name[32];  /* SHA-256 of the server name asked for and, on clients, the port */
     int64_t from, until; /* usable between these, by the settings' clock */
     uint64_t used;     /* when it was last used, for eviction */
     psi_tlsinfo *peer; /* clients: whom the certificate of the first handshake named */
@@ -6021,7 +6033,8 @@ typedef struct psi_tls_primitives {
     br_chacha20_run chacha;
     br_poly1305_run poly;
     br_ec_impl client_ec, server_ec; /* for key exchange: our curves, and an all-zero X25519 secret is a failure */
-    uint16_t suites[PSI_TLS_SUITES];
+    uint16_t suites[PSI_TLS_SUITES]; /* most wanted first: those of the settings */
+    size_t suite_count;
 } psi_tls_primitives;
 
 struct psocket_tls {
@@ -6089,14 +6102,39 @@ static int psi_tls_find_primitives(psi_tls_primitives *p)
     p->server_ec.supported_curves &= PSI_TLS_SERVER_CURVES;
     /* AES without the CPU's help is slower than ChaCha20. */
     for (i = 0; i < PSI_TLS_SUITES; i++) p->suites[i] = suites[aes ? i : (i + 4) % PSI_TLS_SUITES];
+    p->suite_count = PSI_TLS_SUITES;
     return 0;
 }
 
 static int psi_tls_has_suite(const psocket_tls *tls, unsigned suite)
 {
     size_t i;
-    for (i = 0; i < PSI_TLS_SUITES; i++)
+    for (i = 0; i < tls->prim.suite_count; i++)
         if (tls->prim.suites[i] == suite) return 1;
+    return 0;
+}
+
+/* Replaces the suites by those that a list names. */
+static int psi_tls_choose_suites(psi_tls_primitives *p, const char *list, psocket_error *e)
+{
+    uint16_t chosen[PSI_TLS_SUITES];
+    size_t count = 0, i, k;
+    for (;;) {
+        size_t n = strcspn(list, ":");
+        for (i = 0; i < PSI_TLS_SUITES; i++) {
+            const char *name = psi_tls_suite_name(p->suites[i]);
+            if (strlen(name) == n && !memcmp(name, list, n)) break;
+        }
+        if (i == PSI_TLS_SUITES)
+            return psi_err(e, PSOCKET_INVALID, "suites: \"%.*s\" is not a cipher suite of this library",
+                           n < 100 ? (int)n : 100, list);
+        for (k = 0; k < count && chosen[k] != p->suites[i]; k++) {}
+        if (k == count) chosen[count++] = p->suites[i];
+        if (!list[n]) break;
+        list += n + 1;
+    }
+    memcpy(p->suites, chosen, count * sizeof *chosen);
+    p->suite_count = count;
     return 0;
 }
 
@@ -6239,6 +6277,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
+    if (t->min_version && t->min_version < BR_TLS12)
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
+    if (t->min_version > BR_TLS12)
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: TLS 1.2 is the newest version of this library");
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
@@ -6253,7 +6295,8 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
         tls->pin_count = t->spki_pin_count;
     }
     if (psi_tls_find_primitives(&tls->prim)) return psi_err_code(e, PSOCKET_NOMEM);
-    code = psi_tls_copy_alpn(tls, t, e);
+    code = t->suites ? psi_tls_choose_suites(&tls->prim, t->suites, e) : 0;
+    if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     if (!code && tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) code = psi_tls_name_authorities(tls, e);
@@ -6381,14 +6424,17 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     return code;
 }
 
-static void psi_tls_name_hash(const char *name, uint8_t out[32])
+/* What a session is kept under. */
+static void psi_tls_name_hash(const char *name, int port, uint8_t out[32])
 {
+    uint8_t end[3] = {0, (uint8_t)(port >> 8 & 0xFF), (uint8_t)(port & 0xFF)};
     br_sha256_context sha;
     br_sha256_init(&sha);
     for (; *name; name++) {
         char c = (char)psi_lower((unsigned char)*name);
         br_sha256_update(&sha, &c, 1);
     }
+    br_sha256_update(&sha, end, sizeof end);
     br_sha256_out(&sha, out);
 }
 
@@ -6765,7 +6811,7 @@ static int psi_hs_cache_load(const br_ssl_session_cache_class **ctx, br_ssl_serv
 static const br_ssl_session_cache_class psi_hs_cache_class = {sizeof(psi_hs_cache), psi_hs_cache_save,
                                                               psi_hs_cache_load};
 
-/* Clients remember one session per name. Not when the application judges each certificate itself. */
+/* Clients remember one session per name and port. Not when the application judges each certificate itself. */
 static int psi_hs_remembers(const psi_hs *h)
 {
     return !h->server && h->name[0] && !h->tls->decide;
@@ -7068,7 +7114,7 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
         return;
     }
     memcpy(h->name, o.name, sizeof h->name);
-    psi_tls_name_hash(h->name, h->name_hash);
+    psi_tls_name_hash(h->name, 0, h->name_hash);
     if (psi_hs_choose_alpn(h, &o)) {
         psi_hs_fail(h, PSOCKET_TLS_ALPN, 120, "the client offers none of this server's application protocols");
         return;
@@ -7412,8 +7458,20 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_free(h->cert);
     psi_free(h->out);
     psocket_tls_free(h->tls);
-    psi_wipe(h, offsetof(psi_hs, ibuf)); /* the buffers hold no secret */
+    psi_wipe(&h->u, sizeof h->u); /* the buffers and the rest hold no secret */
+    psi_wipe(&h->offered, sizeof h->offered);
     psi_free(h);
+}
+
+/* The generator's whole state (SP 800-90A 10.1.2.1) comes from the platform: hashing a seed into it would cost a tenth
+   of a resumed handshake. */
+static int psi_hs_seed(br_hmac_drbg_context *rng)
+{
+    int code = psi_os_entropy(rng->K, sizeof rng->K);
+    if (!code) code = psi_os_entropy(rng->V, sizeof rng->V);
+    rng->vtable = &br_hmac_drbg_vtable;
+    rng->digest_class = &br_sha256_vtable;
+    return code;
 }
 
 /* What both sides have in common. */
@@ -7421,11 +7479,12 @@ static int psi_hs_setup(psi_hs *h)
 {
     br_ssl_engine_context *eng = &h->u.eng;
     const psi_tls_primitives *prim = &h->tls->prim;
-    uint8_t seed[32];
-    int code = psi_os_entropy(seed, sizeof seed);
+    int code = psi_hs_seed(&eng->rng);
     if (code) return code;
+    eng->rng_init_done = 2; /* seeded, and not again by BearSSL */
+    eng->rng_os_rand_done = 1;
     br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
-    br_ssl_engine_set_suites(eng, prim->suites, PSI_TLS_SUITES);
+    br_ssl_engine_set_suites(eng, prim->suites, prim->suite_count);
     br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION);
     br_ssl_engine_add_flags(eng, BR_OPT_FAIL_ON_ALPN_MISMATCH);
     br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
@@ -7442,9 +7501,6 @@ static int psi_hs_setup(psi_hs *h)
     br_ssl_engine_set_ec(eng, h->server ? &prim->server_ec : &prim->client_ec);
     br_ssl_engine_set_ecdsa(eng, psi_tls_ecdsa_verify);
     br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
-    br_ssl_engine_inject_entropy(eng, seed, sizeof seed);
-    eng->rng_os_rand_done = 1; /* no second seeding by BearSSL */
-    psi_wipe(seed, sizeof seed);
     br_ssl_engine_set_buffers_bidi(eng, h->ibuf, sizeof h->ibuf, h->obuf, sizeof h->obuf);
     eng->log_max_frag_len = 14; /* records of any size may come, whatever the size of obuf */
     h->x509.vtable = &psi_hs_x509_class;
@@ -7476,7 +7532,7 @@ static int psi_hs_start_server(psi_hs *h, psocket_error *e)
     return 0;
 }
 
-static int psi_hs_start_client(psi_hs *h, const char *name, psocket_error *e)
+static int psi_hs_start_client(psi_hs *h, const char *name, int port, psocket_error *e)
 {
     br_ssl_client_context *cc = &h->u.client;
     psocket_tls *tls = h->tls;
@@ -7484,7 +7540,7 @@ static int psi_hs_start_client(psi_hs *h, const char *name, psocket_error *e)
     if (!name && !tls->insecure_no_name && !tls->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
     if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    psi_tls_name_hash(h->name, h->name_hash);
+    psi_tls_name_hash(h->name, port, h->name_hash);
     psi_hs_recall(h);
     if (h->offered.session_id_len) br_ssl_engine_set_session_parameters(&cc->eng, &h->offered);
     br_ssl_engine_set_x509(&cc->eng, &h->x509.vtable);
@@ -7498,18 +7554,21 @@ static int psi_hs_start_client(psi_hs *h, const char *name, psocket_error *e)
     return 0;
 }
 
-/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. */
-static PSI_UNUSED int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, psocket_error *e)
+/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
+   that is not known; servers ignore it. */
+static PSI_UNUSED int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, int port,
+                                 psocket_error *e)
 {
-    psi_hs *h = (psi_hs *)psi_alloc(sizeof *h);
+    psi_hs *h = (psi_hs *)PSOCKET_MALLOC(sizeof *h);
     int code;
     *out = NULL;
     if (!h) return psi_err_code(e, PSOCKET_NOMEM);
+    memset(h, 0, offsetof(psi_hs, ibuf)); /* the buffers need no clearing */
     h->server = server;
     h->tls = psocket_tls_retain(tls);
     code = psi_hs_setup(h);
     if (code) psi_err_code(e, code);
-    else code = server ? psi_hs_start_server(h, e) : psi_hs_start_client(h, name, e);
+    else code = server ? psi_hs_start_server(h, e) : psi_hs_start_client(h, name, port, e);
     if (!code) {
         psi_hs_turn(h);
         if (h->state == PSI_HS_FAILED) {
@@ -7620,6 +7679,232 @@ static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info
     return 0;
 }
 
+/* --- sessions as bytes ------------------------------------------------------------------------------------------- */
+
+/* Numbers are big-endian. Format, policy; for each session suite, ID with its length, master secret, name, from, until
+   and the peer: validity, digests, subject with its length; then the SHA-256 of all that, against damage. */
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 1};
+
+#define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
+#define PSI_TLS_SAVED_SUBJECT 511
+
+/* A digest of what the sessions' certificates were judged by, and of whom the servers took us for. */
+static int psi_tls_policy(psocket_tls *tls, uint8_t out[32])
+{
+    uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
+                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+    const psi_x509_store *store;
+    br_sha256_context all, one;
+    uint8_t digest[32];
+    size_t i;
+    int code = psi_x509_anchors(tls->trust, &store);
+    if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
+    br_sha256_init(&all);
+    br_sha256_update(&all, &flags, 1);
+    if (tls->identity_count) {
+        const br_x509_certificate *leaf = &tls->identities[0].chain.certs[0];
+        br_sha256_init(&one);
+        br_sha256_update(&one, leaf->data, leaf->data_len);
+        br_sha256_out(&one, digest);
+        br_sha256_update(&all, digest, sizeof digest);
+    }
+    for (i = 0; !code && i < store->count; i++) {
+        br_sha256_init(&one);
+        br_sha256_update(&one, store->certs[i].der.p, store->certs[i].der.n);
+        br_sha256_out(&one, digest);
+        br_sha256_update(&all, digest, sizeof digest);
+    }
+    br_sha256_update(&all, "pins", 4);
+    br_sha256_update(&all, tls->pins, tls->pin_count * 32);
+    br_sha256_out(&all, out);
+    return 0;
+}
+
+static size_t psi_tls_saved_size(const psi_tls_session *s)
+{
+    const size_t fixed = 2 + 1 + 48 + 32 + 4 * 8 + 64 + 2;
+    return fixed + s->par.session_id_len + strlen(psi_tlsinfo_text(s->peer, s->peer->subject_at));
+}
+
+static uint8_t *psi_tls_write(uint8_t *to, const void *from, size_t n)
+{
+    memcpy(to, from, n);
+    return to + n;
+}
+
+static uint8_t *psi_tls_write_number(uint8_t *to, uint64_t value, size_t bytes)
+{
+    while (bytes--) *to++ = (uint8_t)(value >> 8 * bytes & 0xFF);
+    return to;
+}
+
+static uint8_t *psi_tls_write_session(uint8_t *p, const psi_tls_session *s)
+{
+    const char *subject = psi_tlsinfo_text(s->peer, s->peer->subject_at);
+    p = psi_tls_write_number(p, s->par.cipher_suite, 2);
+    p = psi_tls_write_number(p, s->par.session_id_len, 1);
+    p = psi_tls_write(p, s->par.session_id, s->par.session_id_len);
+    p = psi_tls_write(p, s->par.master_secret, 48);
+    p = psi_tls_write(p, s->name, 32);
+    p = psi_tls_write_number(p, (uint64_t)s->from, 8);
+    p = psi_tls_write_number(p, (uint64_t)s->until, 8);
+    p = psi_tls_write_number(p, (uint64_t)s->peer->not_before, 8);
+    p = psi_tls_write_number(p, (uint64_t)s->peer->not_after, 8);
+    p = psi_tls_write(p, s->peer->sha256, 32);
+    p = psi_tls_write(p, s->peer->spki, 32);
+    p = psi_tls_write_number(p, strlen(subject), 2);
+    return psi_tls_write(p, subject, strlen(subject));
+}
+
+static void psi_tls_digest(const uint8_t *p, size_t n, uint8_t out[32])
+{
+    br_sha256_context sha;
+    br_sha256_init(&sha);
+    br_sha256_update(&sha, p, n);
+    br_sha256_out(&sha, out);
+}
+
+PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size)
+{
+    uint8_t policy[32];
+    size_t i, need = PSI_TLS_SAVED_HEAD + 32;
+    int code;
+    if (!buf && size) return PSOCKET_INVALID;
+    if (tls) psocket_tls_retain(tls);
+    else if ((code = psi_tls_default(&tls, NULL)) != 0) return code;
+    code = psi_tls_policy(tls, policy);
+    if (!code) {
+        const psi_tls_sessions *c = &tls->client_sessions;
+        psi_os_lock(&tls->lock);
+        for (i = 0; i < c->count; i++) need += psi_tls_saved_size(&c->list[i]);
+        if (size >= need) {
+            uint8_t *p = psi_tls_write((uint8_t *)buf, psi_tls_format, sizeof psi_tls_format);
+            p = psi_tls_write(p, policy, sizeof policy);
+            for (i = 0; i < c->count; i++) p = psi_tls_write_session(p, &c->list[i]);
+            psi_tls_digest((const uint8_t *)buf, need - 32, p);
+        }
+        psi_os_unlock(&tls->lock);
+    }
+    psocket_tls_free(tls);
+    return code ? code : (ptrdiff_t)need;
+}
+
+static int64_t psi_tls_read_time(psi_hs_bytes *b)
+{
+    uint64_t high = psi_hs_number(b, 4), low = psi_hs_number(b, 4);
+    return (int64_t)(high << 32 | low);
+}
+
+static void psi_tls_read_bytes(psi_hs_bytes *b, void *to, size_t n)
+{
+    if (b->n < n) {
+        b->bad = 1;
+        b->n = 0;
+        return;
+    }
+    memcpy(to, b->p, n);
+    b->p += n;
+    b->n -= n;
+}
+
+/* Reads one session: s, and in *peer and subject what its peer is made of. 0 if a field is impossible. */
+static int psi_tls_read_session(psi_hs_bytes *b, psi_tls_session *s, psi_tlsinfo *peer,
+                                char subject[PSI_TLS_SAVED_SUBJECT + 1])
+{
+    psi_hs_bytes id, text;
+    memset(s, 0, sizeof *s);
+    memset(peer, 0, sizeof *peer);
+    s->par.version = BR_TLS12;
+    s->par.cipher_suite = (uint16_t)psi_hs_number(b, 2);
+    id = psi_hs_vector(b, 1, 1);
+    if (id.bad || id.n > sizeof s->par.session_id) return 0;
+    memcpy(s->par.session_id, id.p, id.n);
+    s->par.session_id_len = (unsigned char)id.n;
+    psi_tls_read_bytes(b, s->par.master_secret, 48);
+    psi_tls_read_bytes(b, s->name, 32);
+    s->from = psi_tls_read_time(b);
+    s->until = psi_tls_read_time(b);
+    peer->has_peer = 1;
+    peer->not_before = psi_tls_read_time(b);
+    peer->not_after = psi_tls_read_time(b);
+    psi_tls_read_bytes(b, peer->sha256, 32);
+    psi_tls_read_bytes(b, peer->spki, 32);
+    text = psi_hs_vector(b, 2, 0);
+    if (text.bad || text.n > PSI_TLS_SAVED_SUBJECT || (text.n && memchr(text.p, 0, text.n))) return 0;
+    if (text.n) memcpy(subject, text.p, text.n);
+    subject[text.n] = 0;
+    return psi_tls_suite_name(s->par.cipher_suite)[0] && s->from >= 0 && s->from < s->until &&
+           s->until - s->from <= PSI_TLS_SESSION_TIME && s->until <= peer->not_after;
+}
+
+/* Adds one session, unless there is one for its name: 0 or PSOCKET_NOMEM. */
+static int psi_tls_add_session(psocket_tls *tls, const psi_tls_session *from, const char *subject,
+                               const psi_tlsinfo *peer)
+{
+    psi_tls_sessions *c = &tls->client_sessions;
+    psi_tls_session *s;
+    psi_tlsinfo *copy = psi_tlsinfo_new("", "", subject, peer);
+    int code = 0;
+    if (!copy) return PSOCKET_NOMEM;
+    psi_os_lock(&tls->lock);
+    if (!psi_tls_sessions_find(c, from->name, NULL)) {
+        s = psi_tls_sessions_place(c);
+        if (s) {
+            *s = *from;
+            s->used = ++c->clock;
+            s->peer = copy;
+            copy = NULL;
+        } else {
+            code = PSOCKET_NOMEM;
+        }
+    }
+    psi_os_unlock(&tls->lock);
+    psi_tlsinfo_free(copy);
+    return code;
+}
+
+/* Reads all sessions twice: first to see that they are sound, then to add them. */
+static int psi_tls_load(psocket_tls *tls, psi_hs_bytes all)
+{
+    char subject[PSI_TLS_SAVED_SUBJECT + 1];
+    psi_tls_session s = PSI_ZERO;
+    psi_tlsinfo peer;
+    int64_t now = psi_tls_now(tls);
+    int adding, count, code = 0;
+    for (adding = 0; adding < 2 && !code; adding++) {
+        psi_hs_bytes b = all;
+        for (count = 0; b.n && !code; count++) {
+            if (!psi_tls_read_session(&b, &s, &peer, subject) || count == PSI_TLS_CLIENT_SESSIONS) {
+                code = PSOCKET_INVALID;
+            } else if (adding && now >= s.from && now < s.until && psi_tls_has_suite(tls, s.par.cipher_suite)) {
+                code = psi_tls_add_session(tls, &s, subject, &peer);
+            }
+        }
+    }
+    psi_wipe(&s, sizeof s);
+    return code;
+}
+
+PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)data;
+    uint8_t digest[32];
+    psi_hs_bytes b = PSI_ZERO;
+    int code;
+    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
+    psi_tls_digest(p, len - 32, digest);
+    if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
+    if (tls) psocket_tls_retain(tls);
+    else if ((code = psi_tls_default(&tls, NULL)) != 0) return code;
+    code = psi_tls_policy(tls, digest);
+    if (!code && memcmp(p + sizeof psi_tls_format, digest, 32)) code = PSOCKET_INVALID;
+    b.p = p + PSI_TLS_SAVED_HEAD;
+    b.n = len - PSI_TLS_SAVED_HEAD - 32;
+    if (!code) code = psi_tls_load(tls, b);
+    psocket_tls_free(tls);
+    return code;
+}
+
 /*==================================================================================================
  * >>tls13
  * Comes later and sits here. A TLS 1.3 handshake offers what psi_hs does: start (psi_hs_new), feed, output and sent,
@@ -7650,9 +7935,9 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocke
 static uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, size_t *len) { (void)r; (void)type; (void)len; return payload; }
 static size_t psi_rec_max_send(const psi_rec *r) { (void)r; return 1; }
 static void psi_rec_free(psi_rec *r) { (void)r; }
-static int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, psocket_error *e)
+static int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, int port, psocket_error *e)
 {
-    (void)tls; (void)server; (void)name;
+    (void)tls; (void)server; (void)name; (void)port;
     *out = NULL;
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
@@ -7682,6 +7967,18 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
 
+PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size)
+{
+    (void)tls; (void)buf; (void)size;
+    return PSOCKET_UNSUPPORTED;
+}
+
+PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, size_t len)
+{
+    (void)tls; (void)data; (void)len;
+    return PSOCKET_UNSUPPORTED;
+}
+
 #endif /* PSOCKET_NO_TLS */
 
 /*==================================================================================================
@@ -7691,7 +7988,8 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
  * not); once closed here, closed is set. Every function leaves the socket usable or ended.
  *================================================================================================*/
 
-#define PSI_SOCK_READ_MIN 4096u
+#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB */
+#define PSI_SOCK_READ_MIN (1u << PSI_SOCK_READ_LOG)
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_DATAGRAM 65536u
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
@@ -7713,7 +8011,7 @@ typedef struct psi_dial {
    because a socket takes its descriptors out before it closes them, and announces what the system cannot. */
 typedef struct psi_entry {
     psocket_poller *poller;
-    psocket *sock;
+    psocket *sock;                 /* one of these, or neither */
     psocket_listener *listener;
     void *user;
     psi_os_watch watch;            /* the one descriptor of what has just one */
@@ -7773,6 +8071,7 @@ struct psocket {
     const psi_io *io;
     psocket_fd fd;
     void *below;         /* psi_link of a pair, or the carrying psocket */
+    psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len */
     psi_dial *dial;
@@ -7783,14 +8082,14 @@ struct psocket {
     psocket_error *error;
     size_t sent;
     int64_t deadline;    /* of dialling or handshaking; 0 none */
+    psi_addr peer;
     int timeout, idle;
-    uint32_t out_at, out_len, limit, read_size;
-    uint32_t moved;      /* counts transfers during a handshake: the sign that it is not idle */
+    uint32_t out_at, out_len, limit;
     uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
     int code, end_in, end_out;
-    psi_addr peer;
-    uint8_t side, nonblocking, udp, family, closed, shut, drained, deaf;
-    psocket *above;      /* the socket that this one carries, if any */
+    unsigned side : 1, nonblocking : 1, udp : 1, closed : 1, drained : 1, full : 1, deaf : 1, shut : 2, family : 4;
+    unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
+    unsigned moved : 8;  /* counts transfers during a handshake: the sign that it is not idle */
 };
 
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
@@ -7807,6 +8106,7 @@ struct psi_io {
     int (*fin)(psocket *s, int *os);                                /* no more will be sent */
     void (*end)(psocket *s);                                        /* lets go of the transport */
     int (*wants)(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
+    int carried;                                                    /* below is a psocket */
 };
 
 static void psi_lower_ms(int *ms, int64_t left)
@@ -7886,7 +8186,7 @@ static int psi_fd_wants(psocket *s, int events, psocket_pollfd *fds, int cap, in
     return 1;
 }
 
-static const psi_io psi_io_fd = { psi_fd_get, psi_fd_put, psi_fd_fin, psi_fd_close, psi_fd_wants };
+static const psi_io psi_io_fd = { psi_fd_get, psi_fd_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
 
 /*--- the transport: a UDP socket that anybody may send to */
 
@@ -7914,7 +8214,7 @@ static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
     return psi_os_sendto(s->fd, p, n, &to, os);
 }
 
-static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants };
+static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
 
 /*--- the transport: a pair in memory */
 
@@ -8045,7 +8345,7 @@ static int psi_link_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     return 0;
 }
 
-static const psi_io psi_io_link = { psi_link_get, psi_link_put, psi_link_fin, psi_link_close, psi_link_wants };
+static const psi_io psi_io_link = { psi_link_get, psi_link_put, psi_link_fin, psi_link_close, psi_link_wants, 0 };
 
 /*--- ending */
 
@@ -8083,6 +8383,14 @@ static int psi_sock_end(psocket *s, int code)
 
 /*--- sending */
 
+/* Are there bytes that s, or a socket that carries it, has taken and the transport has not? */
+static int psi_sock_unsent(const psocket *s)
+{
+    for (; s; s = s->io && s->io->carried ? (const psocket *)s->below : NULL)
+        if (s->out) return 1;
+    return 0;
+}
+
 /* Hands sealed bytes to the transport: 0 when none is left, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
@@ -8103,7 +8411,7 @@ static int psi_sock_flush(psocket *s)
             s->out = NULL;
         }
     }
-    return 0;
+    return s->io && s->io->carried ? psi_sock_flush((psocket *)s->below) : 0;
 }
 
 
@@ -8153,10 +8461,16 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
         if (e) return e;
         if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
         e = psi_sock_seal(s, 23, data, n);
-        if (!e) e = psi_sock_flush(s);
-        return e && e != PSOCKET_WANT_WRITE ? e : (ptrdiff_t)n;
+        if (e) return e;
+        e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
+        return e && e != PSOCKET_WANT_WRITE && e != PSOCKET_NOMEM ? e : (ptrdiff_t)n;
+    }
+    if (s->full) { /* the last send filled the system's buffer, and the poller has not reported that there is room */
+        s->full = 0;
+        if (s->entry) return PSOCKET_WANT_WRITE;
     }
     r = s->io->put(s, data, n, &os);
+    s->full = r > 0 && (size_t)r < n;
     if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
     if (!s->udp && r != PSOCKET_NOMEM) s->end_out = (int)r;
     return psi_sock_note(s, (int)r, os, NULL);
@@ -8223,7 +8537,7 @@ static int psi_sock_fill(psocket *s)
 {
     psi_ring *r = &s->ring;
     int os = 0, e;
-    uint32_t want = s->udp ? PSI_DATAGRAM : s->read_size, at;
+    uint32_t want = s->udp ? PSI_DATAGRAM : (uint32_t)1 << s->read_log, at;
     ptrdiff_t got;
     if (s->end_in) return s->end_in;
     if (r->bytes >= s->limit || (s->udp && !psi_ring_empty(r))) return PSOCKET_LIMIT;
@@ -8255,8 +8569,8 @@ static int psi_sock_fill(psocket *s)
         return 1;
     }
     s->drained = (uint32_t)got < want && !s->udp;
-    if ((uint32_t)got == want && s->read_size < PSOCKET_READ_SIZE) s->read_size *= 2;
-    else if ((uint32_t)got < want / 4 && s->read_size > PSI_SOCK_READ_MIN) s->read_size /= 2;
+    if ((uint32_t)got == want && 2 * want <= PSOCKET_READ_SIZE) s->read_log++;
+    else if ((uint32_t)got < want / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
     if (s->rec) {
         r->tail += (uint32_t)got;
         psi_sock_decode(s);
@@ -8314,7 +8628,7 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     s->io = &psi_io_fd;
     s->peer = d->names->addrs[index];
     s->peer.port = (uint16_t)d->port;
-    s->family = s->peer.family;
+    s->family = s->peer.family & 15u;
     psi_addr_normalise(&s->peer);
     psi_dns_release(d->names);
     psi_free(d);
@@ -8423,7 +8737,7 @@ static int psi_sock_handshake(psocket *s)
                 put = (ptrdiff_t)n;
             }
             psi_hs_sent(s->hs, (size_t)put);
-            s->moved++;
+            s->moved = (s->moved + 1u) & 255u;
             continue;
         }
         status = psi_hs_status(s->hs, &e);
@@ -8434,6 +8748,7 @@ static int psi_sock_handshake(psocket *s)
                 s->hs = NULL;
                 s->deadline = 0;
                 psi_sock_decode(s);
+                psi_ring_relax(r);
                 return 0;
             }
             psi_err_code(&e, status);
@@ -8463,7 +8778,7 @@ static int psi_sock_handshake(psocket *s)
             return psi_sock_handshake_failed(s);
         }
         r->tail += (uint32_t)got;
-        s->moved++;
+        s->moved = (s->moved + 1u) & 255u;
     }
 }
 
@@ -8473,7 +8788,7 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psocket_error e = PSI_ZERO;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&s->hs, tls, s->side == PSOCKET_SERVER, name, &e);
+    r = psi_hs_new(&s->hs, tls, s->side == PSOCKET_SERVER, name, s->peer.port, &e);
     if (r) return psi_sock_note_error(s, &e);
     psi_ring_undecode(&s->ring);
     s->deaf = 0;
@@ -8493,7 +8808,7 @@ static int psi_sock_step(psocket *s)
     if (s->dial) r = psi_dial_step(s);
     else if (s->hs) r = psi_sock_handshake(s);
     else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
-    else if (s->out) return psi_sock_flush(s);
+    else if (psi_sock_unsent(s)) return psi_sock_flush(s);
     else if (s->end_in && s->end_in == s->end_out) return s->end_in;
     if ((r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) && s->deadline && psi_os_now() >= s->deadline) {
         if (s->dial && !s->dial->resolving && s->dial->live) {
@@ -8570,7 +8885,9 @@ static int psi_sock_readable(psocket *s)
 
 static ptrdiff_t psi_wrap_get(psocket *s, void *p, size_t n, int *os)
 {
-    ptrdiff_t r = psi_sock_take((psocket *)s->below, p, n);
+    ptrdiff_t r;
+    psi_sock_flush((psocket *)s->below);
+    r = psi_sock_take((psocket *)s->below, p, n);
     *os = 0;
     return r == PSOCKET_CLOSED ? 0 : r;
 }
@@ -8605,7 +8922,7 @@ static int psi_wrap_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     return psi_sock_wants((psocket *)s->below, events, fds, cap, ms);
 }
 
-static const psi_io psi_io_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_fin, psi_wrap_close, psi_wrap_wants };
+static const psi_io psi_io_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_fin, psi_wrap_close, psi_wrap_wants, 1 };
 
 /*--- making one */
 
@@ -8614,8 +8931,8 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
     psocket *s = (psocket *)psi_alloc(sizeof *s);
     if (!s) return NULL;
     s->fd = -1;
-    s->side = (uint8_t)side;
-    s->read_size = PSI_SOCK_READ_MIN;
+    s->side = side != PSOCKET_CLIENT;
+    s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
     if (opt) {
         s->nonblocking = opt->nonblocking != 0;
@@ -8894,13 +9211,16 @@ static int psi_poll_look_socket(psi_entry *e, int fired)
     if (!s->dial && !s->hs) {
         int many = s->io == &psi_io_link || s->io == &psi_io_wrap;
         if (fired & PSOCKET_READ) s->drained = 0;
+        if (fired & PSOCKET_WRITE) s->full = 0;
         if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) input = psi_sock_readable(s);
         if (!s->io) { /* a broken record ended it */
             if (e->events) psi_poll_report(e, e->events);
             return 0;
         }
         if (input || psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
-        if (s->end_out || (!s->out && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired))) ready |= PSOCKET_WRITE;
+        if (s->end_out || step == PSOCKET_NOMEM ||
+            (!psi_sock_unsent(s) && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired)))
+            ready |= PSOCKET_WRITE;
         ready &= e->events;
         if (ready) psi_poll_report(e, ready);
         if (!many) {
@@ -9202,7 +9522,7 @@ static int psi_public_settle(psocket *s)
     if (!s->dial && !s->hs) return 0;
     l = psi_limit_start(0, s->idle);
     for (;;) {
-        uint32_t before = s->moved;
+        unsigned before = s->moved;
         r = psi_sock_step(s);
         if ((r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) || s->nonblocking) break;
         if (s->moved != before) psi_limit_progress(&l);
@@ -9249,7 +9569,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
         return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
     s->dial = d;
-    s->udp = (uint8_t)(udp != 0);
+    s->udp = udp != 0;
     d->port = port;
     d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
     d->resolving = 1;
@@ -9364,17 +9684,19 @@ PSOCKET_API int psocket_udpserver(psocket **out, const char *address, int port, 
 {
     psocket *s;
     const char *path;
+    uint8_t family;
     int r;
     if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
     *out = NULL;
     s = psi_sock_new(opt, PSOCKET_SERVER);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = 1;
-    r = psi_public_bind(&s->fd, &s->family, &path, address, port, 1, opt);
+    r = psi_public_bind(&s->fd, &family, &path, address, port, 1, opt);
     if (r) {
         psi_free(s);
         return r;
     }
+    s->family = family & 15u;
     s->io = &psi_io_udp;
     *out = s;
     return 0;
@@ -9467,7 +9789,7 @@ PSOCKET_API int psocket_accept(psocket_listener *l, psocket **out)
     }
     s->fd = l->next;
     s->peer = l->next_peer;
-    s->family = s->peer.family;
+    s->family = s->peer.family & 15u;
     s->io = &psi_io_fd;
     l->next = -1;
     psi_addr_normalise(&s->peer);
@@ -9560,7 +9882,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
         ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
         if (n >= 0) {
             s->sent += (size_t)n;
-            if (s->sent == len && !s->out) return (ptrdiff_t)len;
+            if (s->sent == len && !psi_sock_unsent(s)) return (ptrdiff_t)len;
             if (s->sent == len) {
                 r = psocket_flush(s);
                 return r ? r : (ptrdiff_t)len;
@@ -9584,7 +9906,7 @@ PSOCKET_API int psocket_flush(psocket *s)
     int r;
     if (!s) return PSOCKET_INVALID;
     if ((r = psi_public_settle(s)) != 0) return r;
-    if (!s->out) return s->end_out;
+    if (!psi_sock_unsent(s)) return s->end_out;
     l = psi_limit_start(s->timeout, s->idle);
     for (;;) {
         uint32_t before = s->out_at;
@@ -9907,7 +10229,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
         int r = psi_sock_step(s), ready = 0;
         if (!s->io && !s->dial) return events; /* ended: any call says how */
         if (!s->dial && !s->hs) {
-            s->drained = 0;
+            s->drained = s->full = 0;
             if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
             if (!s->io) return events;
             if ((events & PSOCKET_WRITE) && (s->end_out || (!s->out && r != PSOCKET_WANT_WRITE))) {

@@ -138,6 +138,10 @@ TEST(null_everywhere)
     CHECK_INT(psocket_poller_getfd(NULL, NULL), -1);
     CHECK_INT(psocket_tls_new(NULL, NULL), PSOCKET_INVALID);
     psocket_tls_free(NULL);
+    CHECK_INT(psocket_tls_savesessions(NULL, NULL, 1), PSOCKET_INVALID);
+    CHECK_INT(psocket_tls_loadsessions(NULL, NULL, 0), PSOCKET_INVALID);
+    CHECK_INT(psocket_tls_loadsessions(NULL, NULL, 100), PSOCKET_INVALID);
+    CHECK_INT(psocket_tls_loadsessions(NULL, "x", 1), PSOCKET_INVALID);
     CHECK_INT(psocket_resolve_add(NULL, "::1"), PSOCKET_INVALID);
     psocket_resolve_done(NULL, 0);
     CHECK_INT(psocket_pair(NULL, NULL, 0, 0, NULL), PSOCKET_INVALID);

@@ -112,7 +112,7 @@ static void fuzz_feed(psi_hs *h, const uint8_t *p, size_t n)
 
 static int fuzz_pair(psi_hs **c, psi_hs **s, int ask)
 {
-    return !psi_hs_new(c, fuzz_tls[0], 0, "fuzz.test", NULL) && !psi_hs_new(s, fuzz_tls[ask ? 2 : 1], 1, NULL, NULL);
+    return !psi_hs_new(c, fuzz_tls[0], 0, "fuzz.test", 0, NULL) && !psi_hs_new(s, fuzz_tls[ask ? 2 : 1], 1, NULL, 0, NULL);
 }
 
 static void fuzz_records(psi_hs *c, psi_hs *s, int mode, const uint8_t *p, size_t n)

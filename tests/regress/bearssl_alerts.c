@@ -13,7 +13,7 @@ TEST(failures_are_told)
     pipe_bytes b;
     REQUIRE(ct && stls && bad);
     pipe_bad(ct, bad, "localhost", PSOCKET_CERT_UNTRUSTED, PSOCKET_TLS_ALERT, 48);
-    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", &e) && !psi_hs_new(&s, stls, 1, NULL, &e));
+    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", 0, &e) && !psi_hs_new(&s, stls, 1, NULL, 0, &e));
     pipe_move(c, s, 40000);
     pipe_move(s, c, 40000);
     pipe_take(c, &b);
@@ -22,7 +22,7 @@ TEST(failures_are_told)
     pipe_failed(s, PSOCKET_TLS_RECORD, 20, "the client's Finished");
     psi_hs_free(c);
     psi_hs_free(s);
-    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", &e) && !psi_hs_new(&s, stls, 1, NULL, &e));
+    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", 0, &e) && !psi_hs_new(&s, stls, 1, NULL, 0, &e));
     pipe_move(c, s, 40000);
     pipe_move(s, c, 40000);
     pipe_move(c, s, 40000);

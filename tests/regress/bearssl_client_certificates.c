@@ -85,7 +85,7 @@ TEST(no_signature_with_md5_and_sha1)
     size_t at, len, i, rest;
     int k;
     REQUIRE(server && client);
-    REQUIRE(!psi_hs_new(&c, client, 0, "localhost", &e) && !psi_hs_new(&s, server, 1, NULL, &e));
+    REQUIRE(!psi_hs_new(&c, client, 0, "localhost", 0, &e) && !psi_hs_new(&s, server, 1, NULL, 0, &e));
     pipe_move(c, s, 40000);
     pipe_take(s, &b);
     pipe_messages(&b, &m, &rest);

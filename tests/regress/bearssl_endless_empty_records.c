@@ -14,7 +14,7 @@ TEST(endless_empty_records)
     REQUIRE(ct && stls);
     for (kind = 0; kind < 4; kind++) {
         psi_hs *h = NULL;
-        REQUIRE(!psi_hs_new(&h, kind % 2 ? ct : stls, !(kind % 2), "localhost", &e));
+        REQUIRE(!psi_hs_new(&h, kind % 2 ? ct : stls, !(kind % 2), "localhost", 0, &e));
         pipe_take(h, &b);
         b.n = 0;
         pipe_record(&b, kind < 2 ? 22 : 21, warning, kind < 2 ? 0 : 2);

@@ -17,7 +17,7 @@ static void trail(int server)
     size_t n = 16 + 4, i;
     REQUIRE(ct && stls);
     for (i = 0; i < PSI_TLS_SUITES; i++) ct->prim.suites[i] = BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384;
-    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", &e) && !psi_hs_new(&s, stls, 1, NULL, &e));
+    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", 0, &e) && !psi_hs_new(&s, stls, 1, NULL, 0, &e));
     pipe_move(c, s, 40000);
     pipe_move(s, c, 40000);
     if (server) pipe_move(c, s, 40000);

@@ -23,16 +23,16 @@ TEST(only_the_platforms_entropy)
     psocket_error e = {0};
     pipe_bytes a, b;
     REQUIRE(tls);
-    REQUIRE(!psi_hs_new(&h, tls, 0, "localhost", &e));
+    REQUIRE(!psi_hs_new(&h, tls, 0, "localhost", 0, &e));
     CHECK(entropy_calls > 0);
     pipe_take(h, &a);
     psi_hs_free(h);
-    REQUIRE(!psi_hs_new(&h, tls, 0, "localhost", &e));
+    REQUIRE(!psi_hs_new(&h, tls, 0, "localhost", 0, &e));
     pipe_take(h, &b);
     psi_hs_free(h);
     CHECK_MEM(a.p, b.p, a.n); /* the same seed, the same hello: no other source is mixed in */
     entropy_fails = 1;
-    CHECK(psi_hs_new(&h, tls, 0, "localhost", &e) < 0);
+    CHECK(psi_hs_new(&h, tls, 0, "localhost", 0, &e) < 0);
     CHECK(h == NULL && e.code && e.text[0]);
     psocket_tls_free(tls);
 }

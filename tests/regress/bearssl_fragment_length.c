@@ -16,7 +16,7 @@ TEST(fragments_as_the_client_asked)
         psocket_error e = {0};
         pipe_bytes b;
         size_t i;
-        REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", &e) && !psi_hs_new(&s, stls, 1, NULL, &e));
+        REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", 0, &e) && !psi_hs_new(&s, stls, 1, NULL, 0, &e));
         c->u.client.eng.log_max_frag_len = (unsigned char)log; /* and begin anew */
         c->out_len = c->out_at = 0;
         REQUIRE(br_ssl_client_reset(&c->u.client, "localhost", 0));

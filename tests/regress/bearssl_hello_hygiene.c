@@ -19,7 +19,7 @@ static void answer(const char *extensions, size_t n, int code, int alert)
     s.opt.alpn_count = 1;
     tls = pipe_make(&s);
     pipe_done(&s);
-    REQUIRE(tls && !psi_hs_new(&c, tls, 0, "localhost", &e));
+    REQUIRE(tls && !psi_hs_new(&c, tls, 0, "localhost", 0, &e));
     pipe_take(c, &b);
     m.n = b.n = 0;
     pipe_number(&m, 2, 1);

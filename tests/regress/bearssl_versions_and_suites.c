@@ -18,7 +18,7 @@ TEST(client_hello_has_nothing_weak)
         pipe_bytes b;
         size_t i, j, n, at;
         int sni = 0, hashes = 0;
-        REQUIRE(!psi_hs_new(&h, tls, 0, names[k], &e));
+        REQUIRE(!psi_hs_new(&h, tls, 0, names[k], 0, &e));
         pipe_take(h, &b);
         psi_hs_free(h);
         REQUIRE(b.n > 60 && b.p[0] == 22 && b.p[5] == 1);

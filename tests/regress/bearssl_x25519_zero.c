@@ -33,7 +33,7 @@ TEST(server_refuses_a_zero_point)
     psocket_error e = {0};
     pipe_bytes b;
     REQUIRE(ct && stls);
-    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", &e) && !psi_hs_new(&s, stls, 1, NULL, &e));
+    REQUIRE(!psi_hs_new(&c, ct, 0, "localhost", 0, &e) && !psi_hs_new(&s, stls, 1, NULL, 0, &e));
     pipe_move(c, s, 40000);
     pipe_move(s, c, 40000);
     pipe_take(c, &b);

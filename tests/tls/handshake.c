@@ -401,11 +401,11 @@ TEST(insecure_switches_do_what_they_say)
     psocket_error e = {0};
     REQUIRE(wrong && untrusted);
     client = pipe_client();
-    CHECK_INT(psi_hs_new(&h, client, 0, NULL, &e), PSOCKET_INVALID); /* no name, no verification, no handshake */
+    CHECK_INT(psi_hs_new(&h, client, 0, NULL, 0, &e), PSOCKET_INVALID); /* no name, no verification, no handshake */
     CHECK(h == NULL && e.text[0]);
-    CHECK_INT(psi_hs_new(&h, client, 0, "", &e), PSOCKET_INVALID);
-    CHECK_INT(psi_hs_new(&h, client, 0, "a b", &e), PSOCKET_INVALID);
-    CHECK_INT(psi_hs_new(&h, client, 0, "caf\xc3\xa9.test", &e), PSOCKET_INVALID);
+    CHECK_INT(psi_hs_new(&h, client, 0, "", 0, &e), PSOCKET_INVALID);
+    CHECK_INT(psi_hs_new(&h, client, 0, "a b", 0, &e), PSOCKET_INVALID);
+    CHECK_INT(psi_hs_new(&h, client, 0, "caf\xc3\xa9.test", 0, &e), PSOCKET_INVALID);
     psocket_tls_free(client);
     memset(&s, 0, sizeof s);
     pipe_ca(&s, "ca.pem");
@@ -433,8 +433,8 @@ TEST(handshakes_keep_their_settings)
     psocket_error e = {0};
     memset(&p, 0, sizeof p);
     REQUIRE(client && server);
-    CHECK_INT(psi_hs_new(&p.client, client, 0, "localhost", &e), 0);
-    CHECK_INT(psi_hs_new(&p.server, server, 1, NULL, &e), 0);
+    CHECK_INT(psi_hs_new(&p.client, client, 0, "localhost", 0, &e), 0);
+    CHECK_INT(psi_hs_new(&p.server, server, 1, NULL, 0, &e), 0);
     psocket_tls_free(client); /* e.g. a renewed certificate: running handshakes go on */
     psocket_tls_free(server);
     pipe_run(p.client, p.server, 100);

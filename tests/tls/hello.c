@@ -61,7 +61,7 @@ static psi_hs *send_hello(const parts *h)
     psi_hs *s = NULL;
     psocket_error e = {0};
     pipe_bytes b;
-    if (psi_hs_new(&s, server_tls, 1, NULL, &e)) {
+    if (psi_hs_new(&s, server_tls, 1, NULL, 0, &e)) {
         check_fail(__FILE__, __LINE__, "psi_hs_new: %s", e.text);
         return NULL;
     }
@@ -189,7 +189,7 @@ static int server_hello_begin(psi_hs **c, const char *const *alpn, size_t alpn_c
     s.opt.alpn_count = alpn_count;
     server_tls = pipe_make(&s);
     pipe_done(&s);
-    if (!client_tls || !server_tls || psi_hs_new(c, client_tls, 0, "localhost", &e) || psi_hs_new(&server, server_tls, 1, NULL, &e)) {
+    if (!client_tls || !server_tls || psi_hs_new(c, client_tls, 0, "localhost", 0, &e) || psi_hs_new(&server, server_tls, 1, NULL, 0, &e)) {
         check_fail(__FILE__, __LINE__, "%s", e.text);
         return 0;
     }

@@ -31,8 +31,8 @@ static int stage_begin(int k, int mutual)
     if (mutual) s.opt.client_auth = PSOCKET_CLIENT_AUTH_REQUIRED;
     st.server_tls = pipe_make(&s);
     pipe_done(&s);
-    if (!st.client_tls || !st.server_tls || psi_hs_new(&st.client, st.client_tls, 0, "localhost", &e) ||
-        psi_hs_new(&st.server, st.server_tls, 1, NULL, &e)) {
+    if (!st.client_tls || !st.server_tls || psi_hs_new(&st.client, st.client_tls, 0, "localhost", 0, &e) ||
+        psi_hs_new(&st.server, st.server_tls, 1, NULL, 0, &e)) {
         check_fail(__FILE__, __LINE__, "no handshake: %s", e.text);
         return 0;
     }

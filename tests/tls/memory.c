@@ -86,8 +86,8 @@ static int everything(pipe_settings *cs, pipe_settings *ss)
         psi_rec *cr = NULL, *sr = NULL;
         psi_tlsinfo *ci = NULL, *si = NULL;
         memset(&p, 0, sizeof p);
-        code = psi_hs_new(&p.client, c, 0, "localhost", &p.client_error);
-        if (!code) code = psi_hs_new(&p.server, s, 1, NULL, &p.server_error);
+        code = psi_hs_new(&p.client, c, 0, "localhost", 0, &p.client_error);
+        if (!code) code = psi_hs_new(&p.server, s, 1, NULL, 0, &p.server_error);
         if (!code) {
             int cc, sc;
             pipe_run(p.client, p.server, 100000);
@@ -108,6 +108,15 @@ static int everything(pipe_settings *cs, pipe_settings *ss)
         psi_tlsinfo_free(ci);
         psi_tlsinfo_free(si);
         pipe_end(&p);
+    }
+    if (!code) { /* the sessions as bytes, to other settings */
+        static uint8_t bytes[1024];
+        ptrdiff_t n = psocket_tls_savesessions(c, bytes, sizeof bytes);
+        psocket_tls *other = make(cs, &code);
+        CHECK(n > 0 && n <= (ptrdiff_t)sizeof bytes);
+        if (!code) code = psocket_tls_loadsessions(other, bytes, (size_t)n);
+        if (other) CHECK_INT(other->client_sessions.count, code || !c->client_sessions.count ? 0 : 1);
+        psocket_tls_free(other);
     }
     psocket_tls_free(c);
     psocket_tls_free(s);

@@ -125,7 +125,7 @@ static CHECK_UNUSED void pipe_shake(pipe_ends *p, psocket_tls *client, psocket_t
 {
     psocket_error e = {0};
     memset(p, 0, sizeof *p);
-    if (psi_hs_new(&p->client, client, 0, name, &e) || psi_hs_new(&p->server, server, 1, NULL, &e)) {
+    if (psi_hs_new(&p->client, client, 0, name, 0, &e) || psi_hs_new(&p->server, server, 1, NULL, 0, &e)) {
         check_fail(__FILE__, __LINE__, "psi_hs_new: %s", e.text);
         p->client_status = p->server_status = PSOCKET_NOMEM;
         return;

@@ -91,9 +91,9 @@ TEST(servers_need_an_identity)
     psi_hs *h = NULL;
     psocket_error e = {0};
     REQUIRE(client);
-    CHECK_INT(psi_hs_new(&h, client, 1, NULL, &e), PSOCKET_TLS_NO_IDENTITY);
+    CHECK_INT(psi_hs_new(&h, client, 1, NULL, 0, &e), PSOCKET_TLS_NO_IDENTITY);
     CHECK(h == NULL && e.text[0]);
-    CHECK_INT(psi_hs_new(&h, client, 1, NULL, NULL), PSOCKET_TLS_NO_IDENTITY);
+    CHECK_INT(psi_hs_new(&h, client, 1, NULL, 0, NULL), PSOCKET_TLS_NO_IDENTITY);
     psocket_tls_free(client);
 }
 
