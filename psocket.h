@@ -9935,10 +9935,11 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
     return 0;
 }
 
-/* Something may be read here that the poller's system will then say nothing of. */
+/* Something may be read here that the poller's system will then say nothing of. (What the poller has just handed out it
+   looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->entry) psi_entry_heat(s->entry);
+    if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
 }
 
 /* A new reader is content with any chunk. */
