@@ -7215,7 +7215,7 @@ static void psi_hs_refused(psi_hs *h, int alert)
         code = PSOCKET_TLS_ALPN;
         hint = ": it knows none of the application protocols offered";
     } else if (alert == 40 && !h->server) {
-        hint = ": it probably found no cipher suite in common, or wants a client certificate";
+        hint = ": it probably found no TLS version (it may accept TLS 1.3 only) or no cipher suite in common, or wants a client certificate";
     } else if (alert == 112) {
         hint = ": it does not know this server name";
     } else if (alert == 116) {
