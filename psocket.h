@@ -6474,6 +6474,7 @@ struct psi_hs {
     size_t header_len;
     size_t body_len, body_got;  /* of the current record */
     size_t held;                /* bytes of the peer's hello that wait for the rest of it */
+    size_t suites_end;          /* where the cipher suites of a client's hello end, until the engine has it */
     uint8_t message[4];         /* header of the current plaintext handshake message */
     size_t message_len, message_left;
     size_t total;
@@ -7088,6 +7089,7 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
         return;
     }
+    h->suites_end = (size_t)(suites.p + suites.n - (h->ibuf + 5));
     while (suites.n) {
         unsigned suite = psi_hs_number(&suites, 2);
         if (suite == 0x5600) fallback = 1;
@@ -7386,12 +7388,39 @@ static int psi_hs_collect_hello(psi_hs *h, int type)
     return 1;
 }
 
+/* Hands the engine the n bytes in ibuf, which lie where it would have them, as a record. */
+static void psi_hs_give(psi_hs *h, size_t n)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    size_t room;
+    if (!br_ssl_engine_recvrec_buf(eng, &room) || room != 5) return; /* failed, or stuck: psi_hs_turn tells */
+    memcpy(h->ibuf, h->header, 3);
+    h->ibuf[3] = (uint8_t)(n >> 8);
+    h->ibuf[4] = (uint8_t)n;
+    br_ssl_engine_recvrec_ack(eng, 5);
+    if (br_ssl_engine_recvrec_buf(eng, &room) && room == n) br_ssl_engine_recvrec_ack(eng, n);
+}
+
+/* Hands over a client's hello up to its cipher suites, so that the rest is in ibuf. Of the 48 suites that BearSSL has
+   room for it looks up the empty ones too, each by a search to the end of its table: a fifth of a P-256 handshake. The
+   table's first suite in their places is found at once, and never chosen: psi_hs_policy_choose takes ECDHE only. */
+static void psi_hs_give_suites(psi_hs *h)
+{
+    br_ssl_server_context *sc = &h->u.server;
+    size_t i, n = h->suites_end;
+    psi_hs_give(h, n);
+    for (i = 0; i < BR_MAX_CIPHER_SUITES; i++)
+        if (!sc->client_suites[i][0]) sc->client_suites[i][0] = BR_TLS_RSA_WITH_3DES_EDE_CBC_SHA;
+    h->body_len -= n;
+    memmove(h->ibuf + 5, h->ibuf + 5 + n, h->body_len);
+    h->suites_end = 0;
+}
+
 /* A whole record is in ibuf. */
 static void psi_hs_record(psi_hs *h)
 {
     br_ssl_engine_context *eng = &h->u.eng;
     int type = h->header[0];
-    size_t n;
     if (type == PSI_REC_ALERT || h->body_len == 0 || (eng->incrypt && h->body_len <= 24)) {
         if (++h->dull > PSI_REC_QUIET) {
             psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending empty records or warnings");
@@ -7415,12 +7444,8 @@ static void psi_hs_record(psi_hs *h)
             psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
     }
     if (h->state == PSI_HS_FAILED) return;
-    /* The bytes lie where the engine would have them, so that it only has to be told. */
-    memcpy(h->ibuf, h->header, 3);
-    h->ibuf[3] = (uint8_t)(h->body_len >> 8);
-    h->ibuf[4] = (uint8_t)h->body_len;
-    br_ssl_engine_recvrec_ack(eng, 5);
-    if (br_ssl_engine_recvrec_buf(eng, &n) && n == h->body_len) br_ssl_engine_recvrec_ack(eng, n);
+    if (h->suites_end) psi_hs_give_suites(h);
+    psi_hs_give(h, h->body_len);
     psi_hs_turn(h);
 }
 

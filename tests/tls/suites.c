@@ -119,3 +119,24 @@ TEST(refused_versions)
     refused(NULL, -1, PSOCKET_UNSUPPORTED, "before TLS 1.2");
     refused(NULL, 0x0304, PSOCKET_UNSUPPORTED, "newest");
 }
+
+/* Suites that the engine knows and we do not speak: never chosen, alone or among others. */
+TEST(other_suites_are_never_chosen)
+{
+    static const uint16_t others[] = {0x000A, 0x002F, 0xC02D, 0xC009};
+    size_t i;
+    for (i = 0; i < sizeof others / sizeof others[0]; i++) {
+        psocket_tls *client = with_suites(R128, NULL), *server = with_suites(NULL, "rsa");
+        psocket_tlsinfo ci, si;
+        REQUIRE(client && server);
+        client->prim.suites[1] = client->prim.suites[0];
+        client->prim.suites[0] = others[i];
+        client->prim.suite_count = 2;
+        pipe_good(client, server, "localhost", 100000, &ci, &si);
+        CHECK_STR(si.suite_name, R128);
+        client->prim.suite_count = 1;
+        pipe_bad(client, server, "example.test", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
+        psocket_tls_free(client);
+        psocket_tls_free(server);
+    }
+}
