@@ -1,0 +1,25 @@
+/* A foreign descriptor that was closed and whose number came back: psocket_poller_set_fd with the same events believed it to
+   be watched already. */
+#include "core.h"
+#include <fcntl.h>
+
+TEST(the_new_one_is_watched)
+{
+    psocket_poller *p = NULL;
+    const psocket_event *ev;
+    int a[2], b[2], tag;
+    REQUIRE(pipe(a) == 0 && psocket_poller_new(&p) == 0);
+    CHECK_INT(psocket_poller_set_fd(p, a[0], PSOCKET_READ, -1, &tag), 0);
+    CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
+    close(a[0]);
+    close(a[1]);
+    REQUIRE(pipe(b) == 0);
+    CHECK_INT(b[0], a[0]);
+    CHECK_INT(psocket_poller_set_fd(p, b[0], PSOCKET_READ, -1, &tag), 0);
+    CHECK(write(b[1], "x", 1) == 1);
+    CHECK_INT(psocket_poller_wait(p, &ev, 200), 1);
+    CHECK_INT(psocket_poller_set_fd(p, b[0], 0, -1, &tag), 0);
+    close(b[0]);
+    close(b[1]);
+    psocket_poller_free(p);
+}
