@@ -114,7 +114,7 @@ extern "C" {
     X(DESCRIPTORS,      -26,   "too many open files") \
     X(MESSAGE_SIZE,     -27,   "datagram too large") \
     X(FILE,             -28,   "cannot read the file") \
-    X(ENTROPY,          -29,   "no source of random numbers") \
+    X(NO_ENTROPY,       -29,   "no source of random numbers") \
     /* names */ \
     X(DNS_NOT_FOUND,    -40,   "no such host name") \
     X(DNS_TEMPORARY,    -41,   "the name server does not answer for now") \
@@ -332,7 +332,7 @@ PSOCKET_API size_t psocket_sent(const psocket *s);
 PSOCKET_API int psocket_flush(psocket *s);
 
 /* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
-   is valid until the next call on s. Returns its length (0 only for an empty datagram), WANT_*, or how the stream ended:
+   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty datagram), WANT_*, or how the stream ended:
    PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE. Chunks before the end come first. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
@@ -374,11 +374,12 @@ PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls);
 /* Drops one owner; sockets hold their own. Thread-safe. NULL is fine. */
 PSOCKET_API void psocket_tls_free(psocket_tls *tls);
 
-/* Turns a connected socket into a TLS client or server, whichever side it is. Clients: server_name must be on the
+/* Turns a connected (or connecting) socket into a TLS client or server, whichever side it is. Clients: server_name must be on the
    certificate (a DNS name or an IP address), tls may be NULL for the default settings; refused with PSOCKET_PLAINTEXT
    while received plaintext is unread. Servers: unread chunks are the start of the TLS stream. Blocks until the handshake
    is done, or answers WANT_* when nonblocking: call psocket_step, psocket_wait or a data call to carry on.
-   On failure the alert is sent, the socket is closed and psocket_geterror tells. PSOCKET_ALREADY_TLS changes nothing. */
+   On failure the alert is sent, the socket is closed and psocket_geterror tells. PSOCKET_PLAINTEXT, PSOCKET_BUSY,
+   PSOCKET_UNSUPPORTED (UDP) and PSOCKET_ALREADY_TLS leave it as it was. */
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
 
 /* 1 once a handshake has completed, 0 before. */
@@ -469,7 +470,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
 /* The same for a listener: PSOCKET_READ when a connection waits. */
 PSOCKET_API int psocket_poller_set_listener(psocket_poller *p, psocket_listener *l, int events, int timeout_ms, void *user);
 
-/* The same for a descriptor that is not psocket's. */
+/* The same for a descriptor that is not psocket's. Take it out (events 0) before you close it. */
 PSOCKET_API int psocket_poller_set_fd(psocket_poller *p, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Reports an event with events 0 for user once timeout_ms have passed; -1 cancels. user is the timer's key. */
@@ -653,6 +654,11 @@ static int psi_os_start(void)
     return 0; /* tcpip_init is the application's */
 }
 
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* there is but one */
+}
+
 static int64_t psi_os_now(void)
 {
 #ifdef PSOCKET_NOW
@@ -681,11 +687,11 @@ static PSI_UNUSED int64_t psi_os_wallclock(void)
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
 {
 #ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_ENTROPY;
+    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
 #else
     (void)p; /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
     (void)n;
-    return PSOCKET_ENTROPY;
+    return PSOCKET_NO_ENTROPY;
 #endif
 }
 
@@ -862,7 +868,7 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
     return r;
 }
 
-/* 0: connected; PSOCKET_WANT_WRITE: under way. */
+/* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
 static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
 {
     psi_os_sockaddr sa;
@@ -1168,6 +1174,7 @@ static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, 
 
 typedef struct psi_os_poller {
     psi_os_bell bell;
+    int rang; /* the bell did, since the caller last looked */
     struct pollfd *fds; /* slot 0 is the bell */
     psi_os_watch **watches;
     int count, cap, next;
@@ -1240,7 +1247,10 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
     int i, k, count = 0, n = psi_os_wait(p->fds, p->count, ms);
     if (n == 0) return 0;
     *os = errno;
-    if (p->fds[0].revents) psi_os_bell_clear(&p->bell);
+    if (p->fds[0].revents) {
+        psi_os_bell_clear(&p->bell);
+        p->rang = 1;
+    }
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count - 1 && count < cap; k++) {
         short re;
@@ -1354,6 +1364,11 @@ static int psi_os_start(void)
     return ok ? 0 : PSOCKET_OS;
 }
 
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* processes do not fork here */
+}
+
 static int64_t psi_os_now(void)
 {
 #ifdef PSOCKET_NOW
@@ -1380,16 +1395,16 @@ static PSI_UNUSED int64_t psi_os_wallclock(void)
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
 {
 #ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_ENTROPY;
+    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
 #elif defined(PSOCKET_NO_TLS)
     (void)p;
     (void)n;
-    return PSOCKET_ENTROPY; /* only TLS wants any; so a build without it links with ws2_32 alone */
+    return PSOCKET_NO_ENTROPY; /* only TLS wants any; so a build without it links with ws2_32 alone */
 #else
     unsigned char *b = (unsigned char *)p;
     while (n > 0) {
         ULONG part = n < 65536 ? (ULONG)n : 65536;
-        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return PSOCKET_ENTROPY;
+        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return PSOCKET_NO_ENTROPY;
         b += part;
         n -= part;
     }
@@ -1847,7 +1862,10 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
 static PSI_UNUSED int psi_os_unlink(const char *path)
 {
     wchar_t w[PSI_OS_PATH];
-    return psi_os_wide(path, w) && DeleteFileW(w) ? 0 : PSOCKET_OS;
+    DWORD kind = psi_os_wide(path, w) ? GetFileAttributesW(w) : INVALID_FILE_ATTRIBUTES;
+    if (kind == INVALID_FILE_ATTRIBUTES) return 0;
+    if (!(kind & FILE_ATTRIBUTE_REPARSE_POINT)) return PSOCKET_ADDRESS_IN_USE; /* no socket: some file of the user's */
+    return DeleteFileW(w) ? 0 : PSOCKET_OS;
 }
 
 /* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
@@ -2060,6 +2078,7 @@ typedef struct psi_os_slot {
 
 typedef struct psi_os_poller {
     psi_os_bell bell;
+    int rang; /* the bell did, since the caller last looked */
     psi_os_slot *slots;
     SOCKET *sets; /* three times 1 + cap: room for the sets that select gets */
     int count, cap, next;
@@ -2170,7 +2189,10 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
                 p->slots[i].ready = PSOCKET_READ | PSOCKET_WRITE;
         }
     }
-    if (p->slots[0].ready) psi_os_bell_clear(&p->bell);
+    if (p->slots[0].ready) {
+        psi_os_bell_clear(&p->bell);
+        p->rang = 1;
+    }
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count - 1 && count < cap; k++) {
         i = 1 + (p->next + k) % (p->count - 1);
@@ -2270,6 +2292,12 @@ static int psi_os_start(void)
     return 0;
 }
 
+/* Tells a process from one forked from it. */
+static PSI_UNUSED long psi_os_process(void)
+{
+    return (long)getpid();
+}
+
 static int64_t psi_os_now(void)
 {
 #ifdef PSOCKET_NOW
@@ -2293,13 +2321,13 @@ static PSI_UNUSED int64_t psi_os_wallclock(void)
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
 {
 #if defined(PSOCKET_ENTROPY)
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_ENTROPY;
+    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
 #elif defined(__linux__)
     unsigned char *b = (unsigned char *)p;
     while (n > 0) {
         ssize_t got = getrandom(b, n, 0);
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return PSOCKET_ENTROPY;
+        if (got <= 0) return PSOCKET_NO_ENTROPY;
         b += got;
         n -= (size_t)got;
     }
@@ -2616,6 +2644,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (!n) return PSOCKET_INVALID;
     if (connect((int)fd, &sa.sa, n) == 0) return 0;
     *os = errno;
+    if (*os == EAGAIN && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     if (*os == EINPROGRESS || *os == EINTR) return PSOCKET_WANT_WRITE;
     return psi_os_code(*os);
@@ -2659,6 +2688,9 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int a
 /* 0 if the path is gone. */
 static PSI_UNUSED int psi_os_unlink(const char *path)
 {
+    struct stat st;
+    if (lstat(path, &st)) return errno == ENOENT ? 0 : psi_os_code(errno);
+    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_code(errno) : 0;
 }
 
@@ -2871,6 +2903,7 @@ static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, 
 
 typedef struct psi_os_poller {
     psi_os_bell bell;
+    int rang; /* the bell did, since the caller last looked */
 #if defined(__linux__) || defined(PSI_OS_KQUEUE)
     int fd;
 #else
@@ -2940,6 +2973,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
     for (i = 0; i < n; i++) {
         if (!ev[i].data.ptr) {
             psi_os_bell_clear(&p->bell);
+            p->rang = 1;
             continue;
         }
         out[count].watch = (psi_os_watch *)ev[i].data.ptr;
@@ -3010,6 +3044,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
     for (i = 0; i < n; i++) {
         if (!ev[i].udata) {
             psi_os_bell_clear(&p->bell);
+            p->rang = 1;
             continue;
         }
         out[count].watch = (psi_os_watch *)ev[i].udata;
@@ -3088,7 +3123,10 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
 {
     int i, k, count = 0, n = poll(p->fds, (nfds_t)p->count, ms);
     if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    if (n > 0 && p->fds[0].revents) psi_os_bell_clear(&p->bell);
+    if (n > 0 && p->fds[0].revents) {
+        psi_os_bell_clear(&p->bell);
+        p->rang = 1;
+    }
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count - 1 && count < cap; k++) {
         short re;
@@ -3125,11 +3163,11 @@ static void psi_free(void *p)
     if (p) PSOCKET_FREE(p);
 }
 
-/* Zeroes memory that held secrets; the compiler may not leave it out. */
+/* Zeroes memory that held secrets; a call through a volatile pointer is one that the compiler may not leave out. */
 static PSI_UNUSED void psi_wipe(void *p, size_t n)
 {
-    volatile unsigned char *v = (volatile unsigned char *)p;
-    while (n--) *v++ = 0;
+    static void *(*const volatile clear)(void *, int, size_t) = memset;
+    if (n) clear(p, 0, n);
 }
 
 static PSI_UNUSED char *psi_strdup(const char *s)
@@ -3279,6 +3317,28 @@ static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
     return 0;
 }
 
+/* Takes out the gaps behind chunks: what a peer can put between them at will, such as empty TLS records. */
+static void psi_ring_compact(psi_ring *r)
+{
+    uint32_t at = r->head + PSI_RING_HEAD, to = at;
+    if (psi_ring_empty(r)) return;
+    for (;;) {
+        uint32_t n = psi_ring_get(r, at - PSI_RING_HEAD), end = psi_ring_end(r, at), last = at == r->last;
+        uint32_t close = to + n + (last && end - at - n > PSI_RING_HEAD ? PSI_RING_HEAD : last ? end - at - n : 0);
+        memmove(r->buf + to, r->buf + at, n);
+        psi_ring_header(r, to, n, close);
+        if (last) {
+            r->last = to;
+            memmove(r->buf + close, r->buf + r->raw, r->tail - r->raw);
+            r->tail -= r->raw - close;
+            r->raw = close;
+            return;
+        }
+        at = end + PSI_RING_HEAD;
+        to = close + PSI_RING_HEAD;
+    }
+}
+
 /* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
@@ -3286,7 +3346,13 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
     if (n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!live && r->buf) r->head = r->raw = r->tail = PSI_RING_HEAD;
     if (r->buf && r->cap - r->tail >= n) return 0;
+    if (r->bytes < live / 4) {
+        psi_ring_compact(r);
+        live = r->tail - r->head;
+        if (r->cap - r->tail >= n) return 0;
+    }
     need = PSI_RING_HEAD + live + (uint32_t)n;
+    if (need > r->cap && live / 2 < PSI_RING_MAX - need) need += live / 2; /* growing by parts would copy all each time */
     return psi_ring_move(r, PSI_RING_HEAD, need);
 }
 
@@ -3624,6 +3690,8 @@ static void psi_dns_release(psocket_resolve *r)
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
     if (!r) return;
+    if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
+        code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
     if (!code && !r->count) code = PSOCKET_DNS_NOT_FOUND;
     r->code = code;
@@ -3665,6 +3733,7 @@ static void psi_dns_system(psocket_resolve *r)
 
 static psocket_resolve *psi_dns_queue;
 static int psi_dns_threads;
+static long psi_dns_process; /* whose threads they are: they do not survive fork */
 
 static void psi_dns_lookup(psocket_resolve *r)
 {
@@ -3702,6 +3771,11 @@ static void psi_dns_system(psocket_resolve *r)
     psocket_resolve **end;
     int start;
     psi_os_lock(&psi_dns_lock);
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = 0;
+        psi_dns_queue = NULL;
+    }
     for (end = &psi_dns_queue; *end; end = &(*end)->next) {}
     r->next = NULL;
     *end = r;
@@ -8196,7 +8270,7 @@ static void psi_fd_close(psocket *s)
 {
     char sink[4096];
     int os, i;
-    if (!s->udp && !s->end_in && s->family != PSI_UNIX)
+    if (!s->udp && (!s->end_in || s->info) && s->family != PSI_UNIX)
         for (i = 0; i < 16 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
@@ -8352,6 +8426,7 @@ static void psi_link_close(psocket *s)
     }
     link->way[end].reader = NULL;
     s->below = NULL;
+    psi_link_tell(link->way[!end].reader);
     if (link->way[!end].reader) return;
     psi_free(link);
 }
@@ -8540,8 +8615,8 @@ static int psi_sock_decode(psocket *s)
         int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
         if (kind == PSI_REC_MORE) return 0;
         if (kind < 0) {
-            psi_sock_note_error(s, &e);
             if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
+            psi_sock_note_error(s, &e); /* whatever became of the alert */
             return psi_sock_end(s, kind);
         }
         end = r->raw + (uint32_t)in.used;
@@ -8658,7 +8733,7 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     psi_dns_release(d->names);
     psi_free(d);
     s->dial = NULL;
-    s->deadline = 0;
+    s->deadline = s->hs && s->timeout > 0 ? psi_os_now() + s->timeout : 0;
 }
 
 /* 0: connected; 1: under way; negative: failed. */
@@ -8683,6 +8758,11 @@ static int psi_dial_start(psocket *s, int index, int64_t now)
             return 1;
         }
         psi_os_close(fd);
+        if (r == PSOCKET_WANT_READ) { /* no descriptor tells when there is room */
+            d->next = index;
+            d->next_at = now + 20;
+            return 1;
+        }
     }
     psi_dial_failed(s, index, r, os);
     return r;
@@ -8719,10 +8799,11 @@ static int psi_dial_step(psocket *s)
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
-    while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && (!d->live || now >= d->next_at)) {
-        if (psi_dial_start(s, d->next++, now) == 0) return 0;
+    while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
+        int index = d->next++;
+        if (psi_dial_start(s, index, now) == 0) return 0;
     }
-    if (d->live) return PSOCKET_WANT_WRITE;
+    if (d->live || d->next < d->names->count) return PSOCKET_WANT_WRITE;
     {
         int code = d->code, os = d->os;
         if (d->names->addrs[0].family == PSI_UNIX)
@@ -8813,12 +8894,15 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psocket_error e = PSI_ZERO;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&s->hs, tls, s->side == PSOCKET_SERVER, name, s->peer.port, &e);
-    if (r) return psi_sock_note_error(s, &e);
+    r = psi_hs_new(&s->hs, tls, s->side == PSOCKET_SERVER, name, s->dial ? s->dial->port : s->peer.port, &e);
+    if (r) { /* ended, lest a caller who does not look sends in the clear */
+        psi_sock_note_error(s, &e);
+        return psi_sock_end(s, r);
+    }
     psi_ring_undecode(&s->ring);
     s->deaf = 0;
     s->drained = 0;
-    if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
+    if (s->timeout > 0 && !s->dial) s->deadline = psi_os_now() + s->timeout;
     return 0;
 }
 
@@ -8831,7 +8915,8 @@ static int psi_sock_step(psocket *s)
     int r = 0;
     if (s->closed) return PSOCKET_CLOSED_HERE;
     if (s->dial) r = psi_dial_step(s);
-    else if (s->hs) r = psi_sock_handshake(s);
+    if (!r && s->hs) r = psi_sock_handshake(s); /* begun before or after dialling */
+    else if (s->dial || r) {}
     else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
     else if (psi_sock_unsent(s)) return psi_sock_flush(s);
     else if (s->end_in && s->end_in == s->end_out) return s->end_in;
@@ -8880,7 +8965,7 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
             fds[n].fd = d->tries[i].fd;
             fds[n++].events = PSOCKET_WRITE;
         }
-        if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->live ? d->next_at - psi_os_now() : 0);
+        if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
         return n;
     }
     if (s->hs) {
@@ -8899,6 +8984,13 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
 /* Which of events would not wait now, as far as is known without asking the transport about writing; reads if need be. */
 static int psi_sock_readable(psocket *s)
 {
+    if (s->udp && !psi_sock_has_input(s)) { /* reading would change the peer, or take an error that is for recv to tell */
+        psocket_pollfd fd;
+        int os;
+        fd.fd = s->fd;
+        fd.events = PSOCKET_READ;
+        return psi_os_poll(&fd, 1, 0, &os) != 0;
+    }
     while (!psi_sock_has_input(s)) {
         int r = psi_sock_fill(s);
         if (r != 1) return r != PSOCKET_WANT_READ;
@@ -8975,6 +9067,7 @@ struct psocket_listener {
     psi_entry *entry;
     psocket_options opt;
     psocket_error error;
+    long process;      /* who made it: a forked copy leaves the path alone */
     char *path;        /* of a Unix-domain socket: removed on close */
 };
 
@@ -9165,8 +9258,11 @@ static void psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
 static void psi_poll_report(psi_entry *e, int events)
 {
     psocket_poller *p = e->poller;
-    if (e->given) {
-        p->events[e->given - 1].events |= events;
+    if (e->given) { /* a timeout is reported alone; events come again */
+        int *told = &p->events[e->given - 1].events;
+        if (!events) *told = 0;
+        else if (*told) *told |= events;
+        if (!*told) psi_entry_heat(e);
         return;
     }
     p->given[p->count] = e;
@@ -9216,6 +9312,7 @@ static int psi_poll_writable(psocket *s, int fired)
     psocket *bottom = s;
     int ms = -1;
     while (bottom->io == &psi_io_wrap) bottom = (psocket *)bottom->below;
+    if (!bottom->io || bottom->end_out) return 1;
     if (bottom->io != &psi_io_link) return fired & PSOCKET_WRITE;
     s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
     return ms == 0;
@@ -9419,6 +9516,10 @@ static int psi_poll_set_keyed(psocket_poller *p, int kind, psocket_fd fd, int ev
         }
     }
     psi_entry_want(e, events, timeout_ms, user);
+    if (kind == PSI_POLL_FD && e->watch.events == events) { /* its number may have come back: ask the system anew */
+        int os;
+        psi_os_poller_ctl(&p->os, &e->watch, 0, &os);
+    }
     r = kind == PSI_POLL_FD ? psi_poll_watch_one(e, fd, events) : 0;
     if (r) psi_entry_free(e);
     return r;
@@ -9444,6 +9545,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
     psi_poll_recycle(p);
+    p->os.rang = 0;
     now = psi_os_now();
     end = ms < 0 ? INT64_MAX : now + ms;
     for (;;) {
@@ -9460,7 +9562,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
         for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
         if (r && !p->count) return r;
         if (!p->count) psi_poll_times(p, now = psi_os_now());
-        if (p->count) return p->count;
+        if (p->count || p->os.rang) return p->count;
         if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
     }
 }
@@ -9700,6 +9802,7 @@ PSOCKET_API int psocket_listen(psocket_listener **out, const char *address, int 
         return r;
     }
     if (opt) l->opt = *opt;
+    l->process = psi_os_process();
     l->opt.error = NULL;
     *out = l;
     return 0;
@@ -9760,6 +9863,7 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
     *out = NULL;
     if (!carrier || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
+    if (carrier->dial || carrier->hs) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
     if (carrier->entry) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     s = psi_sock_new(opt, carrier->side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
@@ -9878,7 +9982,7 @@ PSOCKET_API void psocket_listener_close(psocket_listener *l)
     psi_os_close(l->next);
     psi_os_close(l->fd);
     l->fd = l->next = -1;
-    if (l->path) psi_os_unlink(l->path);
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
     psi_free(l->path);
     l->path = NULL;
 }
@@ -9896,6 +10000,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     psi_limit l;
     int r;
     if (!s || (!data && len)) return PSOCKET_INVALID;
+    if (s->entry && s->info) psi_entry_heat(s->entry); /* something may stay here that the poller is to send */
     s->sent = 0;
     if ((r = psi_public_settle(s)) != 0) return r;
     if (s->nonblocking || s->udp) {
@@ -9904,6 +10009,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     }
     l = psi_limit_start(s->timeout, s->idle);
     for (;;) {
+        uint32_t before = s->out_at;
         ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
         if (n >= 0) {
             s->sent += (size_t)n;
@@ -9916,6 +10022,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
             continue;
         }
         if (n != PSOCKET_WANT_READ && n != PSOCKET_WANT_WRITE) return n;
+        if (s->out_at != before) psi_limit_progress(&l);
         if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
     }
 }
@@ -9942,6 +10049,12 @@ PSOCKET_API int psocket_flush(psocket *s)
     }
 }
 
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (!s->closed && !s->dial && !s->hs && (psi_sock_unsent(s) || (s->shut && s->shut < 3))) psi_sock_step(s);
+}
+
 /* Reads until there is a chunk of at least n bytes in all: 0, or what the caller is to answer. */
 static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
 {
@@ -9953,6 +10066,7 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
             psi_limit_progress(l);
             continue;
         }
+        psi_public_push(s);
         if (r == PSOCKET_WANT_READ && s->nonblocking) s->need = s->ring.bytes + 1;
         if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
         if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
@@ -9979,6 +10093,8 @@ static int psi_public_receiving(psocket *s)
 {
     int r;
     psi_public_any(s);
+    psi_public_tell(s);
+    psi_public_push(s);
     if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
     r = psi_public_settle(s);
     return psi_ring_empty(&s->ring) ? r : 0;
@@ -10083,10 +10199,15 @@ PSOCKET_API int psocket_shutdown(psocket *s)
     if ((r = psi_public_settle(s)) != 0) return r;
     if (s->end_out) return s->end_out;
     if (!s->shut) s->shut = 1;
+    if (s->entry) psi_entry_heat(s->entry);
     l = psi_limit_start(s->timeout, s->idle);
-    while ((r = psi_sock_fin(s)) == PSOCKET_WANT_WRITE && !s->nonblocking)
+    for (;;) {
+        uint32_t before = s->out_at;
+        r = psi_sock_fin(s);
+        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
+        if (s->out_at != before) psi_limit_progress(&l);
         if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
-    return r;
+    }
 }
 
 PSOCKET_API void psocket_close(psocket *s)
@@ -10094,7 +10215,8 @@ PSOCKET_API void psocket_close(psocket *s)
     if (!s || s->closed) return;
     if (s->io && !s->hs && !s->end_out) {
         if (s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
-        psi_sock_flush(s);
+        if (s->shut && s->shut < 3) psi_sock_fin(s);
+        else psi_sock_flush(s);
     }
     if (s->entry) psi_entry_free(s->entry);
     psi_sock_drop(s);
@@ -10122,11 +10244,11 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     if (s->info && !s->closed) return PSOCKET_ALREADY_TLS;
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    if ((r = psi_public_settle(s)) != 0) return r;
+    if ((r = psi_public_settle(s)) != 0 && !(s->dial && s->nonblocking)) return r; /* the handshake follows the dialling */
     if (s->end_out || s->shut) return psi_sock_note(s, s->shut ? PSOCKET_CLOSED_HERE : s->end_out, 0, NULL);
     if (tls) psocket_tls_retain(tls);
-    else if (s->side == PSOCKET_SERVER) return psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL);
-    else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_note_error(s, &e);
+    else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+    else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
     r = psi_sock_starttls(s, tls, server_name);
     psocket_tls_free(tls);
     if (r) return r;
@@ -10450,6 +10572,7 @@ typedef struct psi_lua_vm {
     lua_State *co;
     uint32_t task;
     uint32_t tickets, ids; /* the last ones given */
+    uint32_t ops;          /* sends and receipts of that task since it was resumed */
     int depth;             /* how many tasks are being resumed, one from within the other */
 } psi_lua_vm;
 
@@ -11118,6 +11241,15 @@ static int psi_lua_stop(lua_State *L, psi_lua_sock *k, int events, int r)
     return r == PSOCKET_TIMEOUT ? psi_lua_fail(L, r, NULL) : psi_lua_fail_sock(L, k, r);
 }
 
+/* Has the running task done enough for one turn? It then waits although it need not: the others come first. */
+static int psi_lua_tired(lua_State *L)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    if (!vm->at || vm->ops++ < 32) return 0;
+    vm->ops = 0;
+    return 1;
+}
+
 static int psi_lua_is_want(ptrdiff_t r)
 {
     return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
@@ -11138,7 +11270,7 @@ static int psi_lua_try_recv(lua_State *L)
     int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
     while (r >= 0) {
         const void *data;
-        ptrdiff_t n = psocket_peek(k->s, &data);
+        ptrdiff_t n = psi_lua_tired(L) ? (ptrdiff_t)PSOCKET_WANT_READ : psocket_peek(k->s, &data);
         if (n >= 0) {
             psi_lua_release(L, &k->io, PSOCKET_READ);
             lua_pushlstring(L, (const char *)data, (size_t)n); /* may raise: the chunk is taken afterwards */
@@ -11211,7 +11343,8 @@ static int psi_lua_try_send(lua_State *L)
     while (r >= 0) {
         ptrdiff_t n;
         do {
-            n = done < len || !len ? psocket_send(k->s, data + done, len - done) : 0;
+            n = psi_lua_tired(L) ? (ptrdiff_t)PSOCKET_WANT_WRITE
+                : done < len || !len ? psocket_send(k->s, data + done, len - done) : 0;
             if (n > 0) done += (size_t)n;
         } while (n >= 0 && done < len);
         if (n >= 0) n = psocket_flush(k->s);
@@ -12234,6 +12367,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i
     vm->at = S;
     vm->co = co;
     vm->task = psi_lua_id(S, i);
+    vm->ops = 0;
     vm->depth++;
     S->inside++;
     status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1);

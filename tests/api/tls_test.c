@@ -152,6 +152,9 @@ TEST(client_with_plaintext_left_refuses)
     CHECK_INT(psocket_isopen(a), 1);
     CHECK_INT(psocket_starttls(a, NULL, NULL), PSOCKET_INVALID); /* a client must say whom it wants */
     CHECK_INT(psocket_starttls(b, NULL, NULL), PSOCKET_TLS_NO_IDENTITY);
+    CHECK_INT(psocket_send(a, "x", 1), PSOCKET_INVALID); /* nothing goes out in the clear afterwards */
+    CHECK_INT(psocket_send(b, "x", 1), PSOCKET_TLS_NO_IDENTITY);
+    CHECK_INT(psocket_isopen(a), 0);
     psocket_free(a);
     psocket_free(b);
 }
