@@ -260,7 +260,7 @@ static const struct failure {
     { C_read, "read", EIO, EITHER, { PSOCKET_FILE, PSOCKET_TLS_NO_TRUST } },
     { C_write, "write", EINTR, CONTINUES, { 0 } },
     { C_getrandom, "getrandom", EINTR, CONTINUES, { 0 } },
-    { C_getrandom, "getrandom", ENOSYS, ENDS, { PSOCKET_ENTROPY } },
+    { C_getrandom, "getrandom", ENOSYS, ENDS, { PSOCKET_NO_ENTROPY } },
     { C_pthread_create, "pthread_create", EAGAIN, CONTINUES, { 0 } },
     { C_getaddrinfo, "getaddrinfo", ENOMEM, ENDS, { PSOCKET_NOMEM } },
     { C_getaddrinfo, "getaddrinfo", EAGAIN, ENDS, { PSOCKET_DNS_TEMPORARY } },
