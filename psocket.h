@@ -29,9 +29,18 @@
  *
  * HOW TO READ THIS FILE
  *
- * Search for the tags: >>api is all a user needs. >>config >>platform >>base >>ring >>addr >>dns >>x509
- * >>record >>tls12 >>tls13 >>sock >>poll >>public >>lua are the implementation, each section calling only
- * those above it. Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
+ * Search for the tags. >>api is all that a user needs; the others are the implementation, each calling only those above.
+ *
+ *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
+ *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
+ *     >>platform  lwIP, Windows, POSIX, a whole block each      >>tls13     the seam for 1.3; builds without TLS
+ *     >>base      memory, errors, helpers                       >>sock      the socket: dial, handshake, send, receive, end
+ *     >>ring      the ring of received chunks                   >>poll      the poller
+ *     >>addr      numeric addresses                             >>public    argument checks and blocking
+ *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
+ *     >>x509      PEM, keys, trust, paths, names
+ *
+ * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
  * BLOCKING AND NONBLOCKING are the same functions. With options.nonblocking a call that would wait answers
  * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE; call it again once psocket_wait, a psocket_poller or the
@@ -2272,8 +2281,8 @@ static int psi_os_code(int e)
     }
 }
 
-/* The system's text for one of its error numbers; buf is used if needed. strerror_r comes in two shapes: overloads on
-   what it returned tell them apart. */
+/* The system's text for one of its error numbers; buf is used if needed. strerror_r comes in two shapes: glibc's with
+   _GNU_SOURCE answers the text, everybody else's a status. */
 static PSI_UNUSED const char *psi_os_text_xsi(int r, const char *buf) { return r == 0 ? buf : "unknown error"; }
 #if defined(__GLIBC__) && defined(__USE_GNU)
 static const char *psi_os_text(int e, char *buf, size_t size)

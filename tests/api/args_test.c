@@ -89,7 +89,6 @@ TEST(null_everywhere)
     psocket *s = NULL;
     psocket_event const *ev;
     psocket_pollfd fds[2];
-    psocket_tls *tls;
     psocket_tlsinfo info;
     int ms = -1;
     CHECK_INT(psocket_accept(NULL, &s), PSOCKET_INVALID);
@@ -147,7 +146,6 @@ TEST(null_everywhere)
     CHECK_INT(psocket_pair(NULL, NULL, 0, 0, NULL), PSOCKET_INVALID);
     CHECK_INT(psocket_wrap(NULL, NULL, NULL), PSOCKET_INVALID);
     CHECK_INT(psocket_udpserver(NULL, NULL, 0, NULL), PSOCKET_INVALID);
-    (void)tls;
 }
 
 TEST(null_data_on_an_open_socket)
