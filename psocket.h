@@ -331,7 +331,8 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   TLS bytes taken may wait in the socket until psocket_flush or the next call. UDP: one datagram. len 0 sends nothing. */
+   TLS bytes taken may wait in the socket until psocket_flush, psocket_poller_wait or the next call: of what is sent in a
+   poller's turn the first leaves at once, the rest together. UDP: one datagram. len 0 sends nothing. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
 /* How many bytes of the last failed blocking psocket_send had been taken. */
@@ -8099,6 +8100,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB */
 #define PSI_SOCK_READ_MIN (1u << PSI_SOCK_READ_LOG)
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
+#define PSI_SOCK_CORK 16384u /* small records wait for each other up to this many bytes */
 #define PSI_DATAGRAM 65536u
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
@@ -8129,6 +8131,7 @@ typedef struct psi_entry {
     int64_t due, wake;             /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                      /* 1 + index in the heap; 0 none */
     int events;                    /* what the user wants */
+    unsigned turn;                 /* the poller's turn in which the socket last sent */
     short given;                   /* 1 + index in the array handed out last; 0 none */
     uint8_t hot, kind;
 } psi_entry;
@@ -8144,6 +8147,7 @@ struct psocket_poller {
     psi_entry *given[PSI_EVENTS];
     psocket_event events[PSI_EVENTS];
     int count;
+    unsigned turn;       /* counts waits, from 1 */
 };
 
 /* Moves an entry, which may be in no ring yet, to a ring of its poller. */
@@ -8178,10 +8182,11 @@ static void psi_entry_unwatch(psi_entry *e)
 struct psocket {
     const psi_io *io;
     psocket_fd fd;
+    uint32_t out_cap;
     void *below;         /* psi_link of a pair, or the carrying psocket */
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
-    uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len */
+    uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
     psi_dial *dial;
     psi_hs *hs;
     psi_rec *rec;
@@ -8458,6 +8463,13 @@ static const psi_io psi_io_link = { psi_link_get, psi_link_put, psi_link_fin, ps
 
 /*--- ending */
 
+static void psi_sock_out_free(psocket *s)
+{
+    psi_free(s->out);
+    s->out = NULL;
+    s->out_at = s->out_len = s->out_cap = 0;
+}
+
 /* Lets go of the transport and all secrets. What was received stays. */
 static void psi_sock_drop(psocket *s)
 {
@@ -8473,9 +8485,7 @@ static void psi_sock_drop(psocket *s)
     s->hs = NULL;
     if (s->rec) psi_rec_free(s->rec);
     s->rec = NULL;
-    psi_free(s->out);
-    s->out = NULL;
-    s->out_at = s->out_len = 0;
+    psi_sock_out_free(s);
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     if (s->io) s->io->end(s);
     s->io = NULL;
@@ -8506,40 +8516,40 @@ static int psi_sock_flush(psocket *s)
     while (s->out) {
         int os = 0;
         ptrdiff_t n = s->io->put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
-        if (n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
+        s->full = n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE;
+        if (s->full) return PSOCKET_WANT_WRITE;
         if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
         if (n < 0) {
-            psi_free(s->out);
-            s->out = NULL;
+            psi_sock_out_free(s);
             s->end_out = (int)n;
             return psi_sock_note(s, (int)n, os, NULL);
         }
         s->out_at += (uint32_t)n;
-        if (s->out_at == s->out_len) {
-            psi_free(s->out);
-            s->out = NULL;
-        }
+        if (s->out_at == s->out_len) psi_sock_out_free(s);
     }
     return s->io && s->io->carried ? psi_sock_flush((psocket *)s->below) : 0;
 }
 
-
-/* Seals n bytes as records of this type into a new out buffer. There must be none. */
+/* Seals n bytes as records of this type behind what waits in out. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n)
 {
-    size_t most = psi_rec_max_send(s->rec), records = n ? (n + most - 1) / most : 1;
-    size_t cap = n + records * (PSI_REC_HEAD + PSI_REC_TAIL) + PSI_REC_HEAD, head = PSI_REC_HEAD, at = PSI_REC_HEAD, done = 0;
-    s->out = (uint8_t *)PSOCKET_MALLOC(cap);
-    if (!s->out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    size_t most = psi_rec_max_send(s->rec), records = n ? (n + most - 1) / most : 1, done = 0;
+    size_t cap = s->out_len + n + records * (PSI_REC_HEAD + PSI_REC_TAIL);
+    if (cap > s->out_cap) {
+        uint8_t *out;
+        if (s->out) cap *= 2; /* the next will follow */
+        out = (uint8_t *)PSOCKET_REALLOC(s->out, cap);
+        if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+        s->out = out;
+        s->out_cap = (uint32_t)cap;
+    }
     do {
         size_t len = n - done < most ? n - done : most, sealed = len;
-        uint8_t *payload = s->out + at, *start;
+        uint8_t *end = s->out + s->out_len, *payload = end + PSI_REC_HEAD, *start;
         if (len) memcpy(payload, (const uint8_t *)data + done, len);
         start = psi_rec_seal(s->rec, type, payload, &sealed);
-        head = (size_t)(payload - start); /* how much of the headroom this cipher uses */
-        if (!done) s->out_at = (uint32_t)(start - s->out);
-        s->out_len = (uint32_t)((size_t)(start - s->out) + sealed);
-        at = s->out_len + head;
+        if (start != end) memmove(end, start, sealed); /* a cipher with a shorter header */
+        s->out_len += (uint32_t)sealed;
         done += len;
     } while (done < n);
     return 0;
@@ -8555,6 +8565,14 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     psi_sock_flush(s);
 }
 
+/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
+static int psi_sock_corked(psocket *s)
+{
+    unsigned *turn = s->entry && s->nonblocking ? &s->entry->turn : NULL;
+    if (!turn || *turn == s->entry->poller->turn) return turn != NULL;
+    *turn = s->entry->poller->turn;
+    return 0;
+}
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
 static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
@@ -8566,12 +8584,13 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (!n && !s->udp) return 0;
     if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
     if (s->rec) {
-        int e = psi_sock_flush(s);
+        int cork = psi_sock_corked(s) && n <= PSI_SOCK_CORK, e = 0;
+        if (!cork || s->full || s->out_len + n > PSI_SOCK_CORK) e = psi_sock_flush(s);
         if (e) return e;
         if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
         e = psi_sock_seal(s, 23, data, n);
         if (e) return e;
-        e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
+        if (!cork) e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
         return e && e != PSOCKET_WANT_WRITE && e != PSOCKET_NOMEM ? e : (ptrdiff_t)n;
     }
     if (s->full) { /* the last send filled the system's buffer, and the poller has not reported that there is room */
@@ -8588,15 +8607,14 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 /* Carries a half-close on: 0 when done. */
 static int psi_sock_fin(psocket *s)
 {
-    int os = 0, r = s->end_out ? s->end_out : psi_sock_flush(s);
+    int os = 0, r = s->end_out;
     if (r) return r;
     if (s->shut == 1) {
         static const uint8_t close_notify[2] = { 1, 0 };
         if (s->rec && (r = psi_sock_seal(s, 21, close_notify, 2)) != 0) return r;
         s->shut = 2;
-        r = psi_sock_flush(s);
-        if (r) return r;
     }
+    if ((r = psi_sock_flush(s)) != 0) return r;
     if (s->shut == 2) {
         r = s->io->fin(s, &os);
         if (r && r != PSOCKET_RESET) return r == PSOCKET_WANT_WRITE ? r : psi_sock_note(s, r, os, NULL);
@@ -8910,7 +8928,7 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     }
     psi_ring_undecode(&s->ring);
     s->deaf = 0;
-    s->drained = 0;
+    s->drained = s->full = 0;
     if (s->timeout > 0 && !s->dial) s->deadline = psi_os_now() + s->timeout;
     return 0;
 }
@@ -9204,6 +9222,7 @@ static int psi_table_add(psocket_poller *p, psi_entry *e)
 static void psi_entry_free(psi_entry *e)
 {
     psocket_poller *p = e->poller;
+    if (e->sock && e->sock->out) psi_sock_flush(e->sock); /* nobody will do it later */
     psi_entry_unwatch(e);
     e->prev->next = e->next;
     e->next->prev = e->prev;
@@ -9462,6 +9481,7 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
     }
     p->hot.next = p->hot.prev = &p->hot;
     p->cold.next = p->cold.prev = &p->cold;
+    p->turn = 1;
     *out = p;
     return 0;
 }
@@ -9553,6 +9573,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     int64_t now, end;
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
+    p->turn++;
     psi_poll_recycle(p);
     p->os.rang = 0;
     now = psi_os_now();
