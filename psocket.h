@@ -8100,7 +8100,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB */
 #define PSI_SOCK_READ_MIN (1u << PSI_SOCK_READ_LOG)
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
-#define PSI_SOCK_CORK 16384u /* small records wait for each other up to this many bytes */
+#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
 #define PSI_DATAGRAM 65536u
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
@@ -8530,14 +8530,14 @@ static int psi_sock_flush(psocket *s)
     return s->io && s->io->carried ? psi_sock_flush((psocket *)s->below) : 0;
 }
 
-/* Seals n bytes as records of this type behind what waits in out. */
-static int psi_sock_seal(psocket *s, int type, const void *data, size_t n)
+/* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
+static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
     size_t most = psi_rec_max_send(s->rec), records = n ? (n + most - 1) / most : 1, done = 0;
     size_t cap = s->out_len + n + records * (PSI_REC_HEAD + PSI_REC_TAIL);
     if (cap > s->out_cap) {
         uint8_t *out;
-        if (s->out) cap *= 2; /* the next will follow */
+        if (more) cap *= 2;
         out = (uint8_t *)PSOCKET_REALLOC(s->out, cap);
         if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
         s->out = out;
@@ -8561,7 +8561,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2)) return;
+    if (!s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -8584,11 +8584,11 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (!n && !s->udp) return 0;
     if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
     if (s->rec) {
-        int cork = psi_sock_corked(s) && n <= PSI_SOCK_CORK, e = 0;
+        int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, e = 0;
+        if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
         if (!cork || s->full || s->out_len + n > PSI_SOCK_CORK) e = psi_sock_flush(s);
         if (e) return e;
-        if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-        e = psi_sock_seal(s, 23, data, n);
+        e = psi_sock_seal(s, 23, data, n, cork);
         if (e) return e;
         if (!cork) e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
         return e && e != PSOCKET_WANT_WRITE && e != PSOCKET_NOMEM ? e : (ptrdiff_t)n;
@@ -8611,7 +8611,7 @@ static int psi_sock_fin(psocket *s)
     if (r) return r;
     if (s->shut == 1) {
         static const uint8_t close_notify[2] = { 1, 0 };
-        if (s->rec && (r = psi_sock_seal(s, 21, close_notify, 2)) != 0) return r;
+        if (s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return r;
         s->shut = 2;
     }
     if ((r = psi_sock_flush(s)) != 0) return r;

@@ -720,7 +720,7 @@ static int tls_records(void)
         snprintf(what, sizeof what, "C: %s, of bare BearSSL", t[c].what);
         target(what, t[c].least, ratio(find_result(t[c].id), PS_C, BEARSSL));
     }
-    printf("\nOut, each message is one record and one system call on both sides: that call is most of the work of a small one.\n");
+    printf("\nEach message is a record of its own on all servers; psocket gathers the small ones of a poller's turn for one system call.\n");
     return 0;
 }
 
