@@ -8102,6 +8102,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
 #define PSI_DATAGRAM 65536u
+#define PSI_SPARE_MAX (PSOCKET_READ_SIZE + 64u) /* the largest buffer that a poller keeps */
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
 typedef struct psi_io psi_io;
@@ -8148,6 +8149,8 @@ struct psocket_poller {
     psocket_event events[PSI_EVENTS];
     int count;
     unsigned turn;       /* counts waits, from 1 */
+    uint8_t *spare;      /* a buffer for the socket that reads next */
+    uint32_t spare_cap;
 };
 
 /* Moves an entry, which may be in no ring yet, to a ring of its poller. */
@@ -8625,6 +8628,32 @@ static int psi_sock_fin(psocket *s)
 
 /*--- receiving */
 
+/* Gives up the buffer if nothing is in it. The poller keeps one for the socket that reads next. */
+static void psi_sock_relax(psocket *s)
+{
+    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psi_ring *r = &s->ring;
+    if (p && !p->spare && r->head == r->tail && r->cap <= PSI_SPARE_MAX) {
+        p->spare = r->buf;
+        p->spare_cap = r->cap;
+        r->buf = NULL;
+        psi_ring_free(r);
+    }
+    psi_ring_relax(r);
+}
+
+/* Makes room for n bytes in the ring. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+static int psi_sock_reserve(psocket *s, size_t n)
+{
+    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    if (p && p->spare && !s->ring.buf) {
+        s->ring.buf = p->spare;
+        s->ring.cap = p->spare_cap;
+        p->spare = NULL;
+    }
+    return psi_ring_reserve(&s->ring, n);
+}
+
 /* Has s what its reader is waiting for? */
 static int psi_sock_has_input(const psocket *s)
 {
@@ -8671,16 +8700,16 @@ static int psi_sock_fill(psocket *s)
     if (s->drained) { /* the last read took all there was, and the poller has not reported more */
         s->drained = 0;
         if (s->entry) {
-            psi_ring_relax(r);
+            psi_sock_relax(s);
             return PSOCKET_WANT_READ;
         }
     }
-    e = psi_ring_reserve(r, PSI_RING_ROOM(want));
+    e = psi_sock_reserve(s, PSI_RING_ROOM(want));
     if (e) return psi_sock_note(s, e, 0, NULL);
     at = s->rec ? r->tail : r->tail + PSI_RING_HEAD;
     got = s->io->get(s, r->buf + at, want, &os);
     if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-        psi_ring_relax(r);
+        psi_sock_relax(s);
         return PSOCKET_WANT_READ;
     }
     if (got == PSOCKET_NOMEM || (got < 0 && s->udp)) /* e.g. refused: the next datagram may do better */
@@ -8881,7 +8910,7 @@ static int psi_sock_handshake(psocket *s)
                 s->hs = NULL;
                 s->deadline = 0;
                 psi_sock_decode(s);
-                psi_ring_relax(r);
+                psi_sock_relax(s);
                 return 0;
             }
             psi_err_code(&e, status);
@@ -8894,13 +8923,13 @@ static int psi_sock_handshake(psocket *s)
             psi_ring_skip(r, r->raw + (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw));
             continue;
         }
-        if (psi_ring_reserve(r, PSI_SOCK_READ_MIN)) {
+        if (psi_sock_reserve(s, PSI_SOCK_READ_MIN)) {
             psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
             return psi_sock_handshake_failed(s);
         }
         got = s->io->get(s, r->buf + r->tail, PSI_SOCK_READ_MIN, &os);
         if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-            psi_ring_relax(r);
+            psi_sock_relax(s);
             return PSOCKET_WANT_READ;
         }
         if (got <= 0) {
@@ -9455,7 +9484,7 @@ static void psi_poll_recycle(psocket_poller *p)
             if (e->listener && e->listener->next >= 0) psi_entry_heat(e);
             continue;
         }
-        psi_ring_relax(&e->sock->ring);
+        psi_sock_relax(e->sock);
         if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_link ||
             e->sock->io == &psi_io_wrap || e->sock->out ||
             (e->events & ~e->watch.events)) /* a full ring had reading switched off */
@@ -9617,6 +9646,7 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     while (p->hot.next != &p->hot) psi_entry_free(p->hot.next);
     while (p->cold.next != &p->cold) psi_entry_free(p->cold.next);
     psi_free(p->table);
+    psi_free(p->spare);
     psi_os_poller_free(&p->os);
     psi_free(p->heap);
     psi_free(p);
@@ -10097,7 +10127,7 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
             continue;
         }
         psi_public_push(s);
-        if (r == PSOCKET_WANT_READ && s->nonblocking) s->need = s->ring.bytes + 1;
+        if (r == PSOCKET_WANT_READ && s->nonblocking && n) s->need = s->ring.bytes + 1;
         if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
         if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
     }
@@ -10111,18 +10141,11 @@ static void psi_public_tell(psocket *s)
     if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
 }
 
-/* A new reader is content with any chunk. */
-static void psi_public_any(psocket *s)
-{
-    if (s->need && s->entry) psi_entry_heat(s->entry);
-    s->need = 0;
-}
-
 /* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
 static int psi_public_receiving(psocket *s)
 {
     int r;
-    psi_public_any(s);
+    s->need = 0; /* a new reader is content with any chunk */
     psi_public_tell(s);
     psi_public_push(s);
     if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
@@ -10149,7 +10172,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     int r;
     if (data) *data = NULL;
     if (!s || !data) return PSOCKET_INVALID;
-    psi_public_any(s);
+    s->need = 0;
     psi_public_tell(s);
     while (psi_ring_empty(&s->ring) || s->hs) {
         if (s->closed) return PSOCKET_CLOSED_HERE;
