@@ -8666,7 +8666,7 @@ static int psi_sock_decode(psocket *s)
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
-        psocket_error e = PSI_ZERO;
+        psocket_error e; /* filled on error */
         uint32_t end;
         int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
         if (kind == PSI_REC_MORE) return 0;
@@ -9700,6 +9700,13 @@ static int psi_public_pause(psocket *s, int events, const psi_limit *l)
     return r == PSOCKET_TIMEOUT ? psi_sock_note(s, r, 0, NULL) : r;
 }
 
+/* Something may change here that the poller's system will then say nothing of, such as bytes read or kept. (What the
+   poller has just handed out it looks at again anyway.) */
+static void psi_public_tell(psocket *s)
+{
+    if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
+}
+
 /* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
@@ -9708,6 +9715,7 @@ static int psi_public_settle(psocket *s)
     if (s->closed) return PSOCKET_CLOSED_HERE;
     if (!s->dial && !s->hs) return 0;
     l = psi_limit_start(0, s->idle);
+    psi_public_tell(s);
     for (;;) {
         unsigned before = s->moved;
         r = psi_sock_step(s);
@@ -10060,13 +10068,14 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     psi_limit l;
     int r;
     if (!s || (!data && len)) return PSOCKET_INVALID;
-    if (s->entry && s->info) psi_entry_heat(s->entry); /* something may stay here that the poller is to send */
     s->sent = 0;
     if ((r = psi_public_settle(s)) != 0) return r;
     if (s->nonblocking || s->udp) {
         ptrdiff_t n = psi_sock_send(s, data, len);
+        if (psi_sock_unsent(s)) psi_public_tell(s);
         if (!s->udp || s->nonblocking || n != PSOCKET_WANT_WRITE) return n;
     }
+    psi_public_tell(s);
     l = psi_limit_start(s->timeout, s->idle);
     for (;;) {
         uint32_t before = s->out_at;
@@ -10132,13 +10141,6 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
         if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
     }
     return 0;
-}
-
-/* Something may be read here that the poller's system will then say nothing of. (What the poller has just handed out it
-   looks at again anyway.) */
-static void psi_public_tell(psocket *s)
-{
-    if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
 }
 
 /* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
