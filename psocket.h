@@ -3855,7 +3855,7 @@ static void psi_dns_interleave(psocket_resolve *r)
 
 #include <bearssl.h>
 
-#define PSI_X509_SIGNATURES 100  /* most signature checks, in P-256 checks; wrong ones count twice */
+#define PSI_X509_SIGNATURES 64   /* most signature checks, in P-256 checks; wrong ones count twice */
 #define PSI_X509_WORK 100000     /* most comparisons of one verification: some milliseconds */
 #define PSI_X509_EXTENSIONS 64   /* most extensions of one certificate */
 #define PSI_X509_KEY_STORAGE 528 /* room for any public key that is accepted: RSA 4096 and a 32-bit exponent */
@@ -4212,16 +4212,17 @@ static void psi_x509_put_type(char *buf, size_t size, size_t *used, psi_x509_spa
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
 static void psi_x509_put_name(char *buf, size_t size, size_t *used, psi_x509_span name)
 {
-    psi_x509_span rdns[16], rdn, rest = PSI_ZERO, oid, value;
-    size_t count = 0;
+    psi_x509_span rdns[16], rdn, rest = PSI_ZERO, oid, value; /* the last ones, if there are more */
+    size_t total = 0, count;
     int tag;
-    while (count < 16 && psi_x509_take(&name, 0x31, &rdn)) rdns[count++] = rdn;
-    while (count) {
-        rdn = rdns[--count];
+    while (psi_x509_take(&name, 0x31, &rdn)) rdns[total++ % 16] = rdn;
+    for (count = total < 16 ? total : 16; count;) {
+        rdn = rdns[--total % 16];
+        count--;
         while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &value)) {
             psi_x509_put_type(buf, size, used, oid);
             psi_x509_put(buf, size, used, "=", 1);
-            psi_x509_put_text(buf, size, used, value, psi_x509_is_text(tag) ? ",+\"\\<>;" : "");
+            psi_x509_put_text(buf, size, used, value, ",+\"\\<>;");
             if (rdn.n || count) psi_x509_put(buf, size, used, rdn.n ? "+" : ",", 1);
             if (rdn.n == 0) break;
         }
@@ -4304,7 +4305,7 @@ typedef struct psi_x509_flaw {
 } psi_x509_flaw;
 
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
-enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ALL_USES = 3, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
 typedef struct psi_x509_alg {
@@ -4318,7 +4319,7 @@ typedef struct psi_x509_cert {
     psi_x509_span key, exponent; /* RSA modulus and exponent; EC point */
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
-    int version, ca, path_len; /* path_len -1: no limit */
+    int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int key_type, curve, key_bits;
     int pss_key; /* the key may only verify PSS signatures, of key_alg if that is set */
     psi_x509_alg alg, key_alg;
@@ -4334,11 +4335,6 @@ static void psi_x509_flaw_set(psi_x509_flaw *f, int code, const char *why)
     if (f->code) return;
     f->code = code;
     f->why = why;
-}
-
-static int psi_x509_self_issued(const psi_x509_cert *c)
-{
-    return c->subject_hash == c->issuer_hash && psi_x509_name_within(c->subject, c->issuer, 1, 0);
 }
 
 /* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
@@ -4481,6 +4477,18 @@ static int psi_x509_check_names(psi_x509_span in)
     return 1;
 }
 
+/* The purposes in a list of identifiers, as PSI_X509_*_AUTH and PSI_X509_ANY_EKU; -1 if it is empty or malformed. */
+static int psi_x509_purposes(psi_x509_span in)
+{
+    int set = in.n ? 0 : -1, oid;
+    while (in.n) {
+        oid = psi_x509_oid(&in);
+        if (oid < 0) return -1;
+        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
+    }
+    return set;
+}
+
 /* Reads the content of one extension. id is the last byte of its identifier under id-ce, 0 for all others. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x509_span in)
 {
@@ -4520,13 +4528,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x
         ok = ok && seq.n == 0 && c->constraints.n != 0;
         break;
     case 0x25: /* extKeyUsage */
-        ok = psi_x509_seq(&in, &seq) && seq.n;
-        c->extended = 0;
-        while (ok && seq.n) {
-            int oid = psi_x509_oid(&seq);
-            ok = oid >= 0;
-            if (oid >= PSI_OID_SERVER_AUTH) c->extended |= 1 << (oid - PSI_OID_SERVER_AUTH);
-        }
+        ok = psi_x509_seq(&in, &seq) && (c->extended = psi_x509_purposes(seq)) >= 0;
         break;
     case 0x24: /* policyConstraints: without policies to demand, evaluating them comes down to refusing */
         psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has policy constraints, which are not supported");
@@ -4590,6 +4592,7 @@ static const char *psi_x509_read(psi_x509_cert *c)
         return "has malformed dates";
     if (!psi_x509_seq(&tbs, &c->subject) || !psi_x509_hash_name(c->subject, &c->subject_hash))
         return "has a malformed subject";
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_name_within(c->subject, c->issuer, 1, 0);
     if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v))
         return "has a malformed public key";
     if (c->version && psi_x509_take(&tbs, 0x81, &v) && v.n == 0) return "has a malformed unique identifier";
@@ -4829,21 +4832,39 @@ static int psi_x509_is_der(psi_x509_span s)
     return is_long || (psi_x509_seq(&s, &body) && s.n == 0);
 }
 
-/* Hands each certificate of a text (PEM, or DER back to back) to each, until it answers other than 0. Malformed ones
-   are an error, or with lenient left out. *found counts certificates. */
-static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der),
+/* What OpenSSL's trust settings, which follow a TRUSTED CERTIFICATE, let it vouch for: a set of PSI_X509_*_AUTH. */
+static int psi_x509_trusted_for(psi_x509_span in)
+{
+    psi_x509_span settings, list;
+    int set = PSI_X509_ALL_USES, not_for;
+    if (in.n == 0) return set;
+    if (!psi_x509_seq(&in, &settings) || in.n) return 0;
+    if (psi_x509_seq(&settings, &list)) {
+        set = psi_x509_purposes(list);
+        set = set < 0 ? 0 : set & PSI_X509_ANY_EKU ? PSI_X509_ALL_USES : set;
+    }
+    if (psi_x509_take(&settings, 0xA0, &list)) {
+        not_for = psi_x509_purposes(list);
+        set = not_for < 0 || (not_for & PSI_X509_ANY_EKU) ? 0 : set & ~not_for;
+    }
+    return set;
+}
+
+/* Hands each certificate of a text (PEM, or DER back to back) and what it is trusted for to each, until that answers
+   other than 0. Malformed ones are an error, or with lenient left out. *found counts certificates. */
+static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der, int uses),
                          void *ctx, size_t *found, psocket_error *e)
 {
     psi_x509_span in = psi_x509_span_of(text, len), label, body, der;
     uint8_t *buf;
-    int tag, r = 0, is_der = psi_x509_is_der(in);
+    int tag, uses, r = 0, is_der = psi_x509_is_der(in);
     *found = 0;
     while (is_der && in.n) {
         if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30)
             return lenient ? 0
                            : psi_err(e, PSOCKET_TLS_PEM, "malformed DER after certificate %lu", (unsigned long)*found);
         ++*found;
-        r = each(ctx, der);
+        r = each(ctx, der, PSI_X509_ALL_USES);
         if (r) return r;
     }
     while (!is_der && (r = psi_x509_pem_next(&in, &label, &body)) != 0) {
@@ -4859,11 +4880,13 @@ static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(
             n = psi_x509_base64(body, buf);
         }
         der = psi_x509_span_of(buf, n);
-        if (trusted && n) { /* OpenSSL's own form: trust settings follow the certificate */
+        uses = PSI_X509_ALL_USES;
+        if (trusted && n) {
             body = der;
             if (!psi_x509_any(&body, &tag, &label, &der)) der.n = 0;
+            uses = psi_x509_trusted_for(body);
         }
-        r = der.n ? each(ctx, der) : lenient ? 0 : PSOCKET_TLS_PEM;
+        r = der.n ? each(ctx, der, uses) : lenient ? 0 : PSOCKET_TLS_PEM;
         psi_free(buf);
         if (der.n == 0 && r)
             return psi_err(e, r, "malformed PEM: certificate %lu is cut off or not base64", (unsigned long)*found);
@@ -4914,8 +4937,9 @@ static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
     return 0;
 }
 
-static int psi_x509_chain_each(void *ctx, psi_x509_span der)
+static int psi_x509_chain_each(void *ctx, psi_x509_span der, int uses)
 {
+    (void)uses;
     return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
 }
 
@@ -5107,7 +5131,7 @@ static void psi_x509_store_free(psi_x509_store *s)
     memset(s, 0, sizeof *s);
 }
 
-static int psi_x509_store_each(void *ctx, psi_x509_span der)
+static int psi_x509_store_each(void *ctx, psi_x509_span der, int uses)
 {
     psi_x509_store *s = (psi_x509_store *)ctx;
     psi_x509_cert c, *certs;
@@ -5115,14 +5139,20 @@ static int psi_x509_store_each(void *ctx, psi_x509_span der)
     size_t i;
     if (!psi_x509_parse(&c, der.p, der.n)) return s->lenient ? 0 : PSOCKET_TLS_PEM;
     for (i = 0; i < s->count; i++)
-        if (s->certs[i].subject_hash == c.subject_hash && psi_x509_same(s->certs[i].der, der)) return 0;
-    certs = (psi_x509_cert *)psi_x509_grow(s->certs, s->count, &s->room, sizeof *certs);
-    if (!certs) return PSOCKET_NOMEM;
-    s->certs = certs;
-    copy = (uint8_t *)psi_alloc(der.n);
-    if (!copy) return PSOCKET_NOMEM;
-    memcpy(copy, der.p, der.n);
-    psi_x509_parse(&certs[s->count++], copy, der.n);
+        if (s->certs[i].subject_hash == c.subject_hash && psi_x509_same(s->certs[i].der, der)) break;
+    if (i == s->count) {
+        certs = (psi_x509_cert *)psi_x509_grow(s->certs, s->count, &s->room, sizeof *certs);
+        if (!certs) return PSOCKET_NOMEM;
+        s->certs = certs;
+        copy = (uint8_t *)psi_alloc(der.n);
+        if (!copy) return PSOCKET_NOMEM;
+        memcpy(copy, der.p, der.n);
+        psi_x509_parse(&certs[s->count++], copy, der.n);
+    }
+    if (uses != PSI_X509_ALL_USES) { /* as if it had them in its extended key usage */
+        int own = s->certs[i].extended;
+        s->certs[i].extended = (own < 0 || (own & PSI_X509_ANY_EKU) ? PSI_X509_ALL_USES : own) & uses;
+    }
     return 0;
 }
 
@@ -5149,7 +5179,8 @@ static int psi_x509_store_file(void *ctx, const char *path)
     char *data;
     size_t len;
     int r;
-    if (psi_os_readfile(path, &data, &len)) return 0; /* a folder, or not for us */
+    r = psi_os_readfile(path, &data, &len);
+    if (r) return r == PSOCKET_NOMEM || r == PSOCKET_DESCRIPTORS ? r : 0; /* a folder, or not for us */
     r = psi_x509_store_system(ctx, data, len);
     psi_free(data);
     return r;
@@ -5274,12 +5305,13 @@ static void psi_x509_fail(psi_x509_walk *w, int rank, int code, const psi_x509_c
 static void psi_x509_fail_date(psi_x509_walk *w, const psi_x509_cert *c)
 {
     int late = w->q->now > c->not_after;
-    int64_t s = late ? w->q->now - c->not_after : c->not_before - w->q->now;
+    uint64_t from = (uint64_t)(late ? c->not_after : w->q->now), to = (uint64_t)(late ? w->q->now : c->not_before);
+    uint64_t s = to - from;
     const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
     char why[80];
     s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %ld %s ago" : "is not valid for another %ld %s (is the clock right?)",
-             (long)s, unit);
+    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
+             (unsigned long)s, unit);
     psi_x509_fail(w, PSI_X509_COMPLETE, late ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID, c, why);
 }
 
@@ -5346,6 +5378,7 @@ static int psi_x509_mail_within(psi_x509_span base, psi_x509_span mail)
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list, subtree, base, dn;
+    uint32_t hash;
     int excluded, type;
     for (excluded = 0; excluded < 2; excluded++) {
         int seen = 0, hit = 0;
@@ -5353,16 +5386,15 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int t
         while (list.n) {
             int r = -1;
             if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
-            if (--w->work < 0) return 1;
+            w->work -= 1 + (long)(name.n + base.n) / 64;
+            if (w->work < 0) return 1;
             if (type != tag) continue;
             seen = 1;
             if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
             else if (tag == 0x87) r = psi_x509_ip_within(base, name);
             else if (tag == 0x81) r = psi_x509_mail_within(base, name);
-            else if (tag == 0xA4) {
-                w->work -= (long)(name.n + base.n) / 64;
-                if (psi_x509_seq(&base, &dn) && base.n == 0) r = psi_x509_name_within(dn, name, 0, excluded);
-            }
+            else if (tag == 0xA4 && psi_x509_seq(&base, &dn) && base.n == 0 && psi_x509_hash_name(dn, &hash))
+                r = psi_x509_name_within(dn, name, 0, excluded);
             if (r < 0) return 1;
             hit |= r;
         }
@@ -5437,6 +5469,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     for (i = 0, good = w->q->pin_count == 0; i <= depth && !good; i++) {
         uint8_t digest[32];
         br_sha256_context h;
+        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
         br_sha256_init(&h);
         br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
         br_sha256_out(&h, digest);
@@ -5464,7 +5497,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
         if (c == w->path[i] ||
             (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
             return -1;
-        if (i && !psi_x509_self_issued(w->path[i])) below++;
+        if (i && !w->path[i]->self_issued) below++;
     }
     if (psi_x509_edge_known(w, c, child) == 0) return 0;
     if (f->code == 0 && child->bad_alg.code) {
@@ -5477,7 +5510,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     }
     /* RFC 5280 6.1.4 (k)-(n). An anchor of version 1 could not say that it is an authority. */
     if (c->subject.n == 0 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
-        !(c->ca || (anchor && c->version < 2 && psi_x509_self_issued(c)))) {
+        !(c->ca || (anchor && c->version < 2 && c->self_issued))) {
         psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_NOT_CA, c, "issued another one but is not an authority");
         return 0;
     }
@@ -5492,7 +5525,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
         return 0;
     }
     for (i = 0; c->constraints.n && i < depth; i++) {
-        if ((i && psi_x509_self_issued(w->path[i])) || !psi_x509_breaks(w, c, w->path[i])) continue;
+        if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         if (w->work >= 0)
             psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_CONSTRAINTS, w->path[i],
                           "has a name that its issuer may not issue for");
@@ -5518,7 +5551,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
             if (c->subject_hash != child->issuer_hash) continue;
             fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
             if (fits == (pass & 1)) continue;
-            w->work -= 1 + (long)c->subject.n / 64;
+            w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
             if (!psi_x509_name_within(c->subject, child->issuer, 1, 0)) continue;
             may = psi_x509_may_issue(w, c, anchor, depth);
             if (may >= 0) issuers = 1;
@@ -5537,12 +5570,12 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
         psi_x509_fail(w, PSI_X509_EXHAUSTED, PSOCKET_CERT_LIMIT, w->path[0],
                       "has too many possible issuers or names to verify");
     } else if (!issuers) {
-        if (depth == 1 && psi_x509_self_issued(child))
+        if (depth == 1 && child->self_issued)
             psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_SELF_SIGNED, child,
                           "is self-signed and not among the trusted ones");
         else
             psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_UNTRUSTED, child,
-                          psi_x509_self_issued(child) ? "of the chain's root is not trusted"
+                          child->self_issued ? "of the chain's root is not trusted"
                                                       : "has an issuer that is neither trusted nor among those sent");
     }
     return 0;
@@ -5624,11 +5657,12 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     size_t i;
     int r, pinned = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
     if (chain->count == 0) return psi_x509_refuse(e, PSOCKET_CERT_MISSING, -1, psocket_strerror(PSOCKET_CERT_MISSING));
-    w = (psi_x509_walk *)psi_alloc(sizeof *w + chain->count * sizeof *certs);
-    if (!w) return psi_x509_refuse(e, PSOCKET_NOMEM, -1, psocket_strerror(PSOCKET_NOMEM));
+    certs = (psi_x509_cert *)psi_alloc(chain->count * sizeof *certs + sizeof *w); /* the strictest alignment first */
+    if (!certs) return psi_x509_refuse(e, PSOCKET_NOMEM, -1, psocket_strerror(PSOCKET_NOMEM));
+    w = (psi_x509_walk *)(void *)(certs + chain->count);
     r = psi_x509_anchors(q->trust, &w->anchors);
     if (r) {
-        psi_free(w);
+        psi_free(certs);
         return psi_x509_refuse(
             e, r, -1,
             r == PSOCKET_TLS_NO_TRUST
@@ -5637,7 +5671,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     }
     w->q = q;
     w->code = PSOCKET_CERT_UNTRUSTED;
-    w->certs = certs = (psi_x509_cert *)(void *)(w + 1);
+    w->certs = certs;
     w->count = chain->count;
     w->work = PSI_X509_WORK;
     w->signatures = PSI_X509_SIGNATURES;
@@ -5647,6 +5681,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     for (i = 0; i < w->anchors->count && !pinned; i++) {
         if (w->anchors->certs[i].subject_hash != leaf->subject_hash) continue;
         pinned = psi_x509_same(w->anchors->certs[i].der, leaf->der);
+        if (pinned) leaf->extended = w->anchors->certs[i].extended;
     }
     if (leaf->bad.code || (leaf->profile.code && !pinned)) {
         const psi_x509_flaw *f = leaf->bad.code ? &leaf->bad : &leaf->profile;
@@ -5681,7 +5716,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
         int index = w->culprit >= certs && w->culprit < certs + w->count ? (int)(w->culprit - certs) : -1;
         r = psi_x509_refuse(e, w->code, index, w->text);
     }
-    psi_free(w);
+    psi_free(certs);
     return r;
 }
 

@@ -294,6 +294,49 @@ TEST(directory_names)
     used = 0;
     psi_x509_put_name(text, 6, &used, longer);
     CHECK_STR(text, "O=O,C");
+    /* whatever its type, a value cannot pretend to be more than one */
+    used = 0;
+    psi_x509_put_name(text, sizeof text, &used, SPAN("\x31\x10\x30\x0E\x06\x03\x55\x04\x03\x1E\x07" "a,CN=\\0"));
+    CHECK_STR(text, "CN=a\\,CN=\\\\0");
+}
+
+/* Of a name of many parts, the last ones are told: they are what tells it from others. */
+TEST(long_directory_names)
+{
+    char der[18 * 13 + 1], text[100], *p = der;
+    size_t used = 0;
+    int i;
+    for (i = 0; i < 18; i++, p += 12) {
+        memcpy(p, "\x31\x0A\x30\x08\x06\x03\x55\x04\x0B\x0C\x01", 11);
+        p[11] = (char)('a' + i);
+    }
+    psi_x509_put_name(text, sizeof text, &used, psi_x509_span_of(der, 18 * 12));
+    CHECK_STR(text, "OU=r,OU=q,OU=p,OU=o,OU=n,OU=m,OU=l,OU=k,OU=j,OU=i,OU=h,OU=g,OU=f,OU=e,OU=d,OU=c");
+}
+
+/* A constraint that cannot be read excludes every name. */
+TEST(malformed_constraints)
+{
+    static const struct {
+        const char *constraints;
+        int n, breaks;
+    } t[] = {
+        {"\xA1\x0E\x30\x0C\xA4\x0A\x30\x08\x31\x06\x30\x04\x06\x02\x55\x04", 16, 1}, /* no value */
+        {"\xA1\x08\x30\x06\xA4\x04\x30\x02\x31\x00", 10, 1},                         /* an empty part */
+        {"\xA1\x13\x30\x11\xA4\x0F\x30\x0D\x31\x0B\x30\x09\x06\x03\x55\x04\x03\x0C\x02no", 21, 0},
+        {"\xA1\x13\x30\x11\xA4\x0F\x30\x0D\x31\x0B\x30\x09\x06\x03\x55\x04\x03\x0C\x02me", 21, 1},
+    };
+    psi_x509_walk w;
+    psi_x509_cert ca;
+    size_t i;
+    memset(&w, 0, sizeof w);
+    memset(&ca, 0, sizeof ca);
+    for (i = 0; i < sizeof t / sizeof *t; i++) {
+        w.work = 100;
+        ca.constraints = psi_x509_span_of(t[i].constraints, (size_t)t[i].n);
+        CHECK_INT(psi_x509_name_breaks(&w, &ca, 0xA4, SPAN("\x31\x0B\x30\x09\x06\x03\x55\x04\x03\x0C\x02me")),
+                  t[i].breaks);
+    }
 }
 
 /* --- PEM -----------------------------------------------------------------------------------------------------------
@@ -597,4 +640,56 @@ TEST_LIMIT(out_of_memory, 60)
     CHECK(done && n > 8);
     psi_free(chain_text);
     psi_free(key_text);
+}
+
+/* A folder of anchors is loaded whole or not at all. */
+TEST_LIMIT(out_of_memory_in_a_folder, 60)
+{
+    size_t all = 0;
+    long n;
+    int r = PSOCKET_NOMEM;
+    for (n = 0; r == PSOCKET_NOMEM && n < 1000; n++) {
+        psocket_tls_options opt = PSI_ZERO;
+        psi_trust *trust = NULL;
+        psocket_error e = PSI_ZERO;
+        memory_left = n ? n : -1;
+        opt.ca_dir = check_certs();
+        r = psi_trust_new(&trust, &opt, &e);
+        memory_left = -1;
+        if (r) {
+            CHECK_INT(r, PSOCKET_NOMEM);
+        } else if (!n) {
+            all = trust->store.count;
+            r = PSOCKET_NOMEM;
+        } else {
+            CHECK_INT(trust->store.count, all);
+        }
+        psi_trust_free(trust);
+    }
+    CHECK(all > 8 && n > 30 && n < 1000);
+}
+
+/* A clock may say anything. */
+TEST(far_dates)
+{
+    static const int64_t times[] = {INT64_MIN, INT64_MAX};
+    psi_trust trust;
+    psi_x509_query q = PSI_ZERO;
+    psi_x509_chain c = PSI_ZERO;
+    psocket_error e = PSI_ZERO;
+    size_t len, found, i;
+    char *text = load("self.pem", &len);
+    REQUIRE(text != NULL);
+    memset(&trust, 0, sizeof trust);
+    CHECK_INT(psi_x509_each(text, len, 0, psi_x509_store_each, &trust.store, &found, &e), 0);
+    CHECK_INT(psi_x509_chain_load(&c, text, len, &e), 0);
+    q.trust = &trust;
+    for (i = 0; i < 2; i++) {
+        q.now = times[i];
+        CHECK_INT(psi_x509_verify(&q, &c, &e), i ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID);
+        CHECK(strchr(e.text, '-') == NULL);
+    }
+    psi_x509_chain_free(&c);
+    psi_x509_store_free(&trust.store);
+    psi_free(text);
 }
