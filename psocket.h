@@ -3978,13 +3978,19 @@ enum {
     PSI_OID_ANY_EKU
 };
 
-/* Takes an OBJECT IDENTIFIER: PSI_OID_*, or -1 if there is none. */
+/* Takes an OBJECT IDENTIFIER; its last number has to end. */
+static int psi_x509_take_oid(psi_x509_span *in, psi_x509_span *oid)
+{
+    return psi_x509_take(in, 0x06, oid) && oid->n && oid->p[oid->n - 1] < 0x80;
+}
+
+/* The same by number: PSI_OID_*, or -1 if there is none. */
 static int psi_x509_oid(psi_x509_span *in)
 {
     psi_x509_span oid;
     const char *p = psi_x509_oids;
     int id = 1;
-    if (!psi_x509_take(in, 0x06, &oid) || oid.n == 0) return -1;
+    if (!psi_x509_take_oid(in, &oid)) return -1;
     for (; *p; p += 1 + *p, id++)
         if (oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0) return id;
     return PSI_OID_OTHER;
@@ -4080,8 +4086,7 @@ static int psi_x509_attribute(psi_x509_span *name, psi_x509_span *rdn, psi_x509_
 {
     psi_x509_span a;
     if (rdn->n == 0 && (!psi_x509_take(name, 0x31, rdn) || rdn->n == 0)) return 0;
-    return psi_x509_seq(rdn, &a) && psi_x509_take(&a, 0x06, oid) && oid->n != 0 &&
-           psi_x509_any(&a, tag, value, NULL) && a.n == 0;
+    return psi_x509_seq(rdn, &a) && psi_x509_take_oid(&a, oid) && psi_x509_any(&a, tag, value, NULL) && a.n == 0;
 }
 
 /* Checks the form of a Name and hashes what psi_x509_same_name compares. */
@@ -4453,6 +4458,12 @@ static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
     return 1;
 }
 
+/* Is it the tag of a GeneralName? Of [0] to [8], 0, 3, 4 and 5 are constructed. */
+static int psi_x509_is_name_tag(int tag)
+{
+    return (tag & 0xC0) == 0x80 && (tag & 31) <= 8 && (tag >> 5 & 1) == (0x39 >> (tag & 31) & 1);
+}
+
 /* Checks the form of GeneralNames: at least one, text in ASCII without NUL, addresses of 4 or 16 bytes. */
 static int psi_x509_check_names(psi_x509_span in)
 {
@@ -4461,7 +4472,7 @@ static int psi_x509_check_names(psi_x509_span in)
     int tag;
     if (in.n == 0) return 0;
     while (in.n) {
-        if (!psi_x509_any(&in, &tag, &name, NULL)) return 0;
+        if (!psi_x509_any(&in, &tag, &name, NULL) || !psi_x509_is_name_tag(tag)) return 0;
         if (tag == 0x81 || tag == 0x82 || tag == 0x86) {
             if (name.n == 0) return 0;
             for (; name.n; name.p++, name.n--)
@@ -4470,8 +4481,6 @@ static int psi_x509_check_names(psi_x509_span in)
             if (name.n != 4 && name.n != 16) return 0;
         } else if (tag == 0xA4) {
             if (!psi_x509_seq(&name, &dn) || name.n || !psi_x509_hash_name(dn, &hash)) return 0;
-        } else if (tag != 0xA0 && tag != 0xA3 && tag != 0xA5 && tag != 0x88) {
-            return 0;
         }
     }
     return 1;
@@ -4551,7 +4560,7 @@ static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
     while (in.n) {
         psi_x509_span *oid = &seen[count];
         if (count == PSI_X509_EXTENSIONS) return 0;
-        if (!psi_x509_seq(&in, &ext) || !psi_x509_take(&ext, 0x06, oid) || oid->n == 0) return 0;
+        if (!psi_x509_seq(&in, &ext) || !psi_x509_take_oid(&ext, oid)) return 0;
         if (!psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) return 0;
         for (i = 0; i < count; i++)
             if (psi_x509_same(seen[i], *oid)) return 0;
@@ -4562,7 +4571,7 @@ static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
         if (PSI_X509_IS(*oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) { /* authorityInfoAccess: not used, but checked */
             if (!psi_x509_seq(&value, &aia) || value.n || aia.n == 0) return 0;
             while (aia.n)
-                if (!psi_x509_seq(&aia, &value) || !psi_x509_take(&value, 0x06, &ext) || !psi_x509_check_names(value))
+                if (!psi_x509_seq(&aia, &value) || !psi_x509_take_oid(&value, &ext) || !psi_x509_check_names(value))
                     return 0;
         }
     }
@@ -5385,7 +5394,9 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int t
         if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
         while (list.n) {
             int r = -1;
-            if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+            if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n ||
+                !psi_x509_is_name_tag(type))
+                return 1;
             w->work -= 1 + (long)(name.n + base.n) / 64;
             if (w->work < 0) return 1;
             if (type != tag) continue;
