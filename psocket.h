@@ -4604,8 +4604,8 @@ static const char *psi_x509_read(psi_x509_cert *c)
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_name_within(c->subject, c->issuer, 1, 0);
     if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v))
         return "has a malformed public key";
-    if (c->version && psi_x509_take(&tbs, 0x81, &v) && v.n == 0) return "has a malformed unique identifier";
-    if (c->version && psi_x509_take(&tbs, 0x82, &v) && v.n == 0) return "has a malformed unique identifier";
+    if (c->version && ((psi_x509_take(&tbs, 0x81, &v) && v.n == 0) || (psi_x509_take(&tbs, 0x82, &v) && v.n == 0)))
+        return "has a malformed unique identifier";
     if (c->version == 2 && psi_x509_take(&tbs, 0xA3, &v)) {
         if (!psi_x509_seq(&v, &part) || v.n || !psi_x509_read_extensions(c, part))
             return "has a malformed or repeated extension";
@@ -5120,8 +5120,8 @@ static int psi_x509_key_matches(const psi_x509_key *k, const br_x509_certificate
 /* Trust anchors. The DER of each is its own allocation. */
 typedef struct psi_x509_store {
     psi_x509_cert *certs;
-    size_t count, room;
-    int lenient; /* leave malformed ones out */
+    size_t count, room, seen; /* seen: with those that came twice */
+    int lenient;              /* leave malformed ones out */
 } psi_x509_store;
 
 typedef struct psi_trust {
@@ -5147,6 +5147,7 @@ static int psi_x509_store_each(void *ctx, psi_x509_span der, int uses)
     uint8_t *copy;
     size_t i;
     if (!psi_x509_parse(&c, der.p, der.n)) return s->lenient ? 0 : PSOCKET_TLS_PEM;
+    s->seen++;
     for (i = 0; i < s->count; i++)
         if (s->certs[i].subject_hash == c.subject_hash && psi_x509_same(s->certs[i].der, der)) break;
     if (i == s->count) {
@@ -5225,12 +5226,12 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
         }
     }
     if (!r && topt->ca_dir) {
-        size_t before = t->store.count;
+        size_t before = t->store.seen;
         t->store.lenient = 1;
         r = psi_os_listdir(topt->ca_dir, psi_x509_store_file, &t->store);
         if (r)
             psi_err(e, r, "cannot read the trust anchors in %s: %s", topt->ca_dir, psocket_strerror(r));
-        else if (before == t->store.count)
+        else if (before == t->store.seen)
             r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
     }
     if (r) psi_trust_free(t);
