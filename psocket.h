@@ -5666,7 +5666,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     psi_x509_walk *w;
     psi_x509_cert *certs, *leaf;
     psi_x509_host host;
-    size_t i;
+    size_t i, k;
     int r, pinned = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
     if (chain->count == 0) return psi_x509_refuse(e, PSOCKET_CERT_MISSING, -1, psocket_strerror(PSOCKET_CERT_MISSING));
     certs = (psi_x509_cert *)psi_alloc(chain->count * sizeof *certs + sizeof *w); /* the strictest alignment first */
@@ -5687,14 +5687,17 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     w->count = chain->count;
     w->work = PSI_X509_WORK;
     w->signatures = PSI_X509_SIGNATURES;
-    for (i = 0; i < chain->count; i++) psi_x509_parse(&certs[i], chain->certs[i].data, chain->certs[i].data_len);
+    for (i = 0; i < chain->count; i++) {
+        psi_x509_parse(&certs[i], chain->certs[i].data, chain->certs[i].data_len);
+        for (k = 0; k < w->anchors->count; k++) {
+            const psi_x509_cert *a = &w->anchors->certs[k];
+            if (a->subject_hash != certs[i].subject_hash || !psi_x509_same(a->der, certs[i].der)) continue;
+            certs[i].extended = a->extended; /* the trust settings hold wherever it comes from */
+            if (i == 0) pinned = 1;
+        }
+    }
     leaf = certs;
     w->path[0] = leaf;
-    for (i = 0; i < w->anchors->count && !pinned; i++) {
-        if (w->anchors->certs[i].subject_hash != leaf->subject_hash) continue;
-        pinned = psi_x509_same(w->anchors->certs[i].der, leaf->der);
-        if (pinned) leaf->extended = w->anchors->certs[i].extended;
-    }
     if (leaf->bad.code || (leaf->profile.code && !pinned)) {
         const psi_x509_flaw *f = leaf->bad.code ? &leaf->bad : &leaf->profile;
         psi_x509_fail(w, PSI_X509_COMPLETE, f->code, leaf, f->why);
