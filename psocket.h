@@ -244,7 +244,10 @@ typedef struct psocket_tls_options {
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict); /* last word on a peer's certificate: 0 accepts, anything else refuses; verdict->code is 0 when verification passed */
+    /* The last word on a peer's certificate, for trust on first use: 0 accepts, anything else refuses. verdict->code is 0 when
+       verification passed, else its first fault: CERT_EXPIRED means that all else was good, CERT_NAME says nothing of
+       dates. Called in the middle of a handshake, also from psocket_poller_wait: it must close or free no socket. */
+    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict);
     void *decide_user;
     const char *suites;          /* cipher suites by their IANA names, most wanted first, with colons between; NULL: all */
     int min_version;             /* oldest TLS version; 0 or 0x0303 (TLS 1.2), which is the only one there is */
@@ -322,7 +325,7 @@ PSOCKET_API void psocket_listener_free(psocket_listener *l);
 PSOCKET_API int psocket_udpserver(psocket **out, const char *address, int port, const psocket_options *opt);
 
 /* Two connected stream sockets in memory, without the network: what is sent on one arrives at the other, in segments of
-   at most segment bytes (0: as sent) after delay_ms. Same thread only. Free each; the first counts as client. */
+   at most segment bytes (0: any size) after delay_ms. Same thread only. Free each; the first counts as client. */
 PSOCKET_API int psocket_pair(psocket **a, psocket **b, size_t segment, int delay_ms, const psocket_options *opt);
 
 /* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
