@@ -10518,7 +10518,7 @@ PSOCKET_API int64_t psocket_now(void)
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries, and answers
  * PSI_LUA_AGAIN when it has to wait in a coroutine: the coroutine then yields no values, and whoever resumes it makes
- * the operation try again. What it has found out so far (PSI_LUA_TICKET ...) stays on the coroutine's stack. Outside a
+ * the operation try again. What it has to remember meanwhile (PSI_LUA_DONE ...) stays on the coroutine's stack. Outside a
  * coroutine the operation blocks.
  *
  * Who waits for what is kept beside: each socket has a slot per direction that names the operation (its ticket, so that
@@ -11127,21 +11127,34 @@ static psi_lua_sched *psi_lua_whose(const psi_lua_vm *vm, const lua_State *L, ui
 
 /*--- waiting */
 
-/* The stack of an operation: its arguments, then what it has to remember. */
+/* The stack of an operation: its arguments, then what it has to remember, if there is anything. */
 enum {
     PSI_LUA_ARGS = 4,
-    PSI_LUA_TICKET, /* of the slot it waits in */
+    PSI_LUA_TICKET, /* used without lua_yieldk only */
+    PSI_LUA_OBJECT, /* the socket being made, or settings */
     PSI_LUA_DUE,    /* when its time is over, */
     PSI_LUA_STALL,  /* or sooner if nothing moves, */
     PSI_LUA_DONE,   /* that is, while this stays as it is */
-    PSI_LUA_OBJECT, /* the socket being made, or settings */
-    PSI_LUA_TOP = PSI_LUA_OBJECT
+    PSI_LUA_TOP = PSI_LUA_DONE
 };
 
 #define PSI_LUA_AGAIN (-1)
+#define PSI_LUA_OP_BITS 4 /* psi_lua_again's context, an int in Lua 5.2: the operation, and its ticket */
+#define PSI_LUA_MOST_TICKETS 0x7ffffffu
+
+/* An operation, each time it is tried. */
+typedef struct psi_lua_op {
+    psi_lua_vm *vm;
+    psi_lua_io *io;  /* what it waits for, */
+    int index;       /* where on the stack that is, */
+    int claims;      /* and in which of its slots no other may wait meanwhile */
+    uint32_t ticket; /* of the slots it waits in; 0: it has not waited yet */
+    psi_lua_limits limits;
+} psi_lua_op;
 
 static void psi_lua_remember(lua_State *L, int index, double value)
 {
+    if (lua_gettop(L) < index) lua_settop(L, index);
     lua_pushnumber(L, (lua_Number)value);
     lua_replace(L, index);
 }
@@ -11254,28 +11267,27 @@ static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index
 }
 
 /* Before an operation tries: PSOCKET_BUSY if another one waits there already. */
-static int psi_lua_claim(lua_State *L, const psi_lua_io *io, int index, int events)
+static int psi_lua_claim(lua_State *L, const psi_lua_op *op)
 {
-    uint32_t ticket;
+    const psi_lua_io *io = op->io;
     int event;
     if (!io->slot[0].ticket && !io->slot[1].ticket) return 0;
-    ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
     for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++)
-        if ((events & event) && io->slot[event >> 1].ticket && io->slot[event >> 1].ticket != ticket &&
-            psi_lua_occupied(L, psi_lua_here(L), io, index, event)) return PSOCKET_BUSY;
+        if ((op->claims & event) && io->slot[event >> 1].ticket && io->slot[event >> 1].ticket != op->ticket &&
+            psi_lua_occupied(L, op->vm, io, op->index, event)) return PSOCKET_BUSY;
     return 0;
 }
 
 /* After an operation, however it ended. */
-static void psi_lua_release(lua_State *L, psi_lua_io *io, int events)
+static void psi_lua_release(const psi_lua_op *op)
 {
-    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
-    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_vm *vm = op->vm;
+    psi_lua_io *io = op->io;
     int event;
-    if (!ticket) return; /* it never waited */
+    if (!op->ticket) return; /* it never waited */
     for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
         psi_lua_slot *slot = &io->slot[event >> 1];
-        if (!(events & event) || slot->ticket != ticket) continue;
+        if (!(op->claims & event) || slot->ticket != op->ticket) continue;
         if (slot->task && !(vm->at && vm->at->id == io->home && vm->task == slot->task)) {
             /* Somebody else has resumed the task: its scheduler has to find out what it does now. */
             psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
@@ -11288,29 +11300,37 @@ static void psi_lua_release(lua_State *L, psi_lua_io *io, int events)
     }
 }
 
-/* The operation has to wait until io (at index) is ready for event: 1 after waiting, 0 if it is to yield, or
-   PSOCKET_TIMEOUT or another error. It takes the slots of claims. done tells progress. */
-static int psi_lua_wait(lua_State *L, psi_lua_io *io, int index, int event, int claims, const psi_lua_limits *limits,
-                        double done)
+/* When the operation's time is over, INT64_MAX: never. done tells progress. */
+static int64_t psi_lua_due(lua_State *L, const psi_lua_limits *limits, int64_t now, double done)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
+    int64_t due = INT64_MAX;
+    if (limits->timeout) {
+        if (lua_isnoneornil(L, PSI_LUA_DUE)) psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
+        due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
+    }
+    if (limits->idle) {
+        if (lua_isnoneornil(L, PSI_LUA_STALL) || (double)lua_tonumber(L, PSI_LUA_DONE) != done)
+            psi_lua_remember(L, PSI_LUA_STALL, (double)(now + limits->idle));
+        if ((double)lua_tonumber(L, PSI_LUA_STALL) < (double)due) due = (int64_t)lua_tonumber(L, PSI_LUA_STALL);
+    }
+    return due;
+}
+
+/* The operation has to wait until io is ready for event: 1 after waiting, 0 if it is to yield, or PSOCKET_TIMEOUT or
+   another error. done tells progress. */
+static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
+{
+    psi_lua_vm *vm = op->vm;
+    psi_lua_io *io = op->io;
     int64_t due = INT64_MAX, now = 0;
-    int fresh = !ticket, way, ms = -1, r;
-    if (limits->timeout || limits->idle) {
+    int fresh = !op->ticket, way, ms = -1, r;
+    if (op->limits.timeout || op->limits.idle) {
         now = psocket_now();
-        if (limits->timeout && lua_isnil(L, PSI_LUA_DUE))
-            psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
-        if (limits->timeout) due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
-        if (limits->idle) {
-            if (lua_isnil(L, PSI_LUA_STALL) || (double)lua_tonumber(L, PSI_LUA_DONE) != done)
-                psi_lua_remember(L, PSI_LUA_STALL, (double)(now + limits->idle));
-            if ((double)lua_tonumber(L, PSI_LUA_STALL) < (double)due) due = (int64_t)lua_tonumber(L, PSI_LUA_STALL);
-        }
+        due = psi_lua_due(L, &op->limits, now, done);
         if (now >= due) return PSOCKET_TIMEOUT;
         ms = due - now > INT_MAX ? INT_MAX : (int)(due - now);
     }
-    psi_lua_remember(L, PSI_LUA_DONE, done);
+    if ((double)lua_tonumber(L, PSI_LUA_DONE) != done) psi_lua_remember(L, PSI_LUA_DONE, done);
     if (!psi_lua_yieldable(L)) {
         if (io->kind == PSI_LUA_IS_LISTENER) {
             psocket_listener_wait(((psi_lua_listener *)(void *)io)->l, ms);
@@ -11320,39 +11340,46 @@ static int psi_lua_wait(lua_State *L, psi_lua_io *io, int index, int event, int 
         if (r == 0 && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nothing would ever come */
         return r < 0 ? r : 1;
     }
-    if (fresh) {
-        ticket = ++vm->tickets ? vm->tickets : ++vm->tickets;
-        psi_lua_remember(L, PSI_LUA_TICKET, ticket);
-    }
+    if (fresh) op->ticket = vm->tickets = vm->tickets % PSI_LUA_MOST_TICKETS + 1;
     for (way = 0; way < 2; way++) {
-        if (!(claims & (way + 1)) || io->slot[way].ticket == ticket) continue;
-        io->slot[way].ticket = ticket;
+        if (!(op->claims & (way + 1)) || io->slot[way].ticket == op->ticket) continue;
+        io->slot[way].ticket = op->ticket;
         io->slot[way].task = 0;
         io->armed = (uint8_t)(io->armed & ~(way + 1));
         io->noted = (uint8_t)(io->noted & ~(way + 1));
     }
-    psi_lua_park(L, vm, io, index, event, due, fresh);
-    if (claims != event) { /* a handshake holds both directions; events for one are enough */
+    psi_lua_park(L, vm, io, op->index, event, due, fresh);
+    if (op->claims != event) { /* a handshake holds both directions; events for one are enough */
         io->slot[!(event >> 1)].task = io->slot[event >> 1].task;
-        if (io->noted & event) psi_lua_note(L, io, index, claims & ~event);
+        if (io->noted & event) psi_lua_note(L, io, op->index, op->claims & ~event);
     }
     return 0;
 }
 
 /*--- operations that wait: each tries, from the start or where it left off, and answers how many results, or AGAIN */
 
+/* Begins to try an operation on the socket at 1, with options at index options. */
+static psi_lua_sock *psi_lua_begin(lua_State *L, psi_lua_op *op, int claims, int options)
+{
+    psi_lua_sock *k = op->ticket ? (psi_lua_sock *)lua_touserdata(L, 1) : psi_lua_self(L);
+    op->io = &k->io;
+    op->index = 1;
+    op->claims = claims;
+    op->limits = psi_lua_get_limits(L, options, &k->limits);
+    return k;
+}
+
 /* After psi_lua_wait answered r to an operation on a socket: AGAIN, or the results of its failure. */
-static int psi_lua_stop(lua_State *L, psi_lua_sock *k, int events, int r)
+static int psi_lua_stop(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int r)
 {
     if (r == 0) return PSI_LUA_AGAIN;
-    psi_lua_release(L, &k->io, events);
+    psi_lua_release(op);
     return r == PSOCKET_TIMEOUT ? psi_lua_fail(L, r, NULL) : psi_lua_fail_sock(L, k, r);
 }
 
 /* Has the running task done enough for one turn? It then waits although it need not: the others come first. */
-static int psi_lua_tired(lua_State *L)
+static int psi_lua_tired(psi_lua_vm *vm)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     if (!vm->at || vm->ops++ < 32) return 0;
     vm->ops = 0;
     return 1;
@@ -11363,131 +11390,105 @@ static int psi_lua_is_want(ptrdiff_t r)
     return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
 }
 
-/* Waits for the next receipt and tries again: the common end of recv, read and read_until. */
-static int psi_lua_receiving(lua_State *L, psi_lua_sock *k, const psi_lua_limits *limits, ptrdiff_t got)
+/* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
+static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const char *delimiter, size_t n)
 {
-    if (psi_lua_is_want(got))
-        return psi_lua_wait(L, &k->io, 1, PSOCKET_READ, PSOCKET_READ, limits, (double)psocket_pending(k->s));
-    return (int)got;
-}
-
-static int psi_lua_try_recv(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psi_lua_limits limits = psi_lua_get_limits(L, 2, &k->limits);
-    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
+    int r = psi_lua_claim(L, op);
     while (r >= 0) {
         const void *data;
-        ptrdiff_t n = psi_lua_tired(L) ? (ptrdiff_t)PSOCKET_WANT_READ : psocket_peek(k->s, &data);
-        if (n >= 0) {
-            psi_lua_release(L, &k->io, PSOCKET_READ);
-            lua_pushlstring(L, (const char *)data, (size_t)n); /* may raise: the chunk is taken afterwards */
-            psocket_recv(k->s, &data);
+        ptrdiff_t got = PSOCKET_WANT_READ;
+        if (psi_lua_tired(op->vm)) {}
+        else if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+        else if (n) got = psocket_read(k->s, n, &data);
+        else got = psocket_peek(k->s, &data);
+        if (got >= 0) {
+            psi_lua_release(op);
+            lua_pushlstring(L, (const char *)data, (size_t)got);
+            if (!n) psocket_recv(k->s, &data); /* only now that there is a string of it */
             return 1;
         }
-        r = psi_lua_receiving(L, k, &limits, n);
+        r = psi_lua_is_want(got) ? psi_lua_wait(L, op, PSOCKET_READ, (double)psocket_pending(k->s)) : (int)got;
         if (r <= 0) break;
     }
-    return psi_lua_stop(L, k, PSOCKET_READ, r);
+    return psi_lua_stop(L, op, k, r);
 }
 
-static int psi_lua_try_read(lua_State *L)
+static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
-    double want = (double)luaL_checknumber(L, 2);
-    psi_lua_limits limits = psi_lua_get_limits(L, 3, &k->limits);
-    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
-    luaL_argcheck(L, want >= 0 && want <= 0x7fffffff && want == (double)(uint32_t)want, 2,
-                  "a number of bytes expected");
-    while (r >= 0) {
-        const void *data = "";
-        ptrdiff_t n = want > 0 ? psocket_read(k->s, (size_t)want, &data) : 0;
-        if (n >= 0) {
-            psi_lua_release(L, &k->io, PSOCKET_READ);
-            lua_pushlstring(L, (const char *)data, (size_t)n);
-            return 1;
-        }
-        r = psi_lua_receiving(L, k, &limits, n);
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, k, PSOCKET_READ, r);
+    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 2);
+    return psi_lua_receive(L, op, k, NULL, 0);
 }
 
-static int psi_lua_try_read_until(lua_State *L)
+static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 3);
+    double n = (double)luaL_checknumber(L, 2);
+    luaL_argcheck(L, n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n, 2, "a number of bytes expected");
+    if (n > 0) return psi_lua_receive(L, op, k, NULL, (size_t)n);
+    lua_pushliteral(L, "");
+    return 1;
+}
+
+static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
+{
+    int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
+    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, options);
     size_t len, max = (size_t)-1;
     const char *delimiter = luaL_checklstring(L, 2, &len);
-    int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    psi_lua_limits limits = psi_lua_get_limits(L, options, &k->limits);
-    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_READ);
     luaL_argcheck(L, len > 0 && strlen(delimiter) == len, 2, "the delimiter must not be empty or contain a zero byte");
-    if (options == 4 && !lua_isnil(L, 3)) {
+    if (options == 4 && !lua_isnoneornil(L, 3)) {
         double most = (double)luaL_checknumber(L, 3);
         luaL_argcheck(L, most >= 1, 3, "a number of bytes expected");
         if (most < 0x7fffffff) max = (size_t)most;
     }
-    while (r >= 0) {
-        const void *data;
-        ptrdiff_t n = psocket_read_until(k->s, delimiter, max, &data);
-        if (n >= 0) {
-            psi_lua_release(L, &k->io, PSOCKET_READ);
-            lua_pushlstring(L, (const char *)data, (size_t)n);
-            return 1;
-        }
-        r = psi_lua_receiving(L, k, &limits, n);
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, k, PSOCKET_READ, r);
+    return psi_lua_receive(L, op, k, delimiter, max);
 }
 
-static int psi_lua_try_send(lua_State *L)
+static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
-    size_t len, done = (size_t)lua_tonumber(L, PSI_LUA_DONE);
+    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
+    size_t len, done = op->ticket ? (size_t)lua_tonumber(L, PSI_LUA_DONE) : 0;
     const char *data = luaL_checklstring(L, 2, &len);
-    psi_lua_limits limits = psi_lua_get_limits(L, 3, &k->limits);
-    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_WRITE);
+    int r = psi_lua_claim(L, op);
     while (r >= 0) {
         ptrdiff_t n;
         do {
-            n = psi_lua_tired(L) ? (ptrdiff_t)PSOCKET_WANT_WRITE
+            n = psi_lua_tired(op->vm) ? (ptrdiff_t)PSOCKET_WANT_WRITE
                 : done < len || !len ? psocket_send(k->s, data + done, len - done) : 0;
             if (n > 0) done += (size_t)n;
         } while (n >= 0 && done < len);
         if (n >= 0) n = psocket_flush(k->s);
         if (n >= 0) {
-            psi_lua_release(L, &k->io, PSOCKET_WRITE);
+            psi_lua_release(op);
             lua_pushboolean(L, 1);
             return 1;
         }
-        r = (int)n;
-        if (psi_lua_is_want(n)) r = psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, PSOCKET_WRITE, &limits, (double)done);
+        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, (double)done) : (int)n;
         if (r <= 0) break;
     }
-    r = psi_lua_stop(L, k, PSOCKET_WRITE, r);
+    r = psi_lua_stop(L, op, k, r);
     if (r == PSI_LUA_AGAIN) return r;
     lua_pushnumber(L, (lua_Number)done); /* how much the peer may get */
     return r + 1;
 }
 
-static int psi_lua_try_shutdown(lua_State *L)
+static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 {
     static const char *const ways[] = { "send", NULL };
-    psi_lua_sock *k = psi_lua_self(L);
-    int r = psi_lua_claim(L, &k->io, 1, PSOCKET_WRITE);
+    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, PSI_LUA_TICKET); /* no options */
+    int r = psi_lua_claim(L, op);
     luaL_checkoption(L, 2, "send", ways);
     while (r >= 0) {
         int n = psocket_shutdown(k->s);
         if (n >= 0) {
-            psi_lua_release(L, &k->io, PSOCKET_WRITE);
+            psi_lua_release(op);
             lua_pushboolean(L, 1);
             return 1;
         }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, PSOCKET_WRITE, &k->limits, 0) : n;
+        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, 0) : n;
         if (r <= 0) break;
     }
-    return psi_lua_stop(L, k, PSOCKET_WRITE, r);
+    return psi_lua_stop(L, op, k, r);
 }
 
 /* The addresses that options.resolve returned, each ended by a zero, the last by two. */
@@ -11530,9 +11531,8 @@ static void *psi_lua_addresses(lua_State *L, int index)
 }
 
 /* connect(host, port, options, addresses) */
-static int psi_lua_try_connect(lua_State *L)
+static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
 {
-    static const psi_lua_limits none = { 0, 0 }; /* the C side keeps them while connecting, and says more */
     psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
     int r;
     if (!k) {
@@ -11541,6 +11541,7 @@ static int psi_lua_try_connect(lua_State *L)
         const char *host = psi_lua_get_text(L, 1);
         int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_get_port(L, 2);
         psi_lua_get_options(L, 3, &o, &e);
+        lua_settop(L, PSI_LUA_OBJECT);
         k = psi_lua_new_sock(L);
         lua_replace(L, PSI_LUA_OBJECT);
         if (!lua_isnil(L, 4)) {
@@ -11553,13 +11554,16 @@ static int psi_lua_try_connect(lua_State *L)
         r = psocket_connect(&k->s, host, port, &o);
         if (r < 0) return psi_lua_fail_error(L, r, &e);
     }
+    op->io = &k->io; /* without limits: the C side keeps them while connecting, and says more */
+    op->index = PSI_LUA_OBJECT;
+    op->claims = PSOCKET_WRITE;
     while (psi_lua_is_want(r = psocket_step(k->s))) {
-        r = psi_lua_wait(L, &k->io, PSI_LUA_OBJECT, PSOCKET_WRITE, PSOCKET_WRITE, &none, 0);
+        r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
         if (r == 0) return PSI_LUA_AGAIN;
         if (r < 0) break;
     }
-    psi_lua_release(L, &k->io, PSOCKET_WRITE);
-    psi_lua_forget(psi_lua_here(L), &k->io); /* writable is the usual state: it would only be reported once more */
+    psi_lua_release(op);
+    psi_lua_forget(op->vm, &k->io); /* writable is the usual state: it would only be reported once more */
     if (r < 0 && r != PSOCKET_CLOSED) {
         psocket_close(k->s);
         return psi_lua_fail_sock(L, k, r);
@@ -11568,13 +11572,18 @@ static int psi_lua_try_connect(lua_State *L)
     return 1;
 }
 
-static int psi_lua_try_accept(lua_State *L)
+static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
 {
     psi_lua_listener *l = psi_lua_listening(L);
-    psi_lua_limits limits = psi_lua_get_limits(L, 2, &l->limits);
     psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
-    int r = psi_lua_claim(L, &l->io, 1, PSOCKET_READ);
+    int r;
+    op->io = &l->io;
+    op->index = 1;
+    op->claims = PSOCKET_READ;
+    op->limits = psi_lua_get_limits(L, 2, &l->limits);
+    r = psi_lua_claim(L, op);
     if (!k) {
+        lua_settop(L, PSI_LUA_OBJECT);
         k = psi_lua_new_sock(L);
         k->limits = l->limits;
         lua_replace(L, PSI_LUA_OBJECT);
@@ -11584,28 +11593,28 @@ static int psi_lua_try_accept(lua_State *L)
         int n = l->burst < 16 ? psocket_accept(l->l, &k->s) : PSOCKET_WANT_READ;
         if (n == 0) {
             l->burst++;
-            psi_lua_release(L, &l->io, PSOCKET_READ);
+            psi_lua_release(op);
             lua_settop(L, PSI_LUA_OBJECT);
             return 1;
         }
         l->burst = 0;
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, &l->io, 1, PSOCKET_READ, PSOCKET_READ, &limits, 0) : n;
+        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_READ, 0) : n;
         if (r == 0) return PSI_LUA_AGAIN;
         if (r < 0) break;
     }
-    psi_lua_release(L, &l->io, PSOCKET_READ);
+    psi_lua_release(op);
     return psi_lua_fail_listener(L, l, r);
 }
 
 /* sleep(scheduler, seconds) */
-static int psi_lua_try_sleep(lua_State *L)
+static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_vm *vm = op->vm;
     int64_t now = psocket_now(), due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
     int inner;
     uint32_t i;
     psi_lua_sched *S;
-    if (lua_isnil(L, PSI_LUA_DUE)) {
+    if (lua_isnoneornil(L, PSI_LUA_DUE)) {
         luaL_checknumber(L, 2);
         lua_pushvalue(L, 2);
         due = now + psi_lua_pop_ms(L, 2, "the argument"); /* 0 lets all others run once */
@@ -11624,6 +11633,7 @@ static int psi_lua_try_sleep(lua_State *L)
     }
     S = psi_lua_whose(vm, L, &i, &inner);
     if (S && psi_lua_set_deadline(S, i, due) == 0) S->tasks[i].waits = 1;
+    op->ticket = 1; /* it waits in no slot */
     return PSI_LUA_AGAIN;
 }
 
@@ -11798,20 +11808,29 @@ static int psi_lua_cached_settings(lua_State *L, int options, int certs)
     return 1;
 }
 
-/* starttls(socket, name | certificates | settings, options | settings, options) */
-static int psi_lua_try_starttls(lua_State *L)
+static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
 {
-    static const psi_lua_limits none = { 0, 0 }; /* kept on the C side, as in connect */
-    const int both = PSOCKET_READ | PSOCKET_WRITE;
+    psi_lua_wake(vm, &k->io);
+    psi_lua_forget(vm, &k->io);
+    psocket_close(k->s);
+}
+
+/* starttls(socket, name | certificates | settings, options | settings, options) */
+static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
+{
     psi_lua_sock *k = psi_lua_self(L);
     psocket_tlsinfo info;
     int r, made = 1, options = 0;
+    lua_settop(L, PSI_LUA_TOP);
+    op->io = &k->io; /* without limits: kept on the C side, as in connect */
+    op->index = 1;
+    op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (lua_isnil(L, PSI_LUA_DONE) && psocket_istls(k->s) &&
         psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
         lua_pushnil(L);
         return 1;
     }
-    r = psi_lua_claim(L, &k->io, 1, both);
+    r = psi_lua_claim(L, op);
     if (lua_isnil(L, PSI_LUA_DONE) && !r) {
         int server = psocket_getside(k->s) == PSOCKET_SERVER, given = 0;
         psi_lua_settings *t = NULL;
@@ -11839,14 +11858,14 @@ static int psi_lua_try_starttls(lua_State *L)
     }
     if (made == 1) {
         while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psocket_step(k->s))) {
-            r = psi_lua_wait(L, &k->io, 1, PSOCKET_WRITE, both, &none, 0);
+            r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
             if (r == 0) return PSI_LUA_AGAIN;
             if (r == 1) r = 0;
         }
         if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout, k->limits.idle);
         if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
-            psi_lua_release(L, &k->io, both);
-            psi_lua_forget(psi_lua_here(L), &k->io);
+            psi_lua_release(op);
+            psi_lua_forget(op->vm, &k->io);
             lua_pushboolean(L, 1);
             if (!info.alpn[0]) return 1;
             lua_pushstring(L, info.alpn);
@@ -11855,10 +11874,8 @@ static int psi_lua_try_starttls(lua_State *L)
         psi_lua_fail_sock(L, k, r);
     }
     /* nil, a message and a name are on top: here the spec says false, and that the socket is closed. */
-    psi_lua_release(L, &k->io, both);
-    psi_lua_wake(psi_lua_here(L), &k->io);
-    psi_lua_forget(psi_lua_here(L), &k->io);
-    psocket_close(k->s);
+    psi_lua_release(op);
+    psi_lua_shut(op->vm, k);
     lua_pushboolean(L, 0);
     lua_replace(L, -4);
     return 3;
@@ -11871,65 +11888,81 @@ enum {
     PSI_LUA_STARTTLS, PSI_LUA_SLEEP
 };
 
-static int psi_lua_try(lua_State *L, int op)
+/* Tries one of them, for the ticket that it has got or for the first time (0). Answers what it answered. */
+static int psi_lua_try(lua_State *L, int what, uint32_t *ticket)
 {
-    static const lua_CFunction ops[] = {
+    static int (*const ops[])(lua_State *, psi_lua_op *) = {
         psi_lua_try_connect, psi_lua_try_accept, psi_lua_try_recv, psi_lua_try_read, psi_lua_try_read_until,
         psi_lua_try_send, psi_lua_try_shutdown, psi_lua_try_starttls, psi_lua_try_sleep
     };
-    return ops[op](L);
+    psi_lua_op op;
+    int n;
+    op.vm = psi_lua_here(L);
+    op.ticket = *ticket;
+    op.limits.timeout = op.limits.idle = 0;
+    n = ops[what](L, &op);
+    *ticket = op.ticket;
+    return n;
 }
 
 #if LUA_VERSION_NUM >= 503
 
-static int psi_lua_again(lua_State *L, int status, lua_KContext op)
+static int psi_lua_again(lua_State *L, int status, lua_KContext context)
 {
-    int n;
+    uint32_t ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
+    int n, what = (int)context & ((1 << PSI_LUA_OP_BITS) - 1);
     (void)status;
-    lua_settop(L, PSI_LUA_TOP); /* without what resume was given */
-    n = psi_lua_try(L, (int)op);
-    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, op, psi_lua_again) : n;
+    if (ticket) lua_settop(L, PSI_LUA_TOP); /* without what resume was given */
+    n = psi_lua_try(L, what, &ticket);
+    if (n != PSI_LUA_AGAIN) return n;
+    lua_settop(L, PSI_LUA_TOP);
+    return lua_yieldk(L, 0, (lua_KContext)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
 }
 
-static int psi_lua_run(lua_State *L, int op)
+static int psi_lua_run(lua_State *L, int what)
 {
-    lua_settop(L, PSI_LUA_ARGS);
-    return psi_lua_again(L, 0, op);
+    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
+    return psi_lua_again(L, 0, what);
 }
 
 #elif LUA_VERSION_NUM == 502
 
 static int psi_lua_again(lua_State *L)
 {
-    int n, op = 0;
-    lua_getctx(L, &op);
+    int n, context = 0, mask = (1 << PSI_LUA_OP_BITS) - 1;
+    uint32_t ticket;
+    lua_getctx(L, &context);
+    ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
     lua_settop(L, PSI_LUA_TOP);
-    n = psi_lua_try(L, op);
-    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, op, psi_lua_again) : n;
+    n = psi_lua_try(L, context & mask, &ticket);
+    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, context, psi_lua_again) : n; /* it keeps its ticket */
 }
 
-static int psi_lua_run(lua_State *L, int op)
+static int psi_lua_run(lua_State *L, int what)
 {
+    uint32_t ticket = 0;
     int n;
-    lua_settop(L, PSI_LUA_ARGS);
+    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
+    n = psi_lua_try(L, what, &ticket);
+    if (n != PSI_LUA_AGAIN) return n;
     lua_settop(L, PSI_LUA_TOP);
-    n = psi_lua_try(L, op);
-    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, op, psi_lua_again) : n;
+    return lua_yieldk(L, 0, (int)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
 }
 
 #else
 
 /* Without lua_yieldk a Lua function (psi_lua_wrapper) yields, and calls this again with what is to be remembered. The
    first result tells it to: upvalue 1, which no operation returns. */
-static int psi_lua_run(lua_State *L, int op)
+static int psi_lua_run(lua_State *L, int what)
 {
-    int n, i;
-    lua_settop(L, PSI_LUA_TOP);
-    n = psi_lua_try(L, op);
+    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
+    int n = psi_lua_try(L, what, &ticket), i, top;
     if (n != PSI_LUA_AGAIN) return n;
+    psi_lua_remember(L, PSI_LUA_TICKET, ticket);
+    top = lua_gettop(L);
     lua_pushvalue(L, lua_upvalueindex(1));
-    for (i = PSI_LUA_ARGS + 1; i <= PSI_LUA_TOP; i++) lua_pushvalue(L, i);
-    return 1 + PSI_LUA_TOP - PSI_LUA_ARGS;
+    for (i = PSI_LUA_TICKET; i <= top; i++) lua_pushvalue(L, i);
+    return 2 + top - PSI_LUA_TICKET;
 }
 
 static const char psi_lua_wrapper[] =
@@ -11984,13 +12017,6 @@ static int psi_lua_unrecv(lua_State *L)
     psi_lua_looked(L, k, 0);
     lua_pushboolean(L, 1);
     return 1;
-}
-
-static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
-{
-    psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
-    psocket_close(k->s);
 }
 
 static int psi_lua_close(lua_State *L)
