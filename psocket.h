@@ -11967,13 +11967,18 @@ static int psi_lua_run(lua_State *L, int what)
 
 static const char psi_lua_wrapper[] =
     "local again, yield = ...\n"
-    "local function more(f, a, b, c, d, first, ...)\n"
-    "  if first ~= again then return first, ... end\n"
-    "  yield()\n"
-    "  return more(f, a, b, c, d, f(a, b, c, d, ...))\n"
-    "end\n"
     "return function(f)\n"
-    "  return function(a, b, c, d) return more(f, a, b, c, d, f(a, b, c, d)) end\n"
+    "  return function(a, b, c, d)\n"
+    "    local r, x, y, z, v, w = f(a, b, c, d)\n"
+    "    while r == again do\n"
+    "      yield()\n"
+    "      r, x, y, z, v, w = f(a, b, c, d, x, y, z, v, w)\n"
+    "    end\n"
+    "    if x == nil then return r end\n" /* as many results as there are */
+    "    if y == nil then return r, x end\n"
+    "    if z == nil then return r, x, y end\n"
+    "    return r, x, y, z\n"
+    "  end\n"
     "end\n";
 
 #endif
