@@ -34,7 +34,8 @@ end
 local serve = modes[mode]
 local sched = socket.scheduler()
 local listener = assert(socket.bind(sched, "127.0.0.1:0", function(s)
-  if not certificates or s:starttls(certificates) then serve(s) end
+  if certificates and not s:starttls(certificates) then return end
+  return serve(s)
 end, { backlog = 4096 }))
 local _, port = listener:getlocal()
 print(port)

@@ -842,4 +842,43 @@ t.test("a descriptor for a foreign loop", function()
   sched:remove(plain)
 end)
 
+-- Each has more to do at once than a turn's share; the other task's turns are counted meanwhile.
+for name, ask in pairs {
+  recv = function(a) for _ = 1, 200 do a:unrecv("x") end return function() return a:recv() end, "x" end,
+  read = function(a) a:unrecv(("x"):rep(200)) return function() return a:read(1) end, "x" end,
+  read_until = function(a) a:unrecv(("x\n"):rep(200)) return function() return a:read_until("\n") end, "x\n" end,
+  send = function(a) return function() return a:send("x") end, true end,
+} do
+  t.test("a task that need not wait lets the others run: " .. name, function()
+    local sched = psocket.scheduler()
+    local a, b = t.tcp()
+    local step, want = ask(a)
+    local turns, over, turns_then = 0, false, 0
+    sched:add(function()
+      sched:sleep(0)
+      local good = 0
+      for _ = 1, 200 do if step() == want then good = good + 1 end end
+      turns_then, over = turns, true
+      equal(good, 200)
+    end)
+    sched:addloop(function() turns = turns + 1 return not over end)
+    finish(sched)
+    check(turns_then >= 4, turns_then)
+    a:close()
+    b:close()
+  end)
+end
+
+t.modes("as many results as there are", function(go)
+  local a, b = t.tcp()
+  go(function()
+    equal(select("#", a:read(1)), 1)
+    equal(select("#", a:recv()), 1)
+    equal(select("#", a:recv { timeout = 0.01 }), 3)
+    equal(select("#", a:send("x")), 1)
+    equal(select("#", a:send(("x"):rep(20000000), { timeout = 0.01 })), 4)
+    equal(select("#", a:starttls("localhost", { timeout = 0.01 })), 3)
+  end, function() b:send("xy") end)
+end)
+
 t.finish()
