@@ -10588,7 +10588,7 @@ static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
 #if LUA_VERSION_NUM >= 504
     int results = 0;
     status = lua_resume(co, L, nargs, &results);
-    if (status == LUA_YIELD) lua_pop(co, results);
+    if (status == LUA_YIELD && results) lua_pop(co, results);
 #elif LUA_VERSION_NUM >= 502
     status = lua_resume(co, L, nargs);
     if (status == LUA_YIELD) lua_settop(co, 0);
