@@ -15,9 +15,13 @@ typedef struct stage {
 
 static stage st;
 
-/* Goes to where flight number k has been sent and nothing of it received. 0 on failure. */
-static int stage_begin(int k, int mutual)
+enum { MUTUAL = 1, RESUMED = 2, CHACHA = 4 };
+
+/* Goes to where flight number k has been sent and nothing of it received. A resumed handshake's flights are 0 ClientHello,
+   1 ServerHello..Finished, 2 the client's Finished. 0 on failure. */
+static int stage_begin(int k, int how)
 {
+    int mutual = how & MUTUAL;
     pipe_settings s;
     psocket_error e = {0};
     memset(&st, 0, sizeof st);
@@ -29,8 +33,11 @@ static int stage_begin(int k, int mutual)
     pipe_ca(&s, "ca.pem");
     pipe_identity(&s, "ec.pem", "ec.key");
     if (mutual) s.opt.client_auth = PSOCKET_CLIENT_AUTH_REQUIRED;
+    if (how & CHACHA) s.opt.suites = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
     st.server_tls = pipe_make(&s);
     pipe_done(&s);
+    if (st.client_tls && st.server_tls && how & RESUMED)
+        pipe_good(st.client_tls, st.server_tls, "localhost", 100000, NULL, NULL);
     if (!st.client_tls || !st.server_tls || psi_hs_new(&st.client, st.client_tls, 0, "localhost", 0, &e) ||
         psi_hs_new(&st.server, st.server_tls, 1, NULL, 0, &e)) {
         check_fail(__FILE__, __LINE__, "no handshake: %s", e.text);
@@ -67,10 +74,12 @@ static void stage_end(void)
 }
 
 /* Flips every byte of a flight in turn and lets both go on. */
-static void flip_every_byte(int k, uint8_t mask)
+static void flip_every_byte(int k, uint8_t mask, int how)
 {
     size_t i, waiting = 0;
-    REQUIRE(stage_begin(k, 0));
+    int last = how & RESUMED ? 2 : 3; /* its sender is done */
+    REQUIRE(stage_begin(k, how));
+    CHECK_INT(st.client->offered.session_id_len, how & RESUMED ? 32 : 0);
     for (i = 0; i < st.flight.n; i++) {
         psocket_error ce = {0}, se = {0};
         int c, s;
@@ -87,11 +96,10 @@ static void flip_every_byte(int k, uint8_t mask)
         } else if (c == PSOCKET_WANT_READ && s == PSOCKET_WANT_READ) {
             waiting++; /* a length grew: one waits for the rest */
         } else if (c >= PSOCKET_WANT_READ && s >= PSOCKET_WANT_READ) {
-            /* in the last flight the server is done */
-            if (k != 3 || c == 0) check_fail(__FILE__, __LINE__, "flight %d byte %lu: %d %d", k, (unsigned long)i, c, s);
+            if (k != last) check_fail(__FILE__, __LINE__, "flight %d byte %lu: %d %d", k, (unsigned long)i, c, s);
         } else if (c >= PSOCKET_WANT_READ || s >= PSOCKET_WANT_READ) {
             /* one failed and the other did not hear of it: only one that is done already */
-            if (k != 3 || s != 0) check_fail(__FILE__, __LINE__, "flight %d byte %lu: %d %d %s%s", k, (unsigned long)i, c, s, ce.text, se.text);
+            if (k != last || (c != 0 && s != 0)) check_fail(__FILE__, __LINE__, "flight %d byte %lu: %d %d %s%s", k, (unsigned long)i, c, s, ce.text, se.text);
         }
         if (c < PSOCKET_WANT_READ && (!ce.text[0] || ce.tls_alert < 0)) check_fail(__FILE__, __LINE__, "flight %d byte %lu: client says nothing", k, (unsigned long)i);
         if (s < PSOCKET_WANT_READ && (!se.text[0] || se.tls_alert < 0)) check_fail(__FILE__, __LINE__, "flight %d byte %lu: server says nothing", k, (unsigned long)i);
@@ -101,18 +109,30 @@ static void flip_every_byte(int k, uint8_t mask)
     stage_end();
 }
 
-TEST_LIMIT(every_byte_of_the_client_hello, 60) { flip_every_byte(0, 0xFF); }
-TEST_LIMIT(every_byte_of_the_server_flight, 120) { flip_every_byte(1, 0xFF); }
-TEST_LIMIT(every_byte_of_the_client_finished, 60) { flip_every_byte(2, 0xFF); }
-TEST_LIMIT(every_byte_of_the_server_finished, 60) { flip_every_byte(3, 0xFF); }
-TEST_LIMIT(low_bits_of_the_client_hello, 60) { flip_every_byte(0, 1); }
-TEST_LIMIT(low_bits_of_the_client_finished, 60) { flip_every_byte(2, 1); }
+TEST_LIMIT(every_byte_of_the_client_hello, 60) { flip_every_byte(0, 0xFF, 0); }
+TEST_LIMIT(every_byte_of_the_server_flight, 120) { flip_every_byte(1, 0xFF, 0); }
+TEST_LIMIT(every_byte_of_the_client_finished, 60) { flip_every_byte(2, 0xFF, 0); }
+TEST_LIMIT(every_byte_of_the_server_finished, 60) { flip_every_byte(3, 0xFF, 0); }
+TEST_LIMIT(low_bits_of_the_client_hello, 60) { flip_every_byte(0, 1, 0); }
+TEST_LIMIT(low_bits_of_the_client_finished, 60) { flip_every_byte(2, 1, 0); }
+TEST_LIMIT(every_byte_of_a_client_certificate, 120) { flip_every_byte(2, 1, MUTUAL); }
+TEST_LIMIT(every_byte_of_chacha_finished, 60) { flip_every_byte(2, 1, CHACHA); flip_every_byte(3, 1, CHACHA); }
+
+TEST_LIMIT(every_byte_of_a_resumed_handshake, 120)
+{
+    int k;
+    for (k = 0; k < 3; k++) {
+        flip_every_byte(k, 0xFF, RESUMED);
+        flip_every_byte(k, 1, RESUMED);
+        flip_every_byte(k, 0x80, RESUMED | CHACHA);
+    }
+}
 
 /* A flight cut off anywhere: the receiver waits, and goes on when the rest comes. */
-static void cut_everywhere(int k)
+static void cut_everywhere(int k, int how)
 {
     size_t i;
-    REQUIRE(stage_begin(k, 0));
+    REQUIRE(stage_begin(k, how));
     for (i = 0; i <= st.flight.n; i++) {
         psi_hs *h;
         stage_again();
@@ -129,10 +149,61 @@ static void cut_everywhere(int k)
     stage_end();
 }
 
-TEST_LIMIT(cut_client_hello, 60) { cut_everywhere(0); }
-TEST_LIMIT(cut_server_flight, 120) { cut_everywhere(1); }
-TEST_LIMIT(cut_client_finished, 60) { cut_everywhere(2); }
-TEST_LIMIT(cut_server_finished, 60) { cut_everywhere(3); }
+TEST_LIMIT(cut_client_hello, 60) { cut_everywhere(0, 0); }
+TEST_LIMIT(cut_server_flight, 120) { cut_everywhere(1, 0); }
+TEST_LIMIT(cut_client_finished, 60) { cut_everywhere(2, 0); }
+TEST_LIMIT(cut_server_finished, 60) { cut_everywhere(3, 0); }
+TEST_LIMIT(cut_resumed_handshake, 60)
+{
+    int k;
+    for (k = 0; k < 3; k++) cut_everywhere(k, RESUMED);
+}
+
+/* Lets the receiver have the plaintext messages m, in records of first bytes and then of most bytes, and the rest of the
+   flight. Both must succeed, for records are none of the messages' business (RFC 5246 6.2.1). */
+static void records_of(int k, const pipe_bytes *m, size_t rest, size_t first, size_t most)
+{
+    psocket_error ce = {0}, se = {0};
+    pipe_bytes b;
+    size_t i, n;
+    stage_again();
+    for (i = 0; i < m->n; i += n) {
+        n = i ? most : first;
+        if (n > m->n - i) n = m->n - i;
+        b.n = 0;
+        pipe_record(&b, 22, m->p + i, n);
+        pipe_feed(stage_receiver(k), b.p, b.n);
+    }
+    pipe_feed(stage_receiver(k), st.flight.p + rest, st.flight.n - rest);
+    pipe_run(st.client, st.server, 100000);
+    if (psi_hs_status(st.client, &ce) || psi_hs_status(st.server, &se))
+        check_fail(__FILE__, __LINE__, "flight %d, records of %lu and %lu: %s%s", k, (unsigned long)first, (unsigned long)most,
+                   ce.text, se.text);
+}
+
+static void cut_records(int k, int how)
+{
+    pipe_bytes m;
+    size_t i, at, rest;
+    REQUIRE(stage_begin(k, how));
+    pipe_messages(&st.flight, &m, &rest);
+    CHECK(m.n > 0);
+    for (i = 1; i < 4; i++) records_of(k, &m, rest, i, i);
+    for (i = 4; i < 600; i = i * 3 / 2) records_of(k, &m, rest, i, i);
+    records_of(k, &m, rest, m.n, m.n); /* all in one */
+    for (i = 0; pipe_message(&m, (int)i, &at); i++) /* around each message's header */
+        for (; at && at % 16 < 8; at++) records_of(k, &m, rest, at, m.n);
+    for (i = 1; i < (m.n < 300 ? m.n : 300); i += 1) records_of(k, &m, rest, i, m.n);
+    stage_again();
+    stage_end();
+}
+
+TEST_LIMIT(client_hello_in_other_records, 60) { cut_records(0, 0); }
+TEST_LIMIT(server_flight_in_other_records, 120) { cut_records(1, 0); }
+TEST_LIMIT(client_flight_in_other_records, 120) { cut_records(2, 0); }
+TEST_LIMIT(server_flight_with_request_in_other_records, 120) { cut_records(1, MUTUAL); }
+TEST_LIMIT(client_flight_with_certificate_in_other_records, 120) { cut_records(2, MUTUAL); }
+TEST_LIMIT(resumed_flights_in_other_records, 60) { cut_records(0, RESUMED); cut_records(1, RESUMED); }
 
 /* Feeds a changed sequence of messages, then the rest of the flight. */
 static void expect_refusal(int k, const pipe_bytes *m, size_t rest, const char *what, int message)
