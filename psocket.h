@@ -6251,6 +6251,13 @@ static int psi_tls_has_suite(const psocket_tls *tls, unsigned suite)
     return 0;
 }
 
+/* Is the key exchange signed with RSA? Otherwise it is with ECDSA. */
+static int psi_tls_is_rsa(unsigned suite)
+{
+    return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+           suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256;
+}
+
 /* Replaces the suites by those that a list names. */
 static int psi_tls_choose_suites(psi_tls_primitives *p, const char *list, psocket_error *e)
 {
@@ -6561,6 +6568,18 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     return code;
 }
 
+static uint8_t *psi_tls_write(uint8_t *to, const void *from, size_t n)
+{
+    memcpy(to, from, n);
+    return to + n;
+}
+
+static uint8_t *psi_tls_write_number(uint8_t *to, uint64_t value, size_t bytes)
+{
+    while (bytes--) *to++ = (uint8_t)(value >> 8 * bytes & 0xFF);
+    return to;
+}
+
 /* What a session is kept under. */
 static void psi_tls_name_hash(const char *name, int port, uint8_t out[32])
 {
@@ -6606,12 +6625,13 @@ struct psi_hs {
     uint8_t name_hash[32];
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const char *alpn[1];        /* server: the protocol chosen */
+    uint16_t suite;             /* server: the cipher suite chosen */
+    int sign_hash;              /* server: the hash of its signature */
     /* input */
     uint8_t header[5];
     size_t header_len;
     size_t body_len, body_got;  /* of the current record */
     size_t held;                /* bytes of the peer's hello that wait for the rest of it */
-    size_t suites_end;          /* where the cipher suites of a client's hello end, until the engine has it */
     uint8_t message[4];         /* header of the current plaintext handshake message */
     size_t message_len, message_left;
     size_t total;
@@ -6632,7 +6652,7 @@ struct psi_hs {
     psi_hs_policy policy;
     psi_hs_cache cache;
     psi_hs_auth auth;
-    br_ssl_session_parameters offered; /* client: what it wants to resume; session_id_len 0 nothing */
+    br_ssl_session_parameters offered; /* what the client wants to resume; session_id_len 0 nothing */
     psi_tlsinfo *peer;          /* the peer of the session that is resumed */
     int resumed;
     uint8_t key_storage[PSI_X509_KEY_STORAGE];
@@ -6820,22 +6840,12 @@ static int psi_hs_policy_choose(const br_ssl_server_policy_class **ctx, const br
                                 br_ssl_server_choices *choice)
 {
     psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
-    size_t i, n;
-    const br_suite_translated *suites = br_ssl_server_get_client_suites(sc, &n);
-    int rsa = h->identity->key.type == BR_KEYTYPE_RSA;
-    unsigned kind = rsa ? BR_SSLKEYX_ECDHE_RSA : BR_SSLKEYX_ECDHE_ECDSA;
-    uint32_t hashes = br_ssl_server_get_client_hashes(sc);
-    int hash = psi_hs_pick_hash((unsigned)(rsa ? hashes : hashes >> 8) & PSI_TLS_HASHES);
-    h->resumed = 0;
+    (void)sc;
+    choice->cipher_suite = h->suite;
+    choice->algo_id = 0xFF00u + (unsigned)h->sign_hash;
     choice->chain = h->identity->chain.certs;
     choice->chain_len = h->identity->chain.count;
-    choice->algo_id = 0xFF00u + (unsigned)hash;
-    for (i = 0; i < n; i++)
-        if (suites[i][1] >> 12 == kind) {
-            choice->cipher_suite = suites[i][0];
-            return hash != 0;
-        }
-    return 0;
+    return 1;
 }
 
 static uint32_t psi_hs_policy_keyx(const br_ssl_server_policy_class **ctx, unsigned char *data, size_t *len)
@@ -6928,22 +6938,9 @@ static int psi_hs_cache_load(const br_ssl_session_cache_class **ctx, br_ssl_serv
                              br_ssl_session_parameters *par)
 {
     psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
-    psocket_tls *tls = h->tls;
-    int64_t now = psi_tls_now(tls);
-    psi_tls_session *s;
     (void)sc;
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->server_sessions, h->name_hash, par->session_id);
-    if (s && (now < s->from || now >= s->until || s->par.version != BR_TLS12 ||
-              !psi_tls_has_suite(tls, s->par.cipher_suite)))
-        s = NULL;
-    if (s) {
-        s->used = ++tls->server_sessions.clock;
-        *par = s->par;
-    }
-    psi_os_unlock(&tls->lock);
-    h->resumed = s != NULL; /* unless psi_hs_policy_choose is called all the same */
-    return s != NULL;
+    if (h->resumed) *par = h->offered;
+    return h->resumed;
 }
 
 static const br_ssl_session_cache_class psi_hs_cache_class = {sizeof(psi_hs_cache), psi_hs_cache_save,
@@ -7051,10 +7048,14 @@ static psi_hs_bytes psi_hs_vector(psi_hs_bytes *b, size_t size, size_t min)
 
 /* What a client offers, as far as a choice hangs on it. */
 typedef struct psi_hs_offer {
+    const uint8_t *random;
+    psi_hs_bytes id, alpn;
     int rsa_suite, ecdsa_suite;
+    unsigned suites; /* bits: which of the settings' suites */
     unsigned rsa_hashes, ecdsa_hashes;
     uint32_t curves;
-    psi_hs_bytes alpn;
+    int secure;      /* knows RFC 5746 */
+    uint8_t fragment; /* max_fragment_length, 0 none */
     char name[256];
 } psi_hs_offer;
 
@@ -7080,6 +7081,7 @@ static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_by
         }
         return 0;
     case 0xFF01: /* renegotiation_info, RFC 5746 3.6: empty in a first handshake */
+        if (o) o->secure = 1;
         return body.n == 1 && body.p[0] == 0 ? 0 : 40;
     default: break;
     }
@@ -7102,6 +7104,7 @@ static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_by
         }
         return 0;
     case 1: /* max_fragment_length, RFC 6066 4 */
+        if (body.n == 1) o->fragment = body.p[0];
         return body.n != 1 ? 50 : body.p[0] < 1 || body.p[0] > 4 ? 47 : 0;
     case 10: /* supported_groups, RFC 8422 5.1.1 */
         list = psi_hs_vector(&body, 2, 2);
@@ -7205,37 +7208,59 @@ static int psi_hs_choose_alpn(psi_hs *h, const psi_hs_offer *o)
     return -1;
 }
 
-/* Reads a whole ClientHello and chooses what BearSSL is to answer. */
-static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
+/* The session to resume: one for this name whose cipher suite the client still offers. */
+static void psi_hs_choose_session(psi_hs *h, const psi_hs_offer *o)
 {
-    psi_hs_offer o = PSI_ZERO;
-    psi_hs_bytes suites, compression, id;
+    psocket_tls *tls = h->tls;
+    int64_t now = psi_tls_now(tls);
+    psi_tls_session *s;
+    size_t i;
+    if (o->id.n != 32 || tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) return;
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_find(&tls->server_sessions, h->name_hash, o->id.p);
+    for (i = 0; s && i < tls->prim.suite_count; i++)
+        if (tls->prim.suites[i] == s->par.cipher_suite && (o->suites >> i & 1) && s->par.version == BR_TLS12 &&
+            now >= s->from && now < s->until) {
+            s->used = ++tls->server_sessions.clock;
+            h->offered = s->par;
+            h->suite = s->par.cipher_suite;
+            h->resumed = 1;
+        }
+    psi_os_unlock(&tls->lock);
+}
+
+/* Reads a whole ClientHello and makes all choices. */
+static void psi_hs_read_client_hello(psi_hs *h, psi_hs_offer *o, psi_hs_bytes b)
+{
+    psi_hs_bytes suites, compression;
     unsigned version = psi_hs_number(&b, 2);
-    int alert, fallback = 0;
-    o.curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
+    size_t i;
+    int alert, rsa, fallback = 0;
+    o->curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
     if (b.n < 32) {
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
         return;
     }
+    o->random = b.p;
     b.p += 32;
     b.n -= 32;
-    id = psi_hs_vector(&b, 1, 0);
+    o->id = psi_hs_vector(&b, 1, 0);
     suites = psi_hs_vector(&b, 2, 2);
     compression = psi_hs_vector(&b, 1, 1);
-    if (b.bad || id.n > 32 || suites.n % 2) {
+    if (b.bad || o->id.n > 32 || suites.n % 2) {
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
         return;
     }
-    h->suites_end = (size_t)(suites.p + suites.n - (h->ibuf + 5));
     while (suites.n) {
         unsigned suite = psi_hs_number(&suites, 2);
         if (suite == 0x5600) fallback = 1;
-        if (!psi_tls_has_suite(h->tls, suite)) continue;
-        if (suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
-            suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)
-            o.rsa_suite = 1;
-        else
-            o.ecdsa_suite = 1;
+        if (suite == 0x00FF) o->secure = 1;
+        for (i = 0; i < h->tls->prim.suite_count; i++)
+            if (h->tls->prim.suites[i] == suite) {
+                o->suites |= 1u << i;
+                if (psi_tls_is_rsa(suite)) o->rsa_suite = 1;
+                else o->ecdsa_suite = 1;
+            }
     }
     if (version < BR_TLS12) { /* RFC 5246 E.1; RFC 7507 3: this client tried a higher version before */
         h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
@@ -7243,7 +7268,7 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
                     version == BR_TLS11);
         return;
     }
-    alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, &o, &b) : 47;
+    alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, o, &b) : 47;
     if (alert == 70) {
         psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client does not accept TLS 1.2");
         return;
@@ -7252,21 +7277,26 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_bytes b)
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the client's hello is malformed (%s)", psi_rec_alert_name(alert));
         return;
     }
-    memcpy(h->name, o.name, sizeof h->name);
+    memcpy(h->name, o->name, sizeof h->name);
     psi_tls_name_hash(h->name, 0, h->name_hash);
-    if (psi_hs_choose_alpn(h, &o)) {
+    if (psi_hs_choose_alpn(h, o)) {
         psi_hs_fail(h, PSOCKET_TLS_ALPN, 120, "the client offers none of this server's application protocols");
         return;
     }
-    h->identity = psi_hs_choose_identity(h, &o);
+    o->curves &= h->tls->prim.server_ec.supported_curves;
+    h->identity = psi_hs_choose_identity(h, o);
     if (!h->identity) {
         psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, 40, "the client offers %s that this server can use",
-                    !(o.rsa_suite || o.ecdsa_suite) ? "no cipher suite"
-                    : !(o.curves & h->tls->prim.server_ec.supported_curves) ? "no elliptic curve"
+                    !(o->rsa_suite || o->ecdsa_suite) ? "no cipher suite"
+                    : !o->curves ? "no elliptic curve"
                     : "no signature algorithm and key type");
         return;
     }
-    if (h->alpn[0]) br_ssl_engine_set_protocol_names(&h->u.eng, h->alpn, 1);
+    rsa = h->identity->key.type == BR_KEYTYPE_RSA;
+    h->sign_hash = psi_hs_pick_hash(rsa ? o->rsa_hashes : o->ecdsa_hashes);
+    for (i = h->tls->prim.suite_count; i--;) /* the first of them */
+        if ((o->suites >> i & 1) && psi_tls_is_rsa(h->tls->prim.suites[i]) == rsa) h->suite = h->tls->prim.suites[i];
+    psi_hs_choose_session(h, o);
 }
 
 /* Reads a whole ServerHello: what BearSSL would not notice, and what deserves a clearer message. */
@@ -7492,10 +7522,87 @@ static void psi_hs_read_alert(psi_hs *h, const uint8_t *p, size_t n)
         psi_hs_refused(h, p[1]);
 }
 
-/* The peer's hello is collected in front, across records, until it is whole: 1 once it has been read and may be fed. */
+/* Hands the engine the n bytes in ibuf, which lie where it would have them, as a record. */
+static void psi_hs_give(psi_hs *h, size_t n)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    size_t room;
+    if (!br_ssl_engine_recvrec_buf(eng, &room) || room != 5) return; /* failed, or stuck: psi_hs_turn tells */
+    memcpy(h->ibuf, h->header, 3);
+    h->ibuf[3] = (uint8_t)(n >> 8);
+    h->ibuf[4] = (uint8_t)n;
+    br_ssl_engine_recvrec_ack(eng, 5);
+    if (br_ssl_engine_recvrec_buf(eng, &room) && room == n) br_ssl_engine_recvrec_ack(eng, n);
+}
+
+/* Lets the engine answer a client's hello of n bytes, header included, at ibuf + 5. It reads one in its place that leaves
+   it no choice, so that nothing a stranger wrote is parsed twice and no hello costs more than another; what it hashes is
+   the client's. It answers as soon as it has the last byte: up to there the hash is exchanged, and that byte is the same
+   in both. */
+static void psi_hs_give_hello(psi_hs *h, const psi_hs_offer *o, size_t n)
+{
+    br_ssl_server_context *sc = &h->u.server;
+    br_multihash_context hash;
+    uint8_t hello[4 + 2 + 32 + 33 + 6 + 2 + 2 + 8 + 8 + 5 + 7 + 255 + 5], last = h->ibuf[4 + n];
+    uint8_t *p = hello + 4, *extensions;
+    int id, prf = h->suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+                  h->suite == BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 ? br_sha384_ID : br_sha256_ID;
+    size_t i, alpn = h->alpn[0] ? strlen(h->alpn[0]) : 0;
+    p = psi_tls_write_number(p, BR_TLS12, 2);
+    p = psi_tls_write(p, o->random, 32);
+    p = psi_tls_write_number(p, h->offered.session_id_len, 1);
+    p = psi_tls_write(p, h->offered.session_id, h->offered.session_id_len);
+    p = psi_tls_write_number(p, 4, 2);
+    p = psi_tls_write_number(p, h->suite, 2);
+    p = psi_tls_write_number(p, o->secure ? 0x00FF : h->suite, 2);
+    p = psi_tls_write_number(p, 0x0100, 2); /* no compression */
+    extensions = p;
+    p = psi_tls_write_number(p + 2, 10, 2);
+    p = psi_tls_write_number(p, 0x00040002, 4);
+    p = psi_tls_write_number(p, o->curves >> BR_EC_curve25519 & 1 ? BR_EC_curve25519
+                                : o->curves >> BR_EC_secp256r1 & 1 ? BR_EC_secp256r1 : BR_EC_secp384r1, 2);
+    p = psi_tls_write_number(p, 13, 2);
+    p = psi_tls_write_number(p, 0x00040002, 4);
+    p = psi_tls_write_number(p, (uint64_t)h->sign_hash << 8 | (psi_tls_is_rsa(h->suite) ? 1 : 3), 2);
+    if (o->fragment) {
+        p = psi_tls_write_number(p, 0x00010001, 4);
+        p = psi_tls_write_number(p, o->fragment, 1);
+    }
+    if (alpn) {
+        br_ssl_engine_set_protocol_names(&sc->eng, h->alpn, 1);
+        p = psi_tls_write_number(p, 16, 2);
+        p = psi_tls_write_number(p, alpn + 3, 2);
+        p = psi_tls_write_number(p, alpn + 1, 2);
+        p = psi_tls_write_number(p, alpn, 1);
+        p = psi_tls_write(p, h->alpn[0], alpn);
+    }
+    p = psi_tls_write_number(p, 0x00150001, 4); /* padding */
+    psi_tls_write_number(extensions, (size_t)(p + 1 - extensions) - 2, 2);
+    psi_tls_write_number(hello, (uint64_t)1 << 24 | ((size_t)(p + 1 - hello) - 4), 4);
+    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) /* no other hash will be asked for */
+        for (id = br_sha256_ID; id <= br_sha512_ID; id++)
+            if (id != prf && id != h->sign_hash) br_ssl_engine_set_hash(&sc->eng, id, NULL);
+    hash = sc->eng.mhash;
+    br_multihash_init(&hash);
+    br_multihash_update(&hash, h->ibuf + 5, n - 1);
+    memcpy(h->ibuf + 5, hello, (size_t)(p - hello));
+    psi_hs_give(h, (size_t)(p - hello));
+    sc->eng.mhash = hash;
+    /* Of the 48 suites that BearSSL has room for it looks up the empty ones too, each by a search to the end of its table:
+       a fifth of a P-256 handshake. The table's first suite in their places is found at once, and never chosen. */
+    for (i = 0; i < BR_MAX_CIPHER_SUITES; i++)
+        if (!sc->client_suites[i][0]) sc->client_suites[i][0] = BR_TLS_RSA_WITH_3DES_EDE_CBC_SHA;
+    h->ibuf[5] = last;
+    psi_hs_give(h, 1);
+    psi_hs_turn(h);
+}
+
+/* The peer's hello is collected in front, across records, until it is whole: 1 once it has been read and, on a client,
+   may be fed. */
 static int psi_hs_collect_hello(psi_hs *h, int type)
 {
     const uint8_t *p = h->ibuf + 5;
+    psi_hs_offer offer = PSI_ZERO;
     psi_hs_bytes b = PSI_ZERO;
     size_t len;
     h->held += h->body_len;
@@ -7512,45 +7619,21 @@ static int psi_hs_collect_hello(psi_hs *h, int type)
     if (h->held - 4 < len) return 0;
     b.p = p + 4;
     b.n = len;
-    if (h->server && h->held - 4 > len)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a message follows the client's hello too early");
-    else if (h->server)
-        psi_hs_read_client_hello(h, b);
-    else
-        psi_hs_read_server_hello(h, b);
-    if (h->state == PSI_HS_FAILED) return 0;
-    h->state = PSI_HS_RUNNING;
     h->body_len = h->held;
     h->held = 0;
-    return 1;
-}
-
-/* Hands the engine the n bytes in ibuf, which lie where it would have them, as a record. */
-static void psi_hs_give(psi_hs *h, size_t n)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    size_t room;
-    if (!br_ssl_engine_recvrec_buf(eng, &room) || room != 5) return; /* failed, or stuck: psi_hs_turn tells */
-    memcpy(h->ibuf, h->header, 3);
-    h->ibuf[3] = (uint8_t)(n >> 8);
-    h->ibuf[4] = (uint8_t)n;
-    br_ssl_engine_recvrec_ack(eng, 5);
-    if (br_ssl_engine_recvrec_buf(eng, &room) && room == n) br_ssl_engine_recvrec_ack(eng, n);
-}
-
-/* Hands over a client's hello up to its cipher suites, so that the rest is in ibuf. Of the 48 suites that BearSSL has
-   room for it looks up the empty ones too, each by a search to the end of its table: a fifth of a P-256 handshake. The
-   table's first suite in their places is found at once, and never chosen: psi_hs_policy_choose takes ECDHE only. */
-static void psi_hs_give_suites(psi_hs *h)
-{
-    br_ssl_server_context *sc = &h->u.server;
-    size_t i, n = h->suites_end;
-    psi_hs_give(h, n);
-    for (i = 0; i < BR_MAX_CIPHER_SUITES; i++)
-        if (!sc->client_suites[i][0]) sc->client_suites[i][0] = BR_TLS_RSA_WITH_3DES_EDE_CBC_SHA;
-    h->body_len -= n;
-    memmove(h->ibuf + 5, h->ibuf + 5 + n, h->body_len);
-    h->suites_end = 0;
+    if (!h->server) {
+        psi_hs_read_server_hello(h, b);
+        if (h->state != PSI_HS_FAILED) h->state = PSI_HS_RUNNING;
+        return h->state == PSI_HS_RUNNING;
+    }
+    if (h->body_len - 4 > len)
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a message follows the client's hello too early");
+    else
+        psi_hs_read_client_hello(h, &offer, b);
+    if (h->state == PSI_HS_FAILED) return 0;
+    h->state = PSI_HS_RUNNING;
+    psi_hs_give_hello(h, &offer, h->body_len);
+    return 0;
 }
 
 /* A whole record is in ibuf. */
@@ -7581,7 +7664,6 @@ static void psi_hs_record(psi_hs *h)
             psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
     }
     if (h->state == PSI_HS_FAILED) return;
-    if (h->suites_end) psi_hs_give_suites(h);
     psi_hs_give(h, h->body_len);
     psi_hs_turn(h);
 }
@@ -7886,18 +7968,6 @@ static size_t psi_tls_saved_size(const psi_tls_session *s)
 {
     const size_t fixed = 2 + 1 + 48 + 32 + 4 * 8 + 64 + 2;
     return fixed + s->par.session_id_len + strlen(psi_tlsinfo_text(s->peer, s->peer->subject_at));
-}
-
-static uint8_t *psi_tls_write(uint8_t *to, const void *from, size_t n)
-{
-    memcpy(to, from, n);
-    return to + n;
-}
-
-static uint8_t *psi_tls_write_number(uint8_t *to, uint64_t value, size_t bytes)
-{
-    while (bytes--) *to++ = (uint8_t)(value >> 8 * bytes & 0xFF);
-    return to;
 }
 
 static uint8_t *psi_tls_write_session(uint8_t *p, const psi_tls_session *s)
