@@ -6972,7 +6972,7 @@ static void psi_hs_recall(psi_hs *h)
     psi_os_unlock(&tls->lock);
 }
 
-/* Remembers (info) or forgets (NULL) the session with this server. */
+/* Remembers (info) the session with this server, or forgets (NULL) the one that was offered. */
 static void psi_hs_remember(psi_hs *h, const psi_tlsinfo *info)
 {
     psocket_tls *tls = h->tls;
@@ -6983,7 +6983,7 @@ static void psi_hs_remember(psi_hs *h, const psi_tlsinfo *info)
     if (info && h->u.eng.session.session_id_len && info->has_peer && now < info->not_after)
         peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(info, info->subject_at), info);
     psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
+    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, info ? NULL : h->offered.session_id);
     if (s) {
         psi_tls_session_drop(s);
         if (!peer) {
@@ -7696,7 +7696,7 @@ static void psi_hs_header(psi_hs *h)
 static PSI_UNUSED void psi_hs_free(psi_hs *h)
 {
     if (!h) return;
-    if (h->state == PSI_HS_FAILED && h->offered.session_id_len) psi_hs_remember(h, NULL);
+    if (h->state != PSI_HS_DONE && h->offered.session_id_len) psi_hs_remember(h, NULL); /* perhaps it was the cause */
     psi_x509_chain_free(&h->chain);
     psi_tlsinfo_free(h->peer);
     psi_free(h->cert);
