@@ -7496,7 +7496,9 @@ static void psi_hs_watch(psi_hs *h, const uint8_t *p, size_t n)
             if (h->message_len < 4) continue;
             len = (size_t)h->message[1] << 16 | (size_t)h->message[2] << 8 | h->message[3];
             h->message_left = len;
-            if (h->message[0] == 11 && len > PSOCKET_CHAIN_BYTES + 4096)
+            if (!h->message[0])
+                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a HelloRequest within a handshake");
+            else if (h->message[0] == 11 && len > PSOCKET_CHAIN_BYTES + 4096)
                 psi_hs_fail(h, PSOCKET_CERT_LIMIT, 42, "%s", psocket_strerror(PSOCKET_CERT_LIMIT));
             else if (h->message[0] == 11 && len <= 3 && !h->server)
                 psi_hs_fail(h, PSOCKET_CERT_MISSING, 50, "the server sent no certificate");

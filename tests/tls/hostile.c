@@ -331,6 +331,28 @@ TEST_LIMIT(endless_nothing, 60)
     }
 }
 
+/* HelloRequests within a handshake: BearSSL skips any number of them, a byte at a time, and hashes them, which nobody else
+   does (RFC 5246 7.4.1.1), so that the handshake fails in the end. */
+TEST(hello_requests)
+{
+    int k;
+    for (k = 1; k < 3; k++) {
+        pipe_bytes b, m;
+        size_t at, len;
+        REQUIRE(stage_begin(k, 0));
+        stage_again();
+        b.n = 0;
+        pipe_messages(&st.flight, &m, NULL);
+        len = pipe_message(&m, 0, &at);
+        if (k == 1) pipe_record(&b, 22, m.p, len); /* ServerHello */
+        pipe_record(&b, 22, "\0\0\0\0", 4);
+        pipe_feed(stage_receiver(k), b.p, b.n);
+        pipe_failed(stage_receiver(k), PSOCKET_TLS_PROTOCOL, 10, "HelloRequest");
+        stage_again();
+        stage_end();
+    }
+}
+
 /* Headers of records that must be refused at once, before their bodies come. */
 TEST_LIMIT(bad_record_headers, 60)
 {
