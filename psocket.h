@@ -6018,7 +6018,6 @@ static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, 
 #define PSI_TLS_SERVER_SESSIONS 256 /* sessions a server remembers */
 #define PSI_TLS_SESSION_TIME 86400  /* seconds, RFC 5246 F.1.4 */
 #define PSI_TLS_IDENTITIES 1024
-#define PSI_TLS_HASHES (1u << br_sha256_ID | 1u << br_sha384_ID | 1u << br_sha512_ID)
 /* Curves for the key exchange. A client's list also tells which certificates it takes (RFC 8422 5.1), hence P-521. */
 #define PSI_TLS_SERVER_CURVES \
     ((uint32_t)1 << BR_EC_curve25519 | (uint32_t)1 << BR_EC_secp256r1 | (uint32_t)1 << BR_EC_secp384r1)
@@ -6891,7 +6890,7 @@ static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, cons
 {
     psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
     int rsa = h->identity->key.type == BR_KEYTYPE_RSA;
-    int hash = psi_hs_pick_hash((unsigned)(rsa ? types : types >> 8) & PSI_TLS_HASHES);
+    int hash = psi_hs_pick_hash((unsigned)(rsa ? types : types >> 8));
     (void)cc;
     memset(choice, 0, sizeof *choice);
     if (!hash) return;
@@ -7015,16 +7014,25 @@ typedef struct psi_hs_bytes {
     int bad;
 } psi_hs_bytes;
 
-static unsigned psi_hs_number(psi_hs_bytes *b, size_t size)
+/* The next n bytes, NULL if there are fewer. */
+static const uint8_t *psi_hs_take(psi_hs_bytes *b, size_t n)
 {
-    unsigned v = 0;
-    if (b->n < size) {
+    const uint8_t *p = b->p;
+    if (b->n < n) {
         b->bad = 1;
         b->n = 0;
-        return 0;
+        return NULL;
     }
-    b->n -= size;
-    while (size--) v = v << 8 | *b->p++;
+    b->p += n;
+    b->n -= n;
+    return p;
+}
+
+static unsigned psi_hs_number(psi_hs_bytes *b, size_t size)
+{
+    const uint8_t *p = psi_hs_take(b, size);
+    unsigned v = 0;
+    while (p && size--) v = v << 8 | *p++;
     return v;
 }
 
@@ -7032,17 +7040,11 @@ static unsigned psi_hs_number(psi_hs_bytes *b, size_t size)
 static psi_hs_bytes psi_hs_vector(psi_hs_bytes *b, size_t size, size_t min)
 {
     psi_hs_bytes v = PSI_ZERO;
-    size_t n = psi_hs_number(b, size);
-    if (b->bad || n < min || n > b->n) {
-        b->bad = 1;
-        b->n = 0;
-        v.bad = 1;
-        return v;
-    }
-    v.p = b->p;
-    v.n = n;
-    b->p += n;
-    b->n -= n;
+    v.n = psi_hs_number(b, size);
+    v.p = psi_hs_take(b, v.n);
+    if (v.n < min) b->bad = 1;
+    if (b->bad) b->n = v.n = 0;
+    v.bad = b->bad;
     return v;
 }
 
@@ -7050,13 +7052,11 @@ static psi_hs_bytes psi_hs_vector(psi_hs_bytes *b, size_t size, size_t min)
 typedef struct psi_hs_offer {
     const uint8_t *random;
     psi_hs_bytes id, alpn;
-    int rsa_suite, ecdsa_suite;
-    unsigned suites; /* bits: which of the settings' suites */
-    unsigned rsa_hashes, ecdsa_hashes;
+    unsigned suites[2]; /* bits: which of the settings' suites; [0] signed with ECDSA, [1] with RSA */
+    unsigned hashes[2]; /* bits: hashes to sign, likewise */
     uint32_t curves;
-    int secure;      /* knows RFC 5746 */
-    uint8_t fragment; /* max_fragment_length, 0 none */
-    char name[256];
+    int secure;         /* knows RFC 5746 */
+    uint8_t fragment;   /* max_fragment_length, 0 none */
 } psi_hs_offer;
 
 /* One extension of a hello: 0, or the alert that answers a malformed one. o is what a server fills; clients have NULL. */
@@ -7095,12 +7095,12 @@ static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_by
             psi_hs_bytes name = psi_hs_vector(&list, 2, 1);
             if (name.bad) return 50;
             if (kind) continue;
-            if (o->name[0]) return 47; /* a second host name */
+            if (h->name[0]) return 47; /* a second host name */
             if (name.n > 255) return 50;
             for (i = 0; i < name.n; i++)
                 if (name.p[i] <= ' ' || name.p[i] > '~') return 50;
-            memcpy(o->name, name.p, name.n);
-            if (name.n > 1 && o->name[name.n - 1] == '.') o->name[name.n - 1] = 0;
+            memcpy(h->name, name.p, name.n);
+            if (name.n > 1 && h->name[name.n - 1] == '.') h->name[name.n - 1] = 0;
         }
         return 0;
     case 1: /* max_fragment_length, RFC 6066 4 */
@@ -7125,8 +7125,7 @@ static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_by
         while (list.n) {
             unsigned hash = psi_hs_number(&list, 1), kind = psi_hs_number(&list, 1);
             if (hash < br_sha256_ID || hash > br_sha512_ID) continue;
-            if (kind == 1) o->rsa_hashes |= 1u << hash;
-            if (kind == 3) o->ecdsa_hashes |= 1u << hash;
+            if (kind == 1 || kind == 3) o->hashes[kind == 1] |= 1u << hash;
         }
         return 0;
     case 43: /* supported_versions, RFC 8446 4.2.1 */
@@ -7165,9 +7164,9 @@ static int psi_hs_extensions(psi_hs *h, psi_hs_offer *o, psi_hs_bytes *hello)
 /* Can the client work with this identity? */
 static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_identity *id)
 {
-    if (!(o->curves & h->tls->prim.server_ec.supported_curves)) return 0;
-    if (id->key.type == BR_KEYTYPE_RSA) return o->rsa_suite && o->rsa_hashes;
-    return o->ecdsa_suite && o->ecdsa_hashes && id->key.ec.curve < 32 && (o->curves >> id->key.ec.curve & 1);
+    int rsa = id->key.type == BR_KEYTYPE_RSA;
+    return o->suites[rsa] && o->hashes[rsa] && (o->curves & h->tls->prim.server_ec.supported_curves) &&
+           (rsa || (id->key.ec.curve < 32 && (o->curves >> id->key.ec.curve & 1)));
 }
 
 /* The identity for a client: by name (exact, wildcard, then the first), and EC for those who can. NULL: none suits. */
@@ -7180,7 +7179,7 @@ static const psi_tls_identity *psi_hs_choose_identity(const psi_hs *h, const psi
         const psi_tls_identity *id = &h->tls->identities[i];
         int score = 1;
         if (!psi_hs_suits(h, o, id)) continue;
-        if (o->name[0]) score += 2 * psi_x509_is_for(&id->chain.certs[0], o->name);
+        if (h->name[0]) score += 2 * psi_x509_is_for(&id->chain.certs[0], h->name);
         if (score > 1 && id->key.type == BR_KEYTYPE_EC) score++;
         if (score > best_score) {
             best = id;
@@ -7219,7 +7218,7 @@ static void psi_hs_choose_session(psi_hs *h, const psi_hs_offer *o)
     psi_os_lock(&tls->lock);
     s = psi_tls_sessions_find(&tls->server_sessions, h->name_hash, o->id.p);
     for (i = 0; s && i < tls->prim.suite_count; i++)
-        if (tls->prim.suites[i] == s->par.cipher_suite && (o->suites >> i & 1) && s->par.version == BR_TLS12 &&
+        if (tls->prim.suites[i] == s->par.cipher_suite && ((o->suites[0] | o->suites[1]) >> i & 1) && s->par.version == BR_TLS12 &&
             now >= s->from && now < s->until) {
             s->used = ++tls->server_sessions.clock;
             h->offered = s->par;
@@ -7232,43 +7231,31 @@ static void psi_hs_choose_session(psi_hs *h, const psi_hs_offer *o)
 /* Reads a whole ClientHello and makes all choices. */
 static void psi_hs_read_client_hello(psi_hs *h, psi_hs_offer *o, psi_hs_bytes b)
 {
+    const psi_tls_primitives *prim = &h->tls->prim;
     psi_hs_bytes suites, compression;
     unsigned version = psi_hs_number(&b, 2);
     size_t i;
     int alert, rsa, fallback = 0;
     o->curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
-    if (b.n < 32) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
-        return;
-    }
-    o->random = b.p;
-    b.p += 32;
-    b.n -= 32;
+    o->random = psi_hs_take(&b, 32);
     o->id = psi_hs_vector(&b, 1, 0);
     suites = psi_hs_vector(&b, 2, 2);
     compression = psi_hs_vector(&b, 1, 1);
-    if (b.bad || o->id.n > 32 || suites.n % 2) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the client's hello is malformed");
-        return;
-    }
+    alert = b.bad || o->id.n > 32 || suites.n % 2 ? 50 : 0;
     while (suites.n) {
         unsigned suite = psi_hs_number(&suites, 2);
         if (suite == 0x5600) fallback = 1;
         if (suite == 0x00FF) o->secure = 1;
-        for (i = 0; i < h->tls->prim.suite_count; i++)
-            if (h->tls->prim.suites[i] == suite) {
-                o->suites |= 1u << i;
-                if (psi_tls_is_rsa(suite)) o->rsa_suite = 1;
-                else o->ecdsa_suite = 1;
-            }
+        for (i = 0; i < prim->suite_count; i++)
+            if (prim->suites[i] == suite) o->suites[psi_tls_is_rsa(suite)] |= 1u << i;
     }
-    if (version < BR_TLS12) { /* RFC 5246 E.1; RFC 7507 3: this client tried a higher version before */
+    if (!alert && version < BR_TLS12) { /* RFC 5246 E.1; RFC 7507 3: this client tried a higher version before */
         h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
         psi_hs_fail(h, PSOCKET_TLS_VERSION, fallback ? 86 : 70, "the client accepts no TLS version above 1.%d",
                     version == BR_TLS11);
         return;
     }
-    alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, o, &b) : 47;
+    if (!alert) alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, o, &b) : 47;
     if (alert == 70) {
         psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client does not accept TLS 1.2");
         return;
@@ -7277,25 +7264,23 @@ static void psi_hs_read_client_hello(psi_hs *h, psi_hs_offer *o, psi_hs_bytes b)
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the client's hello is malformed (%s)", psi_rec_alert_name(alert));
         return;
     }
-    memcpy(h->name, o->name, sizeof h->name);
     psi_tls_name_hash(h->name, 0, h->name_hash);
     if (psi_hs_choose_alpn(h, o)) {
         psi_hs_fail(h, PSOCKET_TLS_ALPN, 120, "the client offers none of this server's application protocols");
         return;
     }
-    o->curves &= h->tls->prim.server_ec.supported_curves;
     h->identity = psi_hs_choose_identity(h, o);
     if (!h->identity) {
         psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, 40, "the client offers %s that this server can use",
-                    !(o->rsa_suite || o->ecdsa_suite) ? "no cipher suite"
-                    : !o->curves ? "no elliptic curve"
+                    !(o->suites[0] | o->suites[1]) ? "no cipher suite"
+                    : !(o->curves & prim->server_ec.supported_curves) ? "no elliptic curve"
                     : "no signature algorithm and key type");
         return;
     }
     rsa = h->identity->key.type == BR_KEYTYPE_RSA;
-    h->sign_hash = psi_hs_pick_hash(rsa ? o->rsa_hashes : o->ecdsa_hashes);
-    for (i = h->tls->prim.suite_count; i--;) /* the first of them */
-        if ((o->suites >> i & 1) && psi_tls_is_rsa(h->tls->prim.suites[i]) == rsa) h->suite = h->tls->prim.suites[i];
+    h->sign_hash = psi_hs_pick_hash(o->hashes[rsa]);
+    for (i = 0; !(o->suites[rsa] >> i & 1); i++) {}
+    h->suite = prim->suites[i];
     psi_hs_choose_session(h, o);
 }
 
@@ -7305,29 +7290,21 @@ static void psi_hs_read_server_hello(psi_hs *h, psi_hs_bytes b)
     unsigned version = psi_hs_number(&b, 2), suite, compression;
     psi_hs_bytes id;
     int alert;
-    if (b.n >= 32) {
-        b.p += 32;
-        b.n -= 32;
-    } else {
-        b.bad = 1;
-    }
+    psi_hs_take(&b, 32);
     id = psi_hs_vector(&b, 1, 0);
     suite = psi_hs_number(&b, 2);
     compression = psi_hs_number(&b, 1);
-    if (b.bad || id.n > 32) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "the server's hello is malformed");
-        return;
-    }
-    if (version != BR_TLS12) {
+    alert = b.bad || id.n > 32 ? 50 : 0;
+    if (!alert && version != BR_TLS12) {
         psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the server chose another version than TLS 1.2 (%04x)", version);
         return;
     }
-    if (!psi_tls_has_suite(h->tls, suite) || compression) {
+    if (!alert && (!psi_tls_has_suite(h->tls, suite) || compression)) {
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the server chose a %s that was not offered",
                     compression ? "compression method" : "cipher suite");
         return;
     }
-    alert = psi_hs_extensions(h, NULL, &b);
+    if (!alert) alert = psi_hs_extensions(h, NULL, &b);
     if (alert) {
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the server's hello is malformed (%s)", psi_rec_alert_name(alert));
         return;
@@ -7543,52 +7520,49 @@ static void psi_hs_give(psi_hs *h, size_t n)
    in both. */
 static void psi_hs_give_hello(psi_hs *h, const psi_hs_offer *o, size_t n)
 {
+    static const uint8_t choices[26] = {0, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 10, 0, 4, 0, 2, 0, 0, 0, 13, 0, 4, 0, 2, 0, 0};
     br_ssl_server_context *sc = &h->u.server;
     br_multihash_context hash;
-    uint8_t hello[4 + 2 + 32 + 33 + 6 + 2 + 2 + 8 + 8 + 5 + 7 + 255 + 5], last = h->ibuf[4 + n];
-    uint8_t *p = hello + 4, *extensions;
+    uint8_t hello[4 + 2 + 32 + 33 + sizeof choices + 5 + 7 + 255 + 5] = {1, 0}, last = h->ibuf[4 + n];
+    uint8_t *p = psi_tls_write_number(hello + 4, BR_TLS12, 2), *at;
+    size_t i, alpn = h->alpn[0] ? strlen(h->alpn[0]) : 0;
     int id, prf = h->suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
                   h->suite == BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 ? br_sha384_ID : br_sha256_ID;
-    size_t i, alpn = h->alpn[0] ? strlen(h->alpn[0]) : 0;
-    p = psi_tls_write_number(p, BR_TLS12, 2);
     p = psi_tls_write(p, o->random, 32);
-    p = psi_tls_write_number(p, h->offered.session_id_len, 1);
-    p = psi_tls_write(p, h->offered.session_id, h->offered.session_id_len);
-    p = psi_tls_write_number(p, 4, 2);
-    p = psi_tls_write_number(p, h->suite, 2);
-    p = psi_tls_write_number(p, o->secure ? 0x00FF : h->suite, 2);
-    p = psi_tls_write_number(p, 0x0100, 2); /* no compression */
-    extensions = p;
-    p = psi_tls_write_number(p + 2, 10, 2);
-    p = psi_tls_write_number(p, 0x00040002, 4);
-    p = psi_tls_write_number(p, o->curves >> BR_EC_curve25519 & 1 ? BR_EC_curve25519
-                                : o->curves >> BR_EC_secp256r1 & 1 ? BR_EC_secp256r1 : BR_EC_secp384r1, 2);
-    p = psi_tls_write_number(p, 13, 2);
-    p = psi_tls_write_number(p, 0x00040002, 4);
-    p = psi_tls_write_number(p, (uint64_t)h->sign_hash << 8 | (psi_tls_is_rsa(h->suite) ? 1 : 3), 2);
+    *p++ = h->offered.session_id_len;
+    at = psi_tls_write(p, h->offered.session_id, h->offered.session_id_len);
+    p = psi_tls_write(at, choices, sizeof choices);
+    psi_tls_write_number(at + 2, h->suite, 2);
+    if (o->secure) at[5] = 0xFF; /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV */
+    at[17] = o->curves >> BR_EC_curve25519 & 1 ? BR_EC_curve25519
+           : o->curves >> BR_EC_secp256r1 & 1 ? BR_EC_secp256r1 : BR_EC_secp384r1;
+    at[24] = (uint8_t)h->sign_hash;
+    at[25] = psi_tls_is_rsa(h->suite) ? 1 : 3;
     if (o->fragment) {
         p = psi_tls_write_number(p, 0x00010001, 4);
-        p = psi_tls_write_number(p, o->fragment, 1);
+        *p++ = o->fragment;
     }
     if (alpn) {
         br_ssl_engine_set_protocol_names(&sc->eng, h->alpn, 1);
         p = psi_tls_write_number(p, 16, 2);
         p = psi_tls_write_number(p, alpn + 3, 2);
         p = psi_tls_write_number(p, alpn + 1, 2);
-        p = psi_tls_write_number(p, alpn, 1);
+        *p++ = (uint8_t)alpn;
         p = psi_tls_write(p, h->alpn[0], alpn);
     }
-    p = psi_tls_write_number(p, 0x00150001, 4); /* padding */
-    psi_tls_write_number(extensions, (size_t)(p + 1 - extensions) - 2, 2);
-    psi_tls_write_number(hello, (uint64_t)1 << 24 | ((size_t)(p + 1 - hello) - 4), 4);
+    p = psi_tls_write_number(p, 0x00150001, 4); /* padding: the last byte */
+    n--;
+    psi_tls_write_number(at + 8, (size_t)(p - at) - 9, 2);
+    psi_tls_write_number(hello + 2, (size_t)(p - hello) - 3, 2);
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) /* no other hash will be asked for */
         for (id = br_sha256_ID; id <= br_sha512_ID; id++)
             if (id != prf && id != h->sign_hash) br_ssl_engine_set_hash(&sc->eng, id, NULL);
     hash = sc->eng.mhash;
     br_multihash_init(&hash);
-    br_multihash_update(&hash, h->ibuf + 5, n - 1);
-    memcpy(h->ibuf + 5, hello, (size_t)(p - hello));
-    psi_hs_give(h, (size_t)(p - hello));
+    br_multihash_update(&hash, h->ibuf + 5, n);
+    n = (size_t)(p - hello);
+    memcpy(h->ibuf + 5, hello, n);
+    psi_hs_give(h, n);
     sc->eng.mhash = hash;
     /* Of the 48 suites that BearSSL has room for it looks up the empty ones too, each by a search to the end of its table:
        a fifth of a P-256 handshake. The table's first suite in their places is found at once, and never chosen. */
@@ -8031,14 +8005,8 @@ static int64_t psi_tls_read_time(psi_hs_bytes *b)
 
 static void psi_tls_read_bytes(psi_hs_bytes *b, void *to, size_t n)
 {
-    if (b->n < n) {
-        b->bad = 1;
-        b->n = 0;
-        return;
-    }
-    memcpy(to, b->p, n);
-    b->p += n;
-    b->n -= n;
+    const uint8_t *p = psi_hs_take(b, n);
+    if (p) memcpy(to, p, n);
 }
 
 /* Reads one session: s, and in *peer and subject what its peer is made of. 0 if a field is impossible. */
