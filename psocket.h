@@ -7062,80 +7062,59 @@ typedef struct psi_hs_offer {
 /* One extension of a hello: 0, or the alert that answers a malformed one. o is what a server fills; clients have NULL. */
 static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_bytes body)
 {
-    psi_hs_bytes list;
+    psi_hs_bytes list, name = PSI_ZERO;
     size_t i;
-    switch (type) {
-    case 16: /* ALPN, RFC 7301: from a server exactly one name, one of ours */
-        list = psi_hs_vector(&body, 2, 2);
-        if (list.bad || body.n) return 50;
-        if (o) o->alpn = list;
-        while (list.n) {
-            psi_hs_bytes name = psi_hs_vector(&list, 1, 1);
-            if (name.bad || (!o && list.n)) return 50;
-            for (i = 0; !o && i < h->tls->alpn_count; i++)
-                if (strlen(h->tls->alpn[i]) == name.n && !memcmp(h->tls->alpn[i], name.p, name.n)) break;
-            if (!o && h->tls->alpn_count && i == h->tls->alpn_count) {
-                psi_hs_fail(h, PSOCKET_TLS_ALPN, 47, "the server chose an application protocol that was not offered");
-                return 47;
-            }
-        }
-        return 0;
-    case 0xFF01: /* renegotiation_info, RFC 5746 3.6: empty in a first handshake */
+    if (type == 0xFF01) { /* renegotiation_info, RFC 5746 3.6: empty in a first handshake */
         if (o) o->secure = 1;
         return body.n == 1 && body.p[0] == 0 ? 0 : 40;
-    default: break;
     }
-    if (!o) return 0;
-    switch (type) {
-    case 0: /* server_name, RFC 6066 3 */
-        list = psi_hs_vector(&body, 2, 1);
-        if (list.bad || body.n) return 50;
-        while (list.n) {
-            unsigned kind = psi_hs_number(&list, 1);
-            psi_hs_bytes name = psi_hs_vector(&list, 2, 1);
-            if (name.bad) return 50;
-            if (kind) continue;
+    if (o && type == 1) { /* max_fragment_length, RFC 6066 4 */
+        if (body.n != 1) return 50;
+        o->fragment = body.p[0];
+        return o->fragment < 1 || o->fragment > 4 ? 47 : 0;
+    }
+    if (type != 16 && (!o || (type != 0 && type != 10 && type != 11 && type != 13 && type != 43))) return 0;
+    list = psi_hs_vector(&body, type == 11 || type == 43 ? 1 : 2, 1);
+    if (list.bad || body.n) return 50;
+    if (type == 16 && o) o->alpn = list;
+    if (type == 11) return memchr(list.p, 0, list.n) ? 0 : 47; /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must */
+    if (type == 10) o->curves = 0;
+    while (list.n) {
+        unsigned kind = 0, number = 0;
+        if (type == 0) kind = psi_hs_number(&list, 1);
+        if (type == 0 || type == 16) name = psi_hs_vector(&list, type == 0 ? 2 : 1, 1);
+        else number = psi_hs_number(&list, 2);
+        if (list.bad) return 50;
+        switch (type) {
+        case 0: /* server_name, RFC 6066 3 */
+            if (kind) break;
             if (h->name[0]) return 47; /* a second host name */
             if (name.n > 255) return 50;
             for (i = 0; i < name.n; i++)
                 if (name.p[i] <= ' ' || name.p[i] > '~') return 50;
             memcpy(h->name, name.p, name.n);
             if (name.n > 1 && h->name[name.n - 1] == '.') h->name[name.n - 1] = 0;
+            break;
+        case 10: /* supported_groups, RFC 8422 5.1.1 */
+            if (number < 32) o->curves |= (uint32_t)1 << number;
+            break;
+        case 13: /* signature_algorithms, RFC 5246 7.4.1.4.1: hash and signature, 1 RSA or 3 ECDSA */
+            if (number >> 8 >= br_sha256_ID && number >> 8 <= br_sha512_ID && ((number & 255) == 1 || (number & 255) == 3))
+                o->hashes[(number & 255) == 1] |= 1u << (number >> 8);
+            break;
+        case 16: /* ALPN, RFC 7301: from a server exactly one name, one of ours */
+            if (o) break;
+            if (list.n) return 50;
+            for (i = 0; i < h->tls->alpn_count; i++)
+                if (strlen(h->tls->alpn[i]) == name.n && !memcmp(h->tls->alpn[i], name.p, name.n)) return 0;
+            if (!i) return 0; /* BearSSL refuses extensions that were not offered */
+            psi_hs_fail(h, PSOCKET_TLS_ALPN, 47, "the server chose an application protocol that was not offered");
+            return 47;
+        default: /* 43, supported_versions, RFC 8446 4.2.1 */
+            if (number == BR_TLS12) return 0;
         }
-        return 0;
-    case 1: /* max_fragment_length, RFC 6066 4 */
-        if (body.n == 1) o->fragment = body.p[0];
-        return body.n != 1 ? 50 : body.p[0] < 1 || body.p[0] > 4 ? 47 : 0;
-    case 10: /* supported_groups, RFC 8422 5.1.1 */
-        list = psi_hs_vector(&body, 2, 2);
-        if (list.bad || body.n || list.n % 2) return 50;
-        o->curves = 0;
-        while (list.n) {
-            unsigned curve = psi_hs_number(&list, 2);
-            if (curve < 32) o->curves |= (uint32_t)1 << curve;
-        }
-        return 0;
-    case 11: /* ec_point_formats, RFC 8422 5.1.2: uncompressed must be among them */
-        list = psi_hs_vector(&body, 1, 1);
-        if (list.bad || body.n) return 50;
-        return memchr(list.p, 0, list.n) ? 0 : 47;
-    case 13: /* signature_algorithms, RFC 5246 7.4.1.4.1 */
-        list = psi_hs_vector(&body, 2, 2);
-        if (list.bad || body.n || list.n % 2) return 50;
-        while (list.n) {
-            unsigned hash = psi_hs_number(&list, 1), kind = psi_hs_number(&list, 1);
-            if (hash < br_sha256_ID || hash > br_sha512_ID) continue;
-            if (kind == 1 || kind == 3) o->hashes[kind == 1] |= 1u << hash;
-        }
-        return 0;
-    case 43: /* supported_versions, RFC 8446 4.2.1 */
-        list = psi_hs_vector(&body, 1, 2);
-        if (list.bad || body.n || list.n % 2) return 50;
-        while (list.n)
-            if (psi_hs_number(&list, 2) == BR_TLS12) return 0;
-        return 70;
-    default: return 0;
     }
+    return type == 43 ? 70 : 0;
 }
 
 /* All extensions of a hello, which end it: 0, or the alert that answers a malformed list. */
