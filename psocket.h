@@ -6009,7 +6009,8 @@ static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, 
  * TLS settings (psocket_tls) and the TLS 1.2 handshake on BearSSL's engine, which nothing outside this section knows.
  * A psi_hs is one handshake: psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error,
  * then psi_hs_finish and psi_hs_free. Records enter the engine whole and one at a time, after their headers, the peer's
- * hello and the lengths of its messages have been checked here; whatever goes wrong leaves an alert in the output.
+ * hello and the lengths of its messages have been checked here; a client's hello does not, for psi_hs_give_hello puts one
+ * of our own in its place. Whatever goes wrong leaves an alert in the output.
  * psocket_tls is immutable but for its two session caches, which its lock guards. Every handshake holds a reference.
  *================================================================================================*/
 
