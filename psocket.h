@@ -10576,6 +10576,10 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 
 /*--- what differs between the versions */
 
+#ifdef LUA_LJDIR
+#include <luajit.h> /* for its version */
+#endif
+
 #if LUA_VERSION_NUM >= 504
 #define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
 #define PSI_LUA_USERDATA_1(L, n) lua_newuserdatauv(L, n, 1)
@@ -10636,7 +10640,7 @@ static void psi_lua_unwind(lua_State *co, lua_State *L)
 
 static int psi_lua_yieldable(lua_State *L)
 {
-#if LUA_VERSION_NUM >= 503
+#if LUA_VERSION_NUM >= 503 || (defined(LUAJIT_VERSION_NUM) && LUAJIT_VERSION_NUM >= 20100)
     return lua_isyieldable(L);
 #else
     int first = lua_pushthread(L);
@@ -10645,27 +10649,28 @@ static int psi_lua_yieldable(lua_State *L)
 #endif
 }
 
-/* Pushes the string at index with the stack of co behind it, or just that stack. */
-static void psi_lua_traceback(lua_State *L, lua_State *co, int index)
+/* trace(message, coroutine): the message, if it is a string, with the coroutine's stack behind it. */
+static int psi_lua_trace(lua_State *L)
 {
-    const char *message = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : NULL;
-#if LUA_VERSION_NUM >= 502
+    lua_State *co = lua_tothread(L, 2);
+    const char *message = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
+#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
     luaL_traceback(L, co, message, 0);
 #else
-    lua_getglobal(L, "debug");
+    (void)co;
+    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+    lua_getfield(L, -1, "debug");
     if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
     else lua_pushnil(L);
-    lua_remove(L, -2);
     if (lua_isfunction(L, -1)) {
-        lua_pushthread(co);
-        lua_xmove(co, L, 1);
+        lua_pushvalue(L, 2);
         lua_pushstring(L, message ? message : "");
         lua_call(L, 2, 1);
     } else {
-        lua_pop(L, 1);
         lua_pushstring(L, message ? message : "");
     }
 #endif
+    return 1;
 }
 
 enum { PSI_LUA_DEAD, PSI_LUA_SUSPENDED, PSI_LUA_RUNNING };
@@ -10809,6 +10814,17 @@ static psi_lua_sock *psi_lua_new_sock(lua_State *L)
     return k;
 }
 
+/* A whole number, as an integer where there are some. */
+static void psi_lua_push_count(lua_State *L, double n)
+{
+#if LUA_VERSION_NUM >= 503
+    if (n >= -2147483648.0 && n <= (sizeof(lua_Integer) > 4 ? 9e15 : 2147483647.0)) lua_pushinteger(L, (lua_Integer)n);
+    else lua_pushnumber(L, (lua_Number)n);
+#else
+    lua_pushnumber(L, (lua_Number)n);
+#endif
+}
+
 /*--- failures */
 
 static int psi_lua_fail(lua_State *L, int code, const char *text)
@@ -10872,8 +10888,8 @@ static size_t psi_lua_field_count(lua_State *L, int table, const char *name, siz
     double n;
     lua_getfield(L, table, name);
     n = (double)lua_tonumber(L, -1);
-    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(n >= 0) || n > (double)most))
-        luaL_argerror(L, table, lua_pushfstring(L, "%s is not a number in range", name));
+    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(n >= 0) || n > (double)most || n != (double)(size_t)n))
+        luaL_argerror(L, table, lua_pushfstring(L, "%s is not a whole number in range", name));
     lua_pop(L, 1);
     return (size_t)n;
 }
@@ -11525,10 +11541,11 @@ static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 /* Makes that text of the string or list at index, in a userdata on top of the stack. */
 static void *psi_lua_addresses(lua_State *L, int index)
 {
-    size_t i, n = lua_istable(L, index) ? PSI_LUA_LENGTH(L, index) : 1, size = 1;
+    size_t i, n = lua_istable(L, index) ? PSI_LUA_LENGTH(L, index) : 1, size = 1, room = 0;
     char *text;
     for (;;) { /* once to measure, once to copy */
         text = size > 1 ? (char *)PSI_LUA_USERDATA(L, size) : NULL;
+        room = size;
         size = 1;
         for (i = 1; i <= n; i++) {
             size_t len;
@@ -11538,6 +11555,7 @@ static void *psi_lua_addresses(lua_State *L, int index)
             if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "options.resolve must return addresses (strings)");
             ip = lua_tostring(L, -1);
             len = strlen(ip);
+            if (text && size + len + 1 > room) luaL_error(L, "the list of addresses has changed"); /* by a finalizer */
             if (text && len) memcpy(text + size - 1, ip, len + 1);
             if (len) size += len + 1;
             lua_pop(L, 1);
@@ -11659,13 +11677,30 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
 
 /*--- TLS settings */
 
-/* The string in field name of the table at index, left on the stack; NULL if there is none. */
+/* The string in field name of the table at index, left on the stack; NULL if there is none. Without len it must not be
+   one that C takes for a shorter one. */
 static const char *psi_lua_field_string(lua_State *L, int table, const char *name, size_t *len)
 {
+    size_t n;
+    const char *text;
     lua_getfield(L, table, name);
     if (lua_isnil(L, -1)) return NULL;
     if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s must be a string", name);
-    return lua_tolstring(L, -1, len);
+    text = lua_tolstring(L, -1, &n);
+    if (len) *len = n;
+    else if (strlen(text) != n) luaL_error(L, "%s contains a zero byte", name);
+    return text;
+}
+
+/* What weakens the verification must be said clearly: "no" and 0 are true in Lua. */
+static int psi_lua_field_flag(lua_State *L, int table, const char *name)
+{
+    int yes;
+    lua_getfield(L, table, name);
+    if (!lua_isnil(L, -1) && !lua_isboolean(L, -1)) luaL_error(L, "%s must be true or false", name);
+    yes = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return yes;
 }
 
 /* The list of certificates at index; its strings and itself stay on the stack. */
@@ -11731,8 +11766,8 @@ static int psi_lua_make_settings(lua_State *L, int options, int certs)
         o.ca = psi_lua_field_string(L, options, "ca", &o.ca_len);
         o.ca_file = psi_lua_field_string(L, options, "ca_file", NULL);
         o.ca_dir = psi_lua_field_string(L, options, "ca_dir", NULL);
-        o.insecure_no_verify = psi_lua_field_true(L, options, "insecure_no_verify");
-        o.insecure_no_name = psi_lua_field_true(L, options, "insecure_no_name");
+        o.insecure_no_verify = psi_lua_field_flag(L, options, "insecure_no_verify");
+        o.insecure_no_name = psi_lua_field_flag(L, options, "insecure_no_name");
         lua_getfield(L, options, "client_auth");
         for (r = 0; !lua_isnil(L, -1) && !(lua_isstring(L, -1) && strcmp(lua_tostring(L, -1), auth[r]) == 0); r++)
             if (r == 2) luaL_error(L, "client_auth must be \"none\", \"optional\" or \"required\"");
@@ -11748,6 +11783,7 @@ static int psi_lua_make_settings(lua_State *L, int options, int certs)
                 lua_rawgeti(L, list, (int)(i + 1));
                 if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "alpn must be a list of names");
                 names[i] = lua_tostring(L, -1);
+                if (strlen(names[i]) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "a name in alpn contains a zero byte");
             }
             o.alpn = names;
         }
@@ -11756,6 +11792,7 @@ static int psi_lua_make_settings(lua_State *L, int options, int certs)
         if (!lua_isnil(L, list)) {
             if (!lua_istable(L, list)) luaL_error(L, "pins must be a list of SHA-256 digests");
             o.spki_pin_count = PSI_LUA_LENGTH(L, list);
+            if (!o.spki_pin_count) luaL_error(L, "pins must be a list of SHA-256 digests: it is empty");
             pins = (uint8_t *)PSI_LUA_USERDATA(L, (o.spki_pin_count + 1) * 32);
             for (i = 0; i < o.spki_pin_count; i++) {
                 size_t len = 0;
@@ -11770,6 +11807,7 @@ static int psi_lua_make_settings(lua_State *L, int options, int certs)
         }
         if (!certs) {
             lua_getfield(L, options, "identities");
+            if (!lua_isnil(L, -1) && !lua_istable(L, -1)) luaL_error(L, "identities must be a list of certificates");
             certs = lua_istable(L, -1) ? lua_gettop(L) : options; /* psocket.tls { {chain =, private_key =} } will do */
         }
     }
@@ -12054,6 +12092,7 @@ static int psi_lua_gc(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psocket *s = k->s;
+    if (s) psi_lua_wake(psi_lua_here(L), &k->io); /* nobody can wait for it, unless __gc is called by hand */
     k->s = NULL;
     psocket_free(s); /* also takes it out of its poller */
     return 0;
@@ -12121,17 +12160,8 @@ static int psi_lua_isopen(lua_State *L)
 
 static int psi_lua_pending(lua_State *L)
 {
-    lua_pushnumber(L, (lua_Number)psocket_pending(psi_lua_self(L)->s));
+    psi_lua_push_count(L, (double)psocket_pending(psi_lua_self(L)->s));
     return 1;
-}
-
-static int psi_lua_geterror(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    int code = psocket_geterror(k->s, NULL);
-    if (code == 0) return 0;
-    psi_lua_fail_sock(L, k, code);
-    return 2; /* the message and the name */
 }
 
 /* settimeout(seconds, idle seconds), of a socket or a listener. */
@@ -12170,8 +12200,27 @@ static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
 
 static void psi_lua_set_number(lua_State *L, const char *name, double value)
 {
-    lua_pushnumber(L, (lua_Number)value);
+    psi_lua_push_count(L, value);
     lua_setfield(L, -2, name);
+}
+
+/* geterror(): a message, a name, and a table with the details that there are. */
+static int psi_lua_geterror(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_error e;
+    int code = psocket_geterror(k->s, &e);
+    if (code == 0) return 0;
+    psi_lua_fail_sock(L, k, code);
+    lua_newtable(L);
+    if (e.code == code) {
+        int tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert and no certificate */
+        if (e.os_error) psi_lua_set_number(L, "os_error", e.os_error);
+        if (e.bearssl_error) psi_lua_set_number(L, "bearssl_error", e.bearssl_error);
+        if (tls && e.tls_alert >= 0) psi_lua_set_number(L, "tls_alert", e.tls_alert);
+        if (tls && e.cert_index >= 0) psi_lua_set_number(L, "cert_index", e.cert_index);
+    }
+    return 3;
 }
 
 static int psi_lua_tlsinfo(lua_State *L)
@@ -12227,6 +12276,7 @@ static int psi_lua_listen(lua_State *L)
     int port, r;
     const char *address = psi_lua_get_address(L, 1, &port);
     psi_lua_get_options(L, 2, &o, &e);
+    luaL_argcheck(L, !o.udp, 2, "listen is for TCP; udpserver makes a UDP socket");
     l = (psi_lua_listener *)PSI_LUA_USERDATA(L, sizeof *l);
     memset(l, 0, sizeof *l);
     l->io.kind = PSI_LUA_IS_LISTENER;
@@ -12247,6 +12297,7 @@ static int psi_lua_hasconnection(lua_State *L)
         lua_replace(L, -4);
         return 3;
     }
+    if (r) l->burst = 0; /* accept will not wait, then */
     if (r) psi_lua_wake(psi_lua_here(L), &l->io); /* whoever waits in accept: the system will not report it again */
     lua_pushboolean(L, r);
     return 1;
@@ -12265,6 +12316,7 @@ static int psi_lua_listener_gc(lua_State *L)
 {
     psi_lua_listener *l = psi_lua_listening(L);
     psocket_listener *p = l->l;
+    if (p) psi_lua_wake(psi_lua_here(L), &l->io);
     l->l = NULL;
     psocket_listener_free(p);
     return 0;
@@ -12392,6 +12444,20 @@ static int psi_lua_yield(lua_State *L)
     return lua_yield(L, 0);
 }
 
+static int psi_lua_raise(lua_State *L)
+{
+    lua_settop(L, 1);
+    return lua_error(L);
+}
+
+/* Checks the arguments of addloop. */
+static int psi_lua_looping(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (!lua_isfunction(L, 2)) luaL_argcheck(L, luaL_getmetafield(L, 2, "__call"), 2, "function expected");
+    return 0;
+}
+
 /*--- the scheduler */
 
 /* The scheduler in the table at 1, made when first used, so that a class derived from it needs no constructor. Pushes
@@ -12431,6 +12497,7 @@ static void psi_lua_end_sched(psi_lua_sched *S)
 {
     psi_lua_sched **at = &S->vm->scheds;
     if (!S->poller) return;
+    psi_lua_wake(S->vm, &S->io); /* whoever runs it inside another one finds it closed */
     psi_lua_forget(S->vm, &S->io);
     while (*at && *at != S) at = &(*at)->next;
     if (*at) *at = S->next;
@@ -12482,19 +12549,29 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, uint32_t
     lua_rawseti(L, table, (int)(2 * i - 1));
 }
 
-/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler is at 1. */
+/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler is at 1, the task's
+   coroutine on top. Whatever fails in here, the task is over. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, uint32_t i, lua_State *co)
 {
-    int error = lua_gettop(L) + 1;
-    if (lua_checkstack(co, 2)) {
-        lua_pushvalue(co, -1); /* to-be-closed variables get it too */
-        lua_xmove(co, L, 1);
-    } else {
-        lua_pushliteral(L, "stack overflow");
+    int thread = lua_gettop(L), error = thread + 2;
+    psi_lua_sock *own;
+    if (i) lua_rawgeti(L, table, (int)(2 * i));
+    else lua_pushnil(L);
+    own = (psi_lua_sock *)lua_touserdata(L, -1);
+    if (i) psi_lua_end_task(L, S, table, i, 0);
+#if LUA_VERSION_NUM >= 504
+    if (lua_checkstack(co, 1)) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
+#endif
+    lua_xmove(co, L, 1);
+    lua_pushcfunction(L, psi_lua_trace);
+    lua_pushvalue(L, error);
+    lua_pushvalue(L, thread);
+    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or what stands in for debug.traceback */
+        lua_pushvalue(L, error);
+        lua_replace(L, -2);
     }
-    psi_lua_traceback(L, co, error);
     psi_lua_unwind(co, L);
-    if (i) psi_lua_end_task(L, S, table, i, 1);
+    if (own) psi_lua_shut(S->vm, own);
     lua_getfield(L, 1, "errorfunc");
     if (lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
@@ -12502,6 +12579,7 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, uint32_t i
     }
     lua_insert(L, error);
     lua_call(L, 2, 0);
+    lua_settop(L, thread);
 }
 
 /* Resumes task i until it waits, yields or ends. keep: if it ends it still counts until the next turn. */
@@ -12557,7 +12635,7 @@ static int psi_lua_start(lua_State *L, int spawn)
     lua_State *co = lua_tothread(L, 2);
     uint32_t task;
     if (!co) luaL_checktype(L, 2, LUA_TFUNCTION);
-    luaL_checkstack(L, n + 10, "too many arguments");
+    luaL_checkstack(L, n + 20, "too many arguments");
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
     if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many tasks inside each other");
@@ -12604,7 +12682,7 @@ static int psi_lua_getfd(lua_State *L)
     int ms = S->ready ? 0 : -1;
     psocket_fd fd = psocket_poller_getfd(S->poller, &ms);
     if (fd < 0) lua_pushnil(L); /* the system has none */
-    else lua_pushnumber(L, (lua_Number)fd);
+    else psi_lua_push_count(L, (double)fd);
     if (ms < 0) lua_pushnil(L);
     else lua_pushnumber(L, (lua_Number)ms / 1000);
     return 2;
@@ -12789,24 +12867,29 @@ static int psi_lua_sched_tostring(lua_State *L)
     return 1;
 }
 
-/* Checks the arguments of bind; is the scheduler one of ours? */
+/* Checks the arguments of bind; is the scheduler one of ours, and the callback a function? */
 static int psi_lua_binding(lua_State *L)
 {
     luaL_checkany(L, 1);
     luaL_argcheck(L, lua_istable(L, 1) || lua_isuserdata(L, 1), 1, "scheduler expected");
     lua_getfield(L, 1, "add");
     luaL_argcheck(L, !lua_isnil(L, -1), 1, "scheduler expected");
-    luaL_argcheck(L, !lua_isnoneornil(L, 3), 3, "function expected");
+    if (!lua_isfunction(L, 3)) {
+        luaL_argcheck(L, luaL_getmetafield(L, 3, "__call"), 3, "function expected");
+        lua_pop(L, 1);
+    }
     lua_pushboolean(L, lua_tocfunction(L, -1) == psi_lua_add);
-    return 1;
+    lua_pushboolean(L, lua_isfunction(L, 3));
+    return 2;
 }
 
 /* What is plainer in Lua: whatever calls a function that may yield. */
 static const char psi_lua_script[] =
     "local M, S, C = ...\n"
-    "local accept, binding, dial, resolver, sleep, spawn, turn, yield =\n"
-    "  C.accept, C.binding, C.dial, C.resolver, C.sleep, C.spawn, C.turn, C.yield\n"
-    "local listen, close = M.listen, M.close\n"
+    "local accept, binding, dial, looping, resolver, sleep, spawn, turn, yield =\n"
+    "  C.accept, C.binding, C.dial, C.looping, C.resolver, C.sleep, C.spawn, C.turn, C.yield\n"
+    "local listen, close, pcall, raise = M.listen, M.close, C.pcall, C.raise\n"
+    "local forever = { timeout = 0, idle_timeout = 0 }\n"
     "function M.connect(host, port, options)\n"
     "  local resolve = resolver(host, port, options)\n"
     "  if not resolve then return dial(host, port, options) end\n"
@@ -12815,22 +12898,31 @@ static const char psi_lua_script[] =
     "  return nil, message or 'cannot resolve \"' .. host .. '\"', name or 'DNS'\n"
     "end\n"
     "function M.bind(sched, port, callback, options)\n"
-    "  local own = binding(sched, port, callback)\n"
+    "  local own, plain, f = binding(sched, port, callback)\n"
+    "  if not plain then f, callback = callback, function(s) return f(s) end end\n"
     "  local listener, message, name = listen(port, options)\n"
     "  if not listener then return nil, message, name end\n"
     "  sched:add(function()\n"
     "    while true do\n"
-    "      local s, _, why = accept(listener)\n"
+    "      local s, _, why = accept(listener, forever)\n"
     "      if not s then\n"
     "        if why == 'CLOSED_HERE' then return end\n"
     "        sleep(sched, 0.05)\n" /* too many open files, mostly: until some are closed */
     "      elseif own then spawn(sched, callback, s)\n"
-    "      else sched:add(function() callback(s) close(s) end) end\n"
+    "      else\n"
+    "        sched:add(function()\n"
+    "          if not pcall then callback(s) return close(s) end\n" /* it could not yield there */
+    "          local ok, message = pcall(callback, s)\n"
+    "          close(s)\n"
+    "          if not ok then raise(message) end\n"
+    "        end)\n"
+    "      end\n"
     "    end\n"
     "  end)\n"
     "  return listener\n"
     "end\n"
     "function S.addloop(self, f)\n"
+    "  looping(self, f)\n"
     "  return self:add(function() while f() ~= false do yield() end end)\n"
     "end\n"
     "function S.run(self)\n"
@@ -12879,8 +12971,9 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "accept", psi_lua_accept }, { "dial", psi_lua_connect }, { "sleep", psi_lua_sleep }, { NULL, NULL }
     };
     static const luaL_Reg hidden[] = {
-        { "binding", psi_lua_binding }, { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn },
-        { "turn", psi_lua_turn }, { "yield", psi_lua_yield }, { NULL, NULL }
+        { "binding", psi_lua_binding }, { "looping", psi_lua_looping }, { "raise", psi_lua_raise },
+        { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn }, { "turn", psi_lua_turn },
+        { "yield", psi_lua_yield }, { NULL, NULL }
     };
     static const luaL_Reg module[] = {
         { "close", psi_lua_close }, { "geterror", psi_lua_geterror }, { "getlocal", psi_lua_getlocal },
@@ -12934,6 +13027,10 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
 #endif
     psi_lua_register(L, hidden, VM, SOCKET, 0);
     psi_lua_register(L, hidden_waiting, VM, SOCKET, wrapper);
+#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
+    lua_getglobal(L, "pcall"); /* one that can be yielded through */
+    lua_setfield(L, -2, "pcall");
+#endif
     lua_pushvalue(L, MODULE);
     psi_lua_register(L, module, VM, SOCKET, 0);
     psi_lua_register(L, waiting, VM, SOCKET, wrapper);

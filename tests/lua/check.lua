@@ -149,6 +149,18 @@ function t.process(source, before)
   return assert(io.popen((before or ":") .. "; " .. lua .. " " .. path .. "; rm -f " .. path, "r"))
 end
 
+-- Has f called when the collector runs next.
+function t.finalizer(f)
+  if newproxy then getmetatable(newproxy(true)).__gc = f -- luacheck: ignore
+  else setmetatable({}, { __gc = f }) end
+end
+
+-- Makes the collector run as often as it may (up to Lua 5.3: whenever); returns a function that undoes that.
+function t.eager()
+  local pause, mul = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000000)
+  return function() collectgarbage("setpause", pause) collectgarbage("setstepmul", mul) end
+end
+
 function t.finish()
   print(("%d passed, %d failed"):format(passed, failed))
   os.exit(failed == 0 and 0 or 1, true) -- closing the state, where that is possible: everything is given back
