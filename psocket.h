@@ -10605,21 +10605,21 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 
 #define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
 
-/* Resumes co and drops what it yields. */
+/* Resumes co and drops what it yields or returns: a coroutine that has ended leaves nothing on its stack. */
 static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
 {
     int status;
 #if LUA_VERSION_NUM >= 504
     int results = 0;
     status = lua_resume(co, L, nargs, &results);
-    if (status == LUA_YIELD && results) lua_pop(co, results);
+    if ((status == LUA_YIELD || status == 0) && results) lua_pop(co, results);
 #elif LUA_VERSION_NUM >= 502
     status = lua_resume(co, L, nargs);
-    if (status == LUA_YIELD) lua_settop(co, 0);
+    if (status == LUA_YIELD || status == 0) lua_settop(co, 0);
 #else
     (void)L;
     status = lua_resume(co, nargs);
-    if (status == LUA_YIELD) lua_settop(co, 0);
+    if (status == LUA_YIELD || status == 0) lua_settop(co, 0);
 #endif
     return status;
 }
@@ -11649,6 +11649,7 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
 {
     psi_lua_vm *vm = op->vm;
     int64_t now = psocket_now(), due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
+    double ms;
     int inner;
     uint32_t i;
     psi_lua_sched *S;
@@ -11656,7 +11657,8 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
         luaL_checknumber(L, 2);
         lua_pushvalue(L, 2);
         due = now + psi_lua_pop_ms(L, 2, "the argument"); /* 0 lets all others run once */
-        if ((double)lua_tonumber(L, 2) * 1000 >= INT_MAX) due = now + INT_MAX;
+        ms = (double)lua_tonumber(L, 2) * 1000;
+        if (ms >= INT_MAX) due = ms < 9e15 ? now + (int64_t)ms : (int64_t)9e15;
         psi_lua_remember(L, PSI_LUA_DUE, (double)due);
     } else if (now >= due) {
         return 0;
@@ -11665,7 +11667,8 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
         psocket_poller *p;
         const psocket_event *events;
         if (psocket_poller_new(&p)) return luaL_error(L, "sleep: no poller can be made");
-        while ((now = psocket_now()) < due) psocket_poller_wait(p, &events, (int)(due - now));
+        while ((now = psocket_now()) < due)
+            psocket_poller_wait(p, &events, due - now > INT_MAX ? INT_MAX : (int)(due - now));
         psocket_poller_free(p);
         return 0;
     }
@@ -11898,7 +11901,10 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
         else if (server) luaL_checktype(L, 2, LUA_TTABLE);
         else name = psi_lua_get_text(L, 2);
         if (!given && lua_isuserdata(L, 3)) given = 3;
-        if (given) t = (psi_lua_settings *)luaL_checkudata(L, given, PSI_LUA_SETTINGS);
+        if (given) {
+            t = (psi_lua_settings *)luaL_checkudata(L, given, PSI_LUA_SETTINGS);
+            luaL_argcheck(L, t->tls, given, "these settings were collected");
+        }
         if (psi_lua_has_options(L, given ? given + 1 : 3)) options = given ? given + 1 : 3;
         limits = psi_lua_get_limits(L, options ? options : 4, &k->limits);
         if (!given && (server || (options && psi_lua_about_tls(L, options)))) {
