@@ -1,0 +1,82 @@
+-- What memory_host.c runs: a little of everything; arm(N, M) lets an allocation fail from there on.
+local psocket = require "psocket"
+local threads = N == 0
+
+-- Nothing is lost: what a failed call would have returned comes from the next one.
+local function again(f, ...)
+  local ok, a, b, c = pcall(f, ...)
+  if ok then return a, b, c end
+  if not tostring(a):find("not enough memory", 1, true) then error(a, 0) end
+  arm()
+  return f(...)
+end
+
+local a, b = psocket.pair { segment = 4000 }
+local text = {}
+for i = 1, 1000 do text[i] = ("%07d\n"):format(i) end
+text = table.concat(text)
+a:send(text) -- two chunks
+local line = psocket.pair()
+line:unrecv("one\ntwo\n")
+local c, d = psocket.pair()
+
+if N > 0 then arm(N, M) end
+
+-- reads
+local parts = {
+  again(b.read, b, 3), again(b.read_until, b, "\n"), again(b.read, b, 3992), again(b.peek, b), again(b.recv, b),
+}
+arm()
+assert(parts[1] .. parts[2] .. parts[3] .. parts[5] == text, "bytes were lost or mixed up")
+assert(parts[4] == parts[5])
+
+if N > 0 then arm(N, M) end
+local ok, message = pcall(function()
+  local sched = psocket.scheduler()
+  local l = assert(psocket.bind(sched, "127.0.0.1:0", function(s)
+    while true do
+      local data = s:recv()
+      if not data then return end
+      s:send(data)
+    end
+  end))
+  local _, port = l:getlocal()
+  sched:add(function()
+    local s = assert(psocket.connect("a.test", port, { timeout = 5, resolve = function() return { "127.0.0.1" } end }))
+    s:send("echo")
+    assert(s:read(4) == "echo")
+    assert(s:tlsinfo() == nil)
+    s:close()
+    l:close()
+  end)
+  sched:add(function() assert(d:read_until("\n") == "line\n") end)
+  sched:add(function() c:send("li") sched:sleep(0.001) c:send("ne\n") end)
+  local errors = 0
+  sched.errorfunc = function() errors = errors + 1 end
+  sched:add(function() error("on purpose") end)
+  for i = 1, 20 do sched:add(function() coroutine.yield(i) end) end
+  local inner = psocket.scheduler()
+  inner:add(function() inner:sleep(0.001) end)
+  sched:add(function() inner:run() end)
+  for _ = 1, threads and 100000 or 40 do
+    if not sched:step(0.001) then break end
+  end
+  tostring(l)
+  a:geterror()
+  b:close()
+  a:send("x")
+  a:geterror()
+  psocket.udpserver("127.0.0.1:0"):close()
+  psocket.wrap(c)
+  if N == 0 then assert(errors == 1) end
+end)
+arm()
+-- whatever happened, things still work
+local x, y = psocket.pair()
+x:send("fine")
+assert(y:recv() == "fine")
+local sched, ran = psocket.scheduler(), false
+sched:add(function() coroutine.yield() ran = true end)
+sched:run()
+assert(ran)
+if not ok then error(message, 0) end
