@@ -10706,6 +10706,10 @@ typedef struct psi_lua_vm {
     uint32_t task;
     uint32_t tickets, ids; /* the last ones given */
     uint32_t ops;          /* sends and receipts of that task since it was resumed */
+    int held;              /* how many sockets are PSI_LUA_HELD */
+    const void *bytes;     /* what psi_lua_copy is to copy */
+    size_t len;
+    int copy;              /* psi_lua_copy in the registry */
     int depth;             /* how many tasks are being resumed, one from within the other */
 } psi_lua_vm;
 
@@ -10724,8 +10728,11 @@ typedef struct psi_lua_io {
     uint8_t kind;
     uint8_t interest;     /* events that the poller watches for */
     uint8_t armed;        /* events that wake the slot's task */
-    uint8_t noted;        /* events whose waiting coroutine is in PSI_LUA_WAITERS */
+    uint8_t noted;        /* events whose waiting coroutine is in PSI_LUA_WAITERS; and PSI_LUA_HELD ... */
 } psi_lua_io;
+
+#define PSI_LUA_HELD 16    /* bytes in the socket's buffer are being copied: it must not be touched */
+#define PSI_LUA_CLOSING 32 /* and is to be closed afterwards */
 
 typedef struct psi_lua_limits {
     int timeout, idle; /* milliseconds; 0 none */
@@ -10782,8 +10789,8 @@ static psi_lua_vm *psi_lua_here(lua_State *L)
     return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
-/* The socket at 1. Upvalue 2 is its metatable. */
-static psi_lua_sock *psi_lua_self(lua_State *L)
+/* The socket at 1, even if it must not be touched. Upvalue 2 is its metatable. */
+static psi_lua_sock *psi_lua_any_self(lua_State *L)
 {
     psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, 1);
     if (k && lua_getmetatable(L, 1)) {
@@ -10792,6 +10799,13 @@ static psi_lua_sock *psi_lua_self(lua_State *L)
         if (same) return k;
     }
     return (psi_lua_sock *)luaL_checkudata(L, 1, PSI_LUA_SOCKET);
+}
+
+static psi_lua_sock *psi_lua_self(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_any_self(L);
+    if (k->io.noted & PSI_LUA_HELD) luaL_error(L, "the socket is being read: this finalizer came in between");
+    return k;
 }
 
 static psi_lua_listener *psi_lua_listening(lua_State *L)
@@ -11232,6 +11246,17 @@ static void psi_lua_wake(psi_lua_vm *vm, psi_lua_io *io)
     io->armed = 0;
 }
 
+static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
+{
+    if (k->io.noted & PSI_LUA_HELD) {
+        k->io.noted |= PSI_LUA_CLOSING;
+        return;
+    }
+    psi_lua_wake(vm, &k->io);
+    psi_lua_forget(vm, &k->io);
+    psocket_close(k->s);
+}
+
 /* Does an operation still wait in this slot? Its task may be gone, its coroutine dead or collected. io is at index. */
 static int psi_lua_occupied(lua_State *L, psi_lua_vm *vm, const psi_lua_io *io, int index, int event)
 {
@@ -11426,6 +11451,61 @@ static int psi_lua_is_want(ptrdiff_t r)
     return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
 }
 
+static int psi_lua_copy(lua_State *L)
+{
+    const psi_lua_vm *vm = (const psi_lua_vm *)lua_touserdata(L, 1);
+    lua_pushlstring(L, (const char *)vm->bytes, vm->len);
+    return 1;
+}
+
+/* Pushes a string of bytes that lie in k's buffer. Finalizers, which may run meanwhile, cannot touch k. If there is no
+   memory the bytes, if they were taken, go back and the error is raised. */
+static void psi_lua_push_bytes(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    const void *outer = vm->bytes; /* if this is in a finalizer that runs before another one's are copied */
+    size_t outer_len = vm->len;
+    int status, closing;
+    vm->bytes = data;
+    vm->len = len;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy); /* neither a new function, */
+    lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
+    k->io.noted |= PSI_LUA_HELD;
+    vm->held++;
+    status = lua_pcall(L, 1, 1, 0);
+    vm->held--;
+    vm->bytes = outer;
+    vm->len = outer_len;
+    closing = k->io.noted & PSI_LUA_CLOSING;
+    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_HELD | PSI_LUA_CLOSING));
+    if (status && taken) psocket_unrecv(k->s, data, len);
+    if (closing) psi_lua_shut(vm, k);
+    if (status) lua_error(L);
+}
+
+/* Pushes the oldest chunk, n bytes at data, without taking it: 0 if it has to be looked for again. */
+static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t n)
+{
+#if LUA_VERSION_NUM >= 503
+    (void)k;
+    lua_pushlstring(L, (const char *)data, n);
+#else
+    /* These collect garbage before they copy, and finalizers may use the socket. */
+    char copy[2048];
+    if (n <= sizeof copy) {
+        ptrdiff_t again;
+        memcpy(copy, data, n);
+        lua_pushlstring(L, copy, n);
+        again = psocket_peek(k->s, &data);
+        if (again == (ptrdiff_t)n && memcmp(copy, data, n) == 0) return 1;
+        lua_pop(L, 1);
+        return 0;
+    }
+    psi_lua_push_bytes(L, k, data, n, 0);
+#endif
+    return 1;
+}
+
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
 static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const char *delimiter, size_t n)
 {
@@ -11439,8 +11519,12 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const 
         else got = psocket_peek(k->s, &data);
         if (got >= 0) {
             psi_lua_release(op);
-            lua_pushlstring(L, (const char *)data, (size_t)got);
-            if (!n) psocket_recv(k->s, &data); /* only now that there is a string of it */
+            if (n) {
+                psi_lua_push_bytes(L, k, data, (size_t)got, 1);
+                return 1;
+            }
+            if (!psi_lua_push_chunk(L, k, data, (size_t)got)) continue;
+            psocket_recv(k->s, &data); /* only now that there is a string of it */
             return 1;
         }
         r = psi_lua_is_want(got) ? psi_lua_wait(L, op, PSOCKET_READ, (double)psocket_pending(k->s)) : (int)got;
@@ -12069,10 +12153,12 @@ static int psi_lua_peek(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     const void *data;
-    ptrdiff_t n = psocket_peek(k->s, &data);
-    psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
-    if (n < 0) return 0;
-    lua_pushlstring(L, (const char *)data, (size_t)n);
+    ptrdiff_t n;
+    do {
+        n = psocket_peek(k->s, &data);
+        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+        if (n < 0) return 0;
+    } while (!psi_lua_push_chunk(L, k, data, (size_t)n));
     return 1;
 }
 
@@ -12090,14 +12176,15 @@ static int psi_lua_unrecv(lua_State *L)
 
 static int psi_lua_close(lua_State *L)
 {
-    psi_lua_shut(psi_lua_here(L), psi_lua_self(L));
+    psi_lua_shut(psi_lua_here(L), psi_lua_any_self(L));
     return 0;
 }
 
 static int psi_lua_gc(lua_State *L)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_any_self(L);
     psocket *s = k->s;
+    if (k->io.noted & PSI_LUA_HELD) return psi_lua_close(L);
     if (s) psi_lua_wake(psi_lua_here(L), &k->io); /* nobody can wait for it, unless __gc is called by hand */
     k->s = NULL;
     psocket_free(s); /* also takes it out of its poller */
@@ -12779,6 +12866,7 @@ static int psi_lua_turn(lua_State *L)
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
     if (S->inside) return luaL_error(L, "a scheduler cannot be run by one of its own tasks");
+    if (S->vm->held) return luaL_error(L, "a finalizer cannot run a scheduler while a socket is being read");
     if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many schedulers inside each other");
     if (S->vm->at && S->vm->at->id == S->io.home && S->vm->task == S->io.slot[0].task) S->io.armed = 0;
     psi_lua_stir(S); /* if somebody else waits for it */
@@ -13018,6 +13106,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
 
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);
+    lua_pushcfunction(L, psi_lua_copy);
+    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
     luaL_newmetatable(L, PSI_LUA_SOCKET);
     luaL_newmetatable(L, PSI_LUA_LISTENER);
     luaL_newmetatable(L, PSI_LUA_CLASS);
