@@ -10603,10 +10603,17 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
+#if LUA_VERSION_NUM < 503 && !defined(LUA_LJDIR)
+#define PSI_LUA_MARKS 1 /* no telling whether a yield will succeed: see psi_lua_mark */
+#else
+#define PSI_LUA_MARKS 0
+#endif
+
 #define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
 
-/* Resumes co and drops what it yields or returns: a coroutine that has ended leaves nothing on its stack. */
-static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
+/* Resumes co and drops what it yields or returns: a coroutine that has ended leaves nothing on its stack. *marked: the
+   yield was one of ours (see psi_lua_mark). */
+static int psi_lua_switch(lua_State *co, lua_State *L, int nargs, const void *mark, int *marked)
 {
     int status;
 #if LUA_VERSION_NUM >= 504
@@ -10615,10 +10622,12 @@ static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
     if ((status == LUA_YIELD || status == 0) && results) lua_pop(co, results);
 #elif LUA_VERSION_NUM >= 502
     status = lua_resume(co, L, nargs);
-    if (status == LUA_YIELD || status == 0) lua_settop(co, 0);
 #else
     (void)L;
     status = lua_resume(co, nargs);
+#endif
+    *marked = !PSI_LUA_MARKS || (lua_gettop(co) && lua_touserdata(co, 1) == mark);
+#if LUA_VERSION_NUM < 504
     if (status == LUA_YIELD || status == 0) lua_settop(co, 0);
 #endif
     return status;
@@ -10756,6 +10765,7 @@ typedef struct psi_lua_settings {
 } psi_lua_settings;
 
 enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
+enum { PSI_LUA_INNER = 1, PSI_LUA_DIRECT }; /* a coroutine inside the task waits, or the task itself */
 
 typedef struct psi_lua_task {
     lua_State *co;    /* kept alive by the scheduler's table; NULL: unused */
@@ -10764,7 +10774,7 @@ typedef struct psi_lua_task {
     uint32_t next;    /* in the queue of the ready, or of the unused */
     uint16_t age;     /* how often this place was used: part of the task's id */
     uint8_t queued;   /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
-    uint8_t waits;    /* since it was last resumed it has said what it waits for */
+    uint8_t waits;    /* since it was last resumed it has said what it waits for: PSI_LUA_INNER or PSI_LUA_DIRECT */
 } psi_lua_task;
 
 /* A scheduler. Its uservalue is a table: [0] the memory of tasks and map, [2i - 1] the coroutine of task i, [2i] the
@@ -10781,6 +10791,7 @@ struct psi_lua_sched {
     uint32_t ready, woken;  /* its length, and how many in it are PSI_LUA_WOKEN */
     uint32_t id;
     uint32_t inside;        /* how many of its tasks are being resumed */
+    uint32_t ran;           /* how many were, and turns begun, since psi_lua_bury */
     uint8_t told;           /* yieldfunc is being called */
 };
 
@@ -11268,7 +11279,7 @@ static int psi_lua_occupied(lua_State *L, psi_lua_vm *vm, const psi_lua_io *io, 
         const psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
         uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
         if (!i) return 0;
-        if (!(io->noted & event)) return psi_lua_state(S->tasks[i].co) == PSI_LUA_SUSPENDED;
+        if (!(io->noted & event)) return S->tasks[i].waits && psi_lua_state(S->tasks[i].co) == PSI_LUA_SUSPENDED;
     }
     if (!(io->noted & event)) return 0;
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
@@ -11324,7 +11335,7 @@ static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index
     slot->task = S ? psi_lua_id(S, i) : 0;
     if (!S) return;
     io->armed = (uint8_t)(io->armed | event);
-    S->tasks[i].waits = 1;
+    S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
 }
 
 /* Before an operation tries: PSOCKET_BUSY if another one waits there already. */
@@ -11757,7 +11768,7 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
         return 0;
     }
     S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && psi_lua_set_deadline(S, i, due) == 0) S->tasks[i].waits = 1;
+    if (S && psi_lua_set_deadline(S, i, due) == 0) S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
     op->ticket = 1; /* it waits in no slot */
     return PSI_LUA_AGAIN;
 }
@@ -12031,6 +12042,26 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
 
 /*--- driving the operations */
 
+/* What an operation yields: no values. But where a yield may fail, as in pcall in Lua 5.1, a task that is resumed by our
+   scheduler yields a mark to it: a task that yields without one after it was to wait has failed to, and went on. */
+static int psi_lua_mark(lua_State *L)
+{
+#if PSI_LUA_MARKS
+    psi_lua_vm *vm = psi_lua_here(L);
+    if (vm->co != L) return 0;
+    lua_pushlightuserdata(L, vm);
+    return 1;
+#else
+    (void)L;
+    return 0;
+#endif
+}
+
+static int psi_lua_yield(lua_State *L)
+{
+    return lua_yield(L, psi_lua_mark(L));
+}
+
 enum {
     PSI_LUA_CONNECT, PSI_LUA_ACCEPT, PSI_LUA_RECV, PSI_LUA_READ, PSI_LUA_READ_UNTIL, PSI_LUA_SEND, PSI_LUA_SHUTDOWN,
     PSI_LUA_STARTTLS, PSI_LUA_SLEEP
@@ -12083,7 +12114,7 @@ static int psi_lua_again(lua_State *L)
     ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
     lua_settop(L, PSI_LUA_TOP);
     n = psi_lua_try(L, context & mask, &ticket);
-    return n == PSI_LUA_AGAIN ? lua_yieldk(L, 0, context, psi_lua_again) : n; /* it keeps its ticket */
+    return n == PSI_LUA_AGAIN ? lua_yieldk(L, psi_lua_mark(L), context, psi_lua_again) : n; /* it keeps its ticket */
 }
 
 static int psi_lua_run(lua_State *L, int what)
@@ -12094,7 +12125,7 @@ static int psi_lua_run(lua_State *L, int what)
     n = psi_lua_try(L, what, &ticket);
     if (n != PSI_LUA_AGAIN) return n;
     lua_settop(L, PSI_LUA_TOP);
-    return lua_yieldk(L, 0, (int)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
+    return lua_yieldk(L, psi_lua_mark(L), (int)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
 }
 
 #else
@@ -12532,10 +12563,6 @@ static int psi_lua_resolver(lua_State *L)
     return 1;
 }
 
-static int psi_lua_yield(lua_State *L)
-{
-    return lua_yield(L, 0);
-}
 
 static int psi_lua_raise(lua_State *L)
 {
@@ -12682,7 +12709,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i
     psi_lua_sched *at = vm->at;
     lua_State *co = S->tasks[i].co, *outer = vm->co;
     uint32_t task = vm->task;
-    int status, state = psi_lua_state(co);
+    int status, marked, state = psi_lua_state(co);
     if (state == PSI_LUA_RUNNING) { /* by somebody else, for now */
         psi_lua_queue(S, i, PSI_LUA_YIELDED);
         return;
@@ -12700,7 +12727,8 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i
     vm->ops = 0;
     vm->depth++;
     S->inside++;
-    status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1);
+    S->ran++;
+    status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1, vm, &marked);
     S->inside--;
     vm->depth--;
     vm->at = at;
@@ -12708,6 +12736,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i
     vm->task = task;
     if (!S->tasks[i].co || S->tasks[i].co != co) i = 0; /* it was removed */
     if (status == LUA_YIELD) {
+        if (i && !marked && S->tasks[i].waits == PSI_LUA_DIRECT) S->tasks[i].waits = 0; /* it could not yield then */
         if (i && !S->tasks[i].waits) psi_lua_queue(S, i, PSI_LUA_YIELDED);
     } else if (status) {
         psi_lua_failed(L, S, table, i, co);
@@ -12846,7 +12875,18 @@ static void psi_lua_await_core(lua_State *L, psi_lua_sched *S, int index, psocke
     } else if (until == INT64_MAX || until > psocket_now() + 1) {
         until = psocket_now() + 1; /* a system whose pollers cannot be nested */
     }
-    if (until == INT64_MAX || psi_lua_set_deadline(outer, i, until) == 0) outer->tasks[i].waits = 1;
+    if (until == INT64_MAX || psi_lua_set_deadline(outer, i, until) == 0)
+        outer->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
+}
+
+/* coroutine.close tells nobody: looks for tasks that are dead. */
+static void psi_lua_bury(psi_lua_sched *S)
+{
+    uint32_t i;
+    S->ran = 0;
+    for (i = 1; i <= S->count; i++)
+        if (S->tasks[i].co && !S->tasks[i].queued && psi_lua_state(S->tasks[i].co) == PSI_LUA_DEAD)
+            psi_lua_enqueue(S, i, PSI_LUA_WOKEN);
 }
 
 /* What turn answers. */
@@ -12870,6 +12910,7 @@ static int psi_lua_turn(lua_State *L)
     if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many schedulers inside each other");
     if (S->vm->at && S->vm->at->id == S->io.home && S->vm->task == S->io.slot[0].task) S->io.armed = 0;
     psi_lua_stir(S); /* if somebody else waits for it */
+    S->ran++;
     if (!endless && lua_isnil(L, 3)) {
         int ms;
         lua_pushvalue(L, 2);
@@ -12893,6 +12934,10 @@ static int psi_lua_turn(lua_State *L)
             int64_t left = due - psocket_now();
             ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
         }
+        if (LUA_VERSION_NUM >= 504 && !S->woken && S->ran) { /* at a cost that what ran is worth, or after a second */
+            if ((uint64_t)S->ran * 8 >= S->live) psi_lua_bury(S);
+            else if (ms < 0 || ms > 1000) ms = 1000;
+        }
         if (S->woken || yieldable) {
             ms = 0;
         } else if (S->ready) { /* only such as yielded by themselves: they are in no hurry */
@@ -12912,6 +12957,7 @@ static int psi_lua_turn(lua_State *L)
         n = psocket_poller_wait(S->poller, &events, ms);
         if (n < 0) return luaL_error(L, "cannot wait for sockets: %s", psocket_strerror(n));
         for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+        if (n == 0 && ms >= 1000 && S->ran) S->ran = S->live;
         for (ran = S->ready; ran && S->ready; ran--) {
             uint32_t task = psi_lua_unqueue(S);
             if (task) psi_lua_resume(L, S, table, task, 0);
@@ -13116,7 +13162,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
 #if LUA_VERSION_NUM < 502
     psi_lua_load(L, psi_lua_wrapper, sizeof psi_lua_wrapper - 1);
     lua_pushvalue(L, VM);
-    lua_pushcfunction(L, psi_lua_yield);
+    lua_pushvalue(L, VM);
+    lua_pushcclosure(L, psi_lua_yield, 1);
     lua_call(L, 2, 1);
     wrapper = WRAPPER;
     lua_pushvalue(L, HIDDEN);
