@@ -10647,17 +10647,6 @@ static void psi_lua_unwind(lua_State *co, lua_State *L)
 #endif
 }
 
-static int psi_lua_yieldable(lua_State *L)
-{
-#if LUA_VERSION_NUM >= 503 || (defined(LUAJIT_VERSION_NUM) && LUAJIT_VERSION_NUM >= 20100)
-    return lua_isyieldable(L);
-#else
-    int first = lua_pushthread(L);
-    lua_pop(L, 1);
-    return !first; /* the first thread of all is no coroutine */
-#endif
-}
-
 /* trace(message, coroutine): the message, if it is a string, with the coroutine's stack behind it. */
 static int psi_lua_trace(lua_State *L)
 {
@@ -10704,6 +10693,8 @@ static int psi_lua_state(lua_State *co)
 #define PSI_LUA_MODULE "psocket"
 #define PSI_LUA_WAITERS "psocket.waiters" /* per direction: socket -> coroutine, both weak */
 #define PSI_LUA_PARSED "psocket.parsed"   /* table with certificates -> settings made of it, weak keys */
+#define PSI_LUA_ASKING "psocket.asking"   /* settings with functions by number, weak values */
+#define PSI_LUA_ANCHOR "psocket.anchor"   /* socket in a handshake -> its settings with functions, weak keys */
 
 typedef struct psi_lua_sched psi_lua_sched;
 
@@ -10719,6 +10710,10 @@ typedef struct psi_lua_vm {
     const void *bytes;     /* what psi_lua_copy is to copy */
     size_t len;
     int copy;              /* psi_lua_copy in the registry */
+    struct psi_lua_sock *driven; /* the PSI_LUA_APART socket that an operation was begun on last */
+    lua_State *asker;      /* where functions are called that a handshake asks; made with the first settings that do */
+    const struct psi_lua_question *question; /* while one is */
+    int numbers;           /* of settings, the last one given */
     int depth;             /* how many tasks are being resumed, one from within the other */
 } psi_lua_vm;
 
@@ -10742,16 +10737,18 @@ typedef struct psi_lua_io {
 
 #define PSI_LUA_HELD 16    /* bytes in the socket's buffer are being copied: it must not be touched */
 #define PSI_LUA_CLOSING 32 /* and is to be closed afterwards */
+#define PSI_LUA_APART 64   /* it is in a handshake that may ask a Lua function: no poller may drive it, only its watch fd */
 
 typedef struct psi_lua_limits {
     int timeout, idle; /* milliseconds; 0 none */
 } psi_lua_limits;
 
-typedef struct psi_lua_sock {
+typedef struct psi_lua_sock psi_lua_sock;
+struct psi_lua_sock {
     psi_lua_io io;
     psi_lua_limits limits;
     psocket *s;
-} psi_lua_sock;
+};
 
 typedef struct psi_lua_listener {
     psi_lua_io io;
@@ -10760,8 +10757,11 @@ typedef struct psi_lua_listener {
     int burst; /* connections taken since it last waited */
 } psi_lua_listener;
 
+/* Their uservalue is a table of the functions they ask: [1] decide, [2] clock. */
 typedef struct psi_lua_settings {
     psocket_tls *tls;
+    psi_lua_vm *vm;
+    int number; /* in PSI_LUA_ASKING; 0 if there is nothing to ask */
 } psi_lua_settings;
 
 enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
@@ -10800,6 +10800,17 @@ static psi_lua_vm *psi_lua_here(lua_State *L)
     return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
+static int psi_lua_yieldable(lua_State *L)
+{
+#if LUA_VERSION_NUM >= 503 || (defined(LUAJIT_VERSION_NUM) && LUAJIT_VERSION_NUM >= 20100)
+    return lua_isyieldable(L);
+#else
+    int first = lua_pushthread(L);
+    lua_pop(L, 1);
+    return !first && psi_lua_here(L)->asker != L; /* the first thread of all is no coroutine */
+#endif
+}
+
 /* The socket at 1, even if it must not be touched. Upvalue 2 is its metatable. */
 static psi_lua_sock *psi_lua_any_self(lua_State *L)
 {
@@ -10810,13 +10821,6 @@ static psi_lua_sock *psi_lua_any_self(lua_State *L)
         if (same) return k;
     }
     return (psi_lua_sock *)luaL_checkudata(L, 1, PSI_LUA_SOCKET);
-}
-
-static psi_lua_sock *psi_lua_self(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_any_self(L);
-    if (k->io.noted & PSI_LUA_HELD) luaL_error(L, "the socket is being read: this finalizer came in between");
-    return k;
 }
 
 static psi_lua_listener *psi_lua_listening(lua_State *L)
@@ -10848,6 +10852,30 @@ static void psi_lua_push_count(lua_State *L, double n)
 #else
     lua_pushnumber(L, (lua_Number)n);
 #endif
+}
+
+/*--- fields of the table on top */
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_number(lua_State *L, const char *name, double value)
+{
+    psi_lua_push_count(L, value);
+    lua_setfield(L, -2, name);
 }
 
 /*--- failures */
@@ -11225,7 +11253,12 @@ static int psi_lua_watch(psi_lua_sched *S, psi_lua_io *io, int events)
 {
     int r;
     void *user = io;
-    if (io->kind == PSI_LUA_IS_SOCKET) {
+    if (io->noted & PSI_LUA_APART) {
+        psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+        int ms = -1, n = psocket_pollset(((psi_lua_sock *)user)->s, events ? events : PSOCKET_READ, fds, 1, &ms);
+        r = n < 1 ? PSOCKET_UNSUPPORTED /* a pair has none: it is tried in every turn */
+            : psocket_poller_set_fd(S->poller, fds[0].fd, events ? fds[0].events : 0, events ? ms : -1, user);
+    } else if (io->kind == PSI_LUA_IS_SOCKET) {
         r = psocket_poller_set(S->poller, ((psi_lua_sock *)user)->s, events, -1, user);
     } else if (io->kind == PSI_LUA_IS_LISTENER) {
         r = psocket_poller_set_listener(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
@@ -11259,13 +11292,37 @@ static void psi_lua_wake(psi_lua_vm *vm, psi_lua_io *io)
 
 static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
 {
-    if (k->io.noted & PSI_LUA_HELD) {
+    if ((k->io.noted & PSI_LUA_HELD) || (vm->question && vm->driven == k)) {
         k->io.noted |= PSI_LUA_CLOSING;
         return;
     }
     psi_lua_wake(vm, &k->io);
     psi_lua_forget(vm, &k->io);
     psocket_close(k->s);
+}
+
+/* Before anything is done with a PSI_LUA_APART socket. It is taken out of the poller while its descriptor is still open;
+   whoever waits for it puts it back. */
+static void psi_lua_drive(lua_State *L, psi_lua_sock *k)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    if (vm->question) luaL_error(L, "decide and clock must not use a socket that is in a handshake");
+    if (k->io.noted & PSI_LUA_CLOSING) {
+        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_CLOSING);
+        psi_lua_shut(vm, k);
+    }
+    vm->driven = k;
+    if (!vm->at || vm->at->id != k->io.home || (vm->task != k->io.slot[0].task && vm->task != k->io.slot[1].task))
+        psi_lua_wake(vm, &k->io);
+    psi_lua_forget(vm, &k->io);
+}
+
+static psi_lua_sock *psi_lua_self(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_any_self(L);
+    if (k->io.noted & PSI_LUA_HELD) luaL_error(L, "the socket is being read: this finalizer came in between");
+    if (k->io.noted & PSI_LUA_APART) psi_lua_drive(L, k);
+    return k;
 }
 
 /* Does an operation still wait in this slot? Its task may be gone, its coroutine dead or collected. io is at index. */
@@ -11316,7 +11373,7 @@ static int psi_lua_adopt(lua_State *L, psi_lua_vm *vm, psi_lua_sched *S, psi_lua
         psi_lua_forget(vm, io);
         io->home = S->id;
     }
-    if (io->interest & event) return 0;
+    if ((io->interest & event) && !(io->noted & PSI_LUA_APART)) return 0;
     psi_lua_stir(S);
     return psi_lua_watch(S, io, io->interest | event);
 }
@@ -11433,7 +11490,8 @@ static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
 /* Begins to try an operation on the socket at 1, with options at index options. */
 static psi_lua_sock *psi_lua_begin(lua_State *L, psi_lua_op *op, int claims, int options)
 {
-    psi_lua_sock *k = op->ticket ? (psi_lua_sock *)lua_touserdata(L, 1) : psi_lua_self(L);
+    psi_lua_sock *k = op->ticket ? (psi_lua_sock *)lua_touserdata(L, 1) : NULL; /* checked before */
+    if (!k || (k->io.noted & PSI_LUA_APART)) k = psi_lua_self(L);
     op->io = &k->io;
     op->index = 1;
     op->claims = claims;
@@ -11842,6 +11900,172 @@ static int psi_lua_digest(const char *text, size_t len, uint8_t *out)
     return len == 64;
 }
 
+/* A question of a handshake. */
+typedef struct psi_lua_question {
+    const psi_lua_settings *settings;
+    const psocket_certinfo *peer; /* of decide; NULL: of clock */
+    const psocket_error *verdict;
+} psi_lua_question;
+
+/* Asks what vm->question says; runs in vm->asker, protected. */
+static int psi_lua_asked(lua_State *L)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    const psi_lua_question *q = vm->question;
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
+    lua_rawgeti(L, -1, q->settings->number);
+    if (!lua_isuserdata(L, -1)) return luaL_error(L, "the settings were collected");
+    PSI_LUA_GETVALUE(L, -1);
+    lua_rawgeti(L, -1, q->peer ? 1 : 2);
+    if (!q->peer) {
+        lua_call(L, 0, 1);
+        return 1;
+    }
+    lua_newtable(L);
+    psi_lua_set_text(L, "subject", q->peer->subject);
+    psi_lua_set_text(L, "issuer", q->peer->issuer);
+    psi_lua_set_number(L, "not_before", (double)q->peer->not_before);
+    psi_lua_set_number(L, "not_after", (double)q->peer->not_after);
+    psi_lua_set_hex(L, "sha256", q->peer->sha256);
+    psi_lua_set_hex(L, "spki_sha256", q->peer->spki_sha256);
+    if (q->verdict->code) {
+        const char *name = psocket_codename(q->verdict->code);
+        lua_pushstring(L, q->verdict->text[0] ? q->verdict->text : psocket_strerror(q->verdict->code));
+        lua_pushstring(L, name ? name : "OS");
+        lua_call(L, 3, 1);
+    } else {
+        lua_call(L, 1, 1);
+    }
+    lua_pushboolean(L, lua_isboolean(L, -1) && lua_toboolean(L, -1));
+    return 1;
+}
+
+/* The answer lies on top of vm->asker: 1, to be popped; 0 if there is none. Nothing outside the protected call needs
+   memory; an error, a yield or a question within a question is no answer. */
+static int psi_lua_ask(const psi_lua_settings *t, const psocket_certinfo *peer, const psocket_error *verdict)
+{
+    psi_lua_vm *vm = t->vm;
+    psi_lua_question q;
+    int status;
+    if (vm->question) return 0;
+    q.settings = t;
+    q.peer = peer;
+    q.verdict = verdict;
+    vm->question = &q;
+    lua_pushvalue(vm->asker, 1); /* psi_lua_asked */
+    status = lua_pcall(vm->asker, 0, 1, 0);
+    vm->question = NULL;
+    if (status) lua_settop(vm->asker, 1);
+    return !status;
+}
+
+static int psi_lua_decide(void *user, const psocket_certinfo *peer, const psocket_error *verdict)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)user;
+    int yes;
+    if (!psi_lua_ask(t, peer, verdict)) return 1;
+    yes = lua_toboolean(t->vm->asker, -1);
+    lua_settop(t->vm->asker, 1);
+    return !yes;
+}
+
+static int64_t psi_lua_clock(void *user)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)user;
+    double now;
+    if (!psi_lua_ask(t, NULL, NULL)) return 0; /* nothing was valid then */
+    now = (double)lua_tonumber(t->vm->asker, -1);
+    lua_settop(t->vm->asker, 1);
+    return now > 0 && now < 1e15 ? (int64_t)now : 0;
+}
+
+/* Notes the functions among options in the uservalue of the settings on top of the stack. */
+static void psi_lua_set_questions(lua_State *L, psi_lua_settings *t, int options, psocket_tls_options *o)
+{
+    static const char *const names[] = { "decide", "clock" };
+    psi_lua_vm *vm = psi_lua_here(L);
+    int i, any = 0, settings = lua_gettop(L);
+    lua_newtable(L);
+    for (i = 0; i < 2; i++) {
+        lua_getfield(L, options, names[i]);
+        if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "%s must be a function", names[i]);
+        if (!lua_isnil(L, -1)) any |= 1 << i;
+        lua_rawseti(L, -2, i + 1);
+    }
+    if (!any) {
+        lua_pop(L, 1);
+        return;
+    }
+    PSI_LUA_SETVALUE(L, settings);
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
+    if (!vm->asker) {
+        lua_State *co = lua_newthread(L);
+        lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR); /* whose metatable holds it: values here are weak */
+        lua_getmetatable(L, -1);
+        lua_pushvalue(L, -3);
+        lua_setfield(L, -2, "asker");
+        lua_pop(L, 2);
+        lua_pushvalue(L, lua_upvalueindex(1));
+        lua_pushvalue(L, lua_upvalueindex(2));
+        lua_pushcclosure(L, psi_lua_asked, 2);
+        lua_xmove(L, co, 1);
+        lua_pop(L, 1);
+        vm->asker = co;
+    }
+    t->vm = vm;
+    t->number = ++vm->numbers;
+    lua_pushvalue(L, settings);
+    lua_rawseti(L, -2, t->number);
+    lua_pop(L, 1);
+    if (any & 1) {
+        o->decide = psi_lua_decide;
+        o->decide_user = t;
+    }
+    if (any & 2) {
+        o->clock = psi_lua_clock;
+        o->clock_user = t;
+    }
+}
+
+/* The version of TLS in field min_version: "TLSv1.2", or its number. */
+static int psi_lua_field_version(lua_State *L, int table)
+{
+    int version = 0;
+    lua_getfield(L, table, "min_version");
+    if (lua_type(L, -1) == LUA_TSTRING) {
+        const char *text = lua_tostring(L, -1);
+        if (strncmp(text, "TLSv1.", 6) == 0 && text[6] >= '0' && text[6] <= '3' && !text[7]) version = 0x301 + text[6] - '0';
+    } else if (lua_type(L, -1) == LUA_TNUMBER && lua_tonumber(L, -1) >= 1 && lua_tonumber(L, -1) < 0x10000) {
+        version = (int)lua_tonumber(L, -1);
+    }
+    if (!version && !lua_isnil(L, -1)) luaL_error(L, "min_version must be a version of TLS, as \"TLSv1.2\"");
+    lua_pop(L, 1);
+    return version;
+}
+
+/* The cipher suites in field suites, with colons between; left on the stack. */
+static const char *psi_lua_field_suites(lua_State *L, int table)
+{
+    size_t i, n;
+    int list;
+    lua_getfield(L, table, "suites");
+    list = lua_gettop(L);
+    if (lua_isnil(L, list)) return NULL;
+    if (lua_istable(L, list)) {
+        n = PSI_LUA_LENGTH(L, list);
+        lua_pushliteral(L, "");
+        for (i = 1; i <= n && i <= 100; i++) {
+            if (i > 1) lua_pushliteral(L, ":");
+            lua_rawgeti(L, list, (int)i);
+            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
+            lua_concat(L, i > 1 ? 3 : 2);
+        }
+    }
+    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
+    if (strlen(lua_tostring(L, -1)) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "suites contains a zero byte");
+    return lua_tostring(L, -1);
+}
+
 /* Makes settings of the options at `options` and the certificates at `certs` (0: none; then options may hold some).
    Pushes the settings and answers 1, or pushes nil, a message and a name and answers 3. */
 static int psi_lua_make_settings(lua_State *L, int options, int certs)
@@ -11851,8 +12075,8 @@ static int psi_lua_make_settings(lua_State *L, int options, int certs)
     psocket_error e;
     int top = lua_gettop(L), r, list;
     size_t i;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
-    t->tls = NULL;
+    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA_1(L, sizeof *t);
+    memset(t, 0, sizeof *t);
     psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
     memset(&o, 0, sizeof o);
     memset(&e, 0, sizeof e);
@@ -11861,6 +12085,9 @@ static int psi_lua_make_settings(lua_State *L, int options, int certs)
     if (options) {
         const char **names;
         uint8_t *pins;
+        psi_lua_set_questions(L, t, options, &o);
+        o.min_version = psi_lua_field_version(L, options);
+        o.suites = psi_lua_field_suites(L, options);
         o.ca = psi_lua_field_string(L, options, "ca", &o.ca_len);
         o.ca_file = psi_lua_field_string(L, options, "ca_file", NULL);
         o.ca_dir = psi_lua_field_string(L, options, "ca_dir", NULL);
@@ -11919,7 +12146,8 @@ static int psi_lua_make_settings(lua_State *L, int options, int certs)
 static int psi_lua_about_tls(lua_State *L, int options)
 {
     static const char *const names[] = { "ca", "ca_file", "ca_dir", "alpn", "pins", "identities", "client_auth",
-                                         "insecure_no_verify", "insecure_no_name" };
+                                         "insecure_no_verify", "insecure_no_name", "suites", "min_version", "decide",
+                                         "clock" };
     size_t i;
     for (i = 0; i < sizeof names / sizeof *names; i++) {
         int there;
@@ -11955,20 +12183,42 @@ static int psi_lua_cached_settings(lua_State *L, int options, int certs)
         lua_pop(L, 1);
         r = psi_lua_make_settings(L, options, certs);
         if (r != 1) return r;
-        lua_pushvalue(L, second);
-        lua_pushvalue(L, -2);
-        lua_rawset(L, top + 2);
+        if (LUA_VERSION_NUM >= 502 || !((psi_lua_settings *)lua_touserdata(L, -1))->number) {
+            /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+            lua_pushvalue(L, second);
+            lua_pushvalue(L, -2);
+            lua_rawset(L, top + 2);
+        }
     }
     lua_replace(L, top + 1);
     lua_settop(L, top + 1);
     return 1;
 }
 
-static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
+/* The handshake of the socket at 1 may ask functions of the settings at index `given` (0: PSI_LUA_OBJECT): they have to
+   stay as long, and no poller may call them in the midst of its work. */
+static void psi_lua_set_apart(lua_State *L, psi_lua_sock *k, int given)
 {
-    psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
-    psocket_close(k->s);
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, given ? given : PSI_LUA_OBJECT);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+    psi_lua_forget(psi_lua_here(L), &k->io);
+    k->io.noted |= PSI_LUA_APART;
+    psi_lua_here(L)->driven = k;
+}
+
+/* It is over. */
+static void psi_lua_end_apart(lua_State *L, psi_lua_sock *k)
+{
+    psi_lua_forget(psi_lua_here(L), &k->io);
+    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_APART | PSI_LUA_CLOSING));
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
+    lua_pushvalue(L, 1);
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
 }
 
 /* starttls(socket, name | certificates | settings, options | settings, options) */
@@ -12009,19 +12259,29 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
                 lua_replace(L, PSI_LUA_OBJECT);
             }
         }
+        if (t && t->number && psi_lua_here(L)->question)
+            return luaL_error(L, "decide and clock must not start a handshake that asks functions itself");
         if (made == 1) {
             psi_lua_remember(L, PSI_LUA_DONE, 1);
+            if (t && t->number) psi_lua_set_apart(L, k, given);
             psocket_settimeout(k->s, limits.timeout, limits.idle);
             r = psocket_starttls(k->s, t ? t->tls : NULL, name);
         }
     }
     if (made == 1) {
+        if (k->io.noted & PSI_LUA_APART) psi_lua_here(L)->driven = k;
         while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psocket_step(k->s))) {
+            if (k->io.noted & PSI_LUA_CLOSING) { /* by decide or clock */
+                r = PSOCKET_CLOSED_HERE;
+                break;
+            }
             r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
             if (r == 0) return PSI_LUA_AGAIN;
             if (r == 1) r = 0;
         }
         if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout, k->limits.idle);
+        if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
+        if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
         if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
             psi_lua_release(op);
             psi_lua_forget(op->vm, &k->io);
@@ -12215,7 +12475,8 @@ static int psi_lua_gc(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_any_self(L);
     psocket *s = k->s;
-    if (k->io.noted & PSI_LUA_HELD) return psi_lua_close(L);
+    if ((k->io.noted & PSI_LUA_HELD) || (psi_lua_here(L)->question && psi_lua_here(L)->driven == k)) return psi_lua_close(L);
+    if (k->io.noted & PSI_LUA_APART) psi_lua_forget(psi_lua_here(L), &k->io);
     if (s) psi_lua_wake(psi_lua_here(L), &k->io); /* nobody can wait for it, unless __gc is called by hand */
     k->s = NULL;
     psocket_free(s); /* also takes it out of its poller */
@@ -12304,28 +12565,6 @@ static int psi_lua_settimeout(lua_State *L)
     k->limits = psi_lua_new_limits(L);
     psocket_settimeout(k->s, k->limits.timeout, k->limits.idle);
     return 0;
-}
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
-{
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_number(lua_State *L, const char *name, double value)
-{
-    psi_lua_push_count(L, value);
-    lua_setfield(L, -2, name);
 }
 
 /* geterror(): a message, a name, and a table with the details that there are. */
@@ -12543,6 +12782,41 @@ static int psi_lua_tls(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     return psi_lua_make_settings(L, 1, 0);
+}
+
+/* The settings at 1, of which something is asked. */
+static psi_lua_settings *psi_lua_settled(lua_State *L)
+{
+    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
+    luaL_argcheck(L, t->tls, 1, "these settings were collected");
+    return t;
+}
+
+static int psi_lua_savesessions(lua_State *L)
+{
+    psi_lua_settings *t = psi_lua_settled(L);
+    ptrdiff_t n = psocket_tls_savesessions(t->tls, NULL, 0), room = -1;
+    void *buf = NULL;
+    while (n > room && n >= 0) { /* there may be more by now */
+        room = n;
+        buf = PSI_LUA_USERDATA(L, (size_t)n + 1);
+        n = psocket_tls_savesessions(t->tls, buf, (size_t)room);
+    }
+    if (n < 0) return psi_lua_fail(L, (int)n, NULL);
+    lua_pushlstring(L, (const char *)buf, (size_t)n);
+    memset(buf, 0, (size_t)n); /* they hold secrets, though the string does, too */
+    return 1;
+}
+
+static int psi_lua_loadsessions(lua_State *L)
+{
+    psi_lua_settings *t = psi_lua_settled(L);
+    size_t len;
+    const char *data = luaL_checklstring(L, 2, &len);
+    int r = psocket_tls_loadsessions(t->tls, data, len);
+    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "damaged, or of settings that verify otherwise" : NULL);
+    lua_pushboolean(L, 1);
+    return 1;
 }
 
 static int psi_lua_tls_gc(lua_State *L)
@@ -12833,7 +13107,7 @@ static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
 {
     uintptr_t key = (uintptr_t)e->user;
     psi_lua_io *io = (psi_lua_io *)e->user;
-    int event, unwanted = 0;
+    int event, unwanted = 0, events = e->events;
     uint32_t i;
     if (!key) return; /* it was taken out meanwhile */
     if (key & 1) {
@@ -12846,8 +13120,12 @@ static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
         if (t->deadline <= psocket_now() || psi_lua_set_deadline(S, i, t->deadline)) psi_lua_queue(S, i, PSI_LUA_WOKEN);
         return;
     }
+    if (io->noted & PSI_LUA_APART) { /* whatever its descriptor has to say, the handshake goes on */
+        if (!io->armed) psi_lua_watch(S, io, 0);
+        events = io->armed;
+    }
     for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        if (!(e->events & event)) continue;
+        if (!(events & event)) continue;
         i = io->armed & event ? psi_lua_lookup(S, io->slot[event >> 1].task) : 0;
         io->armed = (uint8_t)(io->armed & ~event);
         if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
@@ -13101,6 +13379,15 @@ static void psi_lua_load(lua_State *L, const char *script, size_t len)
     if (luaL_loadbuffer(L, script, len, "=psocket")) lua_error(L);
 }
 
+static void psi_lua_new_weak(lua_State *L, const char *mode)
+{
+    lua_newtable(L);
+    lua_newtable(L);
+    lua_pushstring(L, mode);
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+}
+
 PSOCKET_API int luaopen_psocket(lua_State *L)
 {
     static const luaL_Reg waiting[] = {
@@ -13133,7 +13420,10 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "__gc", psi_lua_listener_gc }, { "__close", psi_lua_listener_close },
         { "__tostring", psi_lua_listener_tostring }, { NULL, NULL }
     };
-    static const luaL_Reg settings_meta[] = { { "__gc", psi_lua_tls_gc }, { NULL, NULL } };
+    static const luaL_Reg settings_meta[] = {
+        { "loadsessions", psi_lua_loadsessions }, { "savesessions", psi_lua_savesessions }, { "__gc", psi_lua_tls_gc },
+        { NULL, NULL }
+    };
     static const luaL_Reg core_meta[] = { { "__gc", psi_lua_core_gc }, { NULL, NULL } };
     static const luaL_Reg scheduler[] = {
         { "add", psi_lua_add }, { "close", psi_lua_sched_close }, { "contains", psi_lua_contains },
@@ -13194,6 +13484,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     lua_setfield(L, -2, "__index");
     luaL_newmetatable(L, PSI_LUA_SETTINGS);
     psi_lua_register(L, settings_meta, VM, SOCKET, 0);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
     luaL_newmetatable(L, PSI_LUA_CORE);
     psi_lua_register(L, core_meta, VM, SOCKET, 0);
     lua_pushvalue(L, CLASS);
@@ -13213,6 +13505,10 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     lua_pushvalue(L, -1);
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
+    psi_lua_new_weak(L, "v");
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
+    psi_lua_new_weak(L, "k");
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
     lua_newtable(L);
     for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
         lua_newtable(L);

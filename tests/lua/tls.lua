@@ -6,63 +6,11 @@ local check, equal, fails, raises = t.check, t.equal, t.fails, t.raises
 local ca = t.pem("ca.pem")
 if not ca then
   t.test("certificates are there", function() error("no certificates: run tests/certs.sh, set PSOCKET_CERTS") end)
-  t.test("TLS within TLS, through a wrapped socket", function()
-  local sched = psocket.scheduler()
-  local a, b = psocket.pair()
-  local got, answer
-  sched:add(function()
-    assert(b:starttls(rsa))
-    local outer = b
-    b = assert(psocket.wrap(b))
-    fails("INVALID", outer:recv())
-    assert(b:starttls(ec))
-    got = b:recv()
-    b:send("answer")
-  end)
-  sched:add(function()
-    assert(a:starttls("localhost", trust))
-    a = assert(a:wrap())
-    assert(a:starttls("127.0.0.1", trust))
-    a:send("question")
-    answer = a:recv()
-  end)
-  sched:run()
-  equal(got, "question")
-  equal(answer, "answer")
-  check(a:tlsinfo().suite:find("ECDSA", 1, true))
-end)
-
-t.finish()
+  t.finish()
 end
 if select(3, psocket.tls {}) == "UNSUPPORTED" then
   t.skip("tls", "built without TLS")
-  t.test("TLS within TLS, through a wrapped socket", function()
-  local sched = psocket.scheduler()
-  local a, b = psocket.pair()
-  local got, answer
-  sched:add(function()
-    assert(b:starttls(rsa))
-    local outer = b
-    b = assert(psocket.wrap(b))
-    fails("INVALID", outer:recv())
-    assert(b:starttls(ec))
-    got = b:recv()
-    b:send("answer")
-  end)
-  sched:add(function()
-    assert(a:starttls("localhost", trust))
-    a = assert(a:wrap())
-    assert(a:starttls("127.0.0.1", trust))
-    a:send("question")
-    answer = a:recv()
-  end)
-  sched:run()
-  equal(got, "question")
-  equal(answer, "answer")
-  check(a:tlsinfo().suite:find("ECDSA", 1, true))
-end)
-
-t.finish()
+  t.finish()
 end
 local rsa = { { chain = t.pem("rsa.pem"), private_key = t.pem("rsa.key") } }
 local ec = { { chain = t.pem("ec.pem"), private_key = t.pem("ec.key") } }
