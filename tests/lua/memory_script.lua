@@ -71,6 +71,38 @@ local ok, message = pcall(function()
   if N == 0 then assert(errors == 1) end
 end)
 arm()
+if not ok and N == 0 then error(message, 0) end
+-- a handshake that asks
+local function file(name)
+  local f = io.open((os.getenv("PSOCKET_CERTS") or "build/certs") .. "/" .. name, "rb")
+  local text = f and f:read("*a")
+  if f then f:close() end
+  return text
+end
+local ca, chain, key = file("ca.pem"), file("ec.pem"), file("ec.key")
+if ca and select(3, psocket.tls {}) ~= "UNSUPPORTED" then
+  local e, f = psocket.pair()
+  local certs, answer = { { chain = chain, private_key = key } }, nil
+  if N > 0 then arm(N, M) end
+  local done, why = pcall(function()
+    local sched = psocket.scheduler()
+    sched.errorfunc = function() end
+    sched:add(function() f:starttls(certs, { alpn = { "a", "b" } }) end)
+    local settings = psocket.tls {
+      ca = ca, alpn = { "b" }, decide = function(peer) return type(peer.subject) == "string" end,
+      clock = function() return os.time() end, suites = { "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" },
+    }
+    sched:add(function() answer = e:starttls("localhost", settings) end)
+    for _ = 1, threads and 100000 or 30 do
+      if not sched:step(0.001) then break end
+    end
+    settings:savesessions()
+    e:tlsinfo()
+  end)
+  arm()
+  if N == 0 then assert(answer == true) end
+  if not done then ok, message = done, why end
+end
 -- whatever happened, things still work
 local x, y = psocket.pair()
 x:send("fine")
