@@ -91,6 +91,6 @@ if t.version() == "5.1" or t.version() == "5.2" then
     equal(got, "free")
   end)
 end
-raises("expected", psocket.scheduler().add, psocket.scheduler())
+t.test("add wants a function", function() raises("expected", psocket.scheduler().add, psocket.scheduler()) end)
 
 t.finish()
