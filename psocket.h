@@ -2724,6 +2724,10 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 #else
         fd = accept((int)listener, &sa.sa, &n);
 #endif
+        if (fd >= 0 && !n) { /* macOS: it died in the queue */
+            close(fd);
+            continue;
+        }
         if (fd >= 0) {
             psi_os_from_sockaddr(peer, &sa);
             psi_os_setup(fd, peer->family != PSI_UNIX);
@@ -2999,6 +3003,8 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
 
 #elif defined(PSI_OS_KQUEUE)
 
+typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
+
 static int psi_os_poller_new(psi_os_poller *p, int *os)
 {
     struct kevent ev;
@@ -3006,7 +3012,7 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     if (r) return r;
     p->fd = kqueue();
     if (p->fd >= 0) fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    EV_SET(&ev, (uintptr_t)p->bell.rd, EVFILT_READ, EV_ADD, 0, 0, NULL);
+    EV_SET(&ev, (uintptr_t)p->bell.rd, EVFILT_READ, EV_ADD, 0, 0, 0);
     if (p->fd < 0 || kevent(p->fd, &ev, 1, NULL, 0, NULL)) {
         r = psi_os_code(*os = errno);
         psi_os_close(p->fd);
@@ -3030,17 +3036,15 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 {
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
-    int i, before = w->events;
-    w->events = events;
+    int i;
+    if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
-        int on = events & bits[i];
-        if (on == (before & bits[i])) continue;
-        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) {
-            w->events &= ~bits[i];
-            return psi_os_code(*os = errno);
-        }
+        int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
+        if (!on && !(w->events & bits[i])) continue;
+        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
+        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_code(*os = errno);
+        w->events = on ? w->events | bits[i] : w->events & ~bits[i];
     }
     return 0;
 }
