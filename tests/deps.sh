@@ -44,9 +44,12 @@ look() { # what is missing, as Debian packages
     has sslscan || may="$may sslscan"
     has testssl || has testssl.sh || may="$may testssl.sh"
     has ip || may="$may iproute2"
+    has pkg-config || may="$may pkg-config"
     header uv.h || may="$may libuv1-dev"
     has x86_64-w64-mingw32-gcc || may="$may gcc-mingw-w64-x86-64-win32"
     has i686-w64-mingw32-gcc || may="$may gcc-mingw-w64-i686-win32"
+    has x86_64-w64-mingw32-g++ || may="$may g++-mingw-w64-x86-64-win32"
+    has i686-w64-mingw32-g++ || may="$may g++-mingw-w64-i686-win32"
 }
 
 look

@@ -69,7 +69,7 @@ for config in san opt; do
         case $source in tests/build/* | tests/bench/* | 'tests/*/*.sh') ;; *) job $config "$source" 500 sh "$source" ;; esac
     done
 done
-for source in tests/build/*.sh; do [ -f "$source" ] && job once "$source" 400 sh "$source"; done
+for source in tests/build/*.sh; do [ -f "$source" ] && job once "$source" 900 sh "$source"; done
 
 # --- run, and report in order -----------------------------------------------------------------------------------------
 total=$(wc -l <"$work/jobs")

@@ -14,7 +14,10 @@ static void run(int half_close)
     CHECK_INT(psocket_poller_set(p, c, PSOCKET_READ, -1, c), 0);
     CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
     want = core_fill(c);
-    if (half_close) CHECK_INT(psocket_shutdown(c), PSOCKET_WANT_WRITE);
+    if (half_close) {
+        int r = psocket_shutdown(c);
+        CHECK(r == PSOCKET_WANT_WRITE || r == 0); /* 0: the system has found room meanwhile */
+    }
     for (n = 0, i = 0; i < 300 && !done; i++) {
         ptrdiff_t r;
         while ((r = psocket_recv(s, &data)) > 0) n += (size_t)r;
