@@ -47,7 +47,8 @@
  * descriptors of psocket_pollset say so. A blocking call waits no longer than its timeout.
  *
  * THREADS: one socket, one thread at a time. Different sockets on different threads need no lock, and a
- * psocket_tls may be shared by all of them. The library starts a short-lived thread to resolve names.
+ * psocket_tls may be shared by all of them. A TLS socket belongs to one process. The library starts
+ * short-lived threads to resolve names.
  *
  * MACROS                     scope           meaning
  * PSOCKET_IMPLEMENTATION     one file        compile the implementation here
@@ -65,6 +66,10 @@
  * PSOCKET_BUILD_TIME         implementation  seconds since 1970; a calendar before it is taken to be unset
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
+ * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
+ * PSOCKET_RESOLVER_THREADS   implementation  most helper threads that resolve names at once (8)
+ * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
+ * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -8318,6 +8323,7 @@ static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
     va_list ap;
     if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
     s->code = code;
+    if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (!s->error) return code;
     if (format) {
@@ -10352,6 +10358,7 @@ PSOCKET_API void psocket_close(psocket *s)
     }
     if (s->entry) psi_entry_free(s->entry);
     psi_sock_drop(s);
+    psi_ring_relax(&s->ring);
     s->closed = 1;
     s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
 }
