@@ -7918,7 +7918,9 @@ static int psi_tls_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_update(&all, digest, sizeof digest);
     }
     for (i = 0; !code && i < store->count; i++) {
+        uint8_t uses = (uint8_t)(store->certs[i].extended & 0xFF); /* trust settings may have changed them */
         br_sha256_init(&one);
+        br_sha256_update(&one, &uses, 1);
         br_sha256_update(&one, store->certs[i].der.p, store->certs[i].der.n);
         br_sha256_out(&one, digest);
         br_sha256_update(&all, digest, sizeof digest);
