@@ -3236,24 +3236,33 @@ static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
     return 1;
 }
 
+/* The string that belongs to a code, of strings that follow each other as the codes do; the one behind them all if the code
+   is none of ours. (A third of the size of a switch or of an array of pointers.) */
+static const char *psi_code_string(const char *strings, int code)
+{
+#define PSOCKET_X(name, value, text) value,
+    static const short codes[] = { PSOCKET_CODES(PSOCKET_X) };
+#undef PSOCKET_X
+    size_t i;
+    for (i = 0; i < sizeof codes / sizeof *codes && codes[i] != code; i++) strings += strlen(strings) + 1;
+    return strings;
+}
+
 PSOCKET_API const char *psocket_strerror(int code)
 {
-    switch (code) {
-#define PSOCKET_X(name, value, text) case value: return text;
-        PSOCKET_CODES(PSOCKET_X)
+#define PSOCKET_X(name, value, text) text "\0"
+    static const char texts[] = PSOCKET_CODES(PSOCKET_X) "unknown code";
 #undef PSOCKET_X
-    default: return "unknown code";
-    }
+    return psi_code_string(texts, code);
 }
 
 PSOCKET_API const char *psocket_codename(int code)
 {
-    switch (code) {
-#define PSOCKET_X(name, value, text) case value: return #name;
-        PSOCKET_CODES(PSOCKET_X)
+#define PSOCKET_X(name, value, text) #name "\0"
+    static const char names[] = PSOCKET_CODES(PSOCKET_X) "";
 #undef PSOCKET_X
-    default: return NULL;
-    }
+    const char *name = psi_code_string(names, code);
+    return *name ? name : NULL;
 }
 
 /*==================================================================================================
