@@ -2394,25 +2394,23 @@ static void *psi_os_thread_main(void *p)
 /* Runs run(arg) on a new thread that nobody joins. Signals stay with the application's threads. */
 static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
 {
-    pthread_attr_t attr;
     pthread_t thread;
+    sigset_t all, before;
     int e;
     psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
     if (!start) return PSOCKET_NOMEM;
     start->run = run;
     start->arg = arg;
-    e = pthread_attr_init(&attr);
-    if (!e) {
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        e = pthread_create(&thread, &attr, psi_os_thread_main, start);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        pthread_attr_destroy(&attr);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    e = pthread_create(&thread, NULL, psi_os_thread_main, start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (e) {
+        PSOCKET_FREE(start);
+        return PSOCKET_OS;
     }
-    if (e) PSOCKET_FREE(start);
-    return e ? PSOCKET_OS : 0;
+    pthread_detach(thread);
+    return 0;
 }
 #endif
 
@@ -2749,15 +2747,20 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
     return PSOCKET_WANT_READ;
 }
 
+/* Why a transfer failed: `want` if it would have to wait, 0 if a signal came between, or an error. */
+static int psi_os_failed(int want, int *os)
+{
+    *os = errno;
+    if (*os == EAGAIN || *os == EWOULDBLOCK) return want;
+    return *os == EINTR ? 0 : psi_os_code(*os);
+}
+
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
 static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
 {
     for (;;) {
         ssize_t got = recv((int)fd, p, n, 0);
-        if (got >= 0) return got;
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != EINTR) return psi_os_code(*os);
+        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
     }
 }
 
@@ -2765,10 +2768,7 @@ static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
 {
     for (;;) {
         ssize_t put = send((int)fd, p, n, MSG_NOSIGNAL);
-        if (put >= 0) return put;
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_WRITE;
-        if (*os != EINTR) return psi_os_code(*os);
+        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
 }
 
@@ -2780,13 +2780,8 @@ static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *fro
         ssize_t got;
         memset(&sa, 0, sizeof sa);
         got = recvfrom((int)fd, p, n, 0, &sa.sa, &size);
-        if (got >= 0) {
-            psi_os_from_sockaddr(from, &sa);
-            return got;
-        }
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != EINTR) return psi_os_code(*os);
+        if (got >= 0) psi_os_from_sockaddr(from, &sa);
+        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
     }
 }
 
@@ -2797,10 +2792,7 @@ static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi
     if (!size) return PSOCKET_INVALID;
     for (;;) {
         ssize_t put = sendto((int)fd, p, n, MSG_NOSIGNAL, &sa.sa, size);
-        if (put >= 0) return put;
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_WRITE;
-        if (*os != EINTR) return psi_os_code(*os);
+        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
 }
 
