@@ -3440,6 +3440,13 @@ static void psi_ring_split(psi_ring *r, uint32_t n, const void **data)
     r->bytes -= n;
 }
 
+/* Takes the first n bytes, perhaps all, of the oldest chunk. */
+static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
+{
+    if (psi_ring_get(r, r->head) == n) psi_ring_pop(r, data);
+    else psi_ring_split(r, n, data);
+}
+
 /* Joins the oldest chunks until the first has at least n bytes or is alone. */
 static void psi_ring_join(psi_ring *r, uint32_t n)
 {
@@ -3666,6 +3673,12 @@ static void psi_addr_print_port(const psi_addr *a, char *out)
     snprintf(out, 80, a->family == PSI_IP6 ? "[%s]:%d" : "%s:%d", ip, (int)a->port);
 }
 
+/* The path in "unix:PATH", NULL in any other string. */
+static const char *psi_addr_path(const char *s)
+{
+    return strncmp(s, "unix:", 5) ? NULL : s + 5;
+}
+
 /* Splits "ADDRESS:PORT", "[V6]:PORT" or "ADDRESS": *a is set; *port only if the text has one. 0 or PSOCKET_INVALID. */
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
@@ -3811,14 +3824,17 @@ static void psi_dns_system(psocket_resolve *r)
 
 #endif
 
-/* Starts to resolve host: numeric addresses at once, others through fn or the system. The caller owns *out and ends it
-   with psi_dns_release. */
+/* Starts to resolve host: numeric addresses and paths at once, others through fn or the system. The caller owns *out and
+   ends it with psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
-    size_t n = strlen(host);
+    const char *path = psi_addr_path(host);
+    size_t n;
     int os = 0, code;
     psocket_resolve *r;
     *out = NULL;
+    if (path) host = path;
+    n = strlen(host);
     if (!n || n >= PSI_DNS_HOST) return PSOCKET_INVALID;
     r = (psocket_resolve *)psi_alloc(sizeof *r);
     if (!r) return PSOCKET_NOMEM;
@@ -3826,7 +3842,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     r->owners = 1;
     r->bell.rd = r->bell.wr = -1;
     *out = r;
-    if (psi_addr_parse(&r->addrs[0], host, n)) {
+    if (path || psi_addr_parse(&r->addrs[0], host, n)) {
+        if (path) r->addrs[0].family = PSI_UNIX;
         r->count = r->done = 1;
         return 0;
     }
@@ -9759,6 +9776,12 @@ static psi_limit psi_limit_start(int timeout, int idle)
     return l;
 }
 
+/* Those of a transfer. A nonblocking one never waits, and need not ask for the time. */
+static psi_limit psi_limit_of(const psocket *s)
+{
+    return s->nonblocking ? psi_limit_start(0, 0) : psi_limit_start(s->timeout, s->idle);
+}
+
 static void psi_limit_progress(psi_limit *l)
 {
     if (l->idle > 0) l->idle_end = psi_os_now() + l->idle;
@@ -9825,60 +9848,71 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return code;
 }
 
-static int psi_public_is_unix(const char *address)
-{
-    return strncmp(address, "unix:", 5) == 0;
-}
-
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psocket *s;
-    psi_dial *d;
-    int r, local = host && psi_public_is_unix(host), udp = opt && opt->udp;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
-    *out = NULL;
-    if (!host || !*host) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no host given");
-    if (local ? port != 0 : port < 1 || port > 65535)
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, local ? "a path has no port" : "port out of range 1 to 65535");
-    if (local && udp) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
+    int r = PSOCKET_INVALID, udp = opt && opt->udp;
+    if (out) *out = NULL;
+    if (!out) {
+        wrong = "no place for the socket";
+    } else if (!host || !*host) {
+        wrong = "no host given";
+    } else if (path && port) {
+        wrong = "a path has no port";
+    } else if (!path && (port < 1 || port > 65535)) {
+        wrong = "port out of range 1 to 65535";
+    } else if (path && udp) {
+        wrong = "datagrams on a path";
+        r = PSOCKET_UNSUPPORTED;
+    } else if ((r = psi_os_start()) != 0) {
+        wrong = "";
+    }
+    if (wrong) return psi_public_fail(opt, r, 0, wrong);
     s = psi_sock_new(opt, PSOCKET_CLIENT);
-    d = (psi_dial *)psi_alloc(sizeof *d);
-    if (!s || !d) {
-        psi_free(s);
-        psi_free(d);
+    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    if (!s || !s->dial) {
+        psocket_free(s);
         return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
-    s->dial = d;
     s->udp = udp != 0;
-    d->port = port;
-    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
-    d->resolving = 1;
+    s->dial->port = port;
+    s->dial->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
+    s->dial->resolving = 1;
     if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
-    if (local) {
-        r = psi_dns_start(&d->names, "0.0.0.0", NULL, NULL);
-        if (!r && strlen(host + 5) < PSI_DNS_HOST && host[5]) {
-            memcpy(d->names->host, host + 5, strlen(host + 5) + 1);
-            d->names->addrs[0].family = PSI_UNIX;
-        } else if (!r) {
-            r = PSOCKET_INVALID;
-        }
-    } else {
-        r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
-    }
+    r = psi_dns_start(&s->dial->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
     if (r) {
         psocket_free(s);
         return psi_public_fail(opt, r, 0, "bad host");
     }
-    r = psi_sock_step(s);
-    if (!s->nonblocking && (r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE)) r = psi_public_settle(s);
-    if (r == 0 || (s->nonblocking && (r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE))) {
-        *out = s;
-        return 0;
+    r = psi_public_settle(s);
+    if (r && r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) {
+        if (opt && opt->error) psocket_geterror(s, opt->error);
+        psocket_free(s);
+        return r;
     }
-    if (opt && opt->error) psocket_geterror(s, opt->error);
-    psocket_free(s);
-    return r;
+    *out = s;
+    return 0;
+}
+
+/* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
+static const char *psi_public_place(psi_addr *a, const char **path, const char *address, int port, int udp)
+{
+    int there = port;
+    memset(a, 0, sizeof *a);
+    *path = NULL;
+    if (port < 0 || port > 65535) return "port out of range 0 to 65535";
+    if (!address || !*address) {
+        a->family = PSI_IP6;
+    } else if (!udp && (*path = psi_addr_path(address)) != NULL) {
+        a->family = PSI_UNIX;
+        if (!**path || port) return "bad path";
+    } else {
+        if (psi_addr_parse_port(a, address, &there)) return "listen takes a numeric address, \"address:port\" or \"[address]:port\"";
+        if (port && port != there) return "two different ports given";
+    }
+    a->port = (uint16_t)there;
+    return NULL;
 }
 
 /* Opens a descriptor bound to address and port. *path (Unix-domain) points into address. */
@@ -9886,26 +9920,12 @@ static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, c
                            const psocket_options *opt)
 {
     psi_addr a;
-    int os = 0, cleaned = 0, r, any = !address || !*address, port_there = -1, backlog = udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 128;
+    char what[160];
+    int os = 0, cleaned = 0, r, any = !address || !*address, backlog = udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 128;
+    const char *wrong = psi_public_place(&a, path, address, port, udp);
     *fd = -1;
-    *path = NULL;
-    memset(&a, 0, sizeof a);
-    if (port < 0 || port > 65535) return psi_public_fail(opt, PSOCKET_INVALID, 0, "port out of range 0 to 65535");
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    if (any) {
-        a.family = PSI_IP6;
-    } else if (psi_public_is_unix(address) && !udp) {
-        a.family = PSI_UNIX;
-        *path = address + 5;
-        if (!**path || port) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad path");
-    } else if (psi_addr_parse_port(&a, address, &port_there)) {
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "listen takes a numeric address, \"address:port\" or \"[address]:port\"");
-    }
-    if (port_there >= 0) {
-        if (port && port != port_there) return psi_public_fail(opt, PSOCKET_INVALID, 0, "two different ports given");
-        port = port_there;
-    }
-    a.port = (uint16_t)port;
     for (;;) {
         r = psi_os_socket(fd, a.family, udp, &os);
         if (!r) r = psi_os_bind(*fd, &a, *path, any && a.family == PSI_IP6, backlog, &os);
@@ -9917,7 +9937,7 @@ static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, c
             a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
             continue;
         }
-        if (a.family == PSI_UNIX && r == PSOCKET_ADDRESS_IN_USE) {
+        if (*path && r == PSOCKET_ADDRESS_IN_USE) {
             /* A path that nobody answers on was left behind by a process that is gone. Asking with a datagram socket tells
                without a connection: refused if nobody has it, the wrong type otherwise. */
             int os2 = 0, dead = psi_os_socket(fd, a.family, 1, &os2) == 0 && psi_os_connect(*fd, &a, *path, &os2) == PSOCKET_REFUSED;
@@ -9925,12 +9945,9 @@ static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, c
             *fd = -1;
             if (dead && !cleaned++ && psi_os_unlink(*path) == 0) continue;
         }
-        if (a.family == PSI_UNIX && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-        {
-            char what[160];
-            snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, port);
-            return psi_public_fail(opt, r, os, what);
-        }
+        if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
+        snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        return psi_public_fail(opt, r, os, what);
     }
 }
 
@@ -10149,6 +10166,19 @@ PSOCKET_API void psocket_listener_free(psocket_listener *l)
 
 /*--- data */
 
+/* Repeats psi_sock_flush or psi_sock_fin while it has to wait, if s is to wait for it. */
+static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+{
+    psi_limit l = psi_limit_of(s);
+    for (;;) {
+        uint32_t before = s->out_at;
+        int r = step(s);
+        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
+        if (s->out_at != before) psi_limit_progress(&l);
+        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    }
+}
+
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
     psi_limit l;
@@ -10170,7 +10200,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
             s->sent += (size_t)n;
             if (s->sent == len && !psi_sock_unsent(s)) return (ptrdiff_t)len;
             if (s->sent == len) {
-                r = psocket_flush(s);
+                r = psi_public_finish(s, psi_sock_flush);
                 return r ? r : (ptrdiff_t)len;
             }
             psi_limit_progress(&l);
@@ -10189,19 +10219,10 @@ PSOCKET_API size_t psocket_sent(const psocket *s)
 
 PSOCKET_API int psocket_flush(psocket *s)
 {
-    psi_limit l;
     int r;
     if (!s) return PSOCKET_INVALID;
     if ((r = psi_public_settle(s)) != 0) return r;
-    if (!psi_sock_unsent(s)) return s->end_out;
-    l = psi_limit_start(s->timeout, s->idle);
-    for (;;) {
-        uint32_t before = s->out_at;
-        r = psi_sock_flush(s);
-        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
-    }
+    return psi_sock_unsent(s) ? psi_public_finish(s, psi_sock_flush) : s->end_out;
 }
 
 /* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
@@ -10249,7 +10270,7 @@ PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data)
     if (!s || !data) return PSOCKET_INVALID;
     if ((r = psi_public_receiving(s)) != 0) return r;
     if (psi_ring_empty(&s->ring)) {
-        l = psi_limit_start(s->nonblocking ? 0 : s->timeout, s->nonblocking ? 0 : s->idle);
+        l = psi_limit_of(s);
         if ((r = psi_public_gather(s, &l, 0)) != 0) return r;
     }
     return (ptrdiff_t)psi_ring_pop(&s->ring, data);
@@ -10297,11 +10318,10 @@ PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
     if (!s || !data || !n) return PSOCKET_INVALID;
     if (n > s->limit) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than recv_limit");
     if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_start(s->nonblocking ? 0 : s->timeout, s->nonblocking ? 0 : s->idle);
+    l = psi_limit_of(s);
     if ((r = psi_public_gather(s, &l, (uint32_t)n)) != 0) return r;
     psi_ring_join(&s->ring, (uint32_t)n);
-    if (psi_ring_front(&s->ring, data) == n) return (ptrdiff_t)psi_ring_pop(&s->ring, data);
-    psi_ring_split(&s->ring, (uint32_t)n, data);
+    psi_ring_take(&s->ring, (uint32_t)n, data);
     return (ptrdiff_t)n;
 }
 
@@ -10317,13 +10337,12 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     if (max > s->limit) max = s->limit;
     if (m > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, NULL);
     if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_start(s->nonblocking ? 0 : s->timeout, s->nonblocking ? 0 : s->idle);
+    l = psi_limit_of(s);
     while ((end = psi_ring_find(&s->ring, delimiter, (uint32_t)m, (uint32_t)max)) == 0) {
         if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
         if ((r = psi_public_gather(s, &l, s->ring.bytes + 1)) != 0) return r;
     }
-    if (psi_ring_front(&s->ring, data) == end) return (ptrdiff_t)psi_ring_pop(&s->ring, data);
-    psi_ring_split(&s->ring, end, data);
+    psi_ring_take(&s->ring, end, data);
     return (ptrdiff_t)end;
 }
 
@@ -10334,21 +10353,13 @@ PSOCKET_API size_t psocket_pending(const psocket *s)
 
 PSOCKET_API int psocket_shutdown(psocket *s)
 {
-    psi_limit l;
     int r;
     if (!s) return PSOCKET_INVALID;
     if ((r = psi_public_settle(s)) != 0) return r;
     if (s->end_out) return s->end_out;
     if (!s->shut) s->shut = 1;
     if (s->entry) psi_entry_heat(s->entry);
-    l = psi_limit_start(s->timeout, s->idle);
-    for (;;) {
-        uint32_t before = s->out_at;
-        r = psi_sock_fin(s);
-        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
-    }
+    return psi_public_finish(s, psi_sock_fin);
 }
 
 PSOCKET_API void psocket_close(psocket *s)
@@ -10395,8 +10406,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     psocket_tls_free(tls);
     if (r) return r;
     if (s->entry) psi_entry_heat(s->entry);
-    r = psi_sock_step(s);
-    return !s->nonblocking && (r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) ? psi_public_settle(s) : r;
+    return psi_public_settle(s);
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
