@@ -3318,10 +3318,20 @@ static void psi_ring_relax(psi_ring *r)
     if (r->head == r->tail && r->buf) psi_ring_free(r);
 }
 
+/* What was live at head is now at `at`. */
+static void psi_ring_moved(psi_ring *r, uint32_t at)
+{
+    uint32_t shift = at - r->head; /* wraps when moving down, as intended */
+    r->head += shift;
+    r->raw += shift;
+    r->tail += shift;
+    r->last += shift;
+}
+
 /* Moves what is live so that head is at `at`, into a new buffer of `cap` bytes if the old one is smaller. */
 static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
 {
-    uint32_t live = r->tail - r->head, shift = at - r->head; /* shift wraps when moving down, as intended */
+    uint32_t live = r->tail - r->head;
     uint8_t *buf = r->buf;
     if (cap > r->cap) {
         buf = (uint8_t *)PSOCKET_MALLOC(cap);
@@ -3333,10 +3343,7 @@ static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
         psi_free(r->buf);
         r->buf = buf;
     }
-    r->head += shift;
-    r->raw += shift;
-    r->tail += shift;
-    r->last += shift;
+    psi_ring_moved(r, at);
     return 0;
 }
 
@@ -3347,7 +3354,7 @@ static void psi_ring_compact(psi_ring *r)
     if (psi_ring_empty(r)) return;
     for (;;) {
         uint32_t n = psi_ring_get(r, at - PSI_RING_HEAD), end = psi_ring_end(r, at), last = at == r->last;
-        uint32_t close = to + n + (last && end - at - n > PSI_RING_HEAD ? PSI_RING_HEAD : last ? end - at - n : 0);
+        uint32_t gap = !last ? 0 : end - at - n < PSI_RING_HEAD ? end - at - n : PSI_RING_HEAD, close = to + n + gap;
         memmove(r->buf + to, r->buf + at, n);
         psi_ring_header(r, to, n, close);
         if (last) {
@@ -3465,25 +3472,21 @@ static void psi_ring_join(psi_ring *r, uint32_t n)
 /* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_unshift(psi_ring *r, const void *data, size_t len)
 {
-    uint32_t n = (uint32_t)len, at, live = r->tail - r->head;
+    uint32_t n = (uint32_t)len, at, live = r->tail - r->head, room = n + 2 * PSI_RING_HEAD;
     if (len > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (r->head < n + 2 * PSI_RING_HEAD) {
-        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(n + live + 2 * PSI_RING_HEAD);
+    if (r->head < room) {
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(room + live);
         if (!buf) return PSOCKET_NOMEM;
         if (n) memcpy(buf + PSI_RING_HEAD, data, n);
-        if (live) memcpy(buf + n + 2 * PSI_RING_HEAD, r->buf + r->head, live);
+        if (live) memcpy(buf + room, r->buf + r->head, live);
         psi_free(r->buf);
         r->buf = buf;
-        r->raw += n + 2 * PSI_RING_HEAD - r->head;
-        r->tail += n + 2 * PSI_RING_HEAD - r->head;
-        r->last += n + 2 * PSI_RING_HEAD - r->head;
-        r->head = n + 2 * PSI_RING_HEAD;
-        r->cap = n + live + 2 * PSI_RING_HEAD;
-        at = PSI_RING_HEAD;
-    } else {
-        at = r->head - PSI_RING_HEAD - n;
-        if (n) memmove(r->buf + at, data, n);
+        r->cap = room + live;
+        psi_ring_moved(r, room);
+    } else if (n) {
+        memmove(r->buf + r->head - PSI_RING_HEAD - n, data, n);
     }
+    at = r->head - PSI_RING_HEAD - n;
     psi_ring_header(r, at, n, r->head);
     if (psi_ring_empty(r)) r->last = at;
     r->head = at - PSI_RING_HEAD;
