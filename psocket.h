@@ -3531,28 +3531,32 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
  * Numeric addresses: parsing and printing without the system, the same everywhere. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* Up to n characters at s as a dotted quad: 1 or 0. No leading zeros, which some systems take for octal. */
+/* Reads up to `most` digits from n characters into *v: how many there were. */
+static size_t psi_addr_digits(const char *s, size_t n, unsigned base, size_t most, uint32_t *v)
+{
+    size_t i;
+    *v = 0;
+    for (i = 0; i < n && i < most; i++) {
+        unsigned c = (unsigned)psi_lower((unsigned char)s[i]), digit = c - '0' < 10 ? c - '0' : c - 'a' < 6 ? c - 'a' + 10 : 99;
+        if (digit >= base) break;
+        *v = *v * base + digit;
+    }
+    return i;
+}
+
+/* n characters at s as a dotted quad: 1 or 0. No leading zeros, which some systems take for octal. */
 static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
 {
-    size_t i = 0;
+    size_t i = 0, digits;
+    uint32_t v;
     int part;
-    for (part = 0; part < 4; part++) {
-        unsigned v = 0;
-        size_t start = i;
+    for (part = 0; part < 4; part++, i += digits) {
         if (part && (i >= n || s[i++] != '.')) return 0;
-        if (part) start = i;
-        while (i < n && s[i] >= '0' && s[i] <= '9' && i - start < 3) v = v * 10 + (unsigned)(s[i++] - '0');
-        if (i == start || v > 255 || (i - start > 1 && s[start] == '0')) return 0;
+        digits = psi_addr_digits(s + i, n - i, 10, 3, &v);
+        if (!digits || v > 255 || (digits > 1 && s[i] == '0')) return 0;
         out[part] = (uint8_t)v;
     }
     return i == n;
-}
-
-static int psi_addr_hex(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    c = (char)psi_lower((unsigned char)c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
@@ -3564,9 +3568,9 @@ static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
         i = 2;
     }
     while (i < n) {
-        unsigned v = 0;
+        uint32_t v;
         size_t start = i;
-        while (i < n && i - start < 4 && psi_addr_hex(s[i]) >= 0) v = v * 16 + (unsigned)psi_addr_hex(s[i++]);
+        i += psi_addr_digits(s + i, n - i, 16, 4, &v);
         if (i < n && s[i] == '.') { /* the last four bytes as a dotted quad */
             if (used > 12 || !psi_addr_parse4(s + start, n - start, b + used)) return 0;
             used += 4;
@@ -3609,7 +3613,7 @@ static void psi_addr_normalise(psi_addr *a)
 /* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
 static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
 {
-    size_t i, digits = 0;
+    size_t i, digits;
     memset(a, 0, sizeof *a);
     if (psi_addr_parse4(s, n, a->ip)) {
         a->family = PSI_IP4;
@@ -3621,12 +3625,8 @@ static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
     }
     for (i = 0; i < n && s[i] != '%'; i++) {}
     if (i < n) {
-        size_t k;
-        for (k = i + 1; k < n; k++, digits++) {
-            if (s[k] < '0' || s[k] > '9' || digits == 9) return 0;
-            a->scope = a->scope * 10 + (uint32_t)(s[k] - '0');
-        }
-        if (!digits) return 0;
+        digits = psi_addr_digits(s + i + 1, n - i - 1, 10, 9, &a->scope);
+        if (!digits || i + 1 + digits < n) return 0;
     }
     if (!psi_addr_parse6(s, i, a->ip)) return 0;
     a->family = PSI_IP6;
@@ -3656,15 +3656,12 @@ static void psi_addr_print(const psi_addr *a, char *out)
     }
     for (i = 0; i < 8; i++) {
         if (i == best) {
-            *p++ = ':';
-            if (i == 0) *p++ = ':';
+            p += snprintf(p, 3, "::");
             i += best_len - 1;
-            if (i == 7) break;
             continue;
         }
-        p += snprintf(p, 8, "%x%s", (unsigned)(a->ip[2 * i] << 8 | a->ip[2 * i + 1]), i < 7 ? ":" : "");
+        p += snprintf(p, 6, i && i != best + best_len ? ":%x" : "%x", (unsigned)(a->ip[2 * i] << 8 | a->ip[2 * i + 1]));
     }
-    *p = 0;
     if (a->scope) snprintf(p, 16, "%%%lu", (unsigned long)a->scope);
 }
 
@@ -3685,13 +3682,15 @@ static const char *psi_addr_path(const char *s)
 /* Splits "ADDRESS:PORT", "[V6]:PORT" or "ADDRESS": *a is set; *port only if the text has one. 0 or PSOCKET_INVALID. */
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
-    size_t n = strlen(s), i = n;
-    long v = 0;
-    if (psi_addr_parse(a, s, n)) return 0;
-    while (i > 0 && s[i - 1] >= '0' && s[i - 1] <= '9') i--;
-    if (i == n || n - i > 5 || i < 2 || s[i - 1] != ':') return PSOCKET_INVALID;
-    v = strtol(s + i, NULL, 10);
-    if (v > 65535 || !psi_addr_parse(a, s, i - 1) || (a->family == PSI_IP6 && s[0] != '[')) return PSOCKET_INVALID;
+    const char *colon = strrchr(s, ':');
+    size_t digits;
+    uint32_t v;
+    if (psi_addr_parse(a, s, strlen(s))) return 0;
+    if (!colon) return PSOCKET_INVALID;
+    digits = psi_addr_digits(colon + 1, strlen(colon + 1), 10, 5, &v);
+    if (!digits || colon[1 + digits] || v > 65535 || !psi_addr_parse(a, s, (size_t)(colon - s)) ||
+        (a->family == PSI_IP6 && s[0] != '['))
+        return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
 }
@@ -3774,16 +3773,10 @@ static psocket_resolve *psi_dns_queue;
 static int psi_dns_threads;
 static long psi_dns_process; /* whose threads they are: they do not survive fork */
 
+/* The socket looks at the addresses only once done is set, under the lock. */
 static void psi_dns_lookup(psocket_resolve *r)
 {
-    psi_addr addrs[PSOCKET_ADDRESSES];
-    int count = 0, os = 0, code = psi_os_resolve(r->host, addrs, PSOCKET_ADDRESSES, &count, &os);
-    psi_os_lock(&psi_dns_lock);
-    memcpy(r->addrs, addrs, (size_t)count * sizeof *addrs);
-    r->count = count;
-    r->os = os;
-    psi_os_unlock(&psi_dns_lock);
-    psocket_resolve_done(r, code);
+    psocket_resolve_done(r, psi_os_resolve(r->host, r->addrs, PSOCKET_ADDRESSES, &r->count, &r->os));
 }
 
 static void psi_dns_worker(void *unused)
