@@ -3228,32 +3228,33 @@ static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
     return 1;
 }
 
-/* The string that belongs to a code, of strings that follow each other as the codes do; the one behind them all if the code
-   is none of ours. (A third of the size of a switch or of an array of pointers.) */
-static const char *psi_code_string(const char *strings, int code)
+/* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
+   size of a switch or of an array of pointers.) */
+static const char *psi_string_of(int code, const short *codes, const char *strings)
 {
-#define PSOCKET_X(name, value, text) value,
-    static const short codes[] = { PSOCKET_CODES(PSOCKET_X) };
-#undef PSOCKET_X
-    size_t i;
-    for (i = 0; i < sizeof codes / sizeof *codes && codes[i] != code; i++) strings += strlen(strings) + 1;
+    for (; *strings && *codes != code; codes++) strings += strlen(strings) + 1;
     return strings;
 }
+
+#define PSOCKET_X(name, value, text) value,
+static const short psi_codes[] = { PSOCKET_CODES(PSOCKET_X) };
+#undef PSOCKET_X
 
 PSOCKET_API const char *psocket_strerror(int code)
 {
 #define PSOCKET_X(name, value, text) text "\0"
-    static const char texts[] = PSOCKET_CODES(PSOCKET_X) "unknown code";
+    static const char texts[] = PSOCKET_CODES(PSOCKET_X);
 #undef PSOCKET_X
-    return psi_code_string(texts, code);
+    const char *text = psi_string_of(code, psi_codes, texts);
+    return *text ? text : "unknown code";
 }
 
 PSOCKET_API const char *psocket_codename(int code)
 {
 #define PSOCKET_X(name, value, text) #name "\0"
-    static const char names[] = PSOCKET_CODES(PSOCKET_X) "";
+    static const char names[] = PSOCKET_CODES(PSOCKET_X);
 #undef PSOCKET_X
-    const char *name = psi_code_string(names, code);
+    const char *name = psi_string_of(code, psi_codes, names);
     return *name ? name : NULL;
 }
 
@@ -9911,40 +9912,49 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
     return NULL;
 }
 
+/* Makes a bound descriptor, which listens if there is a backlog; without one it is for datagrams. */
+static int psi_public_open(psocket_fd *fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+{
+    int r = psi_os_socket(fd, a->family, !backlog, os);
+    if (!r) r = psi_os_bind(*fd, a, path, any, backlog, os);
+    if (!r) return 0;
+    psi_os_close(*fd);
+    *fd = -1;
+    return r;
+}
+
+/* Removes a path that nobody answers on: it was left behind by a process that is gone. Asking with a datagram socket tells
+   without a connection: refused if nobody has it, the wrong type otherwise. */
+static int psi_public_orphan(const psi_addr *a, const char *path)
+{
+    psocket_fd fd;
+    int os, r = psi_os_socket(&fd, a->family, 1, &os);
+    if (!r) r = psi_os_connect(fd, a, path, &os);
+    psi_os_close(fd);
+    return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
+}
+
 /* Opens a descriptor bound to address and port. *path (Unix-domain) points into address. */
-static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, const char *address, int port, int udp,
+static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, const char *address, int port, int backlog,
                            const psocket_options *opt)
 {
     psi_addr a;
     char what[160];
-    int os = 0, cleaned = 0, r, any = !address || !*address, backlog = udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 128;
-    const char *wrong = psi_public_place(&a, path, address, port, udp);
-    *fd = -1;
+    const char *wrong = psi_public_place(&a, path, address, port, !backlog);
+    int os = 0, r, any = !address || !*address;
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    for (;;) {
-        r = psi_os_socket(fd, a.family, udp, &os);
-        if (!r) r = psi_os_bind(*fd, &a, *path, any && a.family == PSI_IP6, backlog, &os);
-        *family = a.family;
-        if (!r) return 0;
-        psi_os_close(*fd);
-        *fd = -1;
-        if (any && a.family == PSI_IP6 && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-            a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-            continue;
-        }
-        if (*path && r == PSOCKET_ADDRESS_IN_USE) {
-            /* A path that nobody answers on was left behind by a process that is gone. Asking with a datagram socket tells
-               without a connection: refused if nobody has it, the wrong type otherwise. */
-            int os2 = 0, dead = psi_os_socket(fd, a.family, 1, &os2) == 0 && psi_os_connect(*fd, &a, *path, &os2) == PSOCKET_REFUSED;
-            psi_os_close(*fd);
-            *fd = -1;
-            if (dead && !cleaned++ && psi_os_unlink(*path) == 0) continue;
-        }
-        if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-        snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-        return psi_public_fail(opt, r, os, what);
+    r = psi_public_open(fd, &a, *path, any, backlog, &os);
+    if (r && any && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+        a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_open(fd, &a, NULL, 0, backlog, &os);
     }
+    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path)) r = psi_public_open(fd, &a, *path, 0, backlog, &os);
+    *family = a.family;
+    if (!r) return 0;
+    if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
+    snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+    return psi_public_fail(opt, r, os, what);
 }
 
 PSOCKET_API int psocket_listen(psocket_listener **out, const char *address, int port, const psocket_options *opt)
@@ -9958,7 +9968,7 @@ PSOCKET_API int psocket_listen(psocket_listener **out, const char *address, int 
     l = (psocket_listener *)psi_alloc(sizeof *l);
     if (!l) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     l->fd = l->next = -1;
-    r = psi_public_bind(&l->fd, &family, &path, address, port, 0, opt);
+    r = psi_public_bind(&l->fd, &family, &path, address, port, opt && opt->backlog > 0 ? opt->backlog : 128, opt);
     if (!r && path && !(l->path = psi_strdup(path))) {
         psi_os_unlink(path);
         r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
@@ -9986,7 +9996,7 @@ PSOCKET_API int psocket_udpserver(psocket **out, const char *address, int port, 
     s = psi_sock_new(opt, PSOCKET_SERVER);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = 1;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, 1, opt);
+    r = psi_public_bind(&s->fd, &family, &path, address, port, 0, opt);
     if (r) {
         psi_free(s);
         return r;
@@ -10443,7 +10453,7 @@ PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int
 
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
 {
-    psi_addr a, to;
+    psi_addr a;
     int os = 0, r;
     if (!s || !ip) return PSOCKET_INVALID;
     if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
@@ -10452,9 +10462,8 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
     if (s->io == &psi_io_fd) {
-        to = a;
-        if (to.family != s->family) return psi_sock_note(s, PSOCKET_INVALID, 0, "the address family cannot change");
-        r = psi_os_connect(s->fd, &to, NULL, &os);
+        if (a.family != s->family) return psi_sock_note(s, PSOCKET_INVALID, 0, "the address family cannot change");
+        r = psi_os_connect(s->fd, &a, NULL, &os);
         if (r) return psi_sock_note(s, r, os, NULL);
     }
     s->peer = a;
