@@ -2960,22 +2960,21 @@ static psocket_fd psi_os_poller_fd(psi_os_poller *p)
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     struct epoll_event ev;
-    int before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
     if (events & PSOCKET_READ) ev.events |= EPOLLIN;
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
-    if (!epoll_ctl(p->fd, op, (int)w->fd, &ev) || !events) return 0;
-    *os = errno;
-    if (op == EPOLL_CTL_MOD && *os == ENOENT) { /* the descriptor was closed and its number given to another */
+    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
-        if (!epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev)) return 0;
-        *os = errno;
+        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
+    if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
-    return psi_os_code(*os);
+    return psi_os_code(*os = errno);
 }
 
 static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
