@@ -3213,6 +3213,15 @@ static int psi_err_code(psocket_error *e, int code)
     return psi_err(e, code, "%s", psocket_strerror(code));
 }
 
+/* Fills *e (may be NULL) with a code, the system's number (0: none) and "what: why"; what may be empty. Returns code. */
+static int psi_err_os(psocket_error *e, int code, int os, const char *what)
+{
+    char why[128];
+    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
+    if (e) e->os_error = os;
+    return code;
+}
+
 static int psi_lower(int c)
 {
     return c >= 'A' && c <= 'Z' ? c + 32 : c;
@@ -9837,11 +9846,7 @@ static int psi_public_settle(psocket *s)
 /* What connect and listen answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
-    char text[128];
-    psocket_error *e = opt ? opt->error : NULL;
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
-    if (e) e->os_error = os;
-    return code;
+    return psi_err_os(opt ? opt->error : NULL, code, os, what);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
