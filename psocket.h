@@ -5909,45 +5909,52 @@ static PSI_UNUSED size_t psi_rec_max_send(const psi_rec *r)
     return r->max_send;
 }
 
-/* The name of an alert in RFC 5246 7.2, RFC 6066 9, RFC 7301 3.2 and RFC 8446 6. */
+/* The alerts of RFC 5246 7.2, RFC 6066 9, RFC 7301 3.2 and RFC 8446 6. */
+#define PSI_REC_ALERTS(X) \
+    X(0, "close_notify") \
+    X(10, "unexpected_message") \
+    X(20, "bad_record_mac") \
+    X(21, "decryption_failed") \
+    X(22, "record_overflow") \
+    X(30, "decompression_failure") \
+    X(40, "handshake_failure") \
+    X(41, "no_certificate") \
+    X(42, "bad_certificate") \
+    X(43, "unsupported_certificate") \
+    X(44, "certificate_revoked") \
+    X(45, "certificate_expired") \
+    X(46, "certificate_unknown") \
+    X(47, "illegal_parameter") \
+    X(48, "unknown_ca") \
+    X(49, "access_denied") \
+    X(50, "decode_error") \
+    X(51, "decrypt_error") \
+    X(60, "export_restriction") \
+    X(70, "protocol_version") \
+    X(71, "insufficient_security") \
+    X(80, "internal_error") \
+    X(86, "inappropriate_fallback") \
+    X(90, "user_canceled") \
+    X(100, "no_renegotiation") \
+    X(109, "missing_extension") \
+    X(110, "unsupported_extension") \
+    X(111, "certificate_unobtainable") \
+    X(112, "unrecognized_name") \
+    X(113, "bad_certificate_status_response") \
+    X(115, "unknown_psk_identity") \
+    X(116, "certificate_required") \
+    X(120, "no_application_protocol")
+
 static const char *psi_rec_alert_name(int alert)
 {
-    switch (alert) {
-    case 0: return "close_notify";
-    case 10: return "unexpected_message";
-    case 20: return "bad_record_mac";
-    case 21: return "decryption_failed";
-    case 22: return "record_overflow";
-    case 30: return "decompression_failure";
-    case 40: return "handshake_failure";
-    case 41: return "no_certificate";
-    case 42: return "bad_certificate";
-    case 43: return "unsupported_certificate";
-    case 44: return "certificate_revoked";
-    case 45: return "certificate_expired";
-    case 46: return "certificate_unknown";
-    case 47: return "illegal_parameter";
-    case 48: return "unknown_ca";
-    case 49: return "access_denied";
-    case 50: return "decode_error";
-    case 51: return "decrypt_error";
-    case 60: return "export_restriction";
-    case 70: return "protocol_version";
-    case 71: return "insufficient_security";
-    case 80: return "internal_error";
-    case 86: return "inappropriate_fallback";
-    case 90: return "user_canceled";
-    case 100: return "no_renegotiation";
-    case 109: return "missing_extension";
-    case 110: return "unsupported_extension";
-    case 111: return "certificate_unobtainable";
-    case 112: return "unrecognized_name";
-    case 113: return "bad_certificate_status_response";
-    case 115: return "unknown_psk_identity";
-    case 116: return "certificate_required";
-    case 120: return "no_application_protocol";
-    default: return "unknown alert";
-    }
+#define PSI_X(number, name) number,
+    static const short numbers[] = { PSI_REC_ALERTS(PSI_X) };
+#undef PSI_X
+#define PSI_X(number, name) name "\0"
+    static const char names[] = PSI_REC_ALERTS(PSI_X);
+#undef PSI_X
+    const char *name = psi_string_of(alert, numbers, names);
+    return *name ? name : "unknown alert";
 }
 
 /* Fills *e and asks for a fatal alert. Returns code. */
@@ -8128,11 +8135,14 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
  * same psi_tlsinfo. Both sides choose the version in psi_hs_collect_hello, before the engine sees the peer's hello.
  *================================================================================================*/
 
+#define PSI_TLS 1
+
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
 /*--- in place of the four sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
 
+#define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_REC_HEAD 0
 #define PSI_REC_TAIL 0
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
@@ -8246,6 +8256,8 @@ typedef struct psi_entry {
 
 struct psocket_poller {
     psi_os_poller os;
+    void (*unwatch)(psi_entry *e); /* pointers, so that a program without pollers links without them */
+    void (*forget)(psi_entry *e);
     psi_entry hot, cold; /* heads of two rings: every entry is in one of them */
     int entries;
     psi_entry **heap;    /* has room for all of them */
@@ -8280,15 +8292,6 @@ static void psi_entry_heat(psi_entry *e)
     if (!e->hot) psi_entry_move(e, 1);
 }
 
-/* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
-static void psi_entry_unwatch(psi_entry *e)
-{
-    int i, os;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    for (i = 0; e->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&e->poller->os, &e->more[i], 0, &os);
-    psi_entry_heat(e);
-}
-
 struct psocket {
     const psi_io *io;
     psocket_fd fd;
@@ -8319,7 +8322,7 @@ struct psocket {
 static void psi_sock_unwatch(psocket *s)
 {
     for (; s; s = s->above)
-        if (s->entry) psi_entry_unwatch(s->entry);
+        if (s->entry) s->entry->poller->unwatch(s->entry);
 }
 
 /* The transport below a socket: a descriptor, a pair in memory, or another socket. */
@@ -8672,7 +8675,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -8694,7 +8697,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (s->shut) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
     if (!n && !s->udp) return 0;
     if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
-    if (s->rec) {
+    if (PSI_TLS && s->rec) {
         int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, e = 0;
         if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
         if (!cork || s->full || s->out_len + n > PSI_SOCK_CORK) e = psi_sock_flush(s);
@@ -8722,7 +8725,7 @@ static int psi_sock_fin(psocket *s)
     if (r) return r;
     if (s->shut == 1) {
         static const uint8_t close_notify[2] = { 1, 0 };
-        if (s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return r;
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return r;
         s->shut = 2;
     }
     if ((r = psi_sock_flush(s)) != 0) return r;
@@ -8835,7 +8838,7 @@ static int psi_sock_fill(psocket *s)
     s->drained = (uint32_t)got < want && !s->udp;
     if ((uint32_t)got == want && 2 * want <= PSOCKET_READ_SIZE) s->read_log++;
     else if ((uint32_t)got < want / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    if (s->rec) {
+    if (PSI_TLS && s->rec) {
         r->tail += (uint32_t)got;
         psi_sock_decode(s);
         return 1;
@@ -8853,12 +8856,8 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     while (psi_ring_empty(&s->ring) && r == 1 && !s->end_in) r = psi_sock_fill(s);
     if (psi_ring_empty(&s->ring)) return s->end_in ? s->end_in : r;
     len = psi_ring_front(&s->ring, &data);
-    if (len <= n) {
-        psi_ring_pop(&s->ring, &data);
-    } else {
-        len = (uint32_t)n;
-        psi_ring_split(&s->ring, len, &data);
-    }
+    if (len > n) len = (uint32_t)n;
+    psi_ring_take(&s->ring, len, &data);
     memcpy(p, data, len);
     return (ptrdiff_t)len;
 }
@@ -9079,7 +9078,7 @@ static int psi_sock_step(psocket *s)
     int r = 0;
     if (s->closed) return PSOCKET_CLOSED_HERE;
     if (s->dial) r = psi_dial_step(s);
-    if (!r && s->hs) r = psi_sock_handshake(s); /* begun before or after dialling */
+    if (PSI_TLS && !r && s->hs) r = psi_sock_handshake(s); /* begun before or after dialling */
     else if (s->dial || r) {}
     else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
     else if (psi_sock_unsent(s)) return psi_sock_flush(s);
@@ -9132,7 +9131,7 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
         if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
         return n;
     }
-    if (s->hs) {
+    if (PSI_TLS && s->hs) {
         const uint8_t *p;
         events = psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
         if (events == PSOCKET_READ && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) *ms = 0;
@@ -9237,9 +9236,7 @@ struct psocket_listener {
 
 static void psi_listener_note(psocket_listener *l, int code, int os, const char *what)
 {
-    char text[128];
-    psi_err(&l->error, code, "%s: %s", what, os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
-    l->error.os_error = os;
+    psi_err_os(&l->error, code, os, what);
 }
 
 /* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
@@ -9355,6 +9352,15 @@ static int psi_table_add(psocket_poller *p, psi_entry *e)
 }
 
 /*--- entries */
+
+/* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
+static void psi_entry_unwatch(psi_entry *e)
+{
+    int i, os;
+    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
+    for (i = 0; e->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&e->poller->os, &e->more[i], 0, &os);
+    psi_entry_heat(e);
+}
 
 static void psi_entry_free(psi_entry *e)
 {
@@ -9616,6 +9622,8 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
         psi_free(p);
         return r;
     }
+    p->unwatch = psi_entry_unwatch;
+    p->forget = psi_entry_free;
     p->hot.next = p->hot.prev = &p->hot;
     p->cold.next = p->cold.prev = &p->cold;
     p->turn = 1;
@@ -10159,7 +10167,7 @@ PSOCKET_API psocket_fd psocket_listener_getfd(const psocket_listener *l)
 PSOCKET_API void psocket_listener_close(psocket_listener *l)
 {
     if (!l || l->fd < 0) return;
-    if (l->entry) psi_entry_free(l->entry);
+    if (l->entry) l->entry->poller->forget(l->entry);
     psi_os_close(l->next);
     psi_os_close(l->fd);
     l->fd = l->next = -1;
@@ -10376,11 +10384,11 @@ PSOCKET_API void psocket_close(psocket *s)
 {
     if (!s || s->closed) return;
     if (s->io && !s->hs && !s->end_out) {
-        if (s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
+        if (PSI_TLS && s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
         if (s->shut && s->shut < 3) psi_sock_fin(s);
         else psi_sock_flush(s);
     }
-    if (s->entry) psi_entry_free(s->entry);
+    if (s->entry) s->entry->poller->forget(s->entry);
     psi_sock_drop(s);
     psi_ring_relax(&s->ring);
     s->closed = 1;
