@@ -14,7 +14,7 @@ static int arrived(void)
 {
     int n = 0, turns;
     for (turns = 0; turns < 3 || (n == 0 && turns < 1000); turns++) {
-        CHECK_INT(ioctl(s->fd, FIONREAD, &n), 0);
+        CHECK_INT(ioctl((int)s->fd, FIONREAD, &n), 0);
         check_sleep_us(1000);
     }
     return n;
@@ -43,10 +43,10 @@ static void send_all(void)
 /* Everything, and then the end given: 0 none. */
 static void expect_all(int end)
 {
-    char got[4 * COUNT + 64], want[4 * COUNT + 1];
+    char got[4 * COUNT + 64], want[4 * COUNT + 8];
     size_t n = 0;
     int i, turns;
-    for (i = 0; i < COUNT; i++) snprintf(want + 4 * i, 5, "%03d,", i);
+    for (i = 0; i < COUNT; i++) snprintf(want + 4 * i, 8, "%03d,", i);
     for (turns = 0; turns < 2000; turns++) {
         const void *data;
         ptrdiff_t r = psocket_recv(s, &data);
