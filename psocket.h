@@ -8295,7 +8295,6 @@ static void psi_entry_heat(psi_entry *e)
 struct psocket {
     const psi_io *io;
     psocket_fd fd;
-    uint32_t out_cap;
     void *below;         /* psi_link of a pair, or the carrying psocket */
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
@@ -8315,7 +8314,8 @@ struct psocket {
     int code, end_in, end_out;
     unsigned side : 1, nonblocking : 1, udp : 1, closed : 1, drained : 1, full : 1, deaf : 1, shut : 2, family : 4;
     unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
-    unsigned moved : 8;  /* counts transfers during a handshake: the sign that it is not idle */
+    unsigned out_log : 5;  /* out has 1 << out_log bytes of room; 0: none to spare */
+    unsigned moved : 8;    /* counts transfers during a handshake: the sign that it is not idle */
 };
 
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
@@ -8581,7 +8581,8 @@ static void psi_sock_out_free(psocket *s)
 {
     psi_free(s->out);
     s->out = NULL;
-    s->out_at = s->out_len = s->out_cap = 0;
+    s->out_at = s->out_len = 0;
+    s->out_log = 0;
 }
 
 /* Lets go of the transport and all secrets. What was received stays. */
@@ -8648,14 +8649,15 @@ static int psi_sock_flush(psocket *s)
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
     size_t most = psi_rec_max_send(s->rec), records = n ? (n + most - 1) / most : 1, done = 0;
-    size_t cap = s->out_len + n + records * (PSI_REC_HEAD + PSI_REC_TAIL);
-    if (cap > s->out_cap) {
+    size_t room = s->out_len + n + records * (PSI_REC_HEAD + PSI_REC_TAIL);
+    if (room > (size_t)1 << s->out_log) {
+        unsigned log = 0;
         uint8_t *out;
-        if (more) cap *= 2;
-        out = (uint8_t *)PSOCKET_REALLOC(s->out, cap);
+        while (more && room > (size_t)1 << log) log++;
+        out = (uint8_t *)PSOCKET_REALLOC(s->out, more ? (size_t)1 << log : room);
         if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
         s->out = out;
-        s->out_cap = (uint32_t)cap;
+        s->out_log = log & 31u;
     }
     do {
         size_t len = n - done < most ? n - done : most, sealed = len;
