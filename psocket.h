@@ -10781,6 +10781,7 @@ typedef struct psi_lua_io {
 #define PSI_LUA_HELD 16    /* bytes in the socket's buffer are being copied: it must not be touched */
 #define PSI_LUA_CLOSING 32 /* and is to be closed afterwards */
 #define PSI_LUA_APART 64   /* it is in a handshake that may ask a Lua function: no poller may drive it, only its watch fd */
+#define PSI_LUA_SEEN 128   /* nothing was done with it since psi_lua_push_chunk began */
 
 typedef struct psi_lua_limits {
     int timeout, idle; /* milliseconds; 0 none */
@@ -11365,6 +11366,7 @@ static psi_lua_sock *psi_lua_self(lua_State *L)
     psi_lua_sock *k = psi_lua_any_self(L);
     if (k->io.noted & PSI_LUA_HELD) luaL_error(L, "the socket is being read: this finalizer came in between");
     if (k->io.noted & PSI_LUA_APART) psi_lua_drive(L, k);
+    k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
     return k;
 }
 
@@ -11530,15 +11532,15 @@ static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
 
 /*--- operations that wait: each tries, from the start or where it left off, and answers how many results, or AGAIN */
 
-/* Begins to try an operation on the socket at 1, with options at index options. */
+/* Begins to try an operation on the socket at 1, with options at index options (0: it has none). */
 static psi_lua_sock *psi_lua_begin(lua_State *L, psi_lua_op *op, int claims, int options)
 {
     psi_lua_sock *k = op->ticket ? (psi_lua_sock *)lua_touserdata(L, 1) : NULL; /* checked before */
-    if (!k || (k->io.noted & PSI_LUA_APART)) k = psi_lua_self(L);
+    if (!k || (k->io.noted & (PSI_LUA_APART | PSI_LUA_HELD | PSI_LUA_SEEN))) k = psi_lua_self(L);
     op->io = &k->io;
     op->index = 1;
     op->claims = claims;
-    op->limits = psi_lua_get_limits(L, options, &k->limits);
+    op->limits = options ? psi_lua_get_limits(L, options, &k->limits) : k->limits;
     return k;
 }
 
@@ -11595,27 +11597,29 @@ static void psi_lua_push_bytes(lua_State *L, psi_lua_sock *k, const void *data, 
     if (status) lua_error(L);
 }
 
-/* Pushes the oldest chunk, n bytes at data, without taking it: 0 if it has to be looked for again. */
+/* Pushes the oldest chunk, n bytes at data, without taking it: 0 if it has to be looked for again, since a finalizer has
+   taken it meanwhile. */
 static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t n)
 {
 #if LUA_VERSION_NUM >= 503
-    (void)k;
-    lua_pushlstring(L, (const char *)data, n);
-#else
-    /* These collect garbage before they copy, and finalizers may use the socket. */
-    char copy[2048];
-    if (n <= sizeof copy) {
-        ptrdiff_t again;
-        memcpy(copy, data, n);
-        lua_pushlstring(L, copy, n);
-        again = psocket_peek(k->s, &data);
-        if (again == (ptrdiff_t)n && memcmp(copy, data, n) == 0) return 1;
-        lua_pop(L, 1);
-        return 0;
+    k->io.noted |= PSI_LUA_SEEN;
+    lua_pushlstring(L, (const char *)data, n); /* copies, then collects garbage */
+    if (k->io.noted & PSI_LUA_SEEN) {
+        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
+        return 1;
     }
-    psi_lua_push_bytes(L, k, data, n, 0);
+#else
+    char copy[2048]; /* these collect garbage first */
+    if (n > sizeof copy) {
+        psi_lua_push_bytes(L, k, data, n, 0);
+        return 1;
+    }
+    memcpy(copy, data, n);
+    lua_pushlstring(L, copy, n);
 #endif
-    return 1;
+    if (psocket_peek(k->s, &data) == (ptrdiff_t)n && memcmp(lua_tostring(L, -1), data, n) == 0) return 1;
+    lua_pop(L, 1);
+    return 0;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
@@ -11625,8 +11629,9 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const 
     while (r >= 0) {
         const void *data;
         ptrdiff_t got = PSOCKET_WANT_READ;
-        if (psi_lua_tired(op->vm)) {}
-        else if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+        if (psi_lua_tired(op->vm)) { /* what an earlier read found too little is enough to be woken for */
+            if (psocket_pending(k->s)) psocket_peek(k->s, &data);
+        } else if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
         else if (n) got = psocket_read(k->s, n, &data);
         else got = psocket_peek(k->s, &data);
         if (got >= 0) {
@@ -11635,7 +11640,10 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const 
                 psi_lua_push_bytes(L, k, data, (size_t)got, 1);
                 return 1;
             }
-            if (!psi_lua_push_chunk(L, k, data, (size_t)got)) continue;
+            if (!psi_lua_push_chunk(L, k, data, (size_t)got)) {
+                r = psi_lua_claim(L, op);
+                continue;
+            }
             psocket_recv(k->s, &data); /* only now that there is a string of it */
             return 1;
         }
@@ -11707,7 +11715,7 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 {
     static const char *const ways[] = { "send", NULL };
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, PSI_LUA_TICKET); /* no options */
+    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 0);
     int r = psi_lua_claim(L, op);
     luaL_checkoption(L, 2, "send", ways);
     while (r >= 0) {
