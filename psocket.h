@@ -8746,7 +8746,8 @@ static void psi_sock_relax(psocket *s)
 {
     psocket_poller *p = s->entry ? s->entry->poller : NULL;
     psi_ring *r = &s->ring;
-    if (p && !p->spare && r->head == r->tail && r->cap <= PSI_SPARE_MAX) {
+    if (p && r->buf && r->head == r->tail && r->cap <= PSI_SPARE_MAX) {
+        psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
         r->buf = NULL;
@@ -8755,11 +8756,12 @@ static void psi_sock_relax(psocket *s)
     psi_ring_relax(r);
 }
 
-/* Makes room for n bytes in the ring. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
+   PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
     psocket_poller *p = s->entry ? s->entry->poller : NULL;
-    if (p && p->spare && !s->ring.buf) {
+    if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
         p->spare = NULL;
