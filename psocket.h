@@ -8983,7 +8983,6 @@ static int psi_dial_step(psocket *s)
 
 /*--- handshaking */
 
-
 static int psi_sock_handshake_failed(psocket *s)
 {
     int code = s->code;
@@ -9072,7 +9071,6 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     if (s->timeout > 0 && !s->dial) s->deadline = psi_os_now() + s->timeout;
     return 0;
 }
-
 
 /*--- everything together */
 
@@ -12889,7 +12887,6 @@ static int psi_lua_resolver(lua_State *L)
     if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "options.resolve must be a function");
     return 1;
 }
-
 
 static int psi_lua_raise(lua_State *L)
 {
