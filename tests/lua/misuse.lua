@@ -1,4 +1,4 @@
--- What a review of the module found: arguments, failures, finalizers, schedulers that end.
+-- Misuse, and failures at bad moments: arguments, finalizers, schedulers that end.
 local t = require "check"
 local psocket = t.psocket
 local check, equal, fails, raises = t.check, t.equal, t.fails, t.raises

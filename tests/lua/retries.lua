@@ -1,4 +1,4 @@
--- What a review of operations that are tried again found.
+-- Operations that are tried again after a wait: their arguments, wakes and finalizers in between.
 local t = require "check"
 local psocket = t.psocket
 local check, equal, fails = t.check, t.equal, t.fails
