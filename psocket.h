@@ -10438,6 +10438,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 
 #define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
 #define PSI_LUA_COPIES (LUA_VERSION_NUM >= 503)    /* a string is copied before garbage is collected for it, not after */
+#define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
 
 #if LUA_VERSION_NUM >= 503
 #define PSI_LUA_PUSH_WHOLE(L, n) lua_pushinteger(L, (lua_Integer)(n))
@@ -10448,26 +10449,12 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
 #define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
 
-/* Resumes co. What it yields is dropped, what it returns stays on its stack. */
 #if LUA_VERSION_NUM >= 504
-static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
-{
-    int results = 0, status = lua_resume(co, L, nargs, &results);
-    if (status == LUA_YIELD && results) lua_pop(co, results);
-    return status;
-}
+#define PSI_LUA_RESUME(co, L, n, results) lua_resume(co, L, n, results)
+#elif LUA_VERSION_NUM >= 502
+#define PSI_LUA_RESUME(co, L, n, results) (*(results) = -1, lua_resume(co, L, n))
 #else
-static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
-{
-#if LUA_VERSION_NUM >= 502
-    int status = lua_resume(co, L, nargs);
-#else
-    int status = lua_resume(co, nargs);
-#endif
-    (void)L;
-    if (status == LUA_YIELD) lua_settop(co, 0);
-    return status;
-}
+#define PSI_LUA_RESUME(co, L, n, results) ((void)(L), *(results) = -1, lua_resume(co, n))
 #endif
 
 /* Closes the to-be-closed variables of a coroutine that has failed. */
@@ -10477,33 +10464,6 @@ static int psi_lua_switch(lua_State *co, lua_State *L, int nargs)
 #define PSI_LUA_UNWIND(co, L) ((void)lua_resetthread(co))
 #else
 #define PSI_LUA_UNWIND(co, L) ((void)0)
-#endif
-
-/* trace(message, coroutine): the message, if it is a string, with the coroutine's stack behind it. */
-#if LUA_VERSION_NUM >= 502 || PSI_LUA_JIT
-static int psi_lua_trace(lua_State *L)
-{
-    luaL_traceback(L, lua_tothread(L, 2), lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL, 0);
-    return 1;
-}
-#else
-static int psi_lua_trace(lua_State *L)
-{
-    lua_settop(L, 2);
-    if (lua_type(L, 1) != LUA_TSTRING) lua_pushliteral(L, "");
-    else lua_pushvalue(L, 1);
-    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-    lua_getfield(L, -1, "debug");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
-    if (lua_isfunction(L, -1)) {
-        lua_pushvalue(L, 2);
-        lua_pushvalue(L, 3);
-        lua_call(L, 2, 1);
-    } else {
-        lua_settop(L, 3);
-    }
-    return 1;
-}
 #endif
 
 enum { PSI_LUA_DEAD, PSI_LUA_SUSPENDED, PSI_LUA_RUNNING };
@@ -10520,19 +10480,13 @@ static int psi_lua_state(lua_State *co)
 
 /* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will fail (as in
    pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
-#if LUA_VERSION_NUM >= 503 || PSI_LUA_JIT
-static int psi_lua_waits(lua_State *co)
-{
-    return psi_lua_state(co) == PSI_LUA_SUSPENDED;
-}
-#else
 static int psi_lua_waits(lua_State *co)
 {
     lua_Debug frame;
-    return psi_lua_state(co) == PSI_LUA_SUSPENDED && lua_getstack(co, 1, &frame) && lua_getinfo(co, "S", &frame) &&
-           strcmp(frame.source, PSI_LUA_CHUNK) == 0;
+    if (psi_lua_state(co) != PSI_LUA_SUSPENDED) return 0;
+    return PSI_LUA_TELLS || (lua_getstack(co, 1, &frame) && lua_getinfo(co, "S", &frame) &&
+                             strcmp(frame.source, PSI_LUA_CHUNK) == 0);
 }
-#endif
 
 #if LUA_VERSION_NUM >= 503 || PSI_LUA_JIT
 #define PSI_LUA_YIELDABLE(L) lua_isyieldable(L)
@@ -10556,8 +10510,6 @@ static int psi_lua_in_coroutine(lua_State *L)
 #define PSI_LUA_QUEUE "psocket.queue"
 #define PSI_LUA_MODULE "psocket"
 #define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task, weak values */
-#define PSI_LUA_RESULTS "psocket.results"     /* coroutine of a task that has ended -> { true, results ... } or { false, error }, weak keys */
-#define PSI_LUA_PARSED "psocket.parsed"       /* table with certificates -> settings made of it, weak keys */
 
 /* Links of a ring, whose head is one, too. */
 typedef struct psi_lua_link {
@@ -10592,12 +10544,10 @@ typedef struct psi_lua_sched {
     struct psi_lua_sched *next;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
-    psocket_watch *signals;
     uint32_t id, live;
     uint32_t inside;         /* how many of its tasks are being resumed, one from within the other */
     uint32_t ran;            /* how many were, and turns begun, since psi_lua_bury */
     uint8_t urgent;          /* one of the ready ones was woken */
-    uint8_t interrupted;     /* a signal came */
 } psi_lua_sched;
 
 /* One per Lua. Upvalue 1 of every function. */
@@ -10608,7 +10558,7 @@ typedef struct psi_lua_vm {
     uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, heed, finish; /* functions in the registry */
+    int copy, check, heed, finish, note, trace; /* functions in the registry */
     const void *bytes;     /* what psi_lua_copy is to copy */
     size_t len;
 } psi_lua_vm;
@@ -10628,11 +10578,10 @@ struct psi_lua_sock {
     uint8_t closing;         /* and is to be closed afterwards */
 };
 
-/* Made by tls and starttls. Their uservalue is a table of the functions they ask: [1] clock, [2] decide. */
+/* Made by tls and starttls. */
 typedef struct psi_lua_settings {
-    psocket_tls *tls;
-    int64_t now; /* what clock has said */
-    int asks;    /* 1 clock, 2 decide */
+    psocket_tls *tls; /* NULL: collected */
+    int64_t now;      /* what options.clock has said */
 } psi_lua_settings;
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
@@ -10696,15 +10645,20 @@ static int psi_lua_raise(lua_State *L, const char *format, ...)
     return lua_error(L);
 }
 
-/* The same about an argument of the function whose public name is upvalue 3. */
-static int psi_lua_argument(lua_State *L, int arg, const char *problem)
+/* The same about an argument of the public function of this name. */
+static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *problem)
 {
     lua_Debug callee;
-    const char *name = lua_tostring(L, lua_upvalueindex(3));
     psi_lua_caller(L, &callee);
     if (callee.namewhat && strcmp(callee.namewhat, "method") == 0) arg--;
     if (arg == 0) return psi_lua_raise(L, "calling '%s' on a bad self (%s)", name, problem);
     return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
+}
+
+/* About one of the function's whose public name is upvalue 3. */
+static int psi_lua_argument(lua_State *L, int arg, const char *problem)
+{
+    return psi_lua_bad(L, lua_tostring(L, lua_upvalueindex(3)), arg, problem);
 }
 
 static int psi_lua_expected(lua_State *L, int arg, const char *what)
@@ -10736,45 +10690,49 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
     return psi_lua_fail_error(L, code, &e);
 }
 
+
 /*--- arguments */
 
-/* The userdata of a class at arg, or an error. */
-static void *psi_lua_check_class(lua_State *L, int arg, const char *name)
+/* Is the function at hand known by this name? */
+static int psi_lua_named(lua_State *L, const char *name)
 {
-    void *p = lua_touserdata(L, arg);
+    return strcmp(lua_tostring(L, lua_upvalueindex(3)), name) == 0;
+}
+
+/* The userdata at index, if it is of this class. */
+static void *psi_lua_is(lua_State *L, int index, const char *name)
+{
+    void *p = lua_touserdata(L, index);
     int same = 0;
-    if (p && lua_getmetatable(L, arg)) {
+    if (p && lua_getmetatable(L, index)) {
         lua_getfield(L, LUA_REGISTRYINDEX, name);
         same = lua_rawequal(L, -1, -2);
         lua_pop(L, 2);
     }
-    if (!same) psi_lua_expected(L, arg, name);
-    return p;
+    return same ? p : NULL;
 }
 
-/* The socket at arg, even if it must not be touched. Upvalue 2 is its metatable. */
-static psi_lua_sock *psi_lua_any_socket(lua_State *L, int arg)
+/* The object at 1, of the class whose metatable is upvalue 2. */
+static void *psi_lua_object(lua_State *L)
 {
-    void *p = lua_touserdata(L, arg);
-    if (p && lua_getmetatable(L, arg)) {
+    void *p = lua_touserdata(L, 1);
+    if (p && lua_getmetatable(L, 1)) {
         int same = lua_rawequal(L, -1, lua_upvalueindex(2));
         lua_pop(L, 1);
-        if (same) return (psi_lua_sock *)p;
+        if (same) return p;
     }
-    return (psi_lua_sock *)psi_lua_check_class(L, arg, PSI_LUA_SOCKET);
+    lua_getfield(L, lua_upvalueindex(2), "__name");
+    psi_lua_expected(L, 1, lua_tostring(L, -1));
+    return NULL;
 }
 
+/* The socket or listener at 1. */
 static psi_lua_sock *psi_lua_self(lua_State *L)
 {
-    psi_lua_sock *k = psi_lua_any_socket(L, 1);
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
     k->calls++;
     return k;
-}
-
-static psi_lua_sock *psi_lua_listener(lua_State *L)
-{
-    return (psi_lua_sock *)psi_lua_check_class(L, 1, PSI_LUA_LISTENER);
 }
 
 static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
@@ -10798,19 +10756,6 @@ static double psi_lua_check_number(lua_State *L, int arg)
     return (double)lua_tonumber(L, arg);
 }
 
-static void psi_lua_check_table(lua_State *L, int arg)
-{
-    if (!lua_istable(L, arg)) psi_lua_expected(L, arg, "table");
-}
-
-/* Something that can be called. */
-static void psi_lua_check_call(lua_State *L, int arg)
-{
-    if (lua_isfunction(L, arg)) return;
-    if (!luaL_getmetafield(L, arg, "__call")) psi_lua_expected(L, arg, "function");
-    lua_pop(L, 1);
-}
-
 /* The port at arg, or -1 if it is a number but no port. */
 static int psi_lua_check_port(lua_State *L, int arg)
 {
@@ -10818,22 +10763,30 @@ static int psi_lua_check_port(lua_State *L, int arg)
     return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
 }
 
-/* A time in seconds at index, as milliseconds rounded up; nil is 0. */
-static int psi_lua_check_time(lua_State *L, int arg, int index, const char *name)
+/* Seconds at index, as milliseconds rounded up. */
+static int psi_lua_milliseconds(lua_State *L, int index)
 {
     double ms = (double)lua_tonumber(L, index) * 1000;
-    int whole = INT_MAX; /* more is for ever */
-    if (lua_isnoneornil(L, index)) return 0;
-    if (!lua_isnumber(L, index) || !(ms >= 0))
-        psi_lua_argument(L, arg, lua_pushfstring(L, "%s is not a time in seconds", name));
-    if (ms < INT_MAX) whole = (int)ms;
+    int whole = ms < INT_MAX ? (int)ms : INT_MAX; /* more is for ever */
     return whole < ms && whole < INT_MAX ? whole + 1 : whole;
 }
 
-/*--- options: tables whose fields have known names */
+/* A moment of the clock in seconds at index, in milliseconds. */
+static int64_t psi_lua_moment(lua_State *L, int index)
+{
+    double ms = (double)lua_tonumber(L, index) * 1000;
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+}
 
-/* Which functions take an option. */
-enum { PSI_LUA_OF_CALL = 1, PSI_LUA_OF_SOCKET = 2, PSI_LUA_OF_TLS = 4, PSI_LUA_OF_IDENTITY = 8 };
+/* Seconds at arg, checked, as milliseconds; nil is 0. */
+static int psi_lua_check_time(lua_State *L, int arg)
+{
+    if (lua_isnoneornil(L, arg)) return 0;
+    if (!lua_isnumber(L, arg) || !(lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
+    return psi_lua_milliseconds(L, arg);
+}
+
+/*--- options: tables whose fields have known names. The script checks them, by the kinds given here, and copies them */
 
 typedef struct psi_lua_options {
     psocket_options o;
@@ -10842,344 +10795,136 @@ typedef struct psi_lua_options {
 
 typedef struct psi_lua_option {
     const char *name;
-    void (*take)(lua_State *L, int arg, const struct psi_lua_option *o, char *base); /* the value is on top of the stack */
-    int takers;
-    size_t at;   /* where it goes, */
-    size_t more; /* and its length or number; or the most it may be */
+    const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
+    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
+                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    size_t at;          /* where it goes, */
+    size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
-
-static int psi_lua_bad_option(lua_State *L, int arg, const psi_lua_option *o, const char *must)
-{
-    return psi_lua_argument(L, arg, lua_pushfstring(L, "%s must be %s", o->name, must));
-}
-
-static void psi_lua_take_time(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    *(int *)(void *)(base + o->at) = psi_lua_check_time(L, arg, lua_gettop(L), o->name);
-    lua_pop(L, 1);
-}
-
-static size_t psi_lua_take_whole(lua_State *L, int arg, const psi_lua_option *o)
-{
-    double n = (double)lua_tonumber(L, -1);
-    if (!lua_isnumber(L, -1) || !(n >= 0) || n > (double)o->more || n != (double)(size_t)n)
-        psi_lua_bad_option(L, arg, o, lua_pushfstring(L, "a whole number up to %d", (int)o->more));
-    lua_pop(L, 1);
-    return (size_t)n;
-}
-
-static void psi_lua_take_count(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    *(int *)(void *)(base + o->at) = (int)psi_lua_take_whole(L, arg, o);
-}
-
-static void psi_lua_take_size(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    *(size_t *)(void *)(base + o->at) = psi_lua_take_whole(L, arg, o);
-}
-
-/* What is turned on or off must be said clearly: "no" and 0 are true in Lua. */
-static void psi_lua_take_flag(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    if (!lua_isboolean(L, -1)) psi_lua_bad_option(L, arg, o, "true or false");
-    *(int *)(void *)(base + o->at) = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-}
-
-/* The string on top, which stays there. */
-static const char *psi_lua_take_string(lua_State *L, int arg, const psi_lua_option *o, size_t *len, const char *must)
-{
-    const char *text;
-    size_t n;
-    if (lua_type(L, -1) != LUA_TSTRING) psi_lua_bad_option(L, arg, o, must);
-    text = lua_tolstring(L, -1, &n);
-    if (len) *len = n;
-    else if (strlen(text) != n) psi_lua_argument(L, arg, lua_pushfstring(L, "%s contains a zero byte", o->name));
-    return text;
-}
-
-static void psi_lua_take_text(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    *(const char **)(void *)(base + o->at) = psi_lua_take_string(L, arg, o, NULL, "a string");
-}
-
-static void psi_lua_take_bytes(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    *(const void **)(void *)(base + o->at) =
-        psi_lua_take_string(L, arg, o, (size_t *)(void *)(base + o->more), "a string");
-}
-
-/* A function, which is called from elsewhere. */
-static void psi_lua_take_call(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    (void)base;
-    if (!lua_isfunction(L, -1)) psi_lua_bad_option(L, arg, o, "a function");
-    lua_pop(L, 1);
-}
-
-/* A version of TLS: "TLSv1.2", or its number. */
-static void psi_lua_take_version(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    int version = 0;
-    if (lua_type(L, -1) == LUA_TSTRING) {
-        const char *text = lua_tostring(L, -1);
-        if (strncmp(text, "TLSv1.", 6) == 0 && text[6] >= '0' && text[6] <= '3' && !text[7])
-            version = 0x301 + text[6] - '0';
-    } else if (lua_isnumber(L, -1) && lua_tonumber(L, -1) >= 1 && lua_tonumber(L, -1) < 0x10000) {
-        version = (int)lua_tonumber(L, -1);
-    }
-    if (!version) psi_lua_bad_option(L, arg, o, "a version of TLS, as \"TLSv1.2\"");
-    *(int *)(void *)(base + o->at) = version;
-    lua_pop(L, 1);
-}
-
-static void psi_lua_take_auth(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    static const char *const ways[] = { "none", "optional", "required" };
-    const char *way = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-    int i = 0;
-    while (i < 3 && strcmp(way, ways[i])) i++;
-    if (i == 3) psi_lua_bad_option(L, arg, o, "\"none\", \"optional\" or \"required\"");
-    *(int *)(void *)(base + o->at) = i;
-    lua_pop(L, 1);
-}
-
-/* The length of the list on top, whose items are to lie on the stack. */
-static size_t psi_lua_take_list(lua_State *L, int arg, const psi_lua_option *o, const char *must)
-{
-    size_t n;
-    if (!lua_istable(L, -1)) psi_lua_bad_option(L, arg, o, must);
-    n = PSI_LUA_LENGTH(L, -1);
-    if (n > 10000 || !lua_checkstack(L, (int)n + 20)) psi_lua_argument(L, arg, lua_pushfstring(L, "%s is too long", o->name));
-    return n;
-}
-
-/* Names, joined by colons if they are not already. */
-static void psi_lua_take_colons(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    if (lua_istable(L, -1)) {
-        int list = lua_gettop(L);
-        size_t i, n = psi_lua_take_list(L, arg, o, "names");
-        lua_pushliteral(L, "");
-        for (i = 1; i <= n; i++) {
-            if (i > 1) lua_pushliteral(L, ":");
-            lua_rawgeti(L, list, (int)i);
-            psi_lua_take_string(L, arg, o, NULL, "a list of names");
-            lua_concat(L, i > 1 ? 3 : 2);
-        }
-    }
-    *(const char **)(void *)(base + o->at) = psi_lua_take_string(L, arg, o, NULL, "a list of names");
-}
-
-static void psi_lua_take_names(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    int list = lua_gettop(L);
-    size_t i, n = psi_lua_take_list(L, arg, o, "a list of names");
-    const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
-    for (i = 0; i < n; i++) {
-        lua_rawgeti(L, list, (int)(i + 1));
-        names[i] = psi_lua_take_string(L, arg, o, NULL, "a list of names");
-    }
-    *(const char *const **)(void *)(base + o->at) = names;
-    *(size_t *)(void *)(base + o->more) = n;
-}
-
-/* A digest as 32 bytes or 64 hexadecimal digits: 1 if it is one. */
-static int psi_lua_digest(const char *text, size_t len, uint8_t *out)
-{
-    size_t i;
-    if (len == 32) {
-        memcpy(out, text, 32);
-        return 1;
-    }
-    for (i = 0; len == 64 && i < 64; i++) {
-        int c = (unsigned char)text[i], v = -1;
-        if (c >= '0' && c <= '9') v = c - '0';
-        else if ((c | 32) >= 'a' && (c | 32) <= 'f') v = (c | 32) - 'a' + 10;
-        if (v < 0) return 0;
-        out[i / 2] = (uint8_t)(i & 1 ? out[i / 2] | v : v << 4);
-    }
-    return len == 64;
-}
-
-static void psi_lua_take_pins(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    int list = lua_gettop(L);
-    size_t i, n = psi_lua_take_list(L, arg, o, "a list of SHA-256 digests");
-    uint8_t *pins;
-    if (!n) psi_lua_bad_option(L, arg, o, "a list of SHA-256 digests: it is empty");
-    pins = (uint8_t *)PSI_LUA_USERDATA(L, n * 32);
-    for (i = 0; i < n; i++) {
-        size_t len = 0;
-        const char *text;
-        lua_rawgeti(L, list, (int)(i + 1));
-        text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";
-        if (!psi_lua_digest(text, len, pins + 32 * i))
-            psi_lua_argument(L, arg, lua_pushfstring(L, "pin %d is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)",
-                                                     (int)(i + 1)));
-        lua_pop(L, 1);
-    }
-    *(const uint8_t **)(void *)(base + o->at) = pins;
-    *(size_t *)(void *)(base + o->more) = n;
-}
-
-/* How many letters have to be changed, put in or left out to make b of a. */
-static unsigned psi_lua_distance(const char *a, const char *b)
-{
-    unsigned row[32], i, j, na = (unsigned)strlen(a), nb = (unsigned)strlen(b);
-    if (na > 31) na = 31;
-    if (nb > 31) nb = 31;
-    for (j = 0; j <= nb; j++) row[j] = j;
-    for (i = 1; i <= na; i++) {
-        unsigned diagonal = row[0];
-        row[0] = i;
-        for (j = 1; j <= nb; j++) {
-            unsigned best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[nb];
-}
-
-/* Raises an error if the table at index has fields that are no options of this taker. items: it may also be a list. */
-static void psi_lua_check_names(lua_State *L, int arg, int index, const psi_lua_option *all, int taker, int items)
-{
-    lua_pushnil(L);
-    while (lua_next(L, index)) {
-        const psi_lua_option *o, *nearest = NULL;
-        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
-        unsigned best = UINT_MAX;
-        lua_pop(L, 1);
-        if (items && lua_type(L, -1) == LUA_TNUMBER) continue;
-        for (o = all; o->name && best; o++) {
-            unsigned distance = o->takers & taker ? psi_lua_distance(name, o->name) : UINT_MAX;
-            if (distance < best) nearest = o, best = distance;
-        }
-        if (!best) continue;
-        if (!*name || !nearest)
-            psi_lua_argument(L, arg, lua_pushfstring(L, "the name of an option is a %s", luaL_typename(L, -1)));
-        psi_lua_argument(L, arg, lua_pushfstring(L, "unknown option '%s'; the nearest is '%s'", name, nearest->name));
-    }
-}
-
-/* Reads the options of this taker in the table at index into what lies at base. Strings and lists stay on the stack. */
-static void psi_lua_take_options(lua_State *L, int arg, int index, const psi_lua_option *all, int taker, void *base)
-{
-    const psi_lua_option *o;
-    luaL_checkstack(L, 80, NULL);
-    psi_lua_check_names(L, arg, index, all, taker, taker == PSI_LUA_OF_TLS);
-    for (o = all; o->name; o++) {
-        if (!(o->takers & taker)) continue;
-        lua_getfield(L, index, o->name); /* it may be inherited */
-        if (lua_isnil(L, -1)) lua_pop(L, 1);
-        else o->take(L, arg, o, (char *)base);
-    }
-}
-
-#define PSI_LUA_I(field) offsetof(psocket_identity, field)
-
-static const psi_lua_option psi_lua_identity_options[] = {
-    { "chain", psi_lua_take_bytes, PSI_LUA_OF_IDENTITY, PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
-    { "private_key", psi_lua_take_bytes, PSI_LUA_OF_IDENTITY, PSI_LUA_I(key), PSI_LUA_I(key_len) },
-    { NULL, NULL, 0, 0, 0 }
-};
-
-/* A list of certificates, on top; its strings stay on the stack. */
-static void psi_lua_take_identities(lua_State *L, int arg, const psi_lua_option *o, char *base)
-{
-    int list = lua_gettop(L);
-    size_t i, n = psi_lua_take_list(L, arg, o, "a list of certificates");
-    psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
-    memset(all, 0, (n + 1) * sizeof *all);
-    for (i = 0; i < n; i++) {
-        int one;
-        luaL_checkstack(L, 20, "too many certificates");
-        lua_rawgeti(L, list, (int)(i + 1));
-        one = lua_gettop(L);
-        if (!lua_istable(L, one))
-            psi_lua_argument(L, arg, lua_pushfstring(L, "certificate %d is not a table with chain and private_key", (int)(i + 1)));
-        psi_lua_take_options(L, arg, one, psi_lua_identity_options, PSI_LUA_OF_IDENTITY, &all[i]);
-        if (!all[i].chain || !all[i].key)
-            psi_lua_argument(L, arg, lua_pushfstring(L, "certificate %d has no %s", (int)(i + 1),
-                                                     all[i].chain ? "private_key" : "chain"));
-    }
-    *(const psocket_identity **)(void *)(base + o->at) = all;
-    *(size_t *)(void *)(base + o->more) = n;
-}
 
 #define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
 #define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
-#define PSI_LUA_MOST 0x3fffffff
+#define PSI_LUA_I(field) offsetof(psocket_identity, field)
 
-static const psi_lua_option psi_lua_all_options[] = {
-    { "timeout", psi_lua_take_time, PSI_LUA_OF_CALL | PSI_LUA_OF_SOCKET | PSI_LUA_OF_TLS, PSI_LUA_O(timeout_ms), 0 },
-    { "attempt_delay", psi_lua_take_time, PSI_LUA_OF_SOCKET, PSI_LUA_O(attempt_delay_ms), 0 },
-    { "backlog", psi_lua_take_count, PSI_LUA_OF_SOCKET, PSI_LUA_O(backlog), 65535 },
-    { "broadcast", psi_lua_take_flag, PSI_LUA_OF_SOCKET, PSI_LUA_O(broadcast), 0 },
-    { "keepalive", psi_lua_take_count, PSI_LUA_OF_SOCKET, PSI_LUA_O(keepalive), 32767 },
-    { "local_address", psi_lua_take_text, PSI_LUA_OF_SOCKET, PSI_LUA_O(local), 0 },
-    { "local_port", psi_lua_take_count, PSI_LUA_OF_SOCKET, PSI_LUA_O(local_port), 65535 },
-    { "multicast_group", psi_lua_take_text, PSI_LUA_OF_SOCKET, PSI_LUA_O(multicast_group), 0 },
-    { "multicast_interface", psi_lua_take_text, PSI_LUA_OF_SOCKET, PSI_LUA_O(multicast_interface), 0 },
-    { "multicast_noloop", psi_lua_take_flag, PSI_LUA_OF_SOCKET, PSI_LUA_O(multicast_noloop), 0 },
-    { "multicast_ttl", psi_lua_take_count, PSI_LUA_OF_SOCKET, PSI_LUA_O(multicast_ttl), 255 },
-    { "recv_limit", psi_lua_take_size, PSI_LUA_OF_SOCKET, PSI_LUA_O(recv_limit), PSI_LUA_MOST },
-    { "resolve", psi_lua_take_call, PSI_LUA_OF_SOCKET, 0, 0 },
-    { "reuse_port", psi_lua_take_flag, PSI_LUA_OF_SOCKET, PSI_LUA_O(reuse_port), 0 },
-    { "udp", psi_lua_take_flag, PSI_LUA_OF_SOCKET, PSI_LUA_O(udp), 0 },
-    { "v6only", psi_lua_take_flag, PSI_LUA_OF_SOCKET, PSI_LUA_O(v6only), 0 },
-    { "alpn", psi_lua_take_names, PSI_LUA_OF_TLS, PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
-    { "ca", psi_lua_take_bytes, PSI_LUA_OF_TLS, PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
-    { "ca_dir", psi_lua_take_text, PSI_LUA_OF_TLS, PSI_LUA_T(ca_dir), 0 },
-    { "ca_file", psi_lua_take_text, PSI_LUA_OF_TLS, PSI_LUA_T(ca_file), 0 },
-    { "client_auth", psi_lua_take_auth, PSI_LUA_OF_TLS, PSI_LUA_T(client_auth), 0 },
-    { "clock", psi_lua_take_call, PSI_LUA_OF_TLS, 0, 0 },
-    { "identities", psi_lua_take_identities, PSI_LUA_OF_TLS, PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
-    { "insecure_no_name", psi_lua_take_flag, PSI_LUA_OF_TLS, PSI_LUA_T(insecure_no_name), 0 },
-    { "insecure_no_verify", psi_lua_take_flag, PSI_LUA_OF_TLS, PSI_LUA_T(insecure_no_verify), 0 },
-    { "min_version", psi_lua_take_version, PSI_LUA_OF_TLS, PSI_LUA_T(min_version), 0 },
-    { "pins", psi_lua_take_pins, PSI_LUA_OF_TLS, PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
-    { "suites", psi_lua_take_colons, PSI_LUA_OF_TLS, PSI_LUA_T(suites), 0 },
+static const psi_lua_option psi_lua_known[] = {
+    { "timeout", "cst", 't', PSI_LUA_O(timeout_ms), 0 },
+    { "attempt_delay", "s", 't', PSI_LUA_O(attempt_delay_ms), 0 },
+    { "backlog", "s", 'i', PSI_LUA_O(backlog), 65535 },
+    { "broadcast", "s", 'b', PSI_LUA_O(broadcast), 0 },
+    { "keepalive", "s", 'i', PSI_LUA_O(keepalive), 32767 },
+    { "local_address", "s", 's', PSI_LUA_O(local), 0 },
+    { "local_port", "s", 'i', PSI_LUA_O(local_port), 65535 },
+    { "multicast_group", "s", 's', PSI_LUA_O(multicast_group), 0 },
+    { "multicast_interface", "s", 's', PSI_LUA_O(multicast_interface), 0 },
+    { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
+    { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
+    { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
+    { "resolve", "s", 'f', 0, 0 },
+    { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
+    { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
+    { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
+    { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
+    { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
+    { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
+    { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
+    { "clock", "t", 'f', 0, 0 },
+    { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
+    { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
+    { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
+    { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
     { NULL, NULL, 0, 0, 0 }
 };
 
-/* Is there a table of options at arg? */
-static int psi_lua_has_options(lua_State *L, int arg)
+/* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
+   pushed. */
+static void psi_lua_store_options(lua_State *L, char taker, char *base)
 {
-    if (lua_isnoneornil(L, arg)) return 0;
-    psi_lua_check_table(L, arg);
-    return 1;
+    const psi_lua_option *o;
+    int table = lua_gettop(L);
+    luaL_checkstack(L, 20, NULL);
+    for (o = psi_lua_known; o->name; o++) {
+        void *at = base + o->at;
+        size_t i, n = 0;
+        if (!strchr(o->takers, taker)) continue;
+        lua_getfield(L, table, o->name);
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+        } else if (o->kind == 'l') {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
+            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+                lua_rawgeti(L, -2, (int)(i + 1));
+                names[i] = lua_tostring(L, -1);
+                lua_pop(L, 1);
+            }
+            *(const char *const **)at = names;
+        } else if (o->kind == 'k') {
+            int list = lua_gettop(L);
+            psocket_identity *all;
+            n = PSI_LUA_LENGTH(L, list);
+            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            memset(all, 0, (n + 1) * sizeof *all);
+            for (i = 0; i < n; i++) {
+                lua_rawgeti(L, list, (int)(i + 1));
+                psi_lua_store_options(L, 'i', (char *)&all[i]);
+                lua_settop(L, list + 1);
+            }
+            *(const psocket_identity **)at = all;
+        } else {
+            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
+            else if (text) *(const char **)at = text;
+            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+            if (o->kind == 'p') n /= 32;
+            lua_pop(L, 1);
+        }
+        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+    }
+}
+
+/* Reads the options in the table at arg, if there is one, into what lies at base. */
+static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
+{
+    if (lua_isnoneornil(L, arg)) return;
+    luaL_checkstack(L, 20, NULL);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
+    lua_pushvalue(L, arg);
+    lua_pushlstring(L, &taker, 1);
+    lua_call(L, 2, 2);
+    if (!lua_isnil(L, -2)) psi_lua_argument(L, arg, lua_tostring(L, -2));
+    psi_lua_store_options(L, taker, (char *)base);
 }
 
 /* The time limit of one operation: what it has, unless the options at arg name another. */
 static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 {
+    int top = lua_gettop(L);
     psi_lua_options all;
-    if (!psi_lua_has_options(L, arg)) return timeout;
     all.o.timeout_ms = timeout;
-    psi_lua_take_options(L, arg, arg, psi_lua_all_options, PSI_LUA_OF_CALL, &all);
+    psi_lua_read_options(L, arg, 'c', &all);
+    if (top >= arg) lua_settop(L, top);
     return all.o.timeout_ms;
 }
 
-/* Options of a new socket or listener from the table (or the word "udp") at arg. Its strings stay on the stack. */
+/* Options of a new socket or listener from the table (or the word "udp") at arg. */
 static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
 {
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
     all->o.nonblocking = 1;
     all->o.error = e;
-    if (lua_type(L, arg) == LUA_TSTRING) {
-        all->o.udp = strcmp(lua_tostring(L, arg), "udp") == 0;
-        if (!all->o.udp && strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
-    } else if (psi_lua_has_options(L, arg)) {
-        psi_lua_take_options(L, arg, arg, psi_lua_all_options, PSI_LUA_OF_SOCKET, all);
-    }
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
+    else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
+    else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
 }
 
-/* Where to listen: a port, or an address and a port. */
+/* Where to listen: a port, or an address and a port; -2 if that is missing. */
 static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
 {
     const char *text, *colon;
@@ -11191,8 +10936,7 @@ static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_expected(L, arg, "port or \"address:port\"");
     text = psi_lua_check_text(L, arg);
     colon = strrchr(text, ':');
-    if (strncmp(text, "unix:", 5) == 0 || (colon && (strchr(text, ':') == colon || colon[-1] == ']'))) return text;
-    *port = -2;
+    if (strncmp(text, "unix:", 5) && (!colon || (strchr(text, ':') != colon && colon[-1] != ']'))) *port = -2;
     return text;
 }
 
@@ -11287,10 +11031,13 @@ static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
 /* The core in the table at 1, or NULL. Pushes it, or nil. */
 static psi_lua_sched *psi_lua_find_core(lua_State *L)
 {
-    psi_lua_check_table(L, 1);
+    psi_lua_sched *S;
+    if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
     lua_pushliteral(L, "_core");
     lua_rawget(L, 1);
-    return lua_isnil(L, -1) ? NULL : (psi_lua_sched *)psi_lua_check_class(L, lua_gettop(L), PSI_LUA_CORE);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
+    return S;
 }
 
 /* The task that runs in the coroutine at index co, or NULL. table is the index of the scheduler's table. */
@@ -11381,13 +11128,6 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
 }
 
-/* Runs what is to run between instructions: the hook of an interrupt. */
-static void psi_lua_heed(lua_State *L, const psi_lua_vm *vm)
-{
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->heed);
-    lua_call(L, 0, 0);
-}
-
 #define PSI_LUA_SLICE 500 /* milliseconds of a wait between looks for an interrupt */
 
 /* Waits where nothing can yield. */
@@ -11395,19 +11135,16 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
     int64_t left = op->due == INT64_MAX ? PSI_LUA_SLICE : op->due - psocket_now();
     int ms = left < 0 ? 0 : left > PSI_LUA_SLICE ? PSI_LUA_SLICE : (int)left;
+    psocket_poller *p = NULL;
+    const psocket_event *events;
     if (op->soon) return;
-    if (op->event) {
-        psocket_wait(op->k->s, op->event, ms);
-    } else if (op->ring) {
-        psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
-    } else {
-        psocket_poller *p;
-        const psocket_event *events;
-        if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
-        psocket_poller_wait(p, &events, ms);
-        psocket_poller_free(p);
-    }
-    psi_lua_heed(L, op->vm);
+    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->event) psocket_wait(op->k->s, op->event, ms);
+    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
+    if (p) psocket_poller_wait(p, &events, ms);
+    psocket_poller_free(p);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
+    lua_call(L, 0, 0);
 }
 
 /*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
@@ -11566,23 +11303,12 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, delimiter, max);
 }
 
-#define PSI_LUA_JOIN 8192 /* pieces of a send that are smaller are joined */
-
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
     int list, count, i; /* the one at hand, from 0 */
     int options;        /* where they may stand */
     size_t at;          /* what of it is gone */
 } psi_lua_pieces;
-
-static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
-{
-    int top = lua_gettop(L);
-    memset(p, 0, sizeof *p);
-    p->list = lua_istable(L, 2);
-    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
-    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
-}
 
 static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *len)
 {
@@ -11594,6 +11320,20 @@ static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *
     text = lua_tolstring(L, -1, len);
     lua_pop(L, 1); /* the list keeps it */
     return text;
+}
+
+/* Finds them, and checks all before any is sent. */
+static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
+{
+    int top = lua_gettop(L);
+    size_t len;
+    p->at = 0;
+    p->list = lua_istable(L, 2);
+    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
+    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
+    if (!p->count && !p->list) psi_lua_expected(L, 2, "string");
+    for (p->i = 0; p->i < p->count; p->i++) psi_lua_piece(L, p, &len);
+    p->i = 0;
 }
 
 /* These bytes are gone. */
@@ -11609,50 +11349,39 @@ static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
-static const char *psi_lua_gather(lua_State *L, const psi_lua_pieces *from, char *buf, size_t *len)
+static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    psi_lua_pieces p = *from;
     const char *text = "";
-    size_t n = 0, used = 0;
-    for (; p.i < p.count; p.i++, p.at = 0) {
-        text = psi_lua_piece(L, &p, &n);
-        text += p.at < n ? p.at : n;
-        n -= p.at < n ? p.at : n;
-        if (!used && (n >= PSI_LUA_JOIN / 2 || p.i + 1 == p.count)) break;
-        if (n > PSI_LUA_JOIN - used) n = PSI_LUA_JOIN - used;
-        memcpy(buf + used, text, n);
-        used += n;
-        if (used == PSI_LUA_JOIN) break;
-        n = 0;
+    size_t n = 0;
+    for (*used = 0; p.i < p.count && *used < size; p.i++, p.at = 0) {
+        text = psi_lua_piece(L, &p, &n) + p.at;
+        n -= p.at;
+        if (!*used && (n >= size || p.i + 1 == p.count)) {
+            *used = n;
+            return text;
+        }
+        if (n > size - *used) n = size - *used;
+        memcpy(buf + *used, text, n);
+        *used += n;
     }
-    *len = used ? used : n;
-    return used ? buf : text;
-}
-
-/* Checks all that is to be sent, before any of it is. */
-static void psi_lua_check_pieces(lua_State *L, const psi_lua_sock *k, psi_lua_pieces p)
-{
-    size_t len;
-    if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    for (; p.i < p.count; p.i++) psi_lua_piece(L, &p, &len);
+    return buf;
 }
 
 /* send(socket, strings ... or a list of them [, options]) */
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
-    char buf[PSI_LUA_JOIN];
+    char buf[4096];
     psi_lua_pieces p;
     ptrdiff_t n;
     int r;
     psi_lua_find_pieces(L, &p);
     n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
-    if (!op->again) psi_lua_check_pieces(L, op->k, p);
-    else if (psi_lua_time_left(op->k, PSOCKET_WRITE) <= 0) n = PSOCKET_TIMEOUT; /* the last bytes do not make it later */
+    if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
+    if (op->again && psi_lua_time_left(op->k, PSOCKET_WRITE) <= 0) n = PSOCKET_TIMEOUT; /* what still goes does not move it */
     psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
-        const char *data = psi_lua_gather(L, &p, buf, &len);
+        const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
         if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
         n = psocket_send(op->k->s, data, len);
         if (n <= 0) break;
@@ -11671,181 +11400,45 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     return r + 1;
 }
 
-/* Ends the direction out, after all that was sent. */
-static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
+/* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
+   ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
+static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
-    if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
-        psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
-    if (r >= 0) r = psocket_shutdown(op->k->s);
-    if (r < 0) return psi_lua_stop(L, op, r);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* connected(socket): waits until it is; what connect returns. C keeps the time. */
-static int psi_lua_try_connected(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    int r = psi_lua_claim(L, op->vm, k, PSOCKET_WRITE);
-    op->k = k;
-    op->event = op->claims = PSOCKET_WRITE;
-    if (!r) r = psocket_step(k->s);
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
-    psi_lua_forget(op->vm, k); /* writable is the usual state: it would only be reported once more */
-    if (r < 0 && r != PSOCKET_CLOSED) {
-        psocket_error e;
-        psocket_geterror(k->s, &e);
-        psocket_close(k->s);
-        return psi_lua_fail_error(L, r, &e);
-    }
-    lua_settop(L, 1);
-    return 1;
-}
-
-/* Has memory or something else run out that others may give back? A task then waits for it. */
-static int psi_lua_short(lua_State *L, psi_lua_op *op, int r)
-{
-    if ((r != PSOCKET_DESCRIPTORS && r != PSOCKET_NOMEM) || !PSI_LUA_YIELDABLE(L)) return 0;
-    op->event = 0;
-    op->due = psocket_now() + 50;
-    return 1;
-}
-
-/* Takes the next connection: pushes a socket and answers 0, or only answers WANT or an error. */
-static int psi_lua_take_connection(lua_State *L, psi_lua_sock *l)
-{
-    psi_lua_sock *k;
-    int r = psocket_hasconnection(l->s);
-    if (r <= 0) return r ? r : (int)PSOCKET_WANT_READ;
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = l->timeout;
-    r = psocket_accept(l->s, &k->s);
-    if (r) lua_pop(L, 1);
-    return r;
-}
-
-/* take(listener): the next connection if there is one, without waiting. */
-static int psi_lua_take(lua_State *L)
-{
-    return psi_lua_take_connection(L, psi_lua_listener(L)) == 0;
-}
-
-/* accept(listener [, options]) */
-static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *l = psi_lua_listener(L);
-    int r;
-    op->k = l;
-    op->event = op->claims = PSOCKET_READ;
-    op->ms = op->again ? 0 : psi_lua_time_limit(L, 2, l->timeout);
-    r = psi_lua_claim(L, op->vm, l, PSOCKET_READ);
-    if (!r && !op->again) psi_lua_start_clock(l, PSOCKET_READ, op->ms);
-    if (!r && psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    if (!r) r = psi_lua_take_connection(L, l);
-    if (r == 0) return 1;
-    return psi_lua_short(L, op, r) ? PSI_LUA_AGAIN : psi_lua_stop(L, op, r);
-}
-
-/* await(listener): waits until there is a connection; true, or as accept. */
-static int psi_lua_try_await(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *l = psi_lua_listener(L);
-    int r = psi_lua_claim(L, op->vm, l, PSOCKET_READ);
-    op->k = l;
-    op->event = op->claims = PSOCKET_READ;
-    if (!r && psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    if (!r) r = psocket_hasconnection(l->s);
-    if (r == 0 || psi_lua_short(L, op, r)) return PSI_LUA_AGAIN;
-    if (r < 0) return psi_lua_stop(L, op, r);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* sleep(due): until then, in milliseconds of the clock. */
-static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
-{
-    op->due = (int64_t)lua_tonumber(L, 1);
-    return op->again && psocket_now() >= op->due ? 0 : PSI_LUA_AGAIN;
-}
-
-/* hold(queue, due): until somebody wakes it, or no longer than that. */
-static int psi_lua_try_hold(lua_State *L, psi_lua_op *op)
-{
-    double due = (double)lua_tonumber(L, 2);
-    op->ring = (psi_lua_link *)psi_lua_check_class(L, 1, PSI_LUA_QUEUE);
-    if (due > 0) op->due = (int64_t)due;
-    return op->again ? 0 : PSI_LUA_AGAIN;
-}
-
-/* ended(scheduler, coroutine): waits until that task has ended. */
-static int psi_lua_try_ended(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sched *S = psi_lua_find_core(L);
-    if (!S) return 0;
-    PSI_LUA_GETVALUE(L, -1);
-    op->task = psi_lua_find_task(L, lua_gettop(L), 2);
-    op->ring = &S->joiners;
-    if (!op->task) return 0;
-    op->task->joined = 1;
-    return PSI_LUA_AGAIN;
-}
-
-/* handshake(socket, settings or nil, name or nil, milliseconds): what starttls returns. C keeps the time. */
-static int psi_lua_try_handshake(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
-    psocket_tlsinfo info;
-    int r = psi_lua_claim(L, op->vm, k, PSOCKET_READ | PSOCKET_WRITE);
-    op->k = k;
-    op->event = PSOCKET_WRITE;
-    op->claims = PSOCKET_READ | PSOCKET_WRITE;
-    if (!r && !op->again) {
-        psocket_settimeout(k->s, (int)lua_tonumber(L, 4));
-        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
-    }
-    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
-    if (r != PSOCKET_BUSY) psocket_settimeout(k->s, k->timeout);
-    if (r == 0 && psocket_gettlsinfo(k->s, &info) == 0) {
-        psi_lua_forget(op->vm, k);
-        lua_pushboolean(L, 1);
-        if (!info.alpn[0]) return 1;
-        lua_pushstring(L, info.alpn);
-        return 2;
-    }
-    psi_lua_fail_sock(L, k, r);
-    psi_lua_shut(op->vm, k);
-    lua_pushboolean(L, 0); /* here the spec says false */
-    lua_replace(L, -4);
-    return 3;
+    op->event = (int)lua_tonumber(L, 2);
+    op->claims = (int)lua_tonumber(L, 3);
+    if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
+    op->task = (psi_lua_task *)lua_touserdata(L, 5);
+    if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
+    else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
 /*--- driving the operations */
 
-enum {
-    PSI_LUA_RECV, PSI_LUA_READ, PSI_LUA_READ_UNTIL, PSI_LUA_SEND, PSI_LUA_SHUTDOWN, PSI_LUA_CONNECTED, PSI_LUA_ACCEPT,
-    PSI_LUA_AWAIT, PSI_LUA_SLEEP, PSI_LUA_HOLD, PSI_LUA_ENDED, PSI_LUA_HANDSHAKE
+typedef struct psi_lua_waiting {
+    const char *name;
+    int (*try_it)(lua_State *, psi_lua_op *);
+} psi_lua_waiting;
+
+static const psi_lua_waiting psi_lua_all_waiting[] = {
+    { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
+    { "send", psi_lua_try_send }, { "wait", psi_lua_try_wait }
 };
 
-/* Tries an operation until it is done or has to yield; *state is what it remembers. Answers what it answered. */
-static int psi_lua_try(lua_State *L, int what, int again, double *state)
+enum { PSI_LUA_WAIT = 4 };
+
+/* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
+static int psi_lua_try(lua_State *L, int again, double *state)
 {
-    static int (*const ops[])(lua_State *, psi_lua_op *) = {
-        psi_lua_try_recv, psi_lua_try_read, psi_lua_try_read_until, psi_lua_try_send, psi_lua_try_shutdown,
-        psi_lua_try_connected, psi_lua_try_accept, psi_lua_try_await, psi_lua_try_sleep, psi_lua_try_hold,
-        psi_lua_try_ended, psi_lua_try_handshake
-    };
-    psi_lua_op op;
-    int top = lua_gettop(L), n;
-    for (;;) {
-        memset(&op, 0, sizeof op);
+    int top = lua_gettop(L), n, which = (int)lua_tointeger(L, lua_upvalueindex(4));
+    for (;; again = 1) {
+        psi_lua_op op;
+        memset((void *)&op, 0, sizeof op);
         op.vm = psi_lua_here(L);
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
-        n = ops[what](L, &op);
+        n = psi_lua_all_waiting[which].try_it(L, &op);
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
@@ -11855,42 +11448,39 @@ static int psi_lua_try(lua_State *L, int what, int again, double *state)
             return n;
         }
         psi_lua_block(L, &op);
-        again = 1;
     }
 }
 
 #if PSI_LUA_CONTINUES
 
-/* Tries again. The context is the operation and how many arguments it has; what it remembers lies behind these. */
-static int psi_lua_again(lua_State *L, int status, lua_KContext context)
+static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
 {
-    int n, top = (int)(context >> 4);
-    double state;
-    (void)status;
-    lua_settop(L, top + 1); /* without what resume was given */
-    state = (double)lua_tonumber(L, -1);
-    lua_settop(L, top);
-    n = psi_lua_try(L, (int)(context & 15), 1, &state);
+    int n = psi_lua_try(L, again, &state);
     if (n != PSI_LUA_AGAIN) return n;
-    lua_pushnumber(L, (lua_Number)state);
-    return lua_yieldk(L, 0, context, psi_lua_again);
+    lua_pushnumber(L, (lua_Number)state); /* behind the arguments, whose number is the context */
+    return lua_yieldk(L, 0, top, next);
 }
 
-static int psi_lua_run(lua_State *L, int what)
+static int psi_lua_again(lua_State *L, int status, lua_KContext context)
 {
-    double state = 0;
-    lua_KContext context = (lua_KContext)lua_gettop(L) << 4 | what;
-    int n = psi_lua_try(L, what, 0, &state);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_pushnumber(L, (lua_Number)state);
-    return lua_yieldk(L, 0, context, psi_lua_again);
+    double state;
+    (void)status;
+    lua_settop(L, (int)context + 1); /* without what resume was given */
+    state = (double)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return psi_lua_finish_try(L, 1, state, (int)context, psi_lua_again);
+}
+
+static int psi_lua_run(lua_State *L)
+{
+    return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
 }
 
 #else
 
 /* A Lua function (psi_lua_wrapper) yields, and calls this again, with `again` and what is to be remembered in front of the
    arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
-static int psi_lua_run(lua_State *L, int what)
+static int psi_lua_run(lua_State *L)
 {
     int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
     double state = again ? (double)lua_tonumber(L, 2) : 0;
@@ -11898,14 +11488,14 @@ static int psi_lua_run(lua_State *L, int what)
         lua_remove(L, 1);
         lua_remove(L, 1);
     }
-    n = psi_lua_try(L, what, again, &state);
+    n = psi_lua_try(L, again, &state);
     if (n != PSI_LUA_AGAIN) return n;
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_pushnumber(L, (lua_Number)state);
     return 2;
 }
 
-static const char psi_lua_wrapper[] =
+static const char *const psi_lua_wrapper[] = {
     "local again, yield = ...\n"
     "return function(f)\n"
     "  return function(...)\n"
@@ -11919,22 +11509,96 @@ static const char psi_lua_wrapper[] =
     "    if z == nil then return r, x, y end\n"
     "    return r, x, y, z\n"
     "  end\n"
-    "end\n";
+    "end\n",
+    NULL
+};
 
 #endif
 
-static int psi_lua_recv(lua_State *L) { return psi_lua_run(L, PSI_LUA_RECV); }
-static int psi_lua_read(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ); }
-static int psi_lua_read_until(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ_UNTIL); }
-static int psi_lua_send(lua_State *L) { return psi_lua_run(L, PSI_LUA_SEND); }
-static int psi_lua_shutdown(lua_State *L) { return psi_lua_run(L, PSI_LUA_SHUTDOWN); }
-static int psi_lua_connected(lua_State *L) { return psi_lua_run(L, PSI_LUA_CONNECTED); }
-static int psi_lua_accept(lua_State *L) { return psi_lua_run(L, PSI_LUA_ACCEPT); }
-static int psi_lua_await(lua_State *L) { return psi_lua_run(L, PSI_LUA_AWAIT); }
-static int psi_lua_sleep(lua_State *L) { return psi_lua_run(L, PSI_LUA_SLEEP); }
-static int psi_lua_hold(lua_State *L) { return psi_lua_run(L, PSI_LUA_HOLD); }
-static int psi_lua_ended(lua_State *L) { return psi_lua_run(L, PSI_LUA_ENDED); }
-static int psi_lua_handshake(lua_State *L) { return psi_lua_run(L, PSI_LUA_HANDSHAKE); }
+/*--- what the script tries, without waiting: true (or an object), false for WANT, or nil, a message and a name */
+
+static int psi_lua_answer(lua_State *L, const psi_lua_sock *k, int r)
+{
+    if (r < 0 && !psi_lua_is_want(r)) return psi_lua_fail_sock(L, k, r);
+    lua_pushboolean(L, r >= 0);
+    return 1;
+}
+
+/* take(listener): the next connection. */
+static int psi_lua_take(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L), *k;
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
+    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r) r = psocket_hasconnection(l->s);
+    if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = l->timeout;
+    r = psocket_accept(l->s, &k->s);
+    return r ? psi_lua_answer(L, l, r) : 1;
+}
+
+/* shut(socket, "send"): ends the direction out, after all that was sent. */
+static int psi_lua_shut_out(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    int r = psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_WRITE);
+    if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
+        psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
+    return psi_lua_answer(L, k, r ? r : psocket_shutdown(k->s));
+}
+
+/* step(socket): connects. C keeps the time. */
+static int psi_lua_step(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, k, PSOCKET_WRITE);
+    psocket_error e;
+    if (!r) r = psocket_step(k->s);
+    if (!psi_lua_is_want(r)) psi_lua_forget(vm, k); /* writable is the usual state: it would only be reported once more */
+    if (r >= 0 || psi_lua_is_want(r) || r == PSOCKET_CLOSED) return psi_lua_answer(L, k, r == PSOCKET_CLOSED ? 0 : r);
+    psocket_geterror(k->s, &e);
+    psocket_close(k->s);
+    return psi_lua_fail_error(L, r, &e);
+}
+
+/* side(socket): is it a server's, and does it use TLS already? */
+static int psi_lua_side(lua_State *L)
+{
+    const psi_lua_sock *k = psi_lua_self(L);
+    lua_pushboolean(L, psocket_getside(k->s) == PSOCKET_SERVER);
+    lua_pushboolean(L, psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS);
+    return 2;
+}
+
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
+   fails the socket is closed. C keeps the time. */
+static int psi_lua_secure(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
+    psocket_tlsinfo info;
+    int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1) {
+        psocket_settimeout(k->s, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
+    }
+    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
+    psi_lua_forget(vm, k);
+    psi_lua_answer(L, k, r);
+    if (r < 0) {
+        psi_lua_shut(vm, k);
+        return 3;
+    }
+    psocket_settimeout(k->s, k->timeout);
+    if (psocket_gettlsinfo(k->s, &info) < 0 || !info.alpn[0]) return 1;
+    lua_pushstring(L, info.alpn);
+    return 2;
+}
 
 /*--- TLS settings */
 
@@ -11943,182 +11607,61 @@ static int64_t psi_lua_clock(void *user)
     return ((const psi_lua_settings *)user)->now;
 }
 
-/* Keeps the functions among the options in the uservalue of the settings on top of the stack. */
-static void psi_lua_keep_functions(lua_State *L, psi_lua_settings *t, int options)
+/* settings(options): made of checked ones. */
+static int psi_lua_make_settings(lua_State *L)
 {
-    static const char *const names[] = { "clock" };
-    int i, settings = lua_gettop(L);
-    lua_newtable(L);
-    for (i = 0; i < 1; i++) {
-        lua_getfield(L, options, names[i]);
-        if (!lua_isnil(L, -1)) t->asks |= 1 << i;
-        lua_rawseti(L, -2, i + 1);
-    }
-    if (t->asks) PSI_LUA_SETVALUE(L, settings);
-    else lua_pop(L, 1);
-}
-
-/* Makes settings of the options at `options` and the certificates at `certs` (0: none; then options may hold some).
-   Pushes the settings and answers 1, or pushes nil, a message and a name and answers 3. */
-static int psi_lua_make_settings(lua_State *L, int options, int certs)
-{
-    static const psi_lua_option list = { "certificates", psi_lua_take_identities, 0, PSI_LUA_T(identities),
-                                         PSI_LUA_T(identity_count) };
     psi_lua_options all;
     psocket_error e;
-    int top = lua_gettop(L), r;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA_1(L, sizeof *t);
+    int r, clock;
+    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
     memset(t, 0, sizeof *t);
     psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
     memset(&all, 0, sizeof all);
     memset(&e, 0, sizeof e);
-    if (options) {
-        psi_lua_keep_functions(L, t, options);
-        psi_lua_take_options(L, options, options, psi_lua_all_options, PSI_LUA_OF_TLS, &all);
-        if (!certs && !all.t.identities) certs = options; /* psocket.tls { {chain =, private_key =} } will do */
-    }
-    if (certs) {
-        lua_pushvalue(L, certs);
-        psi_lua_take_identities(L, certs, &list, (char *)&all);
-    }
+    lua_insert(L, 1);
+    lua_getfield(L, 2, "clock");
+    clock = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    psi_lua_store_options(L, 't', (char *)&all); /* those on top */
     all.t.error = &e;
-    if (t->asks & 1) {
+    if (clock) {
         all.t.clock = psi_lua_clock;
         all.t.clock_user = t;
     }
     r = psocket_tls_new(&t->tls, &all.t);
-    lua_settop(L, top + 1);
+    lua_settop(L, 1);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
 
-/* Do these options say anything about TLS, or just about time? */
-static int psi_lua_about_tls(lua_State *L, int options)
+static psi_lua_settings *psi_lua_settings_self(lua_State *L)
 {
-    const psi_lua_option *o;
-    int there = PSI_LUA_LENGTH(L, options) > 0;
-    for (o = psi_lua_all_options; o->name && !there; o++) {
-        if (o->takers != PSI_LUA_OF_TLS) continue;
-        lua_getfield(L, options, o->name);
-        there = !lua_isnil(L, -1);
-        lua_pop(L, 1);
-    }
-    return there;
-}
-
-/* As psi_lua_make_settings, but the same tables give the settings that were made of them before. */
-static int psi_lua_cached_settings(lua_State *L, int options, int certs)
-{
-    int first = certs ? certs : options, second = options ? options : certs, top = lua_gettop(L), r;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
-    lua_pushvalue(L, first);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_getmetatable(L, -2); /* weak keys too */
-        lua_setmetatable(L, -2);
-        lua_pushvalue(L, first);
-        lua_pushvalue(L, -2);
-        lua_rawset(L, -4);
-    }
-    lua_pushvalue(L, second);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        r = psi_lua_make_settings(L, options, certs);
-        if (r != 1) return r;
-        if (LUA_VERSION_NUM >= 502 || !((psi_lua_settings *)lua_touserdata(L, -1))->asks) {
-            /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-            lua_pushvalue(L, second);
-            lua_pushvalue(L, -2);
-            lua_rawset(L, top + 2);
-        }
-    }
-    lua_replace(L, top + 1);
-    lua_settop(L, top + 1);
-    return 1;
-}
-
-/* The settings at arg, of which something is asked. */
-static psi_lua_settings *psi_lua_check_settings(lua_State *L, int arg)
-{
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_check_class(L, arg, PSI_LUA_SETTINGS);
-    if (!t->tls) psi_lua_argument(L, arg, "these settings were collected");
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
+    if (!t->tls) psi_lua_argument(L, 1, "these settings were collected");
     return t;
 }
 
-/* configure(socket, name | certificates | settings, options | settings, options): true, settings, name, milliseconds and
-   the clock to ask, for handshake; or what starttls is to return. */
-static int psi_lua_configure(lua_State *L)
+/* issettings(x): nil if it is something else; are they still there? */
+static int psi_lua_is_settings(lua_State *L)
 {
-    psi_lua_sock *k = psi_lua_self(L);
-    int given = 0, server, options = 0, ms = k->timeout, r = 1;
-    const psi_lua_settings *t = NULL;
-    lua_settop(L, 4);
-    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
-        lua_pushnil(L);
-        return 1;
-    }
-    server = psocket_getside(k->s) == PSOCKET_SERVER;
-    if (lua_isuserdata(L, 2)) given = 2;
-    else if (server) psi_lua_check_table(L, 2);
-    else psi_lua_check_text(L, 2);
-    if (!given && lua_isuserdata(L, 3)) given = 3;
-    if (given) t = psi_lua_check_settings(L, given);
-    if (psi_lua_has_options(L, given ? given + 1 : 3)) {
-        options = given ? given + 1 : 3;
-        psi_lua_check_names(L, options, options, psi_lua_all_options, PSI_LUA_OF_TLS, 1);
-        lua_getfield(L, options, "timeout");
-        if (!lua_isnil(L, -1)) ms = psi_lua_check_time(L, options, lua_gettop(L), "timeout");
-        if (!psi_lua_about_tls(L, options)) options = 0;
-    }
-    lua_settop(L, 4);
-    if (!given && (server || options)) r = psi_lua_cached_settings(L, options, server ? 2 : 0);
-    else if (given) lua_pushvalue(L, given);
-    else lua_pushnil(L);
-    if (r != 1) {
-        psi_lua_shut(psi_lua_here(L), k); /* the spec wants it closed, and says false */
-        lua_pushboolean(L, 0);
-        lua_replace(L, -4);
-        return 3;
-    }
-    if (!t) t = (const psi_lua_settings *)lua_touserdata(L, 5);
-    lua_pushboolean(L, 1);
-    lua_insert(L, 5);
-    if (server || given == 2) lua_pushnil(L);
-    else lua_pushvalue(L, 2);
-    lua_pushinteger(L, ms);
-    if (!t || !(t->asks & 1)) return 4;
-    PSI_LUA_GETVALUE(L, 6);
-    lua_rawgeti(L, -1, 1);
-    lua_remove(L, -2);
-    return 5;
+    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
+    if (!t) return 0;
+    lua_pushboolean(L, t->tls != NULL);
+    return 1;
 }
 
 /* tell(settings, seconds): what clock has said. */
 static int psi_lua_tell(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_check_settings(L, 1);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     double now = (double)lua_tonumber(L, 2);
     if (!(now > 0 && now < 1e15)) return psi_lua_raise(L, "clock must return seconds since 1970");
     t->now = (int64_t)now;
     return 0;
 }
 
-/* tls(options): settings and the clock to ask, or a failure. */
-static int psi_lua_tls(lua_State *L)
-{
-    int r;
-    psi_lua_check_table(L, 1);
-    lua_settop(L, 1);
-    r = psi_lua_make_settings(L, 1, 0);
-    if (r == 1) lua_getfield(L, 1, "clock");
-    return r == 1 ? 2 : r;
-}
-
 static int psi_lua_savesessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_check_settings(L, 1);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     ptrdiff_t n = psocket_tls_savesessions(t->tls, NULL, 0), room = -1;
     void *buf = NULL;
     while (n > room && n >= 0) { /* there may be more by now */
@@ -12134,7 +11677,7 @@ static int psi_lua_savesessions(lua_State *L)
 
 static int psi_lua_loadsessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_check_settings(L, 1);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     size_t len;
     const char *data = psi_lua_check_string(L, 2, &len);
     int r = psocket_tls_loadsessions(t->tls, data, len);
@@ -12143,15 +11686,15 @@ static int psi_lua_loadsessions(lua_State *L)
     return 1;
 }
 
-static int psi_lua_tls_gc(lua_State *L)
+static int psi_lua_settings_gc(lua_State *L)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_check_class(L, 1, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
     psocket_tls_free(t->tls);
     t->tls = NULL;
     return 0;
 }
 
-/*--- the rest of sockets */
+/*--- the rest of sockets and listeners */
 
 /* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
 static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
@@ -12172,14 +11715,6 @@ static int psi_lua_peek(lua_State *L)
     return 1;
 }
 
-/* true, or the failure r of the socket. */
-static int psi_lua_answer(lua_State *L, const psi_lua_sock *k, int r)
-{
-    if (r < 0) return psi_lua_fail_sock(L, k, r);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
 static int psi_lua_unrecv(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -12192,49 +11727,34 @@ static int psi_lua_unrecv(lua_State *L)
 
 static int psi_lua_close(lua_State *L)
 {
-    psi_lua_shut(psi_lua_here(L), psi_lua_any_socket(L, 1));
+    psi_lua_shut(psi_lua_here(L), (psi_lua_sock *)psi_lua_object(L));
     return 0;
 }
 
-/* Nobody can wait for what is collected, unless __gc is called by hand. */
-static void psi_lua_free(lua_State *L, psi_lua_sock *k)
+/* Nobody can wait for what is collected, unless this is called by hand. */
+static int psi_lua_gc(lua_State *L)
 {
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     psocket *s = k->s;
     psi_lua_shut(psi_lua_here(L), k);
-    if (k->lent) return;
+    if (k->lent) return 0;
     if (k->owner) k->owner->own = NULL;
     k->owner = NULL;
     k->s = NULL;
     psocket_free(s);
-}
-
-static int psi_lua_gc(lua_State *L)
-{
-    psi_lua_free(L, psi_lua_any_socket(L, 1));
     return 0;
 }
 
-/* Pushes what an address function has found. */
-static int psi_lua_address(lua_State *L, int r, const char *ip, int port)
+/* getpeer and getlocal. */
+static int psi_lua_address(lua_State *L)
 {
+    const psi_lua_sock *k = psi_lua_self(L);
+    char ip[256];
+    int port = 0, r = (psi_lua_named(L, "getpeer") ? psocket_getpeer : psocket_getlocal)(k->s, ip, sizeof ip, &port);
     if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
     lua_pushstring(L, ip);
     lua_pushinteger(L, port);
     return 2;
-}
-
-static int psi_lua_getpeer(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getpeer(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
 }
 
 static int psi_lua_setpeer(lua_State *L)
@@ -12251,28 +11771,19 @@ static int psi_lua_push_fd(lua_State *L, psocket_fd fd)
     return 1;
 }
 
-static int psi_lua_getfd(lua_State *L)
-{
-    return psi_lua_push_fd(L, psocket_getfd(psi_lua_self(L)->s));
-}
-
-static int psi_lua_getside(lua_State *L)
-{
-    lua_pushstring(L, psocket_getside(psi_lua_self(L)->s) == PSOCKET_SERVER ? "server" : "client");
-    return 1;
-}
-
-static int psi_lua_istls(lua_State *L)
-{
-    lua_pushboolean(L, psocket_istls(psi_lua_self(L)->s) == 1);
-    return 1;
-}
-
-static int psi_lua_isudp(lua_State *L)
-{
-    lua_pushboolean(L, psocket_isudp(psi_lua_self(L)->s) == 1);
-    return 1;
-}
+#define PSI_LUA_GETTER(name, push) \
+    static int psi_lua_##name(lua_State *L) \
+    { \
+        const psi_lua_sock *k = psi_lua_self(L); \
+        push; \
+        return 1; \
+    }
+PSI_LUA_GETTER(getside, lua_pushstring(L, psocket_getside(k->s) == PSOCKET_SERVER ? "server" : "client"))
+PSI_LUA_GETTER(istls, lua_pushboolean(L, psocket_istls(k->s) == 1))
+PSI_LUA_GETTER(isudp, lua_pushboolean(L, psocket_isudp(k->s) == 1))
+PSI_LUA_GETTER(pending, PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(k->s)))
+PSI_LUA_GETTER(getfd, psi_lua_push_fd(L, psocket_getfd(k->s)))
+PSI_LUA_GETTER(timeout, lua_pushnumber(L, (lua_Number)k->timeout / 1000))
 
 static int psi_lua_isopen(lua_State *L)
 {
@@ -12283,16 +11794,10 @@ static int psi_lua_isopen(lua_State *L)
     return 1;
 }
 
-static int psi_lua_pending(lua_State *L)
-{
-    PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(psi_lua_self(L)->s));
-    return 1;
-}
-
 static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    k->timeout = psi_lua_check_time(L, 2, 2, "the argument");
+    k->timeout = psi_lua_check_time(L, 2);
     psocket_settimeout(k->s, k->timeout);
     return 0;
 }
@@ -12304,6 +11809,20 @@ static int psi_lua_setyield(lua_State *L)
     if (!lua_isboolean(L, 2)) psi_lua_expected(L, 2, "boolean");
     k->blocks = (uint8_t)!lua_toboolean(L, 2);
     return 0;
+}
+
+static int psi_lua_hasconnection(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L);
+    int r = psocket_hasconnection(l->s);
+    if (r > 0) {
+        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
+    }
+    if (r < 0) psi_lua_fail_sock(L, l, r);
+    lua_pushboolean(L, r > 0);
+    if (r < 0) lua_replace(L, -4);
+    return r < 0 ? 3 : 1;
 }
 
 static void psi_lua_set_whole(lua_State *L, const char *name, double value)
@@ -12319,9 +11838,8 @@ static int psi_lua_geterror(lua_State *L)
     psocket_error e;
     int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
     if (code == 0) return 0;
-    psi_lua_fail_sock(L, k, code);
+    psi_lua_fail_error(L, code, &e);
     lua_newtable(L);
-    if (e.code != code) return 3;
     if (e.os_error) psi_lua_set_whole(L, "os_error", e.os_error);
     if (e.bearssl_error) psi_lua_set_whole(L, "bearssl_error", e.bearssl_error);
     if (tls && e.tls_alert >= 0) psi_lua_set_whole(L, "tls_alert", e.tls_alert);
@@ -12366,103 +11884,25 @@ static int psi_lua_tlsinfo(lua_State *L)
     return 1;
 }
 
-static void psi_lua_push_address(lua_State *L, const char *ip, int port)
+/*--- functions of the module that make sockets */
+
+/* The object just made, or why there is none. */
+static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
 {
-    if (port) lua_pushfstring(L, strchr(ip, ':') ? "[%s]:%d" : "%s:%d", ip, port);
-    else lua_pushfstring(L, "unix:%s", ip);
+    return r < 0 ? psi_lua_fail_error(L, r, e) : 1;
 }
 
-static int psi_lua_tostring(lua_State *L)
+/* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
+static int psi_lua_listen(lua_State *L)
 {
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_tlsinfo info;
-    char ip[256];
-    int port = 0, open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
-    if (psocket_getpeer(k->s, ip, sizeof ip, &port) < 0) lua_pushliteral(L, "no address");
-    else psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket: %s (%s%s%s)", lua_tostring(L, -1), open ? "open" : "closed",
-                    psocket_isudp(k->s) == 1 ? ", UDP" : psocket_istls(k->s) == 1 ? ", " : "",
-                    psocket_gettlsinfo(k->s, &info) == 0 ? info.version_name : "");
-    return 1;
-}
-
-/*--- listeners */
-
-static int psi_lua_hasconnection(lua_State *L)
-{
-    psi_lua_sock *l = psi_lua_listener(L);
-    int r = psocket_hasconnection(l->s);
-    if (r < 0) {
-        psi_lua_fail_sock(L, l, r);
-        lua_pushboolean(L, 0);
-        lua_replace(L, -4);
-        return 3;
-    }
-    if (r) {
-        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
-        psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
-    }
-    lua_pushboolean(L, r);
-    return 1;
-}
-
-static int psi_lua_listener_close(lua_State *L)
-{
-    psi_lua_shut(psi_lua_here(L), psi_lua_listener(L));
-    return 0;
-}
-
-static int psi_lua_listener_gc(lua_State *L)
-{
-    psi_lua_free(L, psi_lua_listener(L));
-    return 0;
-}
-
-static int psi_lua_listener_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_listener(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_listener_getfd(lua_State *L)
-{
-    return psi_lua_push_fd(L, psocket_getfd(psi_lua_listener(L)->s));
-}
-
-static int psi_lua_listener_settimeout(lua_State *L)
-{
-    psi_lua_sock *l = psi_lua_listener(L);
-    l->timeout = psi_lua_check_time(L, 2, 2, "the argument");
-    return 0;
-}
-
-static int psi_lua_listener_tostring(lua_State *L)
-{
-    char ip[256];
-    int port = 0;
-    if (psocket_getlocal(psi_lua_listener(L)->s, ip, sizeof ip, &port) < 0) {
-        lua_pushliteral(L, "psocket listener: (closed)");
-        return 1;
-    }
-    psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket listener: %s (open)", lua_tostring(L, -1));
-    return 1;
-}
-
-/*--- functions of the module */
-
-/* listen and udpserver. */
-static int psi_lua_serve_at(lua_State *L, int udp)
-{
+    int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
     psi_lua_sock *k;
     psi_lua_options all;
     psocket_error e;
-    int port, r;
-    const char *address = psi_lua_check_address(L, 1, &port);
-    psi_lua_socket_options(L, 2, &all, &e);
-    if (all.o.udp && !udp) psi_lua_argument(L, 2, "listen is for TCP; udpserver makes a UDP socket");
+    int port;
+    const char *address = psi_lua_check_address(L, bind ? 2 : 1, &port);
+    psi_lua_socket_options(L, bind ? 4 : 2, &all, &e);
+    if (all.o.udp && !udp) psi_lua_argument(L, bind ? 4 : 2, "listen is for TCP; udpserver makes a UDP socket");
     if (port == -2) {
         lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
@@ -12470,18 +11910,7 @@ static int psi_lua_serve_at(lua_State *L, int udp)
     all.o.udp = udp;
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
     k->timeout = all.o.timeout_ms;
-    r = psocket_listen(&k->s, address, port, &all.o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
-}
-
-static int psi_lua_listen(lua_State *L)
-{
-    return psi_lua_serve_at(L, 0);
-}
-
-static int psi_lua_udpserver(lua_State *L)
-{
-    return psi_lua_serve_at(L, 1);
+    return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -12498,9 +11927,8 @@ static int psi_lua_wrap(lua_State *L)
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r < 0) return psi_lua_fail_error(L, r, &e);
-    carrier->s = NULL;
-    return 1;
+    if (r == 0) carrier->s = NULL;
+    return psi_lua_made(L, r, &e);
 }
 
 static int psi_lua_pair(lua_State *L)
@@ -12523,62 +11951,41 @@ static int psi_lua_now(lua_State *L)
     return 1;
 }
 
-/* What options.resolve returned: strings, and the system's resolver is not asked. */
-typedef struct psi_lua_answers {
-    lua_State *L;
-    int list;
-} psi_lua_answers;
-
+/* Answers with the list at 4, which options.resolve has returned. */
 static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 {
-    const psi_lua_answers *a = (const psi_lua_answers *)user;
+    lua_State *L = (lua_State *)user;
     int i, code = PSOCKET_DNS_NOT_FOUND;
     (void)host;
-    for (i = 1; i <= (int)PSI_LUA_LENGTH(a->L, a->list); i++) {
-        lua_rawgeti(a->L, a->list, i);
-        if (lua_type(a->L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(a->L, -1)) == 0) code = 0;
-        lua_pop(a->L, 1);
+    for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
+        lua_rawgeti(L, 4, i);
+        if (lua_type(L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(L, -1)) == 0) code = 0;
+        lua_pop(L, 1);
     }
     psocket_resolve_done(r, code);
 }
 
-/* dial(host, port, options, addresses): begins to connect. */
+/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked first. */
 static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
     psi_lua_options all;
-    psi_lua_answers answers;
     psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
-    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2), r, i;
+    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
     psi_lua_socket_options(L, 3, &all, &e);
-    answers.L = L;
-    answers.list = 4;
     if (lua_istable(L, 4)) {
         all.o.resolve = psi_lua_resolved;
-        all.o.resolve_user = &answers;
-        for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
-            lua_rawgeti(L, 4, i);
-            if (lua_type(L, -1) != LUA_TSTRING) return psi_lua_raise(L, "options.resolve must return addresses (strings)");
-            lua_pop(L, 1);
-        }
+        all.o.resolve_user = L;
+    } else if (lua_istable(L, 3) && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
+        lua_pushboolean(L, 0);
+        lua_getfield(L, 3, "resolve");
+        if (!lua_isnil(L, -1)) return 2;
     }
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     k->timeout = all.o.timeout_ms;
-    r = psocket_connect(&k->s, host, port, &all.o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
-}
-
-/* options.resolve, if connect(host, port, options) has to ask it: not for addresses and paths. */
-static int psi_lua_resolver(lua_State *L)
-{
-    const char *host = psi_lua_check_text(L, 1);
-    if (!lua_istable(L, 3) || strchr(host, ':') || host[strspn(host, "0123456789.")] == 0) return 0;
-    psi_lua_check_names(L, 3, 3, psi_lua_all_options, PSI_LUA_OF_SOCKET, 0);
-    lua_getfield(L, 3, "resolve");
-    if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) psi_lua_argument(L, 3, "resolve must be a function");
-    return 1;
+    return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
 /*--- the scheduler */
@@ -12599,7 +12006,6 @@ static void psi_lua_make_core(lua_State *L)
     PSI_LUA_SETVALUE(L, -2);
     if (psocket_poller_new(&S->poller))
         psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
-    psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
     if (psi_lua_find_core(L)) { /* a finalizer has used the scheduler first */
         lua_pop(L, 2);
         return;
@@ -12722,14 +12128,13 @@ static void psi_lua_end_core(lua_State *L, psi_lua_sched *S, int index)
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
-    psocket_watch_free(S->signals);
     psocket_poller_free(S->poller);
     S->poller = NULL;
 }
 
 static int psi_lua_core_gc(lua_State *L)
 {
-    psi_lua_end_core(L, (psi_lua_sched *)psi_lua_check_class(L, 1, PSI_LUA_CORE), 1);
+    psi_lua_end_core(L, (psi_lua_sched *)psi_lua_object(L), 1);
     return 0;
 }
 
@@ -12744,23 +12149,17 @@ static int psi_lua_sched_close(lua_State *L)
     return 0;
 }
 
-/* Notes what the coroutine at index thread has returned or failed with: n values on top, for join. */
-static void psi_lua_note_results(lua_State *L, int thread, int n, int ok)
+/* Notes what the coroutine at index thread has returned or failed with, for join: n values on top. */
+static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread, int n, int ok)
 {
-    int i, first = lua_gettop(L) - n + 1;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_RESULTS);
+    int first = lua_gettop(L) - n + 1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
+    lua_insert(L, first);
     lua_pushvalue(L, thread);
-    lua_createtable(L, n + 1, 0);
+    lua_insert(L, first + 1);
     lua_pushboolean(L, ok);
-    lua_rawseti(L, -2, 1);
-    lua_pushinteger(L, n);
-    lua_rawseti(L, -2, 2);
-    for (i = 0; i < n; i++) {
-        lua_pushvalue(L, first + i);
-        lua_rawseti(L, -2, i + 3);
-    }
-    lua_rawset(L, -3);
-    lua_settop(L, first - 1);
+    lua_insert(L, first + 2);
+    lua_call(L, n + 2, 0);
 }
 
 /* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
@@ -12768,31 +12167,28 @@ static void psi_lua_note_results(lua_State *L, int thread, int n, int ok)
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
     int thread = lua_gettop(L), error = thread + 1, joined = t && psi_lua_wake_joiners(S, t);
-#if LUA_VERSION_NUM >= 504
-    lua_pushvalue(co, -1); /* to-be-closed variables get it too */
-#endif
+    if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
     if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    lua_pushcfunction(L, psi_lua_trace);
-    lua_pushvalue(L, error);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
-    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or what stands in for debug.traceback */
+    if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
+    else lua_pushliteral(L, "");
+    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or there is no debug.traceback */
         lua_pushvalue(L, error);
         lua_replace(L, -2);
     }
     PSI_LUA_UNWIND(co, L);
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
     lua_pushvalue(L, error);
-    psi_lua_note_results(L, thread, 1, 0);
-    if (!joined) {
-        lua_getfield(L, 1, "errorfunc");
-        if (lua_isnil(L, -1)) {
-            lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
-            lua_error(L);
-        }
-        lua_insert(L, error);
-        lua_call(L, 2, 0);
+    psi_lua_note_results(L, S->vm, thread, 1, 0);
+    lua_getfield(L, 1, "errorfunc");
+    if (!joined && lua_isnil(L, -1)) {
+        lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
+        lua_error(L);
     }
+    lua_insert(L, error);
+    if (!joined) lua_call(L, 2, 0);
     lua_settop(L, thread);
 }
 
@@ -12805,7 +12201,7 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     lua_settop(co, 0);
     if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
-    if (n) psi_lua_note_results(L, thread, n, 1);
+    if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
 }
 
 /* Resumes a task until it waits, yields or ends. keep: if it ends it still counts until the next turn. */
@@ -12814,7 +12210,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     psi_lua_vm *vm = S->vm;
     psi_lua_task *outer = vm->at;
     lua_State *co = t->co;
-    int status, nargs, state = psi_lua_state(co);
+    int status, nargs, results, state = psi_lua_state(co);
     if (state == PSI_LUA_RUNNING) psi_lua_queue(S, t, PSI_LUA_YIELDED); /* by somebody else, for now */
     if (state == PSI_LUA_DEAD) psi_lua_end_task(L, S, table, t, 1);
     if (state != PSI_LUA_SUSPENDED) return;
@@ -12827,7 +12223,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
         vm->depth++;
         S->inside++;
         S->ran++;
-        status = psi_lua_switch(co, L, nargs);
+        status = PSI_LUA_RESUME(co, L, nargs, &results);
         S->inside--;
         vm->depth--;
         vm->at = outer;
@@ -12841,6 +12237,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
         nargs = 1;
     }
     if (status == LUA_YIELD) {
+        lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
         if (t && t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
         if (t && !t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
     } else if (status) {
@@ -12853,11 +12250,11 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 
 /* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next turn, and
    finishes the socket when it ends. */
-static int psi_lua_start(lua_State *L, int spawn)
+static int psi_lua_start(lua_State *L)
 {
-    int n = lua_gettop(L), table, thread, i;
+    int n = lua_gettop(L), spawn = psi_lua_named(L, "bind"), table, thread, i;
     psi_lua_sched *S;
-    psi_lua_sock *own = spawn ? psi_lua_any_socket(L, 3) : NULL;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
     psi_lua_task *t;
     if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
@@ -12887,16 +12284,6 @@ static int psi_lua_start(lua_State *L, int spawn)
     if (spawn) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     else psi_lua_resume(L, S, table, t, 1);
     return 1;
-}
-
-static int psi_lua_add(lua_State *L)
-{
-    return psi_lua_start(L, 0);
-}
-
-static int psi_lua_spawn(lua_State *L)
-{
-    return psi_lua_start(L, 1);
 }
 
 /* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
@@ -12941,9 +12328,7 @@ static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
     psi_lua_sock *k = (psi_lua_sock *)e->user;
     int way, unwanted = 0;
     if (!k) return; /* it was taken out meanwhile */
-    if (e->user == &S->signals) {
-        S->interrupted = 1;
-    } else if ((uintptr_t)e->user & 1) { /* no object's address */
+    if ((uintptr_t)e->user & 1) { /* no object's address */
         psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
         t->alarm = 0;
         if (!t->waits || t->due == INT64_MAX) return;
@@ -13010,7 +12395,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
 static int psi_lua_turn(lua_State *L)
 {
     int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
-    int64_t due = endless ? INT64_MAX : (int64_t)lua_tonumber(L, 2);
+    int64_t due = endless ? INT64_MAX : psi_lua_moment(L, 2);
     psi_lua_sched *S;
     lua_settop(L, 2);
     S = psi_lua_scheduling(L);
@@ -13018,13 +12403,12 @@ static int psi_lua_turn(lua_State *L)
     if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
     if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
-    for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
+    for (turns = 0; turns < 32 && S->live && !lazy; turns++) {
         n = psi_lua_one_turn(L, S, table, due);
         if (!S->poller) break; /* closed by a task, or a finalizer */
         lazy = S->ready.next != &S->ready && !S->urgent;
         if (!endless || !n) break;
     }
-    S->interrupted = 0;
     lua_pushboolean(L, S->live != 0);
     lua_pushboolean(L, n != 0);
     lua_pushboolean(L, lazy);
@@ -13053,31 +12437,19 @@ static int psi_lua_sched_tostring(lua_State *L)
     return 1;
 }
 
-/* joining(scheduler, coroutine): checks that this can be waited for. */
+/* joining(scheduler, coroutine): nothing if that task has ended; else where to wait for its end. */
 static int psi_lua_joining(lua_State *L)
 {
     psi_lua_sched *S;
-    if (!psi_lua_named_task(L, &S) && psi_lua_state(lua_tothread(L, 2)) != PSI_LUA_DEAD)
-        psi_lua_argument(L, 2, "a task of this scheduler expected");
-    if (lua_tothread(L, 2) == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
-    return 0;
-}
-
-/* outcome(coroutine): true and what its task returned, or false and what it failed with; nothing if it returned nothing. */
-static int psi_lua_outcome(lua_State *L)
-{
-    int i, n, box;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_RESULTS);
-    lua_pushvalue(L, 1);
-    lua_rawget(L, -2);
-    box = lua_gettop(L);
-    if (!lua_istable(L, box)) return 0;
-    lua_rawgeti(L, box, 2);
-    n = (int)lua_tonumber(L, -1);
-    luaL_checkstack(L, n + 5, "too many results");
-    lua_rawgeti(L, box, 1);
-    for (i = 0; i < n; i++) lua_rawgeti(L, box, i + 3);
-    return n + 1;
+    psi_lua_task *t = psi_lua_named_task(L, &S);
+    lua_State *co = lua_tothread(L, 2);
+    if (!t && psi_lua_state(co) != PSI_LUA_DEAD) psi_lua_argument(L, 2, "a task of this scheduler expected");
+    if (co == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
+    if (!t) return 0;
+    t->joined = 1;
+    lua_pushlightuserdata(L, &S->joiners);
+    lua_pushlightuserdata(L, t);
+    return 2;
 }
 
 /*--- queues */
@@ -13095,7 +12467,7 @@ static int psi_lua_new_queue(lua_State *L)
 /* items(queue): its table. */
 static int psi_lua_items(lua_State *L)
 {
-    psi_lua_check_class(L, 1, PSI_LUA_QUEUE);
+    psi_lua_object(L);
     PSI_LUA_GETVALUE(L, 1);
     return 1;
 }
@@ -13103,36 +12475,12 @@ static int psi_lua_items(lua_State *L)
 /* signal(queue): wakes all that wait. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)psi_lua_check_class(L, 1, PSI_LUA_QUEUE);
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
     while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
     return 0;
 }
 
-/*--- what the script asks */
-
-/* due(self, seconds): when that will be, in milliseconds of the clock. */
-static int psi_lua_due(lua_State *L)
-{
-    double ms = (double)lua_tonumber(L, 2) * 1000;
-    psi_lua_check_time(L, 2, 2, "the argument");
-    lua_pushnumber(L, (lua_Number)(ms > 9e15 ? 9e15 : (double)psocket_now() + ms));
-    return 1;
-}
-
-/* limit(self, options): the same for their timeout; nothing if there is none. */
-static int psi_lua_limit(lua_State *L)
-{
-    int ms = psi_lua_time_limit(L, 2, 0);
-    if (!ms) return 0;
-    lua_pushnumber(L, (lua_Number)(psocket_now() + ms));
-    return 1;
-}
-
-static int psi_lua_clock_ms(lua_State *L)
-{
-    lua_pushnumber(L, (lua_Number)psocket_now());
-    return 1;
-}
+/*--- what else the script asks */
 
 static int psi_lua_yieldable(lua_State *L)
 {
@@ -13140,147 +12488,386 @@ static int psi_lua_yieldable(lua_State *L)
     return 1;
 }
 
-static int psi_lua_yield(lua_State *L)
+/* bad(problem): an error at the user's line. bad(problem, function, arg): the same about an argument. */
+static int psi_lua_blame(lua_State *L)
 {
-    return lua_yield(L, 0);
+    if (lua_isnoneornil(L, 2)) return psi_lua_raise(L, "%s", lua_tostring(L, 1));
+    return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
 }
 
-/* looping(self, f): checks the arguments of addloop. */
-static int psi_lua_looping(lua_State *L)
+/* known(): name of an option -> { kind, takers, most }. */
+static int psi_lua_push_known(lua_State *L)
 {
-    psi_lua_check_table(L, 1);
-    psi_lua_check_call(L, 2);
-    return 0;
-}
-
-/* binding(scheduler, port, callback): checks the arguments of bind; is the scheduler one of ours? */
-static int psi_lua_binding(lua_State *L)
-{
-    if (!lua_istable(L, 1) && !lua_isuserdata(L, 1)) psi_lua_expected(L, 1, "scheduler");
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_CLASS);
-    if (lua_rawequal(L, 1, -1)) psi_lua_argument(L, 1, "scheduler expected, got their class: write scheduler()");
-    lua_getfield(L, 1, "add");
-    if (lua_isnil(L, -1)) psi_lua_expected(L, 1, "scheduler");
-    psi_lua_check_call(L, 3);
-    lua_pushboolean(L, lua_tocfunction(L, -1) == psi_lua_add);
+    const psi_lua_option *o;
+    lua_newtable(L);
+    for (o = psi_lua_known; o->name; o++) {
+        lua_createtable(L, 3, 0);
+        lua_pushlstring(L, &o->kind, 1);
+        lua_rawseti(L, -2, 1);
+        lua_pushstring(L, o->takers);
+        lua_rawseti(L, -2, 2);
+        lua_pushnumber(L, (lua_Number)o->more);
+        lua_rawseti(L, -2, 3);
+        lua_setfield(L, -2, o->name);
+    }
     return 1;
 }
 
-/* raise(error): as it is. complain(message): as an error at the user's line. */
-static int psi_lua_rethrow(lua_State *L)
-{
-    lua_settop(L, 1);
-    return lua_error(L);
-}
+/*--- what is plainer in Lua: checking options, and whatever calls a function that may yield */
 
-static int psi_lua_complain(lua_State *L)
-{
-    return psi_lua_raise(L, "%s", lua_tostring(L, 1));
-}
-
-/* What is plainer in Lua: whatever calls a function that may yield. Two strings, since C99 promises 4,095 bytes in one. */
-static const char psi_lua_script_1[] =
-    "local M, S, Q, C = ...\n"
-    "local clock, contains, now, raise, sleep, turn, yield, yieldable =\n"
-    "  C.clock, S.contains, M.now, C.raise, C.sleep, C.turn, C.yield, C.yieldable\n"
-    "local close, listen, pending, read, read_until, recv, shutdown =\n"
-    "  M.close, M.listen, M.pending, M.read, M.read_until, M.recv, M.shutdown\n"
-    "local pcall, type = C.pcall, C.type\n"
-    "function M.connect(host, port, options)\n"
-    "  local resolve, list = C.resolver(host, port, options), nil\n"
-    "  if resolve then\n"
-    "    local message, name\n"
-    "    list, message, name = resolve(host)\n"
-    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', name or 'DNS' end\n"
-    "    if type(list) ~= 'table' then list = { list } end\n"
+static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
+    "local M, S, Q, N, C = ...\n"
+    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, turn, type, wait, yield, yieldable =\n"
+    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.turn, C.type, C.wait,\n"
+    "  C.yield, C.yieldable\n"
+    "local known = C.known()\n"
+    "local kinds, check = {}, nil\n"
+    "local function list(v, each, what)\n"
+    "  if type(v) ~= 'table' then return nil, ' must be a list of ' .. what end\n"
+    "  local copy = {}\n"
+    "  for i = 1, #v do\n"
+    "    local item, problem = each(v[i], i)\n"
+    "    if not item then return nil, problem or ' must be a list of ' .. what end\n"
+    "    copy[i] = item\n"
     "  end\n"
-    "  local s, message, name = C.dial(host, port, options, list)\n"
-    "  if not s then return nil, message, name end\n"
-    "  s, message, name = C.connected(s)\n"
-    "  if not s then return nil, message, name end\n"
-    "  return s\n"
+    "  return copy\n"
     "end\n"
-    "function M.starttls(s, a, b, c)\n"
-    "  local ready, settings, name, ms, tell = C.configure(s, a, b, c)\n"
-    "  if ready == nil then return nil end\n"
-    "  if not ready then return ready, settings, name end\n"
-    "  if tell then C.tell(settings, tell()) end\n"
-    "  local ok, message, why = C.handshake(s, settings, name, ms)\n"
-    "  if why then return ok, message, why end\n"
-    "  if message then return ok, message end\n"
-    "  return ok\n"
+    "function kinds.t(v)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 then return v end\n"
+    "  return nil, ' is not a time in seconds'\n"
+    "end\n"
+    "function kinds.i(v, most)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 and v <= most and v % 1 == 0 then return v end\n"
+    "  return nil, ' must be a whole number up to ' .. most\n"
+    "end\n"
+    "kinds.z = kinds.i\n"
+    "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
+    "  if type(v) == 'boolean' then return v end\n"
+    "  return nil, ' must be true or false'\n"
+    "end\n"
+    "function kinds.x(v)\n"
+    "  if type(v) == 'string' then return v end\n"
+    "  return nil, ' must be a string'\n"
+    "end\n"
+    "function kinds.s(v)\n"
+    "  if type(v) == 'string' and v:find('\\0', 1, true) then return nil, ' contains a zero byte' end\n"
+    "  return kinds.x(v)\n"
+    "end\n"
+    "function kinds.f(v)\n"
+    "  if type(v) == 'function' then return v end\n"
+    "  return nil, ' must be a function'\n"
+    "end\n"
+    "function kinds.l(v)\n"
+    "  return list(v, function(name)\n"
+    "    if type(name) == 'string' then return kinds.s(name) end\n"
+    "  end, 'names')\n"
+    "end\n"
+    "function kinds.c(v)\n"
+    "  if type(v) == 'string' then return kinds.s(v) end\n"
+    "  local names, problem = kinds.l(v)\n"
+    "  local text = names and names[1] or ''\n"
+    "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
+    "  return names and text, problem\n"
+    "end\n"
+    "function kinds.p(v)\n"
+    "  local text = ''\n"
+    "  local pins, problem = list(v, function(pin, i)\n"
+    "    if type(pin) == 'string' and #pin == 64 then\n"
+    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "    end\n"
+    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
+    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    end\n"
+    "    text = text .. pin\n"
+    "    return pin\n"
+    "  end, 'SHA-256 digests')\n"
+    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
+    "  return pins and text, problem\n"
+    "end\n"
+    "function kinds.k(v)\n"
+    "  return list(v, function(one, i)\n"
+    "    local what = ': certificate ' .. i\n"
+    "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
+    "    local problem, plain = check(one, 'i')\n"
+    "    if problem then return nil, what .. ': ' .. problem end\n"
+    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
+    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    return plain\n"
+    "  end, 'certificates')\n"
+    "end\n"
+    "local auth = { none = 0, optional = 1, required = 2 }\n"
+    "function kinds.a(v)\n"
+    "  return auth[v], ' must be \"none\", \"optional\" or \"required\"'\n"
+    "end\n"
+    "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
+    "function kinds.v(v)\n"
+    "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
+    "end\n",
+
+    /* How many letters have to be changed, put in or left out to make b of a. */
+    "local function distance(a, b)\n"
+    "  local row = {}\n"
+    "  for j = 0, #b do row[j] = j end\n"
+    "  for i = 1, #a do\n"
+    "    local diagonal = row[0]\n"
+    "    row[0] = i\n"
+    "    for j = 1, #b do\n"
+    "      local best = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)\n"
+    "      diagonal = row[j]\n"
+    "      if row[j] + 1 < best then best = row[j] + 1 end\n"
+    "      if row[j - 1] + 1 < best then best = row[j - 1] + 1 end\n"
+    "      row[j] = best\n"
+    "    end\n"
+    "  end\n"
+    "  return row[#b]\n"
+    "end\n"
+    "local function stranger(name, taker)\n"
+    "  if type(name) ~= 'string' then return 'the name of an option is a ' .. type(name) end\n"
+    "  local best, nearest = 1e9, nil\n"
+    "  for other, o in next, known do\n"
+    "    local d = o[2]:find(taker, 1, true) and distance(name:sub(1, 40), other) or 1e9\n"
+    "    if d < best or (d == best and other < (nearest or '')) then best, nearest = d, other end\n"
+    "  end\n"
+    "  return 'unknown option \"' .. name .. '\"; the nearest is \"' .. nearest .. '\"'\n"
+    "end\n"
+    /* What is wrong with the options for this taker; or nil and a plain copy of them. */
+    "function check(options, taker)\n"
+    "  if type(options) ~= 'table' then return 'table expected, got ' .. type(options) end\n"
+    "  local plain = {}\n"
+    "  for name in next, options do\n"
+    "    local o = known[name]\n"
+    "    if not (o and o[2]:find(taker, 1, true)) and not (taker == 't' and type(name) == 'number') then\n"
+    "      return stranger(name, taker)\n"
+    "    end\n"
+    "  end\n"
+    "  for name, o in next, known do\n"
+    "    local v\n"
+    "    if o[2]:find(taker, 1, true) then v = options[name] end\n" /* it may be inherited */
+    "    if v ~= nil then\n"
+    "      local good, problem = kinds[o[1]](v, o[3])\n"
+    "      if good == nil then return name .. problem end\n"
+    "      plain[name] = good\n"
+    "    end\n"
+    "  end\n"
+    "  return nil, plain\n"
+    "end\n"
+    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function settings(what, options, arg, certs)\n"
+    "  local problem, plain = check(options or {}, 't')\n"
+    "  if problem then bad(problem, what, arg) end\n"
+    "  if not certs and not plain.identities and #options > 0 then certs = options end\n"
+    "  if certs then\n"
+    "    plain.identities, problem = kinds.k(certs)\n"
+    "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
+    "  end\n"
+    "  local t, message, name = C.settings(plain)\n"
+    "  if t then clocks[t] = plain.clock end\n"
+    "  return t, message, name\n"
+    "end\n"
+    /* The same tables give the settings that were made of them before. */
+    "local function cached(options, arg, certs)\n"
+    "  local first, second = certs or options, options or certs\n"
+    "  local of = parsed[first]\n"
+    "  if not of then\n"
+    "    of = setmetatable({}, { __mode = 'k' })\n"
+    "    parsed[first] = of\n"
+    "  end\n"
+    "  local t, message, name = of[second], nil, nil\n"
+    "  if t then return t end\n"
+    "  t, message, name = settings('starttls', options, arg, certs)\n"
+    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  return t, message, name\n"
+    "end\n"
+    "local function expected(what, arg, v)\n"
+    "  bad(what .. ' expected, got ' .. type(v), 'starttls', arg)\n"
     "end\n"
     "function M.tls(options)\n"
-    "  local settings, tell, name = C.tls(options)\n"
-    "  if not settings then return nil, tell, name end\n"
-    "  if tell then C.tell(settings, tell()) end\n"
-    "  return settings\n"
+    "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
+    "  local t, message, name = settings('tls', options, 1)\n"
+    "  if not t then return nil, message, name end\n"
+    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  return t\n"
+    "end\n",
+
+    /* starttls(socket, name | certificates | settings, options | settings, options) */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
+    "  if alive == nil then\n"
+    "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
+    "    if type(a) ~= want then expected(want, 2, a) end\n"
+    "    if want == 'string' and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
+    "    t, alive = nil, C.issettings(b)\n"
+    "    if alive ~= nil then t, options, arg = b, c, 4 elseif type(b) == 'userdata' then expected('psocket.tls', 3, b) end\n"
+    "  end\n"
+    "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
+    "  local problem, plain = check(options == nil and {} or options, 't')\n"
+    "  if problem then bad(problem, 'starttls', arg) end\n"
+    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  plain.timeout = nil\n"
+    "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
+    "  if not t and (server or options) then\n"
+    "    t, message, why = cached(options, arg, server and a or nil)\n"
+    "    ok = t and true\n"
+    "  end\n"
+    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  else M.close(s) end\n"
+    "  while ok == false do\n"
+    "    wait(s, 2, 3)\n"
+    "    ok, message, why = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, message, why end\n"
+    "  if message then return true, message end\n"
+    "  return true\n"
+    "end\n"
+    "function M.connect(host, port, options)\n"
+    "  local s, message, why = C.dial(host, port, options)\n"
+    "  if s == false then\n"
+    "    local list\n"
+    "    list, message, why = message(host)\n" /* options.resolve */
+    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(list) ~= 'table' then list = { list } end\n"
+    "    for i = 1, #list do\n"
+    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    end\n"
+    "    s, message, why = C.dial(host, port, options, list)\n"
+    "  end\n"
+    "  while s do\n"
+    "    local ok\n"
+    "    ok, message, why = C.step(s)\n"
+    "    if ok then return s end\n"
+    "    if ok == nil then break end\n"
+    "    wait(s, 2, 2)\n"
+    "  end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    "local function limit(what, arg, options, seconds)\n"
+    "  if options ~= nil then\n"
+    "    local problem, plain = check(options, 'c')\n"
+    "    if problem then bad(problem, what, arg) end\n"
+    "    seconds = plain.timeout or seconds\n"
+    "  end\n"
+    "  return seconds > 0 and now() + seconds or nil\n"
+    "end\n"
+    "local function timed_out(due)\n"
+    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  return true\n"
+    "end\n"
+    "function M.shutdown(s, how, options)\n"
+    "  local due = limit('shutdown', 3, options, C.shutdown_timeout(s))\n"
+    "  local ok, message, why = C.shut(s, how)\n"
+    "  while ok == false do\n"
+    "    ok, message, why = timed_out(due)\n"
+    "    if not ok then break end\n"
+    "    wait(s, 2, 2, due)\n"
+    "    ok, message, why = C.shut(s, how)\n"
+    "  end\n"
+    "  if ok then return true end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    /* In a task it also waits for descriptors and memory, which others may give back. */
+    "local short = { DESCRIPTORS = true, NOMEM = true }\n"
+    "function N.accept(l, options)\n"
+    "  local due = limit('accept', 2, options, C.accept_timeout(l))\n"
+    "  local s, message, why = C.take(l)\n"
+    "  while not s do\n"
+    "    local ok = s == false or (short[why] and yieldable())\n"
+    "    if ok then ok, message, why = timed_out(due) end\n"
+    "    if not ok then return nil, message, why end\n"
+    "    if s == false then wait(l, 1, 1, due) else wait(nil, 0, 0, now() + 0.05) end\n"
+    "    s, message, why = C.take(l)\n"
+    "  end\n"
+    "  return s\n"
+    "end\n",
+
+    "local function time(what, seconds)\n"
+    "  seconds = tonumber(seconds)\n"
+    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', what, 2) end\n"
+    "  return seconds\n"
     "end\n"
     /* Closes in stages (RFC 9112 9.6): an answer must not be lost to the reset that unread input would cause. */
     "function M.finish(s, seconds)\n"
-    "  local due, room, limit = C.finish_due(s, seconds or 5), 8388608, {}\n"
-    "  local function rest()\n"
-    "    limit.timeout = (due - clock()) / 1000\n"
-    "    return limit.timeout > 0\n"
-    "  end\n"
-    "  local data, message, why = rest(), 'timed out', 'TIMEOUT'\n"
-    "  if data then data, message, why = shutdown(s, 'send', limit) end\n"
+    "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
+    "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
     "  while data do\n"
-    "    data, message, why = rest(), 'timed out', 'TIMEOUT'\n"
-    "    if data then data, message, why = recv(s, limit) end\n"
+    "    data, message, why = timed_out(due)\n"
+    "    if data then data, message, why = M.recv(s, left) end\n"
     "    if data then room = room - #data end\n"
     "    if room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT' end\n"
     "  end\n"
-    "  close(s)\n"
+    "  M.close(s)\n"
     "  if why == 'CLOSED' then return true end\n"
     "  return nil, message, why\n"
     "end\n"
     "function M.lines(s, delimiter, options)\n"
+    "  local newline = delimiter == nil\n"
     "  delimiter = delimiter or '\\n'\n"
     "  return function()\n"
-    "    local line, message, why = read_until(s, delimiter, options)\n"
-    "    if line then\n"
-    "      line = line:sub(1, -1 - #delimiter)\n"
-    "      if delimiter == '\\n' and line:sub(-1) == '\\r' then line = line:sub(1, -2) end\n"
-    "      return line\n"
-    "    end\n"
-    "    if why ~= 'CLOSED' then C.complain(message) end\n"
-    "    local n = pending(s)\n"
-    "    if n > 0 then line = read(s, n) end\n"
-    "    return line\n"
+    "    local line, message, why = M.read_until(s, delimiter, options)\n"
+    "    if line then return line:sub(1, -1 - #(newline and line:match('\\r?\\n$') or delimiter)) end\n"
+    "    if why ~= 'CLOSED' then bad(message) end\n"
+    "    local n = M.pending(s)\n"
+    "    return n > 0 and M.read(s, n) or nil\n" /* the last one, without an end */
     "  end\n"
     "end\n"
+    "local function place(ip, port)\n"
+    "  if not ip then return 'no address' end\n"
+    "  if port == 0 then return 'unix:' .. ip end\n"
+    "  return (ip:find(':', 1, true) and '[' .. ip .. ']:' or ip .. ':') .. port\n"
+    "end\n"
+    "function C.socket.__tostring(s)\n"
+    "  local open, info = M.isopen(s), M.tlsinfo(s)\n"
+    "  return 'psocket: ' .. place(M.getpeer(s)) .. ' (' .. (open and 'open' or 'closed') ..\n"
+    "    (M.isudp(s) and ', UDP' or info and ', ' .. info.version or '') .. ')'\n"
+    "end\n"
+    "function N.__tostring(l)\n"
+    "  local ip, port, why = N.getlocal(l)\n"
+    "  if why then return 'psocket listener: (closed)' end\n"
+    "  return 'psocket listener: ' .. place(ip, port) .. ' (open)'\n"
+    "end\n"
+    "local function callable(f)\n"
+    "  local meta = type(f) ~= 'function' and getmetatable(f)\n"
+    "  return type(f) == 'function' or (type(meta) == 'table' and meta.__call ~= nil)\n"
+    "end\n"
     "function M.bind(sched, port, callback, options)\n"
-    "  local own, f = C.binding(sched, port, callback), callback\n"
-    "  local listener, message = listen(port, options)\n"
-    "  if not listener then C.complain(message) end\n"
+    "  local kind, f = type(sched), callback\n"
+    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 'bind', 1) end\n"
+    "  if (kind ~= 'table' and kind ~= 'userdata') or not sched.add then\n"
+    "    bad('scheduler expected, got ' .. kind, 'bind', 1)\n"
+    "  end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'bind', 3) end\n"
+    "  local listener, message = C.listen(sched, port, f, options)\n"
+    "  if not listener then bad(message) end\n"
     "  if type(f) ~= 'function' then callback = function(s) return f(s) end end\n"
     "  local function begin(s)\n"
-    "    if own then return C.spawn(sched, callback, s) end\n"
+    "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
     "    return sched:add(function()\n"
-    "      if not C.passes then callback(s) M.finish(s) return end\n" /* it could not yield through pcall there */
-    "      local ok, why = pcall(callback, s)\n"
-    "      if ok then M.finish(s) else close(s) raise(why) end\n"
+    "      local ok, why = true, nil\n"
+    "      if C.passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
     "    end)\n"
     "  end\n"
-    /* Nothing between the calls of pcall may need memory: the task outlives a lack of it, or of descriptors. */
+    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
     "  sched:add(function()\n"
     "    while true do\n"
-    "      local there, _, why = C.await(listener)\n"
-    "      local fine, s = true, nil\n"
-    "      if there then fine, s = pcall(C.take, listener)\n"
-    "      elseif why == 'CLOSED_HERE' or why == 'INVALID' then return\n"
-    "      else fine = false end\n"
-    "      while fine and s and not pcall(begin, s) do sleep(clock() + 50) end\n"
-    "      if not fine then sleep(clock() + 50) end\n"
+    "      local fine, s, _, why = pcall(C.take, listener)\n"
+    "      if not fine or short[why] then wait(nil, 0, 0, now() + 0.05)\n"
+    "      elseif s then while not pcall(begin, s) do wait(nil, 0, 0, now() + 0.05) end\n"
+    "      elseif s == nil then return\n"
+    "      else wait(listener, 1, 1) end\n"
     "    end\n"
     "  end)\n"
     "  return listener\n"
-    "end\n";
+    "end\n",
 
-static const char psi_lua_script_2[] =
     "function S.addloop(self, f)\n"
-    "  C.looping(self, f)\n"
+    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 'addloop', 1) end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'addloop', 2) end\n"
     "  return self:add(function() while f() ~= false do yield() end end)\n"
     "end\n"
     "function S.run(self)\n"
@@ -13293,25 +12880,32 @@ static const char psi_lua_script_2[] =
     "  until not live\n"
     "end\n"
     "function S.step(self, seconds)\n"
-    "  local due, nested = C.step_due(self, seconds), yieldable()\n"
+    "  local due, nested = now() + time('step', seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or clock() >= due then return live end\n"
+    "    if not live or happened or now() >= due then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
-    "  sleep(C.sleep_due(self, seconds))\n"
+    "  if seconds == nil then bad('number expected, got no value', 'sleep', 2) end\n"
+    "  local due = now() + time('sleep', seconds)\n"
+    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
     "end\n"
-    "local function hand_on(ok, ...)\n"
-    "  if ok == false then raise((...)) end\n"
-    "  return ...\n"
+    "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local function note(co, ok, ...)\n"
+    "  results[co] = { ok = ok, n = C.select('#', ...), ... }\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  C.joining(self, co)\n"
-    "  if yieldable() then C.ended(self, co)\n"
-    "  else while contains(self, co) do S.step(self, 1) end end\n"
-    "  return hand_on(C.outcome(co))\n"
+    "  local ring, task = C.joining(self, co)\n"
+    "  while ring do\n"
+    "    if yieldable() then wait(ring, 0, 0, nil, task) else S.step(self, 1) end\n"
+    "    ring, task = C.joining(self, co)\n"
+    "  end\n"
+    "  local r = results[co]\n"
+    "  if not r then return end\n"
+    "  if not r.ok then error(r[1], 0) end\n"
+    "  return C.unpack(r, 1, r.n)\n"
     "end\n"
     "function M.queue()\n"
     "  local q = C.queue()\n"
@@ -13321,7 +12915,7 @@ static const char psi_lua_script_2[] =
     "end\n"
     "function Q.push(q, value)\n"
     "  local items = C.items(q)\n"
-    "  if value == nil then C.complain('push: nil cannot be queued') end\n"
+    "  if value == nil then bad('nil cannot be queued', 'push', 2) end\n"
     "  if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
     "  local last = items.last + 1\n"
     "  items[last] = value\n"
@@ -13330,11 +12924,12 @@ static const char psi_lua_script_2[] =
     "  return true\n"
     "end\n"
     "function Q.pop(q, options)\n"
-    "  local items, due = C.items(q), C.pop_limit(q, options)\n"
+    "  local items, due = C.items(q), limit('pop', 2, options, 0)\n"
     "  while items.first > items.last do\n"
     "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
-    "    if due and clock() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
-    "    C.hold(q, due)\n"
+    "    local ok, message, why = timed_out(due)\n"
+    "    if not ok then return nil, message, why end\n"
+    "    wait(q, 0, 0, due)\n"
     "  end\n"
     "  local first = items.first\n"
     "  local value = items[first]\n"
@@ -13350,7 +12945,9 @@ static const char psi_lua_script_2[] =
     "  local items = C.items(q)\n"
     "  return items.last - items.first + 1\n"
     "end\n"
-    "return M.finish, function() end\n";
+    "return note, M.finish, check, function() end\n",
+    NULL
+};
 
 /*--- the module */
 
@@ -13360,50 +12957,45 @@ typedef struct psi_lua_function {
     const char *name; /* its public name, for errors; NULL: the key */
 } psi_lua_function;
 
-enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_SOCKET, PSI_LUA_AT_WRAPPER, PSI_LUA_AT_LAST = PSI_LUA_AT_WRAPPER };
+enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
 
-/* Puts functions into the table on top; waiting: each passed through the wrapper, if there is one. */
-static void psi_lua_register(lua_State *L, const psi_lua_function *f, int waiting)
+/* Puts functions into the table on top. Their objects have the metatable at index meta. */
+static void psi_lua_register(lua_State *L, const psi_lua_function *f, int meta)
 {
     for (; f->key; f++) {
-        int wrap = waiting && !PSI_LUA_CONTINUES;
-        if (wrap) lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
         lua_pushvalue(L, PSI_LUA_AT_VM);
-        lua_pushvalue(L, PSI_LUA_AT_SOCKET);
+        lua_pushvalue(L, meta);
         lua_pushstring(L, f->name ? f->name : f->key);
         lua_pushcclosure(L, f->f, 3);
-        if (wrap) lua_call(L, 1, 1);
         lua_setfield(L, -2, f->key);
     }
 }
 
-/* Pushes the function that a script, in two parts, is. */
-static void psi_lua_load(lua_State *L, const char *script, const char *more)
+/* Puts those that wait, from the first to before the last, into the table on top, each passed through the wrapper. */
+static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta)
 {
-    int r;
-    lua_pushfstring(L, "%s%s", script, more);
+    for (; first < last; first++) {
+        lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
+        lua_pushvalue(L, PSI_LUA_AT_VM);
+        lua_pushvalue(L, meta);
+        lua_pushstring(L, psi_lua_all_waiting[first].name);
+        lua_pushinteger(L, first);
+        lua_pushcclosure(L, psi_lua_run, 4);
+        if (lua_isnil(L, -2)) lua_remove(L, -2);
+        else lua_call(L, 1, 1);
+        lua_setfield(L, -2, psi_lua_all_waiting[first].name);
+    }
+}
+
+/* Pushes the function that a script is. */
+static void psi_lua_load(lua_State *L, const char *const *parts)
+{
+    int n = 0, r;
+    for (; parts[n]; n++) lua_pushstring(L, parts[n]);
+    lua_concat(L, n);
     r = luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK);
     lua_remove(L, -2);
     if (r) lua_error(L);
-}
-
-/* A new table in the registry, whose keys or values are weak. */
-static void psi_lua_new_weak(lua_State *L, const char *name, const char *mode)
-{
-    lua_newtable(L);
-    lua_newtable(L);
-    lua_pushstring(L, mode);
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, name);
-}
-
-/* Pushes coroutine.yield. In LuaJIT it alone works while a hook or a finalizer runs. */
-static void psi_lua_push_yield(lua_State *L)
-{
-    lua_getglobal(L, "coroutine");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "yield");
-    if (!lua_isfunction(L, -1)) lua_pushcfunction(L, psi_lua_yield);
 }
 
 /* Pushes the wrapper of functions that wait; nil where they need none. */
@@ -13415,95 +13007,101 @@ static void psi_lua_push_wrapper(lua_State *L)
 #else
 static void psi_lua_push_wrapper(lua_State *L)
 {
-    int top = lua_gettop(L);
-    psi_lua_load(L, psi_lua_wrapper, "");
+    psi_lua_load(L, psi_lua_wrapper);
     lua_pushvalue(L, PSI_LUA_AT_VM);
-    psi_lua_push_yield(L);
-    lua_replace(L, top + 3);
-    lua_settop(L, top + 3);
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield");
+    lua_remove(L, -2);
     lua_call(L, 2, 1);
 }
 #endif
 
+/* Pushes a new class: a metatable with these functions, whose own fields are what its objects have. */
+static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
+{
+    luaL_newmetatable(L, name);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    psi_lua_register(L, f, lua_gettop(L));
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    return lua_gettop(L);
+}
+
 /* What the script needs of Lua's own library, in the table on top. */
 static void psi_lua_set_tools(lua_State *L)
 {
-    int table = lua_gettop(L);
-    psi_lua_push_yield(L);
+    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber",
+                                         "type", "unpack", NULL };
+    int i, table = lua_gettop(L);
+    for (i = 0; names[i]; i++) {
+        lua_getglobal(L, names[i]);
+        lua_setfield(L, -2, names[i]);
+    }
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield"); /* in LuaJIT it alone works while a hook or a finalizer runs */
     lua_setfield(L, table, "yield");
-    lua_getglobal(L, "pcall");
-    lua_setfield(L, table, "pcall");
-    lua_getglobal(L, "type");
-    lua_setfield(L, table, "type");
-    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
-    lua_setfield(L, table, "passes");
+    lua_getglobal(L, "table");
+    lua_getfield(L, -1, "unpack");
+    if (!lua_isnil(L, -1)) lua_setfield(L, table, "unpack");
     lua_settop(L, table);
-}
-
-/* Makes a metatable with these functions, whose own fields are what its objects have, and leaves it on the stack. */
-static void psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
-{
-    luaL_newmetatable(L, name);
-    psi_lua_register(L, f, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
+    lua_setfield(L, -2, "passes");
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502); /* a weak key does not live on by what it refers to itself */
+    lua_setfield(L, -2, "ephemeral");
 }
 
 PSOCKET_API int luaopen_psocket(lua_State *L)
 {
-    static const psi_lua_function waiting[] = {
-        { "read", psi_lua_read, NULL }, { "read_until", psi_lua_read_until, NULL }, { "recv", psi_lua_recv, NULL },
-        { "send", psi_lua_send, NULL }, { "shutdown", psi_lua_shutdown, NULL }, { NULL, NULL, NULL }
-    };
-    static const psi_lua_function hidden_waiting[] = {
-        { "await", psi_lua_await, "bind" }, { "connected", psi_lua_connected, "connect" }, { "ended", psi_lua_ended, "join" },
-        { "handshake", psi_lua_handshake, "starttls" }, { "hold", psi_lua_hold, "pop" }, { "sleep", psi_lua_sleep, NULL },
-        { NULL, NULL, NULL }
-    };
     static const psi_lua_function hidden[] = {
-        { "binding", psi_lua_binding, "bind" }, { "clock", psi_lua_clock_ms, NULL }, { "complain", psi_lua_complain, NULL },
-        { "configure", psi_lua_configure, "starttls" }, { "dial", psi_lua_dial, "connect" },
-        { "finish_due", psi_lua_due, "finish" }, { "items", psi_lua_items, "queue" }, { "joining", psi_lua_joining, "join" },
-        { "looping", psi_lua_looping, "addloop" }, { "outcome", psi_lua_outcome, "join" }, { "pop_limit", psi_lua_limit, "pop" },
-        { "queue", psi_lua_new_queue, NULL }, { "raise", psi_lua_rethrow, NULL }, { "resolver", psi_lua_resolver, "connect" },
-        { "signal", psi_lua_signal, "push" }, { "sleep_due", psi_lua_due, "sleep" }, { "spawn", psi_lua_spawn, "bind" },
-        { "step_due", psi_lua_due, "step" }, { "take", psi_lua_take, "bind" }, { "tell", psi_lua_tell, "clock" },
-        { "tls", psi_lua_tls, NULL }, { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL },
-        { NULL, NULL, NULL }
+        { "bad", psi_lua_blame, NULL }, { "dial", psi_lua_dial, "connect" }, { "issettings", psi_lua_is_settings, "starttls" },
+        { "joining", psi_lua_joining, "join" }, { "known", psi_lua_push_known, NULL }, { "listen", psi_lua_listen, "bind" },
+        { "queue", psi_lua_new_queue, NULL }, { "settings", psi_lua_make_settings, "tls" }, { "spawn", psi_lua_start, "bind" },
+        { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
+    static const psi_lua_function hidden_socket[] = {
+        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
+        { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
+    };
+    static const psi_lua_function hidden_listener[] = {
+        { "accept_timeout", psi_lua_timeout, "accept" }, { "take", psi_lua_take, "accept" }, { NULL, NULL, NULL }
+    };
+    static const psi_lua_function hidden_queue[] = {
+        { "items", psi_lua_items, "queue" }, { "signal", psi_lua_signal, "push" }, { NULL, NULL, NULL }
+    };
+    static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
     static const psi_lua_function module[] = {
         { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
-        { "getlocal", psi_lua_getlocal, NULL }, { "getpeer", psi_lua_getpeer, NULL }, { "getside", psi_lua_getside, NULL },
+        { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
         { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
         { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
         { "peek", psi_lua_peek, NULL }, { "pending", psi_lua_pending, NULL }, { "setpeer", psi_lua_setpeer, NULL },
         { "settimeout", psi_lua_settimeout, NULL }, { "setyield", psi_lua_setyield, NULL }, { "tlsinfo", psi_lua_tlsinfo, NULL },
-        { "udpserver", psi_lua_udpserver, NULL }, { "unrecv", psi_lua_unrecv, NULL }, { "wrap", psi_lua_wrap, NULL },
+        { "udpserver", psi_lua_listen, NULL }, { "unrecv", psi_lua_unrecv, NULL }, { "wrap", psi_lua_wrap, NULL },
         { NULL, NULL, NULL }
     };
-    static const psi_lua_function socket_meta[] = {
-        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { "__tostring", psi_lua_tostring, NULL },
-        { NULL, NULL, NULL }
+    static const psi_lua_function socket[] = {
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
-    static const psi_lua_function listener_waiting[] = { { "accept", psi_lua_accept, NULL }, { NULL, NULL, NULL } };
     static const psi_lua_function listener[] = {
-        { "close", psi_lua_listener_close, NULL }, { "getfd", psi_lua_listener_getfd, NULL },
-        { "getlocal", psi_lua_listener_getlocal, NULL }, { "hasconnection", psi_lua_hasconnection, NULL },
-        { "settimeout", psi_lua_listener_settimeout, NULL }, { "__gc", psi_lua_listener_gc, NULL },
-        { "__close", psi_lua_listener_close, NULL }, { "__tostring", psi_lua_listener_tostring, NULL }, { NULL, NULL, NULL }
+        { "close", psi_lua_close, NULL }, { "getfd", psi_lua_getfd, NULL }, { "getlocal", psi_lua_address, NULL },
+        { "hasconnection", psi_lua_hasconnection, NULL }, { "settimeout", psi_lua_settimeout, NULL },
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
     static const psi_lua_function settings[] = {
         { "loadsessions", psi_lua_loadsessions, NULL }, { "savesessions", psi_lua_savesessions, NULL },
-        { "__gc", psi_lua_tls_gc, NULL }, { NULL, NULL, NULL }
+        { "__gc", psi_lua_settings_gc, NULL }, { NULL, NULL, NULL }
     };
     static const psi_lua_function core[] = { { "__gc", psi_lua_core_gc, NULL }, { NULL, NULL, NULL } };
     static const psi_lua_function queue[] = { { NULL, NULL, NULL } };
     static const psi_lua_function scheduler[] = {
-        { "add", psi_lua_add, NULL }, { "close", psi_lua_sched_close, NULL }, { "contains", psi_lua_contains, NULL },
+        { "add", psi_lua_start, NULL }, { "close", psi_lua_sched_close, NULL }, { "contains", psi_lua_contains, NULL },
         { "getfd", psi_lua_sched_getfd, NULL }, { "new", psi_lua_new_scheduler, NULL }, { "remove", psi_lua_remove, NULL },
         { "__close", psi_lua_sched_close, NULL }, { "__construct", psi_lua_construct, NULL },
         { "__tostring", psi_lua_sched_tostring, NULL }, { NULL, NULL, NULL }
     };
+    enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
     psi_lua_vm *vm;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
@@ -13513,47 +13111,64 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
 
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);
-    lua_pushcfunction(L, psi_lua_copy);
-    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    luaL_newmetatable(L, PSI_LUA_SOCKET);
     psi_lua_push_wrapper(L);
-    psi_lua_new_weak(L, PSI_LUA_STRANGERS, "v");
-    psi_lua_new_weak(L, PSI_LUA_RESULTS, "k");
-    psi_lua_new_weak(L, PSI_LUA_PARSED, "k");
     lua_newtable(L); /* the module */
-    psi_lua_register(L, module, 0);
-    psi_lua_register(L, waiting, 1);
-    lua_pushliteral(L, PSOCKET_VERSION);
-    lua_setfield(L, -2, "version");
-
-    lua_pushvalue(L, PSI_LUA_AT_SOCKET);
-    psi_lua_register(L, socket_meta, 0);
-    lua_pushvalue(L, -2); /* so that module.send(s, ...) and s:send(...) are the same */
+    psi_lua_new_class(L, PSI_LUA_SOCKET, socket);
+    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
     lua_setfield(L, -2, "__index");
     psi_lua_new_class(L, PSI_LUA_LISTENER, listener);
-    psi_lua_register(L, listener_waiting, 1);
     psi_lua_new_class(L, PSI_LUA_SETTINGS, settings);
+    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
     psi_lua_new_class(L, PSI_LUA_CORE, core);
-    lua_settop(L, PSI_LUA_AT_LAST + 1);
-
-    psi_lua_load(L, psi_lua_script_1, psi_lua_script_2);
-    lua_pushvalue(L, PSI_LUA_AT_LAST + 1);
+    lua_pop(L, 1);
     psi_lua_new_class(L, PSI_LUA_CLASS, scheduler);
     lua_newtable(L);
     lua_pushcfunction(L, psi_lua_new_scheduler);
     lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, -2);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, PSI_LUA_AT_LAST + 1, "scheduler");
-    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
+    lua_setmetatable(L, CLASS);
     lua_newtable(L); /* what the script needs besides */
-    psi_lua_register(L, hidden, 0);
-    psi_lua_register(L, hidden_waiting, 1);
+    psi_lua_register(L, hidden, CLASS);
+    psi_lua_register(L, hidden_socket, SOCKET);
+    psi_lua_register(L, hidden_listener, LISTENER);
+    psi_lua_register(L, hidden_queue, QUEUE);
+    psi_lua_register(L, hidden_settings, SETTINGS);
+    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAIT + 1, SOCKET);
+    lua_pushvalue(L, SOCKET);
+    lua_setfield(L, -2, "socket");
     psi_lua_set_tools(L);
-    lua_call(L, 4, 2);
-    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_settop(L, HIDDEN);
+    lua_pushvalue(L, MODULE);
+    psi_lua_register(L, module, SOCKET);
+    psi_lua_register_waiting(L, 0, PSI_LUA_WAIT, SOCKET);
+    lua_pushliteral(L, PSOCKET_VERSION);
+    lua_setfield(L, -2, "version");
+    lua_pushvalue(L, CLASS);
+    lua_setfield(L, -2, "scheduler");
+
+    lua_newtable(L); /* strangers, in the table that is their metatable, too */
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
     lua_pushvalue(L, -1);
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    psi_lua_load(L, psi_lua_script);
+    lua_pushvalue(L, MODULE);
+    lua_pushvalue(L, CLASS);
+    lua_pushvalue(L, QUEUE);
+    lua_pushvalue(L, LISTENER);
+    lua_pushvalue(L, HIDDEN);
+    lua_call(L, 5, 4);
+    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->check = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushcfunction(L, psi_lua_copy);
+    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_getglobal(L, "debug");
+    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
+    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, MODULE);
+    lua_pushvalue(L, MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     return 1;
 }
