@@ -11248,9 +11248,13 @@ static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, s
     uint32_t calls = k->calls;
     if (PSI_LUA_COPIES) lua_pushlstring(L, (const char *)data, len);
     else psi_lua_push_lent(L, k, data, len, 0);
-    if (calls != k->calls) lua_pop(L, 1);
-    else if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
-    return calls == k->calls;
+    if (calls != k->calls &&
+        (psocket_peek(k->s, &data) != (ptrdiff_t)len || memcmp(data, lua_tostring(L, -1), len))) {
+        lua_pop(L, 1);
+        return 0;
+    }
+    if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
+    return 1;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
@@ -11327,6 +11331,7 @@ static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
 {
     int top = lua_gettop(L);
     size_t len;
+    psi_lua_self(L);
     p->at = 0;
     p->list = lua_istable(L, 2);
     p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
