@@ -15,9 +15,9 @@ ssize_t recv(int fd, void *p, size_t n, int flags)
     COUNT(fd);
     return real(fd, p, n, flags);
 }
-ssize_t recvfrom(int fd, void *p, size_t n, int flags, struct sockaddr *a, socklen_t *size)
+ssize_t recvfrom(int fd, void *p, size_t n, int flags, __SOCKADDR_ARG a, socklen_t *size)
 {
-    static ssize_t (*real)(int, void *, size_t, int, struct sockaddr *, socklen_t *);
+    static ssize_t (*real)(int, void *, size_t, int, __SOCKADDR_ARG, socklen_t *);
     if (!real) *(void **)(&real) = dlsym(RTLD_NEXT, "recvfrom");
     COUNT(fd);
     return real(fd, p, n, flags, a, size);

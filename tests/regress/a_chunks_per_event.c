@@ -1,6 +1,7 @@
 /* A carried socket, read once per event, cost a millisecond per chunk: 300 chunks took a third of a second. What the carrier
    holds already is ready at once, and the poller neither sleeps nor spins. */
 #include "a.h"
+#include "link.h"
 
 enum { CHUNKS = 300, SIZE = 100 };
 
@@ -84,6 +85,27 @@ TEST(records_and_put_back)
 {
     carried(3, 1);
     carried(3, 2);
+}
+
+/* A transport of the tests that hands out a segment per read. */
+TEST(segments)
+{
+    int tls;
+    for (tls = 0; tls < 2; tls++) {
+        psocket *a = NULL, *b = NULL;
+        psocket_options o = net_options(1);
+        static char block[SIZE];
+        int i;
+        int64_t ms;
+        REQUIRE(link_pair(&a, &b, SIZE, 0, &o) == 0);
+        if (tls) REQUIRE(core_handshake(a, b) == 0);
+        for (i = 0; i < CHUNKS; i++) REQUIRE(psocket_send(a, block, SIZE) == SIZE);
+        REQUIRE(psocket_flush(a) == 0);
+        ms = drain(b, CHUNKS * SIZE);
+        if (ms > 300) check_fail(__FILE__, __LINE__, "tls %d: %d ms", tls, (int)ms);
+        psocket_free(a);
+        psocket_free(b);
+    }
 }
 
 /* One byte per event from a chunk that is there: read instead of recv. */

@@ -297,6 +297,143 @@ TEST(send_to_a_peer_that_never_reads)
     }
 }
 
+/* A transport that takes a byte at each try and never says that it could take one: a try at the end of the time must not
+   begin it anew. */
+typedef struct sip {
+    size_t room;      /* taken at once, at first */
+    psocket *bell[2]; /* never rings */
+    int tries;
+} sip;
+
+static ptrdiff_t sip_get(void *user, void *p, size_t n, int *os)
+{
+    (void)user, (void)p, (void)n, (void)os;
+    return PSOCKET_WANT_READ;
+}
+
+static ptrdiff_t sip_put(void *user, const void *p, size_t n, int *os)
+{
+    sip *s = (sip *)user;
+    size_t take = s->room ? (n < s->room ? n : s->room) : 0;
+    (void)p, (void)os;
+    s->tries++;
+    if (s->room) s->room -= take;
+    else take = s->tries % 2; /* a byte, then nothing, then a byte ... */
+    return take ? (ptrdiff_t)take : PSOCKET_WANT_WRITE;
+}
+
+static int sip_finish(void *user, int *os)
+{
+    (void)user, (void)os;
+    return 0;
+}
+
+static void sip_close(void *user)
+{
+    sip *s = (sip *)user;
+    psocket_free(s->bell[0]);
+    psocket_free(s->bell[1]);
+}
+
+static int sip_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
+{
+    sip *s = (sip *)user;
+    (void)ms;
+    if (!(events & PSOCKET_WRITE) || cap < 1) return 0;
+    fds[0].fd = psocket_getfd(s->bell[0]);
+    fds[0].events = PSOCKET_READ;
+    return 1;
+}
+
+static const psocket_transport sips = { sip_get, sip_put, sip_finish, sip_close, sip_wants };
+
+TEST(a_last_try_does_not_move_it)
+{
+    static char data[100000];
+    int mode;
+    for (mode = 0; mode < 3; mode++) { /* blocking; nonblocking by wait, by poller */
+        psocket_options o = net_options(mode > 0);
+        psocket_poller *p = NULL;
+        const psocket_event *ev;
+        psocket *s = NULL;
+        sip x;
+        int64_t start;
+        ptrdiff_t n = 0;
+        size_t sent = 0;
+        int turns = 0;
+        memset(&x, 0, sizeof x);
+        x.room = 5000;
+        o.timeout_ms = LIMIT_MS;
+        REQUIRE(psocket_pair(&x.bell[0], &x.bell[1], NULL) == 0);
+        REQUIRE(psocket_open(&s, &sips, &x, PSOCKET_CLIENT, &o) == 0);
+        if (mode == 2) CHECK(psocket_poller_new(&p) == 0 && psocket_poller_set(p, s, PSOCKET_WRITE, -1, s) == 0);
+        start = check_now_ms();
+        while (sent < sizeof data && turns++ < 100) {
+            n = psocket_send(s, data + sent, sizeof data - sent);
+            if (n > 0) sent += (size_t)n;
+            else if (n != PSOCKET_WANT_WRITE) break;
+            else if (mode == 1) psocket_wait(s, PSOCKET_WRITE, 3000);
+            else psocket_poller_wait(p, &ev, 3000);
+        }
+        CHECK_INT(n, PSOCKET_TIMEOUT);
+        lasted(start, mode ? mode == 1 ? "by wait" : "in a poller" : "blocking");
+        psocket_free(s);
+        psocket_poller_free(p);
+    }
+}
+
+/* Nonblocking calls: the time runs from the first WANT, whoever waits, and the socket is reported when it has passed. */
+TEST(nonblocking_calls)
+{
+    int how, call;
+    for (call = 0; call < 5; call++) {
+        for (how = 0; how < 3; how++) {
+            psocket *c = NULL, *s = NULL, *l = NULL, *me;
+            psocket_options o = net_options(1);
+            psocket_poller *p = NULL;
+            const psocket_event *ev;
+            const void *data;
+            int64_t start;
+            ptrdiff_t r = PSOCKET_WANT_READ;
+            int turns = 0, again;
+            char what[64];
+            o.timeout_ms = LIMIT_MS;
+            REQUIRE(a_tcp(&c, &s, 1) && psocket_listen(&l, "127.0.0.1", 0, &o) == 0);
+            me = call == 3 ? l : s;
+            psocket_settimeout(me, LIMIT_MS);
+            if (call == 4) core_fill(me), psocket_settimeout(me, LIMIT_MS);
+            if (how == 1) CHECK(psocket_poller_new(&p) == 0 && psocket_poller_set(p, me, call == 4 ? PSOCKET_WRITE : PSOCKET_READ, -1, me) == 0);
+            snprintf(what, sizeof what, "call %d, how %d", call, how);
+            for (again = 0; again < 2; again++) { /* a second one has its own time */
+                start = check_now_ms();
+                turns = 0;
+                do {
+                    psocket *none = NULL;
+                    switch (call) {
+                    case 0: r = psocket_recv(me, &data); break;
+                    case 1: r = psocket_read(me, 10, &data); break;
+                    case 2: r = psocket_read_until(me, "x", 10, &data); break;
+                    case 3: r = psocket_accept(me, &none); break;
+                    default: r = psocket_send(me, "x", 1); break;
+                    }
+                    if (r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) break;
+                    if (how == 0) psocket_wait(me, call == 4 ? PSOCKET_WRITE : PSOCKET_READ, 3000);
+                    else if (how == 1) psocket_poller_wait(p, &ev, 3000);
+                    else check_sleep_us(30000); /* a program that only tries now and then */
+                } while (turns++ < 100);
+                if (r != PSOCKET_TIMEOUT) check_fail(NULL, 0, "%s: %s", what, psocket_codename((int)r));
+                else A_AGREES(me, r);
+                lasted(start, what);
+                if (how < 2 && turns > 5) check_fail(NULL, 0, "%s: %d turns", what, turns);
+            }
+            psocket_free(c);
+            psocket_free(s);
+            psocket_free(l);
+            psocket_poller_free(p);
+        }
+    }
+}
+
 TEST(carried_recv)
 {
     psocket *c = NULL, *s = NULL, *w = NULL;

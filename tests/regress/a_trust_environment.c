@@ -150,7 +150,7 @@ __attribute__((constructor)) static void with_rights(void)
 
 TEST_LIMIT(with_rights_of_another, 40)
 {
-    char copy[200], cmd[900], line[128] = "", certs[PATH_MAX];
+    char copy[200], cmd[3 * PATH_MAX], line[128] = "", certs[PATH_MAX];
     struct stat st;
     ssize_t n;
     FILE *f;
