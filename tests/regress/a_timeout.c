@@ -318,7 +318,7 @@ static ptrdiff_t sip_put(void *user, const void *p, size_t n, int *os)
     (void)p, (void)os;
     s->tries++;
     if (s->room) s->room -= take;
-    else take = s->tries % 2; /* a byte, then nothing, then a byte ... */
+    else take = (size_t)s->tries % 2; /* a byte, then nothing, then a byte ... */
     return take ? (ptrdiff_t)take : PSOCKET_WANT_WRITE;
 }
 
