@@ -836,10 +836,10 @@ static int psi_os_fresh(int fd)
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
 
-#if LWIP_IGMP
+#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
 /* lwIP names an interface by its address. */
 typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MULTICAST_IF(m) (m)->imr_interface
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
 static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 {
     struct netif *netif;
@@ -1137,7 +1137,7 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
 
 /* An interface's index reads as the address 0.0.0.index. */
 typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MULTICAST_IF(m) (m)->imr_interface
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
 static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 {
     m->imr_interface.s_addr = htonl(index);
@@ -1477,7 +1477,7 @@ typedef unsigned char psi_os_octet;
 
 #ifdef __NetBSD__
 typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MULTICAST_IF(m) (m)->imr_interface
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
 static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 {
     (void)m;
@@ -1487,7 +1487,7 @@ static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 }
 #else
 typedef struct ip_mreqn psi_os_mreq;
-#define PSI_OS_MULTICAST_IF(m) *(m)
+#define PSI_OS_MREQ_IF(m) *(m)
 static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 {
     m->imr_ifindex = (int)index;
@@ -2259,7 +2259,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
 
-/* poll: how many have revents, 0 also after a signal. What is no descriptor has POLLNVAL. */
+/* poll: more than 0 if any has revents, 0 also after a signal. What is no descriptor has POLLNVAL. */
 static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
 {
     int i, bad = 0, r = psi_os_raw_poll(p, n, ms);
@@ -2281,17 +2281,18 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. A signal may end the wait early with 0. */
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0. */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
     struct pollfd p[PSOCKET_POLLSET_MAX];
-    int i;
+    int i, r;
     for (i = 0; i < n; i++) {
         p[i].fd = (psi_os_int)fds[i].fd;
         p[i].events = psi_os_poll_events(fds[i].events);
         p[i].revents = 0;
     }
-    return psi_os_wait(p, n, ms, os);
+    r = psi_os_wait(p, n, ms, os);
+    return r > 0 ? 1 : r;
 }
 
 /* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
@@ -2476,7 +2477,7 @@ static int psi_os_interface(const char *name, unsigned *index)
 }
 
 /* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
-#ifdef IP_MULTICAST_TTL
+#ifdef PSI_OS_MREQ_IF
 static int psi_os_multicast4(psocket_fd fd, unsigned index, int ttl, int loop)
 {
     psi_os_octet hops = (psi_os_octet)ttl, off = 0;
@@ -2486,10 +2487,10 @@ static int psi_os_multicast4(psocket_fd fd, unsigned index, int ttl, int loop)
     if (!loop && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_LOOP, (const char *)&off, sizeof off)) return -1;
     if (!index) return 0;
     return psi_os_mreq_at(&m, index) || PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_IF,
-                                                            (const char *)&PSI_OS_MULTICAST_IF(&m), sizeof PSI_OS_MULTICAST_IF(&m)) ? -1 : 0;
+                                                            (const char *)&PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) ? -1 : 0;
 }
 #else
-#define psi_os_multicast4(fd, index, ttl, loop) ((void)(fd), (index) || (ttl) || !(loop) ? -1 : 0)
+#define psi_os_multicast4(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
 #endif
 
 #ifdef IPV6_MULTICAST_HOPS
@@ -2500,7 +2501,7 @@ static int psi_os_multicast6(psocket_fd fd, unsigned index, int ttl, int loop)
     return index && psi_os_set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) ? -1 : 0;
 }
 #else
-#define psi_os_multicast6(fd, index, ttl, loop) ((void)(fd), (index) || (ttl) || !(loop) ? -1 : 0)
+#define psi_os_multicast6(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
 #endif
 
 /* Gives a fresh descriptor what the options ask for. */
@@ -2520,33 +2521,40 @@ static PSI_UNUSED int psi_os_tune(psocket_fd fd, int family, const psocket_optio
     return r == PSOCKET_OS ? PSOCKET_UNSUPPORTED : r;
 }
 
-/* Joins a group, or leaves it. interface: as in psi_os_interface. */
-static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_addr *group, const char *interface, int leave, int *os)
+#ifdef PSI_OS_MREQ_IF
+static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index, int leave)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.imr_multiaddr, group->ip, 4);
+    if (index && psi_os_mreq_at(&m, index)) return -1;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, leave ? IP_DROP_MEMBERSHIP : IP_ADD_MEMBERSHIP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join4(fd, group, index, leave) ((void)(fd), (void)(leave), errno = EOPNOTSUPP, -1)
+#endif
+
+#ifdef IPV6_JOIN_GROUP
+static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index, int leave)
+{
+    struct ipv6_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
+    m.ipv6mr_interface = index ? index : group->scope;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IPV6, leave ? IPV6_LEAVE_GROUP : IPV6_JOIN_GROUP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join6(fd, group, index, leave) ((void)(fd), (void)(leave), errno = EOPNOTSUPP, -1)
+#endif
+
+/* Joins a group, or leaves it. iface: as in psi_os_interface. */
+static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_addr *group, const char *iface, int leave, int *os)
 {
     unsigned index;
-    int r = psi_os_interface(interface, &index);
+    int r = psi_os_interface(iface, &index);
     if (r) return r;
-#ifdef IP_ADD_MEMBERSHIP
-    if (group->family == PSI_IP4) {
-        psi_os_mreq m;
-        memset(&m, 0, sizeof m);
-        memcpy(&m.imr_multiaddr, group->ip, 4);
-        if (index && psi_os_mreq_at(&m, index)) return psi_os_why(os);
-        r = PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, leave ? IP_DROP_MEMBERSHIP : IP_ADD_MEMBERSHIP, (const char *)&m, sizeof m);
-        return r ? psi_os_why(os) : 0;
-    }
-#endif
-#ifdef IPV6_JOIN_GROUP
-    if (group->family == PSI_IP6) {
-        struct ipv6_mreq m;
-        memset(&m, 0, sizeof m);
-        memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
-        m.ipv6mr_interface = index ? index : group->scope;
-        r = PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IPV6, leave ? IPV6_LEAVE_GROUP : IPV6_JOIN_GROUP, (const char *)&m, sizeof m);
-        return r ? psi_os_why(os) : 0;
-    }
-#endif
-    return PSOCKET_UNSUPPORTED;
+    r = group->family == PSI_IP4 ? psi_os_join4(fd, group, index, leave) : psi_os_join6(fd, group, index, leave);
+    return r ? psi_os_why(os) : 0;
 }
 
 /*--- two connected descriptors */
