@@ -803,7 +803,8 @@ typedef struct psi_os_ready {
 #define PSI_SYS(name) lwip_##name
 #define PSI_E(name) name
 #define PSI_OS_ERRNO errno
-#define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */
+#define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
@@ -1433,6 +1434,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #if defined(__linux__)
 #include <sys/auxv.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #define PSI_OS_EPOLL
 #elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
@@ -1445,7 +1447,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 /* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
-#if defined(__USE_LARGEFILE64)
+#if defined(__USE_LARGEFILE64) && !defined(__LP64__)
 #define PSI_OS_64(name) name##64
 #else
 #define PSI_OS_64(name) name
@@ -1455,7 +1457,8 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_E(name) name
 #define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
-                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS },
+                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
@@ -2633,7 +2636,7 @@ static int psi_os_bell_new(psi_os_bell *b, int *os)
     if (r) b->rd = b->wr = -1;
     return r;
 }
-#else
+#elif !defined(PSI_OS_EPOLL)
 static int psi_os_bell_new(psi_os_bell *b, int *os)
 {
     psocket_fd fds[2];
@@ -2644,6 +2647,25 @@ static int psi_os_bell_new(psi_os_bell *b, int *os)
 }
 #endif
 
+#ifdef PSI_OS_EPOLL
+/* Ringing an eventfd takes no memory, so it cannot fail. */
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return b->rd < 0 ? psi_os_why(os) : 0;
+}
+
+static void psi_os_bell_ring(psi_os_bell *b)
+{
+    eventfd_write((int)b->wr, 1); /* it would have to wait: it is ringing already */
+}
+
+static void psi_os_bell_clear(psi_os_bell *b)
+{
+    eventfd_t count;
+    eventfd_read((int)b->rd, &count);
+}
+#else
 static void psi_os_bell_ring(psi_os_bell *b)
 {
     int os;
@@ -2656,6 +2678,7 @@ static void psi_os_bell_clear(psi_os_bell *b)
     int i, os;
     for (i = 0; i < 64 && psi_os_recv(b->rd, c, sizeof c, &os) >= 0; i++) {}
 }
+#endif
 #endif
 
 static void psi_os_bell_free(psi_os_bell *b)
