@@ -1,26 +1,23 @@
 /* BearSSL's own set-up offers TLS 1.0, 3DES, static RSA, CCM_8, MD5 and SHA-1, and puts ChaCha20 first. And a small output
    buffer makes the client ask for small records; and an address given as name would go into SNI. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
 TEST(client_hello_has_nothing_weak)
 {
     static const int allowed[] = {0xC02B, 0xC02F, 0xC02C, 0xC030, 0xCCA9, 0xCCA8};
     static const char *const names[] = {"localhost", "127.0.0.1", "::1"};
-    psocket_tls *tls = pipe_client();
+    psocket_tls *tls = kit_client();
     size_t k;
     REQUIRE(tls);
     for (k = 0; k < 3; k++) {
-        psi_hs *h = NULL;
+        kit_end *h = NULL;
         psocket_error e = {0};
-        pipe_bytes b;
+        kit_bytes b;
         size_t i, j, n, at;
         int sni = 0, hashes = 0;
-        REQUIRE(!psi_hs_new(&h, tls, 0, names[k], 0, &e));
-        pipe_take(h, &b);
-        psi_hs_free(h);
+        REQUIRE(!kit_new(&h, tls, PSOCKET_CLIENT, names[k], &e));
+        kit_take(h, &b);
+        kit_free(h);
         REQUIRE(b.n > 60 && b.p[0] == 22 && b.p[5] == 1);
         CHECK_INT(b.p[9] * 256 + b.p[10], 0x0303);
         CHECK_INT(b.p[43], 0); /* no session */

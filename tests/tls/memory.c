@@ -8,10 +8,7 @@ static void test_free(void *p);
 #define PSOCKET_MALLOC(n) test_malloc(n)
 #define PSOCKET_REALLOC(p, n) test_realloc(p, n)
 #define PSOCKET_FREE(p) test_free(p)
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
 static long countdown; /* the allocation that fails; 0 none */
 static int for_ever;
@@ -66,7 +63,7 @@ static void test_free(void *p)
     free((char *)p - 16);
 }
 
-static psocket_tls *make(pipe_settings *s, int *code)
+static psocket_tls *make(kit_settings *s, int *code)
 {
     psocket_tls *tls = NULL;
     *code = psocket_tls_new(&tls, &s->opt);
@@ -75,24 +72,24 @@ static psocket_tls *make(pipe_settings *s, int *code)
 }
 
 /* A full and a resumed handshake with client certificates and ALPN; the first error, 0 if there was none. */
-static int everything(pipe_settings *cs, pipe_settings *ss)
+static int everything(kit_settings *cs, kit_settings *ss)
 {
     psocket_tls *c, *s = NULL;
     int code, round;
     c = make(cs, &code);
     if (c) s = make(ss, &code);
     for (round = 0; !code && round < 2; round++) {
-        pipe_ends p;
+        kit_ends p;
         psi_rec *cr = NULL, *sr = NULL;
         psi_tlsinfo *ci = NULL, *si = NULL;
         memset(&p, 0, sizeof p);
-        code = psi_hs_new(&p.client, c, 0, "localhost", 0, &p.client_error);
-        if (!code) code = psi_hs_new(&p.server, s, 1, NULL, 0, &p.server_error);
+        code = kit_new(&p.client, c, PSOCKET_CLIENT, "localhost", &p.client_error);
+        if (!code) code = kit_new(&p.server, s, PSOCKET_SERVER, NULL, &p.server_error);
         if (!code) {
             int cc, sc;
-            pipe_run(p.client, p.server, 100000);
-            cc = psi_hs_status(p.client, &p.client_error);
-            sc = psi_hs_status(p.server, &p.server_error);
+            kit_run(p.client, p.server, 100000);
+            cc = kit_status(p.client, &p.client_error);
+            sc = kit_status(p.server, &p.server_error);
             CHECK(cc != PSOCKET_WANT_READ || sc != PSOCKET_WANT_READ);
             if (cc == PSOCKET_NOMEM || sc == PSOCKET_NOMEM) code = PSOCKET_NOMEM;
             else code = cc ? cc : sc;
@@ -107,7 +104,7 @@ static int everything(pipe_settings *cs, pipe_settings *ss)
         psi_rec_free(sr);
         psi_tlsinfo_free(ci);
         psi_tlsinfo_free(si);
-        pipe_end(&p);
+        kit_end_both(&p);
     }
     if (!code) { /* the sessions as bytes, to other settings */
         static uint8_t bytes[1024];
@@ -127,15 +124,15 @@ static void exhaust(int mutual)
 {
     static const char *const alpn[] = {"h2", "http/1.1"};
     static const uint8_t zero[48];
-    pipe_settings cs, ss;
+    kit_settings cs, ss;
     long n, all;
     memset(&cs, 0, sizeof cs);
     memset(&ss, 0, sizeof ss);
-    pipe_ca(&cs, "ca.pem");
-    pipe_identity(&ss, "ec.pem", "ec.key");
+    kit_ca(&cs, "ca.pem");
+    kit_identity(&ss, "ec");
     if (mutual) {
-        pipe_identity(&cs, "client.pem", "client.key");
-        pipe_ca(&ss, "ca.pem");
+        kit_identity(&cs, "client");
+        kit_ca(&ss, "ca.pem");
         ss.opt.client_auth = PSOCKET_CLIENT_AUTH_REQUIRED;
     }
     cs.opt.alpn = ss.opt.alpn = alpn;
@@ -156,8 +153,8 @@ static void exhaust(int mutual)
             if (!code && for_ever && n < all - 8) check_fail(__FILE__, __LINE__, "allocation %ld of %ld, for ever: no error", n, all);
         }
     CHECK_INT(secret_seen, 0);
-    pipe_done(&cs);
-    pipe_done(&ss);
+    kit_done(&cs);
+    kit_done(&ss);
 }
 
 TEST_LIMIT(without_client_certificates, 120) { exhaust(0); }

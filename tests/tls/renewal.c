@@ -1,12 +1,9 @@
 /* Renewing a server's certificate: new settings for new connections, while old ones go on under the old settings. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
 TEST(new_identity_for_new_connections)
 {
-    psocket_tls *server = pipe_server("rsa"), *client = pipe_client();
+    psocket_tls *server = kit_server("rsa"), *client = kit_client();
     psocket *c[2], *s[2];
     psocket_tlsinfo info[2];
     const void *data;
@@ -25,7 +22,7 @@ TEST(new_identity_for_new_connections)
         CHECK_INT(psocket_gettlsinfo(c[i], &info[i]), 0);
         if (i) break;
         psocket_tls_free(server); /* the first connection holds what it needs */
-        server = pipe_server("ec");
+        server = kit_server("ec");
         REQUIRE(server);
     }
     CHECK(strstr(info[0].suite_name, "ECDHE_RSA") && strstr(info[1].suite_name, "ECDHE_ECDSA"));

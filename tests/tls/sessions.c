@@ -1,29 +1,26 @@
 /* Sessions: kept per name, port and settings; stored as bytes and loaded again; damaged bytes are refused. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
 /* A handshake with the server at this port: 1 resumed, 0 full, -1 failed. */
 static int shake(psocket_tls *client, psocket_tls *server, const char *name, int port)
 {
-    pipe_ends p;
+    kit_ends p;
     psocket_tlsinfo ci, si;
     psocket_error e = {0};
     memset(&p, 0, sizeof p);
     memset(&ci, 0, sizeof ci);
     ci.resumed = -1;
-    if (psi_hs_new(&p.client, client, 0, name, port, &e) || psi_hs_new(&p.server, server, 1, NULL, 0, &e)) {
+    if (kit_new(&p.client, client, PSOCKET_CLIENT, name, &e) || kit_new(&p.server, server, PSOCKET_SERVER, NULL, &e)) {
         check_fail(__FILE__, __LINE__, "psi_hs_new: %s", e.text);
     } else {
-        pipe_run(p.client, p.server, 100000);
-        p.client_status = psi_hs_status(p.client, &p.client_error);
-        p.server_status = psi_hs_status(p.server, &p.server_error);
-        if (!p.client_status) pipe_talk(&p, &ci, &si);
+        kit_run(p.client, p.server, 100000);
+        p.client_status = kit_status(p.client, &p.client_error);
+        p.server_status = kit_status(p.server, &p.server_error);
+        if (!p.client_status) kit_talk(&p, &ci, &si);
         if (ci.resumed >= 0) CHECK_INT(ci.resumed, si.resumed);
         if (ci.resumed >= 0) CHECK(ci.peer_subject[0] != 0);
     }
-    pipe_end(&p);
+    kit_end_both(&p);
     return ci.resumed;
 }
 
@@ -64,19 +61,19 @@ static int64_t test_clock(void *user)
 
 static psocket_tls *client_at_test_time(void)
 {
-    pipe_settings s;
+    kit_settings s;
     psocket_tls *tls;
     memset(&s, 0, sizeof s);
-    pipe_ca(&s, "ca.pem");
+    kit_ca(&s, "ca.pem");
     s.opt.clock = test_clock;
-    tls = pipe_make(&s);
-    pipe_done(&s);
+    tls = kit_make(&s);
+    kit_done(&s);
     return tls;
 }
 
 TEST(ports_are_told_apart)
 {
-    psocket_tls *server = pipe_server("ec"), *client = pipe_client();
+    psocket_tls *server = kit_server("ec"), *client = kit_client();
     REQUIRE(server && client);
     CHECK_INT(shake(client, server, "localhost", 443), 0);
     CHECK_INT(shake(client, server, "localhost", 443), 1);
@@ -91,7 +88,7 @@ TEST(ports_are_told_apart)
 
 TEST(sockets_tell_the_port)
 {
-    psocket_tls *server = pipe_server("ec"), *client = pipe_client();
+    psocket_tls *server = kit_server("ec"), *client = kit_client();
     psocket_listener *l[2];
     psocket_tlsinfo info;
     psocket_options o;
@@ -123,8 +120,8 @@ TEST(sockets_tell_the_port)
 
 TEST(stored_and_loaded)
 {
-    psocket_tls *server = pipe_server("ec"), *rsa = pipe_server("rsa"), *first = pipe_client(), *second = pipe_client();
-    psocket_tls *third = pipe_client();
+    psocket_tls *server = kit_server("ec"), *rsa = kit_server("rsa"), *first = kit_client(), *second = kit_client();
+    psocket_tls *third = kit_client();
     psi_tls_session *s;
     uint8_t *p, *q;
     size_t n, m;
@@ -170,7 +167,7 @@ TEST(stored_and_loaded)
 
 TEST(expired_ones_are_dropped)
 {
-    psocket_tls *server = pipe_server("ec"), *first, *second;
+    psocket_tls *server = kit_server("ec"), *first, *second;
     uint8_t *p;
     size_t n;
     test_time = (int64_t)time(NULL);
@@ -205,7 +202,7 @@ static int decide(void *user, const psocket_certinfo *peer, const psocket_error 
 TEST(other_settings_refuse)
 {
     static uint8_t pins[64];
-    psocket_tls *server = pipe_server("ec"), *client = pipe_client();
+    psocket_tls *server = kit_server("ec"), *client = kit_client();
     uint8_t *p;
     size_t n;
     int how;
@@ -214,11 +211,11 @@ TEST(other_settings_refuse)
     p = save(client, &n);
     REQUIRE(p != NULL);
     for (how = 0; how < 10; how++) {
-        pipe_settings s;
+        kit_settings s;
         psocket_tls *other;
         int same = how < 3;
         memset(&s, 0, sizeof s);
-        pipe_ca(&s, how == 3 ? "other_ca.pem" : "ca.pem");
+        kit_ca(&s, how == 3 ? "other_ca.pem" : "ca.pem");
         if (how == 1) s.opt.clock = test_clock;
         if (how == 2) s.opt.suites = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"; /* the session is left out */
         if (how == 4) s.opt.insecure_no_name = 1;
@@ -226,10 +223,10 @@ TEST(other_settings_refuse)
         if (how == 6) s.opt.decide = decide;
         if (how == 7 || how == 8) s.opt.spki_pins = pins;
         if (how == 7 || how == 8) s.opt.spki_pin_count = (size_t)how - 6;
-        if (how == 9) pipe_identity(&s, "client.pem", "client.key");
+        if (how == 9) kit_identity(&s, "client");
         test_time = (int64_t)time(NULL);
-        other = pipe_make(&s);
-        pipe_done(&s);
+        other = kit_make(&s);
+        kit_done(&s);
         REQUIRE(other);
         if (load(other, p, n, 0) != (same ? 0 : PSOCKET_INVALID)) check_fail(__FILE__, __LINE__, "settings %d", how);
         CHECK_INT(other->client_sessions.count, how < 2);
@@ -254,7 +251,7 @@ TEST(the_default_settings)
 
 TEST_LIMIT(damaged_bytes, 60)
 {
-    psocket_tls *server = pipe_server("ec"), *client = pipe_client(), *other = pipe_client();
+    psocket_tls *server = kit_server("ec"), *client = kit_client(), *other = kit_client();
     uint8_t *p, more[40];
     size_t n, i;
     int bit, k, loaded = 0;
@@ -273,7 +270,7 @@ TEST_LIMIT(damaged_bytes, 60)
             p[i] = (uint8_t)(p[i] ^ 1 << bit);
             CHECK_INT(load(other, p, n, 0), PSOCKET_INVALID);
             if (i < n - 32) { /* with a true digest: refused, or a session that some handshake will not accept */
-                psocket_tls *fresh = pipe_client();
+                psocket_tls *fresh = kit_client();
                 int code = load(fresh, p, n, 1);
                 CHECK(code == 0 || code == PSOCKET_INVALID);
                 if (i < PSI_TLS_SAVED_HEAD) CHECK_INT(code, PSOCKET_INVALID);
@@ -316,7 +313,7 @@ static int load_with_time(psocket_tls *tls, uint8_t *p, size_t n, int k, int64_t
 /* Fields that contradict each other, and too many sessions. */
 TEST(impossible_fields)
 {
-    psocket_tls *server = pipe_server("ec"), *client, *other;
+    psocket_tls *server = kit_server("ec"), *client, *other;
     int64_t now = test_time = (int64_t)time(NULL);
     uint8_t *p, *q;
     size_t n, one, i;

@@ -1,8 +1,5 @@
 /* psocket_tls_options.suites and min_version: order and choice on both sides, and what is refused. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
 #define A128 "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 #define A256 "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
@@ -13,24 +10,24 @@
 
 static psocket_tls *with_suites(const char *suites, const char *identity)
 {
-    pipe_settings s;
+    kit_settings s;
     psocket_tls *tls;
     char cert[64], key[64], copy[512];
     memset(&s, 0, sizeof s);
-    pipe_ca(&s, "ca.pem");
+    kit_ca(&s, "ca.pem");
     if (identity) {
         snprintf(cert, sizeof cert, "%s.pem", identity);
         snprintf(key, sizeof key, "%s.key", identity);
-        pipe_identity(&s, cert, key);
+        kit_identity(&s, cert, key);
     }
     if (suites) {
         snprintf(copy, sizeof copy, "%s", suites); /* is copied */
         s.opt.suites = copy;
     }
     s.opt.min_version = 0x0303;
-    tls = pipe_make(&s);
+    tls = kit_make(&s);
     memset(copy, 0, sizeof copy);
-    pipe_done(&s);
+    kit_done(&s);
     return tls;
 }
 
@@ -51,12 +48,12 @@ TEST_LIMIT(order_and_choice, 60)
         int round;
         REQUIRE(client && server);
         for (round = 0; round < 2 && table[i][2]; round++) {
-            pipe_good(client, server, "localhost", 100000, &ci, &si);
+            kit_good(client, server, "localhost", 100000, &ci, &si);
             CHECK_STR(ci.suite_name, table[i][2]);
             CHECK_STR(si.suite_name, table[i][2]);
             CHECK_INT(ci.resumed, round);
         }
-        if (!table[i][2]) pipe_bad(client, server, "localhost", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
+        if (!table[i][2]) kit_bad(client, server, "localhost", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
         psocket_tls_free(client);
         psocket_tls_free(server);
     }
@@ -67,18 +64,18 @@ TEST(the_hello_says_so)
 {
     static const uint8_t want[] = {0, 6, 0xCC, 0xA8, 0xC0, 0x2C, 0xC0, 0x2B};
     psocket_tls *client = with_suites(RCHA ":" A256 ":" A128, NULL);
-    psi_hs *h = NULL;
-    pipe_bytes b;
+    kit_end *h = NULL;
+    kit_bytes b;
     psocket_error e = {0};
     size_t at;
     REQUIRE(client);
-    REQUIRE(!psi_hs_new(&h, client, 0, "localhost", 0, &e));
-    pipe_take(h, &b);
+    REQUIRE(!kit_new(&h, client, PSOCKET_CLIENT, "localhost", &e));
+    kit_take(h, &b);
     at = 5 + 4 + 2 + 32; /* the session ID */
     at += 1 + (size_t)b.p[at];
     REQUIRE(at + sizeof want <= b.n);
     CHECK_MEM(b.p + at, want, sizeof want);
-    psi_hs_free(h);
+    kit_free(h);
     psocket_tls_free(client);
 }
 
@@ -132,10 +129,10 @@ TEST(other_suites_are_never_chosen)
         client->prim.suites[1] = client->prim.suites[0];
         client->prim.suites[0] = others[i];
         client->prim.suite_count = 2;
-        pipe_good(client, server, "localhost", 100000, &ci, &si);
+        kit_good(client, server, "localhost", 100000, &ci, &si);
         CHECK_STR(si.suite_name, R128);
         client->prim.suite_count = 1;
-        pipe_bad(client, server, "example.test", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
+        kit_bad(client, server, "example.test", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
         psocket_tls_free(client);
         psocket_tls_free(server);
     }
