@@ -1,6 +1,6 @@
 /* BearSSL: handshake bytes behind Finished in the same record leave the engine wanting nothing: a pump spins for ever.
    tests/tls/hostile.c has all lengths; here the sender is a client, or a server, that knows the keys. */
-#include "kit.h"
+#include "tls/wire.h"
 
 static kit_wire w;
 

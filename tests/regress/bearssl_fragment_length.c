@@ -1,5 +1,5 @@
 /* BearSSL, server: max_fragment_length bounds what is sent, in the handshake and after it (RFC 6066 4). */
-#include "kit.h"
+#include "tls/wire.h"
 
 static kit_wire w;
 

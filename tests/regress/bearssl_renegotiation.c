@@ -1,5 +1,5 @@
 /* BearSSL renegotiates unless told not to. Here any attempt is answered with a no_renegotiation warning. */
-#include "kit.h"
+#include "tls/wire.h"
 
 static kit_wire w;
 

@@ -1,5 +1,5 @@
 /* Peers that break the protocol: whatever they send ends with an error and an alert, and never with a hang. */
-#include "kit.h"
+#include "tls/wire.h"
 
 /* One handshake with the flights it consists of. TLS 1.2: 0 ClientHello, 1 ServerHello..ServerHelloDone, 2
    ClientKeyExchange..Finished, 3 the server's Finished; resumed: 0 ClientHello, 1 ServerHello..Finished, 2 the client's

@@ -1,5 +1,5 @@
 /* Records after the handshake, in each version and with each kind of suite. */
-#include "kit.h"
+#include "tls/wire.h"
 
 static kit_wire w;
 
