@@ -621,6 +621,7 @@ static CHECK_UNUSED void kit_failed(kit_end *h, int code, int alert, const char 
     psocket_error e = {0};
     static kit_bytes b;
     int status = kit_status(h, &e);
+    (void)what;
     kit_take(h, &b);
     if (status != code) check_fail(__FILE__, __LINE__, "%s: status %d (%s), not %d", what, status, e.text, code);
     if (e.tls_alert != alert) check_fail(__FILE__, __LINE__, "%s: alert %d in the error, not %d", what, e.tls_alert, alert);
