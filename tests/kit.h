@@ -354,26 +354,6 @@ static CHECK_UNUSED ptrdiff_t kit_io_put(kit_end *h, const void *p, size_t n)
     return (ptrdiff_t)n;
 }
 
-#ifdef KIT_BASE
-static ptrdiff_t kb_get(psocket *s, void *p, size_t n, int *os) { (void)os; return kit_io_get((kit_end *)s->below, p, n); }
-static ptrdiff_t kb_put(psocket *s, const void *p, size_t n, int *os) { (void)os; return kit_io_put((kit_end *)s->below, p, n); }
-static int kb_fin(psocket *s, int *os) { (void)os; ((kit_end *)s->below)->finished = 1; return 0; }
-static void kb_end(psocket *s) { ((kit_end *)s->below)->closed = 1; }
-static int kb_wants(psocket *s, int e, psocket_pollfd *f, int c, int *ms) { (void)s; (void)e; (void)f; (void)c; (void)ms; return 0; }
-static const psi_io kit_io = { kb_get, kb_put, kb_fin, kb_end, kb_wants, 0 };
-static CHECK_UNUSED int kit_plain(kit_end **out, int side)
-{
-    kit_end *h = (kit_end *)calloc(1, sizeof *h);
-    psocket_options o = {0};
-    o.nonblocking = 1;
-    *out = h;
-    h->s = psi_sock_new(&o, side);
-    if (!h->s) { free(h); return PSOCKET_NOMEM; }
-    h->s->below = h;
-    h->s->io = &kit_io;
-    return 0;
-}
-#else
 /* The transport's functions: psocket_transport. */
 static ptrdiff_t kit_transport_get(void *user, void *p, size_t n, int *os)
 {
@@ -425,7 +405,6 @@ static CHECK_UNUSED int kit_plain(kit_end **out, int side)
     else *out = h;
     return code;
 }
-#endif
 
 /* Carries the handshake on. */
 static CHECK_UNUSED int kit_turn(kit_end *h)

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static kit_wire w;
     static kit_bytes b;
-    static uint8_t plain[17000];
+    static uint8_t plain[18000];
     int how = size ? data[0] : 0, records = 0;
     kit_end *to;
     if (size) data++, size--;

@@ -69,20 +69,11 @@ static psocket_tls *client_at_test_time(void)
     return tls;
 }
 
-#ifdef KIT_BASE
-typedef psocket_listener kit_listener;
-#define psocket_getlocal(s, ip, size, port) psocket_listener_getlocal(s, ip, size, port)
-#define kit_listener_free(l) psocket_listener_free(l)
-#else
-typedef psocket kit_listener;
-#define kit_listener_free(l) psocket_free(l)
-#endif
-
 /* Sessions are kept per port: another one may be another server. */
 KIT_TEST(sockets_tell_the_port, 20)
 {
     psocket_tls *server = kit_server("ec"), *client = kit_client();
-    kit_listener *l[2];
+    psocket *l[2];
     psocket_tlsinfo info;
     psocket_options o;
     const void *data;
@@ -110,8 +101,8 @@ KIT_TEST(sockets_tell_the_port, 20)
         psocket_free(c);
         psocket_free(s);
     }
-    kit_listener_free(l[0]);
-    kit_listener_free(l[1]);
+    psocket_free(l[0]);
+    psocket_free(l[1]);
     psocket_tls_free(server);
     psocket_tls_free(client);
 }
