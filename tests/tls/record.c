@@ -155,6 +155,9 @@ KIT_TEST(alerts, 60)
         kit_wire_end(&w);
     }
     for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+#ifdef KIT_BASE
+        if (i > 2) break;
+#endif
         REQUIRE(join(0));
         if (kit_version == 0x0303 || i < 3) failed(1, tell(1, 21, refused[i].p, refused[i].n), refused[i].code, refused[i].alert, "alert");
         kit_wire_end(&w);
