@@ -33,8 +33,8 @@
  *
  *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
  *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>platform  lwIP, Windows, POSIX, a whole block each      >>tls13     the seam for 1.3; builds without TLS
- *     >>base      memory, errors, helpers                       >>sock      the socket: dial, handshake, send, receive, end
+ *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
  *     >>ring      the ring of received chunks                   >>poll      the poller
  *     >>addr      numeric addresses                             >>public    argument checks and blocking
  *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
@@ -59,7 +59,7 @@
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
  * PSOCKET_LWIP               implementation  use lwIP's sockets instead of the system's
- * PSOCKET_MALLOC(n)          implementation  with PSOCKET_REALLOC(p, n) and PSOCKET_FREE(p): your allocator
+ * PSOCKET_MALLOC(n)          implementation  with PSOCKET_FREE(p): your allocator; PSOCKET_REALLOC(p, n) is optional
  * PSOCKET_ENTROPY(p, n)      implementation  your random bytes: an expression, 0 on success
  * PSOCKET_NOW()              implementation  your monotonic clock in milliseconds, as int64_t
  * PSOCKET_WALLCLOCK()        implementation  your calendar in seconds since 1970 UTC, as int64_t
@@ -67,7 +67,7 @@
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
- * PSOCKET_RESOLVER_THREADS   implementation  most helper threads that resolve names at once (8)
+ * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
@@ -88,7 +88,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef PSOCKET_STATIC
+#if defined(PSOCKET_STATIC) && defined(__GNUC__)
+#define PSOCKET_API static __attribute__((unused))
+#elif defined(PSOCKET_STATIC)
 #define PSOCKET_API static
 #else
 #define PSOCKET_API extern
@@ -554,7 +556,7 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>config
- * Defaults and detection, once. Below this section the only conditionals are whole platform blocks and whole features.
+ * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os and >>lua.
  *================================================================================================*/
 
 #include <limits.h>
@@ -567,8 +569,8 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_MALLOC(n) malloc(n)
 #define PSOCKET_REALLOC(p, n) realloc(p, n)
 #define PSOCKET_FREE(p) free(p)
-#elif !defined(PSOCKET_MALLOC) || !defined(PSOCKET_REALLOC) || !defined(PSOCKET_FREE)
-#error "psocket: define all of PSOCKET_MALLOC, PSOCKET_REALLOC and PSOCKET_FREE, or none"
+#elif !defined(PSOCKET_MALLOC) || !defined(PSOCKET_FREE)
+#error "psocket: define both PSOCKET_MALLOC and PSOCKET_FREE (and PSOCKET_REALLOC, if you like), or none"
 #endif
 
 #ifndef PSOCKET_RECV_LIMIT
@@ -581,7 +583,7 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_ADDRESSES 16 /* most addresses of one name that are tried */
 #endif
 #ifndef PSOCKET_RESOLVER_THREADS
-#define PSOCKET_RESOLVER_THREADS 8 /* most helper threads that resolve names at once; more lookups queue */
+#define PSOCKET_RESOLVER_THREADS 8 /* names resolved at once, not counting those that keep us waiting; more queue */
 #endif
 #ifndef PSOCKET_CHAIN_BYTES
 #define PSOCKET_CHAIN_BYTES 102400 /* most bytes of certificates taken from a peer */
@@ -608,2577 +610,9 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #endif
 
 /*==================================================================================================
- * >>platform
- * The operating system behind one small interface: three whole blocks, lwIP, Windows and POSIX. Nothing below this
- * section makes a system call. A result is 0 or more, or a PSOCKET_ code; *os receives the system's own error number.
- * Every descriptor made here is nonblocking and not inherited by child processes, and never raises SIGPIPE.
- *================================================================================================*/
-
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
-
-/* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
-typedef struct psi_addr {
-    uint8_t ip[16]; /* network order */
-    uint32_t scope; /* interface index of a link-local IPv6 address */
-    uint16_t port;  /* host order */
-    uint8_t family; /* PSI_IP4, PSI_IP6, PSI_UNIX; 0 none */
-} psi_addr;
-
-/* A descriptor in a psi_os_poller. Owned by the caller; must stay in place while events is not 0. */
-typedef struct psi_os_watch {
-    psocket_fd fd;
-    int events; /* what is being watched for now */
-    int slot;   /* for the poller's own use */
-    void *owner;
-} psi_os_watch;
-
-typedef struct psi_os_ready {
-    psi_os_watch *watch;
-    int events;
-} psi_os_ready;
-
-#if defined(PSOCKET_LWIP)
-/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
-
-#include "lwip/errno.h"
-#include "lwip/netdb.h"
-#include "lwip/sockets.h"
-#include "lwip/sys.h"
-
-#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
-#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
-#endif
-
-/* What a failed call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case ECONNREFUSED: return PSOCKET_REFUSED;
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ENOTCONN: return PSOCKET_RESET;
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case -1: /* ERR_IF: the network interface refused the packet */
-    case ETIMEDOUT: return PSOCKET_UNREACHABLE;
-    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case EADDRNOTAVAIL:
-    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case EMFILE:
-    case ENFILE: return PSOCKET_DESCRIPTORS;
-    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case ENOMEM:
-    case ENOBUFS: return PSOCKET_NOMEM;
-    case EINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
-static int psi_os_start(void)
-{
-    return 0; /* tcpip_init is the application's */
-}
-
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* there is but one */
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    static int64_t now = 0;
-    int64_t result;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    now += (u32_t)(sys_now() - (u32_t)now); /* sys_now starts again at 0 every 49 days */
-    result = now;
-    SYS_ARCH_UNPROTECT(level);
-    return result;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    return 0;
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#else
-    (void)p; /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
-    (void)n;
-    return PSOCKET_NO_ENTROPY;
-#endif
-}
-
-/*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-#else
-
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
-typedef volatile int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
-{
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
-}
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return psi_os_add(p, 1); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return psi_os_add(p, -1); }
-#endif
-
-/* Names are resolved inline. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    (void)run;
-    (void)arg;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED void psi_os_pin(void) {}
-
-/*--- lwIP: files: none */
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-}
-
-/*--- lwIP: sockets */
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-#if LWIP_IPV4
-    struct sockaddr_in in4;
-#endif
-#if LWIP_IPV6
-    struct sockaddr_in6 in6;
-#endif
-} psi_os_sockaddr;
-
-/* 0 if lwIP was built without the family. */
-static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a)
-{
-    memset(sa, 0, sizeof *sa);
-#if LWIP_IPV4
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = lwip_htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return sizeof sa->in4;
-    }
-#endif
-#if LWIP_IPV6
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = lwip_htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return sizeof sa->in6;
-    }
-#endif
-    return 0;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-#if LWIP_IPV4
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = lwip_ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    }
-#endif
-#if LWIP_IPV6
-    if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = lwip_ntohs(sa->in6.sin6_port);
-        a->scope = sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    }
-#endif
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd >= 0) lwip_close((int)fd);
-}
-
-/* What every new stream or datagram descriptor gets; closes it on failure. */
-static int psi_os_setup(int fd, int stream, int *os)
-{
-    int one = 1;
-    if (lwip_ioctl(fd, (long)FIONBIO, &one)) {
-        *os = errno;
-        lwip_close(fd);
-        return psi_os_code(*os);
-    }
-#if LWIP_TCP
-    if (stream) lwip_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-#else
-    (void)stream;
-#endif
-    return 0;
-}
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    psi_os_sockaddr sa;
-    psi_addr a = PSI_ZERO;
-    int fd, r;
-    *out = -1;
-    a.family = (uint8_t)family;
-    if (!psi_os_to_sockaddr(&sa, &a)) { /* lwIP would make a socket of the other family */
-        *os = EAFNOSUPPORT;
-        return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    }
-    fd = lwip_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
-    if (fd < 0) return psi_os_code(*os = errno);
-    r = psi_os_setup(fd, !udp, os);
-    if (!r) *out = fd;
-    return r;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a);
-    (void)path;
-    if (!n) return PSOCKET_INVALID;
-    if (lwip_connect((int)fd, &sa.sa, n) == 0) return 0;
-    *os = errno;
-    return *os == EINPROGRESS ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* lwip_poll, or the like of it: how many have revents, or -1 with errno. A descriptor that is none has POLLNVAL, and
-   makes the result -1. */
-static int psi_os_wait(struct pollfd *p, int n, int ms)
-{
-#if LWIP_SOCKET_POLL
-    int i;
-    for (i = 0; i < n; i++) p[i].revents = 0; /* lwip_poll stops at the first bad one */
-    errno = EBADF;
-    return lwip_poll(p, (nfds_t)n, ms);
-#else
-    fd_set rd, wr, bad;
-    struct timeval t;
-    int i, r = 0, top = 0, ready = 0;
-    FD_ZERO(&rd);
-    FD_ZERO(&wr);
-    FD_ZERO(&bad);
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = 0;
-        if (p[i].fd < 0) continue;
-        if (p[i].fd >= LWIP_SELECT_MAXNFDS) { /* beyond the sets */
-            p[i].revents = POLLNVAL;
-            r = -1;
-            continue;
-        }
-        if (p[i].events & POLLIN) FD_SET(fd, &rd);
-        if (p[i].events & POLLOUT) FD_SET(fd, &wr);
-        FD_SET(fd, &bad);
-        if (p[i].fd >= top) top = p[i].fd + 1;
-    }
-    t.tv_sec = ms / 1000;
-    t.tv_usec = ms % 1000 * 1000;
-    errno = EBADF;
-    if (r < 0) return -1;
-    r = lwip_select(top, &rd, &wr, &bad, ms < 0 ? NULL : &t);
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        if (p[i].fd < 0) continue;
-        if (r < 0) {
-            int type;
-            socklen_t size = sizeof type;
-            if (lwip_getsockopt(p[i].fd, SOL_SOCKET, SO_TYPE, &type, &size)) p[i].revents = POLLNVAL;
-            continue;
-        }
-        if (FD_ISSET(fd, &rd)) p[i].revents = (short)(p[i].revents | POLLIN);
-        if (FD_ISSET(fd, &wr)) p[i].revents = (short)(p[i].revents | POLLOUT);
-        if (FD_ISSET(fd, &bad)) p[i].revents = (short)(p[i].revents | POLLERR);
-        ready += p[i].revents != 0;
-    }
-    return r < 0 ? -1 : ready;
-#endif
-}
-
-static short psi_os_poll_events(int events)
-{
-    return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (int)fd;
-    p.events = POLLOUT;
-    if (psi_os_wait(&p, 1, 0) == 0) return PSOCKET_WANT_WRITE;
-    if (lwip_getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
-    if (e == ECONNRESET) e = ECONNREFUSED;  /* lwIP's word for a reset that answers SYN */
-    if (e == ECONNABORTED) e = ETIMEDOUT;   /* and for SYNs that nobody answers */
-    *os = e;
-    return e ? psi_os_code(e) : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a);
-    int one = 1;
-    (void)path;
-    if (!n) return PSOCKET_INVALID;
-#if LWIP_IPV6
-    if (a->family == PSI_IP6) {
-        int v6only = !any;
-        if (lwip_setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
-            return psi_os_code(*os = errno);
-    }
-#else
-    (void)any;
-#endif
-    if (backlog) lwip_setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* takes SO_REUSE in lwIP */
-    if (lwip_bind((int)fd, &sa.sa, n) || (backlog && lwip_listen((int)fd, backlog))) return psi_os_code(*os = errno);
-    return 0;
-}
-
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, fd, r;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        socklen_t n = sizeof sa;
-        memset(&sa, 0, sizeof sa);
-        fd = lwip_accept((int)listener, &sa.sa, &n);
-        if (fd >= 0) {
-            psi_os_from_sockaddr(peer, &sa);
-            r = psi_os_setup(fd, 1, os);
-            if (!r) *out = fd;
-            return r;
-        }
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != ECONNABORTED && *os != ECONNRESET && *os != ENOTCONN) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    ssize_t got = lwip_recv((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
-    if (got >= 0) return got;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    ssize_t put = lwip_send((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
-    if (put >= 0) return put;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = sizeof sa;
-    ssize_t got;
-    memset(&sa, 0, sizeof sa);
-    got = lwip_recvfrom((int)fd, p, n < INT_MAX ? n : INT_MAX, 0, &sa.sa, &size);
-    if (got >= 0) {
-        psi_os_from_sockaddr(from, &sa);
-        return got;
-    }
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = psi_os_to_sockaddr(&sa, to);
-    ssize_t put;
-    if (!size) return PSOCKET_INVALID;
-    put = lwip_sendto((int)fd, p, n, 0, &sa.sa, size);
-    if (put >= 0) return put;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return lwip_shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? lwip_getpeername((int)fd, &sa.sa, &n) : lwip_getsockname((int)fd, &sa.sa, &n))
-        return psi_os_code(errno);
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) path[0] = 0;
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    struct pollfd p[PSOCKET_POLLSET_MAX + 1];
-    int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (int)fds[i].fd;
-        p[i].events = psi_os_poll_events(fds[i].events);
-    }
-    p[n].fd = -1; /* lwip_poll insists on at least one, this one is skipped */
-    p[n].events = 0;
-    r = psi_os_wait(p, n + 1, ms);
-    return r < 0 ? psi_os_code(*os = errno) : r;
-}
-
-/*--- lwIP: announcing something from another task through a descriptor */
-
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-/* For lookups: they run inline, and sockets are few (MEMP_NUM_NETCONN is 4 unless set). */
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    (void)os;
-    b->rd = b->wr = -1;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    b->rd = b->wr = -1;
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    if (b->wr >= 0) lwip_send((int)b->wr, "", 1, 0); /* lost only if its queue is full: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    char c[16];
-    int i;
-    for (i = 0; i < 64 && b->rd >= 0 && lwip_recv((int)b->rd, c, sizeof c, 0) >= 0; i++) continue;
-}
-
-/* For pollers: a datagram socket connected to itself, where lwIP has UDP and a loopback; else psocket_poller_wake does
-   nothing. */
-static void psi_os_poller_bell(psi_os_bell *b)
-{
-    b->rd = b->wr = -1;
-#if LWIP_UDP && LWIP_IPV4 && LWIP_NETIF_LOOPBACK
-    {
-        psi_addr a = PSI_ZERO;
-        int os = 0;
-        a.family = PSI_IP4;
-        a.ip[0] = 127;
-        a.ip[3] = 1;
-        if (psi_os_socket(&b->rd, PSI_IP4, 1, &os) || psi_os_bind(b->rd, &a, NULL, 0, 0, &os) ||
-            psi_os_getname(b->rd, 0, &a, NULL, 0) || psi_os_connect(b->rd, &a, NULL, &os)) psi_os_bell_free(b);
-        else b->wr = b->rd;
-    }
-#endif
-}
-
-/*--- lwIP: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores the one address that lwIP finds. */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-#if LWIP_DNS
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = lwip_getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = 0;
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[*count], &sa);
-        if (out[*count].family) ++*count;
-    }
-    lwip_freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-#else
-    (void)host;
-    (void)out;
-    (void)cap;
-    (void)os;
-    *count = 0;
-    return PSOCKET_DNS;
-#endif
-}
-#endif
-
-/*--- lwIP: the poller */
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-    struct pollfd *fds; /* slot 0 is the bell */
-    psi_os_watch **watches;
-    int count, cap, next;
-} psi_os_poller;
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    (void)os;
-    p->cap = 4;
-    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
-    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
-    if (!p->fds || !p->watches) {
-        if (p->fds) PSOCKET_FREE(p->fds);
-        if (p->watches) PSOCKET_FREE(p->watches);
-        return PSOCKET_NOMEM;
-    }
-    psi_os_poller_bell(&p->bell);
-    p->fds[0].fd = (int)p->bell.rd;
-    p->fds[0].events = POLLIN;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->fds);
-    PSOCKET_FREE(p->watches);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
-            psi_os_watch **watches;
-            if (!fds) return PSOCKET_NOMEM;
-            p->fds = fds;
-            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
-            if (!watches) return PSOCKET_NOMEM;
-            p->watches = watches;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->fds[w->slot].fd = (int)w->fd;
-        p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = psi_os_poll_events(events);
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    int i, k, count = 0, n = psi_os_wait(p->fds, p->count, ms);
-    if (n == 0) return 0;
-    *os = errno;
-    if (p->fds[0].revents) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        short re;
-        i = 1 + (p->next + k) % (p->count - 1);
-        re = p->fds[i].revents;
-        if (!re) continue;
-        out[count].watch = p->watches[i];
-        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((re & ~(POLLIN | POLLOUT)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return n < 0 && !count ? psi_os_code(*os) : count; /* a bad descriptor is its owner's matter */
-}
-#elif defined(_WIN32)
-/*--- Windows 7 and later --------------------------------------------------------------------------------------------*/
-
-#ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which winsock2.h does not go with */
-#endif
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#ifndef _WIN32_WINNT
-#define _WIN32_WINNT 0x0601
-#endif
-#if _WIN32_WINNT < 0x0601
-#error "psocket: needs Windows 7: define _WIN32_WINNT as 0x0601 or more before the first system header"
-#endif
-#if defined(SOMAXCONN) && !defined(_WINSOCK2API_)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before windows.h, or define WIN32_LEAN_AND_MEAN"
-#endif
-
-#include <winsock2.h>
-#include <ws2tcpip.h>
-#include <windows.h>
-#ifndef PSOCKET_NO_TLS
-#include <bcrypt.h>
-#include <wincrypt.h>
-#endif
-#ifndef PSOCKET_NO_THREADS
-#include <process.h>
-#endif
-
-#ifdef _MSC_VER
-#pragma comment(lib, "ws2_32")
-#ifndef PSOCKET_NO_TLS
-#pragma comment(lib, "bcrypt")
-#pragma comment(lib, "crypt32")
-#endif
-#endif
-
-/* What a failed system call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case WSAECONNREFUSED: return PSOCKET_REFUSED;
-    case WSAECONNRESET:
-    case WSAECONNABORTED:
-    case WSAENETRESET:
-    case WSAENOTCONN:
-    case WSAESHUTDOWN: return PSOCKET_RESET;
-    case WSAENETUNREACH:
-    case WSAEHOSTUNREACH:
-    case WSAENETDOWN:
-    case WSAEHOSTDOWN:
-    case WSAETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
-    case WSAEADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case WSAEADDRNOTAVAIL:
-    case WSAEAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case WSAEACCES: return PSOCKET_ACCESS;
-    case WSAEMFILE: return PSOCKET_DESCRIPTORS;
-    case WSAEMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case WSAENOBUFS:
-    case WSA_NOT_ENOUGH_MEMORY: return PSOCKET_NOMEM;
-    case WSAEINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* The system's text for one of its error numbers, cut to fit buf. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    wchar_t w[256];
-    int n, put;
-    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
-    n = (int)FormatMessageW(flags, NULL, (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
-    while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
-    for (; n > 0 && size > 1; n--) {
-        put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
-        if (put <= 0) continue;
-        buf[put] = 0;
-        return buf;
-    }
-    return "unknown error";
-}
-
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
-static int psi_os_start(void)
-{
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
-}
-
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* processes do not fork here */
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    LARGE_INTEGER t, hz; /* GetTickCount64 moves in steps of 16 ms */
-    QueryPerformanceFrequency(&hz);
-    QueryPerformanceCounter(&t);
-    return t.QuadPart / hz.QuadPart * 1000 + t.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    FILETIME t; /* 100 ns since 1601. Not time(): its result has 32 bits in 32-bit MinGW. */
-    GetSystemTimeAsFileTime(&t);
-    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#elif defined(PSOCKET_NO_TLS)
-    (void)p;
-    (void)n;
-    return PSOCKET_NO_ENTROPY; /* only TLS wants any; so a build without it links with ws2_32 alone */
-#else
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ULONG part = n < 65536 ? (ULONG)n : 65536;
-        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return PSOCKET_NO_ENTROPY;
-        b += part;
-        n -= part;
-    }
-    return 0;
-#endif
-}
-
-/*--- Windows: threads */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    (void)run;
-    (void)arg;
-    return PSOCKET_UNSUPPORTED;
-}
-#else
-typedef SRWLOCK psi_os_mutex;
-#define PSI_OS_MUTEX_INIT SRWLOCK_INIT
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return (int)InterlockedIncrement((volatile LONG *)p); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return (int)InterlockedDecrement((volatile LONG *)p); }
-
-typedef struct psi_os_thread_start {
-    void (*run)(void *);
-    void *arg;
-} psi_os_thread_start;
-
-static PSI_UNUSED unsigned __stdcall psi_os_thread_main(void *p)
-{
-    psi_os_thread_start start = *(psi_os_thread_start *)p;
-    PSOCKET_FREE(p);
-    start.run(start.arg);
-    return 0;
-}
-
-/* Runs run(arg) on a new thread that nobody joins. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    uintptr_t thread;
-    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
-    if (!start) return PSOCKET_NOMEM;
-    start->run = run;
-    start->arg = arg;
-    thread = _beginthreadex(NULL, 0, psi_os_thread_main, start, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) {
-        PSOCKET_FREE(start);
-        return PSOCKET_OS;
-    }
-    CloseHandle((HANDLE)thread);
-    return 0;
-}
-#endif
-
-/* Keeps the DLL that this code is in loaded: a resolver thread may outlive FreeLibrary. */
-static PSI_UNUSED void psi_os_pin(void)
-{
-#ifndef PSOCKET_NO_THREADS
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-#endif
-}
-
-/*--- Windows: files. Paths are UTF-8. */
-
-#define PSI_OS_PATH 1024
-
-/* 0 if s is not UTF-8 or does not fit. */
-static PSI_UNUSED int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
-{
-    return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, s, -1, w, PSI_OS_PATH);
-}
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-#else
-    wchar_t w[PSI_OS_PATH];
-    size_t cap = 0, n = 0;
-    char *buf = NULL;
-    int result = 0;
-    HANDLE file;
-    *data = NULL;
-    *len = 0;
-    if (!psi_os_wide(path, w)) return PSOCKET_FILE;
-    file = CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
-                       FILE_ATTRIBUTE_NORMAL, NULL);
-    if (file == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
-    for (;;) {
-        DWORD got = 0;
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
-            if (!bigger) {
-                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-                break;
-            }
-            buf = bigger;
-        }
-        if (!ReadFile(file, buf + n, (DWORD)(cap - n - 1), &got, NULL)) result = PSOCKET_FILE;
-        if (result || !got) break;
-        n += got;
-    }
-    CloseHandle(file);
-    if (result) {
-        if (buf) PSOCKET_FREE(buf);
-        return result;
-    }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
-#endif
-}
-
-/* Calls each for every file of a folder until it answers other than 0. */
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-#else
-    wchar_t w[PSI_OS_PATH];
-    char full[PSI_OS_PATH], name[sizeof(((WIN32_FIND_DATAW *)0)->cFileName) / sizeof(wchar_t) * 3];
-    WIN32_FIND_DATAW entry;
-    HANDLE find;
-    int result = 0, n = snprintf(full, sizeof full, "%s/*", path);
-    if (n < 0 || (size_t)n >= sizeof full || !psi_os_wide(full, w)) return PSOCKET_FILE;
-    find = FindFirstFileW(w, &entry);
-    if (find == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
-    do {
-        if (entry.dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) continue;
-        if (!WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name, sizeof name, NULL, NULL)) continue;
-        n = snprintf(full, sizeof full, "%s/%s", path, name);
-        if (n >= 0 && (size_t)n < sizeof full) result = each(ctx, full);
-    } while (!result && FindNextFileW(find, &entry));
-    FindClose(find);
-    return result;
-#endif
-}
-
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-typedef struct psi_os_trust_walk {
-    int (*each)(void *ctx, const void *data, size_t len);
-    void *ctx;
-    int found;
-} psi_os_trust_walk;
-
-static PSI_UNUSED int psi_os_trust_file(void *p, const char *path)
-{
-    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
-    char *data;
-    size_t len;
-    int r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_NOMEM ? r : 0;
-    w->found = 1;
-    r = w->each(w->ctx, data, len);
-    PSOCKET_FREE(data);
-    return r;
-}
-
-/* An environment variable as UTF-8: 1 if it is set. One that is too long reads as a file that does not exist. */
-static PSI_UNUSED int psi_os_getenv(const wchar_t *name, char value[PSI_OS_PATH])
-{
-    wchar_t w[PSI_OS_PATH];
-    DWORD n = GetEnvironmentVariableW(name, w, PSI_OS_PATH);
-    value[0] = 0;
-    if (n == 0) return 0;
-    if (n >= PSI_OS_PATH || !WideCharToMultiByte(CP_UTF8, 0, w, -1, value, PSI_OS_PATH, NULL, NULL)) value[0] = 0;
-    return 1;
-}
-
-/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
-static PSI_UNUSED int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
-{
-    DWORD i, size = 0;
-    int ok = 0;
-    CERT_ENHKEY_USAGE *usage;
-    if (!CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, NULL, &size))
-        return GetLastError() == (DWORD)CRYPT_E_NOT_FOUND; /* no restriction */
-    usage = (CERT_ENHKEY_USAGE *)PSOCKET_MALLOC(size);
-    if (!usage) return PSOCKET_NOMEM;
-    SetLastError(0);
-    if (CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, usage, &size)) {
-        ok = !usage->cUsageIdentifier && GetLastError() == (DWORD)CRYPT_E_NOT_FOUND;
-        for (i = 0; i < usage->cUsageIdentifier; i++)
-            if (!strcmp(usage->rgpszUsageIdentifier[i], szOID_PKIX_KP_SERVER_AUTH)) ok = 1;
-    }
-    PSOCKET_FREE(usage);
-    return ok;
-}
-
-static PSI_UNUSED int psi_os_trust_store(psi_os_trust_walk *w)
-{
-    const CERT_CONTEXT *cert = NULL, *bad;
-    HCERTSTORE distrusted, roots = CertOpenSystemStoreW(0, L"ROOT");
-    int r = 0;
-    if (!roots) return 0;
-    distrusted = CertOpenSystemStoreW(0, L"Disallowed");
-    while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
-        bad = NULL;
-        if (distrusted)
-            bad = CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL);
-        if (bad) CertFreeCertificateContext(bad);
-        if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
-        r = psi_os_trusted_for_tls(cert);
-        if (r <= 0) continue;
-        w->found = 1;
-        r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
-    }
-    if (cert) CertFreeCertificateContext(cert);
-    if (distrusted) CertCloseStore(distrusted, 0);
-    CertCloseStore(roots, 0);
-    return r;
-}
-#endif
-
-/* Hands each the contents of every file, or every DER certificate, of the system's trust store, until it answers other
-   than 0: SSL_CERT_FILE and SSL_CERT_DIR if set, as with OpenSSL, else Windows' own store. PSOCKET_TLS_NO_TRUST if
-   there is none. Windows adds a root to its store when one of its own programs first meets it: a public root that none
-   has met on this machine is not there. */
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-#if defined(PSOCKET_NO_FILES) || defined(PSOCKET_NO_TLS)
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-#else
-    char file[PSI_OS_PATH], dir[PSI_OS_PATH];
-    int has_file = psi_os_getenv(L"SSL_CERT_FILE", file), has_dir = psi_os_getenv(L"SSL_CERT_DIR", dir), r = 0;
-    psi_os_trust_walk w;
-    w.each = each;
-    w.ctx = ctx;
-    w.found = 0;
-    if (has_file || has_dir) {
-        if (has_file) r = psi_os_trust_file(&w, file);
-        if (!r && has_dir) {
-            r = psi_os_listdir(dir, psi_os_trust_file, &w);
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    } else {
-        r = psi_os_trust_store(&w);
-    }
-    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
-#endif
-}
-
-/*--- Windows: sockets */
-
-typedef struct psi_os_sockaddr_un { /* afunix.h is missing in older kits; Windows 10 1803 and later understand it */
-    u_short sun_family;
-    char sun_path[108];
-} psi_os_sockaddr_un;
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-    psi_os_sockaddr_un un;
-} psi_os_sockaddr;
-
-/* 0 if the path does not fit. */
-static int psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
-{
-    memset(sa, 0, sizeof *sa);
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return (int)sizeof sa->in4;
-    }
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return (int)sizeof sa->in6;
-    }
-    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
-    sa->un.sun_family = AF_UNIX;
-    memcpy(sa->un.sun_path, path, strlen(path) + 1);
-    return (int)sizeof sa->un;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    } else if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = ntohs(sa->in6.sin6_port);
-        a->scope = (uint32_t)sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    } else {
-        a->family = PSI_UNIX;
-    }
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd != -1) closesocket((SOCKET)fd);
-}
-
-/* What every new stream or datagram descriptor gets; closes it on failure. */
-static int psi_os_setup(SOCKET fd, int stream, int *os)
-{
-    BOOL one = TRUE;
-    u_long on = 1;
-    if (ioctlsocket(fd, (long)FIONBIO, &on)) {
-        *os = WSAGetLastError();
-        closesocket(fd);
-        return psi_os_code(*os);
-    }
-    /* accept has no flag for this, and WSASocketW none before Windows 7 SP1. */
-    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
-    if (stream) {
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, (const char *)&one, sizeof one);
-        /* Urgent data stays in the stream (RFC 6093) and does not count as an exception for select. */
-        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, (const char *)&one, sizeof one);
-    }
-    return 0;
-}
-
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
-
-static int psi_os_is_udp(SOCKET fd)
-{
-    int type = 0, n = sizeof type;
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
-}
-
-/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
-   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
-static void psi_os_udp_errors(SOCKET fd, int connected)
-{
-    BOOL reset = connected, off = FALSE;
-    DWORD bytes;
-    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
-    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
-}
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    int r, domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
-    int type = udp && family != PSI_UNIX ? SOCK_DGRAM : SOCK_STREAM; /* Windows has no Unix-domain datagrams */
-    SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
-    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL)
-        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
-    *out = -1;
-    if (fd == INVALID_SOCKET) return psi_os_code(*os = WSAGetLastError());
-    r = psi_os_setup(fd, !udp && family != PSI_UNIX, os);
-    if (r) return r;
-    if (type == SOCK_DGRAM) {
-        DWORD off = 0;
-        psi_os_udp_errors(fd, 0);
-        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
-        if (family == PSI_IP6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
-    }
-    *out = (psocket_fd)fd;
-    return 0;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    int n = psi_os_to_sockaddr(&sa, a, path);
-    if (!n) return PSOCKET_INVALID;
-    if (connect((SOCKET)fd, &sa.sa, n) == 0) {
-        if (psi_os_is_udp((SOCKET)fd)) psi_os_udp_errors((SOCKET)fd, 1);
-        return 0;
-    }
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* All waiting is by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it
-   reports POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would
-   never sleep. select has neither fault; a failed connect is in the third set. */
-
-static void psi_os_fdset_add(fd_set *set, psocket_fd fd)
-{
-    if (set->fd_count < FD_SETSIZE) set->fd_array[set->fd_count++] = (SOCKET)fd;
-}
-
-static struct timeval *psi_os_timeval(struct timeval *t, int ms)
-{
-    t->tv_sec = ms / 1000;
-    t->tv_usec = ms % 1000 * 1000;
-    return ms < 0 ? NULL : t;
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0, n = sizeof e, r;
-    fd_set done, failed;
-    struct timeval t;
-    done.fd_count = failed.fd_count = 0;
-    psi_os_fdset_add(&done, fd);
-    psi_os_fdset_add(&failed, fd);
-    r = select(0, NULL, &done, &failed, psi_os_timeval(&t, 0));
-    if (r == 0) return PSOCKET_WANT_WRITE;
-    if (r < 0 || getsockopt((SOCKET)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = WSAGetLastError();
-    *os = e;
-    return e ? psi_os_code(e) : failed.fd_count ? PSOCKET_OS : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    int n = psi_os_to_sockaddr(&sa, a, path);
-    BOOL one = TRUE;
-    DWORD v6only = !any;
-    if (!n) return PSOCKET_INVALID;
-    if (a->family == PSI_IP6 &&
-        setsockopt((SOCKET)fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&v6only, sizeof v6only) && any)
-        return psi_os_code(*os = WSAGetLastError());
-    /* Nobody else may take over the port, as SO_REUSEADDR would let them. It can be bound again once the listener and
-       the connections that it accepted are closed. */
-    if (a->family != PSI_UNIX) setsockopt((SOCKET)fd, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one);
-    if (bind((SOCKET)fd, &sa.sa, n) == 0 && (!backlog || listen((SOCKET)fd, backlog) == 0)) return 0;
-    *os = WSAGetLastError();
-    /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
-    return *os == WSAEACCES && a->family != PSI_UNIX ? PSOCKET_ADDRESS_IN_USE : psi_os_code(*os);
-}
-
-/* 0 if the path is gone. */
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    wchar_t w[PSI_OS_PATH];
-    DWORD kind = psi_os_wide(path, w) ? GetFileAttributesW(w) : INVALID_FILE_ATTRIBUTES;
-    if (kind == INVALID_FILE_ATTRIBUTES) return 0;
-    if (!(kind & FILE_ATTRIBUTE_REPARSE_POINT)) return PSOCKET_ADDRESS_IN_USE; /* no socket: some file of the user's */
-    return DeleteFileW(w) ? 0 : PSOCKET_OS;
-}
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, r;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        int n = sizeof sa;
-        SOCKET fd;
-        memset(&sa, 0, sizeof sa);
-        fd = accept((SOCKET)listener, &sa.sa, &n);
-        if (fd != INVALID_SOCKET) {
-            psi_os_from_sockaddr(peer, &sa);
-            r = psi_os_setup(fd, peer->family != PSI_UNIX, os);
-            if (!r) *out = (psocket_fd)fd;
-            return r;
-        }
-        *os = WSAGetLastError();
-        if (*os == WSAEWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != WSAECONNRESET && *os != WSAECONNABORTED && *os != WSAEINTR) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    int size = n < INT_MAX ? (int)n : INT_MAX, got = recv((SOCKET)fd, (char *)p, size, 0);
-    if (got >= 0) return got;
-    *os = WSAGetLastError();
-    if (*os == WSAEMSGSIZE) return size; /* the start of a datagram; POSIX cuts without an error */
-    if (*os == WSAECONNRESET && psi_os_is_udp((SOCKET)fd)) return PSOCKET_REFUSED; /* POSIX: ECONNREFUSED */
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-/* Windows takes whatever a nonblocking send is given into kernel memory, or fails with WSAENOBUFS if that is too much:
-   give it some at a time. */
-#define PSI_OS_SEND_MAX (1 << 20)
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    int put = send((SOCKET)fd, (const char *)p, n < PSI_OS_SEND_MAX ? (int)n : PSI_OS_SEND_MAX, 0);
-    if (put >= 0) return put;
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    int tries, size = n < INT_MAX ? (int)n : INT_MAX;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        int sa_size = sizeof sa, got;
-        memset(&sa, 0, sizeof sa);
-        got = recvfrom((SOCKET)fd, (char *)p, size, 0, &sa.sa, &sa_size);
-        if (got < 0) {
-            *os = WSAGetLastError();
-            if (*os == WSAEMSGSIZE) got = size; /* cut, as in psi_os_recv */
-        }
-        if (got >= 0) {
-            psi_os_from_sockaddr(from, &sa);
-            return got;
-        }
-        if (*os == WSAEWOULDBLOCK || *os == WSAEINVAL) return PSOCKET_WANT_READ; /* WSAEINVAL: not bound yet */
-        /* WSAECONNRESET, WSAENETRESET: where the system would not turn them off. They concern a datagram sent. */
-        if (*os != WSAECONNRESET && *os != WSAENETRESET && *os != WSAEINTR) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    int put, size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (!size) return PSOCKET_INVALID;
-    if (n > INT_MAX) return PSOCKET_MESSAGE_SIZE;
-    put = sendto((SOCKET)fd, (const char *)p, (int)n, 0, &sa.sa, size);
-    if (put >= 0) return put;
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return shutdown((SOCKET)fd, SD_SEND) ? psi_os_code(*os = WSAGetLastError()) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    int n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? getpeername((SOCKET)fd, &sa.sa, &n) : getsockname((SOCKET)fd, &sa.sa, &n))
-        return psi_os_code(WSAGetLastError());
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) {
-        int named = a->family == PSI_UNIX && n > (int)sizeof sa.un.sun_family;
-        sa.un.sun_path[sizeof sa.un.sun_path - 1] = 0;
-        snprintf(path, path_size, "%s", named ? sa.un.sun_path : "");
-    }
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    fd_set rd, wr, failed;
-    struct timeval t;
-    int i, ready = 0;
-    rd.fd_count = wr.fd_count = 0;
-    for (i = 0; i < n; i++) {
-        if (fds[i].events & PSOCKET_READ) psi_os_fdset_add(&rd, fds[i].fd);
-        if (fds[i].events & PSOCKET_WRITE) psi_os_fdset_add(&wr, fds[i].fd);
-    }
-    if (!rd.fd_count && !wr.fd_count) { /* select insists on at least one */
-        Sleep(ms < 0 ? INFINITE : (DWORD)ms);
-        return 0;
-    }
-    failed = wr;
-    if (select(0, &rd, &wr, &failed, psi_os_timeval(&t, ms)) < 0) return psi_os_code(*os = WSAGetLastError());
-    for (i = 0; i < n; i++) {
-        SOCKET fd = (SOCKET)fds[i].fd;
-        ready += FD_ISSET(fd, &rd) || FD_ISSET(fd, &wr) || FD_ISSET(fd, &failed);
-    }
-    return ready;
-}
-
-/*--- Windows: announcing something from another thread through a descriptor */
-
-/* A datagram socket connected to itself: nobody else's datagrams come in, and it cannot fill up unheard. */
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    b->rd = b->wr = -1;
-}
-
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    psi_addr a = PSI_ZERO;
-    int r = psi_os_socket(&b->rd, PSI_IP4, 1, os);
-    b->wr = b->rd;
-    if (r) return r;
-    a.family = PSI_IP4;
-    a.ip[0] = 127;
-    a.ip[3] = 1;
-    r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
-    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
-    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
-    if (r) psi_os_bell_free(b);
-    return r;
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    send((SOCKET)b->wr, "", 1, 0); /* WSAEWOULDBLOCK: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    char c[16];
-    int i;
-    for (i = 0; i < 64 && recv((SOCKET)b->rd, c, sizeof c, 0) >= 0; i++) continue;
-}
-
-/*--- Windows: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). The name is in the ANSI code page; names on the
-   wire are ASCII. */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = e;
-        if (e == WSA_NOT_ENOUGH_MEMORY) return PSOCKET_NOMEM;
-        if (e == WSATRY_AGAIN) return PSOCKET_DNS_TEMPORARY;
-        return e == WSAHOST_NOT_FOUND || e == WSANO_DATA ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[(*count)++], &sa);
-    }
-    freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-}
-#endif
-
-/*--- Windows: the poller */
-
-typedef struct psi_os_slot {
-    SOCKET fd;
-    psi_os_watch *watch; /* NULL: the bell, in slot 0 */
-    int ready;
-} psi_os_slot;
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-    psi_os_slot *slots;
-    SOCKET *sets; /* three times 1 + cap: room for the sets that select gets */
-    int count, cap, next;
-} psi_os_poller;
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->cap = 16;
-    p->slots = (psi_os_slot *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->slots);
-    p->sets = (SOCKET *)PSOCKET_MALLOC((size_t)(p->cap + 1) * 3 * sizeof *p->sets);
-    if (!p->slots || !p->sets) {
-        if (p->slots) PSOCKET_FREE(p->slots);
-        if (p->sets) PSOCKET_FREE(p->sets);
-        psi_os_bell_free(&p->bell);
-        return PSOCKET_NOMEM;
-    }
-    p->slots[0].fd = (SOCKET)p->bell.rd;
-    p->slots[0].watch = NULL;
-    p->slots[0].ready = 0;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->slots);
-    PSOCKET_FREE(p->sets);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            psi_os_slot *slots = (psi_os_slot *)PSOCKET_REALLOC(p->slots, (size_t)p->cap * 2 * sizeof *slots);
-            SOCKET *sets;
-            if (!slots) return PSOCKET_NOMEM;
-            p->slots = slots;
-            sets = (SOCKET *)PSOCKET_REALLOC(p->sets, ((size_t)p->cap * 2 + 1) * 3 * sizeof *sets);
-            if (!sets) return PSOCKET_NOMEM;
-            p->sets = sets;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->slots[w->slot].fd = (SOCKET)w->fd;
-        p->slots[w->slot].watch = w;
-        p->slots[w->slot].ready = 0;
-    } else if (!events && w->events) {
-        int last = --p->count;
-        p->slots[w->slot] = p->slots[last];
-        p->slots[w->slot].watch->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-/* Notes which slots are in a set. Winsock keeps the order, so each search begins behind the last find. */
-static void psi_os_poller_mark(psi_os_poller *p, const SOCKET *set, int events)
-{
-    int at = 0, tries;
-    u_int i, n = *(const u_int *)set;
-    for (i = 1; i <= n; i++) {
-        for (tries = 0; tries < p->count && p->slots[at].fd != set[i]; tries++) at = at + 1 < p->count ? at + 1 : 0;
-        if (p->slots[at].fd == set[i]) p->slots[at].ready |= events;
-    }
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    /* An fd_set is a u_int count and the sockets, aligned as such: with room for any number of them, select takes any
-       number. FD_SETSIZE only says how many the declared type holds. */
-    SOCKET *rd = p->sets, *wr = rd + p->cap + 1, *failed = wr + p->cap + 1;
-    u_int reads = 0, writes = 0;
-    struct timeval t;
-    int i, k, n, count = 0;
-    for (i = 0; i < p->count; i++) {
-        int events = i ? p->slots[i].watch->events : PSOCKET_READ;
-        p->slots[i].ready = 0;
-        if (events & PSOCKET_READ) rd[++reads] = p->slots[i].fd;
-        if (events & PSOCKET_WRITE) wr[++writes] = p->slots[i].fd;
-    }
-    *(u_int *)rd = reads;
-    *(u_int *)wr = writes;
-    memcpy(failed, wr, (size_t)(writes + 1) * sizeof *wr);
-    n = select(0, (fd_set *)rd, (fd_set *)wr, (fd_set *)failed, psi_os_timeval(&t, ms));
-    if (n == 0) return 0;
-    if (n > 0) {
-        psi_os_poller_mark(p, rd, PSOCKET_READ);
-        psi_os_poller_mark(p, wr, PSOCKET_WRITE);
-        psi_os_poller_mark(p, failed, PSOCKET_READ | PSOCKET_WRITE);
-    } else {
-        /* A descriptor closed behind our back fails the whole call: report it to its owner. */
-        *os = WSAGetLastError();
-        if (*os != WSAENOTSOCK) return psi_os_code(*os);
-        for (i = 1; i < p->count; i++) {
-            int type, size = sizeof type;
-            if (getsockopt(p->slots[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size))
-                p->slots[i].ready = PSOCKET_READ | PSOCKET_WRITE;
-        }
-    }
-    if (p->slots[0].ready) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        i = 1 + (p->next + k) % (p->count - 1);
-        if (!p->slots[i].ready) continue;
-        out[count].watch = p->slots[i].watch;
-        out[count].events = p->slots[i].ready;
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return count;
-}
-#else
-/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
-
-#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
-#endif
-
-#include <dirent.h>
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-#ifndef PSOCKET_NO_THREADS
-#include <pthread.h>
-#endif
-#if defined(__linux__)
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/random.h>
-#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
-#include <sys/event.h>
-#define PSI_OS_KQUEUE
-#endif
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
-#endif
-
-/* What a failed system call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case ECONNREFUSED: return PSOCKET_REFUSED;
-    case ENOENT: return PSOCKET_REFUSED; /* Unix-domain: nobody listens on this path */
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ENOTCONN:
-    case EPIPE: return PSOCKET_RESET;
-    case ENETUNREACH:
-    case EHOSTUNREACH:
-    case ENETDOWN:
-    case EHOSTDOWN:
-    case ETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
-    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case EADDRNOTAVAIL:
-    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case EACCES:
-    case EPERM: return PSOCKET_ACCESS;
-    case EMFILE:
-    case ENFILE: return PSOCKET_DESCRIPTORS;
-    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case ENOMEM:
-    case ENOBUFS: return PSOCKET_NOMEM;
-    case EINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* The system's text for one of its error numbers; buf is used if needed. strerror_r comes in two shapes: glibc's with
-   _GNU_SOURCE answers the text, everybody else's a status. */
-static PSI_UNUSED const char *psi_os_text_xsi(int r, const char *buf) { return r == 0 ? buf : "unknown error"; }
-#if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    return strerror_r(e, buf, size);
-}
-#else
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    return psi_os_text_xsi(strerror_r(e, buf, size), buf);
-}
-#endif
-
-static int psi_os_start(void)
-{
-    return 0;
-}
-
-/* Tells a process from one forked from it. */
-static PSI_UNUSED long psi_os_process(void)
-{
-    return (long)getpid();
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    return (int64_t)time(NULL);
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#if defined(PSOCKET_ENTROPY)
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#elif defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return PSOCKET_NO_ENTROPY;
-        b += got;
-        n -= (size_t)got;
-    }
-    return 0;
-#else
-    arc4random_buf(p, n);
-    return 0;
-#endif
-}
-
-/*--- POSIX: threads */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg) { (void)run; (void)arg; return PSOCKET_UNSUPPORTED; }
-#else
-typedef pthread_mutex_t psi_os_mutex;
-#define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return __atomic_add_fetch(p, 1, __ATOMIC_RELAXED); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return __atomic_sub_fetch(p, 1, __ATOMIC_ACQ_REL); }
-
-typedef struct psi_os_thread_start {
-    void (*run)(void *);
-    void *arg;
-} psi_os_thread_start;
-
-static void *psi_os_thread_main(void *p)
-{
-    psi_os_thread_start start = *(psi_os_thread_start *)p;
-    PSOCKET_FREE(p);
-    start.run(start.arg);
-    return NULL;
-}
-
-/* Runs run(arg) on a new thread that nobody joins. Signals stay with the application's threads. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    pthread_t thread;
-    sigset_t all, before;
-    int e;
-    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
-    if (!start) return PSOCKET_NOMEM;
-    start->run = run;
-    start->arg = arg;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, psi_os_thread_main, start);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (e) {
-        PSOCKET_FREE(start);
-        return PSOCKET_OS;
-    }
-    pthread_detach(thread);
-    return 0;
-}
-#endif
-
-/* Keeps the shared library that this code is in loaded: a resolver thread may outlive dlclose. */
-static PSI_UNUSED void psi_os_pin(void)
-{
-#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__)) && !defined(PSOCKET_NO_THREADS)
-    Dl_info info;
-    static const char anchor = 0;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
-#endif
-}
-
-/*--- POSIX: files */
-
-/* Why a file cannot be opened: it, or a lack of descriptors or memory. */
-static PSI_UNUSED int psi_os_open_code(int e)
-{
-    int code = psi_os_code(e);
-    return code == PSOCKET_DESCRIPTORS || code == PSOCKET_NOMEM ? code : (int)PSOCKET_FILE;
-}
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-#else
-    size_t cap = 0, n = 0;
-    char *buf = NULL;
-    int result = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
-    *data = NULL;
-    *len = 0;
-    if (fd < 0) return psi_os_open_code(errno);
-    for (;;) {
-        ssize_t got;
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
-            if (!bigger) {
-                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-                break;
-            }
-            buf = bigger;
-        }
-        got = read(fd, buf + n, cap - n - 1);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) result = PSOCKET_FILE;
-        if (got <= 0) break;
-        n += (size_t)got;
-    }
-    close(fd);
-    if (result) {
-        if (buf) PSOCKET_FREE(buf);
-        return result;
-    }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
-#endif
-}
-
-/* Calls each for every file of a folder until it answers other than 0. */
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-#else
-    char full[1024];
-    int result = 0;
-    struct dirent *entry;
-    DIR *dir = opendir(path);
-    if (!dir) return psi_os_open_code(errno);
-    while (!result && (entry = readdir(dir)) != NULL) {
-        int n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
-        struct stat st;
-        if (n < 0 || (size_t)n >= sizeof full || stat(full, &st) || !S_ISREG(st.st_mode)) continue;
-        result = each(ctx, full);
-    }
-    closedir(dir);
-    return result;
-#endif
-}
-
-#ifndef PSOCKET_NO_FILES
-typedef struct psi_os_trust_walk {
-    int (*each)(void *ctx, const void *data, size_t len);
-    void *ctx;
-    int found;
-} psi_os_trust_walk;
-
-static int psi_os_trust_file(void *p, const char *path)
-{
-    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
-    char *data;
-    size_t len;
-    int r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
-    w->found = 1;
-    r = w->each(w->ctx, data, len);
-    PSOCKET_FREE(data);
-    return r;
-}
-#endif
-
-/* Hands each the contents of every file of the system's trust store, until it answers other than 0: SSL_CERT_FILE and
-   SSL_CERT_DIR if set, as with OpenSSL, else the first bundle that exists. PSOCKET_TLS_NO_TRUST if there is none. */
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-#else
-    static const char *const bundles[] = {
-        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
-        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL */
-        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and later */
-        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
-        "/etc/ssl/cert.pem",                                 /* macOS, OpenBSD, FreeBSD */
-        "/usr/local/share/certs/ca-root-nss.crt",            /* FreeBSD ports */
-        "/etc/openssl/certs/ca-certificates.crt",            /* NetBSD */
-        "/data/data/com.termux/files/usr/etc/tls/cert.pem"   /* Termux */
-    };
-    psi_os_trust_walk w;
-    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
-    int r = 0;
-    size_t i;
-    w.each = each;
-    w.ctx = ctx;
-    w.found = 0;
-    if ((file && *file) || (dir && *dir)) {
-        if (file && *file) r = psi_os_trust_file(&w, file);
-        if (!r && dir && *dir) {
-            r = psi_os_listdir(dir, psi_os_trust_file, &w);
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    } else {
-        for (i = 0; !r && !w.found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_trust_file(&w, bundles[i]);
-        if (!r && !w.found) {
-            r = psi_os_listdir("/system/etc/security/cacerts", psi_os_trust_file, &w); /* Android */
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    }
-    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
-#endif
-}
-
-/*--- POSIX: sockets */
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-    struct sockaddr_un un;
-} psi_os_sockaddr;
-
-/* 0 if the path does not fit. */
-static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
-{
-    memset(sa, 0, sizeof *sa);
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return sizeof sa->in4;
-    }
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return sizeof sa->in6;
-    }
-    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
-    sa->un.sun_family = AF_UNIX;
-    memcpy(sa->un.sun_path, path, strlen(path) + 1);
-    return sizeof sa->un;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    } else if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = ntohs(sa->in6.sin6_port);
-        a->scope = sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    } else {
-        a->family = PSI_UNIX;
-    }
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd >= 0) close((int)fd); /* EINTR leaves the descriptor closed on Linux: never retry */
-}
-
-/* What every new stream or datagram descriptor gets. */
-static void psi_os_setup(int fd, int stream)
-{
-    int one = 1;
-    (void)one;
-    (void)stream;
-#ifdef SO_NOSIGPIPE
-    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
-#endif
-    if (stream) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-#ifndef SOCK_NONBLOCK
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-#endif
-}
-
-#ifndef SOCK_NONBLOCK
-#define PSI_OS_SOCK_FLAGS 0
-#else
-#define PSI_OS_SOCK_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
-#endif
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
-    int fd = socket(domain, (udp ? SOCK_DGRAM : SOCK_STREAM) | PSI_OS_SOCK_FLAGS, 0);
-    *out = fd;
-    if (fd < 0) return psi_os_code(*os = errno);
-    psi_os_setup(fd, !udp && family != PSI_UNIX);
-    return 0;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
-    if (!n) return PSOCKET_INVALID;
-    if (connect((int)fd, &sa.sa, n) == 0) return 0;
-    *os = errno;
-    if (*os == EAGAIN && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
-    /* EINTR: the attempt goes on by itself (POSIX). */
-    if (*os == EINPROGRESS || *os == EINTR) return PSOCKET_WANT_WRITE;
-    return psi_os_code(*os);
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (int)fd;
-    p.events = POLLOUT;
-    p.revents = 0;
-    if (poll(&p, 1, 0) < 0 && errno != EINTR && errno != EAGAIN) return psi_os_code(*os = errno);
-    if (!p.revents) return PSOCKET_WANT_WRITE;
-    if (getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
-    *os = e;
-    return e ? psi_os_code(e) : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
-    int one = 1, v6only = !any;
-    if (!n) return PSOCKET_INVALID;
-    if (a->family == PSI_IP6 && setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
-        return psi_os_code(*os = errno); /* OpenBSD has no dual-stack sockets */
-    if (backlog && a->family != PSI_UNIX) setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind((int)fd, &sa.sa, n)) return psi_os_code(*os = errno);
-    if (backlog && listen((int)fd, backlog)) {
-        *os = errno;
-        if (path) unlink(path); /* bind made it */
-        return psi_os_code(*os);
-    }
-    return 0;
-}
-
-/* 0 if the path is gone. */
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    struct stat st;
-    if (lstat(path, &st)) return errno == ENOENT ? 0 : psi_os_code(errno);
-    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
-    return unlink(path) && errno != ENOENT ? psi_os_code(errno) : 0;
-}
-
-#if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
-extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
-#endif
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, fd;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        socklen_t n = sizeof sa;
-        memset(&sa, 0, sizeof sa);
-#ifdef SOCK_NONBLOCK
-        fd = accept4((int)listener, &sa.sa, &n, PSI_OS_SOCK_FLAGS);
-#else
-        fd = accept((int)listener, &sa.sa, &n);
-#endif
-        if (fd >= 0 && !n) { /* macOS: it died in the queue */
-            close(fd);
-            continue;
-        }
-        if (fd >= 0) {
-            psi_os_from_sockaddr(peer, &sa);
-            psi_os_setup(fd, peer->family != PSI_UNIX);
-            *out = fd;
-            return 0;
-        }
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        /* Linux hands over errors that belong to the dead connection (accept(2)). */
-        if (*os != EINTR && *os != ECONNABORTED && *os != EPROTO && *os != ENETDOWN && *os != EHOSTUNREACH &&
-            *os != ENETUNREACH && *os != EHOSTDOWN && *os != ENOPROTOOPT)
-            return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Why a transfer failed: `want` if it would have to wait, 0 if a signal came between, or an error. */
-static int psi_os_failed(int want, int *os)
-{
-    *os = errno;
-    if (*os == EAGAIN || *os == EWOULDBLOCK) return want;
-    return *os == EINTR ? 0 : psi_os_code(*os);
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    for (;;) {
-        ssize_t got = recv((int)fd, p, n, 0);
-        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
-    }
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    for (;;) {
-        ssize_t put = send((int)fd, p, n, MSG_NOSIGNAL);
-        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
-    }
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    for (;;) {
-        psi_os_sockaddr sa;
-        socklen_t size = sizeof sa;
-        ssize_t got;
-        memset(&sa, 0, sizeof sa);
-        got = recvfrom((int)fd, p, n, 0, &sa.sa, &size);
-        if (got >= 0) psi_os_from_sockaddr(from, &sa);
-        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
-    }
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (!size) return PSOCKET_INVALID;
-    for (;;) {
-        ssize_t put = sendto((int)fd, p, n, MSG_NOSIGNAL, &sa.sa, size);
-        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
-    }
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? getpeername((int)fd, &sa.sa, &n) : getsockname((int)fd, &sa.sa, &n)) return psi_os_code(errno);
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) snprintf(path, path_size, "%s", a->family == PSI_UNIX && n > sizeof sa.sa.sa_family ? sa.un.sun_path : "");
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. A signal may end the wait early with 0. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    struct pollfd p[PSOCKET_POLLSET_MAX];
-    int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (int)fds[i].fd;
-        p[i].events = (short)(((fds[i].events & PSOCKET_READ) ? POLLIN : 0) | ((fds[i].events & PSOCKET_WRITE) ? POLLOUT : 0));
-        p[i].revents = 0;
-    }
-    r = poll(p, (nfds_t)n, ms);
-    if (r >= 0) return r;
-    *os = errno;
-    return *os == EINTR ? 0 : psi_os_code(*os);
-}
-
-/*--- POSIX: announcing something from another thread through a descriptor */
-
-typedef struct psi_os_bell {
-    int rd, wr;
-} psi_os_bell;
-
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-#if defined(__linux__)
-    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return b->rd < 0 ? psi_os_code(*os = errno) : 0;
-#else
-    int fds[2], i;
-    b->rd = b->wr = -1;
-    if (pipe(fds)) return psi_os_code(*os = errno);
-    for (i = 0; i < 2; i++) {
-        fcntl(fds[i], F_SETFL, O_NONBLOCK);
-        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-    }
-    b->rd = fds[0];
-    b->wr = fds[1];
-    return 0;
-#endif
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    uint64_t one = 1;
-    ssize_t r;
-    do r = write(b->wr, &one, sizeof one);
-    while (r < 0 && errno == EINTR); /* EAGAIN: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    uint64_t buf[8];
-    ssize_t r;
-    do r = read(b->rd, buf, sizeof buf);
-    while (r == (ssize_t)sizeof buf || (r < 0 && errno == EINTR));
-}
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    if (b->wr != b->rd) psi_os_close(b->wr);
-    b->rd = b->wr = -1;
-}
-
-/*--- POSIX: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = e == EAI_SYSTEM ? errno : 0;
-        if (e == EAI_MEMORY) return PSOCKET_NOMEM;
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[(*count)++], &sa);
-    }
-    freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-}
-#endif
-
-/*--- POSIX: the poller: epoll, kqueue, or poll */
-
-#define PSI_OS_BATCH 64 /* events fetched per system call */
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-#if defined(__linux__) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
-    struct pollfd *fds; /* slot 0 is the bell */
-    psi_os_watch **watches;
-    int count, cap, next;
-#endif
-} psi_os_poller;
-
-#if defined(__linux__)
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    struct epoll_event ev;
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    memset(&ev, 0, sizeof ev);
-    ev.events = EPOLLIN;
-    if (p->fd < 0 || epoll_ctl(p->fd, EPOLL_CTL_ADD, p->bell.rd, &ev)) {
-        r = psi_os_code(*os = errno);
-        psi_os_close(p->fd);
-        psi_os_bell_free(&p->bell);
-    }
-    return r;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-/* Watches w->fd for events from now on; 0 forgets it (with 0 events epoll would go on reporting a hang-up). */
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    struct epoll_event ev;
-    int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == before) return 0;
-    memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
-    ev.data.ptr = w;
-    w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
-    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
-        before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
-    }
-    if (!r || !events) return 0;
-    w->events = before; /* a failed change leaves the system's set as it was */
-    return psi_os_code(*os = errno);
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    struct epoll_event ev[PSI_OS_BATCH];
-    int i, n, count = 0;
-    n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    for (i = 0; i < n; i++) {
-        if (!ev[i].data.ptr) {
-            psi_os_bell_clear(&p->bell);
-            p->rang = 1;
-            continue;
-        }
-        out[count].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[count].events = ((ev[i].events & EPOLLIN) ? PSOCKET_READ : 0) | ((ev[i].events & EPOLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((ev[i].events & (EPOLLERR | EPOLLHUP)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    return count;
-}
-
-#elif defined(PSI_OS_KQUEUE)
-
-typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    struct kevent ev;
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->fd = kqueue();
-    if (p->fd >= 0) fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    EV_SET(&ev, (uintptr_t)p->bell.rd, EVFILT_READ, EV_ADD, 0, 0, 0);
-    if (p->fd < 0 || kevent(p->fd, &ev, 1, NULL, 0, NULL)) {
-        r = psi_os_code(*os = errno);
-        psi_os_close(p->fd);
-        psi_os_bell_free(&p->bell);
-    }
-    return r;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
-    static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
-    int i;
-    if (events == w->events) return 0;
-    for (i = 0; i < 2; i++) {
-        struct kevent ev;
-        int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
-        if (!on && !(w->events & bits[i])) continue;
-        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_code(*os = errno);
-        w->events = on ? w->events | bits[i] : w->events & ~bits[i];
-    }
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    struct kevent ev[PSI_OS_BATCH];
-    struct timespec t;
-    int i, n, count = 0;
-    t.tv_sec = ms / 1000;
-    t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    for (i = 0; i < n; i++) {
-        if (!ev[i].udata) {
-            psi_os_bell_clear(&p->bell);
-            p->rang = 1;
-            continue;
-        }
-        out[count].watch = (psi_os_watch *)ev[i].udata;
-        out[count].events = ev[i].filter == EVFILT_READ ? PSOCKET_READ : PSOCKET_WRITE;
-        count++;
-    }
-    return count;
-}
-
-#else
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->cap = 16;
-    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
-    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
-    if (!p->fds || !p->watches) {
-        if (p->fds) PSOCKET_FREE(p->fds);
-        if (p->watches) PSOCKET_FREE(p->watches);
-        psi_os_bell_free(&p->bell);
-        return PSOCKET_NOMEM;
-    }
-    p->fds[0].fd = p->bell.rd;
-    p->fds[0].events = POLLIN;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->fds);
-    PSOCKET_FREE(p->watches);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
-            psi_os_watch **watches;
-            if (!fds) return PSOCKET_NOMEM;
-            p->fds = fds;
-            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
-            if (!watches) return PSOCKET_NOMEM;
-            p->watches = watches;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->fds[w->slot].fd = (int)w->fd;
-        p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    int i, k, count = 0, n = poll(p->fds, (nfds_t)p->count, ms);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    if (n > 0 && p->fds[0].revents) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        short re;
-        i = 1 + (p->next + k) % (p->count - 1);
-        re = p->fds[i].revents;
-        if (!re) continue;
-        out[count].watch = p->watches[i];
-        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((re & (POLLERR | POLLHUP | POLLNVAL)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return count;
-}
-
-#endif
-#endif /* platform blocks */
-
-/*==================================================================================================
  * >>base
- * Allocation, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free.
+ * Memory, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free. An error is filled
+ * by three functions: psi_err, psi_err_alert, and psi_err_os of the next section.
  *================================================================================================*/
 
 /* Zeroed memory, or NULL. */
@@ -3194,6 +628,24 @@ static void psi_free(void *p)
     if (p) PSOCKET_FREE(p);
 }
 
+/* A block of n bytes in place of p (may be NULL), of which the first `used` bytes are kept. NULL leaves p as it is. */
+#ifdef PSOCKET_REALLOC
+static void *psi_realloc(void *p, size_t used, size_t n)
+{
+    (void)used;
+    return PSOCKET_REALLOC(p, n);
+}
+#else
+static void *psi_realloc(void *p, size_t used, size_t n)
+{
+    void *bigger = PSOCKET_MALLOC(n);
+    if (!bigger) return NULL;
+    if (used) memcpy(bigger, p, used < n ? used : n);
+    psi_free(p);
+    return bigger;
+}
+#endif
+
 /* Zeroes memory that held secrets; a call through a volatile pointer is one that the compiler may not leave out. */
 static PSI_UNUSED void psi_wipe(void *p, size_t n)
 {
@@ -3207,37 +659,6 @@ static PSI_UNUSED char *psi_strdup(const char *s)
     char *p = (char *)psi_alloc(n);
     if (p) memcpy(p, s, n);
     return p;
-}
-
-/* Fills *e (may be NULL) with a code and a sentence, clearing the rest, and returns the code. */
-PSI_PRINTF(3, 4)
-static int psi_err(psocket_error *e, int code, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    memset(e, 0, sizeof *e);
-    e->code = code;
-    e->tls_alert = -1;
-    e->cert_index = -1;
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    return code;
-}
-
-/* Fills *e with a code and its standard text. */
-static int psi_err_code(psocket_error *e, int code)
-{
-    return psi_err(e, code, "%s", psocket_strerror(code));
-}
-
-/* Fills *e (may be NULL) with a code, the system's number (0: none) and "what: why"; what may be empty. Returns code. */
-static int psi_err_os(psocket_error *e, int code, int os, const char *what)
-{
-    char why[128];
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
-    if (e) e->os_error = os;
-    return code;
 }
 
 static int psi_lower(int c)
@@ -3282,6 +703,2301 @@ PSOCKET_API const char *psocket_codename(int code)
 #undef PSOCKET_X
     const char *name = psi_string_of(code, psi_codes, names);
     return *name ? name : NULL;
+}
+
+/* Fills *e (may be NULL) with a code and a sentence (NULL: the code's own text), clearing the rest. Returns the code. */
+static int psi_err_v(psocket_error *e, int code, const char *format, va_list ap)
+{
+    if (!e) return code;
+    memset(e, 0, sizeof *e);
+    e->code = code;
+    e->tls_alert = -1;
+    e->cert_index = -1;
+    if (format) vsnprintf(e->text, sizeof e->text, format, ap);
+    else snprintf(e->text, sizeof e->text, "%s", psocket_strerror(code));
+    return code;
+}
+
+PSI_PRINTF(3, 4)
+static int psi_err(psocket_error *e, int code, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    psi_err_v(e, code, format, ap);
+    va_end(ap);
+    return code;
+}
+
+/* The same, with the TLS alert that was sent or received. */
+PSI_PRINTF(4, 5)
+static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    psi_err_v(e, code, format, ap);
+    va_end(ap);
+    if (e) e->tls_alert = alert;
+    return code;
+}
+
+/* Fills *e with a code and its standard text. */
+static int psi_err_code(psocket_error *e, int code)
+{
+    return psi_err(e, code, NULL);
+}
+
+/*==================================================================================================
+ * >>os
+ * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then one body on
+ * the sockets that all three have. Nothing below this section makes a system call. A result is 0 or more, or a PSOCKET_
+ * code; *os receives the system's own error number. Every descriptor made here is nonblocking and not inherited by child
+ * processes, and never raises SIGPIPE.
+ *================================================================================================*/
+
+#define PSI_IP4 4
+#define PSI_IP6 6
+#define PSI_UNIX 1
+
+/* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
+typedef struct psi_addr {
+    uint8_t ip[16]; /* network order */
+    uint32_t scope; /* interface index of a link-local IPv6 address */
+    uint16_t port;  /* host order */
+    uint8_t family; /* PSI_IP4, PSI_IP6, PSI_UNIX; 0 none */
+} psi_addr;
+
+/* A descriptor in a psi_os_poller. Owned by the caller; must stay in place while events is not 0. */
+typedef struct psi_os_watch {
+    psocket_fd fd;
+    int events; /* what is being watched for now */
+    int slot;   /* for the poller's own use */
+    void *owner;
+} psi_os_watch;
+
+typedef struct psi_os_ready {
+    psi_os_watch *watch;
+    int events;
+} psi_os_ready;
+
+/* Options of a descriptor; all zero leaves it as it is. */
+typedef struct psi_os_settings {
+    psi_addr local, group;    /* to connect from; to join */
+    uint32_t interface_index; /* where multicasts leave and groups are joined; 0: the system's choice */
+    int keepalive, ttl;
+    uint8_t reuse_port, v6only, broadcast, noloop;
+} psi_os_settings;
+
+#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
+#define PSI_OS_DATAGRAM 2
+#define PSI_OS_LISTENER 3
+
+/* What a block defines:
+ *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
+ *     PSI_OS_ERRNO             why the last call failed
+ *     PSI_OS_CODES             rows of the table in psi_os_code that it alone has
+ *     PSI_OS_IP6, PSI_OS_IP4, PSI_OS_UNIX   which families there are
+ *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option
+ *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
+ *     and the clock, randomness, threads, and files if it has any */
+#if defined(PSOCKET_LWIP)
+/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
+
+#include "lwip/api.h"
+#include "lwip/errno.h"
+#include "lwip/if_api.h"
+#include "lwip/netdb.h"
+#include "lwip/priv/sockets_priv.h"
+#include "lwip/sockets.h"
+#include "lwip/sys.h"
+#include "lwip/tcpip.h"
+
+#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
+#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#endif
+#if !LWIP_DNS && !defined(PSOCKET_NO_DNS)
+#define PSOCKET_NO_DNS
+#endif
+#ifndef TCP_NODELAY
+#define TCP_NODELAY 1 /* lwIP without TCP */
+#endif
+
+#define PSI_SYS(name) lwip_##name
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 LWIP_IPV4
+#define PSI_OS_IP6 LWIP_IPV6
+#define PSI_OS_UNIX 0
+#define PSI_OS_SEND_MAX INT_MAX
+#define PSI_OS_SEND_FLAGS 0
+#define PSI_OS_SEND_DROPS_INPUT 0
+#define PSI_OS_SHUT SHUT_WR
+#define PSI_OS_RESOLVE_ERRNO(e) 0
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+
+#define psi_os_raw_close(fd) lwip_close(fd)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
+#define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
+#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
+
+/* Sockets used up is a lack of descriptors, not of memory. */
+static int psi_os_raw_socket(int domain, int type)
+{
+    int fd = lwip_socket(domain, type, 0);
+    if (fd < 0 && errno == ENOBUFS) errno = ENFILE;
+    return fd;
+}
+
+static int psi_os_make_ready(int fd)
+{
+    int one = 1;
+    return lwip_ioctl(fd, (long)FIONBIO, &one);
+}
+
+#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
+/* lwIP names an interface by its address. */
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    struct netif *netif;
+    LOCK_TCPIP_CORE();
+    netif = index < 256 ? netif_get_by_index((u8_t)index) : NULL;
+    if (netif) inet_addr_from_ip4addr(&m->imr_interface, netif_ip4_addr(netif));
+    UNLOCK_TCPIP_CORE();
+    if (!netif) errno = EADDRNOTAVAIL;
+    return netif ? 0 : -1;
+}
+#endif
+
+/* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
+static int psi_os_reuse(int fd, int stream, int share)
+{
+    int one = 1;
+    if (stream && share) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return stream || share ? lwip_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) && share ? -1 : 0 : 0;
+}
+
+/* lwIP's words for a reset that answers SYN, and for SYNs that nobody answers. */
+static int psi_os_connect_errno(int e)
+{
+    return e == ECONNRESET ? ECONNREFUSED : e == ECONNABORTED ? ETIMEDOUT : e;
+}
+
+#if LWIP_SOCKET_POLL
+/* lwip_poll stops at the first descriptor that is none, and insists on at least one. */
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    struct pollfd none;
+    int i;
+    none.fd = -1;
+    none.events = none.revents = 0;
+    for (i = 0; i < n; i++) p[i].revents = 0;
+    return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
+}
+#else
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    fd_set sets[3]; /* to read from, to write to, failed */
+    struct timeval t;
+    int i, r, top = 0;
+    FD_ZERO(&sets[0]);
+    FD_ZERO(&sets[1]);
+    FD_ZERO(&sets[2]);
+    errno = EBADF;
+    for (i = 0; i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
+        p[i].revents = 0;
+        if (fd >= LWIP_SELECT_MAXNFDS) return -1; /* beyond the sets */
+        if (p[i].events & POLLIN) FD_SET(fd, &sets[0]);
+        if (p[i].events & POLLOUT) FD_SET(fd, &sets[1]);
+        FD_SET(fd, &sets[2]);
+        if (p[i].fd >= top) top = p[i].fd + 1;
+    }
+    t.tv_sec = ms / 1000;
+    t.tv_usec = ms % 1000 * 1000;
+    r = lwip_select(top, &sets[0], &sets[1], &sets[2], ms < 0 ? NULL : &t);
+    for (i = 0; r > 0 && i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
+        p[i].revents = (short)((FD_ISSET(fd, &sets[0]) ? POLLIN : 0) | (FD_ISSET(fd, &sets[1]) ? POLLOUT : 0) |
+                               (FD_ISSET(fd, &sets[2]) ? POLLERR : 0));
+    }
+    return r;
+}
+#endif
+
+/*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
+ * neither a loopback interface nor its queue. */
+
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+static void psi_os_bell_count(const psi_os_bell *b, int rung)
+{
+    struct lwip_sock *s = b->rd < 0 ? NULL : lwip_socket_dbg_get_socket((int)b->rd);
+    if (!s) return;
+    LOCK_TCPIP_CORE();
+    if (rung && s->rcvevent < 1) s->conn->callback(s->conn, NETCONN_EVT_RCVPLUS, 0);
+    while (!rung && s->rcvevent > 0) s->conn->callback(s->conn, NETCONN_EVT_RCVMINUS, 0);
+    UNLOCK_TCPIP_CORE();
+}
+
+static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
+static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
+
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
+}
+
+static int psi_os_start(void)
+{
+    return 0; /* tcpip_init is the application's */
+}
+
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* there is but one */
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    static int64_t now = 0;
+    int64_t result;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    now += (u32_t)(sys_now() - (u32_t)now); /* sys_now starts again at 0 every 49 days */
+    result = now;
+    SYS_ARCH_UNPROTECT(level);
+    return result;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    return 0;
+}
+
+/* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY. */
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    (void)p;
+    (void)n;
+    return -1;
+}
+
+/*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
+
+#ifndef PSOCKET_NO_THREADS
+/* Adds to a number that tasks share; returns the new value. */
+static PSI_UNUSED int psi_os_add(volatile int *p, int by)
+{
+    int value;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    value = *p += by;
+    SYS_ARCH_UNPROTECT(level);
+    return value;
+}
+
+/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
+   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+typedef volatile int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
+{
+    while (psi_os_add(m, 1) != 1) {
+        psi_os_add(m, -1);
+        sys_msleep(1);
+    }
+}
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+#endif
+
+#elif defined(_WIN32)
+/*--- Windows 7 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
+ * connection to it, so that a live server could lose its path. */
+
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which winsock2.h does not go with */
+#define PSI_OS_LEAN
+#endif
+#ifndef NOMINMAX
+#define NOMINMAX
+#define PSI_OS_NOMINMAX
+#endif
+#ifndef _WIN32_WINNT
+#define _WIN32_WINNT 0x0601
+#endif
+#if _WIN32_WINNT < 0x0601
+#error "psocket: needs Windows 7: define _WIN32_WINNT as 0x0601 or more before the first system header"
+#endif
+#if defined(SOMAXCONN) && !defined(_WINSOCK2API_)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before windows.h, or define WIN32_LEAN_AND_MEAN"
+#endif
+
+#include <winsock2.h>
+#include <ws2tcpip.h>
+#include <windows.h>
+#ifndef PSOCKET_NO_TLS
+#include <bcrypt.h>
+#include <wincrypt.h>
+#endif
+#ifndef PSOCKET_NO_THREADS
+#include <process.h>
+#endif
+
+#ifdef PSI_OS_LEAN
+#undef WIN32_LEAN_AND_MEAN
+#endif
+#ifdef PSI_OS_NOMINMAX
+#undef NOMINMAX
+#endif
+
+#ifdef _MSC_VER
+#pragma comment(lib, "ws2_32")
+#ifndef PSOCKET_NO_TLS
+#pragma comment(lib, "bcrypt")
+#pragma comment(lib, "crypt32")
+#endif
+#endif
+
+#define PSI_SYS(name) name
+#define PSI_E(name) WSA##name
+#define PSI_OS_ERRNO WSAGetLastError()
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+                     { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 1
+#define PSI_OS_IP6 1
+#define PSI_OS_UNIX 0
+#define PSI_OS_SEND_MAX (1 << 20) /* a nonblocking send takes all into kernel memory, or fails with WSAENOBUFS */
+#define PSI_OS_SEND_FLAGS 0
+#define PSI_OS_SEND_DROPS_INPUT 1 /* what has arrived and not been read is lost once a send meets a reset */
+#define PSI_OS_SHUT SD_SEND
+#define PSI_OS_RESOLVE_ERRNO(e) (e)
+typedef SOCKET psi_os_int;
+typedef int psi_os_len;
+typedef DWORD psi_os_octet;
+
+#define psi_os_raw_close(fd) closesocket(fd)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_connect_errno(e) (e)
+
+static int psi_os_is_udp(SOCKET fd)
+{
+    int type = 0, n = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
+}
+
+/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
+   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+static void psi_os_udp_errors(SOCKET fd, int connected)
+{
+    BOOL reset = connected, off = FALSE;
+    DWORD bytes;
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
+}
+
+#ifndef WSA_FLAG_NO_HANDLE_INHERIT
+#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
+#endif
+
+static SOCKET psi_os_raw_socket(int domain, int type)
+{
+    SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) /* before Windows 7 SP1 */
+        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
+    if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
+        DWORD off = 0;
+        psi_os_udp_errors(fd, 0);
+        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
+        if (domain == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
+    }
+    return fd;
+}
+
+static int psi_os_make_ready(SOCKET fd)
+{
+    BOOL one = TRUE;
+    u_long on = 1;
+    if (ioctlsocket(fd, (long)FIONBIO, &on)) return -1;
+    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0); /* accept has no flag for this */
+    /* Urgent data stays in the stream (RFC 6093) and does not count as an exception for select. */
+    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, (const char *)&one, sizeof one);
+    return 0;
+}
+
+/* A refused connection to this machine is tried again for two seconds unless it is told not to: SIO_TCP_INITIAL_RTO,
+   Windows 10 1709 and later. */
+static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
+{
+    struct { USHORT rtt; UCHAR retries; } at_once = { 0xFFFF, 0xFE }; /* the usual, none */
+    const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)sa;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+    int udp = psi_os_is_udp(fd);
+    DWORD bytes;
+    if (!udp && (sa->sa_family == AF_INET ? (ntohl(in4->sin_addr.s_addr) >> 24) == 127 : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr)))
+        WSAIoctl(fd, IOC_IN | IOC_VENDOR | 17, &at_once, sizeof at_once, NULL, 0, &bytes, NULL, NULL);
+    if (connect(fd, sa, n) == 0) {
+        if (udp) psi_os_udp_errors(fd, 1);
+        return 0;
+    }
+    if (WSAGetLastError() == WSAEWOULDBLOCK) WSASetLastError(WSAEINPROGRESS);
+    return -1;
+}
+
+/* An interface's index reads as the address 0.0.0.index. */
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    m->imr_interface.s_addr = htonl(index);
+    return 0;
+}
+
+/* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
+#define psi_os_raw_nametoindex(name) ((void)(name), 0u)
+
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
+   once the listener and the connections that it accepted are closed. */
+static int psi_os_reuse(SOCKET fd, int stream, int share)
+{
+    BOOL one = TRUE;
+    if (stream && share) {
+        WSASetLastError(WSAEOPNOTSUPP);
+        return -1;
+    }
+    return setsockopt(fd, SOL_SOCKET, share ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one) && share ? -1 : 0;
+}
+
+/* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
+static int psi_os_raw_bind(SOCKET fd, const struct sockaddr *sa, socklen_t n)
+{
+    int r = bind(fd, sa, n);
+    if (r && WSAGetLastError() == WSAEACCES) WSASetLastError(WSAEADDRINUSE);
+    return r;
+}
+
+/* What differs is about datagrams. */
+static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, socklen_t *size)
+{
+    int got = recvfrom(fd, p, n, 0, sa, size), e = got < 0 ? WSAGetLastError() : 0;
+    if (e == WSAEMSGSIZE) return n; /* the start of a datagram; POSIX cuts without an error */
+    if (e == WSAEINVAL && sa) WSASetLastError(WSAEWOULDBLOCK); /* not bound yet */
+    /* Where the system would not turn them off; they concern a datagram sent. */
+    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd)) WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
+    return got;
+}
+
+/* Notes which descriptors are in a set. Winsock keeps the order, so each search begins behind the last find. */
+static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
+{
+    int at = 0, tries;
+    u_int i, count = *(const u_int *)set;
+    for (i = 1; i <= count; i++) {
+        for (tries = 0; tries < n && p[at].fd != set[i]; tries++) at = at + 1 < n ? at + 1 : 0;
+        if (p[at].fd == set[i]) p[at].revents = (short)(p[at].revents | events);
+    }
+}
+
+#define PSI_OS_FEW 16 /* sets of so many are on the stack */
+
+/* poll by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it reports
+   POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would never
+   sleep. select has neither fault; a failed connect is in the third set. An fd_set is a u_int count and the sockets,
+   aligned as such: with room for any number of them, select takes any number. */
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    SOCKET few[3 * (PSI_OS_FEW + 1)], *sets = few, *set[3]; /* to read from, to write to, failed */
+    u_int count[3] = { 0, 0, 0 };
+    struct timeval t;
+    int i, r = 0;
+    if (n > PSI_OS_FEW) sets = (SOCKET *)PSOCKET_MALLOC((size_t)(n + 1) * 3 * sizeof *sets);
+    if (!sets) {
+        WSASetLastError(WSAENOBUFS);
+        return -1;
+    }
+    for (i = 0; i < 3; i++) set[i] = sets + i * (n + 1);
+    for (i = 0; i < n; i++) {
+        p[i].revents = 0;
+        if (p[i].events & POLLIN) set[0][++count[0]] = p[i].fd;
+        if (p[i].events & POLLOUT) set[1][++count[1]] = set[2][++count[2]] = p[i].fd;
+    }
+    for (i = 0; i < 3; i++) *(u_int *)set[i] = count[i];
+    t.tv_sec = ms / 1000;
+    t.tv_usec = ms % 1000 * 1000;
+    if (count[0] || count[1]) r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
+    else Sleep(ms < 0 ? INFINITE : (DWORD)ms); /* select insists on at least one */
+    if (r > 0) {
+        psi_os_mark(p, n, set[0], POLLIN);
+        psi_os_mark(p, n, set[1], POLLOUT);
+        psi_os_mark(p, n, set[2], POLLERR);
+    }
+    if (sets != few) PSOCKET_FREE(sets);
+    return r;
+}
+
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    wchar_t w[256];
+    int n, put;
+    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
+    n = (int)FormatMessageW(flags, NULL, (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
+    while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
+    for (; n > 0 && size > 1; n--) {
+        put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
+        if (put <= 0) continue;
+        buf[put] = 0;
+        return buf;
+    }
+    return "unknown error";
+}
+
+/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+static int psi_os_start(void)
+{
+    static SRWLOCK lock = SRWLOCK_INIT;
+    static int started = 0;
+    int ok;
+    AcquireSRWLockExclusive(&lock);
+    if (!started) {
+        WSADATA data;
+        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
+    }
+    ok = started;
+    ReleaseSRWLockExclusive(&lock);
+    return ok ? 0 : PSOCKET_OS;
+}
+
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* processes do not fork here */
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    LARGE_INTEGER t, hz; /* GetTickCount64 moves in steps of 16 ms */
+    QueryPerformanceFrequency(&hz);
+    QueryPerformanceCounter(&t);
+    return t.QuadPart / hz.QuadPart * 1000 + t.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    FILETIME t; /* 100 ns since 1601. Not time(): its result has 32 bits in 32-bit MinGW. */
+    GetSystemTimeAsFileTime(&t);
+    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
+}
+
+#ifdef PSOCKET_NO_TLS /* only TLS wants any; so a build without it links with ws2_32 alone */
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    (void)p;
+    (void)n;
+    return -1;
+}
+#else
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ULONG part = n < 65536 ? (ULONG)n : 65536;
+        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return -1;
+        b += part;
+        n -= part;
+    }
+    return 0;
+}
+#endif
+
+/*--- Windows: threads */
+
+#ifndef PSOCKET_NO_THREADS
+typedef SRWLOCK psi_os_mutex;
+#define PSI_OS_MUTEX_INIT SRWLOCK_INIT
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+
+#ifndef PSOCKET_NO_DNS
+#define PSI_OS_THREADS
+#define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+
+/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
+static void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
+static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+{
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    if (!thread) return (int)GetLastError();
+    CloseHandle((HANDLE)thread);
+    return 0;
+}
+#endif
+#endif
+
+/*--- Windows: files. Paths are UTF-8. */
+
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024
+#define PSI_OS_LIST ';'
+
+/* 0 if s is not UTF-8 or does not fit. */
+static int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
+{
+    int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, s, -1, w, PSI_OS_PATH);
+    if (!n) SetLastError(ERROR_INVALID_NAME);
+    return n;
+}
+
+static intptr_t psi_os_file_open(const char *path)
+{
+    wchar_t w[PSI_OS_PATH];
+    if (!psi_os_wide(path, w)) return -1;
+    return (intptr_t)CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                                 FILE_ATTRIBUTE_NORMAL, NULL); /* INVALID_HANDLE_VALUE is -1 */
+}
+
+static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
+{
+    DWORD got = 0;
+    return ReadFile((HANDLE)file, p, (DWORD)n, &got, NULL) ? (ptrdiff_t)got : -1;
+}
+
+static void psi_os_file_close(intptr_t file)
+{
+    CloseHandle((HANDLE)file);
+}
+
+/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
+{
+    wchar_t w[PSI_OS_PATH];
+    char full[PSI_OS_PATH], name[sizeof(((WIN32_FIND_DATAW *)0)->cFileName) / sizeof(wchar_t) * 3];
+    WIN32_FIND_DATAW entry;
+    HANDLE find;
+    int result = 0, n = snprintf(full, sizeof full, "%s/*", path);
+    if (n < 0 || (size_t)n >= sizeof full) {
+        SetLastError(ERROR_FILENAME_EXCED_RANGE);
+        return PSOCKET_FILE;
+    }
+    if (!psi_os_wide(full, w)) return PSOCKET_FILE;
+    find = FindFirstFileW(w, &entry);
+    if (find == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
+    do {
+        if (entry.dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) continue;
+        if (!WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name, sizeof name, NULL, NULL)) continue;
+        n = snprintf(full, sizeof full, "%s/%s", path, name);
+        if (n >= 0 && (size_t)n < sizeof full) result = each(ctx, full);
+    } while (!result && FindNextFileW(find, &entry));
+    FindClose(find);
+    return result;
+}
+
+/* An environment variable as UTF-8, NULL if it is not set. One that is too long reads as a file that does not exist. */
+static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
+{
+    wchar_t w[PSI_OS_PATH], wide_name[PSI_OS_PATH];
+    DWORD n = psi_os_wide(name, wide_name) ? GetEnvironmentVariableW(wide_name, w, PSI_OS_PATH) : 0;
+    if (!n) return NULL;
+    if (n >= PSI_OS_PATH || !WideCharToMultiByte(CP_UTF8, 0, w, -1, buf, PSI_OS_PATH, NULL, NULL)) return "?";
+    return buf;
+}
+#endif
+
+#else
+/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
+
+#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef PSOCKET_NO_FILES
+#include <dirent.h>
+#endif
+#ifndef PSOCKET_NO_THREADS
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#endif
+#if defined(__linux__)
+#include <sys/auxv.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#define PSI_OS_EPOLL
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+#include <sys/event.h>
+#define PSI_OS_KQUEUE
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
+#endif
+
+/* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
+#if defined(__USE_LARGEFILE64) && !defined(__LP64__)
+#define PSI_OS_64(name) name##64
+#else
+#define PSI_OS_64(name) name
+#endif
+
+#define PSI_SYS(name) name
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
+                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 1
+#define PSI_OS_IP6 1
+#define PSI_OS_UNIX 1
+#define PSI_OS_SEND_MAX INT_MAX
+#define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
+#define PSI_OS_SEND_DROPS_INPUT 0
+#define PSI_OS_SHUT SHUT_WR
+#define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef unsigned char psi_os_octet;
+
+#define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
+#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
+#define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
+#define psi_os_raw_nametoindex(name) if_nametoindex(name)
+#define psi_os_connect_errno(e) (e)
+
+#ifdef __NetBSD__
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    (void)m;
+    (void)index;
+    errno = EOPNOTSUPP;
+    return -1;
+}
+#else
+typedef struct ip_mreqn psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) *(m)
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    m->imr_ifindex = (int)index;
+    return 0;
+}
+#endif
+
+#ifdef SOCK_NONBLOCK
+#if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
+extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
+#endif
+#define psi_os_raw_socket(domain, type) socket(domain, (type) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+#define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds)
+#define psi_os_raw_accept(fd, sa, n) accept4(fd, sa, n, SOCK_NONBLOCK | SOCK_CLOEXEC)
+#define psi_os_fresh(fd) 0
+#else
+#define psi_os_raw_socket(domain, type) socket(domain, type, 0)
+#define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM, 0, fds)
+#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#endif
+
+static int psi_os_make_ready(int fd)
+{
+#ifdef SO_NOSIGPIPE
+    int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+    return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
+}
+
+/* Listeners come back while old connections linger. Datagrams that share a port need both. */
+static int psi_os_reuse(int fd, int stream, int share)
+{
+    int one = 1;
+    if (stream || share) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+#ifdef SO_REUSEPORT
+    return share ? setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) : 0;
+#else
+    errno = EOPNOTSUPP;
+    return stream && share ? -1 : 0;
+#endif
+}
+
+/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+#if defined(__GLIBC__) && defined(__USE_GNU)
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    return strerror_r(e, buf, size);
+}
+#else
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
+}
+#endif
+
+static int psi_os_start(void)
+{
+    return 0;
+}
+
+/* Tells a process from one forked from it. */
+static PSI_UNUSED long psi_os_process(void)
+{
+    return (long)getpid();
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    return (int64_t)time(NULL);
+}
+
+#if defined(__linux__)
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ssize_t got = getrandom(b, n, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return -1;
+        b += got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+#else
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    arc4random_buf(p, n);
+    return 0;
+}
+#endif
+
+/*--- POSIX: threads */
+
+#ifndef PSOCKET_NO_THREADS
+typedef pthread_mutex_t psi_os_mutex;
+#define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
+
+#ifndef PSOCKET_NO_DNS
+#define PSI_OS_THREADS
+#define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. In a static program, and where
+   both are in a libdl that is not linked, there is none. */
+#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__))
+#if defined(__GLIBC__) && defined(__GNUC__)
+#pragma weak dladdr
+#pragma weak dlopen
+#define PSI_OS_HAS_DL (dladdr && dlopen)
+#else
+#define PSI_OS_HAS_DL 1
+#endif
+static void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    Dl_info info;
+    if (PSI_OS_HAS_DL && dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+}
+#else
+static void psi_os_pin(void) {}
+#endif
+
+/* Signals stay with the application's threads. */
+static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    int e;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    e = pthread_create(&thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!e) pthread_detach(thread);
+    return e;
+}
+#endif
+#endif
+
+/*--- POSIX: files */
+
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024
+#define PSI_OS_LIST ':'
+
+static intptr_t psi_os_file_open(const char *path)
+{
+    return PSI_OS_64(open)(path, O_RDONLY | O_CLOEXEC);
+}
+
+static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
+{
+    ssize_t got;
+    do got = read((int)file, p, n);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
+static void psi_os_file_close(intptr_t file)
+{
+    close((int)file);
+}
+
+/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
+{
+    char full[PSI_OS_PATH];
+    int result = 0;
+    struct PSI_OS_64(dirent) *entry;
+    DIR *dir = opendir(path);
+    if (!dir) return PSOCKET_FILE;
+    for (;;) {
+        struct PSI_OS_64(stat) st;
+        int n;
+        errno = 0;
+        entry = PSI_OS_64(readdir)(dir);
+        if (!entry) break;
+        n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
+        if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
+        if ((result = each(ctx, full)) != 0) break;
+    }
+    if (!entry && errno) result = PSOCKET_FILE;
+    closedir(dir);
+    return result;
+}
+
+/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
+#if defined(__linux__)
+static int psi_os_privileged(void)
+{
+    return getauxval(AT_SECURE) != 0;
+}
+#elif defined(PSI_OS_KQUEUE)
+static int psi_os_privileged(void)
+{
+    return issetugid();
+}
+#else
+static int psi_os_privileged(void)
+{
+    return getuid() != geteuid() || getgid() != getegid();
+}
+#endif
+
+static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
+{
+    const char *value = psi_os_privileged() ? NULL : getenv(name);
+    (void)buf;
+    return value && *value ? value : NULL;
+}
+#endif
+
+#endif /* blocks of hooks */
+
+/*--- one body for all: time, randomness */
+
+#ifdef PSOCKET_NOW
+static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
+#else
+static int64_t psi_os_now(void) { return psi_os_clock(); }
+#endif
+
+#ifdef PSOCKET_WALLCLOCK
+static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+#else
+static PSI_UNUSED int64_t psi_os_wallclock(void) { return psi_os_calendar(); }
+#endif
+
+#ifdef PSOCKET_ENTROPY
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+#else
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return psi_os_random(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+#endif
+
+/*--- errors */
+
+/* What a failed call means. */
+static int psi_os_code(int e)
+{
+    static const struct { short e, code; } table[] = {
+        { PSI_E(ECONNREFUSED), PSOCKET_REFUSED },
+        { PSI_E(ECONNRESET), PSOCKET_RESET },
+        { PSI_E(ECONNABORTED), PSOCKET_RESET },
+        { PSI_E(ENOTCONN), PSOCKET_RESET },
+        { PSI_E(ENETUNREACH), PSOCKET_UNREACHABLE },
+        { PSI_E(EHOSTUNREACH), PSOCKET_UNREACHABLE },
+        { PSI_E(ENETDOWN), PSOCKET_UNREACHABLE },
+        { PSI_E(EHOSTDOWN), PSOCKET_UNREACHABLE },
+        { PSI_E(ETIMEDOUT), PSOCKET_UNREACHABLE }, /* the system gave up retransmitting */
+        { PSI_E(EADDRINUSE), PSOCKET_ADDRESS_IN_USE },
+        { PSI_E(EADDRNOTAVAIL), PSOCKET_ADDRESS_NOT_AVAILABLE },
+        { PSI_E(EAFNOSUPPORT), PSOCKET_ADDRESS_NOT_AVAILABLE },
+        { PSI_E(EACCES), PSOCKET_ACCESS },
+        { PSI_E(EMFILE), PSOCKET_DESCRIPTORS },
+        { PSI_E(EMSGSIZE), PSOCKET_MESSAGE_SIZE },
+        { PSI_E(ENOBUFS), PSOCKET_NOMEM },
+        { PSI_E(EINVAL), PSOCKET_INVALID },
+        { PSI_E(EOPNOTSUPP), PSOCKET_UNSUPPORTED },
+        { PSI_E(ENOPROTOOPT), PSOCKET_UNSUPPORTED },
+        PSI_OS_CODES
+    };
+    size_t i;
+    for (i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].e == e) return table[i].code;
+    return PSOCKET_OS;
+}
+
+/* Why the last call failed. */
+static int psi_os_why(int *os)
+{
+    *os = PSI_OS_ERRNO;
+    return psi_os_code(*os);
+}
+
+/* The same of a transfer: `want` if it would have to wait, 0 if a signal came between. */
+static int psi_os_failed(int want, int *os)
+{
+    int code = psi_os_why(os);
+    return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
+}
+
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
+    return psi_os_raw_text(e, buf, size);
+}
+
+/* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
+   the system calls it, or else the code's own text. */
+PSI_PRINTF(4, 5)
+static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
+{
+    char what[400], why[128];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(what, sizeof what, format, ap);
+    va_end(ap);
+    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
+    if (e) e->os_error = os;
+    return code;
+}
+
+/*--- threads */
+
+#ifdef PSOCKET_NO_THREADS
+typedef int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+#endif
+
+/* Adds to a count of owners; the new value. */
+static PSI_UNUSED int psi_os_ref(int *p, int by)
+{
+    static psi_os_mutex lock = PSI_OS_MUTEX_INIT;
+    int value;
+    psi_os_lock(&lock);
+    value = *p += by;
+    psi_os_unlock(&lock);
+    return value;
+}
+
+#ifdef PSI_OS_THREADS
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
+#endif
+
+/*--- files */
+
+#ifdef PSI_OS_FILES
+
+#define PSI_OS_FILE_MAX ((size_t)16 << 20)
+
+/* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
+static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
+{
+    size_t cap = 0, n = 0;
+    ptrdiff_t got = 1;
+    char *buf = NULL;
+    int result = 0;
+    intptr_t file = psi_os_file_open(path);
+    *data = NULL;
+    *len = 0;
+    *os = 0;
+    if (file == -1) {
+        result = psi_os_why(os);
+        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+    }
+    while (!result && got > 0) {
+        if (n + 1 >= cap) {
+            char *bigger;
+            cap = cap ? cap * 2 : 16384;
+            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
+            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
+            if (!bigger && !result) result = PSOCKET_NOMEM;
+            if (result) break;
+            buf = bigger;
+        }
+        got = psi_os_file_read(file, buf + n, cap - n - 1);
+        if (got > 0) n += (size_t)got;
+    }
+    if (got < 0) {
+        *os = PSI_OS_ERRNO;
+        result = PSOCKET_FILE;
+    }
+    psi_os_file_close(file);
+    if (result) {
+        psi_free(buf);
+        return result;
+    }
+    buf[n] = 0;
+    *data = buf;
+    *len = n;
+    return 0;
+}
+
+/* Files that are handed over one after the other, until each answers other than 0. */
+typedef struct psi_os_walk {
+    int (*each)(void *ctx, const void *data, size_t len);
+    void *ctx;
+    int found; /* how many there were */
+    int os;    /* why the last one that could not be read was passed over */
+} psi_os_walk;
+
+/* Passes over what cannot be read, but not for a lack of descriptors or memory. */
+static int psi_os_walk_file(void *ctx, const char *path)
+{
+    psi_os_walk *w = (psi_os_walk *)ctx;
+    char *data;
+    size_t len;
+    int os, r = psi_os_readfile(path, &data, &len, &os);
+    if (os) w->os = os;
+    if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
+    w->found++;
+    r = w->each(w->ctx, data, len);
+    psi_free(data);
+    return r;
+}
+
+static int psi_os_walk_folder(psi_os_walk *w, const char *path)
+{
+    int r = psi_os_files(path, psi_os_walk_file, w);
+    if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
+    return r;
+}
+
+/* Hands each the contents of every file of a folder. PSOCKET_FILE if the folder cannot be read. */
+static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+{
+    psi_os_walk w = PSI_ZERO;
+    int r;
+    w.each = each;
+    w.ctx = ctx;
+    r = psi_os_walk_folder(&w, path);
+    *os = r == PSOCKET_FILE ? w.os : 0;
+    return r;
+}
+
+/*--- the system's trust store */
+
+#ifdef _WIN32
+/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
+static int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
+{
+    DWORD i, size = 0;
+    int ok = 0;
+    CERT_ENHKEY_USAGE *usage;
+    if (!CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, NULL, &size))
+        return GetLastError() == (DWORD)CRYPT_E_NOT_FOUND; /* no restriction */
+    usage = (CERT_ENHKEY_USAGE *)PSOCKET_MALLOC(size);
+    if (!usage) return PSOCKET_NOMEM;
+    SetLastError(0);
+    if (CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, usage, &size)) {
+        ok = !usage->cUsageIdentifier && GetLastError() == (DWORD)CRYPT_E_NOT_FOUND;
+        for (i = 0; i < usage->cUsageIdentifier; i++)
+            if (!strcmp(usage->rgpszUsageIdentifier[i], szOID_PKIX_KP_SERVER_AUTH)) ok = 1;
+    }
+    PSOCKET_FREE(usage);
+    return ok;
+}
+
+/* Windows' own store. Windows adds a root to it when one of its own programs first meets it: a public root that none has
+   met on this machine is not there. */
+static int psi_os_trust_store(psi_os_walk *w)
+{
+    const CERT_CONTEXT *cert = NULL, *bad;
+    HCERTSTORE distrusted, roots = CertOpenSystemStoreW(0, L"ROOT");
+    int r = 0;
+    if (!roots) return 0;
+    distrusted = CertOpenSystemStoreW(0, L"Disallowed");
+    while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
+        bad = NULL;
+        if (distrusted)
+            bad = CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL);
+        if (bad) CertFreeCertificateContext(bad);
+        if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
+        r = psi_os_trusted_for_tls(cert);
+        if (r <= 0) continue;
+        w->found++;
+        r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
+    }
+    if (cert) CertFreeCertificateContext(cert);
+    if (distrusted) CertCloseStore(distrusted, 0);
+    CertCloseStore(roots, 0);
+    return r;
+}
+#else
+/* The first bundle that exists. */
+static int psi_os_trust_store(psi_os_walk *w)
+{
+    static const char *const bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
+        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and later */
+        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
+        "/etc/ssl/cert.pem",                                 /* macOS, OpenBSD, FreeBSD */
+        "/usr/local/share/certs/ca-root-nss.crt",            /* FreeBSD ports */
+        "/etc/openssl/certs/ca-certificates.crt",            /* NetBSD */
+        "/data/data/com.termux/files/usr/etc/tls/cert.pem"   /* Termux */
+    };
+    int r = 0;
+    size_t i;
+    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_walk_file(w, bundles[i]);
+    if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
+    return r == PSOCKET_FILE ? 0 : r;
+}
+#endif
+
+/* Every folder of a list. */
+static int psi_os_walk_list(psi_os_walk *w, const char *list)
+{
+    int r = 0;
+    while (*list && (!r || r == PSOCKET_FILE)) {
+        char path[PSI_OS_PATH];
+        size_t n = 0;
+        while (list[n] && list[n] != PSI_OS_LIST) n++;
+        if (n && n < sizeof path) {
+            memcpy(path, list, n);
+            path[n] = 0;
+            r = psi_os_walk_folder(w, path);
+        }
+        list += n + (list[n] != 0);
+    }
+    return r == PSOCKET_FILE ? 0 : r;
+}
+
+/* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
+   SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
+   an error. PSOCKET_TLS_NO_TRUST, with the reason in *e (may be NULL), if there is none. What each answers is passed on. */
+static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+{
+    char buf[PSI_OS_PATH];
+    psi_os_walk w = PSI_ZERO;
+    const char *file, *list;
+    int r = 0, before;
+    w.each = each;
+    w.ctx = ctx;
+    file = psi_os_getenv("SSL_CERT_FILE", buf);
+    if (file && (r = psi_os_walk_file(&w, file)) != 0) return r;
+    if (file && !w.found) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    before = w.found;
+    list = psi_os_getenv("SSL_CERT_DIR", buf);
+    if (list && (r = psi_os_walk_list(&w, list)) != 0) return r;
+    if (list && w.found == before) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    if (file || list) return 0;
+    r = psi_os_trust_store(&w);
+    return r || w.found ? r : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+}
+
+#elif !defined(PSOCKET_NO_TLS)
+
+static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
+{
+    (void)path;
+    *data = NULL;
+    *len = 0;
+    *os = 0;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+{
+    (void)path;
+    (void)each;
+    (void)ctx;
+    *os = 0;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+{
+    (void)each;
+    (void)ctx;
+    return psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+}
+
+#endif
+
+/*--- addresses */
+
+typedef union psi_os_sockaddr {
+    struct sockaddr sa;
+#if PSI_OS_IP4
+    struct sockaddr_in in4;
+#endif
+#if PSI_OS_IP6
+    struct sockaddr_in6 in6;
+#endif
+#if PSI_OS_UNIX
+    struct sockaddr_un un;
+#endif
+} psi_os_sockaddr;
+
+#if PSI_OS_UNIX
+/* A path, or after "@" a name that is no file (Linux). All bytes may be used: none must be NUL. */
+static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
+{
+    size_t n = path ? strlen(path) : 0;
+    if (!n || n > sizeof sa->un.sun_path) return PSOCKET_INVALID;
+    sa->un.sun_family = AF_UNIX;
+    memcpy(sa->un.sun_path, path, n);
+    if (*path != '@') return (int)sizeof sa->un;
+#ifdef __linux__
+    sa->un.sun_path[0] = 0;
+    return (int)(offsetof(struct sockaddr_un, sun_path) + n);
+#else
+    return PSOCKET_UNSUPPORTED;
+#endif
+}
+
+/* The path in n bytes of an address, "" if it has none. */
+static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
+{
+    size_t head = offsetof(struct sockaddr_un, sun_path), most = n < sizeof sa->un ? n : sizeof sa->un;
+    const char *s = sa->un.sun_path;
+    most = sa->sa.sa_family == AF_UNIX && most > head ? most - head : 0;
+    if (most > 1 && !*s) snprintf(path, path_size, "@%.*s", (int)most - 1, s + 1);
+    else snprintf(path, path_size, "%.*s", (int)most, s);
+}
+#else
+static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
+{
+    (void)sa;
+    (void)path;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
+{
+    (void)sa;
+    (void)n;
+    if (path_size) *path = 0;
+}
+#endif
+
+/* How many bytes it is, or why the system has no such address. */
+static int psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
+{
+    memset(sa, 0, sizeof *sa);
+#if PSI_OS_IP4
+    if (a->family == PSI_IP4) {
+        sa->in4.sin_family = AF_INET;
+        sa->in4.sin_port = PSI_SYS(htons)(a->port);
+        memcpy(&sa->in4.sin_addr, a->ip, 4);
+        return (int)sizeof sa->in4;
+    }
+#endif
+#if PSI_OS_IP6
+    if (a->family == PSI_IP6) {
+        sa->in6.sin6_family = AF_INET6;
+        sa->in6.sin6_port = PSI_SYS(htons)(a->port);
+        sa->in6.sin6_scope_id = a->scope;
+        memcpy(&sa->in6.sin6_addr, a->ip, 16);
+        return (int)sizeof sa->in6;
+    }
+#endif
+    return a->family == PSI_UNIX ? psi_os_to_sun(sa, path) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+}
+
+static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
+{
+    memset(a, 0, sizeof *a);
+    a->family = PSI_OS_UNIX ? PSI_UNIX : 0;
+#if PSI_OS_IP4
+    if (sa->sa.sa_family == AF_INET) {
+        a->family = PSI_IP4;
+        a->port = PSI_SYS(ntohs)(sa->in4.sin_port);
+        memcpy(a->ip, &sa->in4.sin_addr, 4);
+    }
+#endif
+#if PSI_OS_IP6
+    if (sa->sa.sa_family == AF_INET6) {
+        a->family = PSI_IP6;
+        a->port = PSI_SYS(ntohs)(sa->in6.sin6_port);
+        a->scope = (uint32_t)sa->in6.sin6_scope_id;
+        memcpy(a->ip, &sa->in6.sin6_addr, 16);
+    }
+#endif
+}
+
+/* The loopback address. */
+static PSI_UNUSED psi_addr psi_os_loopback(void)
+{
+    psi_addr a = PSI_ZERO;
+    a.family = PSI_OS_IP4 ? PSI_IP4 : PSI_IP6;
+    if (PSI_OS_IP4) a.ip[0] = 127;
+    a.ip[PSI_OS_IP4 ? 3 : 15] = 1;
+    return a;
+}
+
+static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = sizeof sa;
+    int os;
+    memset(&sa, 0, sizeof sa);
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa.sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa.sa, &n))
+        return psi_os_why(&os);
+    psi_os_from_sockaddr(a, &sa);
+    if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
+    return 0;
+}
+
+/*--- sockets */
+
+static void psi_os_close(psocket_fd fd)
+{
+    if (fd != -1) psi_os_raw_close((psi_os_int)fd);
+}
+
+/* Sets an option that is an int: 0, or -1. */
+static int psi_os_setint(psocket_fd fd, int level, int name, int value)
+{
+    return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)&value, sizeof value);
+}
+
+/* What every new stream or datagram descriptor gets; closes it on failure. */
+static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
+{
+    int r = psi_os_fresh(fd) ? psi_os_why(os) : 0;
+    if (r) psi_os_raw_close(fd);
+    else if (stream) psi_os_setint((psocket_fd)fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    *out = r ? -1 : (psocket_fd)fd;
+    return r;
+}
+
+static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
+{
+    psi_os_sockaddr sa;
+    psi_addr a = PSI_ZERO;
+    psi_os_int fd;
+    int r;
+    *out = -1;
+    a.family = (uint8_t)family;
+    r = psi_os_to_sockaddr(&sa, &a, "/");
+    if (r < 0) return r;
+    fd = psi_os_raw_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+    if (fd == (psi_os_int)-1) return psi_os_why(os);
+    return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
+}
+
+/* Makes a descriptor that exists already like those made here: *kind tells what it is. INVALID for what is no stream,
+   datagram socket or listener. */
+static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
+{
+    int type = 0, listens = 0;
+    socklen_t n = sizeof type, m = sizeof listens;
+    psi_addr a;
+    *os = 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
+        psi_os_why(os);
+        return PSOCKET_INVALID;
+    }
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
+    *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
+    if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
+    if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
+        psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    return 0;
+}
+
+/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
+static int psi_os_is_self(psocket_fd fd)
+{
+    psi_addr here, there;
+    int type = 0;
+    socklen_t n = sizeof type;
+    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
+           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
+           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
+}
+
+static int psi_os_connected(psocket_fd fd, int *os)
+{
+    if (!psi_os_is_self(fd)) return 0;
+    *os = PSI_E(ECONNREFUSED);
+    return PSOCKET_REFUSED;
+}
+
+/* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
+static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
+{
+    psi_os_sockaddr sa;
+    int r, n = psi_os_to_sockaddr(&sa, a, path);
+    if (n < 0) return n;
+    if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
+    r = psi_os_why(os);
+    if (*os == PSI_E(EWOULDBLOCK)) return PSOCKET_WANT_READ; /* Linux: the queue of a Unix-domain listener is full */
+    /* EINTR: the attempt goes on by itself (POSIX). */
+    return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
+}
+
+/* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
+static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
+{
+    int i, bad = 0, r = psi_os_raw_poll(p, n, ms);
+    *os = 0;
+    if (r >= 0) return r;
+    r = psi_os_failed(0, os);
+    for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
+        int type;
+        socklen_t size = sizeof type;
+        p[i].revents = 0;
+        if (!PSI_SYS(getsockopt)(p[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size)) continue;
+        p[i].revents = POLLNVAL;
+        bad++;
+    }
+    return bad ? bad : r;
+}
+
+static short psi_os_poll_events(int events)
+{
+    return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
+}
+
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
+static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
+{
+    struct pollfd p[PSOCKET_POLLSET_MAX];
+    int i, r;
+    for (i = 0; i < n; i++) {
+        p[i].fd = (psi_os_int)fds[i].fd;
+        p[i].events = psi_os_poll_events(fds[i].events);
+        p[i].revents = 0;
+    }
+    r = psi_os_wait(p, n, ms, os);
+    return r > 0 ? 1 : r;
+}
+
+/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
+static int psi_os_connect_result(psocket_fd fd, int *os)
+{
+    int e = 0, r;
+    socklen_t n = sizeof e;
+    struct pollfd p;
+    p.fd = (psi_os_int)fd;
+    p.events = POLLOUT;
+    p.revents = 0;
+    r = psi_os_wait(&p, 1, 0, os);
+    if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
+    *os = e = psi_os_connect_errno(e);
+    if (e) return psi_os_code(e);
+    return p.revents & (POLLERR | POLLNVAL) ? PSOCKET_OS : psi_os_connected(fd, os);
+}
+
+/* 0 if the path is gone. */
+#if PSI_OS_UNIX
+static PSI_UNUSED int psi_os_unlink(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    int os;
+    if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
+    if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
+    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
+    return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
+}
+#else
+static PSI_UNUSED int psi_os_unlink(const char *path)
+{
+    (void)path;
+    return PSOCKET_UNSUPPORTED;
+}
+#endif
+
+#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
+#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
+
+/* Binds. backlog: 0 for datagrams and for the local end of a connection, else the length of a listener's queue, which the
+   system cuts to its most. */
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
+{
+    psi_os_sockaddr sa;
+    int r, dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    if (n < 0) return n;
+#if PSI_OS_IP6
+    if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
+        return psi_os_why(os); /* OpenBSD has no dual-stack sockets */
+#else
+    (void)dual;
+#endif
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, backlog != 0, (flags & PSI_OS_REUSE_PORT) != 0)) return psi_os_why(os);
+    if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
+    if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
+    r = psi_os_why(os);
+    if (a->family == PSI_UNIX) psi_os_unlink(path); /* bind made it */
+    return r;
+}
+
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
+static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
+{
+    int tries, r;
+    for (tries = 0; tries < 16; tries++) {
+        psi_os_sockaddr sa;
+        socklen_t n = sizeof sa;
+        psi_os_int fd;
+        memset(&sa, 0, sizeof sa);
+        fd = psi_os_raw_accept((psi_os_int)listener, &sa.sa, &n);
+        if (fd != (psi_os_int)-1 && n) {
+            psi_os_from_sockaddr(peer, &sa);
+            return psi_os_setup(out, fd, peer->family != PSI_UNIX, os);
+        }
+        if (fd != (psi_os_int)-1) { /* macOS: it died in the queue */
+            psi_os_raw_close(fd);
+            continue;
+        }
+        r = psi_os_failed(PSOCKET_WANT_READ, os);
+        /* Linux hands over errors that belong to the dead connection (accept(2)). */
+        if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
+    }
+    return PSOCKET_WANT_READ;
+}
+
+/* A count that a system call takes. */
+static psi_os_len psi_os_clip(size_t n)
+{
+    return (psi_os_len)(n < PSI_OS_SEND_MAX ? n : PSI_OS_SEND_MAX);
+}
+
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: NULL if the peer is fixed. */
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    psi_os_sockaddr sa;
+    int tries, r;
+    for (tries = 0; tries < 16; tries++) {
+        socklen_t size = sizeof sa;
+        ptrdiff_t got;
+        sa.sa.sa_family = 0;
+        got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &sa.sa : NULL, from ? &size : NULL);
+        if (got >= 0 && from) psi_os_from_sockaddr(from, &sa);
+        if (got >= 0) return got;
+        r = psi_os_failed(PSOCKET_WANT_READ, os);
+        if (r) return r;
+    }
+    return PSOCKET_WANT_READ;
+}
+
+static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
+{
+    return psi_os_recvfrom(fd, p, n, NULL, os);
+}
+
+static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, psi_os_len n, const struct sockaddr *sa, socklen_t size, int *os)
+{
+    for (;;) {
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, n, PSI_OS_SEND_FLAGS, sa, size);
+        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
+    }
+}
+
+static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
+{
+    return psi_os_put(fd, p, psi_os_clip(n), NULL, 0, os);
+}
+
+static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
+{
+    psi_os_sockaddr sa;
+    int size = psi_os_to_sockaddr(&sa, to, NULL);
+    if (size < 0) return size;
+    if (n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
+    return psi_os_put(fd, p, (psi_os_len)n, &sa.sa, (socklen_t)size, os);
+}
+
+/* Ends the sending direction. */
+static int psi_os_shutdown(psocket_fd fd, int *os)
+{
+    return PSI_SYS(shutdown)((psi_os_int)fd, PSI_OS_SHUT) ? psi_os_why(os) : 0;
+}
+
+/*--- options */
+
+/* A silent peer is probed after so many seconds, and given up after as many again. */
+static int psi_os_keepalive(psocket_fd fd, int seconds)
+{
+    int s = seconds < 32767 ? seconds : 32767; /* Linux takes no more */
+#if defined(_WIN32)
+    struct { ULONG on, time, interval; } vals; /* SIO_KEEPALIVE_VALS, in milliseconds; ten probes */
+    DWORD bytes;
+    vals.on = 1;
+    vals.time = (ULONG)s * 1000;
+    vals.interval = (ULONG)s * 100;
+    return WSAIoctl((SOCKET)fd, IOC_IN | IOC_VENDOR | 4, &vals, sizeof vals, NULL, 0, &bytes, NULL, NULL);
+#else
+    if (psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1)) return -1;
+#if defined(TCP_KEEPIDLE)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, s)) return -1;
+#elif defined(TCP_KEEPALIVE)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
+#endif
+    return s ? 0 : -1;
+#endif
+}
+
+/* An interface's index, by its name or its digits; 0 if there is none. */
+static PSI_UNUSED uint32_t psi_os_interface(const char *name)
+{
+    uint32_t n = 0;
+    const char *p = name;
+    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
+    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
+}
+
+/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+#ifdef PSI_OS_MREQ_IF
+static int psi_os_multicast4(psocket_fd fd, unsigned index, int ttl, int loop)
+{
+    psi_os_octet hops = (psi_os_octet)ttl, off = 0;
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (ttl && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_TTL, (const char *)&hops, sizeof hops)) return -1;
+    if (!loop && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_LOOP, (const char *)&off, sizeof off)) return -1;
+    if (!index) return 0;
+    return psi_os_mreq_at(&m, index) || PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_IF,
+                                                            (const char *)&PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) ? -1 : 0;
+}
+#else
+#define psi_os_multicast4(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
+#endif
+
+#ifdef IPV6_MULTICAST_HOPS
+static int psi_os_multicast6(psocket_fd fd, unsigned index, int ttl, int loop)
+{
+    if (ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, ttl)) return -1;
+    if (!loop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
+    return index && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) ? -1 : 0;
+}
+#else
+#define psi_os_multicast6(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
+#endif
+
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
+static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
+{
+    int r;
+    if (family == PSI_UNIX) return 0;
+    if (!udp) return set->keepalive > 0 && psi_os_keepalive(fd, set->keepalive) ? psi_os_why(os) : 0;
+    if (set->ttl < 0 || set->ttl > 255) return PSOCKET_INVALID;
+    if (set->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
+    r = psi_os_multicast4(fd, set->interface_index, set->ttl, !set->noloop); /* an IPv6 socket may reach IPv4 groups, too, but need not */
+    if (family == PSI_IP6) r = psi_os_multicast6(fd, set->interface_index, set->ttl, !set->noloop);
+    return r ? psi_os_why(os) : 0;
+}
+
+#ifdef PSI_OS_MREQ_IF
+static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.imr_multiaddr, group->ip, 4);
+    if (index && psi_os_mreq_at(&m, index)) return -1;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#endif
+
+#ifdef IPV6_JOIN_GROUP
+static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
+{
+    struct ipv6_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
+    m.ipv6mr_interface = index;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#endif
+
+/* Joins the group of the settings, if they have one. */
+static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
+{
+    const psi_addr *group = &set->group;
+    int r = 0;
+    if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
+    if (group->family == PSI_IP6) r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
+    return r ? psi_os_why(os) : 0;
+}
+
+/*--- two connected descriptors */
+
+#if PSI_OS_UNIX
+static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
+{
+    int two[2], r;
+    fds[0] = fds[1] = -1;
+    if (psi_os_raw_pair(two)) return psi_os_why(os);
+    r = psi_os_setup(&fds[0], two[0], 0, os);
+    if (r) psi_os_raw_close(two[1]);
+    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    return r;
+}
+#else
+/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
+{
+    psi_addr a = psi_os_loopback(), here, peer;
+    psocket_pollfd wait;
+    int r, tries;
+    fds[0] = fds[1] = wait.fd = -1;
+    wait.events = PSOCKET_READ;
+    r = psi_os_socket(&wait.fd, a.family, 0, os);
+    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, 1, os);
+    if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
+    if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
+    if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
+    if (r == PSOCKET_WANT_WRITE) r = 0;
+    if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
+    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
+        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+        if (r == PSOCKET_WANT_READ) r = 0;
+        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
+            psi_os_close(fds[1]);
+            fds[1] = -1;
+        }
+    }
+    psi_os_close(wait.fd);
+    if (!r && fds[1] == -1) r = PSOCKET_OS;
+    if (!r) return 0;
+    psi_os_close(fds[0]);
+    psi_os_close(fds[1]);
+    fds[0] = fds[1] = -1;
+    return r;
+}
+#endif
+
+/*--- announcing something from another thread through a descriptor */
+
+#ifdef PSOCKET_LWIP
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    int r = psi_os_socket(&b->rd, psi_os_loopback().family, LWIP_UDP, os);
+    b->wr = b->rd;
+    return r;
+}
+#else
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+#ifdef _WIN32
+/* A datagram socket connected to itself: nobody else's datagrams come in. */
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    psi_addr a = psi_os_loopback();
+    int r = psi_os_socket(&b->rd, a.family, 1, os);
+    b->wr = b->rd;
+    if (!r) r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
+    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
+    if (r) psi_os_close(b->rd);
+    if (r) b->rd = b->wr = -1;
+    return r;
+}
+#elif !defined(PSI_OS_EPOLL)
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    psocket_fd fds[2];
+    int r = psi_os_pair(fds, os);
+    b->rd = fds[0];
+    b->wr = fds[1];
+    return r;
+}
+#endif
+
+#ifdef PSI_OS_EPOLL
+/* Ringing an eventfd takes no memory, so it cannot fail. */
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return b->rd < 0 ? psi_os_why(os) : 0;
+}
+
+static void psi_os_bell_ring(psi_os_bell *b)
+{
+    eventfd_write((int)b->wr, 1); /* it would have to wait: it is ringing already */
+}
+
+static void psi_os_bell_clear(psi_os_bell *b)
+{
+    eventfd_t count;
+    eventfd_read((int)b->rd, &count);
+}
+#else
+static void psi_os_bell_ring(psi_os_bell *b)
+{
+    int os;
+    psi_os_send(b->wr, "", 1, &os); /* it would have to wait: it is ringing already */
+}
+
+static void psi_os_bell_clear(psi_os_bell *b)
+{
+    char c[64];
+    int i, os;
+    for (i = 0; i < 64 && psi_os_recv(b->rd, c, sizeof c, &os) >= 0; i++) {}
+}
+#endif
+#endif
+
+static void psi_os_bell_free(psi_os_bell *b)
+{
+    psi_os_close(b->rd);
+    if (b->wr != b->rd) psi_os_close(b->wr);
+    b->rd = b->wr = -1;
+}
+
+/*--- names */
+
+#ifndef PSOCKET_NO_DNS
+/* Blocks. Hands over addresses in the system's order (RFC 6724). */
+static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
+{
+    struct addrinfo hints, *list = NULL, *i;
+    int e, found = 0;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_family = AF_UNSPEC;
+    e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
+    if (e) {
+        *os = PSI_OS_RESOLVE_ERRNO(e);
+#ifdef EAI_AGAIN
+        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
+#endif
+#ifdef EAI_NODATA
+        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+#endif
+        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
+    }
+    for (i = list; i; i = i->ai_next) {
+        psi_os_sockaddr sa;
+        psi_addr a;
+        memset(&sa, 0, sizeof sa);
+        memcpy(&sa, i->ai_addr, (size_t)i->ai_addrlen < sizeof sa ? (size_t)i->ai_addrlen : sizeof sa);
+        psi_os_from_sockaddr(&a, &sa);
+        if (a.family != PSI_IP4 && a.family != PSI_IP6) continue;
+        found = 1;
+        each(ctx, &a);
+    }
+    PSI_SYS(freeaddrinfo)(list);
+    return found ? 0 : PSOCKET_DNS_NOT_FOUND;
+}
+#endif
+
+/*--- the poller: epoll, kqueue, or an array */
+
+#define PSI_OS_BATCH 64 /* events fetched per system call */
+
+typedef struct psi_os_poller {
+    psi_os_bell bell;
+    psi_os_watch ear; /* on the bell */
+    int rang; /* the bell did, since the caller last looked */
+#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
+    int fd;
+#else
+    struct pollfd *fds;
+    psi_os_watch **watches;
+    int count, cap, next;
+#endif
+} psi_os_poller;
+
+/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
+   w->fd for events from now on; 0 forgets it. */
+#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_os_close(p->fd);
+}
+
+#endif
+#if defined(PSI_OS_EPOLL)
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    p->fd = epoll_create1(EPOLL_CLOEXEC);
+    return p->fd < 0 ? psi_os_why(os) : 0;
+}
+
+/* With 0 events epoll would go on reporting a hang-up. */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    struct epoll_event ev;
+    int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (events == before) return 0;
+    memset(&ev, 0, sizeof ev);
+    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
+    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.data.ptr = w;
+    w->events = events;
+    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
+        before = 0;
+        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+    }
+    if (!r || !events) return 0;
+    w->events = before; /* a failed change leaves the system's set as it was */
+    r = psi_os_why(os);
+    return *os == EPERM ? PSOCKET_UNSUPPORTED : r; /* a file or folder: epoll takes none */
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct epoll_event ev[PSI_OS_BATCH];
+    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    if (n < 0) return psi_os_failed(0, os);
+    for (i = 0; i < n; i++) {
+        unsigned e = ev[i].events;
+        out[i].watch = (psi_os_watch *)ev[i].data.ptr;
+        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
+                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+    }
+    return n;
+}
+
+#elif defined(PSI_OS_KQUEUE)
+
+typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    p->fd = kqueue();
+    if (p->fd < 0) return psi_os_why(os);
+    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
+    static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
+    int i;
+    if (events == w->events) return 0;
+    for (i = 0; i < 2; i++) {
+        struct kevent ev;
+        int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
+        if (!on && !(w->events & bits[i])) continue;
+        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
+        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        w->events = on ? w->events | bits[i] : w->events & ~bits[i];
+    }
+    return 0;
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct kevent ev[PSI_OS_BATCH];
+    struct timespec t;
+    int i, n;
+    t.tv_sec = ms / 1000;
+    t.tv_nsec = (long)(ms % 1000) * 1000000;
+    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    if (n < 0) return psi_os_failed(0, os);
+    for (i = 0; i < n; i++) {
+        out[i].watch = (psi_os_watch *)ev[i].udata;
+        out[i].events = ev[i].filter == EVFILT_READ ? PSOCKET_READ : PSOCKET_WRITE;
+    }
+    return n;
+}
+
+#else
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    (void)p;
+    return -1;
+}
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    (void)p;
+    (void)os;
+    return 0;
+}
+
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_free(p->fds);
+    psi_free(p->watches);
+}
+
+static int psi_os_set_grow(psi_os_poller *p)
+{
+    int cap = p->cap ? p->cap * 2 : 8;
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, (size_t)p->count * sizeof *fds, (size_t)cap * sizeof *fds);
+    psi_os_watch **watches;
+    if (!fds) return PSOCKET_NOMEM;
+    p->fds = fds;
+    watches = (psi_os_watch **)psi_realloc(p->watches, (size_t)p->count * sizeof *watches, (size_t)cap * sizeof *watches);
+    if (!watches) return PSOCKET_NOMEM;
+    p->watches = watches;
+    p->cap = cap;
+    return 0;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    (void)os;
+    if (events && !w->events) {
+        if (p->count == p->cap && psi_os_set_grow(p)) return PSOCKET_NOMEM;
+        w->slot = p->count++;
+        p->fds[w->slot].fd = (psi_os_int)w->fd;
+        p->fds[w->slot].revents = 0;
+        p->watches[w->slot] = w;
+    }
+    if (events) {
+        p->fds[w->slot].events = psi_os_poll_events(events);
+    } else if (w->events) {
+        int last = --p->count;
+        p->fds[w->slot] = p->fds[last];
+        p->watches[w->slot] = p->watches[last];
+        p->watches[w->slot]->slot = w->slot;
+    }
+    w->events = events;
+    return 0;
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int k, count = 0, n = psi_os_wait(p->fds, p->count, ms, os);
+    if (n <= 0) return n;
+    /* Start behind the last one served, so that a full batch starves nobody. */
+    for (k = 0; k < p->count && count < cap; k++) {
+        int i = (p->next + k) % p->count, re = p->fds[i].revents;
+        if (!re) continue;
+        out[count].watch = p->watches[i];
+        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+    }
+    p->next = (p->next + k) % p->count;
+    return count;
+}
+
+#endif
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    psi_os_set_free(p);
+    psi_os_bell_free(&p->bell);
+}
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    int r;
+    memset(p, 0, sizeof *p);
+    if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
+    p->ear.fd = p->bell.rd;
+    r = psi_os_set_new(p, os);
+    if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
+    if (r) psi_os_poller_free(p);
+    return r;
+}
+
+/* While on, the poller's descriptor is readable although nothing that it watches is ready: the bell can always be rung. Not
+   to be on in psi_os_poller_wait. */
+static PSI_UNUSED void psi_os_poller_busy(psi_os_poller *p, int on)
+{
+    int os;
+    if (psi_os_poller_fd(p) != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
+}
+
+/* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0) or the bell,
+   or an error. */
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int i, n;
+    *os = 0;
+    n = psi_os_set_wait(p, out, cap, ms, os);
+    for (i = 0; i < n; i++) {
+        if (out[i].watch != &p->ear) continue;
+        if (out[i].events & PSOCKET_READ) psi_os_bell_clear(&p->bell);
+        if (out[i].events & PSOCKET_READ) p->rang = 1;
+        out[i] = out[--n];
+        break;
+    }
+    return n;
 }
 
 /*==================================================================================================
@@ -3586,42 +3302,38 @@ static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
     return i == n;
 }
 
+/* Groups with colons between, of which the last may be a dotted quad if `quad`: how many bytes, or -1. */
+static int psi_addr_groups(const char *s, size_t n, int quad, uint8_t out[16])
+{
+    size_t i = 0, digits;
+    int used = 0;
+    uint32_t v;
+    if (!n) return 0;
+    for (;;) {
+        digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
+        if (quad && i + digits < n && s[i + digits] == '.')
+            return used <= 12 && psi_addr_parse4(s + i, n - i, out + used) ? used + 4 : -1;
+        if (!digits || used > 14) return -1;
+        out[used++] = (uint8_t)(v >> 8);
+        out[used++] = (uint8_t)(v & 255);
+        i += digits;
+        if (i == n) return used;
+        if (s[i++] != ':') return -1;
+    }
+}
+
 static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
 {
-    uint8_t b[16];
-    size_t i = 0, used = 0, gap = 17; /* gap: how many bytes precede "::" */
-    if (n >= 2 && s[0] == ':' && s[1] == ':') {
-        gap = 0;
-        i = 2;
-    }
-    while (i < n) {
-        uint32_t v;
-        size_t start = i;
-        i += psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (i < n && s[i] == '.') { /* the last four bytes as a dotted quad */
-            if (used > 12 || !psi_addr_parse4(s + start, n - start, b + used)) return 0;
-            used += 4;
-            i = n;
-            break;
-        }
-        if (i == start || used > 14) return 0;
-        b[used++] = (uint8_t)(v >> 8);
-        b[used++] = (uint8_t)(v & 255);
-        if (i == n) break;
-        if (s[i++] != ':') return 0;
-        if (i < n && s[i] == ':') {
-            if (gap <= 16) return 0;
-            gap = used;
-            i++;
-        } else if (i == n) {
-            return 0; /* a single colon at the end */
-        }
-    }
-    if (gap > 16 ? used != 16 : used > 14) return 0;
+    uint8_t end[16];
+    size_t gap = 0; /* where "::" is */
+    int head, tail;
+    while (gap + 1 < n && (s[gap] != ':' || s[gap + 1] != ':')) gap++;
     memset(out, 0, 16);
-    if (gap > 16) gap = used;
-    memcpy(out, b, gap);
-    memcpy(out + 16 - (used - gap), b + gap, used - gap);
+    if (gap + 1 >= n) return psi_addr_groups(s, n, 1, out) == 16;
+    head = psi_addr_groups(s, gap, 0, out);
+    tail = psi_addr_groups(s + gap + 2, n - gap - 2, 1, end);
+    if (head < 0 || tail < 0 || head + tail > 14) return 0;
+    memcpy(out + 16 - tail, end, (size_t)tail);
     return 1;
 }
 
@@ -3635,6 +3347,12 @@ static void psi_addr_normalise(psi_addr *a)
         a->family = PSI_IP4;
         a->scope = 0;
     }
+}
+
+/* The same address, whatever the port? */
+static int psi_addr_same(const psi_addr *a, const psi_addr *b)
+{
+    return a->family == b->family && a->scope == b->scope && !memcmp(a->ip, b->ip, sizeof a->ip);
 }
 
 /* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
@@ -3726,134 +3444,267 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * >>dns
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
- * socket waits for. At most PSOCKET_RESOLVER_THREADS helper threads run; they leave when the queue is empty.
+ * socket waits for. Lookups by the system have a helper thread each. At most PSOCKET_RESOLVER_THREADS of them count: one
+ * that nobody waits for any more, or that has waited PSI_DNS_PATIENCE for its name server, makes room for another.
  *================================================================================================*/
 
-#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_PATIENCE 250 /* milliseconds */
+#define PSI_DNS_THREADS (8 * PSOCKET_RESOLVER_THREADS) /* all of them, those that do not count included */
 
 struct psocket_resolve {
-    psocket_resolve *next; /* in the queue */
+    psocket_resolve *next; /* in psi_dns_list */
     psi_os_bell bell;      /* rd is -1 if the answer was there at once */
-    int owners, done, code, os, count;
+    int64_t since;         /* when its thread began */
+    int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
 };
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_dns_release(psocket_resolve *r)
+static void psi_dns_free(psocket_resolve *r)
 {
-    int left;
-    psi_os_lock(&psi_dns_lock);
-    left = --r->owners;
-    psi_os_unlock(&psi_dns_lock);
-    if (left) return;
     psi_os_bell_free(&r->bell);
     psi_free(r);
 }
 
+/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. Where one family has taken more than its half, the other
+   one takes it back. */
+static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
+{
+    psi_addr a = *address;
+    int i, same = 0, last = -1; /* of the other family */
+    psi_addr_normalise(&a);
+    for (i = 0; i < r->count; i++) {
+        if (psi_addr_same(&r->addrs[i], &a)) return 0;
+        if (r->addrs[i].family == a.family) same++;
+        else last = i;
+    }
+    if (r->count == PSOCKET_ADDRESSES) {
+        if (same >= PSOCKET_ADDRESSES / 2) return PSOCKET_LIMIT;
+        memmove(&r->addrs[last], &r->addrs[last + 1], (size_t)(r->count - last - 1) * sizeof a);
+        r->count--;
+    }
+    r->addrs[r->count++] = a;
+    return 0;
+}
+
+/* Stores the answer and rings. The lock is held. */
+static void psi_dns_answer(psocket_resolve *r, int code)
+{
+    r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
+    r->done = 1;
+    if (r->bell.wr != -1) psi_os_bell_ring(&r->bell);
+}
+
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
+    int left;
     if (!r) return;
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
-    if (!code && !r->count) code = PSOCKET_DNS_NOT_FOUND;
-    r->code = code;
-    r->done = 1;
-    if (r->bell.wr >= 0) psi_os_bell_ring(&r->bell);
+    psi_dns_answer(r, code);
+    left = --r->owners;
     psi_os_unlock(&psi_dns_lock);
-    psi_dns_release(r);
+    if (!left) psi_dns_free(r);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 {
     psi_addr a;
-    int result = 0;
+    int result;
     if (!r || !ip || !psi_addr_parse(&a, ip, strlen(ip))) return PSOCKET_INVALID;
     psi_os_lock(&psi_dns_lock);
-    if (r->count < PSOCKET_ADDRESSES) r->addrs[r->count++] = a;
-    else result = PSOCKET_LIMIT;
+    result = psi_dns_add(r, &a);
     psi_os_unlock(&psi_dns_lock);
     return result;
+}
+
+#ifndef PSOCKET_NO_DNS
+static void psi_dns_found(void *r, const psi_addr *a)
+{
+    psi_dns_add((psocket_resolve *)r, a);
+}
+#endif
+
+#ifdef PSI_OS_THREADS
+#define PSI_DNS_THREADED 1
+
+static psocket_resolve *psi_dns_list; /* those that run, then those that wait for it, in the order asked */
+static int psi_dns_threads;
+static long psi_dns_process; /* whose threads they are: they do not survive fork */
+
+/* Takes r out of the list. */
+static void psi_dns_unlist(psocket_resolve *r)
+{
+    psocket_resolve **at = &psi_dns_list;
+    while (*at && *at != r) at = &(*at)->next;
+    if (*at) *at = r->next;
+}
+
+/* The next lookup that may begin, which then has; NULL if there is none. The lock is held. */
+static psocket_resolve *psi_dns_next(void)
+{
+    psocket_resolve *r;
+    int64_t now = psi_os_now();
+    int count = 0;
+    for (r = psi_dns_list; r && !r->queued; r = r->next) count += r->owners == 2 && now - r->since < PSI_DNS_PATIENCE;
+    if (!r || count >= PSOCKET_RESOLVER_THREADS) return NULL;
+    r->queued = 0;
+    r->since = now;
+    return r;
+}
+
+PSI_OS_THREAD(psi_dns_worker, first)
+{
+    psocket_resolve *r = (psocket_resolve *)first, *next;
+    int left, code;
+    for (; r; r = next) {
+        code = psi_os_resolve(r->host, psi_dns_found, r, &r->os); /* the socket looks only once done is set */
+        psi_os_lock(&psi_dns_lock);
+        psi_dns_unlist(r);
+        psi_dns_answer(r, code);
+        left = --r->owners;
+        next = psi_dns_next();
+        if (!next) psi_dns_threads--;
+        psi_os_unlock(&psi_dns_lock);
+        if (!left) psi_dns_free(r);
+    }
+    return 0;
+}
+
+/* Begins what may begin. If r is to wait for a thread and there is none and can be none, that is its answer. The lock is
+   held. */
+static void psi_dns_push(psocket_resolve *r)
+{
+    psocket_resolve *next;
+    int code = 0, os = 0;
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = 0;
+        psi_dns_list = r->queued ? r : NULL;
+        r->next = NULL;
+    }
+    while (!code && psi_dns_threads < PSI_DNS_THREADS && (next = psi_dns_next()) != NULL) {
+        code = psi_os_thread(psi_dns_worker, next, &os);
+        if (code) next->queued = 1;
+        else psi_dns_threads++;
+    }
+    if (!code || psi_dns_threads || !r->queued) return;
+    psi_dns_unlist(r);
+    r->queued = 0;
+    r->os = os;
+    r->owners--;
+    psi_dns_answer(r, code);
+}
+
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve **end = &psi_dns_list;
+    psi_os_lock(&psi_dns_lock);
+    while (*end) end = &(*end)->next;
+    *end = r;
+    r->queued = 1;
+    psi_dns_push(r);
+    psi_os_unlock(&psi_dns_lock);
+}
+
+/* The socket lets go of a lookup. Which nobody has begun is over. The lock is held. */
+static void psi_dns_abandon(psocket_resolve *r)
+{
+    if (r->queued) {
+        psi_dns_unlist(r);
+        r->queued = 0;
+        r->owners--;
+    }
+    psi_dns_push(r);
+}
+
+#else
+#define PSI_DNS_THREADED 0
+
+/* Without threads the answer is there at once, after as long as it takes. */
+#ifdef PSOCKET_NO_DNS
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve_done(r, PSOCKET_DNS);
+}
+#else
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
+}
+#endif
+
+static void psi_dns_push(psocket_resolve *r) { (void)r; }
+static void psi_dns_abandon(psocket_resolve *r) { (void)r; }
+
+#endif
+
+static void psi_dns_release(psocket_resolve *r)
+{
+    int left;
+    psi_os_lock(&psi_dns_lock);
+    r->owners--;
+    psi_dns_abandon(r);
+    left = r->owners;
+    psi_os_unlock(&psi_dns_lock);
+    if (!left) psi_dns_free(r);
 }
 
 static int psi_dns_is_done(psocket_resolve *r)
 {
     int done;
     psi_os_lock(&psi_dns_lock);
+    if (r->queued) psi_dns_push(r);
     done = r->done;
     psi_os_unlock(&psi_dns_lock);
     return done;
 }
 
-#ifdef PSOCKET_NO_DNS
-
-static void psi_dns_system(psocket_resolve *r)
+/* After how many milliseconds to ask psi_dns_is_done again: 0 now, -1 when the bell rings. */
+static int psi_dns_ms(psocket_resolve *r)
 {
-    psocket_resolve_done(r, PSOCKET_DNS);
-}
-
-#else
-
-static psocket_resolve *psi_dns_queue;
-static int psi_dns_threads;
-static long psi_dns_process; /* whose threads they are: they do not survive fork */
-
-/* The socket looks at the addresses only once done is set, under the lock. */
-static void psi_dns_lookup(psocket_resolve *r)
-{
-    psocket_resolve_done(r, psi_os_resolve(r->host, r->addrs, PSOCKET_ADDRESSES, &r->count, &r->os));
-}
-
-static void psi_dns_worker(void *unused)
-{
-    (void)unused;
-    for (;;) {
-        psocket_resolve *r;
-        int wanted;
-        psi_os_lock(&psi_dns_lock);
-        r = psi_dns_queue;
-        if (r) psi_dns_queue = r->next;
-        else psi_dns_threads--;
-        wanted = r && r->owners == 2;
-        psi_os_unlock(&psi_dns_lock);
-        if (!r) return;
-        if (wanted) psi_dns_lookup(r);
-        else psocket_resolve_done(r, PSOCKET_CLOSED_HERE); /* the socket was closed meanwhile */
-    }
-}
-
-/* Queues the lookup for a helper thread, a new one if there are few; without threads it runs here. */
-static void psi_dns_system(psocket_resolve *r)
-{
-    psocket_resolve **end;
-    int start;
+    int ms;
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != psi_os_process()) {
-        psi_dns_process = psi_os_process();
-        psi_dns_threads = 0;
-        psi_dns_queue = NULL;
-    }
-    for (end = &psi_dns_queue; *end; end = &(*end)->next) {}
-    r->next = NULL;
-    *end = r;
-    start = psi_dns_threads < PSOCKET_RESOLVER_THREADS;
-    if (start) psi_dns_threads++;
+    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : r->queued ? PSI_DNS_PATIENCE : -1;
     psi_os_unlock(&psi_dns_lock);
-    if (!start || psi_os_thread(psi_dns_worker, NULL) == 0) return;
-    psi_dns_worker(NULL); /* serves the queue inline, then takes back the count */
+    return ms;
 }
 
-#endif
+/* Is it this machine's own name, "localhost", or below it? RFC 6761 6.3 */
+static int psi_dns_is_localhost(const char *host, size_t n)
+{
+    static const char name[] = "localhost";
+    size_t len = sizeof name - 1;
+    if (n && host[n - 1] == '.') n--;
+    return n >= len && psi_same_nocase(host + n - len, name, len) && (n == len || host[n - len - 1] == '.');
+}
 
-/* Starts to resolve host: numeric addresses and paths at once, others through fn or the system. The caller owns *out and
-   ends it with psi_dns_release. */
+/* What is known without asking anybody: numeric addresses, paths, and, unless the application resolves, this machine. */
+static int psi_dns_known(psocket_resolve *r, const char *path, size_t n, int own)
+{
+    psi_addr a = PSI_ZERO;
+    if (path) a.family = PSI_UNIX;
+    else if (!psi_addr_parse(&a, r->host, n)) {
+        if (own || !psi_dns_is_localhost(r->host, n)) return 0;
+        psi_addr_parse(&a, "::1", 3);
+        psi_dns_add(r, &a);
+        psi_addr_parse(&a, "127.0.0.1", 9);
+    }
+    psi_dns_add(r, &a);
+    return 1;
+}
+
+/* Starts to resolve host: what is known at once, others through fn or the system. The caller owns *out and ends it with
+   psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
     const char *path = psi_addr_path(host);
     size_t n;
-    int os = 0, code;
+    int os;
     psocket_resolve *r;
     *out = NULL;
     if (path) host = path;
@@ -3865,17 +3716,9 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     r->owners = 1;
     r->bell.rd = r->bell.wr = -1;
     *out = r;
-    if (path || psi_addr_parse(&r->addrs[0], host, n)) {
-        if (path) r->addrs[0].family = PSI_UNIX;
-        r->count = r->done = 1;
-        return 0;
-    }
-    code = psi_os_bell_new(&r->bell, &os);
-    if (code && code != PSOCKET_UNSUPPORTED) { /* unsupported: without threads the answer is there at once, or is polled for */
-        *out = NULL;
-        psi_dns_release(r);
-        return code;
-    }
+    r->done = psi_dns_known(r, path, n, fn != NULL);
+    if (r->done) return 0;
+    if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -4977,7 +4820,7 @@ static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
 {
     void *p;
     if (count < *room) return array;
-    p = PSOCKET_REALLOC(array, (*room * 2 + 4) * size);
+    p = psi_realloc(array, count * size, (*room * 2 + 4) * size);
     if (p) *room = *room * 2 + 4;
     return p;
 }
@@ -5237,18 +5080,6 @@ static int psi_x509_store_system(void *ctx, const void *text, size_t len)
     return psi_x509_each(text, len, 1, psi_x509_store_each, ctx, &found, NULL);
 }
 
-static int psi_x509_store_file(void *ctx, const char *path)
-{
-    char *data;
-    size_t len;
-    int r;
-    r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_NOMEM || r == PSOCKET_DESCRIPTORS ? r : 0; /* a folder, or not for us */
-    r = psi_x509_store_system(ctx, data, len);
-    psi_free(data);
-    return r;
-}
-
 static void psi_trust_free(psi_trust *t)
 {
     if (!t) return;
@@ -5260,7 +5091,7 @@ static void psi_trust_free(psi_trust *t)
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    int r = 0;
+    int r = 0, os;
     *out = NULL;
     if (!t) return psi_err_code(e, PSOCKET_NOMEM);
     t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
@@ -5270,9 +5101,9 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     if (!r && topt->ca_file) {
         char *data;
         size_t len;
-        r = psi_os_readfile(topt->ca_file, &data, &len);
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
         if (r) {
-            psi_err(e, r, "cannot read the trust anchors in %s: %s", topt->ca_file, psocket_strerror(r));
+            psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
         } else {
             r = psi_x509_store_text(&t->store, data, len, topt->ca_file, e);
             psi_free(data);
@@ -5281,9 +5112,9 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     if (!r && topt->ca_dir) {
         size_t before = t->store.seen;
         t->store.lenient = 1;
-        r = psi_os_listdir(topt->ca_dir, psi_x509_store_file, &t->store);
+        r = psi_os_readdir(topt->ca_dir, psi_x509_store_system, &t->store, &os);
         if (r)
-            psi_err(e, r, "cannot read the trust anchors in %s: %s", topt->ca_dir, psocket_strerror(r));
+            psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
         else if (before == t->store.seen)
             r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
     }
@@ -5302,7 +5133,7 @@ static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
     psi_os_lock(&psi_x509_system_lock);
     if (!psi_x509_system.count) {
         psi_x509_system.lenient = 1;
-        r = psi_os_systrust(psi_x509_store_system, &psi_x509_system);
+        r = psi_os_systrust(psi_x509_store_system, &psi_x509_system, NULL);
         if (!r && !psi_x509_system.count) r = PSOCKET_TLS_NO_TRUST;
         if (r) psi_x509_store_free(&psi_x509_system);
     }
@@ -6350,14 +6181,14 @@ static int64_t psi_tls_now(const psocket_tls *tls)
 
 PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
 {
-    if (tls) psi_os_ref_inc(&tls->refs);
+    if (tls) psi_os_ref(&tls->refs, 1);
     return tls;
 }
 
 PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 {
     size_t i;
-    if (!tls || psi_os_ref_dec(&tls->refs) > 0) return;
+    if (!tls || psi_os_ref(&tls->refs, -1) > 0) return;
     for (i = 0; i < tls->identity_count; i++) {
         psi_x509_chain_free(&tls->identities[i].chain);
         psi_x509_key_free(&tls->identities[i].key);
@@ -6722,7 +6553,7 @@ static int psi_hs_append(psi_hs *h, const uint8_t *p, size_t n)
 {
     if (n > h->out_cap - h->out_len) {
         size_t cap = h->out_len + n + 1024;
-        uint8_t *more = (uint8_t *)PSOCKET_REALLOC(h->out, cap);
+        uint8_t *more = (uint8_t *)psi_realloc(h->out, h->out_len, cap);
         if (!more) return PSOCKET_NOMEM;
         h->out = more;
         h->out_cap = cap;
@@ -8243,25 +8074,6 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 typedef struct psi_io psi_io;
 typedef struct psi_listen psi_listen;
 
-#if !defined(_WIN32) && !defined(PSOCKET_LWIP) /* until >>platform has it */
-static int psi_os_pair(psocket_fd fd[2], int *os)
-{
-    int pair[2], i;
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) {
-        *os = errno;
-        return psi_os_code(*os);
-    }
-    for (i = 0; i < 2; i++) {
-        fcntl(pair[i], F_SETFL, fcntl(pair[i], F_GETFL) | O_NONBLOCK);
-        fcntl(pair[i], F_SETFD, FD_CLOEXEC);
-        fd[i] = pair[i];
-    }
-    return 0;
-}
-#else
-static int psi_os_pair(psocket_fd fd[2], int *os) { (void)fd; *os = 0; return PSOCKET_UNSUPPORTED; }
-#endif
-
 /* A connection being made. */
 #define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
 typedef struct psi_dial {
@@ -8597,7 +8409,7 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
         unsigned log = 0;
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)PSOCKET_REALLOC(s->out, more ? (size_t)1 << log : room);
+        out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
         if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
         s->out = out;
         s->out_log = log & 31u;
@@ -9068,9 +8880,9 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     if (s->dial) {
         psi_dial *d = s->dial;
         if (d->resolving) {
-            if (psi_dns_is_done(d->names)) *ms = 0;
-            if (d->names->bell.rd < 0) psi_lower_ms(ms, 10); /* a system without bells: look now and then */
-            else if (n < cap) {
+            int wait = psi_dns_ms(d->names);
+            if (wait >= 0) psi_lower_ms(ms, wait);
+            if (d->names->bell.rd >= 0 && n < cap) {
                 fds[n].fd = d->names->bell.rd;
                 fds[n++].events = PSOCKET_READ;
             }
@@ -9280,7 +9092,7 @@ static psi_entry *psi_entry_new(psocket_poller *p)
     psi_entry *e;
     if (p->entries == p->heap_cap) {
         int cap = p->heap_cap ? p->heap_cap * 2 : 16;
-        psi_entry **heap = (psi_entry **)PSOCKET_REALLOC(p->heap, (size_t)cap * sizeof *heap);
+        psi_entry **heap = (psi_entry **)psi_realloc(p->heap, (size_t)p->heap_count * sizeof *heap, (size_t)cap * sizeof *heap);
         if (!heap) return NULL;
         p->heap = heap;
         p->heap_cap = cap;
@@ -9692,7 +9504,7 @@ static int psi_public_settle(psocket *s)
 /* What connect and listen answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
-    return psi_err_os(opt ? opt->error : NULL, code, os, what);
+    return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -9826,7 +9638,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
     s->udp = udp != 0;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 4096, opt);
+    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX, opt);
     if (!r && path && !(l->path = psi_strdup(path))) {
         psi_os_unlink(path);
         r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
@@ -13268,7 +13080,6 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-    psi_os_pin(); /* the one function that is not public: a resolver's thread may outlive dlclose of this library */
 
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);

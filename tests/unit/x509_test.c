@@ -24,8 +24,9 @@ static char *load(const char *name, size_t *len)
 {
     static char path[1200];
     char *data;
+    int os;
     snprintf(path, sizeof path, "%s/%s", check_certs(), name);
-    return psi_os_readfile(path, &data, len) ? NULL : data;
+    return psi_os_readfile(path, &data, len, &os) ? NULL : data;
 }
 
 /* --- DER -------------------------------------------------------------------------------------------------------- */
@@ -602,12 +603,12 @@ TEST_LIMIT(out_of_memory, 60)
     char roots[1200], chain_file[1200], key_file[1200], *chain_text, *key_text;
     size_t chain_len, key_len;
     long n;
-    int done = 0;
+    int done = 0, os;
     snprintf(roots, sizeof roots, "%s/ca.pem", check_certs());
     snprintf(chain_file, sizeof chain_file, "%s/rsa.pem", check_certs());
     snprintf(key_file, sizeof key_file, "%s/rsa.key", check_certs());
-    REQUIRE(psi_os_readfile(chain_file, &chain_text, &chain_len) == 0 &&
-            psi_os_readfile(key_file, &key_text, &key_len) == 0);
+    REQUIRE(psi_os_readfile(chain_file, &chain_text, &chain_len, &os) == 0 &&
+            psi_os_readfile(key_file, &key_text, &key_len, &os) == 0);
     for (n = 1; !done && n < 100; n++) {
         psocket_tls_options opt = PSI_ZERO;
         psi_trust *trust = NULL;
