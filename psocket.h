@@ -3739,17 +3739,21 @@ static void psi_dns_interleave(psocket_resolve *r)
 /*==================================================================================================
  * >>x509
  * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a parsed certificate only points into its DER, which outlives it; trust is
- * immutable once loaded; the work that a peer's chain can cause is capped (PSI_X509_WORK, PSI_X509_SIGNATURES).
+ * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain or store, and only points
+ * into its DER, which that owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
+ * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
 #include <bearssl.h>
 
-#define PSI_X509_SIGNATURES 64   /* most signature checks, in P-256 checks; wrong ones count twice */
-#define PSI_X509_WORK 100000     /* most comparisons of one verification: some milliseconds */
-#define PSI_X509_EXTENSIONS 64   /* most extensions of one certificate */
-#define PSI_X509_KEY_STORAGE 528 /* room for any public key that is accepted: RSA 4096 and a 32-bit exponent */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks of
+   P-256 each): 40; the rest is for wrong turns. A comparison of two names takes about 0.05 us for each 64 bytes, and a
+   search among 200 anchors some 50 of them for each certificate: 100000 are 2000 certificates, or 5 ms. */
+#define PSI_X509_SIGNATURES 64
+#define PSI_X509_WORK 100000
+#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs. Public ones have about ten */
+#define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
 
@@ -3772,10 +3776,17 @@ static int psi_x509_same(psi_x509_span a, psi_x509_span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Compares with the bytes of a string literal, for object identifiers and PEM labels. */
+/* Where in s a string of n characters first is; s.n if nowhere. */
+static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
+{
+    size_t i;
+    for (i = 0; i + n <= s.n; i++)
+        if (s.p[i] == (uint8_t)what[0] && memcmp(s.p + i, what, n) == 0) return i;
+    return s.n;
+}
+
+/* Compares with the bytes of a string literal. */
 #define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
-#define PSI_X509_STARTS(span, literal) \
-    ((span).n >= sizeof(literal) - 1 && memcmp((span).p, literal, sizeof(literal) - 1) == 0)
 
 /* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
 static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
@@ -3810,69 +3821,63 @@ static int psi_x509_seq(psi_x509_span *in, psi_x509_span *body)
     return psi_x509_take(in, 0x30, body);
 }
 
+/* Is it one SEQUENCE and nothing else? *body is its content. */
+static int psi_x509_only_seq(psi_x509_span in, psi_x509_span *body)
+{
+    return psi_x509_seq(&in, body) && in.n == 0;
+}
+
 /* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
 static int psi_x509_no_params(psi_x509_span in)
 {
     return in.n == 0 || (in.n == 2 && in.p[0] == 0x05 && in.p[1] == 0);
 }
 
-/* The object identifiers that are looked for, each after its length, in the order of the enum. */
-static const char psi_x509_oids[] = "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D"
-                                    "\x07\x2A\x86\x48\xCE\x3D\x02\x01"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07"
-                                    "\x05\x2B\x81\x04\x00\x22"
-                                    "\x05\x2B\x81\x04\x00\x23"
-                                    "\x07\x2A\x86\x48\xCE\x3D\x04\x01"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03"
-                                    "\x03\x2B\x65\x70"
-                                    "\x03\x2B\x65\x71"
-                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x01"
-                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x02"
-                                    "\x04\x55\x1D\x25\x00";
-enum {
-    PSI_OID_OTHER,
-    PSI_OID_RSA,
-    PSI_OID_RSA_MD5,
-    PSI_OID_RSA_SHA1,
-    PSI_OID_MGF1,
-    PSI_OID_PSS,
-    PSI_OID_RSA_SHA256,
-    PSI_OID_RSA_SHA384,
-    PSI_OID_RSA_SHA512,
-    PSI_OID_EC,
-    PSI_OID_P256,
-    PSI_OID_P384,
-    PSI_OID_P521,
-    PSI_OID_ECDSA_SHA1,
-    PSI_OID_ECDSA_SHA256,
-    PSI_OID_ECDSA_SHA384,
-    PSI_OID_ECDSA_SHA512,
-    PSI_OID_SHA256,
-    PSI_OID_SHA384,
-    PSI_OID_SHA512,
-    PSI_OID_ED25519,
-    PSI_OID_ED448,
-    PSI_OID_SERVER_AUTH,
-    PSI_OID_CLIENT_AUTH,
-    PSI_OID_ANY_EKU
-};
+/* The object identifiers that are looked for, each after its length. */
+#define PSI_X509_OIDS(X)                                  \
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")        \
+    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04")    \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05")   \
+    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08")       \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A")        \
+    X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
+    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
+    X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01")                 \
+    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07")           \
+    X(P384, "\x05\x2B\x81\x04\x00\x22")                       \
+    X(P521, "\x05\x2B\x81\x04\x00\x23")                       \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01")         \
+    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02")   \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03")   \
+    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04")   \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01")     \
+    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02")     \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03")     \
+    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01")            \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02")         \
+    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01")    \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02")    \
+    X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
-/* Takes an OBJECT IDENTIFIER; its last number has to end. */
+#define PSI_X(name, bytes) bytes
+static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
+#undef PSI_X
+#define PSI_X(name, bytes) PSI_OID_##name,
+enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X) PSI_OID_COUNT };
+#undef PSI_X
+
+/* Takes an OBJECT IDENTIFIER: every number in the fewest bytes (X.690 8.19.2), so that there is one way to write it. */
 static int psi_x509_take_oid(psi_x509_span *in, psi_x509_span *oid)
 {
-    return psi_x509_take(in, 0x06, oid) && oid->n && oid->p[oid->n - 1] < 0x80;
+    size_t i;
+    int starts = 1;
+    if (!psi_x509_take(in, 0x06, oid)) return 0;
+    for (i = 0; i < oid->n; i++) {
+        if (starts && oid->p[i] == 0x80) return 0;
+        starts = oid->p[i] < 0x80;
+    }
+    return oid->n && starts;
 }
 
 /* The same by number: PSI_OID_*, or -1 if there is none. */
@@ -3934,7 +3939,7 @@ static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
     return 1;
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 9999. */
+/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 10000. */
 static int64_t psi_x509_days(int y, int m, int d)
 {
     int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
@@ -3944,54 +3949,61 @@ static int64_t psi_x509_days(int y, int m, int d)
 /* Takes UTCTime or GeneralizedTime as RFC 5280 4.1.2.5 wants them: with seconds, in UTC, without fractions. */
 static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
 {
-    static const uint8_t length[12] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
     psi_x509_span t;
-    int f[7], tag, year, i, start = 0;
+    int f[7] = {0, 0, 0, 0, 0, 0, 0}, tag, year, i, start; /* century, year, month, day, hour, minute, second */
     if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
     if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
     if (t.p[t.n - 1] != 'Z') return 0;
-    if (tag == 0x17) start = 1;
-    for (i = start; i < 7; i++) {
-        const uint8_t *d = t.p + 2 * (i - start);
-        if (d[0] < '0' || d[0] > '9' || d[1] < '0' || d[1] > '9') return 0;
-        f[i] = (d[0] - '0') * 10 + d[1] - '0';
+    start = tag == 0x17;
+    for (i = start; i < 7; i++, t.p += 2) {
+        if (t.p[0] < '0' || t.p[0] > '9' || t.p[1] < '0' || t.p[1] > '9') return 0;
+        f[i] = (t.p[0] - '0') * 10 + t.p[1] - '0';
+        if (f[i] > most[i]) return 0;
     }
-    year = tag == 0x17 ? (f[1] < 50 ? 2000 : 1900) + f[1] : f[0] * 100 + f[1];
-    if (f[2] < 1 || f[2] > 12 || f[3] < 1 || f[3] > length[f[2] - 1] || f[4] > 23 || f[5] > 59 || f[6] > 59) return 0;
-    if (f[2] == 2 && f[3] == 29 && (year % 4 != 0 || (year % 100 == 0 && year % 400 != 0))) return 0;
+    if (start) f[0] = f[1] < 50 ? 20 : 19;
+    year = f[0] * 100 + f[1];
+    if (!f[2] || !f[3] || f[3] > psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1))
+        return 0;
     *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
     return 1;
 }
 
-/* --- names -------------------------------------------------------------------------------------------------------- */
+/* --- distinguished names ------------------------------------------------------------------------------------------ */
 
-/* String types whose bytes can be compared with each other. */
-static int psi_x509_is_text(int tag)
-{
-    return tag == 0x0C || tag == 0x12 || tag == 0x13 || tag == 0x14 || tag == 0x16 || tag == 0x1A;
-}
-
-/* Takes the next attribute of a Name; *rdn is what is left of the current relative name, empty before the first. */
-static int psi_x509_attribute(psi_x509_span *name, psi_x509_span *rdn, psi_x509_span *oid, int *tag,
-                              psi_x509_span *value)
+/* Takes the next attribute of a relative name. */
+static int psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *oid, int *tag, psi_x509_span *value)
 {
     psi_x509_span a;
-    if (rdn->n == 0 && (!psi_x509_take(name, 0x31, rdn) || rdn->n == 0)) return 0;
     return psi_x509_seq(rdn, &a) && psi_x509_take_oid(&a, oid) && psi_x509_any(&a, tag, value, NULL) && a.n == 0;
 }
 
-/* Checks the form of a Name and hashes what psi_x509_same_name compares. */
-static int psi_x509_hash_name(psi_x509_span name, uint32_t *hash)
+/* Checks the form of a Name, header included, and hashes what psi_x509_same_name compares. */
+static int psi_x509_check_name(psi_x509_span name, uint32_t *hash)
 {
-    psi_x509_span rdn = PSI_ZERO, oid, value;
+    psi_x509_span rdns, rdn, oid, value;
     int tag;
     uint32_t h = 2166136261u;
-    while (name.n || rdn.n) {
-        if (!psi_x509_attribute(&name, &rdn, &oid, &tag, &value)) return 0;
-        for (; value.n; value.p++, value.n--)
-            if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+    if (!psi_x509_only_seq(name, &rdns)) return 0;
+    while (rdns.n) {
+        if (!psi_x509_take(&rdns, 0x31, &rdn) || rdn.n == 0) return 0;
+        while (rdn.n) {
+            if (!psi_x509_attribute(&rdn, &oid, &tag, &value)) return 0;
+            for (; value.n; value.p++, value.n--)
+                if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+        }
     }
     *hash = h;
+    return 1;
+}
+
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two ways
+   that Unicode has for them, only the same bytes are surely the same. */
+static int psi_x509_is_plain(int tag, psi_x509_span s)
+{
+    if (tag != 0x0C && tag != 0x12 && tag != 0x13 && tag != 0x14 && tag != 0x16 && tag != 0x1A) return 0;
+    for (; s.n; s.p++, s.n--)
+        if (*s.p < ' ' || *s.p > '~') return 0;
     return 1;
 }
 
@@ -4010,40 +4022,77 @@ static int psi_x509_folded(psi_x509_span *s, int first)
     return psi_lower(*s->p++);
 }
 
-/* Does a Name start with all relative names of base (whole: and end with them)? What cannot be compared, as BMPString
-   with another type, counts as unknown. */
-static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int whole, int unknown)
+/* Are two relative names the same? 1, 0, or -1: it depends on who reads them. Real chains need more than the bytes: an
+   authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
+   4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
+static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
 {
-    psi_x509_span rb = PSI_ZERO, rn = PSI_ZERO, ob, on, vb, vn;
-    int tb, tn, first, a, b;
-    if (whole && psi_x509_same(base, name)) return 1;
-    while (base.n || rb.n) {
-        if (!psi_x509_attribute(&base, &rb, &ob, &tb, &vb) || !psi_x509_attribute(&name, &rn, &on, &tn, &vn)) return 0;
-        if ((rb.n == 0) != (rn.n == 0) || !psi_x509_same(ob, on)) return 0;
-        if (tb == tn && psi_x509_same(vb, vn)) continue;
-        if (!psi_x509_is_text(tb) || !psi_x509_is_text(tn)) {
-            if (unknown) continue;
-            return 0;
-        }
-        first = 1;
-        do {
-            a = psi_x509_folded(&vb, first);
-            b = psi_x509_folded(&vn, first);
-            first = 0;
-        } while (a == b && a >= 0);
-        if (a != b) return 0;
-    }
-    return !whole || (name.n == 0 && rn.n == 0);
+    psi_x509_span oa, ob, va, vb;
+    int ta, tb, first = 1, ca, cb;
+    if (psi_x509_same(a, b)) return 1;
+    if (!psi_x509_attribute(&a, &oa, &ta, &va) || !psi_x509_attribute(&b, &ob, &tb, &vb)) return -1;
+    if (a.n || b.n) return a.n && b.n ? -1 : 0; /* several attributes are in the order of their encodings */
+    if (!psi_x509_same(oa, ob)) return 0;
+    if (!psi_x509_is_plain(ta, va) || !psi_x509_is_plain(tb, vb)) return -1;
+    do {
+        ca = psi_x509_folded(&va, first);
+        cb = psi_x509_folded(&vb, first);
+        first = 0;
+    } while (ca == cb && ca >= 0);
+    return ca == cb;
 }
 
-/* Appends to a string of *used bytes in buf; what does not fit is left out. The string stays terminated. */
-static void psi_x509_put(char *buf, size_t size, size_t *used, const char *text, size_t n)
+/* Does a Name that was checked start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
 {
-    size_t room = size - 1 - *used;
+    psi_x509_span part, other;
+    uint32_t hash;
+    int r = 1, same;
+    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name))
+        return -1;
+    while (psi_x509_take(&base, 0x31, &part)) {
+        same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
+        if (same == 0) return 0;
+        if (same < 0) r = -1;
+    }
+    return r;
+}
+
+static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
+{
+    return psi_x509_same(a, b) || (psi_x509_name_within(a, b) > 0 && psi_x509_name_within(b, a) > 0);
+}
+
+/* --- names for people --------------------------------------------------------------------------------------------- */
+
+/* A string that grows in somebody else's memory; what does not fit is left out. It stays terminated. */
+typedef struct psi_x509_text {
+    char *p;
+    size_t size, used;
+} psi_x509_text;
+
+static psi_x509_text psi_x509_text_in(char *buf, size_t size)
+{
+    psi_x509_text t;
+    t.p = buf;
+    t.size = size;
+    t.used = 0;
+    buf[0] = 0;
+    return t;
+}
+
+static void psi_x509_put_n(psi_x509_text *t, const void *text, size_t n)
+{
+    size_t room = t->size - 1 - t->used;
     if (n > room) n = room;
-    memcpy(buf + *used, text, n);
-    *used += n;
-    buf[*used] = 0;
+    memcpy(t->p + t->used, text, n);
+    t->used += n;
+    t->p[t->used] = 0;
+}
+
+static void psi_x509_put(psi_x509_text *t, const char *text)
+{
+    psi_x509_put_n(t, text, strlen(text));
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -4056,18 +4105,18 @@ static size_t psi_x509_utf8(psi_x509_span s)
     return n;
 }
 
-/* Writes text for people: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
-static void psi_x509_put_text(char *buf, size_t size, size_t *used, psi_x509_span s, const char *special)
+/* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
+static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
     char hex[4];
     while (s.n) {
         size_t n = psi_x509_utf8(s);
-        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(buf, size, used, "\\", 1);
+        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(t, "\\");
         if (n) {
-            psi_x509_put(buf, size, used, (const char *)s.p, n);
+            psi_x509_put_n(t, s.p, n);
         } else {
             snprintf(hex, sizeof hex, "\\%02X", s.p[0]);
-            psi_x509_put(buf, size, used, hex, 3);
+            psi_x509_put(t, hex);
             n = 1;
         }
         s.p += n;
@@ -4075,90 +4124,108 @@ static void psi_x509_put_text(char *buf, size_t size, size_t *used, psi_x509_spa
     }
 }
 
-/* Writes an attribute type: a short name, or the dotted form. */
-static void psi_x509_put_type(char *buf, size_t size, size_t *used, psi_x509_span oid)
+/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form. */
+static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
-    static const char *const names[] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
+    static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
     char number[24];
     uint64_t v = 0;
+    unsigned top;
     size_t i;
-    int first = 1;
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(buf, size, used, names[oid.p[2] - 3], strlen(names[oid.p[2] - 3]));
+        psi_x509_put(t, names[oid.p[2] - 3]);
         return;
     }
     if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
-        psi_x509_put(buf, size, used, "DC", 2);
+        psi_x509_put(t, "DC");
         return;
     }
-    for (i = 0; i < oid.n; i++) {
+    for (i = 0, top = 1; i < oid.n; i++) {
         v = (v & 0xFFFFFFFFFFFFFFu) << 7 | (oid.p[i] & 0x7Fu);
         if (oid.p[i] & 0x80) continue;
-        if (!first)
+        if (top) { /* two numbers in one */
+            top = v < 80 ? (unsigned)v / 40 : 2;
+            snprintf(number, sizeof number, "%u.%lu", top, (unsigned long)(v - 40 * top));
+            top = 0;
+        } else {
             snprintf(number, sizeof number, ".%lu", (unsigned long)v);
-        else
-            snprintf(number, sizeof number, "%lu.%lu", (unsigned long)(v < 80 ? v / 40 : 2),
-                     (unsigned long)(v < 80 ? v % 40 : v - 80));
-        psi_x509_put(buf, size, used, number, strlen(number));
-        first = 0;
+        }
+        psi_x509_put(t, number);
         v = 0;
     }
 }
 
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
-static void psi_x509_put_name(char *buf, size_t size, size_t *used, psi_x509_span name)
+static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 {
-    psi_x509_span rdns[16], rdn, rest = PSI_ZERO, oid, value; /* the last ones, if there are more */
+    psi_x509_span rdns[16], rdn, oid, value; /* the last ones, if there are more */
     size_t total = 0, count;
     int tag;
+    if (!psi_x509_only_seq(name, &name)) return;
     while (psi_x509_take(&name, 0x31, &rdn)) rdns[total++ % 16] = rdn;
-    for (count = total < 16 ? total : 16; count;) {
+    for (count = total < 16 ? total : 16; count; count--) {
         rdn = rdns[--total % 16];
-        count--;
-        while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &value)) {
-            psi_x509_put_type(buf, size, used, oid);
-            psi_x509_put(buf, size, used, "=", 1);
-            psi_x509_put_text(buf, size, used, value, ",+\"\\<>;");
-            if (rdn.n || count) psi_x509_put(buf, size, used, rdn.n ? "+" : ",", 1);
-            if (rdn.n == 0) break;
+        while (psi_x509_attribute(&rdn, &oid, &tag, &value)) {
+            psi_x509_put_type(t, oid);
+            psi_x509_put(t, "=");
+            psi_x509_put_safe(t, value, ",+\"\\<>;");
+            if (rdn.n) psi_x509_put(t, "+");
         }
+        if (count > 1) psi_x509_put(t, ",");
     }
 }
 
-/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
-   digits would be an IP address to others. *.name is one only if wildcard. */
+/* --- host names (RFC 9525) ---------------------------------------------------------------------------------------- */
+
+static int psi_x509_is_alnum(int c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* Is it a label? Letters, digits, and within it hyphens and (not in DNS, but in real life) underscores. */
+static int psi_x509_is_label(psi_x509_span s)
+{
+    size_t i;
+    if (s.n == 0 || s.n > 63 || s.p[0] == '-' || s.p[s.n - 1] == '-') return 0;
+    for (i = 0; i < s.n; i++)
+        if (!psi_x509_is_alnum(s.p[i]) && s.p[i] != '-' && s.p[i] != '_') return 0;
+    return 1;
+}
+
+/* Is it a host name? The last label is not of digits alone: that would be an IP address to others. *.name is one only if
+   wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    size_t i, label = 0;
-    int letter = 0;
+    psi_x509_span label;
     if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') {
         s.p += 2;
         s.n -= 2;
     }
-    if (s.n == 0 || s.n > 253) return 0;
-    for (i = 0; i <= s.n; i++) {
-        int c = i < s.n ? psi_lower(s.p[i]) : '.';
-        if (c == '.') {
-            if (label == 0 || label > 63 || s.p[i - label] == '-' || s.p[i - 1] == '-') return 0;
-            if (i < s.n) letter = 0;
-            label = 0;
-        } else {
-            if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_')) return 0;
-            if (c < '0' || c > '9') letter = 1;
-            label++;
-        }
+    if (s.n > 253) return 0;
+    for (;;) {
+        label = psi_x509_span_of(s.p, psi_x509_find(s, ".", 1));
+        if (!psi_x509_is_label(label)) return 0;
+        if (label.n == s.n) break;
+        s.p += label.n + 1;
+        s.n -= label.n + 1;
     }
-    return letter;
+    while (label.n && label.p[0] >= '0' && label.p[0] <= '9') {
+        label.p++;
+        label.n--;
+    }
+    return label.n != 0;
 }
 
-/* The name that a peer must prove, ready for comparing. */
+/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 has both forms. */
 typedef struct psi_x509_host {
-    int ip_len;        /* 4 or 16: an address, else 0 */
+    psi_x509_span dns; /* without the trailing dot; empty: an address */
     uint8_t ip[16];
-    psi_x509_span dns; /* without the trailing dot */
+    int ip_len;        /* of what was written: 4 or 16 */
+    uint8_t ip4[4];
+    int has_ip4;
 } psi_x509_host;
 
-/* 1, or 0 if nothing could be issued for such a name. */
+/* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name);
@@ -4166,9 +4233,11 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
     psi_addr a;
     memset(h, 0, sizeof *h);
     if (psi_addr_parse(&a, name, zone ? (size_t)(zone - name) : n)) {
-        psi_addr_normalise(&a);
         h->ip_len = a.family == PSI_IP4 ? 4 : 16;
         memcpy(h->ip, a.ip, sizeof h->ip);
+        psi_addr_normalise(&a);
+        h->has_ip4 = a.family == PSI_IP4;
+        memcpy(h->ip4, a.ip, 4);
         return 1;
     }
     if (n && name[n - 1] == '.') n--;
@@ -4176,32 +4245,118 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
     return psi_x509_is_dns(h->dns, 0);
 }
 
+/* Does s end like this, whatever the case? */
+static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
+{
+    return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
+}
+
 /* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
+    psi_x509_span rest = h->dns;
     size_t label;
-    const uint8_t *dot;
-    if (h->ip_len) return tag == 0x87 && psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ? 2 : 0;
+    if (h->ip_len)
+        return tag != 0x87 ? 0
+               : psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ||
+                       (h->has_ip4 && psi_x509_same(name, psi_x509_span_of(h->ip4, 4)))
+                   ? 2
+                   : 0;
     if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
-    if (name.p[0] != '*')
-        return name.n == h->dns.n && psi_same_nocase((const char *)name.p, (const char *)h->dns.p, name.n) ? 2 : 0;
+    if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
-    dot = (const uint8_t *)memchr(h->dns.p, '.', h->dns.n);
-    if (!dot) return 0;
-    label = (size_t)(dot - h->dns.p);
-    return h->dns.n - label == name.n - 1 && psi_same_nocase((const char *)dot, (const char *)name.p + 1, name.n - 1);
+    label = psi_x509_find(rest, ".", 1);
+    rest.p += label;
+    rest.n -= label;
+    return rest.n == name.n - 1 && psi_x509_ends_with(name, rest);
 }
 
 /* --- certificates ------------------------------------------------------------------------------------------------- */
 
-/* A reason for refusing something: code 0 is none. */
-typedef struct psi_x509_flaw {
-    int code;
-    const char *why;
-} psi_x509_flaw;
+/* What can be wrong with a certificate, or with its place on a path: how much that tells about the whole search, the code,
+   and what psi_x509_explain says of the certificate. Those before FLAWS are properties of it alone: bits of its
+   flaws, of which the first counts. */
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+#define PSI_X509_RULES(X)                                                                                            \
+    X(FORM, BROKEN, MALFORMED, "is not DER, or bytes follow it")                                                     \
+    X(SIGNATURE_FORM, BROKEN, MALFORMED, "has a malformed signature")                                                \
+    X(VERSION, BROKEN, MALFORMED, "has an unknown version")                                                          \
+    X(SERIAL_FORM, BROKEN, MALFORMED, "has a malformed serial number")                                               \
+    X(ALG_FORM, BROKEN, MALFORMED, "has a malformed signature algorithm, or two that differ")                        \
+    X(ISSUER_FORM, BROKEN, MALFORMED, "has a malformed issuer")                                                      \
+    X(DATES_FORM, BROKEN, MALFORMED, "has malformed dates")                                                          \
+    X(SUBJECT_FORM, BROKEN, MALFORMED, "has a malformed subject")                                                    \
+    X(KEY_FORM, BROKEN, MALFORMED, "has a malformed public key")                                                     \
+    X(TAIL, BROKEN, MALFORMED, "has a malformed unique identifier, or bytes after its body")                         \
+    X(EXTENSIONS, BROKEN, MALFORMED, "has a malformed list of extensions, or too many")                              \
+    X(REPEATED, BROKEN, MALFORMED, "has an extension twice")                                                         \
+    X(EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                              \
+    X(IDLE_EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                         \
+    X(CRITICAL, BROKEN, CRITICAL, "has an unknown critical extension")                                               \
+    X(POLICIES, BROKEN, CRITICAL, "requires explicit policies, which are not supported")                             \
+    X(QUALIFIER, BROKEN, CRITICAL, "has a critical certificate policy of an unknown kind")                           \
+    X(NOT_VERSION_3, BROKEN, MALFORMED, "is not of version 3")                                                       \
+    X(SERIAL, BROKEN, MALFORMED, "has a serial number below 1 or over 20 bytes")                                     \
+    X(NAMELESS, BROKEN, MALFORMED, "lacks an issuer or a subject")                                                   \
+    X(SIGNS, BROKEN, USAGE, "may sign certificates but is not an authority")                                         \
+    X(CONSTRAINS, BROKEN, MALFORMED, "has name constraints but is not an authority")                                 \
+    X(LIMITS, BROKEN, MALFORMED, "limits its path without being an authority")                                       \
+    X(KEY_WEAK, BROKEN, WEAK, "has an RSA key of less than 2048 bits")                                               \
+    X(KEY_LARGE, BROKEN, ALGORITHM, "has an RSA key of more than 4096 bits")                                         \
+    X(KEY_ODD, BROKEN, ALGORITHM, "has an unusual RSA key")                                                          \
+    X(KEY_PSS, BROKEN, ALGORITHM, "has an RSA-PSS key of an unsupported kind")                                       \
+    X(KEY_TYPE, BROKEN, ALGORITHM, "has a key of an unsupported type: neither RSA nor on P-256, P-384 or P-521")     \
+    X(ALG_WEAK, BROKEN, WEAK, "is signed with SHA-1 or MD5, which are broken")                                       \
+    X(ALG_PSS, BROKEN, ALGORITHM, "is signed with RSA-PSS of an unsupported kind")                                   \
+    X(ALG_TYPE, BROKEN, ALGORITHM, "is signed with an unsupported algorithm: neither RSA nor ECDSA with SHA-2")      \
+    X(FLAWS, BROKEN, MALFORMED, "")                                                                                  \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones")                              \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted")                                               \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent")                     \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted")          \
+    X(WRONG_SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature")                                                   \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority")                                          \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it")                               \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers")                                        \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients")                                        \
+    X(FORBIDDEN_NAME, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for")                           \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor")                                                    \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify")                                \
+    X(NO_PIN, COMPLETE, PIN, "leads to none of the pinned keys")                                                     \
+    X(EXPIRED, COMPLETE, EXPIRED, "expired")                                                                         \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "is not valid yet")                                                          \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing")                                       \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers")                                                   \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients")                                                   \
+    X(CA_AS_HOST, COMPLETE, USAGE, "is an authority's, not a host's")                                                \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve")                                    \
+    X(WRONG_NAME, COMPLETE, NAME, "is for others")
+
+#define PSI_X(name, rank, code, text) PSI_RULE_##name,
+enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+#undef PSI_X
+#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code},
+static const struct {
+    short rank, code;
+} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
+#undef PSI_X
+#define PSI_X509_BIT(rule) ((uint32_t)1 << PSI_RULE_##rule)
+
+/* Flaws that matter in the one who signs, in the one who is signed, and in both. */
+#define PSI_X509_KEY_FLAWS \
+    (PSI_X509_BIT(KEY_FORM) | PSI_X509_BIT(KEY_WEAK) | PSI_X509_BIT(KEY_LARGE) | PSI_X509_BIT(KEY_ODD) | \
+     PSI_X509_BIT(KEY_PSS) | PSI_X509_BIT(KEY_TYPE))
+#define PSI_X509_ALG_FLAWS (PSI_X509_BIT(ALG_WEAK) | PSI_X509_BIT(ALG_PSS) | PSI_X509_BIT(ALG_TYPE))
+#define PSI_X509_OWN_FLAWS \
+    (((PSI_X509_BIT(FLAWS) - 1) & ~PSI_X509_KEY_FLAWS & ~PSI_X509_ALG_FLAWS) | PSI_X509_BIT(KEY_FORM))
+/* Those that matter even in a certificate that is trusted as it is: what it demands and we cannot do. As an authority it must
+   also be understood where it says what it may issue. */
+#define PSI_X509_TRUSTED_FLAWS (PSI_X509_BIT(CRITICAL) | PSI_X509_BIT(POLICIES) | PSI_X509_BIT(QUALIFIER))
+#define PSI_X509_ANCHOR_FLAWS \
+    (PSI_X509_TRUSTED_FLAWS | PSI_X509_BIT(EXTENSIONS) | PSI_X509_BIT(REPEATED) | PSI_X509_BIT(EXTENSION))
 
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
-enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ALL_USES = 3, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
 typedef struct psi_x509_alg {
@@ -4210,27 +4365,32 @@ typedef struct psi_x509_alg {
 
 /* One certificate, read once. Everything points into der. */
 typedef struct psi_x509_cert {
-    psi_x509_span der, tbs, sig, serial, issuer, subject, spki; /* tbs and spki with their headers */
+    psi_x509_span der, tbs, sig, issuer, subject, spki; /* all but sig with their headers */
     psi_x509_span ski, aki, san, constraints;
-    psi_x509_span key, exponent; /* RSA modulus and exponent; EC point */
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
-    int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int key_type, curve, key_bits;
-    int pss_key; /* the key may only verify PSS signatures, of key_alg if that is set */
+    uint32_t flaws;
+    br_x509_pkey key; /* key_type 0: none that can be used */
+    int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
     psi_x509_alg alg, key_alg;
+    int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
-    int san_critical;
-    psi_x509_flaw bad;     /* never acceptable */
-    psi_x509_flaw profile; /* not acceptable unless the certificate itself is trusted */
-    psi_x509_flaw bad_key, bad_alg;
+    int san_critical, constraints_critical;
+    const char *broken; /* which extension is malformed */
 } psi_x509_cert;
 
-static void psi_x509_flaw_set(psi_x509_flaw *f, int code, const char *why)
+/* How many certificates were parsed, for the tests. */
+#ifdef PSOCKET_CHECK
+static unsigned long psi_x509_parses;
+#define PSI_X509_PARSES() ((void)psi_x509_parses++)
+#else
+#define PSI_X509_PARSES() ((void)0)
+#endif
+
+static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 {
-    if (f->code) return;
-    f->code = code;
-    f->why = why;
+    *n = s.n;
+    return (unsigned char *)(uintptr_t)s.p;
 }
 
 /* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
@@ -4249,10 +4409,10 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     int value;
     alg->kind = PSI_X509_PSS;
     alg->salt = 20;
-    if (!psi_x509_seq(&in, &p) || in.n) return 0;
-    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_seq(&field, &hash) || field.n) return 0;
-    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_seq(&field, &mgf) || field.n) return 0;
-    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_seq(&mgf, &mgf_hash) || mgf.n) return 0;
+    if (!psi_x509_only_seq(in, &p)) return 0;
+    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_only_seq(field, &hash)) return 0;
+    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_only_seq(field, &mgf)) return 0;
+    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_only_seq(mgf, &mgf_hash)) return 0;
     alg->hash = psi_x509_hash_alg(hash);
     if (!alg->hash || alg->hash != psi_x509_hash_alg(mgf_hash)) return 0;
     if (psi_x509_take(&p, 0xA2, &field) && (!psi_x509_small(&field, &alg->salt) || field.n)) return 0;
@@ -4260,31 +4420,25 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm of c from the content of an AlgorithmIdentifier. */
-static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span alg)
+/* Reads the signature algorithm from an AlgorithmIdentifier: flaws. */
+static uint32_t psi_x509_read_alg(psi_x509_alg *alg, psi_x509_span in)
 {
-    int oid = psi_x509_oid(&alg);
-    if (oid == PSI_OID_PSS) {
-        if (!psi_x509_pss_params(alg, &c->alg))
-            psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-        return;
-    }
+    psi_x509_span params;
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
+    if (oid < 0) return PSI_X509_BIT(ALG_FORM);
+    if (oid == PSI_OID_PSS) return psi_x509_pss_params(params, alg) ? 0 : PSI_X509_BIT(ALG_PSS);
+    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) return PSI_X509_BIT(ALG_WEAK);
     if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        c->alg.kind = PSI_X509_PKCS1;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        c->alg.kind = PSI_X509_ECDSA;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else {
-        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
-                              ? "is signed with Ed25519 or Ed448, which are not supported"
-                              : "is signed with an unsupported algorithm");
+        alg->kind = PSI_X509_PKCS1;
+        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        return psi_x509_no_params(params) ? 0 : PSI_X509_BIT(ALG_FORM);
     }
-    if (oid < 0 || (c->alg.kind && (c->alg.kind == PSI_X509_ECDSA ? alg.n != 0 : !psi_x509_no_params(alg))))
-        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        alg->kind = PSI_X509_ECDSA;
+        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        return params.n == 0 ? 0 : PSI_X509_BIT(ALG_FORM);
+    }
+    return PSI_X509_BIT(ALG_TYPE);
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4294,60 +4448,63 @@ static int psi_x509_curve(psi_x509_span *in)
     return oid >= PSI_OID_P256 && oid <= PSI_OID_P521 && in->n == 0 ? BR_EC_secp256r1 + oid - PSI_OID_P256 : 0;
 }
 
-static int psi_x509_curve_bits(int curve)
+/* Bytes of a coordinate, or of the order. */
+static size_t psi_x509_curve_bytes(int curve)
 {
-    return curve == BR_EC_secp256r1 ? 256 : curve == BR_EC_secp384r1 ? 384 : 521;
+    return curve == BR_EC_secp256r1 ? 32 : curve == BR_EC_secp384r1 ? 48 : 66;
 }
 
-static int psi_x509_bit_length(psi_x509_span v)
+static size_t psi_x509_bit_length(psi_x509_span v)
 {
-    int top = v.p[0], bits = (int)(v.n - 1) * 8;
-    for (; top; top >>= 1) bits++;
+    size_t bits = (v.n - 1) * 8;
+    int top;
+    for (top = v.p[0]; top; top >>= 1) bits++;
     return bits;
 }
 
-/* Reads SubjectPublicKeyInfo. What is well-formed but unusable is a flaw of the key only. */
-static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
+/* RSAPublicKey (RFC 8017 A.1.1): flaws. */
+static uint32_t psi_x509_read_rsa(br_x509_pkey *key, psi_x509_span in)
 {
-    psi_x509_span alg, bits, rsa;
-    int oid;
-    if (!psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
-    c->pss_key = oid == PSI_OID_PSS;
-    if (oid == PSI_OID_RSA || oid == PSI_OID_PSS) {
-        if (oid == PSI_OID_RSA && (alg.n == 0 || !psi_x509_no_params(alg))) return 0;
-        if (oid == PSI_OID_PSS && alg.n && !psi_x509_pss_params(alg, &c->key_alg))
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
-        if (!psi_x509_seq(&bits, &rsa) || bits.n) return 0;
-        if (!psi_x509_uint(&rsa, &c->key) || !psi_x509_uint(&rsa, &c->exponent) || rsa.n) return 0;
-        c->key_type = BR_KEYTYPE_RSA;
-        c->key_bits = c->key.n > 4096 ? 32768 : psi_x509_bit_length(c->key);
-        if (c->key_bits < 2048)
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
-        else if (c->key_bits > 4096)
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits");
-        else if (c->key_bits % 8 || c->exponent.n > 4 || (c->exponent.n == 1 && c->exponent.p[0] < 3) ||
-                 !(c->key.p[c->key.n - 1] & 1) || !(c->exponent.p[c->exponent.n - 1] & 1))
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an unusual RSA key");
-    } else if (oid == PSI_OID_EC) {
-        c->curve = psi_x509_curve(&alg);
-        if (!c->curve) {
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
-                              "has a key on a curve other than P-256, P-384 and P-521");
-            return 1;
-        }
-        c->key_type = BR_KEYTYPE_EC;
-        c->key_bits = psi_x509_curve_bits(c->curve);
-        c->key = bits;
-        if (bits.n != 1 + 2 * (size_t)((c->key_bits + 7) / 8) || bits.p[0] != 4)
-            return 0; /* RFC 5480 2.2, uncompressed */
-    } else {
-        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
-                              ? "has an Ed25519 or Ed448 key, which are not supported"
-                              : "has a key of an unsupported type");
-    }
-    return 1;
+    psi_x509_span rsa, n, e;
+    size_t bits;
+    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n)
+        return PSI_X509_BIT(KEY_FORM);
+    bits = psi_x509_bit_length(n);
+    if (bits < 2048) return PSI_X509_BIT(KEY_WEAK);
+    if (bits > 4096) return PSI_X509_BIT(KEY_LARGE);
+    if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) return PSI_X509_BIT(KEY_ODD);
+    key->key.rsa.n = psi_x509_slice(n, &key->key.rsa.nlen);
+    key->key.rsa.e = psi_x509_slice(e, &key->key.rsa.elen);
+    key->key_type = BR_KEYTYPE_RSA;
+    return 0;
 }
+
+/* Reads SubjectPublicKeyInfo: flaws. */
+static uint32_t psi_x509_read_key(psi_x509_cert *c)
+{
+    psi_x509_span in, alg, bits;
+    uint32_t flaws = 0;
+    int oid;
+    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 ||
+        !psi_x509_bits(&in, &bits) || in.n)
+        return PSI_X509_BIT(KEY_FORM);
+    if (oid == PSI_OID_RSA)
+        return alg.n && psi_x509_no_params(alg) ? psi_x509_read_rsa(&c->key, bits) : PSI_X509_BIT(KEY_FORM);
+    if (oid == PSI_OID_PSS) {
+        c->pss_key = 1;
+        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg)) flaws = PSI_X509_BIT(KEY_PSS);
+        return flaws | psi_x509_read_rsa(&c->key, bits);
+    }
+    c->key.key.ec.curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
+    if (!c->key.key.ec.curve) return PSI_X509_BIT(KEY_TYPE);
+    if (bits.n != 1 + 2 * psi_x509_curve_bytes(c->key.key.ec.curve) || bits.p[0] != 4)
+        return PSI_X509_BIT(KEY_FORM); /* RFC 5480 2.2, uncompressed */
+    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    c->key.key_type = BR_KEYTYPE_EC;
+    return 0;
+}
+
+/* --- extensions: each reader answers 0 if the content is malformed ------------------------------------------------ */
 
 /* Is it the tag of a GeneralName? Of [0] to [8], 0, 3, 4 and 5 are constructed. */
 static int psi_x509_is_name_tag(int tag)
@@ -4355,192 +4512,307 @@ static int psi_x509_is_name_tag(int tag)
     return (tag & 0xC0) == 0x80 && (tag & 31) <= 8 && (tag >> 5 & 1) == (0x39 >> (tag & 31) & 1);
 }
 
-/* Checks the form of GeneralNames: at least one, text in ASCII without NUL, addresses of 4 or 16 bytes. */
-static int psi_x509_check_names(psi_x509_span in)
+/* Is the content of a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
+static int psi_x509_check_general(int tag, psi_x509_span name)
 {
-    psi_x509_span name, dn;
     uint32_t hash;
-    int tag;
-    if (in.n == 0) return 0;
-    while (in.n) {
-        if (!psi_x509_any(&in, &tag, &name, NULL) || !psi_x509_is_name_tag(tag)) return 0;
-        if (tag == 0x81 || tag == 0x82 || tag == 0x86) {
-            if (name.n == 0) return 0;
-            for (; name.n; name.p++, name.n--)
-                if (*name.p == 0 || *name.p > 0x7E) return 0;
-        } else if (tag == 0x87) {
-            if (name.n != 4 && name.n != 16) return 0;
-        } else if (tag == 0xA4) {
-            if (!psi_x509_seq(&name, &dn) || name.n || !psi_x509_hash_name(dn, &hash)) return 0;
-        }
-    }
+    size_t i;
+    if (!psi_x509_is_name_tag(tag)) return 0;
+    if (tag == 0x87) return name.n == 4 || name.n == 16;
+    if (tag == 0xA4) return psi_x509_check_name(name, &hash);
+    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return 1;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] == 0 || name.p[i] > 0x7E) return 0;
+    return name.n != 0;
+}
+
+static int psi_x509_ext_ski(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
+    return !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0;
+}
+
+static int psi_x509_ext_aki(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq;
+    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
+    if (critical || !psi_x509_only_seq(in, &seq)) return 0;
+    psi_x509_take(&seq, 0x80, &c->aki);
     return 1;
 }
 
-/* The purposes in a list of identifiers, as PSI_X509_*_AUTH and PSI_X509_ANY_EKU; -1 if it is empty or malformed. */
-static int psi_x509_purposes(psi_x509_span in)
+/* Not used, but checked. */
+static int psi_x509_ext_aia(psi_x509_cert *c, psi_x509_span in, int critical)
 {
-    int set = in.n ? 0 : -1, oid;
-    while (in.n) {
-        oid = psi_x509_oid(&in);
-        if (oid < 0) return -1;
+    psi_x509_span list, one, v;
+    int tag;
+    if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    while (list.n)
+        if (!psi_x509_seq(&list, &one) || !psi_x509_take_oid(&one, &v) || !psi_x509_any(&one, &tag, &v, NULL) || one.n ||
+            !psi_x509_check_general(tag, v))
+            return 0;
+    return 1;
+}
+
+static int psi_x509_ext_key_usage(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span v;
+    (void)critical;
+    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return 0;
+    if (v.p[0] > 7 || (v.p[v.n - 1] & ((1 << v.p[0]) - 1))) return 0;
+    c->usage = v.p[1];
+    return 1;
+}
+
+/* All names that can be read are kept, also where one cannot. */
+static int psi_x509_ext_san(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span names, name;
+    int tag, ok;
+    c->san_critical = critical;
+    if (!psi_x509_seq(&in, &c->san)) return 0;
+    for (names = c->san, ok = names.n && in.n == 0; names.n;) {
+        if (!psi_x509_any(&names, &tag, &name, NULL)) return 0;
+        ok &= psi_x509_check_general(tag, name);
+    }
+    return ok;
+}
+
+static int psi_x509_ext_basic(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq, v;
+    (void)critical;
+    if (!psi_x509_only_seq(in, &seq) || !psi_x509_bool(&seq, &c->ca)) return 0;
+    if (seq.n == 0) return 1;
+    if (!psi_x509_int(&seq, &v) || seq.n || v.p[0] >= 0x80) return 0;
+    c->path_len = v.n == 1 ? v.p[0] : 32767;
+    if (!c->ca) c->flaws |= PSI_X509_BIT(LIMITS);
+    return 1;
+}
+
+static int psi_x509_ext_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq, part;
+    c->constraints_critical = critical;
+    if (!psi_x509_only_seq(in, &c->constraints) || c->constraints.n == 0) return 0;
+    seq = c->constraints;
+    if (psi_x509_take(&seq, 0xA0, &part) && part.n == 0) return 0;
+    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return 0;
+    return seq.n == 0;
+}
+
+static int psi_x509_ext_eku(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq;
+    int set = 0, oid;
+    (void)critical;
+    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
+    while (seq.n) {
+        oid = psi_x509_oid(&seq);
+        if (oid < 0) return 0;
         if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
     }
-    return set;
+    c->extended = set;
+    return 1;
 }
 
-/* Reads the content of one extension. id is the last byte of its identifier under id-ce, 0 for all others. */
-static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x509_span in)
+/* UserNotice (RFC 5280 4.2.1.4): where to read it, and what it says. */
+static int psi_x509_check_notice(psi_x509_span in)
 {
-    psi_x509_span seq, v, part;
-    int ok = 1;
-    switch (id) {
-    case 0x0E: /* subjectKeyIdentifier */
-        ok = !critical && psi_x509_take(&in, 0x04, &c->ski);
-        break;
-    case 0x23: /* authorityKeyIdentifier */
-        ok = !critical && psi_x509_seq(&in, &seq);
-        if (ok) psi_x509_take(&seq, 0x80, &c->aki);
-        break;
-    case 0x0F: /* keyUsage */
-        ok = psi_x509_take(&in, 0x03, &v) && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
-             !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-        if (ok) c->usage = v.p[1];
-        break;
-    case 0x11: /* subjectAltName */
-        ok = psi_x509_seq(&in, &c->san) && psi_x509_check_names(c->san);
-        c->san_critical = critical;
-        break;
-    case 0x13: /* basicConstraints */
-        ok = psi_x509_seq(&in, &seq) && psi_x509_bool(&seq, &c->ca);
-        if (ok && seq.n) {
-            ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
-            if (ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
-            if (!c->ca)
-                psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "limits its path without being an authority");
-        }
-        break;
-    case 0x1E: /* nameConstraints */
-        ok = psi_x509_seq(&in, &c->constraints);
-        seq = c->constraints;
-        if (ok && psi_x509_take(&seq, 0xA0, &part)) ok = part.n != 0;
-        if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = part.n != 0;
-        ok = ok && seq.n == 0 && c->constraints.n != 0;
-        break;
-    case 0x25: /* extKeyUsage */
-        ok = psi_x509_seq(&in, &seq) && (c->extended = psi_x509_purposes(seq)) >= 0;
-        break;
-    case 0x24: /* policyConstraints: without policies to demand, evaluating them comes down to refusing */
-        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has policy constraints, which are not supported");
-        return 1;
-    case 0x20: /* certificatePolicies: any policy will do */
-        ok = psi_x509_seq(&in, &seq) && seq.n;
-        break;
-    default:
-        if (critical) psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        return 1;
-    }
-    return ok && in.n == 0;
+    psi_x509_span part;
+    int tag;
+    psi_x509_seq(&in, &part);
+    if (in.n == 0) return 1;
+    return psi_x509_any(&in, &tag, &part, NULL) && in.n == 0 &&
+           (tag == 0x0C || tag == 0x16 || tag == 0x1A || tag == 0x1E);
 }
 
-static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+/* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
+static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span seen[PSI_X509_EXTENSIONS], ext, value, aia;
-    int count = 0, i, critical;
+    psi_x509_span one, v;
+    int tag, oid;
     if (in.n == 0) return 0;
     while (in.n) {
-        psi_x509_span *oid = &seen[count];
-        if (count == PSI_X509_EXTENSIONS) return 0;
-        if (!psi_x509_seq(&in, &ext) || !psi_x509_take_oid(&ext, oid)) return 0;
-        if (!psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) return 0;
-        for (i = 0; i < count; i++)
-            if (psi_x509_same(seen[i], *oid)) return 0;
-        count++;
-        if (!psi_x509_read_extension(c, oid->n == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1D ? oid->p[2] : 0, critical,
-                                     value))
-            return 0;
-        if (PSI_X509_IS(*oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) { /* authorityInfoAccess: not used, but checked */
-            if (!psi_x509_seq(&value, &aia) || value.n || aia.n == 0) return 0;
-            while (aia.n)
-                if (!psi_x509_seq(&aia, &value) || !psi_x509_take_oid(&value, &ext) || !psi_x509_check_names(value))
-                    return 0;
-        }
+        if (!psi_x509_seq(&in, &one)) return 0;
+        oid = psi_x509_oid(&one);
+        if (oid < 0 || !psi_x509_any(&one, &tag, &v, NULL) || one.n) return 0;
+        if (oid == PSI_OID_CPS && tag != 0x16) return 0;
+        if (oid == PSI_OID_NOTICE && (tag != 0x30 || !psi_x509_check_notice(v))) return 0;
+        if (oid != PSI_OID_CPS && oid != PSI_OID_NOTICE) c->flaws |= PSI_X509_BIT(QUALIFIER);
     }
     return 1;
 }
 
-/* The part of psi_x509_parse that stops at the first malformation and says what it is. */
-static const char *psi_x509_read(psi_x509_cert *c)
+/* Any policy will do; what is said of it matters to those only who said that it is critical. */
+static int psi_x509_ext_policies(psi_x509_cert *c, psi_x509_span in, int critical)
 {
-    psi_x509_span in = c->der, cert, alg, alg2, tbs, v, part;
-    int tag;
-    if (!psi_x509_seq(&in, &cert) || in.n) return "is not DER, or bytes follow it";
-    if (!psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return "has a malformed body";
-    if (!psi_x509_any(&cert, &tag, &v, &alg) || tag != 0x30) return "has a malformed signature algorithm";
-    if (!psi_x509_bits(&cert, &c->sig) || cert.n) return "has a malformed signature";
-    if (psi_x509_take(&tbs, 0xA0, &v)) {
-        if (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2)
-            return "has an unknown version";
+    psi_x509_span list, policy, oid, qualifiers;
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    while (critical && list.n) {
+        if (!psi_x509_seq(&list, &policy) || !psi_x509_take_oid(&policy, &oid)) return 0;
+        if (policy.n && (!psi_x509_only_seq(policy, &qualifiers) || !psi_x509_check_qualifiers(c, qualifiers))) return 0;
     }
-    if (!psi_x509_int(&tbs, &c->serial)) return "has a malformed serial number";
-    if (!psi_x509_any(&tbs, &tag, &v, &alg2) || tag != 0x30 || !psi_x509_same(alg, alg2))
-        return "has two signature algorithms that differ";
-    psi_x509_read_alg(c, v);
-    if (!psi_x509_seq(&tbs, &c->issuer) || !psi_x509_hash_name(c->issuer, &c->issuer_hash))
-        return "has a malformed issuer";
-    if (!psi_x509_seq(&tbs, &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) || v.n)
-        return "has malformed dates";
-    if (!psi_x509_seq(&tbs, &c->subject) || !psi_x509_hash_name(c->subject, &c->subject_hash))
-        return "has a malformed subject";
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_name_within(c->subject, c->issuer, 1, 0);
-    if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v))
-        return "has a malformed public key";
-    if (c->version && ((psi_x509_take(&tbs, 0x81, &v) && v.n == 0) || (psi_x509_take(&tbs, 0x82, &v) && v.n == 0)))
-        return "has a malformed unique identifier";
-    if (c->version == 2 && psi_x509_take(&tbs, 0xA3, &v)) {
-        if (!psi_x509_seq(&v, &part) || v.n || !psi_x509_read_extensions(c, part))
-            return "has a malformed or repeated extension";
-    }
-    return tbs.n ? "has bytes after its body" : NULL;
+    return 1;
 }
 
-/* Reads a certificate. What is wrong with it is left in its flaws; 0 if its DER is malformed. */
-static int psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+/* Nobody here asks for policies, so nothing comes of how they map, nor of what anyPolicy no longer means. */
+static int psi_x509_ext_mappings(psi_x509_cert *c, psi_x509_span in, int critical)
 {
-    const char *why;
+    psi_x509_span list, pair, from, to;
+    (void)c;
+    if (!critical) return 1;
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    while (list.n)
+        if (!psi_x509_seq(&list, &pair) || !psi_x509_take_oid(&pair, &from) || !psi_x509_take_oid(&pair, &to) || pair.n)
+            return 0;
+    return 1;
+}
+
+static int psi_x509_ext_inhibit(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span v;
+    (void)c;
+    return !critical || (psi_x509_int(&in, &v) && in.n == 0 && v.p[0] < 0x80);
+}
+
+/* requireExplicitPolicy would need the policies of the whole path evaluated. */
+static int psi_x509_ext_policy_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq, v;
+    int i;
+    (void)critical;
+    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
+    for (i = 0; i < 2; i++) {
+        if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
+        if (v.n == 0 || v.p[0] >= 0x80 || (v.n > 1 && v.p[0] == 0 && v.p[1] < 0x80)) return 0;
+        if (i == 0) c->flaws |= PSI_X509_BIT(POLICIES);
+    }
+    return seq.n == 0;
+}
+
+/* The extensions that are read. Those that say what an authority may issue matter even in one that is trusted. */
+static const struct {
+    const char *oid, *name;
+    int authority;
+    int (*read)(psi_x509_cert *c, psi_x509_span in, int critical);
+} psi_x509_extensions[] = {
+    {"\x55\x1D\x0E", "subjectKeyIdentifier", 0, psi_x509_ext_ski},
+    {"\x55\x1D\x0F", "keyUsage", 1, psi_x509_ext_key_usage},
+    {"\x55\x1D\x11", "subjectAltName", 0, psi_x509_ext_san},
+    {"\x55\x1D\x13", "basicConstraints", 1, psi_x509_ext_basic},
+    {"\x55\x1D\x1E", "nameConstraints", 1, psi_x509_ext_constraints},
+    {"\x55\x1D\x20", "certificatePolicies", 0, psi_x509_ext_policies},
+    {"\x55\x1D\x21", "policyMappings", 0, psi_x509_ext_mappings},
+    {"\x55\x1D\x23", "authorityKeyIdentifier", 0, psi_x509_ext_aki},
+    {"\x55\x1D\x24", "policyConstraints", 1, psi_x509_ext_policy_constraints},
+    {"\x55\x1D\x25", "extKeyUsage", 1, psi_x509_ext_eku},
+    {"\x55\x1D\x36", "inhibitAnyPolicy", 0, psi_x509_ext_inhibit},
+    {"\x2B\x06\x01\x05\x05\x07\x01\x01", "authorityInfoAccess", 0, psi_x509_ext_aia}};
+
+static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x509_span value, int critical)
+{
+    size_t i, count = sizeof psi_x509_extensions / sizeof *psi_x509_extensions;
+    for (i = 0; i < count; i++)
+        if (psi_x509_same(oid, psi_x509_span_of(psi_x509_extensions[i].oid, strlen(psi_x509_extensions[i].oid)))) break;
+    if (i == count) {
+        if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
+    } else if (!psi_x509_extensions[i].read(c, value, critical)) {
+        if (!c->broken) c->broken = psi_x509_extensions[i].name;
+        c->flaws |= psi_x509_extensions[i].authority ? PSI_X509_BIT(EXTENSION) : PSI_X509_BIT(IDLE_EXTENSION);
+    }
+}
+
+static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+{
+    psi_x509_span seen[PSI_X509_EXTENSIONS], list, ext, value;
+    int count, i, critical;
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) c->flaws |= PSI_X509_BIT(EXTENSIONS);
+    for (count = 0; !(c->flaws & PSI_X509_BIT(EXTENSIONS)) && list.n; count++) {
+        if (count == PSI_X509_EXTENSIONS || !psi_x509_seq(&list, &ext) || !psi_x509_take_oid(&ext, &seen[count]) ||
+            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) {
+            c->flaws |= PSI_X509_BIT(EXTENSIONS);
+            return;
+        }
+        for (i = 0; i < count && !psi_x509_same(seen[i], seen[count]); i++) {}
+        if (i < count) c->flaws |= PSI_X509_BIT(REPEATED);
+        else psi_x509_read_extension(c, seen[count], value, critical);
+    }
+}
+
+/* --- the whole certificate ---------------------------------------------------------------------------------------- */
+
+/* What follows the key: unique identifiers and extensions. */
+static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
+{
+    psi_x509_span v;
+    int i;
+    for (i = 0; c->version && i < 2; i++)
+        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) c->flaws |= PSI_X509_BIT(TAIL);
+    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v)) psi_x509_read_extensions(c, v);
+    if (in.n) c->flaws |= PSI_X509_BIT(TAIL);
+}
+
+/* What RFC 5280 demands of every certificate that it covers, though one that is trusted need not keep to it. */
+static void psi_x509_check_profile(psi_x509_cert *c, psi_x509_span serial)
+{
+    if (c->version < 2) c->flaws |= PSI_X509_BIT(NOT_VERSION_3);
+    if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
+        c->flaws |= PSI_X509_BIT(SERIAL);
+    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) c->flaws |= PSI_X509_BIT(NAMELESS);
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN)) c->flaws |= PSI_X509_BIT(SIGNS);
+    if (!c->ca && c->constraints.n) c->flaws |= PSI_X509_BIT(CONSTRAINS);
+}
+
+/* Reads a certificate. Whatever is wrong with it becomes a flaw. */
+static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+{
+    enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
+    static const uint8_t one[] = {1};
+    psi_x509_span in, cert, tbs, alg, v, field[FIELDS], serial = psi_x509_span_of(one, 1);
+    int tag, i;
+    PSI_X509_PARSES();
     memset(c, 0, sizeof *c);
-    c->der = psi_x509_span_of(der, len);
+    c->der = in = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    why = psi_x509_read(c);
-    if (why) {
-        c->bad.code = PSOCKET_CERT_MALFORMED;
-        c->bad.why = why;
-        return 0;
-    }
-    if (c->version < 2)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "is not of version 3");
-    if (c->serial.p[0] >= 0x80 || (c->serial.n == 1 && c->serial.p[0] == 0) || c->serial.n - (c->serial.p[0] == 0) > 20)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has a serial number below 1 or over 20 bytes");
-    if (c->issuer.n == 0 || (c->subject.n == 0 && (c->ca || !c->san_critical)))
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "lacks an issuer or a subject");
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
-    if (!c->ca && c->constraints.n)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has name constraints but is not an authority");
-    return c->bad.code != PSOCKET_CERT_MALFORMED;
+    c->flaws = PSI_X509_BIT(FORM);
+    if (!psi_x509_seq(&in, &cert) || !psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return;
+    if (psi_x509_take(&tbs, 0xA0, &v) && (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2))
+        c->flaws |= PSI_X509_BIT(VERSION);
+    for (i = 0; i < FIELDS; i++)
+        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return;
+    if (in.n == 0) c->flaws &= ~PSI_X509_BIT(FORM);
+    c->issuer = field[ISSUER];
+    c->subject = field[SUBJECT];
+    c->spki = field[SPKI];
+    if (!psi_x509_int(&field[SERIAL], &serial)) c->flaws |= PSI_X509_BIT(SERIAL_FORM);
+    if (!psi_x509_any(&cert, &tag, &v, &alg) || !psi_x509_same(alg, field[ALG])) c->flaws |= PSI_X509_BIT(ALG_FORM);
+    else if (!psi_x509_bits(&cert, &c->sig) || cert.n) c->flaws |= PSI_X509_BIT(SIGNATURE_FORM);
+    c->flaws |= psi_x509_read_alg(&c->alg, field[ALG]) | psi_x509_read_key(c);
+    if (!psi_x509_check_name(c->issuer, &c->issuer_hash)) c->flaws |= PSI_X509_BIT(ISSUER_FORM);
+    if (!psi_x509_check_name(c->subject, &c->subject_hash)) c->flaws |= PSI_X509_BIT(SUBJECT_FORM);
+    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) ||
+        !psi_x509_time(&v, &c->not_after) || v.n)
+        c->flaws |= PSI_X509_BIT(DATES_FORM);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    psi_x509_read_tail(c, tbs);
+    psi_x509_check_profile(c, serial);
 }
 
-/* Writes what people call a certificate: its subject, else its first alternative name. */
-static const char *psi_x509_label(const psi_x509_cert *c, char *buf, size_t size)
+/* Could at least the subject and the key be read? */
+static int psi_x509_is_readable(const psi_x509_cert *c)
 {
-    size_t used = 0;
-    psi_x509_span san = c->san, name;
-    int tag;
-    buf[0] = 0;
-    psi_x509_put_name(buf, size, &used, c->subject);
-    if (!used && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_text(buf, size, &used, name, "");
-    if (!used) psi_x509_put(buf, size, &used, "a certificate without a subject", 31);
-    return buf;
+    return c->spki.n && !(c->flaws & (PSI_X509_BIT(SUBJECT_FORM) | PSI_X509_BIT(KEY_FORM)));
+}
+
+/* The first of these flaws that c has: its rule, or -1. */
+static int psi_x509_flaw(const psi_x509_cert *c, uint32_t flaws)
+{
+    int rule = 0;
+    if (!(c->flaws & flaws)) return -1;
+    while (!(c->flaws & flaws & (uint32_t)1 << rule)) rule++;
+    return rule;
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4555,259 +4827,285 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
     return best;
 }
 
-static void psi_x509_fill_key(const psi_x509_cert *c, br_x509_pkey *key)
+/* Writes what people call a certificate: its subject, else its first alternative name. */
+static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
 {
-    memset(key, 0, sizeof *key);
-    key->key_type = (unsigned char)c->key_type;
-    if (c->key_type == BR_KEYTYPE_RSA) {
-        key->key.rsa.n = (unsigned char *)(uintptr_t)c->key.p;
-        key->key.rsa.nlen = c->key.n;
-        key->key.rsa.e = (unsigned char *)(uintptr_t)c->exponent.p;
-        key->key.rsa.elen = c->exponent.n;
-    } else {
-        key->key.ec.curve = c->curve;
-        key->key.ec.q = (unsigned char *)(uintptr_t)c->key.p;
-        key->key.ec.qlen = c->key.n;
-    }
+    psi_x509_span san = c->san, name;
+    size_t before = t->used;
+    int tag;
+    psi_x509_put_name(t, c->subject);
+    if (t->used == before && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_safe(t, name, "");
+    if (t->used == before) psi_x509_put(t, "a certificate without a subject");
+}
+
+/* Tells what a certificate says, with its strings in buf, cut off where that ends. */
+static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+{
+    br_sha256_context h;
+    psi_x509_text text;
+    size_t half = buf_size / 2;
+    memset(info, 0, sizeof *info);
+    br_sha256_init(&h);
+    br_sha256_update(&h, c->der.p, c->der.n);
+    br_sha256_out(&h, info->sha256);
+    br_sha256_init(&h);
+    br_sha256_update(&h, c->spki.p, c->spki.n);
+    br_sha256_out(&h, info->spki_sha256);
+    info->not_before = c->not_before;
+    info->not_after = c->not_after;
+    info->subject = info->issuer = "";
+    if (half == 0) return;
+    text = psi_x509_text_in(buf, half);
+    psi_x509_put_name(&text, c->subject);
+    info->subject = buf;
+    text = psi_x509_text_in(buf + half, half);
+    psi_x509_put_name(&text, c->issuer);
+    info->issuer = buf + half;
 }
 
 /* --- signatures --------------------------------------------------------------------------------------------------- */
 
-static const br_hash_class *psi_x509_hash_class(int id)
+static const br_hash_class *psi_x509_hash_class(int hash)
 {
-    return id == br_sha256_ID ? &br_sha256_vtable : id == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+    return hash == br_sha256_ID ? &br_sha256_vtable : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+}
+
+static size_t psi_x509_hash_len(int hash)
+{
+    return hash == br_sha256_ID ? 32 : hash == br_sha384_ID ? 48 : 64;
+}
+
+static const unsigned char *psi_x509_hash_oid(int hash)
+{
+    return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
 /* MGF1 (RFC 8017 B.2.1): xors the mask that grows from seed onto data. */
-static void psi_x509_mgf1(const br_hash_class *hc, size_t hash_len, const uint8_t *seed, uint8_t *data, size_t n)
+static void psi_x509_mgf1(int hash, const uint8_t *seed, uint8_t *data, size_t n)
 {
+    const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
-    size_t i;
+    size_t i, len = psi_x509_hash_len(hash);
     for (; n; counter[3]++) {
         hc->init(&h.vtable);
-        hc->update(&h.vtable, seed, hash_len);
+        hc->update(&h.vtable, seed, len);
         hc->update(&h.vtable, counter, 4);
         hc->out(&h.vtable, mask);
-        for (i = 0; i < hash_len && n; i++, n--) *data++ ^= mask[i];
+        for (i = 0; i < len && n; i++, n--) *data++ ^= mask[i];
     }
 }
 
-/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
-static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, psi_x509_span sig,
-                              const uint8_t *hash)
+/* The hash value that an encoded message of PSS holds (RFC 8017 9.1.1, steps 5 and 6). */
+static void psi_x509_pss_hash(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t out[64])
 {
+    static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     const br_hash_class *hc = psi_x509_hash_class(alg->hash);
     br_hash_compat_context h;
-    uint8_t em[512], zero[8] = {0, 0, 0, 0, 0, 0, 0, 0}, out[64];
-    size_t n = key->nlen, hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
-    size_t salt = (size_t)alg->salt, db = n - hash_len - 1, i;
-    if (sig.n != n || n > sizeof em || n < hash_len + salt + 2) return 0;
+    hc->init(&h.vtable);
+    hc->update(&h.vtable, zero, sizeof zero);
+    hc->update(&h.vtable, digest, psi_x509_hash_len(alg->hash));
+    hc->update(&h.vtable, salt, (size_t)alg->salt);
+    hc->out(&h.vtable, out);
+}
+
+/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
+static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
+                              psi_x509_span sig)
+{
+    uint8_t em[512], hash[64];
+    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), salt = (size_t)alg->salt, db = n - len - 1, i;
+    if (sig.n != n || n > sizeof em || n < len + salt + 2) return 0;
     memcpy(em, sig.p, n);
     if (!br_rsa_public_get_default()(em, n, key) || em[n - 1] != 0xBC || (em[0] & 0x80)) return 0;
-    psi_x509_mgf1(hc, hash_len, em + db, em, db);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
     em[0] &= 0x7F;
     for (i = 0; i < db - salt - 1; i++)
         if (em[i]) return 0;
     if (em[i] != 1) return 0;
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, zero, 8);
-    hc->update(&h.vtable, hash, hash_len);
-    hc->update(&h.vtable, em + db - salt, salt);
-    hc->out(&h.vtable, out);
-    return memcmp(out, em + db, hash_len) == 0;
+    psi_x509_pss_hash(alg, digest, em + db - salt, hash);
+    return memcmp(hash, em + db, len) == 0;
 }
 
-/* Is child signed with issuer's key? Both are without flaws. */
+/* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
+static int psi_x509_check_ecdsa(const br_ec_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
+                                psi_x509_span sig)
+{
+    size_t n = psi_x509_curve_bytes(key->curve);
+    psi_x509_span seq, r, s;
+    uint8_t raw[132];
+    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s) || seq.n || r.n > n ||
+        s.n > n)
+        return 0;
+    memset(raw, 0, sizeof raw);
+    memcpy(raw + n - r.n, r.p, r.n);
+    memcpy(raw + 2 * n - s.n, s.p, s.n);
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, psi_x509_hash_len(alg->hash), key, raw, 2 * n) == 1;
+}
+
+/* Do the key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
+static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
+{
+    if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
+    if (alg->kind == PSI_X509_PKCS1) return !pss_key;
+    return alg->kind != PSI_X509_PSS || !key_alg->kind || (key_alg->hash == alg->hash && key_alg->salt <= alg->salt);
+}
+
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. */
+static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
+{
+    size_t len = psi_x509_hash_len(alg->hash);
+    uint8_t got[64];
+    if (!psi_x509_fits(c->key.key_type, c->pss_key, &c->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, alg, digest, sig);
+    if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
+    return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
+           memcmp(digest, got, len) == 0;
+}
+
+/* Is child signed with issuer's key? */
 static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    static const unsigned char *const oids[] = {BR_HASH_OID_SHA256, BR_HASH_OID_SHA384, BR_HASH_OID_SHA512};
     const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    size_t hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
     br_hash_compat_context h;
-    br_x509_pkey key;
-    uint8_t hash[64], got[64];
-    if (issuer->key_type != (child->alg.kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
-    psi_x509_fill_key(issuer, &key);
+    uint8_t digest[64];
     hc->init(&h.vtable);
     hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-    hc->out(&h.vtable, hash);
-    if (child->alg.kind == PSI_X509_ECDSA)
-        return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key.key.ec, child->sig.p,
-                                                child->sig.n) == 1;
-    if (child->alg.kind == PSI_X509_PSS) {
-        if (issuer->key_alg.kind && (issuer->key_alg.hash != child->alg.hash || issuer->key_alg.salt > child->alg.salt))
-            return 0;
-        return psi_x509_check_pss(&key.key.rsa, &child->alg, child->sig, hash);
-    }
-    return !issuer->pss_key &&
-           br_rsa_pkcs1_vrfy_get_default()(child->sig.p, child->sig.n, oids[child->alg.hash - br_sha256_ID], hash_len,
-                                           &key.key.rsa, got) == 1 &&
-           memcmp(hash, got, hash_len) == 0;
+    hc->out(&h.vtable, digest);
+    return psi_x509_signed(issuer, &child->alg, digest, child->sig);
 }
 
 /* --- PEM ---------------------------------------------------------------------------------------------------------- */
 
-/* Where in s a string of n characters first is; s.n if nowhere. */
-static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
+/* Does a BEGIN at p[at] start its line? Blanks, a byte order mark and the dashes of a glued file may stand before it. */
+static int psi_x509_starts_line(const uint8_t *p, size_t at)
 {
-    size_t i;
-    for (i = 0; i + n <= s.n; i++)
-        if (s.p[i] == (uint8_t)what[0] && memcmp(s.p + i, what, n) == 0) return i;
-    return s.n;
+    while (at && (p[at - 1] == ' ' || p[at - 1] == '\t' || p[at - 1] == '-' || p[at - 1] >= 0xBB)) at--;
+    return at == 0 || p[at - 1] == '\n' || p[at - 1] == '\r';
 }
 
 /* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. A BEGIN counts at the start of a line only (after blanks, a byte order mark, or dashes: glued files). */
+   match. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
-    for (;;) {
-        psi_x509_span rest;
-        size_t at = psi_x509_find(*in, "-----BEGIN ", 11), back = at, n;
-        if (at == in->n) return 0;
-        while (back &&
-               (in->p[back - 1] == ' ' || in->p[back - 1] == '\t' || in->p[back - 1] == '-' || in->p[back - 1] >= 0xBB))
-            back--;
-        rest = psi_x509_span_of(in->p + at + 11, in->n - at - 11);
-        n = psi_x509_find(rest, "-----", 5);
-        if (back && in->p[back - 1] != '\n' && in->p[back - 1] != '\r') {
-            *in = rest;
-            continue;
-        }
-        *in = rest;
-        if (n > 64 || n == rest.n) return -1;
-        *label = psi_x509_span_of(rest.p, n);
-        *body = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
-        body->n = psi_x509_find(*body, "-----", 5);
-        rest = psi_x509_span_of(body->p + body->n, (size_t)(in->p + in->n - body->p) - body->n);
-        *in = rest;
-        if (!PSI_X509_STARTS(rest, "-----END ") || rest.n < 9 + n + 5 || memcmp(rest.p + 9, label->p, n) != 0 ||
-            memcmp(rest.p + 9 + n, "-----", 5) != 0)
-            return -1;
-        in->p += 14 + n;
-        in->n -= 14 + n;
-        return 1;
-    }
+    const uint8_t *text = in->p;
+    psi_x509_span rest = *in;
+    size_t at, n;
+    do {
+        at = psi_x509_find(rest, "-----BEGIN ", 11);
+        if (at == rest.n) return 0;
+        rest = psi_x509_span_of(rest.p + at + 11, rest.n - at - 11);
+    } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
+    *in = rest;
+    n = psi_x509_find(rest, "-----", 5);
+    if (n > 64 || n == rest.n) return -1;
+    *label = psi_x509_span_of(rest.p, n);
+    rest = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
+    *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
+    *in = rest = psi_x509_span_of(body->p + body->n, rest.n - body->n);
+    if (rest.n < 14 + n || memcmp(rest.p, "-----END ", 9) != 0 || memcmp(rest.p + 9, label->p, n) != 0 ||
+        memcmp(rest.p + 9 + n, "-----", 5) != 0)
+        return -1;
+    *in = psi_x509_span_of(rest.p + 14 + n, rest.n - 14 - n);
+    return 1;
+}
+
+/* The value of a base64 digit, -1 if it is none. */
+static int psi_x509_digit(int c)
+{
+    if (c >= 'A' && c <= 'Z') return c - 'A';
+    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
+    if (c >= '0' && c <= '9') return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
-    uint32_t v = 0;
     size_t n = 0, i, start = 0;
-    int have = 0, pad = 0;
+    unsigned held = 0;
+    int bits = 0, pad = 0;
     for (i = 0; i < in.n; i++)
         if (in.p[i] == ':') start = i;
-    if (start)
-        while (start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
+    while (start && start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
     for (i = start; i < in.n; i++) {
-        int c = in.p[i], d;
+        int c = in.p[i], d = psi_x509_digit(c);
         if (c == ' ' || c == '\t' || c == '\n' || c == '\r') continue;
-        if (c >= 'A' && c <= 'Z') d = c - 'A';
-        else if (c >= 'a' && c <= 'z') d = c - 'a' + 26;
-        else if (c >= '0' && c <= '9') d = c - '0' + 52;
-        else if (c == '+') d = 62;
-        else if (c == '/') d = 63;
-        else if (c == '=' && have >= 2) d = -1;
-        else return 0;
-        if ((d < 0 && ++pad > 2) || (d >= 0 && pad)) return 0;
-        v = v << 6 | (uint32_t)(d < 0 ? 0 : d);
-        if (++have < 4) continue;
-        if ((pad == 1 && (v & 0xFF)) || (pad == 2 && (v & 0xFFFF))) return 0;
-        out[n++] = (uint8_t)(v >> 16);
-        if (pad < 2) out[n++] = (uint8_t)(v >> 8 & 255);
-        if (pad < 1) out[n++] = (uint8_t)(v & 255);
-        have = 0;
-        v = 0;
-        if (pad) pad = 3; /* nothing may follow */
+        if (c == '=' && ++pad <= 2) continue;
+        if (d < 0 || pad) return 0;
+        held = held << 6 | (unsigned)d;
+        bits += 6;
+        if (bits < 8) continue;
+        bits -= 8;
+        out[n++] = (uint8_t)(held >> bits);
+        held &= (1u << bits) - 1;
     }
-    return have ? 0 : n;
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
 }
 
 /* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
     psi_x509_span body;
-    int is_long = s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80;
-    return is_long || (psi_x509_seq(&s, &body) && s.n == 0);
+    return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_only_seq(s, &body);
 }
 
-/* What OpenSSL's trust settings, which follow a TRUSTED CERTIFICATE, let it vouch for: a set of PSI_X509_*_AUTH. */
-static int psi_x509_trusted_for(psi_x509_span in)
-{
-    psi_x509_span settings, list;
-    int set = PSI_X509_ALL_USES, not_for;
-    if (in.n == 0) return set;
-    if (!psi_x509_seq(&in, &settings) || in.n) return 0;
-    if (psi_x509_seq(&settings, &list)) {
-        set = psi_x509_purposes(list);
-        set = set < 0 ? 0 : set & PSI_X509_ANY_EKU ? PSI_X509_ALL_USES : set;
-    }
-    if (psi_x509_take(&settings, 0xA0, &list)) {
-        not_for = psi_x509_purposes(list);
-        set = not_for < 0 || (not_for & PSI_X509_ANY_EKU) ? 0 : set & ~not_for;
-    }
-    return set;
-}
+typedef int (*psi_x509_each_fn)(void *ctx, psi_x509_span der);
 
-/* Hands each certificate of a text (PEM, or DER back to back) and what it is trusted for to each, until that answers
-   other than 0. Malformed ones are an error, or with lenient left out. *found counts certificates. */
-static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der, int uses),
-                         void *ctx, size_t *found, psocket_error *e)
+/* Hands each certificate of DER that stands back to back to each, until that answers other than 0. *found counts them. */
+static int psi_x509_each_der(psi_x509_span in, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body, der;
-    uint8_t *buf;
-    int tag, uses, r = 0, is_der = psi_x509_is_der(in);
-    *found = 0;
-    while (is_der && in.n) {
-        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30)
-            return lenient ? 0
-                           : psi_err(e, PSOCKET_TLS_PEM, "malformed DER after certificate %lu", (unsigned long)*found);
+    psi_x509_span body, der;
+    int tag, r;
+    while (in.n) {
+        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30) return lenient ? 0 : (int)PSOCKET_TLS_PEM;
         ++*found;
-        r = each(ctx, der, PSI_X509_ALL_USES);
-        if (r) return r;
-    }
-    while (!is_der && (r = psi_x509_pem_next(&in, &label, &body)) != 0) {
-        size_t n = 0;
-        int trusted = r > 0 && PSI_X509_IS(label, "TRUSTED CERTIFICATE");
-        if (r > 0 && !trusted && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"))
-            continue;
-        ++*found;
-        buf = NULL;
-        if (r > 0) {
-            buf = (uint8_t *)psi_alloc(body.n + 4);
-            if (!buf) return psi_err_code(e, PSOCKET_NOMEM);
-            n = psi_x509_base64(body, buf);
-        }
-        der = psi_x509_span_of(buf, n);
-        uses = PSI_X509_ALL_USES;
-        if (trusted && n) {
-            body = der;
-            if (!psi_x509_any(&body, &tag, &label, &der)) der.n = 0;
-            uses = psi_x509_trusted_for(body);
-        }
-        r = der.n ? each(ctx, der, uses) : lenient ? 0 : PSOCKET_TLS_PEM;
-        psi_free(buf);
-        if (der.n == 0 && r)
-            return psi_err(e, r, "malformed PEM: certificate %lu is cut off or not base64", (unsigned long)*found);
+        r = each(ctx, der);
         if (r) return r;
     }
     return 0;
 }
 
-/* --- chains ------------------------------------------------------------------------------------------------------- */
-
-/* A list of DER certificates, each in its own allocation. Zero-initialise it. */
-typedef struct psi_x509_chain {
-    br_x509_certificate *certs;
-    size_t count, room, bytes;
-} psi_x509_chain;
-
-static void psi_x509_chain_free(psi_x509_chain *c)
+/* Decodes one block and hands it on; with lenient a malformed one is left out. r: what psi_x509_pem_next said. */
+static int psi_x509_each_block(int r, psi_x509_span body, int lenient, psi_x509_each_fn each, void *ctx)
 {
-    while (c->count) psi_free(c->certs[--c->count].data);
-    psi_free(c->certs);
-    memset(c, 0, sizeof *c);
+    uint8_t *buf = r > 0 ? (uint8_t *)psi_alloc(body.n + 4) : NULL;
+    size_t n;
+    if (r > 0 && !buf) return PSOCKET_NOMEM;
+    n = r > 0 ? psi_x509_base64(body, buf) : 0;
+    r = n ? each(ctx, psi_x509_span_of(buf, n)) : lenient ? 0 : (int)PSOCKET_TLS_PEM;
+    psi_free(buf);
+    return r;
+}
+
+/* Hands each certificate of a text (PEM, or DER back to back) to each, until that answers other than 0, which is the answer.
+   Malformed ones are PSOCKET_TLS_PEM, or with lenient left out. *found counts certificates. OpenSSL's TRUSTED CERTIFICATE
+   is left out: what it adds says what the certificate is trusted for, and would be ignored. */
+static int psi_x509_each(const void *text, size_t len, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+{
+    psi_x509_span in = psi_x509_span_of(text, len), label, body;
+    int r;
+    *found = 0;
+    if (psi_x509_is_der(in)) return psi_x509_each_der(in, lenient, each, ctx, found);
+    while ((r = psi_x509_pem_next(&in, &label, &body)) != 0) {
+        if (r > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
+        ++*found;
+        r = psi_x509_each_block(r, body, lenient, each, ctx);
+        if (r) return r;
+    }
+    return 0;
+}
+
+/* What went wrong with a text that people know as name. */
+static int psi_x509_text_error(psocket_error *e, int code, const char *name, size_t found)
+{
+    if (code && code != PSOCKET_TLS_PEM) return psi_err_code(e, code);
+    if (code) return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, (unsigned long)found);
+    if (found) return 0;
+    return psi_err(e, PSOCKET_TLS_PEM,
+                   "%s: no certificate found: expected PEM text or DER (\"openssl x509\" turns a TRUSTED CERTIFICATE into a "
+                   "plain one)",
+                   name);
 }
 
 /* Room for one more element of a growing array: the array, perhaps elsewhere, or NULL with the old one intact. */
@@ -4815,31 +5113,58 @@ static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
 {
     void *p;
     if (count < *room) return array;
-    p = psi_realloc(array, count * size, (*room * 2 + 4) * size);
-    if (p) *room = *room * 2 + 4;
+    p = psi_alloc((*room * 2 + 4) * size);
+    if (!p) return NULL;
+    if (count) memcpy(p, array, count * size);
+    psi_free(array);
+    *room = *room * 2 + 4;
     return p;
 }
 
-/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
+/* --- chains ------------------------------------------------------------------------------------------------------- */
+
+/* A list of certificates, which owns the DER of each. Zero-initialise it. */
+typedef struct psi_x509_chain {
+    psi_x509_cert *certs;
+    size_t count, room, bytes;
+} psi_x509_chain;
+
+static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    br_x509_certificate *certs;
-    size_t charge = len < 128 ? 128 : len; /* no certificate is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
-    certs = (br_x509_certificate *)psi_x509_grow(c->certs, c->count, &c->room, sizeof *certs);
+    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+    psi_free(c->certs);
+    memset(c, 0, sizeof *c);
+}
+
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. *c is the new one. */
+static int psi_x509_chain_append(psi_x509_chain *chain, const uint8_t *der, size_t len, psi_x509_cert **c)
+{
+    psi_x509_cert *certs = (psi_x509_cert *)psi_x509_grow(chain->certs, chain->count, &chain->room, sizeof *certs);
+    uint8_t *copy;
     if (!certs) return PSOCKET_NOMEM;
-    c->certs = certs;
-    certs[c->count].data = (unsigned char *)psi_alloc(len + 1);
-    if (!certs[c->count].data) return PSOCKET_NOMEM;
-    if (len) memcpy(certs[c->count].data, der, len);
-    certs[c->count++].data_len = len;
-    c->bytes += charge;
+    chain->certs = certs;
+    copy = (uint8_t *)psi_alloc(len + 1);
+    if (!copy) return PSOCKET_NOMEM;
+    if (len) memcpy(copy, der, len);
+    *c = &certs[chain->count++];
+    psi_x509_parse(*c, copy, len);
     return 0;
 }
 
-static int psi_x509_chain_each(void *ctx, psi_x509_span der, int uses)
+/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. What cannot be read is kept too, for psi_x509_verify to name. */
+static int psi_x509_chain_add(psi_x509_chain *chain, const uint8_t *der, size_t len)
 {
-    (void)uses;
+    psi_x509_cert *c;
+    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
+    int r;
+    if (charge > PSOCKET_CHAIN_BYTES - chain->bytes) return PSOCKET_CERT_LIMIT;
+    r = psi_x509_chain_append(chain, der, len, &c);
+    if (!r) chain->bytes += charge;
+    return r;
+}
+
+static int psi_x509_chain_each(void *ctx, psi_x509_span der)
+{
     return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
 }
 
@@ -4847,21 +5172,23 @@ static int psi_x509_chain_each(void *ctx, psi_x509_span der, int uses)
 static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
 {
     size_t found;
-    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found, e);
+    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found);
     if (r == PSOCKET_CERT_LIMIT)
         return psi_err(e, r, "the certificate chain is larger than %lu bytes", (unsigned long)PSOCKET_CHAIN_BYTES);
-    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
-    if (!r && !found) return psi_err(e, PSOCKET_TLS_PEM, "no certificate found: expected PEM text or DER");
-    return r;
+    return psi_x509_text_error(e, r, "the certificate chain", found);
 }
 
 /* --- private keys ------------------------------------------------------------------------------------------------- */
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
-    int type; /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    int type;    /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    int pss_key; /* PSS signatures only, of key_alg if that has a kind */
+    psi_x509_alg key_alg;
     br_rsa_private_key rsa;
+    psi_x509_span n, e;  /* RSA: the public half */
     br_ec_private_key ec;
+    psi_x509_span point; /* EC: the public half, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -4873,34 +5200,31 @@ static void psi_x509_key_free(psi_x509_key *k)
     psi_wipe(k, sizeof *k);
 }
 
-static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
-{
-    *n = s.n;
-    return (unsigned char *)(uintptr_t)s.p;
-}
-
 /* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2). */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
-    psi_x509_span seq, v[8];
+    enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
+    psi_x509_span seq, v[NUMBERS];
     int version, i;
-    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
+    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
     if (version) return "RSA private keys with more than two primes are not supported";
-    for (i = 0; i < 8; i++)
+    for (i = 0; i < NUMBERS; i++)
         if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
     if (seq.n) return "malformed RSA private key";
-    if (v[0].n > 512) return "RSA private keys over 4096 bits are not supported";
-    if (psi_x509_bit_length(v[0]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (!(v[3].p[v[3].n - 1] & v[4].p[v[4].n - 1] & 1) || v[3].n > 290 || v[4].n > 290 || v[5].n > v[3].n ||
-        v[6].n > v[4].n || v[7].n > v[3].n)
+    if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
+    if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
+    if (!(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
+        v[DQ].n > v[Q].n || v[IQ].n > v[P].n)
         return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
-    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[0]);
-    k->rsa.p = psi_x509_slice(v[3], &k->rsa.plen);
-    k->rsa.q = psi_x509_slice(v[4], &k->rsa.qlen);
-    k->rsa.dp = psi_x509_slice(v[5], &k->rsa.dplen);
-    k->rsa.dq = psi_x509_slice(v[6], &k->rsa.dqlen);
-    k->rsa.iq = psi_x509_slice(v[7], &k->rsa.iqlen);
+    k->n = v[N];
+    k->e = v[E];
+    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
+    k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
+    k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
+    k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
+    k->rsa.dq = psi_x509_slice(v[DQ], &k->rsa.dqlen);
+    k->rsa.iq = psi_x509_slice(v[IQ], &k->rsa.iqlen);
     return NULL;
 }
 
@@ -4908,177 +5232,280 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
     psi_x509_span seq, d, part;
-    int version;
-    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version) || version != 1 ||
+    int version, named;
+    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version) || version != 1 ||
         !psi_x509_take(&seq, 0x04, &d))
         return "malformed EC private key";
     if (psi_x509_take(&seq, 0xA0, &part)) {
-        int named = psi_x509_curve(&part);
+        named = psi_x509_curve(&part);
         if (curve && named != curve) return "malformed EC private key";
         curve = named;
     }
-    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return "malformed EC private key";
+    if (psi_x509_take(&seq, 0xA1, &part) && (!psi_x509_bits(&part, &k->point) || part.n)) return "malformed EC private key";
     if (seq.n) return "malformed EC private key";
     if (!curve) return "EC private keys must be on P-256, P-384 or P-521, by name";
     while (d.n && *d.p == 0) {
         d.p++;
         d.n--;
     }
-    if (d.n == 0 || d.n > (size_t)(psi_x509_curve_bits(curve) + 7) / 8) return "malformed EC private key";
+    if (d.n == 0 || d.n > psi_x509_curve_bytes(curve)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
     k->ec.curve = curve;
     k->ec.x = psi_x509_slice(d, &k->ec.xlen);
     return NULL;
 }
 
+#define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
+
 /* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span in = der, seq, alg, key;
+    psi_x509_span seq, alg, key;
     int version, oid, curve;
-    if (!psi_x509_seq(&in, &seq) || in.n) return "malformed private key";
-    if (seq.n && seq.p[0] == 0x30)
-        return "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)";
+    if (!psi_x509_only_seq(der, &seq)) return "malformed private key";
+    if (seq.n && seq.p[0] == 0x30) return PSI_X509_ENCRYPTED;
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
     if (version > 1 || !psi_x509_seq(&seq, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
         return "malformed private key";
-    if (oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
-    if (oid != PSI_OID_EC) return "private keys must be RSA or EC; others, as Ed25519, are not supported";
-    curve = psi_x509_curve(&alg);
-    return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
+    if (oid == PSI_OID_EC) {
+        curve = psi_x509_curve(&alg);
+        return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
+    }
+    if (oid != PSI_OID_RSA && oid != PSI_OID_PSS)
+        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    k->pss_key = oid == PSI_OID_PSS;
+    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg))
+        return "RSA-PSS private keys must be for SHA-256, SHA-384 or SHA-512";
+    return psi_x509_key_rsa(k, key);
+}
+
+/* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
+static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
+{
+    psi_x509_span label, end;
+    int r;
+    while ((r = psi_x509_pem_next(&in, &label, body)) > 0) {
+        if (label.n < 11) continue;
+        end = psi_x509_span_of(label.p + label.n - 11, 11);
+        if (!PSI_X509_IS(end, "PRIVATE KEY")) continue;
+        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
+            return psi_err(e, PSOCKET_TLS_KEY, "%s", PSI_X509_ENCRYPTED);
+        return 0;
+    }
+    return psi_err(e, PSOCKET_TLS_PEM, "%s",
+                   r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body;
+    psi_x509_span body = psi_x509_span_of(text, len);
     const char *why;
-    int r = 1, is_der = psi_x509_is_der(in);
+    int is_der = psi_x509_is_der(body), r = is_der ? 0 : psi_x509_key_find(body, &body, e);
     memset(k, 0, sizeof *k);
-    body = in;
-    while (!is_der) {
-        r = psi_x509_pem_next(&in, &label, &body);
-        if (r <= 0)
-            return psi_err(e, PSOCKET_TLS_PEM,
-                           r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
-        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") ||
-            (label.n >= 11 && psi_x509_find(body, "ENCRYPTED", 9) < body.n &&
-             memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0))
-            return psi_err(e, PSOCKET_TLS_KEY,
-                           "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)");
-        if (label.n >= 11 && memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0) break;
-    }
+    if (r) return r;
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
-    if (is_der) {
-        memcpy(k->storage, body.p, body.n);
-    } else {
-        body.n = psi_x509_base64(body, k->storage);
-    }
+    if (is_der) memcpy(k->storage, body.p, body.n);
+    else body.n = psi_x509_base64(body, k->storage);
     why = body.n ? psi_x509_key_der(k, psi_x509_span_of(k->storage, body.n)) : "malformed base64 in the private key";
     if (!why) return 0;
     psi_x509_key_free(k);
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? RSA: a signature made with one verifies with the other, which also finds
-   damaged CRT values, whose faulty signatures would give the key away. EC: the public points are the same. */
-static int psi_x509_key_matches(const psi_x509_key *k, const br_x509_certificate *leaf)
+/* The product of two big-endian numbers, of alen + blen bytes. */
+static void psi_x509_multiply(const uint8_t *a, size_t alen, const uint8_t *b, size_t blen, uint8_t *out)
 {
-    psi_x509_cert c;
-    br_x509_pkey pub;
-    uint8_t buf[512], hash[32], out[32];
-    psi_x509_parse(&c, leaf->data, leaf->data_len);
-    if (c.key_type != k->type || c.bad.code == PSOCKET_CERT_MALFORMED) return 0;
-    psi_x509_fill_key(&c, &pub);
-    if (k->type == BR_KEYTYPE_EC) {
-        br_ec_public_key own;
-        size_t n = k->ec.curve == c.curve ? br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec) : 0;
-        return n && n == c.key.n && memcmp(buf, c.key.p, n) == 0;
+    size_t i, k;
+    memset(out, 0, alen + blen);
+    for (i = alen; i-- > 0;) {
+        unsigned v = 0;
+        for (k = blen; k-- > 0;) {
+            v += out[i + k + 1] + (unsigned)a[i] * b[k];
+            out[i + k + 1] = (uint8_t)(v & 255);
+            v >>= 8;
+        }
+        out[i] = (uint8_t)v;
     }
-    if (c.bad_key.code || (int)k->rsa.n_bitlen != c.key_bits) return 0;
-    memset(hash, 0x5A, sizeof hash);
-    return br_rsa_pkcs1_sign_get_default()(BR_HASH_OID_SHA256, hash, 32, &k->rsa, buf) == 1 &&
-           br_rsa_pkcs1_vrfy_get_default()(buf, c.key.n, BR_HASH_OID_SHA256, 32, &pub.key.rsa, out) == 1 &&
-           memcmp(hash, out, 32) == 0;
+}
+
+/* Is x 1 modulo m (of at most 290 bytes)? Bit by bit, and whatever the bits are in the same steps: these are secrets. */
+static int psi_x509_is_one(const uint8_t *x, size_t xlen, const uint8_t *m, size_t mlen)
+{
+    uint8_t r[290], t[290];
+    unsigned wrong = 0, carry, keep;
+    int borrow, v;
+    size_t i, k;
+    memset(r, 0, sizeof r);
+    for (i = 0; i < 8 * xlen; i++) {
+        carry = x[i / 8] >> (7 - i % 8) & 1u;
+        for (borrow = 0, k = mlen; k-- > 0;) {
+            carry |= (unsigned)r[k] << 1;
+            r[k] = (uint8_t)(carry & 255);
+            carry >>= 8;
+            v = r[k] - m[k] - borrow;
+            t[k] = (uint8_t)(v & 255);
+            borrow = v < 0;
+        }
+        keep = (0u - (unsigned)(borrow & (int)(carry ^ 1u))) & 255u; /* r was smaller than m */
+        for (k = 0; k < mlen; k++) r[k] = (uint8_t)((r[k] & keep) | (t[k] & ~keep & 255u));
+    }
+    for (k = 0; k < mlen; k++) wrong |= r[k] ^ (k + 1 == mlen ? 1u : 0u);
+    psi_wipe(r, sizeof r);
+    psi_wipe(t, sizeof t);
+    return !wrong;
+}
+
+/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which give
+   the key away. Costs far less than a signature. */
+static int psi_x509_rsa_holds(const psi_x509_key *k)
+{
+    const br_rsa_private_key *r = &k->rsa;
+    uint8_t x[2 * 290], p[290], q[290];
+    int ok;
+    size_t skip = r->plen + r->qlen - k->n.n;
+    memcpy(p, r->p, r->plen);
+    memcpy(q, r->q, r->qlen);
+    psi_x509_multiply(p, r->plen, q, r->qlen, x);
+    ok = r->plen + r->qlen >= k->n.n && skip <= 1 && (!skip || x[0] == 0) && memcmp(x + skip, k->n.p, k->n.n) == 0;
+    psi_x509_multiply(r->iq, r->iqlen, q, r->qlen, x);
+    ok = ok && psi_x509_is_one(x, r->iqlen + r->qlen, p, r->plen);
+    p[r->plen - 1] ^= 1; /* p and q are odd */
+    q[r->qlen - 1] ^= 1;
+    psi_x509_multiply(r->dp, r->dplen, k->e.p, k->e.n, x);
+    ok = ok && psi_x509_is_one(x, r->dplen + k->e.n, p, r->plen);
+    psi_x509_multiply(r->dq, r->dqlen, k->e.p, k->e.n, x);
+    ok = ok && psi_x509_is_one(x, r->dqlen + k->e.n, q, r->qlen);
+    psi_wipe(x, sizeof x);
+    psi_wipe(p, sizeof p);
+    psi_wipe(q, sizeof q);
+    return ok;
+}
+
+/* Does the key belong to the certificate? The public halves are compared. */
+static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
+{
+    br_ec_public_key own;
+    uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
+    psi_x509_span point = k->point;
+    if (c->key.key_type != k->type) return 0;
+    if (k->type == BR_KEYTYPE_EC) {
+        if (k->ec.curve != c->key.key.ec.curve) return 0;
+        if (point.n == 0) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(c->key.key.ec.q, c->key.key.ec.qlen));
+    }
+    return psi_x509_same(k->n, psi_x509_span_of(c->key.key.rsa.n, c->key.key.rsa.nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(c->key.key.rsa.e, c->key.key.rsa.elen)) && psi_x509_rsa_holds(k);
+}
+
+/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em, whose length n the key has. */
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
+{
+    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (n < len + room + 2) return 0;
+    memset(em, 0, db);
+    em[db - room - 1] = 1;
+    memcpy(em + db - room, salt, room);
+    psi_x509_pss_hash(alg, digest, salt, em + db);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
+    em[0] &= 0x7F;
+    em[n - 1] = 0xBC;
+    return 1;
+}
+
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length, 0 if
+   the key cannot. */
+static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
+                                       const uint8_t *salt, uint8_t *out)
+{
+    size_t n = k->n.n;
+    int ok;
+    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA)
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+    if (alg->kind == PSI_X509_PSS)
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa) == 1;
+    else
+        ok = br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, psi_x509_hash_len(alg->hash), &k->rsa,
+                                             out) == 1;
+    return ok ? n : 0;
 }
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors. The DER of each is its own allocation. */
-typedef struct psi_x509_store {
-    psi_x509_cert *certs;
-    size_t count, room, seen; /* seen: with those that came twice */
-    int lenient;              /* leave malformed ones out */
-} psi_x509_store;
-
+/* Trust anchors, and how they were found. */
 typedef struct psi_trust {
-    psi_x509_store store;
-    int system; /* use psi_x509_system instead */
+    psi_x509_chain anchors;
+    size_t seen; /* with those that came twice */
+    int lenient; /* leave malformed ones out */
+    int system;  /* use psi_x509_system instead */
 } psi_trust;
 
 /* The system's anchors, loaded at first use and shared by all. */
-static psi_x509_store psi_x509_system;
+static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_x509_store_free(psi_x509_store *s)
+static int psi_trust_each(void *ctx, psi_x509_span der)
 {
-    while (s->count) psi_free((void *)(uintptr_t)s->certs[--s->count].der.p);
-    psi_free(s->certs);
-    memset(s, 0, sizeof *s);
-}
-
-static int psi_x509_store_each(void *ctx, psi_x509_span der, int uses)
-{
-    psi_x509_store *s = (psi_x509_store *)ctx;
-    psi_x509_cert c, *certs;
-    uint8_t *copy;
+    psi_trust *t = (psi_trust *)ctx;
+    psi_x509_cert *c;
     size_t i;
-    if (!psi_x509_parse(&c, der.p, der.n)) return s->lenient ? 0 : PSOCKET_TLS_PEM;
-    s->seen++;
-    for (i = 0; i < s->count; i++)
-        if (s->certs[i].subject_hash == c.subject_hash && psi_x509_same(s->certs[i].der, der)) break;
-    if (i == s->count) {
-        certs = (psi_x509_cert *)psi_x509_grow(s->certs, s->count, &s->room, sizeof *certs);
-        if (!certs) return PSOCKET_NOMEM;
-        s->certs = certs;
-        copy = (uint8_t *)psi_alloc(der.n);
-        if (!copy) return PSOCKET_NOMEM;
-        memcpy(copy, der.p, der.n);
-        psi_x509_parse(&certs[s->count++], copy, der.n);
-    }
-    if (uses != PSI_X509_ALL_USES) { /* as if it had them in its extended key usage */
-        int own = s->certs[i].extended;
-        s->certs[i].extended = (own < 0 || (own & PSI_X509_ANY_EKU) ? PSI_X509_ALL_USES : own) & uses;
-    }
-    return 0;
+    int r;
+    t->seen++;
+    for (i = 0; i < t->anchors.count; i++)
+        if (psi_x509_same(t->anchors.certs[i].der, der)) return 0;
+    r = psi_x509_chain_append(&t->anchors, der.p, der.n, &c);
+    if (r || psi_x509_is_readable(c)) return r;
+    psi_free((void *)(uintptr_t)c->der.p);
+    t->anchors.count--;
+    t->seen--;
+    return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
 }
 
 /* Adds the anchors of a text that people know as name. */
-static int psi_x509_store_text(psi_x509_store *s, const void *text, size_t len, const char *name, psocket_error *e)
+static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
 {
     size_t found;
-    psocket_error why = PSI_ZERO;
-    int r = psi_x509_each(text, len, s->lenient, psi_x509_store_each, s, &found, &why);
-    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
-    if (r) return psi_err(e, r, "%s: certificate %lu is malformed", name, (unsigned long)found);
-    if (!found) return psi_err(e, PSOCKET_TLS_PEM, "%s holds no certificate: expected PEM text or DER", name);
-    return 0;
+    int r = psi_x509_each(text, len, t->lenient, psi_trust_each, t, &found);
+    return psi_x509_text_error(e, r, name, found);
 }
 
-static int psi_x509_store_system(void *ctx, const void *text, size_t len)
+static int psi_trust_file(psi_trust *t, const char *path, psocket_error *e)
+{
+    char *data;
+    size_t len;
+    int os, r = psi_os_readfile(path, &data, &len, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
+    r = psi_trust_text(t, data, len, path, e);
+    psi_free(data);
+    return r;
+}
+
+/* A text of the system's or of a folder: what is no certificate in it is passed over. */
+static int psi_trust_any_text(void *ctx, const void *text, size_t len)
 {
     size_t found;
-    return psi_x509_each(text, len, 1, psi_x509_store_each, ctx, &found, NULL);
+    return psi_x509_each(text, len, 1, psi_trust_each, ctx, &found);
+}
+
+static int psi_trust_folder(psi_trust *t, const char *path, psocket_error *e)
+{
+    size_t before = t->seen;
+    int os, r;
+    t->lenient = 1;
+    r = psi_os_readdir(path, psi_trust_any_text, t, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
+    return t->seen != before ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", path);
 }
 
 static void psi_trust_free(psi_trust *t)
 {
     if (!t) return;
-    psi_x509_store_free(&t->store);
+    psi_x509_chain_free(&t->anchors);
     psi_free(t);
 }
 
@@ -5086,51 +5513,33 @@ static void psi_trust_free(psi_trust *t)
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    int r = 0, os;
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
+    int r = 0;
     *out = NULL;
     if (!t) return psi_err_code(e, PSOCKET_NOMEM);
     t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
-    if (topt->ca)
-        r = psi_x509_store_text(&t->store, topt->ca, topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca), "ca",
-                                e);
-    if (!r && topt->ca_file) {
-        char *data;
-        size_t len;
-        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
-        if (r) {
-            psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
-        } else {
-            r = psi_x509_store_text(&t->store, data, len, topt->ca_file, e);
-            psi_free(data);
-        }
-    }
-    if (!r && topt->ca_dir) {
-        size_t before = t->store.seen;
-        t->store.lenient = 1;
-        r = psi_os_readdir(topt->ca_dir, psi_x509_store_system, &t->store, &os);
-        if (r)
-            psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-        else if (before == t->store.seen)
-            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
-    }
+    if (topt->ca) r = psi_trust_text(t, topt->ca, len, "ca", e);
+    if (!r && topt->ca_file) r = psi_trust_file(t, topt->ca_file, e);
+    if (!r && topt->ca_dir) r = psi_trust_folder(t, topt->ca_dir, e);
     if (r) psi_trust_free(t);
     else *out = t;
     return r;
 }
 
-/* The anchors to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any is looked at again next time. */
-static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any anchor is looked at again next time. */
+static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     int r = 0;
-    *out = &t->store;
+    *out = t;
     if (!t->system) return 0;
     *out = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!psi_x509_system.count) {
+    if (!psi_x509_system.anchors.count) {
         psi_x509_system.lenient = 1;
-        r = psi_os_systrust(psi_x509_store_system, &psi_x509_system, NULL);
-        if (!r && !psi_x509_system.count) r = PSOCKET_TLS_NO_TRUST;
-        if (r) psi_x509_store_free(&psi_x509_system);
+        r = psi_os_systrust(psi_trust_any_text, &psi_x509_system, e);
+        if (r) psi_x509_chain_free(&psi_x509_system.anchors);
+        else if (!psi_x509_system.anchors.count)
+            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -5140,7 +5549,7 @@ static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
 static PSI_UNUSED void psi_x509_cleanup(void)
 {
     psi_os_lock(&psi_x509_system_lock);
-    psi_x509_store_free(&psi_x509_system);
+    psi_x509_chain_free(&psi_x509_system.anchors);
     psi_os_unlock(&psi_x509_system_lock);
 }
 
@@ -5163,50 +5572,24 @@ typedef struct psi_x509_edge {
 
 typedef struct psi_x509_walk {
     const psi_x509_query *q;
-    const psi_x509_store *anchors;
-    const psi_x509_cert *certs; /* the peer's */
-    size_t count;
+    const psi_trust *trust;
+    const psi_x509_chain *sent;                         /* the peer's */
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
     psi_x509_edge edges[PSI_X509_SIGNATURES];
     int edge_count;
-    int code, rank; /* the most useful failure so far */
+    int rule; /* the failure that tells most so far: a rule and who broke it; -1: none */
     const psi_x509_cert *culprit;
-    char text[400];
 } psi_x509_walk;
 
-/* How much a failure tells: a path that failed in its dates or pins only, more than one that failed at an issuer, more
-   than one that ended. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-
-/* Records a failure if it tells more than those before: why, then the certificate's name. */
-static void psi_x509_fail(psi_x509_walk *w, int rank, int code, const psi_x509_cert *c, const char *why)
+/* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
+static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    char label[200];
-    if (rank <= w->rank) return;
-    w->rank = rank;
-    w->code = code;
-    w->culprit = c;
-    snprintf(w->text, sizeof w->text, "certificate %s: %s", why, psi_x509_label(c, label, sizeof label));
-}
-
-/* The failure of a date: says since when or for how long. */
-static void psi_x509_fail_date(psi_x509_walk *w, const psi_x509_cert *c)
-{
-    int late = w->q->now > c->not_after;
-    uint64_t from = (uint64_t)(late ? c->not_after : w->q->now), to = (uint64_t)(late ? w->q->now : c->not_before);
-    uint64_t s = to - from;
-    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    char why[80];
-    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
-             (unsigned long)s, unit);
-    psi_x509_fail(w, PSI_X509_COMPLETE, late ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID, c, why);
-}
-
-static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
-{
-    return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
+    if (w->rule < 0 || psi_x509_rules[rule].rank > psi_x509_rules[w->rule].rank) {
+        w->rule = rule;
+        w->culprit = c;
+    }
+    return 0;
 }
 
 /* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
@@ -5228,13 +5611,16 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? */
-static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip)
+/* Is an address in the subtree of an address and a mask? -1: malformed. An IPv4 address in its IPv6 form is in what excludes
+   the IPv4 one. */
+static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
     size_t i, n = base.n / 2;
-    int end = 0, match = n == ip.n;
+    int end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
-    for (i = 0; i < n; i++) {
+    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_span_of(ip.p + 12, 4);
+    for (i = 0, match = n == ip.n; i < n; i++) {
         int mask = base.p[n + i], low = ~mask & 0xFF;
         if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
         if (low) end = 1;
@@ -5243,79 +5629,62 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip)
     return match;
 }
 
-/* Is a mailbox in the subtree of a mailbox, a host, or (leading dot) a domain? */
-static int psi_x509_mail_within(psi_x509_span base, psi_x509_span mail)
+/* Is a name in a subtree of its own kind? -1: malformed, or it cannot be told. */
+static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
 {
-    size_t at = mail.n, base_at = base.n;
-    psi_x509_span host, base_host;
-    while (at && mail.p[at - 1] != '@') at--;
-    while (base_at && base.p[base_at - 1] != '@') base_at--;
-    host = psi_x509_span_of(mail.p + at, mail.n - at);
-    base_host = psi_x509_span_of(base.p + base_at, base.n - base_at);
-    if (at < 2 || !psi_x509_is_dns(host, 0) || base_at == 1) return -1;
-    if (base_at == 0 && base.n > 1 && base.p[0] == '.') {
-        psi_x509_span domain = psi_x509_span_of(base.p + 1, base.n - 1);
-        return psi_x509_is_dns(domain, 0) ? host.n > base.n && psi_x509_ends_with(host, base) : -1;
-    }
-    if (!psi_x509_is_dns(base_host, 0)) return -1;
-    if (base_at && (base_at != at || memcmp(base.p, mail.p, at) != 0)) return 0;
-    return host.n == base_host.n && psi_x509_ends_with(host, base_host);
+    if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
+    if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
+    return psi_x509_name_within(base, name);
 }
 
-/* Does a name (a directoryName without its outer header) break the constraints of ca (RFC 5280 4.2.1.10)? What cannot
-   be evaluated counts as broken. */
+/* Does a name break the constraints of ca (RFC 5280 4.2.1.10)? Excluded is also what cannot be told; what has constraints of
+   a kind that is not evaluated breaks them if they are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base, dn;
-    uint32_t hash;
-    int excluded, type;
+    psi_x509_span lists = ca->constraints, list, subtree, base;
+    int excluded, type, known = tag == 0x82 || tag == 0x87 || tag == 0xA4;
     for (excluded = 0; excluded < 2; excluded++) {
         int seen = 0, hit = 0;
         if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
         while (list.n) {
-            int r = -1;
             if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n ||
                 !psi_x509_is_name_tag(type))
                 return 1;
             w->work -= 1 + (long)(name.n + base.n) / 64;
             if (w->work < 0) return 1;
             if (type != tag) continue;
-            seen = 1;
-            if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
-            else if (tag == 0x87) r = psi_x509_ip_within(base, name);
-            else if (tag == 0x81) r = psi_x509_mail_within(base, name);
-            else if (tag == 0xA4 && psi_x509_seq(&base, &dn) && base.n == 0 && psi_x509_hash_name(dn, &hash))
-                r = psi_x509_name_within(dn, name, 0, excluded);
-            if (r < 0) return 1;
-            hit |= r;
+            if (known) {
+                int r = psi_x509_within(tag, base, name, excluded);
+                if (r < 0 && (excluded || tag != 0xA4)) return 1;
+                seen = 1;
+                hit |= r > 0;
+            } else if (ca->constraints_critical) {
+                return 1;
+            }
         }
         if (excluded ? hit : seen && !hit) return 1;
     }
     return lists.n != 0;
 }
 
-/* Does any name of c break the constraints of ca? */
+/* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, name, body, rdn = PSI_ZERO, oid;
+    psi_x509_span rest = c->san, name;
     int tag;
-    while (psi_x509_any(&rest, &tag, &body, NULL)) {
-        name = body;
-        if (tag == 0xA4) psi_x509_seq(&body, &name);
+    while (psi_x509_any(&rest, &tag, &name, NULL))
         if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
-    }
-    if (c->subject.n && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
-    rest = c->subject;
-    while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &name)) /* emailAddress, where mailboxes were once */
-        if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01") && psi_x509_name_breaks(w, ca, 0x81, name))
-            return 1;
-    return 0;
+    if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
+    name = psi_x509_span_of(NULL, 0);
+    return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
+           psi_x509_name_breaks(w, ca, 0x81, name);
 }
 
 /* What a signature check with this key costs, in P-256 checks. */
 static long psi_x509_cost(const psi_x509_cert *issuer)
 {
-    return issuer->curve == BR_EC_secp521r1 ? 8 : issuer->curve == BR_EC_secp384r1 ? 4 : 1;
+    if (issuer->key.key_type != BR_KEYTYPE_EC) return 1;
+    return issuer->key.key.ec.curve == BR_EC_secp521r1 ? 8 : issuer->key.key.ec.curve == BR_EC_secp384r1 ? 4 : 1;
 }
 
 /* Is child signed by issuer? Each pair is checked once: 1, 0, or -1 if not known yet. */
@@ -5327,150 +5696,199 @@ static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issu
     return -1;
 }
 
-/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then pins and dates. 1 if all is well. */
-static int psi_x509_complete(psi_x509_walk *w, int depth)
+/* The same, checking if need be: 0 also when too much was checked already. */
+static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    int i, good = 0;
-    size_t k;
-    for (i = depth; i > 0; i--) {
-        const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
-        good = psi_x509_edge_known(w, issuer, child);
-        if (good < 0) {
-            w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
-            if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
-                w->work = -1;
-                return 0;
-            }
-            good = psi_x509_check_signature(issuer, child);
-            if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
-            w->edges[w->edge_count].issuer = issuer;
-            w->edges[w->edge_count].child = child;
-            w->edges[w->edge_count++].good = good;
-        }
-        if (!good) {
-            if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_UNTRUSTED, child,
-                              "was signed by another key of its issuer's name, which is not trusted");
-            else
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_SIGNATURE, child, "has a wrong signature");
+    psi_x509_edge *edge;
+    int good = psi_x509_edge_known(w, issuer, child);
+    if (good < 0) {
+        w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
+        if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
+            w->work = -1;
             return 0;
         }
+        good = psi_x509_check_signature(issuer, child);
+        if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
+        edge = &w->edges[w->edge_count++];
+        edge->issuer = issuer;
+        edge->child = child;
+        edge->good = good;
     }
-    for (i = 0, good = w->q->pin_count == 0; i <= depth && !good; i++) {
-        uint8_t digest[32];
-        br_sha256_context h;
+    if (good) return 1;
+    if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
+        return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
+    return psi_x509_fail(w, PSI_RULE_WRONG_SIGNATURE, child);
+}
+
+/* Is one of the pinned keys on the path? */
+static int psi_x509_has_pin(psi_x509_walk *w, int depth)
+{
+    uint8_t digest[32];
+    br_sha256_context h;
+    size_t k;
+    int i;
+    if (w->q->pin_count == 0) return 1;
+    for (i = 0; i <= depth; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
         br_sha256_init(&h);
         br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
         br_sha256_out(&h, digest);
-        for (k = 0; k < w->q->pin_count && !good; k++) good = memcmp(w->q->pins + 32 * k, digest, 32) == 0;
+        for (k = 0; k < w->q->pin_count; k++)
+            if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
     }
-    if (!good) {
-        psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_PIN, w->path[0], "leads to none of the pinned keys");
-        return 0;
-    }
+    return psi_x509_fail(w, PSI_RULE_NO_PIN, w->path[0]);
+}
+
+/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
+   it is certified, then pins and dates. 1 if all is well. */
+static int psi_x509_complete(psi_x509_walk *w, int depth)
+{
+    int i;
+    for (i = depth; i > 0; i--)
+        if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
+    if (!psi_x509_has_pin(w, depth)) return 0;
     for (i = 0; i <= depth; i++) {
-        if (w->q->now >= w->path[i]->not_before && w->q->now <= w->path[i]->not_after) continue;
-        psi_x509_fail_date(w, w->path[i]);
-        return 0;
+        if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
+        if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
     }
     return 1;
 }
 
-/* May c stand above path[0..depth-1] as an issuer? 1, 0 with the reason recorded, or -1: it is on the path already. */
-static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+/* Is c on path[0..depth-1] already? The same authority twice helps nobody (RFC 4158 2.4.2). */
+static int psi_x509_is_loop(const psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
-    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    const psi_x509_cert *child = w->path[depth - 1];
-    const psi_x509_flaw *f = c->bad.code ? &c->bad : !anchor && c->profile.code ? &c->profile : &c->bad_key;
-    for (i = 0; i < depth; i++) { /* a loop: the same authority twice helps nobody (RFC 4158 2.4.2) */
+    int i;
+    for (i = 0; i < depth; i++)
         if (c == w->path[i] ||
             (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
-            return -1;
-        if (i && !w->path[i]->self_issued) below++;
-    }
+            return 1;
+    return 0;
+}
+
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)), -1 if none. An anchor of version
+   1 could not say that it is an authority. */
+static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+{
+    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int flaw = psi_x509_flaw(c, (anchor ? PSI_X509_ANCHOR_FLAWS : PSI_X509_OWN_FLAWS) | PSI_X509_KEY_FLAWS);
+    if (flaw >= 0) return flaw;
+    if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+        !(c->ca || (anchor && c->version < 2 && c->self_issued)))
+        return PSI_RULE_NOT_CA;
+    for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
+    if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
+    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU)))
+        return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
+    return -1;
+}
+
+/* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
+static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+{
+    const psi_x509_cert *child = w->path[depth - 1];
+    int i, rule = psi_x509_authority_rule(w, c, anchor, depth), alg = psi_x509_flaw(child, PSI_X509_ALG_FLAWS);
     if (psi_x509_edge_known(w, c, child) == 0) return 0;
-    if (f->code == 0 && child->bad_alg.code) {
-        f = &child->bad_alg;
-        c = child;
-    }
-    if (f->code) {
-        psi_x509_fail(w, PSI_X509_BROKEN, f->code, c, f->why);
-        return 0;
-    }
-    /* RFC 5280 6.1.4 (k)-(n). An anchor of version 1 could not say that it is an authority. */
-    if (c->subject.n == 0 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
-        !(c->ca || (anchor && c->version < 2 && c->self_issued))) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_NOT_CA, c, "issued another one but is not an authority");
-        return 0;
-    }
-    if (c->path_len >= 0 && below > c->path_len) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_PATH_LENGTH, c, "does not allow so many authorities below it");
-        return 0;
-    }
-    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU))) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_USAGE, c,
-                      w->q->client ? "of an authority is not for TLS clients"
-                                   : "of an authority is not for TLS servers");
-        return 0;
-    }
+    if (rule >= 0 && rule < PSI_RULE_FLAWS) return psi_x509_fail(w, rule, c);
+    if (alg >= 0) return psi_x509_fail(w, alg, child);
+    if (rule >= 0) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
-        if (w->work >= 0)
-            psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_CONSTRAINTS, w->path[i],
-                          "has a name that its issuer may not issue for");
-        return 0;
+        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN_NAME, w->path[i]);
     }
     return w->work >= 0;
+}
+
+static int psi_x509_search(psi_x509_walk *w, int depth);
+
+/* Tries c as the issuer of path[depth-1]: 1 if that leads to an anchor. *issuers: somebody has its issuer's name. */
+static int psi_x509_try(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth, int *issuers)
+{
+    const psi_x509_cert *child = w->path[depth - 1];
+    w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
+    if (!psi_x509_same_name(c->subject, child->issuer) || psi_x509_is_loop(w, c, depth)) return 0;
+    *issuers = 1;
+    if (!psi_x509_may_issue(w, c, anchor, depth)) return 0;
+    w->path[depth] = c;
+    if (anchor) return psi_x509_complete(w, depth);
+    if (depth == PSOCKET_CHAIN_DEPTH) return psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
+    return psi_x509_search(w, depth + 1);
 }
 
 /* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
    whose key identifier fits. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
-    const psi_x509_cert *child = w->path[depth - 1], *c;
+    const psi_x509_cert *child = w->path[depth - 1];
     int pass, issuers = 0;
-    size_t i;
     for (pass = 0; pass < 4; pass++) {
-        int anchor = pass < 2;
-        size_t count = anchor ? w->anchors->count : w->count;
-        w->work -= 1 + (long)count / 16;
-        for (i = 0; i < count && w->work >= 0; i++) {
-            int fits, may;
-            c = anchor ? &w->anchors->certs[i] : &w->certs[i];
-            if (c->subject_hash != child->issuer_hash) continue;
-            fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
-            if (fits == (pass & 1)) continue;
-            w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
-            if (!psi_x509_name_within(c->subject, child->issuer, 1, 0)) continue;
-            may = psi_x509_may_issue(w, c, anchor, depth);
-            if (may >= 0) issuers = 1;
-            if (may <= 0) continue;
-            w->path[depth] = c;
-            if (anchor) {
-                if (psi_x509_complete(w, depth)) return 1;
-            } else if (depth == PSOCKET_CHAIN_DEPTH) {
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_LIMIT, c, "is too far from its trust anchor");
-            } else if (psi_x509_search(w, depth + 1)) {
-                return 1;
-            }
+        const psi_x509_chain *from = pass < 2 ? &w->trust->anchors : w->sent;
+        size_t i;
+        w->work -= 1 + (long)from->count / 16;
+        for (i = 0; i < from->count && w->work >= 0; i++) {
+            const psi_x509_cert *c = &from->certs[i];
+            int fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
+            if (c->subject_hash != child->issuer_hash || fits == (pass & 1)) continue;
+            if (psi_x509_try(w, c, pass < 2, depth, &issuers)) return 1;
         }
     }
-    if (w->work < 0) {
-        psi_x509_fail(w, PSI_X509_EXHAUSTED, PSOCKET_CERT_LIMIT, w->path[0],
-                      "has too many possible issuers or names to verify");
-    } else if (!issuers) {
-        if (depth == 1 && child->self_issued)
-            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_SELF_SIGNED, child,
-                          "is self-signed and not among the trusted ones");
-        else
-            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_UNTRUSTED, child,
-                          child->self_issued ? "of the chain's root is not trusted"
-                                                      : "has an issuer that is neither trusted nor among those sent");
-    }
-    return 0;
+    if (w->work < 0) return psi_x509_fail(w, PSI_RULE_TOO_MUCH, w->path[0]);
+    if (issuers) return 0;
+    if (!child->self_issued) return psi_x509_fail(w, PSI_RULE_NO_ISSUER, child);
+    return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
+
+/* Is the key a point of its curve? BearSSL looks when it multiplies. */
+static int psi_x509_is_point(const br_x509_pkey *key)
+{
+    static const unsigned char one[] = {1};
+    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
+    const br_ec_public_key *ec = &key->key.ec;
+    if (key->key_type != BR_KEYTYPE_EC) return 1;
+    memcpy(point, ec->q, ec->qlen);
+    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1;
+}
+
+/* Why the key of a peer's own certificate cannot be used: a rule, or -1. */
+static int psi_x509_key_rule(const psi_x509_cert *c)
+{
+    int flaw = psi_x509_flaw(c, PSI_X509_KEY_FLAWS);
+    if (flaw >= 0) return flaw;
+    if (!c->key.key_type) return PSI_RULE_FORM;
+    return psi_x509_is_point(&c->key) ? -1 : PSI_RULE_NO_POINT;
+}
+
+/* The rule that the peer's own certificate breaks as such, -1 if none. */
+static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
+{
+    psi_x509_host host;
+    int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    if (rule >= 0) return rule;
+    if (c->usage >= 0 && !(c->usage & PSI_X509_KU_SIGN)) return PSI_RULE_NOT_SIGNING;
+    if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
+    if (c->ca && !pinned) return PSI_RULE_CA_AS_HOST;
+    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_WRONG_NAME;
+    return -1;
+}
+
+/* The whole verdict: w->rule and w->culprit, or -1. A failure of the name or a date is reported only when the path is
+   otherwise good. */
+static void psi_x509_judge(psi_x509_walk *w)
+{
+    const psi_x509_cert *leaf = w->path[0] = w->culprit = &w->sent->certs[0];
+    int pinned = 0, found;
+    size_t i;
+    for (i = 0; i < w->trust->anchors.count; i++) pinned |= psi_x509_same(w->trust->anchors.certs[i].der, leaf->der);
+    w->rule = psi_x509_flaw(leaf, pinned ? PSI_X509_TRUSTED_FLAWS : PSI_X509_OWN_FLAWS);
+    if (w->rule >= 0) return;
+    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
+    if (found || w->rule == PSI_RULE_EXPIRED || w->rule == PSI_RULE_NOT_YET) {
+        int rule = psi_x509_leaf_rule(w, leaf, pinned);
+        if (rule >= 0) w->culprit = leaf;
+        if (rule >= 0 || found) w->rule = rule;
+    }
+}
+
+/* --- sentences ---------------------------------------------------------------------------------------------------- */
 
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
@@ -5491,189 +5909,129 @@ static int psi_x509_alert(int code)
     }
 }
 
-/* Fills *e for a refused chain and returns the code. */
-static int psi_x509_refuse(psocket_error *e, int code, int index, const char *text)
+/* Since when, or for how long, a date fails. */
+static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
-    psi_err(e, code, "%s", text);
-    if (e) {
-        e->tls_alert = psi_x509_alert(code);
-        e->cert_index = index;
+    int late = now > c->not_after;
+    uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
+    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
+    char why[80];
+    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
+    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
+             (unsigned long)s, unit);
+    psi_x509_put(t, why);
+}
+
+/* Writes an alternative name: an address or a DNS name. */
+static void psi_x509_put_alternative(psi_x509_text *t, int tag, psi_x509_span name)
+{
+    char ip[64];
+    psi_addr a = PSI_ZERO;
+    if (tag == 0x87) {
+        a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
+        memcpy(a.ip, name.p, name.n);
+        psi_addr_print(&a, ip);
+        name = psi_x509_span_of(ip, strlen(ip));
     }
+    if (name.n > 64) name.n = 64;
+    psi_x509_put_safe(t, name, "");
+}
+
+/* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
+static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
+{
+    psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
+    int tag, count = 0, dns_address = 0;
+    size_t i;
+    psi_x509_put(t, "is for ");
+    while (psi_x509_any(&san, &tag, &name, NULL)) {
+        if (tag != 0x82 && (tag != 0x87 || (name.n != 4 && name.n != 16))) continue;
+        dns_address |= tag == 0x82 && psi_x509_same(name, host);
+        if (++count > 3) continue;
+        if (count > 1) psi_x509_put(t, ", ");
+        psi_x509_put_alternative(t, tag, name);
+    }
+    if (!count) psi_x509_put(t, "no host (it has no alternative names)");
+    if (count > 3) psi_x509_put(t, " and others");
+    psi_x509_put(t, ", not for ");
+    psi_x509_put_safe(t, host, "");
+    if (dns_address) psi_x509_put(t, " (which stands there as a DNS name: an address needs an iPAddress)");
+    for (i = 0; i < host.n && host.p[i] < 0x80; i++) {}
+    if (i < host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
+}
+
+#define PSI_X(name, rank, code, text) text "\0"
+static const char psi_x509_rule_texts[] = PSI_X509_RULES(PSI_X);
+#undef PSI_X
+
+/* What a rule says of a certificate that breaks it. */
+static void psi_x509_put_rule(psi_x509_text *t, int rule, const psi_x509_cert *c)
+{
+    const char *text = psi_x509_rule_texts;
+    int named = rule == PSI_RULE_EXTENSION || rule == PSI_RULE_IDLE_EXTENSION;
+    for (; rule > 0; rule--) text += strlen(text) + 1;
+    psi_x509_put(t, text);
+    if (named) psi_x509_put(t, c->broken);
+}
+
+/* Fills *e with the sentence for a rule that a certificate broke; index: which one of the peer's. Returns its code. */
+static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
+{
+    char buf[sizeof e->text];
+    psi_x509_text t = psi_x509_text_in(buf, sizeof buf), room;
+    const psi_x509_cert *c = w->culprit;
+    int rule = w->rule, code = psi_x509_rules[rule].code, missing = psi_x509_rules[rule].rank == PSI_X509_ENDED;
+    if (!e) return code;
+    psi_x509_put(&t, "certificate ");
+    if (rule == PSI_RULE_WRONG_NAME) psi_x509_put_names(&t, c, w->q->name);
+    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
+    else psi_x509_put_rule(&t, rule, c);
+    room = t;
+    room.size = t.used + 200 < t.size ? t.used + 200 : t.size; /* of the name, so that what follows has its place */
+    psi_x509_put(&room, ": ");
+    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&room, c->issuer);
+    else if (rule != PSI_RULE_WRONG_NAME) psi_x509_put_label(&room, c);
+    if (rule != PSI_RULE_WRONG_NAME) t.used = room.used;
+    buf[t.used] = 0;
+    if (missing) psi_x509_put(&t, " (to trust it, give it in ca_file or SSL_CERT_FILE)");
+    psi_err(e, code, "%s", buf);
+    e->tls_alert = psi_x509_alert(code);
+    e->cert_index = index;
     return code;
 }
 
-/* The failure of a name: says whom the certificate is for. */
-static void psi_x509_fail_name(psi_x509_walk *w, const psi_x509_cert *leaf)
-{
-    psi_x509_span san = leaf->san, name;
-    size_t used = 0, size = sizeof w->text;
-    int tag, count = 0;
-    w->code = PSOCKET_CERT_NAME;
-    w->culprit = leaf;
-    psi_x509_put(w->text, size, &used, "certificate is for ", 19);
-    while (psi_x509_any(&san, &tag, &name, NULL)) {
-        char ip[64];
-        psi_addr a = PSI_ZERO;
-        if (tag != 0x82 && tag != 0x87) continue;
-        if (++count > 3) break;
-        if (count > 1) psi_x509_put(w->text, size, &used, ", ", 2);
-        if (tag == 0x87) {
-            a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
-            memcpy(a.ip, name.p, name.n);
-            psi_addr_print(&a, ip);
-            name = psi_x509_span_of(ip, strlen(ip));
-        }
-        if (name.n > 64) name.n = 64;
-        psi_x509_put_text(w->text, size, &used, name, "");
-    }
-    if (!count) psi_x509_put(w->text, size, &used, "no host (it has no alternative names)", 37);
-    if (count > 3) psi_x509_put(w->text, size, &used, " and others", 11);
-    psi_x509_put(w->text, size, &used, ", not for ", 10);
-    name = psi_x509_span_of(w->q->name, strlen(w->q->name));
-    psi_x509_put_text(w->text, size, &used, name, "");
-    for (; name.n; name.p++, name.n--) {
-        if (*name.p < 0x80) continue;
-        psi_x509_put(w->text, size, &used, " (write it in ASCII, as xn--...)", 32);
-        break;
-    }
-}
-
-/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. A failure
-   of the name or a date is reported only when the path is otherwise good. */
+/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
-    psi_x509_walk *w;
-    psi_x509_cert *certs, *leaf;
-    psi_x509_host host;
-    size_t i, k;
-    int r, pinned = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (chain->count == 0) return psi_x509_refuse(e, PSOCKET_CERT_MISSING, -1, psocket_strerror(PSOCKET_CERT_MISSING));
-    certs = (psi_x509_cert *)psi_alloc(chain->count * sizeof *certs + sizeof *w); /* the strictest alignment first */
-    if (!certs) return psi_x509_refuse(e, PSOCKET_NOMEM, -1, psocket_strerror(PSOCKET_NOMEM));
-    w = (psi_x509_walk *)(void *)(certs + chain->count);
-    r = psi_x509_anchors(q->trust, &w->anchors);
+    psi_x509_walk *w = NULL;
+    int r = chain->count ? 0 : (int)PSOCKET_CERT_MISSING;
+    if (!r && !(w = (psi_x509_walk *)psi_alloc(sizeof *w))) r = PSOCKET_NOMEM;
+    if (r) psi_err_code(e, r);
+    else r = psi_x509_trust(q->trust, &w->trust, e);
     if (r) {
-        psi_free(certs);
-        return psi_x509_refuse(
-            e, r, -1,
-            r == PSOCKET_TLS_NO_TRUST
-                ? "no trust store found: install the ca-certificates package, set SSL_CERT_FILE, or give ca_file"
-                : psocket_strerror(r));
-    }
-    w->q = q;
-    w->code = PSOCKET_CERT_UNTRUSTED;
-    w->certs = certs;
-    w->count = chain->count;
-    w->work = PSI_X509_WORK;
-    w->signatures = PSI_X509_SIGNATURES;
-    for (i = 0; i < chain->count; i++) {
-        psi_x509_parse(&certs[i], chain->certs[i].data, chain->certs[i].data_len);
-        for (k = 0; k < w->anchors->count; k++) {
-            const psi_x509_cert *a = &w->anchors->certs[k];
-            if (a->subject_hash != certs[i].subject_hash || !psi_x509_same(a->der, certs[i].der)) continue;
-            certs[i].extended = a->extended; /* the trust settings hold wherever it comes from */
-            if (i == 0) pinned = 1;
-        }
-    }
-    leaf = certs;
-    w->path[0] = leaf;
-    if (leaf->bad.code || (leaf->profile.code && !pinned)) {
-        const psi_x509_flaw *f = leaf->bad.code ? &leaf->bad : &leaf->profile;
-        psi_x509_fail(w, PSI_X509_COMPLETE, f->code, leaf, f->why);
-        found = 0;
+        if (e) e->tls_alert = psi_x509_alert(r);
     } else {
-        found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
-        if (found || w->code == PSOCKET_CERT_EXPIRED || w->code == PSOCKET_CERT_NOT_YET_VALID) {
-            const char *wrong = NULL;
-            w->rank = 0;
-            if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN))
-                wrong = "has a key that is not meant for signing";
-            else if (leaf->extended >= 0 && !(leaf->extended & purpose))
-                wrong = q->client ? "is not meant for TLS clients" : "is not meant for TLS servers";
-            else if (leaf->ca && !pinned) wrong = "is an authority's, not a host's";
-            if (leaf->bad_key.code || leaf->pss_key) {
-                found = 0;
-                psi_x509_fail(
-                    w, PSI_X509_COMPLETE, leaf->bad_key.code ? leaf->bad_key.code : PSOCKET_CERT_ALGORITHM, leaf,
-                    leaf->bad_key.code ? leaf->bad_key.why : "has an RSA-PSS key, which is not supported in a host's");
-            } else if (wrong) {
-                found = 0;
-                psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_USAGE, leaf, wrong);
-            } else if (q->name && (!psi_x509_host_parse(&host, q->name) || !psi_x509_names(leaf, &host))) {
-                found = 0;
-                psi_x509_fail_name(w, leaf);
-            }
+        w->q = q;
+        w->sent = chain;
+        w->work = PSI_X509_WORK;
+        w->signatures = PSI_X509_SIGNATURES;
+        psi_x509_judge(w);
+        if (w->rule >= 0) {
+            int sent = w->culprit >= chain->certs && w->culprit < chain->certs + chain->count;
+            r = psi_x509_explain(w, sent ? (int)(w->culprit - chain->certs) : -1, e);
         }
     }
-    r = 0;
-    if (!found) {
-        int index = w->culprit >= certs && w->culprit < certs + w->count ? (int)(w->culprit - certs) : -1;
-        r = psi_x509_refuse(e, w->code, index, w->text);
-    }
-    psi_free(certs);
+    psi_free(w);
     return r;
 }
 
-/* --- single certificates ------------------------------------------------------------------------------------------ */
-
-/* Copies the public key to storage (PSI_X509_KEY_STORAGE bytes), which must outlive *key: 0 or PSOCKET_CERT_*. */
-static int psi_x509_public_key(const br_x509_certificate *cert, br_x509_pkey *key, uint8_t *storage,
-                               size_t storage_size)
+/* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
+static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
-    psi_x509_cert c;
-    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return c.bad.code;
-    if (c.bad_key.code || c.pss_key) return c.bad_key.code ? c.bad_key.code : PSOCKET_CERT_ALGORITHM;
-    if (c.key.n + c.exponent.n > storage_size) return PSOCKET_CERT_LIMIT;
-    memcpy(storage, c.key.p, c.key.n);
-    c.key.p = storage;
-    if (c.exponent.n) memcpy(storage + c.key.n, c.exponent.p, c.exponent.n);
-    c.exponent.p = storage + c.key.n;
-    psi_x509_fill_key(&c, key);
-    return 0;
-}
-
-/* Does the key usage allow digitalSignature? 1 if it says nothing. */
-static PSI_UNUSED int psi_x509_key_usage_signs(const br_x509_certificate *cert)
-{
-    psi_x509_cert c;
-    return psi_x509_parse(&c, cert->data, cert->data_len) && (c.usage < 0 || (c.usage & PSI_X509_KU_SIGN));
-}
-
-/* Is the certificate for this name? 2 by an exact alternative name, 1 by a wildcard, 0 not. */
-static PSI_UNUSED int psi_x509_is_for(const br_x509_certificate *cert, const char *dns_name)
-{
-    psi_x509_cert c;
-    psi_x509_host host;
-    return psi_x509_parse(&c, cert->data, cert->data_len) && psi_x509_host_parse(&host, dns_name)
-               ? psi_x509_names(&c, &host)
-               : 0;
-}
-
-/* Tells what the certificate says, with its strings in buf, cut off where that ends. 0 or PSOCKET_CERT_MALFORMED. */
-static PSI_UNUSED int psi_x509_info(const br_x509_certificate *cert, psocket_certinfo *info, char *buf, size_t buf_size)
-{
-    psi_x509_cert c;
-    br_sha256_context h;
-    size_t half = buf_size / 2, used = 0;
-    memset(info, 0, sizeof *info);
-    info->subject = info->issuer = "";
-    br_sha256_init(&h);
-    br_sha256_update(&h, cert->data, cert->data_len);
-    br_sha256_out(&h, info->sha256);
-    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return PSOCKET_CERT_MALFORMED;
-    br_sha256_init(&h);
-    br_sha256_update(&h, c.spki.p, c.spki.n);
-    br_sha256_out(&h, info->spki_sha256);
-    info->not_before = c.not_before;
-    info->not_after = c.not_after;
-    if (half == 0) return 0;
-    buf[0] = buf[half] = 0;
-    psi_x509_put_name(buf, half, &used, c.subject);
-    info->subject = buf;
-    used = 0;
-    psi_x509_put_name(buf + half, half, &used, c.issuer);
-    info->issuer = buf + half;
-    return 0;
+    psi_x509_walk w = PSI_ZERO;
+    w.culprit = leaf;
+    w.rule = psi_x509_key_rule(leaf);
+    return w.rule < 0 ? 0 : psi_x509_explain(&w, 0, e);
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -6043,6 +6401,7 @@ static psi_tls_session *psi_tls_sessions_place(psi_tls_sessions *c)
 
 typedef struct psi_tls_identity {
     psi_x509_chain chain;
+    br_x509_certificate *sent; /* the same for BearSSL */
     psi_x509_key key;
 } psi_tls_identity;
 
@@ -6185,6 +6544,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     size_t i;
     if (!tls || psi_os_ref(&tls->refs, -1) > 0) return;
     for (i = 0; i < tls->identity_count; i++) {
+        psi_free(tls->identities[i].sent);
         psi_x509_chain_free(&tls->identities[i].chain);
         psi_x509_key_free(&tls->identities[i].key);
     }
@@ -6226,6 +6586,17 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
     return 0;
 }
 
+static int psi_tls_list_chain(psi_tls_identity *id)
+{
+    size_t i;
+    id->sent = (br_x509_certificate *)psi_alloc(id->chain.count * sizeof *id->sent);
+    for (i = 0; id->sent && i < id->chain.count; i++) {
+        id->sent[i].data = (unsigned char *)(uintptr_t)id->chain.certs[i].der.p;
+        id->sent[i].data_len = id->chain.certs[i].der.n;
+    }
+    return id->sent != NULL;
+}
+
 static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     psocket_error why = PSI_ZERO;
@@ -6254,6 +6625,9 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
                 code = psi_err(&why, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
                                n < to->chain.count ? ", which must come first in its chain" : "");
             }
+            if (!code && to->key.pss_key)
+                code = psi_err(&why, PSOCKET_TLS_KEY, "RSA-PSS keys are not supported");
+            if (!code && !psi_tls_list_chain(to)) code = psi_err_code(&why, PSOCKET_NOMEM);
         }
         if (code) {
             psi_err(e, code, "identity %lu: %s", (unsigned long)i, why.text);
@@ -6269,21 +6643,21 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
 static int psi_tls_name_authorities(psocket_tls *tls, psocket_error *e)
 {
     static unsigned char nobody[] = {0x30, 0x00};
-    const psi_x509_store *store;
+    const psi_trust *trust;
+    psocket_error why = PSI_ZERO;
     size_t i, count, total = 0;
-    int code = psi_x509_anchors(tls->trust, &store);
+    int code = psi_x509_trust(tls->trust, &trust, &why);
     if (code == PSOCKET_NOMEM || (code && !tls->decide && !tls->insecure_no_verify))
-        return psi_err(e, code, "client certificates cannot be verified: %s", psocket_strerror(code));
-    count = code ? 0 : store->count;
+        return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
+    count = code ? 0 : trust->anchors.count;
     tls->ca_names = (br_x500_name *)psi_alloc((count + 1) * sizeof *tls->ca_names);
     if (!tls->ca_names) return psi_err_code(e, PSOCKET_NOMEM);
     for (i = 0; i < count; i++) {
-        psi_x509_span name = store->certs[i].subject;
-        size_t head = name.n < 128 ? 2 : name.n < 256 ? 3 : 4; /* DER: the header in front of it */
-        total += head + name.n + 2;
+        psi_x509_span name = trust->anchors.certs[i].subject;
+        total += name.n + 2;
         if (total > 60000) break;
-        tls->ca_names[i].data = (unsigned char *)(uintptr_t)(name.p - head);
-        tls->ca_names[i].len = head + name.n;
+        tls->ca_names[i].data = (unsigned char *)(uintptr_t)name.p;
+        tls->ca_names[i].len = name.n;
         tls->ca_name_count = i + 1;
     }
     if (!tls->ca_name_count) {
@@ -6390,7 +6764,7 @@ static int psi_tls_name(const char *name, char out[256])
     psi_addr address;
     size_t i, n = strlen(name);
     if (n && name[n - 1] == '.') n--;
-    if (!n || n > 253) return 0;
+    if (!n || n > 253 || name[n - 1] == '.') return 0;
     for (i = 0; i < n; i++)
         if (name[i] <= ' ' || name[i] > '~') return 0;
     memcpy(out, name, n);
@@ -6418,7 +6792,7 @@ static int psi_tls_judge(psocket_tls *tls, const psi_x509_chain *chain, const ch
         code = psi_x509_verify(&q, chain, e);
     }
     if (!tls->decide || code == PSOCKET_NOMEM) return code;
-    if (psi_x509_info(&chain->certs[0], &info, text, sizeof text)) return code ? code : PSOCKET_CERT_MALFORMED;
+    psi_x509_info(&chain->certs[0], &info, text, sizeof text);
     if (!tls->decide(tls->decide_user, &info, e)) return 0;
     if (code) return code;
     psi_err(e, PSOCKET_CERT_REJECTED, "%s: %s", psocket_strerror(PSOCKET_CERT_REJECTED), info.subject);
@@ -6529,7 +6903,6 @@ struct psi_hs {
     uint8_t *cert;              /* the one being received */
     size_t cert_len, cert_got;
     psocket_error verdict;      /* code 0 once accepted */
-    br_x509_pkey key;
     int key_usages;             /* 0: no key */
     /* sessions and hooks */
     psi_hs_policy policy;
@@ -6538,7 +6911,6 @@ struct psi_hs {
     br_ssl_session_parameters offered; /* what the client wants to resume; session_id_len 0 nothing */
     psi_tlsinfo *peer;          /* the peer of the session that is resumed */
     int resumed;
-    uint8_t key_storage[PSI_X509_KEY_STORAGE];
     /* what the engine reads and writes */
     uint8_t ibuf[PSI_HS_IN];
     uint8_t obuf[PSI_HS_OUT];
@@ -6662,16 +7034,17 @@ static unsigned psi_hs_x509_end_chain(const br_x509_class **ctx)
     if (h->verdict.code) return BR_ERR_X509_NOT_TRUSTED;
     code = psi_tls_judge(h->tls, &h->chain, h->name, h->server, &h->verdict);
     if (!code) {
-        code = psi_x509_public_key(&h->chain.certs[0], &h->key, h->key_storage, sizeof h->key_storage);
-        if (!code && !psi_x509_key_usage_signs(&h->chain.certs[0])) code = PSOCKET_CERT_USAGE;
         memset(&h->verdict, 0, sizeof h->verdict);
+        code = psi_x509_usable(&h->chain.certs[0], &h->verdict);
+        if (!code && h->chain.certs[0].pss_key) {
+            code = psi_err(&h->verdict, PSOCKET_CERT_ALGORITHM, "certificate has an RSA-PSS key, which is not supported");
+            h->verdict.tls_alert = psi_x509_alert(code);
+            h->verdict.cert_index = 0;
+        }
         if (!code) {
             h->key_usages = BR_KEYTYPE_SIGN;
             return 0;
         }
-        psi_err_code(&h->verdict, code);
-        h->verdict.tls_alert = psi_x509_alert(code);
-        h->verdict.cert_index = 0;
     } else if (!h->verdict.code) {
         psi_err_code(&h->verdict, code);
     }
@@ -6682,7 +7055,7 @@ static const br_x509_pkey *psi_hs_x509_get_pkey(const br_x509_class *const *ctx,
 {
     const psi_hs *h = ((const psi_hs_x509 *)(const void *)ctx)->hs;
     if (usages) *usages = (unsigned)h->key_usages;
-    return h->key_usages ? &h->key : NULL;
+    return h->key_usages ? &h->chain.certs[0].key : NULL;
 }
 
 static const br_x509_class psi_hs_x509_class = {
@@ -6726,7 +7099,7 @@ static int psi_hs_policy_choose(const br_ssl_server_policy_class **ctx, const br
     (void)sc;
     choice->cipher_suite = h->suite;
     choice->algo_id = 0xFF00u + (unsigned)h->sign_hash;
-    choice->chain = h->identity->chain.certs;
+    choice->chain = h->identity->sent;
     choice->chain_len = h->identity->chain.count;
     return 1;
 }
@@ -6780,7 +7153,7 @@ static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, cons
     if (!hash) return;
     choice->auth_type = rsa ? BR_AUTH_RSA : BR_AUTH_ECDSA;
     choice->hash_id = hash;
-    choice->chain = h->identity->chain.certs;
+    choice->chain = h->identity->sent;
     choice->chain_len = h->identity->chain.count;
 }
 
@@ -7036,13 +7409,14 @@ static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_id
 static const psi_tls_identity *psi_hs_choose_identity(const psi_hs *h, const psi_hs_offer *o)
 {
     const psi_tls_identity *best = NULL;
-    int best_score = 0;
+    psi_x509_host host;
+    int best_score = 0, named = h->name[0] && psi_x509_host_parse(&host, h->name);
     size_t i;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         int score = 1;
         if (!psi_hs_suits(h, o, id)) continue;
-        if (h->name[0]) score += 2 * psi_x509_is_for(&id->chain.certs[0], h->name);
+        if (named) score += 2 * psi_x509_names(&id->chain.certs[0], &host);
         if (score > 1 && id->key.type == BR_KEYTYPE_EC) score++;
         if (score > best_score) {
             best = id;
@@ -7729,7 +8103,8 @@ static psi_tlsinfo *psi_hs_info(psi_hs *h)
     if (h->resumed && h->peer) {
         peer = *h->peer;
         subject = psi_tlsinfo_text(h->peer, h->peer->subject_at);
-    } else if (h->chain.count && !psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text)) {
+    } else if (h->chain.count) {
+        psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text);
         peer.has_peer = 1;
         peer.not_before = cert.not_before;
         peer.not_after = cert.not_after;
@@ -7776,26 +8151,25 @@ static int psi_tls_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
-    const psi_x509_store *store;
+    const psi_trust *trust;
     br_sha256_context all, one;
     uint8_t digest[32];
     size_t i;
-    int code = psi_x509_anchors(tls->trust, &store);
+    int code = psi_x509_trust(tls->trust, &trust, NULL);
     if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
     br_sha256_init(&all);
     br_sha256_update(&all, &flags, 1);
     if (tls->identity_count) {
-        const br_x509_certificate *leaf = &tls->identities[0].chain.certs[0];
+        const psi_x509_cert *leaf = &tls->identities[0].chain.certs[0];
         br_sha256_init(&one);
-        br_sha256_update(&one, leaf->data, leaf->data_len);
+        br_sha256_update(&one, leaf->der.p, leaf->der.n);
         br_sha256_out(&one, digest);
         br_sha256_update(&all, digest, sizeof digest);
     }
-    for (i = 0; !code && i < store->count; i++) {
-        uint8_t uses = (uint8_t)(store->certs[i].extended & 0xFF); /* trust settings may have changed them */
+    for (i = 0; !code && i < trust->anchors.count; i++) {
+        const psi_x509_cert *anchor = &trust->anchors.certs[i];
         br_sha256_init(&one);
-        br_sha256_update(&one, &uses, 1);
-        br_sha256_update(&one, store->certs[i].der.p, store->certs[i].der.n);
+        br_sha256_update(&one, anchor->der.p, anchor->der.n);
         br_sha256_out(&one, digest);
         br_sha256_update(&all, digest, sizeof digest);
     }
