@@ -4718,7 +4718,7 @@ static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x50
         if (psi_x509_same(oid, psi_x509_span_of(psi_x509_extensions[i].oid, strlen(psi_x509_extensions[i].oid)))) break;
     if (i == count) {
         if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
-    } else if (!psi_x509_extensions[i].read(c, value, critical)) {
+    } else if (!(psi_x509_extensions[i].read)(c, value, critical)) {
         if (!c->broken) c->broken = psi_x509_extensions[i].name;
         c->flaws |= psi_x509_extensions[i].authority ? PSI_X509_BIT(EXTENSION) : PSI_X509_BIT(IDLE_EXTENSION);
     }
@@ -5342,7 +5342,7 @@ static int psi_x509_is_one(const uint8_t *x, size_t xlen, const uint8_t *m, size
     size_t i, k;
     memset(r, 0, sizeof r);
     for (i = 0; i < 8 * xlen; i++) {
-        carry = x[i / 8] >> (7 - i % 8) & 1u;
+        carry = (unsigned)x[i / 8] >> (7 - i % 8) & 1u;
         for (borrow = 0, k = mlen; k-- > 0;) {
             carry |= (unsigned)r[k] << 1;
             r[k] = (uint8_t)(carry & 255);
@@ -8689,7 +8689,7 @@ static int psi_user_fin(psocket *s, int *os)
 
 static void psi_user_close(psocket *s)
 {
-    s->transport->close(s->below);
+    (s->transport->close)(s->below);
 }
 
 static int psi_user_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
