@@ -2110,7 +2110,7 @@ typedef union psi_os_sockaddr {
 static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
 {
     size_t n = path ? strlen(path) : 0;
-    if (!n || n > sizeof sa->un.sun_path) return PSOCKET_INVALID;
+    if (!n || n > sizeof sa->un.sun_path || !strcmp(path, "@")) return PSOCKET_INVALID;
     sa->un.sun_family = AF_UNIX;
     memcpy(sa->un.sun_path, path, n);
     if (*path != '@') return (int)sizeof sa->un;
@@ -3454,7 +3454,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_list */
-    psi_os_bell bell;      /* rd is -1 if the answer was there at once */
+    psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
     int64_t since;         /* when its thread began */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
@@ -3462,12 +3462,6 @@ struct psocket_resolve {
 };
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
-
-static void psi_dns_free(psocket_resolve *r)
-{
-    psi_os_bell_free(&r->bell);
-    psi_free(r);
-}
 
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. Where one family has taken more than its half, the other
    one takes it back. */
@@ -3508,7 +3502,7 @@ PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
     psi_dns_answer(r, code);
     left = --r->owners;
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_dns_free(r);
+    if (!left) psi_free(r);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3570,7 +3564,7 @@ PSI_OS_THREAD(psi_dns_worker, first)
         next = psi_dns_next();
         if (!next) psi_dns_threads--;
         psi_os_unlock(&psi_dns_lock);
-        if (!left) psi_dns_free(r);
+        if (!left) psi_free(r);
     }
     return 0;
 }
@@ -3647,11 +3641,12 @@ static void psi_dns_release(psocket_resolve *r)
 {
     int left;
     psi_os_lock(&psi_dns_lock);
+    psi_os_bell_free(&r->bell); /* nobody listens any more */
     r->owners--;
     psi_dns_abandon(r);
     left = r->owners;
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_dns_free(r);
+    if (!left) psi_free(r);
 }
 
 static int psi_dns_is_done(psocket_resolve *r)
@@ -5144,7 +5139,7 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
     for (i = 0; i < 8 * a.n; i++) {
         psi_x509_add_mod(r, r, 1, mod, m.n);
-        psi_x509_add_mod(r, x, a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
+        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
