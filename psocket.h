@@ -5327,7 +5327,7 @@ static int psi_x509_is_one(const uint8_t *x, size_t xlen, const uint8_t *m, size
     size_t i, k;
     memset(r, 0, sizeof r);
     for (i = 0; i < 8 * xlen; i++) {
-        carry = (unsigned)x[i / 8] >> (7 - i % 8) & 1u;
+        carry = (unsigned)(x[i / 8] >> (7 - i % 8)) & 1u;
         for (borrow = 0, k = mlen; k-- > 0;) {
             carry |= (unsigned)r[k] << 1;
             r[k] = (uint8_t)(carry & 255);
