@@ -12244,7 +12244,6 @@ static void psi_lua_make_core(lua_State *L)
     PSI_LUA_SETVALUE(L, -2);
     if (psocket_poller_new(&S->poller))
         psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
-    psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
     if (psi_lua_find_core(L)) { /* a finalizer has used the scheduler first */
         lua_pop(L, 2);
         return;
@@ -12608,6 +12607,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     if (S->urgent || S->now.next != &S->now) ms = 0;
     else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
+    if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
     n = psocket_poller_wait(S->poller, &events, ms);
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
@@ -12842,6 +12842,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
     "function kinds.v(v)\n"
+    "  if type(v) == 'number' and v >= 1 and v < 65536 then return v end\n"
     "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
     "end\n",
 
