@@ -82,11 +82,9 @@ end
 local function pass(c, n, b)
   while n > 0 do
     local data = call(c, n <= 16384 and "read" or "recv", n <= 16384 and n or nil)
-    if not data and c.name == "CLOSED" then
-      if n == math.huge then return true end
-      return fail(c, ("cut short after %d bytes of the body"):format(b.got + c.s:pending()), "TRUNCATED")
-    end
-    if not data then return nil end
+    if not data and c.name ~= "CLOSED" then return nil end
+    if not data and n == math.huge then return true end
+    if not data then return fail(c, ("cut short after %d bytes of the body"):format(b.got + c.s:pending()), "TRUNCATED") end
     if #data > n then
       c.s:unrecv(data:sub(n + 1))
       data = data:sub(1, n)
@@ -214,6 +212,7 @@ local function exchange(c, t, url, method, headers, body)
   until not status:find("^1") or status == "101"
   local r = { version = version, status = tonumber(status), reason = reason, headers = fields,
               url = url.base .. url.target, tls = url.tls and c.s:tlsinfo() or nil }
+  if status == "101" then r.socket = c.s return r end
   r.location = (" 301 302 303 307 308 "):find(status, 1, true) and fields.location
   local how, pieces = framing(c, fields), {}
   if method == "HEAD" or status == "204" or status == "304" then how = 0 end
@@ -282,9 +281,8 @@ end
 
 -- Serves the requests of one connection until it ends. options: timeout and max (bytes of a body), of each request.
 function http.serve(s, handler, options)
-  local request, message, _, status
   repeat
-    request, message, _, status = http.receive(s, options)
+    local request, message, _, status = http.receive(s, options)
     local answer, headers, body = status, nil, status and message .. "\n"
     if request then answer, headers, body = handler(request, s) end
     if answer == nil then return end -- the client has gone, or s is the handler's now
