@@ -173,19 +173,20 @@ enum {
 };
 
 /* Events, as bits. */
-#define PSOCKET_READ  1
-#define PSOCKET_WRITE 2
+#define PSOCKET_READ   1
+#define PSOCKET_WRITE  2
+#define PSOCKET_SIGNAL 4 /* a signal's handler has run: see psocket_wait and psocket_poller_watch */
 
 /* What psocket_getside answers. */
 #define PSOCKET_CLIENT 0
 #define PSOCKET_SERVER 1
 
-typedef struct psocket psocket;                   /* a connection (or a UDP endpoint) */
-typedef struct psocket_listener psocket_listener; /* a listening socket */
-typedef struct psocket_tls psocket_tls;           /* TLS settings, reference-counted, immutable, shareable between threads */
-typedef struct psocket_poller psocket_poller;     /* a set of sockets to wait for */
-typedef struct psocket_resolve psocket_resolve;   /* one name being resolved by the application */
-typedef intptr_t psocket_fd;                      /* a descriptor or Winsock SOCKET; -1 is none */
+typedef struct psocket psocket;                 /* a connection, a UDP endpoint or a listener */
+typedef struct psocket_tls psocket_tls;         /* TLS settings, reference-counted, immutable, shareable between threads */
+typedef struct psocket_poller psocket_poller;   /* a set of sockets to wait for */
+typedef struct psocket_watch psocket_watch;     /* a foreign descriptor or a timer in a poller */
+typedef struct psocket_resolve psocket_resolve; /* one name being resolved by the application */
+typedef intptr_t psocket_fd;                    /* a descriptor or Winsock SOCKET; -1 is none */
 
 /* What went wrong. Zero-initialise it; it owns nothing. */
 typedef struct psocket_error {
@@ -194,6 +195,7 @@ typedef struct psocket_error {
     int bearssl_error; /* BR_ERR_*, 0 if none */
     int tls_alert;     /* alert number sent or received (RFC 5246 7.2), -1 if none when code is a TLS or CERT code */
     int cert_index;    /* which certificate of the peer's chain, 0 the peer's own, -1 if none */
+    size_t sent;       /* of the last psocket_send: how many bytes it had taken when it failed */
     char text[512];    /* one sentence for people, never empty when code is not 0 */
 } psocket_error;
 
@@ -201,18 +203,28 @@ typedef struct psocket_error {
    psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket or listener. All zero is a blocking TCP socket without a time limit. */
+/* Options of a socket. All zero is a blocking TCP socket without a time limit. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
-    int udp;                  /* a UDP socket: one datagram is one chunk */
-    int timeout_ms;           /* limit of each whole operation (connect, starttls, recv, send ...); 0 none */
-    int idle_timeout_ms;      /* limit without any progress within an operation; 0 none */
+    int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
+    int timeout_ms;           /* limit of each whole operation (connect, starttls, recv, accept ...), of a send since bytes last
+                                 left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
-    int backlog;              /* listen: queue length; 0 means 128 */
+    int backlog;              /* listen: queue length; 0 means the system's most */
+    int keepalive;            /* seconds of silence after which the system probes a stream's peer; 0 never */
+    const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
+    int local_port;           /* connect: the local port; 0 any */
+    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT) */
+    int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
+    int broadcast;            /* UDP: broadcast addresses may be sent to */
+    const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
+    const char *multicast_interface; /* UDP: name or number of the interface for groups; NULL: the system chooses */
+    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
+    int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when connect, listen or accept fails and there is no socket to ask; may be NULL */
+    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -284,13 +296,28 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
+/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
+   these may wait, nor call psocket for the socket that they carry. *os may receive a system's error number. */
+typedef struct psocket_transport {
+    /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
+    ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. */
+    ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
+    /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
+    int (*finish)(void *user, int *os);
+    /* The socket lets go of the transport; called once, last. */
+    void (*close)(void *user);
+    /* As psocket_pollset, for a get (PSOCKET_READ) or put (PSOCKET_WRITE) that would wait: what to wait for. */
+    int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
+} psocket_transport;
+
 /* What a poller reports. */
 typedef struct psocket_event {
-    void *user;   /* as given to psocket_poller_set* */
+    void *user;   /* as given to psocket_poller_set or psocket_poller_watch */
     int events;   /* PSOCKET_READ | PSOCKET_WRITE: that call will not answer WANT; 0: the time given has passed */
 } psocket_event;
 
-/* --- connections ------------------------------------------------------------------------------------------------ */
+/* --- sockets ---------------------------------------------------------------------------------------------------- */
 
 /* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
@@ -299,52 +326,39 @@ typedef struct psocket_event {
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
 /* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
-   "[v6]:port" or "unix:/path". Does not block. Accepted sockets inherit opt. Free with psocket_listener_free. */
-PSOCKET_API int psocket_listen(psocket_listener **out, const char *address, int port, const psocket_options *opt);
+   "[v6]:port" or "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received.
+   Does not block. Accepted sockets inherit opt. */
+PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes the next connection. Blocks up to timeout_ms, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's. */
-PSOCKET_API int psocket_accept(psocket_listener *l, psocket **out);
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
+   PSOCKET_INVALID if s is no listener. */
+PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if not, or an error. Never blocks. */
-PSOCKET_API int psocket_hasconnection(psocket_listener *l);
+/* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
+PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) for a connection: 1 yes, 0 time passed, or an error. */
-PSOCKET_API int psocket_listener_wait(psocket_listener *l, int ms);
+/* Makes a socket of a descriptor that exists already: a connected stream (from inetd, socketpair, another library), a
+   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd from then on, on success only; makes it
+   nonblocking for the system. Does not block. */
+PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* The local address (without brackets) and port of a listener. ip may be NULL. */
-PSOCKET_API int psocket_listener_getlocal(const psocket_listener *l, char *ip, size_t ip_size, int *port);
-
-/* Copies the listener's last error into *e and returns its code. */
-PSOCKET_API int psocket_listener_geterror(const psocket_listener *l, psocket_error *e);
-
-/* The listener's descriptor, for a foreign event loop: readable when a connection waits. */
-PSOCKET_API psocket_fd psocket_listener_getfd(const psocket_listener *l);
-
-/* Stops listening; later calls answer PSOCKET_CLOSED_HERE. Safe to call again. */
-PSOCKET_API void psocket_listener_close(psocket_listener *l);
-
-/* Closes and frees. NULL is fine. */
-PSOCKET_API void psocket_listener_free(psocket_listener *l);
-
-/* A UDP socket bound like psocket_listen; its peer is the sender of the datagram last received. */
-PSOCKET_API int psocket_udpserver(psocket **out, const char *address, int port, const psocket_options *opt);
-
-/* Two connected stream sockets in memory, without the network: what is sent on one arrives at the other, in segments of
-   at most segment bytes (0: any size) after delay_ms. Same thread only. Free each; the first counts as client. */
-PSOCKET_API int psocket_pair(psocket **a, psocket **b, size_t segment, int delay_ms, const psocket_options *opt);
+/* Makes a stream socket on a transport of your own. *t must outlive the socket. user goes to each of its functions; the
+   transport is closed with the socket, on success only. */
+PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
 /* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt);
+
+/* Two connected stream sockets of this process; the first counts as client. Free each. */
+PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *opt);
 
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
    TLS bytes taken may wait in the socket until psocket_flush, psocket_poller_wait or the next call: of what is sent in a
-   poller's turn the first leaves at once, the rest together. UDP: one datagram. len 0 sends nothing. */
+   poller's turn the first leaves at once, the rest together. UDP: one datagram, which may be empty;
+   a stream takes len 0 for nothing. After an error psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
-
-/* How many bytes of the last failed blocking psocket_send had been taken. */
-PSOCKET_API size_t psocket_sent(const psocket *s);
 
 /* Hands what a nonblocking psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
@@ -441,13 +455,17 @@ PSOCKET_API int psocket_isopen(psocket *s);
 /* 1 for a UDP socket. */
 PSOCKET_API int psocket_isudp(const psocket *s);
 
-/* Changes the limits of later operations, in milliseconds; 0 none. */
-PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms, int idle_timeout_ms);
+/* Changes options.timeout_ms; what is under way begins its time anew. */
+PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* Copies the last error that is not WANT_* into *e and returns its code (0 if none). e may be NULL. */
+/* The descriptor of s, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
+   it has none, or not yet. It stays s's own. */
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
+
+/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be NULL. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others. */
@@ -473,26 +491,26 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, listeners, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One
    thread at a time, except psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
-/* Frees the set; sockets stay as they are. NULL is fine. */
+/* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass. Replaces what was set before for s;
-   freeing or closing a socket removes it. A socket is in one poller at a time. Connecting and handshaking are driven by
-   psocket_poller_wait. Cheap when nothing changes. */
+   freeing or closing a socket removes it. A socket is in one poller at a time (PSOCKET_BUSY). Connecting and handshaking
+   are driven by psocket_poller_wait. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
-/* The same for a listener: PSOCKET_READ when a connection waits. */
-PSOCKET_API int psocket_poller_set_listener(psocket_poller *p, psocket_listener *l, int events, int timeout_ms, void *user);
+/* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
+   have passed. *w is NULL at first, and is the handle for what is set later (events 0 and timeout_ms -1: nothing for
+   now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: reported when a signal has
+   interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
-/* The same for a descriptor that is not psocket's. Take it out (events 0) before you close it. */
-PSOCKET_API int psocket_poller_set_fd(psocket_poller *p, psocket_fd fd, int events, int timeout_ms, void *user);
-
-/* Reports an event with events 0 for user once timeout_ms have passed; -1 cancels. user is the timer's key. */
-PSOCKET_API int psocket_poller_set_timer(psocket_poller *p, int timeout_ms, void *user);
+/* Stops and frees a watch, before or after its poller. NULL is fine. */
+PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
 /* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
    many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. When
@@ -8223,6 +8241,26 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
 typedef struct psi_io psi_io;
+typedef struct psi_listen psi_listen;
+
+#if !defined(_WIN32) && !defined(PSOCKET_LWIP) /* until >>platform has it */
+static int psi_os_pair(psocket_fd fd[2], int *os)
+{
+    int pair[2], i;
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) {
+        *os = errno;
+        return psi_os_code(*os);
+    }
+    for (i = 0; i < 2; i++) {
+        fcntl(pair[i], F_SETFL, fcntl(pair[i], F_GETFL) | O_NONBLOCK);
+        fcntl(pair[i], F_SETFD, FD_CLOEXEC);
+        fd[i] = pair[i];
+    }
+    return 0;
+}
+#else
+static int psi_os_pair(psocket_fd fd[2], int *os) { (void)fd; *os = 0; return PSOCKET_UNSUPPORTED; }
+#endif
 
 /* A connection being made. */
 #define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
@@ -8235,24 +8273,23 @@ typedef struct psi_dial {
     char why[400]; /* each address that failed, and its reason */
 } psi_dial;
 
-/* What a poller keeps about a socket, listener, foreign descriptor or timer. Its working is >>poll's; it is declared here
-   because a socket takes its descriptors out before it closes them, and announces what the system cannot. */
-typedef struct psi_entry {
+/* What a poller keeps about a socket, foreign descriptor or timer. Its working is >>poll's; it is declared here because a
+   socket takes its descriptors out before it closes them, and announces what the system cannot. */
+typedef struct psocket_watch psi_entry;
+struct psocket_watch {
     psocket_poller *poller;
-    psocket *sock;                 /* one of these, or neither */
-    psocket_listener *listener;
+    psocket *sock;                 /* NULL: a foreign descriptor or timer */
     void *user;
     psi_os_watch watch;            /* the one descriptor of what has just one */
     psi_os_watch *more;            /* PSOCKET_POLLSET_MAX of them for a socket that dials or is carried; else NULL */
-    struct psi_entry *next, *prev; /* in the poller's hot ring (to be looked at without being told by the system) or cold ring */
-    struct psi_entry *chain;       /* in the table of foreign descriptors and timers */
+    struct psocket_watch *next, *prev; /* in the poller's hot ring (to be looked at without being told by the system) or cold ring */
     int64_t due, wake;             /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                      /* 1 + index in the heap; 0 none */
     int events;                    /* what the user wants */
     unsigned turn;                 /* the poller's turn in which the socket last sent */
     short given;                   /* 1 + index in the array handed out last; 0 none */
-    uint8_t hot, kind;
-} psi_entry;
+    uint8_t hot;
+};
 
 struct psocket_poller {
     psi_os_poller os;
@@ -8262,8 +8299,6 @@ struct psocket_poller {
     int entries;
     psi_entry **heap;    /* has room for all of them */
     int heap_count, heap_cap;
-    psi_entry **table; /* hash table of foreign descriptors and timers */
-    size_t table_count, table_cap;
     psi_entry *given[PSI_EVENTS];
     psocket_event events[PSI_EVENTS];
     int count;
@@ -8292,10 +8327,21 @@ static void psi_entry_heat(psi_entry *e)
     if (!e->hot) psi_entry_move(e, 1);
 }
 
+/* What a listener has besides. */
+struct psi_listen {
+    psocket_fd next;   /* a connection already accepted for psocket_hasconnection, or -1 */
+    psi_addr next_peer;
+    psocket_options opt;
+    long process;      /* who made it: a forked copy leaves the path alone */
+    char *path;        /* of a Unix-domain socket: removed on close */
+};
+
 struct psocket {
     const psi_io *io;
     psocket_fd fd;
-    void *below;         /* psi_link of a pair, or the carrying psocket */
+    void *below;         /* the user's transport, or the carrying psocket */
+    const psocket_transport *transport;
+    struct psi_listen *listen;
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
@@ -8308,7 +8354,7 @@ struct psocket {
     size_t sent;
     int64_t deadline;    /* of dialling or handshaking; 0 none */
     psi_addr peer;
-    int timeout, idle;
+    int timeout;
     uint32_t out_at, out_len, limit;
     uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
     int code, end_in, end_out;
@@ -8443,137 +8489,34 @@ static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
 
 static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
 
-/*--- the transport: a pair in memory */
+/*--- the transport: the user's own */
 
-#define PSI_LINK_LIMIT 65536u /* most bytes under way in one direction */
-
-typedef struct psi_segment {
-    struct psi_segment *next;
-    int64_t due;
-    size_t at, len; /* the bytes follow */
-} psi_segment;
-
-typedef struct psi_link {
-    struct {
-        psocket *reader; /* NULL once it has closed */
-        psi_segment *first, *last;
-        size_t bytes;
-        int64_t fin_due;
-        int fin;
-    } way[2]; /* way[i] is read by end i and written by the other */
-    size_t segment;
-    int delay;
-} psi_link;
-
-static int psi_link_end(const psocket *s)
+static ptrdiff_t psi_user_get(psocket *s, void *p, size_t n, int *os)
 {
-    return ((const psi_link *)s->below)->way[0].reader == s ? 0 : 1;
+    return s->transport->get(s->below, p, n, os);
 }
 
-/* Something changed for this end. */
-static void psi_link_tell(psocket *s)
+static ptrdiff_t psi_user_put(psocket *s, const void *p, size_t n, int *os)
 {
-    for (; s; s = s->above)
-        if (s->entry) psi_entry_heat(s->entry);
+    return s->transport->put(s->below, p, n, os);
 }
 
-static ptrdiff_t psi_link_get(psocket *s, void *p, size_t n, int *os)
+static int psi_user_fin(psocket *s, int *os)
 {
-    psi_link *link = (psi_link *)s->below;
-    int end = psi_link_end(s);
-    psi_segment *g = link->way[end].first;
-    (void)os;
-    if (!g) return link->way[end].fin && psi_os_now() >= link->way[end].fin_due ? 0 : PSOCKET_WANT_READ;
-    if (g->due > psi_os_now()) return PSOCKET_WANT_READ;
-    if (n > g->len - g->at) n = g->len - g->at;
-    memcpy(p, (const char *)(g + 1) + g->at, n);
-    g->at += n;
-    link->way[end].bytes -= n;
-    if (g->at == g->len) {
-        link->way[end].first = g->next;
-        if (!g->next) link->way[end].last = NULL;
-        psi_free(g);
-    }
-    psi_link_tell(link->way[!end].reader);
-    return (ptrdiff_t)n;
+    return s->transport->finish(s->below, os);
 }
 
-static ptrdiff_t psi_link_put(psocket *s, const void *p, size_t n, int *os)
+static void psi_user_close(psocket *s)
 {
-    psi_link *link = (psi_link *)s->below;
-    int to = !psi_link_end(s);
-    size_t room = PSI_LINK_LIMIT - link->way[to].bytes, done = 0;
-    (void)os;
-    if (!link->way[to].reader) return PSOCKET_RESET;
-    if (!room) return PSOCKET_WANT_WRITE;
-    if (n > room) n = room;
-    while (done < n) {
-        size_t len = link->segment && link->segment < n - done ? link->segment : n - done;
-        psi_segment *g = (psi_segment *)PSOCKET_MALLOC(sizeof *g + len);
-        if (!g) {
-            if (!done) return PSOCKET_NOMEM;
-            break;
-        }
-        g->next = NULL;
-        g->due = psi_os_now() + link->delay;
-        g->at = 0;
-        g->len = len;
-        memcpy(g + 1, (const char *)p + done, len);
-        if (link->way[to].last) link->way[to].last->next = g;
-        else link->way[to].first = g;
-        link->way[to].last = g;
-        link->way[to].bytes += len;
-        done += len;
-    }
-    psi_link_tell(link->way[to].reader);
-    return (ptrdiff_t)done;
+    s->transport->close(s->below);
 }
 
-static int psi_link_fin(psocket *s, int *os)
+static int psi_user_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    psi_link *link = (psi_link *)s->below;
-    int to = !psi_link_end(s);
-    (void)os;
-    if (!link->way[to].fin) {
-        link->way[to].fin = 1;
-        link->way[to].fin_due = psi_os_now() + link->delay;
-        psi_link_tell(link->way[to].reader);
-    }
-    return 0;
+    return s->transport->wants(s->below, events, fds, cap, ms);
 }
 
-static void psi_link_close(psocket *s)
-{
-    psi_link *link = (psi_link *)s->below;
-    int end = psi_link_end(s), os;
-    psi_link_fin(s, &os);
-    while (link->way[end].first) {
-        psi_segment *g = link->way[end].first;
-        link->way[end].first = g->next;
-        psi_free(g);
-    }
-    link->way[end].reader = NULL;
-    s->below = NULL;
-    psi_link_tell(link->way[!end].reader);
-    if (link->way[!end].reader) return;
-    psi_free(link);
-}
-
-static int psi_link_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
-{
-    psi_link *link = (psi_link *)s->below;
-    int end = psi_link_end(s);
-    (void)fds;
-    (void)cap;
-    if (events & PSOCKET_READ) {
-        if (link->way[end].first) psi_lower_ms(ms, link->way[end].first->due - psi_os_now());
-        else if (link->way[end].fin) psi_lower_ms(ms, link->way[end].fin_due - psi_os_now());
-    }
-    if ((events & PSOCKET_WRITE) && (!link->way[!end].reader || link->way[!end].bytes < PSI_LINK_LIMIT)) psi_lower_ms(ms, 0);
-    return 0;
-}
-
-static const psi_io psi_io_link = { psi_link_get, psi_link_put, psi_link_fin, psi_link_close, psi_link_wants, 0 };
+static const psi_io psi_io_user = { psi_user_get, psi_user_put, psi_user_fin, psi_user_close, psi_user_wants, 0 };
 
 /*--- ending */
 
@@ -9110,6 +9053,13 @@ static int psi_sock_step(psocket *s)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     int i, n = 0;
+    if (s->listen && !s->closed) {
+        if (s->listen->next >= 0) *ms = 0;
+        if (cap < 1 || !(events & PSOCKET_READ)) return 0;
+        fds[0].fd = s->fd;
+        fds[0].events = PSOCKET_READ;
+        return 1;
+    }
     if (s->closed || !(s->dial || s->io)) {
         *ms = 0;
         return 0;
@@ -9219,43 +9169,25 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
     if (opt) {
         s->nonblocking = opt->nonblocking != 0;
         s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-        s->idle = opt->idle_timeout_ms > 0 ? opt->idle_timeout_ms : 0;
         if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     }
     return s;
 }
 
-struct psocket_listener {
-    psocket_fd fd;
-    psocket_fd next;   /* a connection already accepted for psocket_hasconnection, or -1 */
-    psi_addr next_peer;
-    psi_entry *entry;
-    psocket_options opt;
-    psocket_error error;
-    long process;      /* who made it: a forked copy leaves the path alone */
-    char *path;        /* of a Unix-domain socket: removed on close */
-};
-
-static void psi_listener_note(psocket_listener *l, int code, int os, const char *what)
-{
-    psi_err_os(&l->error, code, os, what);
-}
-
 /* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
-static int psi_listener_ready(psocket_listener *l)
+static int psi_listen_ready(psocket *s)
 {
+    psi_listen *l = s->listen;
     int os = 0, r;
-    if (l->fd < 0) return PSOCKET_CLOSED_HERE;
+    if (s->closed) return PSOCKET_CLOSED_HERE;
     if (l->next >= 0) return 1;
-    r = psi_os_accept(l->fd, &l->next, &l->next_peer, &os);
+    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
     if (r == 0) {
-        if (l->entry) psi_entry_heat(l->entry); /* the system says nothing of it any more */
+        if (s->entry) psi_entry_heat(s->entry); /* the system says nothing of it any more */
         return 1;
     }
     l->next = -1;
-    if (r == PSOCKET_WANT_READ) return 0;
-    psi_listener_note(l, r, os, "cannot accept");
-    return r;
+    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
 }
 
 /*==================================================================================================
@@ -9265,8 +9197,6 @@ static int psi_listener_ready(psocket_listener *l)
  * what the system is to watch. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the
  * logarithm of the number of timers. The system's interest is changed only when it has to be.
  *================================================================================================*/
-
-enum { PSI_POLL_SOCKET, PSI_POLL_LISTENER, PSI_POLL_FD, PSI_POLL_TIMER };
 
 /*--- the heap of times */
 
@@ -9314,45 +9244,6 @@ static void psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
     psi_heap_settle(p, e->heap - 1, e);
 }
 
-/*--- the table of foreign descriptors and timers */
-
-static psi_entry **psi_table_slot(psocket_poller *p, int kind, uintptr_t key)
-{
-    uint64_t h = ((uint64_t)key * 2 + (unsigned)(kind == PSI_POLL_TIMER)) * UINT64_C(0x9E3779B97F4A7C15);
-    psi_entry **at = &p->table[(size_t)(h >> 32) & (p->table_cap - 1)];
-    while (*at && ((*at)->kind != kind ||
-                   (kind == PSI_POLL_FD ? (uintptr_t)(*at)->watch.fd : (uintptr_t)(*at)->user) != key)) at = &(*at)->chain;
-    return at;
-}
-
-static uintptr_t psi_table_key(const psi_entry *e)
-{
-    return e->kind == PSI_POLL_FD ? (uintptr_t)e->watch.fd : (uintptr_t)e->user;
-}
-
-static int psi_table_add(psocket_poller *p, psi_entry *e)
-{
-    if (p->table_count >= p->table_cap) {
-        size_t i, old_cap = p->table_cap, cap = old_cap ? old_cap * 2 : 16;
-        psi_entry **old = p->table, **table = (psi_entry **)psi_alloc(cap * sizeof *table);
-        if (!table) return PSOCKET_NOMEM;
-        p->table = table;
-        p->table_cap = cap;
-        for (i = 0; i < old_cap; i++) {
-            while (old[i]) {
-                psi_entry *moved = old[i], **to = psi_table_slot(p, moved->kind, psi_table_key(moved));
-                old[i] = moved->chain;
-                moved->chain = NULL;
-                *to = moved;
-            }
-        }
-        psi_free(old);
-    }
-    *psi_table_slot(p, e->kind, psi_table_key(e)) = e;
-    p->table_count++;
-    return 0;
-}
-
 /*--- entries */
 
 /* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
@@ -9378,18 +9269,13 @@ static void psi_entry_free(psi_entry *e)
         p->events[e->given - 1].events = 0;
     }
     if (e->sock) e->sock->entry = NULL;
-    if (e->listener) e->listener->entry = NULL;
-    if (e->kind >= PSI_POLL_FD) {
-        psi_entry **at = psi_table_slot(p, e->kind, psi_table_key(e));
-        *at = e->chain;
-        p->table_count--;
-    }
     p->entries--;
     psi_free(e->more);
-    psi_free(e);
+    e->poller = NULL;
+    if (e->sock) psi_free(e); /* a foreign one is its owner's */
 }
 
-static psi_entry *psi_entry_new(psocket_poller *p, int kind)
+static psi_entry *psi_entry_new(psocket_poller *p)
 {
     psi_entry *e;
     if (p->entries == p->heap_cap) {
@@ -9403,7 +9289,6 @@ static psi_entry *psi_entry_new(psocket_poller *p, int kind)
     if (!e) return NULL;
     p->entries++;
     e->poller = p;
-    e->kind = (uint8_t)kind;
     e->due = e->wake = INT64_MAX;
     e->watch.owner = e;
     e->watch.fd = -1;
@@ -9415,7 +9300,7 @@ static psi_entry *psi_entry_new(psocket_poller *p, int kind)
 static void psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
 {
     int64_t due = timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms;
-    if (e->kind != PSI_POLL_TIMER) e->user = user;
+    e->user = user;
     if (e->given) e->poller->events[e->given - 1].user = e->user;
     if (e->events != events) {
         e->events = events;
@@ -9486,7 +9371,7 @@ static int psi_poll_writable(psocket *s, int fired)
     int ms = -1;
     while (bottom->io == &psi_io_wrap) bottom = (psocket *)bottom->below;
     if (!bottom->io || bottom->end_out) return 1;
-    if (bottom->io != &psi_io_link) return fired & PSOCKET_WRITE;
+    if (bottom->io != &psi_io_user) return fired & PSOCKET_WRITE;
     s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
     return ms == 0;
 }
@@ -9504,7 +9389,7 @@ static int psi_poll_look_socket(psi_entry *e, int fired)
         return 0;
     }
     if (!s->dial && !s->hs) {
-        int many = s->io == &psi_io_link || s->io == &psi_io_wrap;
+        int many = s->io == &psi_io_user || s->io == &psi_io_wrap;
         if (fired & PSOCKET_READ) s->drained = 0;
         if (fired & PSOCKET_WRITE) s->full = 0;
         if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) input = psi_sock_readable(s);
@@ -9533,17 +9418,16 @@ static int psi_poll_look_socket(psi_entry *e, int fired)
 
 static int psi_poll_look_at(psi_entry *e, int fired)
 {
-    if (e->kind == PSI_POLL_SOCKET) return psi_poll_look_socket(e, fired);
+    if (e->sock && !e->sock->listen) return psi_poll_look_socket(e, fired);
     psi_entry_move(e, 0);
-    if (e->kind == PSI_POLL_TIMER) return 0;
-    if (e->kind == PSI_POLL_LISTENER) {
+    if (e->sock) {
         int os = 0;
-        if (e->events && (fired || e->listener->next >= 0)) psi_poll_report(e, PSOCKET_READ);
-        e->watch.fd = e->listener->fd;
-        return psi_os_poller_ctl(&e->poller->os, &e->watch, e->events, &os);
+        if (e->events && (fired || e->sock->listen->next >= 0)) psi_poll_report(e, PSOCKET_READ);
+        e->watch.fd = e->sock->fd;
+        return psi_os_poller_ctl(&e->poller->os, &e->watch, e->events & PSOCKET_READ, &os);
     }
     if (fired & e->events) psi_poll_report(e, fired & e->events);
-    return psi_poll_watch_one(e, e->watch.fd, e->events);
+    return e->watch.fd < 0 ? 0 : psi_poll_watch_one(e, e->watch.fd, e->events);
 }
 
 /* An entry that could not be dealt with stays hot. */
@@ -9592,16 +9476,13 @@ static void psi_poll_recycle(psocket_poller *p)
         psi_entry *e = p->given[i];
         if (!e) continue;
         e->given = 0;
-        if (e->kind == PSI_POLL_TIMER && e->due == INT64_MAX) {
-            psi_entry_free(e);
-            continue;
-        }
-        if (!e->sock) {
-            if (e->listener && e->listener->next >= 0) psi_entry_heat(e);
+        if (!e->sock) continue;
+        if (e->sock->listen) {
+            if (e->sock->listen->next >= 0) psi_entry_heat(e);
             continue;
         }
         psi_sock_relax(e->sock);
-        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_link ||
+        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_user ||
             e->sock->io == &psi_io_wrap || e->sock->out ||
             (e->events & ~e->watch.events)) /* a full ring had reading switched off */
             psi_entry_heat(e);
@@ -9643,7 +9524,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     }
     if (s->closed) return PSOCKET_CLOSED_HERE;
     if (!s->entry) {
-        s->entry = psi_entry_new(p, PSI_POLL_SOCKET);
+        s->entry = psi_entry_new(p);
         if (!s->entry) return PSOCKET_NOMEM;
         s->entry->sock = s;
     }
@@ -9651,66 +9532,27 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     return 0;
 }
 
-PSOCKET_API int psocket_poller_set_listener(psocket_poller *p, psocket_listener *l, int events, int timeout_ms, void *user)
+PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user)
 {
-    if (!p || !l || (events & ~PSOCKET_READ)) return PSOCKET_INVALID;
-    if (l->entry && l->entry->poller != p) return events ? PSOCKET_BUSY : 0;
-    if (!events && timeout_ms < 0) {
-        if (l->entry) psi_entry_free(l->entry);
-        return 0;
-    }
-    if (l->fd < 0) return PSOCKET_CLOSED_HERE;
-    if (!l->entry) {
-        l->entry = psi_entry_new(p, PSI_POLL_LISTENER);
-        if (!l->entry) return PSOCKET_NOMEM;
-        l->entry->listener = l;
-    }
-    psi_entry_want(l->entry, events, timeout_ms, user);
-    return 0;
-}
-
-/* A foreign descriptor or a timer: found by its key, made if it is new. */
-static int psi_poll_set_keyed(psocket_poller *p, int kind, psocket_fd fd, int events, int timeout_ms, void *user)
-{
-    psi_entry **at = p->table ? psi_table_slot(p, kind, kind == PSI_POLL_FD ? (uintptr_t)fd : (uintptr_t)user) : NULL;
-    psi_entry *e = at ? *at : NULL;
-    int r = 0;
-    if (!events && timeout_ms < 0) {
-        if (e) psi_entry_free(e);
-        return 0;
-    }
-    if (!e) {
-        e = psi_entry_new(p, kind);
-        if (!e) return PSOCKET_NOMEM;
-        e->watch.fd = fd;
-        e->user = user;
-        r = psi_table_add(p, e);
-        if (r) {
-            e->kind = PSI_POLL_SOCKET; /* it is in no table */
-            psi_entry_free(e);
-            return r;
-        }
-    }
+    psi_entry *e;
+    int r = 0, os;
+    if (!p || !w || (events & ~(fd < 0 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (*w && (*w)->poller != p) return PSOCKET_INVALID;
+    e = *w ? *w : psi_entry_new(p);
+    if (!e) return PSOCKET_NOMEM;
     psi_entry_want(e, events, timeout_ms, user);
-    if (kind == PSI_POLL_FD && e->watch.events == events) { /* its number may have come back: ask the system anew */
-        int os;
-        psi_os_poller_ctl(&p->os, &e->watch, 0, &os);
-    }
-    r = kind == PSI_POLL_FD ? psi_poll_watch_one(e, fd, events) : 0;
-    if (r) psi_entry_free(e);
-    return r;
+    if (e->watch.events == events) psi_os_poller_ctl(&p->os, &e->watch, 0, &os); /* its number may have come back: ask anew */
+    if (fd >= 0) r = psi_poll_watch_one(e, fd, events);
+    if (r && !*w) psocket_watch_free(e);
+    else *w = e;
+    return r == PSOCKET_ACCESS ? PSOCKET_UNSUPPORTED : r;
 }
 
-PSOCKET_API int psocket_poller_set_fd(psocket_poller *p, psocket_fd fd, int events, int timeout_ms, void *user)
+PSOCKET_API void psocket_watch_free(psocket_watch *w)
 {
-    if (!p || fd < 0 || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    return psi_poll_set_keyed(p, PSI_POLL_FD, fd, events, timeout_ms, user);
-}
-
-PSOCKET_API int psocket_poller_set_timer(psocket_poller *p, int timeout_ms, void *user)
-{
-    if (!p || !user) return PSOCKET_INVALID;
-    return psi_poll_set_keyed(p, PSI_POLL_TIMER, -1, 0, timeout_ms, user);
+    if (!w) return;
+    if (w->poller) psi_entry_free(w);
+    psi_free(w);
 }
 
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
@@ -9763,7 +9605,6 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     if (!p) return;
     while (p->hot.next != &p->hot) psi_entry_free(p->hot.next);
     while (p->cold.next != &p->cold) psi_entry_free(p->cold.next);
-    psi_free(p->table);
     psi_free(p->spare);
     psi_os_poller_free(&p->os);
     psi_free(p->heap);
@@ -9775,31 +9616,29 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
  * Argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* The time limits of one operation. */
+/* The time limit of one operation. */
 typedef struct psi_limit {
-    int64_t end, idle_end; /* INT64_MAX: none */
-    int idle;
+    int64_t end; /* INT64_MAX: none */
+    int ms;
 } psi_limit;
 
-static psi_limit psi_limit_start(int timeout, int idle)
+static psi_limit psi_limit_start(int timeout)
 {
     psi_limit l;
-    int64_t now = timeout > 0 || idle > 0 ? psi_os_now() : 0;
-    l.end = timeout > 0 ? now + timeout : INT64_MAX;
-    l.idle_end = idle > 0 ? now + idle : INT64_MAX;
-    l.idle = idle;
+    l.end = timeout > 0 ? psi_os_now() + timeout : INT64_MAX;
+    l.ms = timeout;
     return l;
 }
 
 /* Those of a transfer. A nonblocking one never waits, and need not ask for the time. */
 static psi_limit psi_limit_of(const psocket *s)
 {
-    return s->nonblocking ? psi_limit_start(0, 0) : psi_limit_start(s->timeout, s->idle);
+    return psi_limit_start(s->nonblocking ? 0 : s->timeout);
 }
 
 static void psi_limit_progress(psi_limit *l)
 {
-    if (l->idle > 0) l->idle_end = psi_os_now() + l->idle;
+    if (l->ms > 0) l->end = psi_os_now() + l->ms;
 }
 
 /* Waits until s may be able to do events, or a limit passes: 0, PSOCKET_TIMEOUT (not noted) or an error. */
@@ -9807,9 +9646,8 @@ static int psi_public_sleep(psocket *s, int events, const psi_limit *l)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    int64_t end = l->end < l->idle_end ? l->end : l->idle_end;
-    if (end != INT64_MAX) {
-        int64_t left = end - psi_os_now();
+    if (l->end != INT64_MAX) {
+        int64_t left = l->end - psi_os_now();
         if (left <= 0 && ms != 0) return PSOCKET_TIMEOUT;
         psi_lower_ms(&ms, left);
     }
@@ -9838,15 +9676,13 @@ static int psi_public_settle(psocket *s)
     psi_limit l;
     if (s->closed) return PSOCKET_CLOSED_HERE;
     if (!s->dial && !s->hs) return 0;
-    l = psi_limit_start(0, s->idle);
+    l = psi_limit_start(0);
     psi_public_tell(s);
     for (;;) {
-        unsigned before = s->moved;
         r = psi_sock_step(s);
         if ((r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) || s->nonblocking) break;
-        if (s->moved != before) psi_limit_progress(&l);
         r = psi_public_pause(s, r == PSOCKET_WANT_READ ? PSOCKET_READ : PSOCKET_WRITE, &l);
-        if (r) return psi_sock_end(s, r); /* the idle limit */
+        if (r) return psi_sock_end(s, r);
     }
     return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
 }
@@ -9971,81 +9807,88 @@ static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, c
     return psi_public_fail(opt, r, os, what);
 }
 
-PSOCKET_API int psocket_listen(psocket_listener **out, const char *address, int port, const psocket_options *opt)
+PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
-    psocket_listener *l;
+    psocket *s;
+    psi_listen *l = NULL;
     const char *path;
-    uint8_t family;
-    int r;
+    uint8_t family = 0;
+    int r, udp = opt && opt->udp;
     if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the listener");
     *out = NULL;
-    l = (psocket_listener *)psi_alloc(sizeof *l);
-    if (!l) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    l->fd = l->next = -1;
-    r = psi_public_bind(&l->fd, &family, &path, address, port, opt && opt->backlog > 0 ? opt->backlog : 128, opt);
+    s = psi_sock_new(opt, PSOCKET_SERVER);
+    if (s && !udp) {
+        l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
+        if (l) l->next = -1;
+    }
+    if (!s || (!udp && !l)) {
+        psocket_free(s);
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    s->udp = udp != 0;
+    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 4096, opt);
     if (!r && path && !(l->path = psi_strdup(path))) {
         psi_os_unlink(path);
         r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
     if (r) {
-        psi_os_close(l->fd);
-        psi_free(l);
-        return r;
-    }
-    if (opt) l->opt = *opt;
-    l->process = psi_os_process();
-    l->opt.error = NULL;
-    *out = l;
-    return 0;
-}
-
-PSOCKET_API int psocket_udpserver(psocket **out, const char *address, int port, const psocket_options *opt)
-{
-    psocket *s;
-    const char *path;
-    uint8_t family;
-    int r;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
-    *out = NULL;
-    s = psi_sock_new(opt, PSOCKET_SERVER);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->udp = 1;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, 0, opt);
-    if (r) {
-        psi_free(s);
+        psocket_free(s);
         return r;
     }
     s->family = family & 15u;
-    s->io = &psi_io_udp;
+    if (udp) s->io = &psi_io_udp;
+    if (l && opt) l->opt = *opt;
+    if (l) l->process = psi_os_process();
     *out = s;
     return 0;
 }
 
-PSOCKET_API int psocket_pair(psocket **a, psocket **b, size_t segment, int delay_ms, const psocket_options *opt)
+PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
-    psi_link *link;
-    psocket *s[2];
-    int i;
-    if (!a || !b || delay_ms < 0) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    *a = *b = NULL;
-    link = (psi_link *)psi_alloc(sizeof *link);
-    for (i = 0; i < 2; i++) s[i] = psi_sock_new(opt, i ? PSOCKET_SERVER : PSOCKET_CLIENT);
-    if (!link || !s[0] || !s[1]) {
-        psi_free(link);
-        psi_free(s[0]);
-        psi_free(s[1]);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    link->segment = segment;
-    link->delay = delay_ms;
-    for (i = 0; i < 2; i++) {
-        link->way[i].reader = s[i];
-        s[i]->below = link;
-        s[i]->io = &psi_io_link;
-    }
-    *a = s[0];
-    *b = s[1];
+    psocket *s;
+    if (out) *out = NULL;
+    if (!out || !t || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    s = psi_sock_new(opt, side);
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s->transport = t;
+    s->below = user;
+    s->io = &psi_io_user;
+    *out = s;
     return 0;
+}
+
+PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt)
+{
+    psocket *s;
+    char path[PSI_DNS_HOST];
+    if (out) *out = NULL;
+    if (!out || fd < 0 || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    s = psi_sock_new(opt, side);
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    psi_os_getname(fd, 1, &s->peer, path, sizeof path);
+    s->family = s->peer.family & 15u;
+    s->fd = fd;
+    s->io = &psi_io_fd;
+    *out = s;
+    return 0;
+}
+
+PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *opt)
+{
+    psocket_fd fd[2];
+    int r, os = 0;
+    if (a) *a = NULL;
+    if (b) *b = NULL;
+    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    if ((r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
+    if (r) psi_os_close(fd[0]);
+    else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
+    if (!r) return 0;
+    psi_os_close(fd[1]);
+    psocket_free(*a);
+    *a = NULL;
+    return r;
 }
 
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
@@ -10053,7 +9896,7 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     psocket *s;
     if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
     *out = NULL;
-    if (!carrier || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
+    if (!carrier || carrier->listen || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
     if (carrier->dial || carrier->hs) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
     if (carrier->entry) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     s = psi_sock_new(opt, carrier->side);
@@ -10067,59 +9910,35 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     return 0;
 }
 
-PSOCKET_API int psocket_listener_wait(psocket_listener *l, int ms)
+PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 {
-    int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
-    int r;
-    if (!l) return PSOCKET_INVALID;
-    while ((r = psi_listener_ready(l)) == 0) {
-        psocket_pollfd fd;
-        int os = 0, wait = -1;
-        int64_t now = ms < 0 ? 0 : psi_os_now();
-        if (now >= end) return 0;
-        if (end != INT64_MAX) psi_lower_ms(&wait, end - now);
-        fd.fd = l->fd;
-        fd.events = PSOCKET_READ;
-        r = psi_os_poll(&fd, 1, wait, &os);
-        if (r < 0) {
-            psi_listener_note(l, r, os, "cannot wait");
-            return r;
-        }
-    }
-    return r;
-}
-
-PSOCKET_API int psocket_accept(psocket_listener *l, psocket **out)
-{
-    psocket *s;
+    psi_listen *l;
+    psocket *c;
     int r;
     if (out) *out = NULL;
-    if (!l || !out) return PSOCKET_INVALID;
-    r = l->opt.nonblocking ? psi_listener_ready(l) : psocket_listener_wait(l, l->opt.timeout_ms > 0 ? l->opt.timeout_ms : -1);
-    if (r == 0) {
-        if (l->opt.nonblocking) return PSOCKET_WANT_READ;
-        psi_listener_note(l, PSOCKET_TIMEOUT, 0, "accept");
-        return PSOCKET_TIMEOUT;
-    }
+    if (!s || !out || !s->listen) return PSOCKET_INVALID;
+    l = s->listen;
+    r = psi_listen_ready(s);
+    if (r == 0 && s->nonblocking) return PSOCKET_WANT_READ;
+    if (r == 0) r = psocket_wait(s, PSOCKET_READ, s->timeout > 0 ? s->timeout : -1);
+    if (r > 0) r = psi_listen_ready(s);
+    if (r == 0) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
     if (r < 0) return r;
-    s = psi_sock_new(&l->opt, PSOCKET_SERVER);
-    if (!s) {
-        psi_listener_note(l, PSOCKET_NOMEM, 0, "accept"); /* the connection waits for the next call */
-        return PSOCKET_NOMEM;
-    }
-    s->fd = l->next;
-    s->peer = l->next_peer;
-    s->family = s->peer.family & 15u;
-    s->io = &psi_io_fd;
+    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    if (!c) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL); /* the connection waits for the next call */
+    c->fd = l->next;
+    c->peer = l->next_peer;
+    c->family = c->peer.family & 15u;
+    c->io = &psi_io_fd;
     l->next = -1;
-    psi_addr_normalise(&s->peer);
-    *out = s;
+    psi_addr_normalise(&c->peer);
+    *out = c;
     return 0;
 }
 
-PSOCKET_API int psocket_hasconnection(psocket_listener *l)
+PSOCKET_API int psocket_hasconnection(psocket *s)
 {
-    return l ? psi_listener_ready(l) : PSOCKET_INVALID;
+    return s && s->listen ? psi_listen_ready(s) : PSOCKET_INVALID;
 }
 
 /* Copies an address out. */
@@ -10147,43 +9966,6 @@ static int psi_public_local(psocket_fd fd, char *ip, size_t ip_size, int *port)
     return psi_public_address(&a, path, ip, ip_size, port);
 }
 
-PSOCKET_API int psocket_listener_getlocal(const psocket_listener *l, char *ip, size_t ip_size, int *port)
-{
-    if (!l) return PSOCKET_INVALID;
-    return l->fd < 0 ? PSOCKET_CLOSED_HERE : psi_public_local(l->fd, ip, ip_size, port);
-}
-
-PSOCKET_API int psocket_listener_geterror(const psocket_listener *l, psocket_error *e)
-{
-    if (e) memset(e, 0, sizeof *e);
-    if (!l) return PSOCKET_INVALID;
-    if (e) *e = l->error;
-    return l->error.code;
-}
-
-PSOCKET_API psocket_fd psocket_listener_getfd(const psocket_listener *l)
-{
-    return l ? l->fd : -1;
-}
-
-PSOCKET_API void psocket_listener_close(psocket_listener *l)
-{
-    if (!l || l->fd < 0) return;
-    if (l->entry) l->entry->poller->forget(l->entry);
-    psi_os_close(l->next);
-    psi_os_close(l->fd);
-    l->fd = l->next = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
-    psi_free(l->path);
-    l->path = NULL;
-}
-
-PSOCKET_API void psocket_listener_free(psocket_listener *l)
-{
-    psocket_listener_close(l);
-    psi_free(l);
-}
-
 /*--- data */
 
 /* Repeats psi_sock_flush or psi_sock_fin while it has to wait, if s is to wait for it. */
@@ -10203,7 +9985,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
     psi_limit l;
     int r;
-    if (!s || (!data && len)) return PSOCKET_INVALID;
+    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
     s->sent = 0;
     if ((r = psi_public_settle(s)) != 0) return r;
     if (s->nonblocking || s->udp) {
@@ -10212,7 +9994,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
         if (!s->udp || s->nonblocking || n != PSOCKET_WANT_WRITE) return n;
     }
     psi_public_tell(s);
-    l = psi_limit_start(s->timeout, s->idle);
+    l = psi_limit_start(s->timeout);
     for (;;) {
         uint32_t before = s->out_at;
         ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
@@ -10232,15 +10014,10 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     }
 }
 
-PSOCKET_API size_t psocket_sent(const psocket *s)
-{
-    return s ? s->sent : 0;
-}
-
 PSOCKET_API int psocket_flush(psocket *s)
 {
     int r;
-    if (!s) return PSOCKET_INVALID;
+    if (!s || s->listen) return PSOCKET_INVALID;
     if ((r = psi_public_settle(s)) != 0) return r;
     return psi_sock_unsent(s) ? psi_public_finish(s, psi_sock_flush) : s->end_out;
 }
@@ -10258,10 +10035,7 @@ static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
         int r;
         if (s->closed) return PSOCKET_CLOSED_HERE;
         r = psi_sock_fill(s);
-        if (r == 1) {
-            psi_limit_progress(l);
-            continue;
-        }
+        if (r == 1) continue;
         psi_public_push(s);
         if (r == PSOCKET_WANT_READ && s->nonblocking && n) s->need = s->ring.bytes + 1;
         if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
@@ -10287,7 +10061,7 @@ PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data)
     psi_limit l;
     int r;
     if (data) *data = NULL;
-    if (!s || !data) return PSOCKET_INVALID;
+    if (!s || s->listen || !data) return PSOCKET_INVALID;
     if ((r = psi_public_receiving(s)) != 0) return r;
     if (psi_ring_empty(&s->ring)) {
         l = psi_limit_of(s);
@@ -10300,7 +10074,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
 {
     int r;
     if (data) *data = NULL;
-    if (!s || !data) return PSOCKET_INVALID;
+    if (!s || s->listen || !data) return PSOCKET_INVALID;
     s->need = 0;
     psi_public_tell(s);
     while (psi_ring_empty(&s->ring) || s->hs) {
@@ -10320,7 +10094,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
     int r;
-    if (!s || (!data && len)) return PSOCKET_INVALID;
+    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
     if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
@@ -10335,7 +10109,7 @@ PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
     psi_limit l;
     int r;
     if (data) *data = NULL;
-    if (!s || !data || !n) return PSOCKET_INVALID;
+    if (!s || s->listen || !data || !n) return PSOCKET_INVALID;
     if (n > s->limit) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than recv_limit");
     if ((r = psi_public_receiving(s)) != 0) return r;
     l = psi_limit_of(s);
@@ -10352,7 +10126,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     uint32_t end;
     int r;
     if (data) *data = NULL;
-    if (!s || !data || !delimiter || !*delimiter || !max) return PSOCKET_INVALID;
+    if (!s || s->listen || !data || !delimiter || !*delimiter || !max) return PSOCKET_INVALID;
     m = strlen(delimiter);
     if (max > s->limit) max = s->limit;
     if (m > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, NULL);
@@ -10374,7 +10148,7 @@ PSOCKET_API size_t psocket_pending(const psocket *s)
 PSOCKET_API int psocket_shutdown(psocket *s)
 {
     int r;
-    if (!s) return PSOCKET_INVALID;
+    if (!s || s->listen) return PSOCKET_INVALID;
     if ((r = psi_public_settle(s)) != 0) return r;
     if (s->end_out) return s->end_out;
     if (!s->shut) s->shut = 1;
@@ -10393,6 +10167,12 @@ PSOCKET_API void psocket_close(psocket *s)
     if (s->entry) s->entry->poller->forget(s->entry);
     psi_sock_drop(s);
     psi_ring_relax(&s->ring);
+    if (s->listen) {
+        psi_os_close(s->listen->next);
+        psi_os_close(s->fd);
+        if (s->listen->path && s->listen->process == psi_os_process()) psi_os_unlink(s->listen->path);
+        s->listen->next = s->fd = -1;
+    }
     s->closed = 1;
     s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
 }
@@ -10403,6 +10183,8 @@ PSOCKET_API void psocket_free(psocket *s)
     psocket_close(s);
     psi_ring_free(&s->ring);
     if (s->info) psi_tlsinfo_free(s->info);
+    if (s->listen) psi_free(s->listen->path);
+    psi_free(s->listen);
     psi_free(s->error);
     psi_free(s);
 }
@@ -10413,7 +10195,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     psocket_error e = PSI_ZERO;
     int r;
-    if (!s) return PSOCKET_INVALID;
+    if (!s || s->listen) return PSOCKET_INVALID;
     if (s->info && !s->closed) return PSOCKET_ALREADY_TLS;
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
@@ -10492,6 +10274,7 @@ PSOCKET_API int psocket_getside(const psocket *s)
 PSOCKET_API int psocket_isopen(psocket *s)
 {
     if (!s || s->closed) return 0;
+    if (s->listen) return 1;
     psi_public_tell(s);
     if (s->dial || s->hs) psi_sock_step(s);
     if (!s->dial && !s->hs && !s->udp) {
@@ -10506,11 +10289,10 @@ PSOCKET_API int psocket_isudp(const psocket *s)
     return s && s->udp;
 }
 
-PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms, int idle_timeout_ms)
+PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
     if (!s) return;
     s->timeout = timeout_ms > 0 ? timeout_ms : 0;
-    s->idle = idle_timeout_ms > 0 ? idle_timeout_ms : 0;
     if (s->dial || s->hs) s->deadline = s->timeout ? psi_os_now() + s->timeout : 0;
     if (s->entry) psi_entry_heat(s->entry);
 }
@@ -10526,7 +10308,13 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
     if (!s) return PSOCKET_INVALID;
     if (e && s->error && s->error->code == s->code) *e = *s->error;
     else if (e && s->code) psi_err_code(e, s->code);
+    if (e) e->sent = s->sent;
     return s->code;
+}
+
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
+{
+    return s ? s->fd : -1;
 }
 
 /*--- waiting */
@@ -10542,12 +10330,13 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
     psi_limit l;
     if (!s || !events || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    l = psi_limit_start(ms, 0);
+    l = psi_limit_start(ms);
     psi_public_tell(s);
     for (;;) {
         int r = psi_sock_step(s), ready = 0;
-        if (!s->io && !s->dial) return events; /* ended: any call says how */
-        if (!s->dial && !s->hs) {
+        if (s->listen && (events & PSOCKET_READ) && (r = psi_listen_ready(s)) != 0) return r < 0 ? r : PSOCKET_READ;
+        if (!s->io && !s->dial && !s->listen) return events; /* ended: any call says how */
+        if (!s->dial && !s->hs && s->io) {
             s->drained = s->full = 0;
             if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
             if (!s->io) return events;
@@ -10595,7 +10384,7 @@ PSOCKET_API int64_t psocket_now(void)
  * What a user of the module should know:
  *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
  *   false instead of nil, and the socket is closed. Wrong types of arguments raise; a port out of range is "INVALID".
- *   Times are in seconds. timeout and idle_timeout given to connect, listen, udpserver and pair hold for every later
+ *   Times are in seconds. timeout given to connect, listen, udpserver and pair holds for every later
  *   operation (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
  *   bind closes a client's socket when its callback's coroutine ends, also by an error. Whoever wants to keep the
  *   socket keeps the coroutine, or uses accept.
@@ -10771,6 +10560,7 @@ enum { PSI_LUA_IS_SOCKET, PSI_LUA_IS_LISTENER, PSI_LUA_IS_CORE };
 /* What can be waited for; begins every object that can. */
 typedef struct psi_lua_io {
     psi_lua_slot slot[2]; /* [0] for PSOCKET_READ, [1] for PSOCKET_WRITE */
+    psocket_watch *watch; /* of what is no socket, or not to be driven by the poller */
     uint32_t home;        /* the scheduler whose poller it is in; that may be gone */
     uint8_t kind;
     uint8_t interest;     /* events that the poller watches for */
@@ -10784,7 +10574,7 @@ typedef struct psi_lua_io {
 #define PSI_LUA_SEEN 128   /* nothing was done with it since psi_lua_push_chunk began */
 
 typedef struct psi_lua_limits {
-    int timeout, idle; /* milliseconds; 0 none */
+    int timeout; /* milliseconds; 0 none */
 } psi_lua_limits;
 
 typedef struct psi_lua_sock psi_lua_sock;
@@ -10797,7 +10587,7 @@ struct psi_lua_sock {
 typedef struct psi_lua_listener {
     psi_lua_io io;
     psi_lua_limits limits;
-    psocket_listener *l;
+    psocket *l;
     int burst; /* connections taken since it last waited */
 } psi_lua_listener;
 
@@ -10814,6 +10604,7 @@ enum { PSI_LUA_INNER = 1, PSI_LUA_DIRECT }; /* a coroutine inside the task waits
 typedef struct psi_lua_task {
     lua_State *co;    /* kept alive by the scheduler's table; NULL: unused */
     int64_t deadline; /* to be resumed no later; INT64_MAX none */
+    psocket_watch *watch; /* its timer */
     int64_t timer;    /* when the poller's timer for it goes off; INT64_MAX none */
     uint32_t next;    /* in the queue of the ready, or of the unused */
     uint16_t age;     /* how often this place was used: part of the task's id */
@@ -10952,7 +10743,7 @@ static int psi_lua_fail_listener(lua_State *L, const psi_lua_listener *l, int co
 {
     psocket_error e;
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT) return psi_lua_fail(L, code, NULL);
-    psocket_listener_geterror(l->l, &e);
+    psocket_geterror(l->l, &e);
     return psi_lua_fail_error(L, code, &e);
 }
 
@@ -11016,9 +10807,6 @@ static psi_lua_limits psi_lua_get_limits(lua_State *L, int index, const psi_lua_
     lua_getfield(L, index, "timeout");
     if (lua_isnil(L, -1)) lua_pop(L, 1);
     else l.timeout = psi_lua_pop_ms(L, index, "timeout");
-    lua_getfield(L, index, "idle_timeout");
-    if (lua_isnil(L, -1)) lua_pop(L, 1);
-    else l.idle = psi_lua_pop_ms(L, index, "idle_timeout");
     return l;
 }
 
@@ -11039,7 +10827,6 @@ static void psi_lua_get_options(lua_State *L, int index, psocket_options *o, pso
     if (!psi_lua_has_options(L, index)) return;
     o->udp = psi_lua_field_true(L, index, "udp");
     o->timeout_ms = psi_lua_field_ms(L, index, "timeout");
-    o->idle_timeout_ms = psi_lua_field_ms(L, index, "idle_timeout");
     o->attempt_delay_ms = psi_lua_field_ms(L, index, "attempt_delay");
     o->backlog = (int)psi_lua_field_count(L, index, "backlog", 65535);
     o->recv_limit = psi_lua_field_count(L, index, "recv_limit", 0x3fffffff);
@@ -11238,7 +11025,7 @@ static int psi_lua_set_deadline(psi_lua_sched *S, uint32_t i, int64_t due)
     if (due < t->deadline) t->deadline = due;
     if (t->deadline >= t->timer) return 0;
     left = t->deadline - psocket_now();
-    r = psocket_poller_set_timer(S->poller, left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left, psi_lua_timer_key(i));
+    r = psocket_poller_watch(S->poller, &t->watch, -1, 0, left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left, psi_lua_timer_key(i));
     if (!r) t->timer = t->deadline;
     psi_lua_stir(S);
     return r;
@@ -11295,20 +11082,22 @@ static void psi_lua_remember(lua_State *L, int index, double value)
 /* Has the scheduler's poller watch for events on io, and nothing else. */
 static int psi_lua_watch(psi_lua_sched *S, psi_lua_io *io, int events)
 {
-    int r;
+    int r = 0;
     void *user = io;
+    psocket_watch_free(io->watch);
+    io->watch = NULL;
     if (io->noted & PSI_LUA_APART) {
         psocket_pollfd fds[PSOCKET_POLLSET_MAX];
         int ms = -1, n = psocket_pollset(((psi_lua_sock *)user)->s, events ? events : PSOCKET_READ, fds, 1, &ms);
-        r = n < 1 ? PSOCKET_UNSUPPORTED /* a pair has none: it is tried in every turn */
-            : psocket_poller_set_fd(S->poller, fds[0].fd, events ? fds[0].events : 0, events ? ms : -1, user);
+        if (n < 1) r = PSOCKET_UNSUPPORTED; /* it is tried in every turn */
+        else if (events) r = psocket_poller_watch(S->poller, &io->watch, fds[0].fd, fds[0].events, ms, user);
     } else if (io->kind == PSI_LUA_IS_SOCKET) {
         r = psocket_poller_set(S->poller, ((psi_lua_sock *)user)->s, events, -1, user);
     } else if (io->kind == PSI_LUA_IS_LISTENER) {
-        r = psocket_poller_set_listener(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
+        r = psocket_poller_set(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
     } else {
         psocket_fd fd = psocket_poller_getfd(((psi_lua_sched *)user)->poller, NULL);
-        r = psocket_poller_set_fd(S->poller, fd, events, -1, user);
+        if (events) r = psocket_poller_watch(S->poller, &io->watch, fd, events, -1, user);
     }
     if (r >= 0) io->interest = (uint8_t)events;
     return r;
@@ -11319,6 +11108,8 @@ static void psi_lua_forget(psi_lua_vm *vm, psi_lua_io *io)
 {
     psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
     if (S && S->poller && io->interest) psi_lua_watch(S, io, 0);
+    psocket_watch_free(io->watch);
+    io->watch = NULL;
     io->interest = io->armed = 0;
 }
 
@@ -11482,11 +11273,7 @@ static int64_t psi_lua_due(lua_State *L, const psi_lua_limits *limits, int64_t n
         if (lua_isnoneornil(L, PSI_LUA_DUE)) psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
         due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
     }
-    if (limits->idle) {
-        if (lua_isnoneornil(L, PSI_LUA_STALL) || (double)lua_tonumber(L, PSI_LUA_DONE) != done)
-            psi_lua_remember(L, PSI_LUA_STALL, (double)(now + limits->idle));
-        if ((double)lua_tonumber(L, PSI_LUA_STALL) < (double)due) due = (int64_t)lua_tonumber(L, PSI_LUA_STALL);
-    }
+    (void)done;
     return due;
 }
 
@@ -11498,7 +11285,7 @@ static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
     psi_lua_io *io = op->io;
     int64_t due = INT64_MAX, now = 0;
     int fresh = !op->ticket, way, ms = -1, r;
-    if (op->limits.timeout || op->limits.idle) {
+    if (op->limits.timeout) {
         now = psocket_now();
         due = psi_lua_due(L, &op->limits, now, done);
         if (now >= due) return PSOCKET_TIMEOUT;
@@ -11507,7 +11294,7 @@ static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
     if ((double)lua_tonumber(L, PSI_LUA_DONE) != done) psi_lua_remember(L, PSI_LUA_DONE, done);
     if (!psi_lua_yieldable(L)) {
         if (io->kind == PSI_LUA_IS_LISTENER) {
-            psocket_listener_wait(((psi_lua_listener *)(void *)io)->l, ms);
+            psocket_wait(((psi_lua_listener *)(void *)io)->l, PSOCKET_READ, ms);
             return 1; /* accept tells what came of it */
         }
         r = psocket_wait(((psi_lua_sock *)(void *)io)->s, event, ms);
@@ -11792,7 +11579,6 @@ static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
             o.resolve = psi_lua_resolved;
         }
         k->limits.timeout = o.timeout_ms;
-        k->limits.idle = o.idle_timeout_ms;
         r = psocket_connect(&k->s, host, port, &o);
         if (r < 0) return psi_lua_fail_error(L, r, &e);
     }
@@ -12315,7 +12101,7 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
         if (made == 1) {
             psi_lua_remember(L, PSI_LUA_DONE, 1);
             if (t && t->number) psi_lua_set_apart(L, k, given);
-            psocket_settimeout(k->s, limits.timeout, limits.idle);
+            psocket_settimeout(k->s, limits.timeout);
             r = psocket_starttls(k->s, t ? t->tls : NULL, name);
         }
     }
@@ -12330,7 +12116,7 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
             if (r == 0) return PSI_LUA_AGAIN;
             if (r == 1) r = 0;
         }
-        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout, k->limits.idle);
+        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout);
         if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
         if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
         if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
@@ -12389,7 +12175,7 @@ static int psi_lua_try(lua_State *L, int what, uint32_t *ticket)
     int n;
     op.vm = psi_lua_here(L);
     op.ticket = *ticket;
-    op.limits.timeout = op.limits.idle = 0;
+    op.limits.timeout = 0;
     n = ops[what](L, &op);
     *ticket = op.ticket;
     return n;
@@ -12600,12 +12386,11 @@ static int psi_lua_pending(lua_State *L)
     return 1;
 }
 
-/* settimeout(seconds, idle seconds), of a socket or a listener. */
+/* settimeout(seconds), of a socket or a listener. */
 static psi_lua_limits psi_lua_new_limits(lua_State *L)
 {
     psi_lua_limits l;
-    lua_settop(L, 3);
-    l.idle = psi_lua_pop_ms(L, 3, "the argument");
+    lua_settop(L, 2);
     l.timeout = psi_lua_pop_ms(L, 2, "the argument");
     return l;
 }
@@ -12614,7 +12399,7 @@ static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     k->limits = psi_lua_new_limits(L);
-    psocket_settimeout(k->s, k->limits.timeout, k->limits.idle);
+    psocket_settimeout(k->s, k->limits.timeout);
     return 0;
 }
 
@@ -12695,7 +12480,6 @@ static int psi_lua_listen(lua_State *L)
     memset(l, 0, sizeof *l);
     l->io.kind = PSI_LUA_IS_LISTENER;
     l->limits.timeout = o.timeout_ms;
-    l->limits.idle = o.idle_timeout_ms;
     psi_lua_setmetatable(L, PSI_LUA_LISTENER);
     r = psocket_listen(&l->l, address, port, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
@@ -12722,24 +12506,24 @@ static int psi_lua_listener_close(lua_State *L)
     psi_lua_listener *l = psi_lua_listening(L);
     psi_lua_wake(psi_lua_here(L), &l->io);
     psi_lua_forget(psi_lua_here(L), &l->io);
-    psocket_listener_close(l->l);
+    psocket_close(l->l);
     return 0;
 }
 
 static int psi_lua_listener_gc(lua_State *L)
 {
     psi_lua_listener *l = psi_lua_listening(L);
-    psocket_listener *p = l->l;
+    psocket *p = l->l;
     if (p) psi_lua_wake(psi_lua_here(L), &l->io);
     l->l = NULL;
-    psocket_listener_free(p);
+    psocket_free(p);
     return 0;
 }
 
 static int psi_lua_listener_getlocal(lua_State *L)
 {
     char ip[256];
-    int port = 0, r = psocket_listener_getlocal(psi_lua_listening(L)->l, ip, sizeof ip, &port);
+    int port = 0, r = psocket_getlocal(psi_lua_listening(L)->l, ip, sizeof ip, &port);
     return psi_lua_address(L, r, ip, port);
 }
 
@@ -12755,7 +12539,7 @@ static int psi_lua_listener_tostring(lua_State *L)
     psi_lua_listener *l = psi_lua_listening(L);
     char ip[256];
     int port = 0;
-    if (psocket_listener_getlocal(l->l, ip, sizeof ip, &port) < 0) {
+    if (psocket_getlocal(l->l, ip, sizeof ip, &port) < 0) {
         lua_pushliteral(L, "psocket listener: (closed)");
         return 1;
     }
@@ -12776,8 +12560,8 @@ static int psi_lua_udpserver(lua_State *L)
     psi_lua_get_options(L, 2, &o, &e);
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
-    k->limits.idle = o.idle_timeout_ms;
-    r = psocket_udpserver(&k->s, address, port, &o);
+    o.udp = 1;
+    r = psocket_listen(&k->s, address, port, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
 
@@ -12794,7 +12578,6 @@ static int psi_lua_wrap(lua_State *L)
         return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
-    k->limits.idle = o.idle_timeout_ms;
     psi_lua_forget(vm, &carrier->io);
     r = psocket_wrap(&k->s, carrier->s, &o);
     if (r < 0) return psi_lua_fail_error(L, r, &e);
@@ -12807,18 +12590,12 @@ static int psi_lua_pair(lua_State *L)
     psi_lua_sock *a, *b;
     psocket_options o;
     psocket_error e;
-    size_t segment = 0;
-    int delay = 0, r;
+    int r;
     psi_lua_get_options(L, 1, &o, &e);
-    if (lua_istable(L, 1)) {
-        segment = psi_lua_field_count(L, 1, "segment", 0x3fffffff);
-        delay = psi_lua_field_ms(L, 1, "delay");
-    }
     a = psi_lua_new_sock(L);
     b = psi_lua_new_sock(L);
     a->limits.timeout = b->limits.timeout = o.timeout_ms;
-    a->limits.idle = b->limits.idle = o.idle_timeout_ms;
-    r = psocket_pair(&a->s, &b->s, segment, delay, &o);
+    r = psocket_pair(&a->s, &b->s, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
 
@@ -12945,6 +12722,7 @@ static void psi_lua_end_sched(psi_lua_sched *S)
     psi_lua_forget(S->vm, &S->io);
     while (*at && *at != S) at = &(*at)->next;
     if (*at) *at = S->next;
+    for (; S->count; S->count--) psocket_watch_free(S->tasks[S->count].watch);
     psocket_poller_free(S->poller);
     S->poller = NULL;
     S->count = S->live = S->ready = S->woken = S->unused = 0;
@@ -12976,7 +12754,9 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, uint32_t
 {
     psi_lua_task *t = &S->tasks[i];
     psi_lua_map_remove(S, i);
-    if (t->timer != INT64_MAX) psocket_poller_set_timer(S->poller, -1, psi_lua_timer_key(i));
+    psocket_watch_free(t->watch);
+    t->watch = NULL;
+    t->timer = INT64_MAX;
     t->co = NULL;
     t->age = (uint16_t)((t->age + 1) & ((1u << (32 - PSI_LUA_INDEX_BITS)) - 1));
     S->live--;
@@ -13357,7 +13137,7 @@ static const char psi_lua_script[] =
     "local accept, binding, dial, looping, resolver, sleep, spawn, turn, yield =\n"
     "  C.accept, C.binding, C.dial, C.looping, C.resolver, C.sleep, C.spawn, C.turn, C.yield\n"
     "local listen, close, pcall, raise = M.listen, M.close, C.pcall, C.raise\n"
-    "local forever = { timeout = 0, idle_timeout = 0 }\n"
+    "local forever = { timeout = 0 }\n"
     "function M.connect(host, port, options)\n"
     "  local resolve = resolver(host, port, options)\n"
     "  if not resolve then return dial(host, port, options) end\n"

@@ -25,7 +25,7 @@ typedef struct client {
 } client;
 
 static psocket_poller *poller;
-static psocket_listener *listener;
+static psocket *listener;
 static int connections, accept_again; /* the latter's address is the key of a timer */
 
 static void conn_end(conn *c, int code)
@@ -95,8 +95,7 @@ static void server_accept(void)
     }
     if (code == PSOCKET_DESCRIPTORS) { /* the connection still waits: look again in a second, do not spin */
         fprintf(stderr, "echo: %s\n", psocket_strerror(code));
-        psocket_poller_set_listener(poller, listener, 0, -1, NULL);
-        psocket_poller_set_timer(poller, 1000, &accept_again);
+        psocket_poller_set(poller, listener, 0, 1000, &accept_again);
     }
 }
 
@@ -141,7 +140,7 @@ static int loop(client *c)
             void *user = events[i].user;
             if (!user) continue; /* freed by an event before it */
             if (user == listener) server_accept();
-            else if (user == &accept_again) psocket_poller_set_listener(poller, listener, PSOCKET_READ, -1, listener);
+            else if (user == &accept_again) psocket_poller_set(poller, listener, PSOCKET_READ, -1, listener);
             else if (user != c) conn_turn((conn *)user);
             else if (!code) code = events[i].events ? client_turn(c) : PSOCKET_TIMEOUT;
         }
@@ -163,10 +162,10 @@ static int serve(int port, int with_client)
     opt.nonblocking = 1;
     opt.error = &err;
     if (psocket_poller_new(&poller) || psocket_listen(&listener, "127.0.0.1", port, &opt) ||
-        psocket_listener_getlocal(listener, ip, sizeof ip, &port) ||
-        psocket_poller_set_listener(poller, listener, PSOCKET_READ, -1, listener)) {
+        psocket_getlocal(listener, ip, sizeof ip, &port) ||
+        psocket_poller_set(poller, listener, PSOCKET_READ, -1, listener)) {
         fprintf(stderr, "echo: cannot listen: %s\n", err.text);
-        psocket_listener_free(listener);
+        psocket_free(listener);
         psocket_poller_free(poller);
         return 1;
     }
@@ -179,7 +178,7 @@ static int serve(int port, int with_client)
     else printf("sent %lu bytes, %lu came back%s\n", (unsigned long)c.sent, (unsigned long)c.received,
                 c.bad ? ", but not the same" : " the same");
     psocket_free(c.s);
-    psocket_listener_free(listener);
+    psocket_free(listener);
     psocket_poller_free(poller);
     return code || c.bad;
 }

@@ -37,12 +37,13 @@ typedef struct conn {
 } conn;
 
 static psocket_poller *poller;
-static psocket_listener *listener;
+static psocket *listener;
 static psocket_tls *tls;
 static conn *conns;
 static char root[4096];
 static int accept_again, interrupted; /* their addresses are keys in the poller */
 static int interrupt_pipe[2] = {-1, -1};
+static psocket_watch *interrupt_watch;
 
 static void on_signal(int signal_number)
 {
@@ -378,8 +379,7 @@ static void accept_all(void)
     }
     if (code == PSOCKET_DESCRIPTORS) { /* the connection still waits: look again in a second, do not spin */
         fprintf(stderr, "https_server: %s\n", psocket_strerror(code));
-        psocket_poller_set_listener(poller, listener, 0, -1, NULL);
-        psocket_poller_set_timer(poller, 1000, &accept_again);
+        psocket_poller_set(poller, listener, 0, 1000, &accept_again);
     }
 }
 
@@ -393,7 +393,7 @@ static int serve(void)
             void *user = events[i].user;
             if (user == &interrupted) return 0;
             if (user == listener) accept_all();
-            else if (user == &accept_again) psocket_poller_set_listener(poller, listener, PSOCKET_READ, -1, listener);
+            else if (user == &accept_again) psocket_poller_set(poller, listener, PSOCKET_READ, -1, listener);
             else if (user) conn_turn((conn *)user); /* NULL: freed by an event before it */
         }
     }
@@ -470,10 +470,10 @@ int main(int argc, char **argv)
     }
     code = psocket_poller_new(&poller);
     if (!code) code = psocket_listen(&listener, address, port, &opt);
-    if (!code) code = psocket_listener_getlocal(listener, NULL, 0, &port);
-    if (!code) code = psocket_poller_set_listener(poller, listener, PSOCKET_READ, -1, listener);
+    if (!code) code = psocket_getlocal(listener, NULL, 0, &port);
+    if (!code) code = psocket_poller_set(poller, listener, PSOCKET_READ, -1, listener);
     if (!code) code = pipe(interrupt_pipe) ? PSOCKET_DESCRIPTORS : 0;
-    if (!code) code = psocket_poller_set_fd(poller, interrupt_pipe[0], PSOCKET_READ, -1, &interrupted);
+    if (!code) code = psocket_poller_watch(poller, &interrupt_watch, interrupt_pipe[0], PSOCKET_READ, -1, &interrupted);
     if (!code) {
         memset(&act, 0, sizeof act);
         act.sa_handler = on_signal;
@@ -485,8 +485,9 @@ int main(int argc, char **argv)
     }
     if (code) fprintf(stderr, "https_server: %s\n", err.text[0] ? err.text : psocket_strerror(code));
     while (conns) conn_free(conns);
+    psocket_watch_free(interrupt_watch);
     psocket_poller_free(poller);
-    psocket_listener_free(listener);
+    psocket_free(listener);
     psocket_tls_free(tls);
     for (a = 0; a < 2; a++)
         if (interrupt_pipe[a] >= 0) close(interrupt_pipe[a]);

@@ -3,6 +3,7 @@
 #define NET_H
 #include "../check.h"
 #include "../../psocket.h"
+#include "../link.h"
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -21,12 +22,12 @@ static CHECK_UNUSED psocket_options net_options(int nonblocking)
 }
 
 /* A listener on loopback; its port. */
-static CHECK_UNUSED psocket_listener *net_listen(const char *address, int *port)
+static CHECK_UNUSED psocket *net_listen(const char *address, int *port)
 {
     psocket_options o = net_options(0);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     CHECK_INT(psocket_listen(&l, address, 0, &o), 0);
-    CHECK_INT(psocket_listener_getlocal(l, NULL, 0, port), 0);
+    CHECK_INT(psocket_getlocal(l, NULL, 0, port), 0);
     return l;
 }
 
@@ -35,10 +36,10 @@ static CHECK_UNUSED int net_pair(psocket **client, psocket **server)
 {
     int port = 0, ok;
     psocket_options o = net_options(0);
-    psocket_listener *l = net_listen("127.0.0.1", &port);
+    psocket *l = net_listen("127.0.0.1", &port);
     *client = *server = NULL;
     ok = CHECK_INT(psocket_connect(client, "127.0.0.1", port, &o), 0) && CHECK_INT(psocket_accept(l, server), 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     return ok;
 }
 

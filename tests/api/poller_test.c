@@ -19,14 +19,14 @@ TEST(connect_accept_echo)
 {
     psocket_poller *p;
     psocket_options o = net_options(1);
-    psocket_listener *l;
+    psocket *l;
     psocket *c, *s;
     int port = 0;
     REQUIRE(CHECK_INT(psocket_poller_new(&p), 0));
     CHECK_INT(psocket_listen(&l, "127.0.0.1", 0, &o), 0);
-    psocket_listener_getlocal(l, NULL, 0, &port);
+    psocket_getlocal(l, NULL, 0, &port);
     CHECK_INT(psocket_accept(l, &s), PSOCKET_WANT_READ);
-    CHECK_INT(psocket_poller_set_listener(p, l, PSOCKET_READ, -1, l), 0);
+    CHECK_INT(psocket_poller_set(p, l, PSOCKET_READ, -1, l), 0);
     CHECK_INT(psocket_connect(&c, "localhost", port, &o), 0);
     CHECK_INT(psocket_poller_set(p, c, PSOCKET_WRITE, 5000, &c), 0);
     CHECK_INT(wait_for(p, &c, PSOCKET_WRITE), PSOCKET_WRITE);
@@ -50,7 +50,7 @@ TEST(connect_accept_echo)
     CHECK_STR(net_recv(c), "CLOSED");
     CHECK_INT(wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
     psocket_free(c);
-    psocket_listener_free(l);
+    psocket_free(l);
     psocket_poller_free(p);
 }
 
@@ -60,7 +60,7 @@ TEST(refused_and_unresolved_are_reported)
     psocket_options o = net_options(1);
     psocket *a, *b;
     int port = 0;
-    psocket_listener_free(net_listen("127.0.0.1", &port));
+    psocket_free(net_listen("127.0.0.1", &port));
     REQUIRE(psocket_poller_new(&p) == 0);
     if (psocket_connect(&a, "localhost", port, &o) == 0) {
         psocket_poller_set(p, a, PSOCKET_READ, -1, &a);
@@ -83,15 +83,16 @@ TEST(timers_in_order)
     psocket_poller *p;
     const psocket_event *ev;
     int keys[50], order[50], n = 0, i, k;
+    psocket_watch *w[50] = { NULL };
     int64_t start, earliest[50], latest[50]; /* when each may be due: the machine may pause between two settings */
     REQUIRE(psocket_poller_new(&p) == 0);
     for (i = 0; i < 50; i++) {
         earliest[i] = psocket_now() + (i * 37) % 50 * 2;
-        psocket_poller_set_timer(p, (i * 37) % 50 * 2, &keys[i]);
+        psocket_poller_watch(p, &w[i], -1, 0, (i * 37) % 50 * 2, &keys[i]);
         latest[i] = psocket_now() + (i * 37) % 50 * 2;
     }
-    psocket_poller_set_timer(p, -1, &keys[7]); /* cancelled */
-    psocket_poller_set_timer(p, 150, &keys[9]); /* moved */
+    psocket_poller_watch(p, &w[7], -1, 0, -1, &keys[7]); /* cancelled */
+    psocket_poller_watch(p, &w[9], -1, 0, 150, &keys[9]); /* moved */
     start = psocket_now();
     while (n < 49 && (k = psocket_poller_wait(p, &ev, 5000)) > 0)
         for (i = 0; i < k && n < 50; i++) {
@@ -103,7 +104,9 @@ TEST(timers_in_order)
     CHECK_INT(order[48], 9);
     CHECK(psocket_now() - start >= 150);
     CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
+    for (i = 0; i < 25; i++) psocket_watch_free(w[i]);
     psocket_poller_free(p);
+    for (; i < 50; i++) psocket_watch_free(w[i]);
 }
 
 TEST(socket_timeout_once)
@@ -206,10 +209,11 @@ TEST(foreign_descriptor)
 {
     psocket_poller *p;
     const psocket_event *ev;
+    psocket_watch *w = NULL;
     int fds[2], ms = -1;
     struct pollfd pf;
     REQUIRE(psocket_poller_new(&p) == 0 && pipe(fds) == 0);
-    CHECK_INT(psocket_poller_set_fd(p, fds[0], PSOCKET_READ, -1, fds), 0);
+    CHECK_INT(psocket_poller_watch(p, &w, fds[0], PSOCKET_READ, -1, fds), 0);
     CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
     CHECK(write(fds[1], "x", 1) == 1);
     pf.fd = (int)psocket_poller_getfd(p, &ms);
@@ -218,9 +222,10 @@ TEST(foreign_descriptor)
     if (pf.fd >= 0) CHECK_INT(poll(&pf, 1, 5000), 1); /* the poller nests in another loop */
     CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
     CHECK(ev[0].user == fds && ev[0].events == PSOCKET_READ);
-    CHECK_INT(psocket_poller_set_fd(p, fds[0], 0, -1, NULL), 0);
+    CHECK_INT(psocket_poller_watch(p, &w, fds[0], 0, -1, NULL), 0);
     CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
     psocket_poller_free(p);
+    psocket_watch_free(w);
     close(fds[0]);
     close(fds[1]);
 }
@@ -229,18 +234,18 @@ TEST(foreign_descriptor)
 TEST(pollset_in_a_poll_loop)
 {
     psocket_options o = net_options(1);
-    psocket_listener *l;
+    psocket *l;
     psocket *c = NULL, *s = NULL;
     int port = 0, i, turns, got = 0, sent = 0;
     REQUIRE(psocket_listen(&l, NULL, 0, &o) == 0);
-    psocket_listener_getlocal(l, NULL, 0, &port);
+    psocket_getlocal(l, NULL, 0, &port);
     REQUIRE(psocket_connect(&c, "localhost", port, &o) == 0);
     for (turns = 0; turns < 500 && !got; turns++) {
         psocket_pollfd want[PSOCKET_POLLSET_MAX];
         struct pollfd pf[2 * PSOCKET_POLLSET_MAX + 1];
         int n = 0, ms = 1000, k;
         const void *data;
-        pf[n].fd = (int)psocket_listener_getfd(l);
+        pf[n].fd = (int)psocket_getfd(l);
         pf[n++].events = POLLIN;
         k = psocket_pollset(c, sent ? PSOCKET_READ : PSOCKET_WRITE, want, PSOCKET_POLLSET_MAX, &ms);
         for (i = 0; i < k; i++) {
@@ -263,7 +268,7 @@ TEST(pollset_in_a_poll_loop)
     CHECK(turns < 100); /* it slept rather than spun */
     psocket_free(c);
     psocket_free(s);
-    psocket_listener_free(l);
+    psocket_free(l);
 }
 
 TEST(one_poller_at_a_time)
@@ -350,21 +355,21 @@ TEST(announced_although_looked_at)
 {
     psocket_poller *p;
     const psocket_event *ev;
-    psocket_listener *l;
+    psocket *l;
     psocket *c, *d, *s;
     psocket_options o = net_options(1);
     int port = 0, i;
     REQUIRE(psocket_poller_new(&p) == 0);
     REQUIRE(psocket_listen(&l, "127.0.0.1", 0, &o) == 0);
-    psocket_listener_getlocal(l, NULL, 0, &port);
-    psocket_poller_set_listener(p, l, PSOCKET_READ, -1, l);
+    psocket_getlocal(l, NULL, 0, &port);
+    psocket_poller_set(p, l, PSOCKET_READ, -1, l);
     CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);
     o.nonblocking = 0;
     REQUIRE(psocket_connect(&d, "127.0.0.1", port, &o) == 0);
     for (i = 0; i < 1000 && !psocket_hasconnection(l); i++) poll(NULL, 0, 1);
     CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
     psocket_free(d);
-    psocket_listener_free(l);
+    psocket_free(l);
     REQUIRE(net_pair(&c, &s));
     psocket_poller_set(p, s, PSOCKET_READ, -1, s);
     CHECK_INT(psocket_poller_wait(p, &ev, 0), 0);

@@ -98,7 +98,7 @@ static void reader(int port, int tls)
 
 static void run(int tls, int nonblocking)
 {
-    psocket_listener *l;
+    psocket *l;
     psocket *s = NULL;
     psocket_tls *t = NULL;
     const void *data;
@@ -113,7 +113,7 @@ static void run(int tls, int nonblocking)
     child = fork();
     if (child == 0) reader(port, tls);
     REQUIRE(CHECK_INT(psocket_accept(l, &s), 0));
-    psocket_settimeout(s, 60000, 0);
+    psocket_settimeout(s, 60000);
     if (tls) REQUIRE(CHECK_INT(psocket_starttls(s, t, NULL), 0));
     before = rss_kb();
     if (!nonblocking) {
@@ -146,7 +146,7 @@ static void run(int tls, int nonblocking)
     CHECK_INT(status, 0);
     psocket_free(s);
     psocket_tls_free(t);
-    psocket_listener_free(l);
+    psocket_free(l);
     free(p);
 }
 

@@ -67,7 +67,7 @@ static int tls_pair(psocket **c, psocket **s, size_t segment, const char *which,
     psocket_options o = net_options(1);
     psocket_tls *ct = client_settings(), *st = server_settings(which);
     int cr;
-    if (!CHECK_INT(psocket_pair(c, s, segment, 0, &o), 0)) return 0;
+    if (!CHECK_INT(link_pair(c, s, segment, 0, &o), 0)) return 0;
     cr = psocket_starttls(*c, ct, name);
     *sr = psocket_starttls(*s, st, NULL);
     handshake(*c, &cr, *s, sr);
@@ -144,7 +144,7 @@ TEST(client_with_plaintext_left_refuses)
 {
     psocket_options o = net_options(1);
     psocket *a, *b;
-    REQUIRE(psocket_pair(&a, &b, 0, 0, &o) == 0);
+    REQUIRE(psocket_pair(&a, &b, &o) == 0);
     psocket_send(b, "220 ready", 9);
     CHECK_STR(net_peek(a), "220 ready");
     CHECK_INT(psocket_starttls(a, NULL, "example.test"), PSOCKET_PLAINTEXT);
@@ -168,7 +168,7 @@ TEST(server_that_has_read_ahead)
     const void *data;
     char copy[50];
     int cr, sr;
-    REQUIRE(psocket_pair(&c, &s, 50, 0, &o) == 0);
+    REQUIRE(link_pair(&c, &s, 50, 0, &o) == 0);
     cr = psocket_starttls(c, ct, "localhost");
     REQUIRE(psocket_recv(s, &data) == 50);
     memcpy(copy, data, 50);
@@ -230,7 +230,7 @@ static void end_with(int how, const char *want)
 {
     psocket_options o = net_options(0);
     psocket_tls *ct = client_settings(), *st = server_settings("ec");
-    psocket_listener *l;
+    psocket *l;
     psocket *c;
     int port = 0, status = -1;
     pid_t child;
@@ -255,14 +255,14 @@ static void end_with(int how, const char *want)
     REQUIRE(CHECK_INT(psocket_starttls(c, ct, "127.0.0.1"), 0));
     CHECK_STR(net_recv(c), "last");
     if (how) psocket_send(c, "read", 4);
-    if (how == 3) psocket_settimeout(c, 50, 0);
+    if (how == 3) psocket_settimeout(c, 50);
     CHECK_STR(net_recv(c), want);
     CHECK_STR(net_recv(c), want);
     CHECK_INT(psocket_isopen(c), how == 3);
     psocket_free(c);
     waitpid(child, &status, 0);
     CHECK_INT(status, 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     psocket_tls_free(ct);
     psocket_tls_free(st);
 }
@@ -294,7 +294,7 @@ TEST(silent_peer)
     psocket_tls *ct = client_settings();
     int64_t start = psocket_now();
     REQUIRE(s);
-    psocket_settimeout(s, 80, 0);
+    psocket_settimeout(s, 80);
     CHECK_INT(psocket_starttls(s, ct, "localhost"), PSOCKET_TIMEOUT);
     CHECK(psocket_now() - start >= 80 && psocket_now() - start < 5000);
     CHECK_INT(psocket_isopen(s), 0);
@@ -302,7 +302,7 @@ TEST(silent_peer)
     close(fd);
     s = net_raw_peer(&fd);
     REQUIRE(s);
-    psocket_settimeout(s, 0, 80);
+    psocket_settimeout(s, 80);
     CHECK_INT(psocket_starttls(s, ct, "localhost"), PSOCKET_TIMEOUT);
     psocket_free(s);
     close(fd);

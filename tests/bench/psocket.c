@@ -88,7 +88,7 @@ static void turn(conn *c)
     else c->events = events;
 }
 
-static void take(psocket_listener *listener)
+static void take(psocket *listener)
 {
     int i;
     for (i = 0; i < ACCEPTS; i++) {
@@ -127,7 +127,7 @@ int main(int argc, char **argv)
 {
     psocket_error e = {0};
     psocket_options opt = {0};
-    psocket_listener *listener;
+    psocket *listener;
     int port;
     arguments(argc, argv);
     if (chain_file) {
@@ -147,11 +147,11 @@ int main(int argc, char **argv)
     opt.backlog = 4096;
     opt.error = &e;
     if (psocket_poller_new(&poller) || psocket_listen(&listener, "127.0.0.1", 0, &opt) ||
-        psocket_poller_set_listener(poller, listener, PSOCKET_READ, -1, NULL)) {
+        psocket_poller_set(poller, listener, PSOCKET_READ, -1, NULL)) {
         fprintf(stderr, "%s\n", e.text);
         return 1;
     }
-    psocket_listener_getlocal(listener, NULL, 0, &port);
+    psocket_getlocal(listener, NULL, 0, &port);
     announce(port);
     for (;;) {
         const psocket_event *events;

@@ -22,7 +22,7 @@ static int say(const char *what, int code)
 
 int main(void)
 {
-    psocket_listener *l;
+    psocket *l;
     psocket *c, *s;
     psocket_options opt;
     const void *data;
@@ -36,7 +36,7 @@ int main(void)
     opt.timeout_ms = 5000;
     code = psocket_listen(&l, "127.0.0.1", 0, &opt);
     if (code) return say("listen", code);
-    code = psocket_listener_getlocal(l, NULL, 0, &port);
+    code = psocket_getlocal(l, NULL, 0, &port);
     if (code) return say("getlocal", code);
     code = psocket_connect(&c, "127.0.0.1", port, &opt);
     if (code) return say("connect", code);
@@ -47,7 +47,7 @@ int main(void)
     psocket_free(c);
     if (psocket_recv(s, &data) != PSOCKET_CLOSED) return say("recv", psocket_geterror(s, NULL));
     psocket_free(s);
-    psocket_listener_free(l);
+    psocket_free(l);
     psocket_cleanup();
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include "../link.h"
 
 #define SCENE_TURNS 200000
 #define SCENE_BIG 9000
@@ -278,13 +279,13 @@ static int scene_stream(const char *listen_on, const char *host)
 {
     psocket_error e;
     psocket_options o = scene_options(0, &e);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket *a = NULL, *b = NULL;
     char ip[256];
     int r, port = 0;
     scene_start();
     TRY(scene_told(psocket_listen(&l, listen_on, 0, &o), &e));
-    TRY(psocket_listener_getlocal(l, ip, sizeof ip, &port));
+    TRY(psocket_getlocal(l, ip, sizeof ip, &port));
     TRY(scene_told(psocket_connect(&a, host, port, &o), &e));
     CHECK(a != NULL);
     r = psocket_hasconnection(l);
@@ -311,7 +312,7 @@ out:
     scene_note(a, b);
     scene_free(a, r < 0);
     scene_free(b, r < 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     return r;
 }
 
@@ -379,7 +380,7 @@ static CHECK_UNUSED int scene_udp(void)
     ptrdiff_t got;
     scene_start();
     o.udp = 1;
-    TRY(scene_told(psocket_udpserver(&b, "127.0.0.1", 0, &o), &e));
+    TRY(scene_told(psocket_listen(&b, "127.0.0.1", 0, &o), &e));
     TRY(psocket_getlocal(b, NULL, 0, &port));
     TRY(scene_told(psocket_connect(&a, "127.0.0.1", port, &o), &e));
     for (i = 0; i < 3; i++) {
@@ -410,7 +411,7 @@ static CHECK_UNUSED int scene_pair(void)
     psocket *a = NULL, *b = NULL;
     int r;
     scene_start();
-    TRY(scene_told(psocket_pair(&a, &b, 700, 0, &o), &e));
+    TRY(scene_told(link_pair(&a, &b, 700, 0, &o), &e));
     TRY(scene_talk(a, b));
 out:
     scene_note(a, b);
@@ -426,7 +427,7 @@ static CHECK_UNUSED int scene_wrap(void)
     psocket *a = NULL, *b = NULL, *wa = NULL, *wb = NULL;
     int r;
     scene_start();
-    TRY(scene_told(psocket_pair(&a, &b, 0, 0, &o), &e));
+    TRY(scene_told(psocket_pair(&a, &b, &o), &e));
     TRY(scene_told(psocket_wrap(&wa, a, &o), &e));
     a = NULL;
     TRY(scene_told(psocket_wrap(&wb, b, &o), &e));
@@ -454,11 +455,12 @@ static CHECK_UNUSED int scene_poller(void)
 {
     static const char digits[] = "1234";
     static char timers[SCENE_MANY];
+    psocket_watch *watch = NULL, *timer[SCENE_MANY] = { NULL };
     scene_one client[SCENE_MANY], server[SCENE_MANY];
     psocket_error e;
     psocket_options o = scene_options(1, &e);
     psocket_poller *p = NULL;
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     const psocket_event *events;
     int r, i, n, port = 0, accepted = 0, tries = 0, fds[2] = { -1, -1 }, foreign = 0, fired[SCENE_MANY] = { 0 };
     int64_t quiet = 0;
@@ -468,11 +470,11 @@ static CHECK_UNUSED int scene_poller(void)
     if (pipe(fds)) return PSOCKET_DESCRIPTORS;
     TRY(psocket_poller_new(&p));
     TRY(scene_told(psocket_listen(&l, "127.0.0.1", 0, &o), &e));
-    TRY(psocket_listener_getlocal(l, NULL, 0, &port));
-    TRY(psocket_poller_set_listener(p, l, PSOCKET_READ, -1, l));
-    TRY(psocket_poller_set_fd(p, fds[0], PSOCKET_READ, 10000, fds));
+    TRY(psocket_getlocal(l, NULL, 0, &port));
+    TRY(psocket_poller_set(p, l, PSOCKET_READ, -1, l));
+    TRY(psocket_poller_watch(p, &watch, fds[0], PSOCKET_READ, 10000, fds));
     for (i = 0; i < SCENE_MANY; i++) {
-        TRY(psocket_poller_set_timer(p, 1 + i % 5, &timers[i]));
+        TRY(psocket_poller_watch(p, &timer[i], -1, 0, 1 + i % 5, &timers[i]));
         TRY(scene_told(psocket_connect(&client[i].s, i % 4 ? "127.0.0.1" : "localhost", port, &o), &e));
         client[i].mark = 'c';
         TRY(psocket_poller_set(p, client[i].s, PSOCKET_WRITE, 10000, &client[i]));
@@ -503,7 +505,7 @@ static CHECK_UNUSED int scene_poller(void)
                 CHECK_INT(events[i].events, PSOCKET_READ);
                 CHECK_INT(read(fds[0], &c, 1), 1);
                 foreign = 1;
-                TRY(psocket_poller_set_fd(p, fds[0], 0, -1, NULL));
+                TRY(psocket_poller_watch(p, &watch, fds[0], 0, -1, NULL));
             } else if ((char *)events[i].user >= timers && (char *)events[i].user < timers + SCENE_MANY) {
                 CHECK_INT(fired[(char *)events[i].user - timers]++, 0);
             } else if (one->mark == 'c' && (events[i].events & PSOCKET_WRITE)) {
@@ -527,14 +529,16 @@ static CHECK_UNUSED int scene_poller(void)
     CHECK_INT(accepted, SCENE_MANY);
     r = 0;
 out:
+    psocket_watch_free(watch);
     for (i = 0; i < SCENE_MANY; i++) {
-        if (i % 2) psocket_poller_free(p); /* some sockets survive their poller */
+        psocket_watch_free(timer[i]);
+        if (i % 2) psocket_poller_free(p); /* some sockets and timers survive their poller */
         if (i % 2) p = NULL;
         scene_free(client[i].s, r < 0);
         scene_free(server[i].s, r < 0);
     }
     psocket_poller_free(p);
-    psocket_listener_free(l);
+    psocket_free(l);
     close(fds[0]);
     close(fds[1]);
     return r;
@@ -553,8 +557,8 @@ static CHECK_UNUSED int scene_poller_pair(void)
     int64_t quiet = 0;
     scene_start();
     TRY(psocket_poller_new(&p));
-    TRY(scene_told(psocket_pair(&s[0], &s[1], 3000, 1, &o), &e));
-    TRY(scene_told(psocket_pair(&carrier, &s[3], 0, 0, &o), &e));
+    TRY(scene_told(link_pair(&s[0], &s[1], 3000, 1, &o), &e));
+    TRY(scene_told(psocket_pair(&carrier, &s[3], &o), &e));
     TRY(scene_told(psocket_wrap(&s[2], carrier, &o), &e));
     carrier = NULL;
     for (i = 0; i < 4; i++) TRY(psocket_poller_set(p, s[i], PSOCKET_READ | PSOCKET_WRITE, 20000, &s[i]));
@@ -707,7 +711,7 @@ static int scene_tls_twice(psocket_tls *client, psocket_tls *server, int tcp, in
 {
     psocket_error e;
     psocket_options o = scene_options(1, &e);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket *a = NULL, *b = NULL;
     psocket_tlsinfo info;
     int r = 0, round, port = 0;
@@ -715,7 +719,7 @@ static int scene_tls_twice(psocket_tls *client, psocket_tls *server, int tcp, in
     if (tcp) {
         o.nonblocking = 0;
         TRY(scene_told(psocket_listen(&l, "127.0.0.1", 0, &o), &e));
-        TRY(psocket_listener_getlocal(l, NULL, 0, &port));
+        TRY(psocket_getlocal(l, NULL, 0, &port));
     }
     for (round = 0; round < 2; round++) {
         if (tcp) {
@@ -724,7 +728,7 @@ static int scene_tls_twice(psocket_tls *client, psocket_tls *server, int tcp, in
             psocket_setnonblocking(a, 1);
             psocket_setnonblocking(b, 1);
         } else {
-            TRY(scene_told(psocket_pair(&a, &b, round ? 100 : 0, 0, &o), &e));
+            TRY(scene_told(link_pair(&a, &b, round ? 100 : 0, 0, &o), &e));
         }
         TRY(scene_shake(a, b, client, server));
         TRY(psocket_gettlsinfo(a, &info));
@@ -740,7 +744,7 @@ out:
     scene_note(a, b);
     scene_free(a, r < 0);
     scene_free(b, r < 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     return r;
 }
 
@@ -779,7 +783,7 @@ static CHECK_UNUSED int scene_tls_wrapped(void)
     int r;
     scene_start();
     TRY(scene_settings(&tls[0], &tls[1], scene_ec, scene_ec_key));
-    TRY(scene_told(psocket_pair(&a, &b, 0, 0, &o), &e));
+    TRY(scene_told(psocket_pair(&a, &b, &o), &e));
     TRY(scene_shake(a, b, tls[0], tls[1]));
     TRY(scene_told(psocket_wrap(&wa, a, &o), &e));
     a = NULL;
@@ -828,7 +832,7 @@ static CHECK_UNUSED int scene_tls_blocking(void)
     psocket_error e;
     psocket_options o = scene_options(0, &e);
     psocket_tls *tls[2] = { NULL, NULL };
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket *a = NULL;
     scene_server server;
     pthread_t thread;
@@ -839,7 +843,7 @@ static CHECK_UNUSED int scene_tls_blocking(void)
     memset(&server, 0, sizeof server);
     TRY(scene_settings(&tls[0], &tls[1], scene_ec, scene_ec_key));
     TRY(scene_told(psocket_listen(&l, "127.0.0.1", 0, &o), &e));
-    TRY(psocket_listener_getlocal(l, NULL, 0, &port));
+    TRY(psocket_getlocal(l, NULL, 0, &port));
     TRY(scene_told(psocket_connect(&a, "127.0.0.1", port, &o), &e));
     TRY(psocket_accept(l, &server.s));
     server.tls = tls[1];
@@ -864,7 +868,7 @@ out:
     scene_ends[1] = server.code;
     if (!r && server.code) r = server.code;
     psocket_free(server.s);
-    psocket_listener_free(l);
+    psocket_free(l);
     psocket_tls_free(tls[0]);
     psocket_tls_free(tls[1]);
     return r;
@@ -878,7 +882,7 @@ static CHECK_UNUSED int scene_tls_poller(void)
     psocket_tls *tls[2] = { NULL, NULL };
     psocket_poller *p = NULL;
     psocket *s[2] = { NULL, NULL };
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     const psocket_event *events;
     size_t got[2] = { 0, 0 }, put[2] = { 0, 0 };
     int r, i, n, port = 0, tries = 0;
@@ -888,7 +892,7 @@ static CHECK_UNUSED int scene_tls_poller(void)
     TRY(psocket_poller_new(&p));
     o.nonblocking = 0;
     TRY(scene_told(psocket_listen(&l, "127.0.0.1", 0, &o), &e));
-    TRY(psocket_listener_getlocal(l, NULL, 0, &port));
+    TRY(psocket_getlocal(l, NULL, 0, &port));
     TRY(scene_told(psocket_connect(&s[0], "127.0.0.1", port, &o), &e));
     TRY(psocket_accept(l, &s[1]));
     for (i = 0; i < 2; i++) {
@@ -930,7 +934,7 @@ out:
     scene_free(s[0], r < 0);
     psocket_poller_free(p);
     scene_free(s[1], r < 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     psocket_tls_free(tls[0]);
     psocket_tls_free(tls[1]);
     return r;

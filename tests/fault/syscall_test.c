@@ -389,7 +389,7 @@ SCENE(poller_pair, 0)
 TEST(a_stale_path_that_stays)
 {
     struct sockaddr_un sa;
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket_error e;
     psocket_options o = scene_options(0, &e);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -406,7 +406,7 @@ TEST(a_stale_path_that_stays)
     CHECK_INT(scene_told(psocket_listen(&l, scene_path, 0, &o), &e), PSOCKET_ADDRESS_IN_USE);
     fault_call = -1;
     CHECK_INT(psocket_listen(&l, scene_path, 0, &o), 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     CHECK(access(sa.sun_path, F_OK) != 0);
     unlink(sa.sun_path);
 }

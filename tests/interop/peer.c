@@ -202,10 +202,10 @@ int main(int argc, char **argv)
         return 1;
     }
     if (serve) {
-        psocket_listener *l;
+        psocket *l;
         psocket *s;
         opt.timeout_ms = 0;
-        if (psocket_listen(&l, "127.0.0.1", 0, &opt) || psocket_listener_getlocal(l, NULL, 0, &port)) {
+        if (psocket_listen(&l, "127.0.0.1", 0, &opt) || psocket_getlocal(l, NULL, 0, &port)) {
             printf("listen %s\n", err.text);
             return 1;
         }
@@ -213,12 +213,12 @@ int main(int argc, char **argv)
         fflush(stdout);
         signal(SIGTERM, stop);
         for (n = 0; !stopped && (!times || n < times);) {
-            if (psocket_listener_wait(l, 50) != 1 || psocket_accept(l, &s)) continue;
-            psocket_settimeout(s, 10000, 0);
+            if (psocket_wait(l, PSOCKET_READ, 50) != 1 || psocket_accept(l, &s)) continue;
+            psocket_settimeout(s, 10000);
             connection(s, tls, NULL);
             n++;
         }
-        psocket_listener_free(l);
+        psocket_free(l);
     } else for (n = 0; n < times; n++) {
         psocket *s;
         if (psocket_connect(&s, host, port, &opt)) {

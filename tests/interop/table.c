@@ -359,7 +359,7 @@ static int ours(row *r, psocket_error *err, int *refused)
     if (*refused) return 1;
     client = client_settings(r);
     opt.nonblocking = 1;
-    if (psocket_pair(&c, &s, 0, 0, &opt)) die("psocket_pair");
+    if (psocket_pair(&c, &s, &opt)) die("psocket_pair");
     code = psocket_starttls(c, client, r->host);
     psocket_starttls(s, server, NULL);
     for (i = 0; i < 2000 && !done; i++) {

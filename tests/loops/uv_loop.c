@@ -10,7 +10,7 @@ typedef struct loop {
     uv_poll_t readable;
     uv_timer_t deadline;
     psocket_poller *poller;
-    psocket_listener *listener;
+    psocket *listener;
     psocket *server, *client;
     psocket_tls *server_tls, *client_tls;
     int started, echoed, ticks, wakes;
@@ -135,8 +135,8 @@ int main(int argc, char **argv)
     if ((r = psocket_tls_new(&l.client_tls, &t)) != 0) fail("trust", r);
     o.nonblocking = 1;
     if ((r = psocket_poller_new(&l.poller)) != 0 || (r = psocket_listen(&l.listener, NULL, 0, &o)) != 0) fail("listen", r);
-    psocket_listener_getlocal(l.listener, NULL, 0, &port);
-    psocket_poller_set_listener(l.poller, l.listener, PSOCKET_READ, -1, l.listener);
+    psocket_getlocal(l.listener, NULL, 0, &port);
+    psocket_poller_set(l.poller, l.listener, PSOCKET_READ, -1, l.listener);
     if ((r = psocket_connect(&l.client, "localhost", port, &o)) != 0) fail("connect", r);
     psocket_poller_set(l.poller, l.client, PSOCKET_WRITE, 5000, &l.client);
     uv_poll_init(uv_default_loop(), &l.readable, (int)psocket_poller_getfd(l.poller, NULL));
@@ -156,7 +156,7 @@ int main(int argc, char **argv)
     uv_loop_close(uv_default_loop());
     psocket_free(l.client);
     psocket_free(l.server);
-    psocket_listener_free(l.listener);
+    psocket_free(l.listener);
     psocket_poller_free(l.poller);
     psocket_tls_free(l.server_tls);
     psocket_tls_free(l.client_tls);

@@ -50,7 +50,7 @@ local function things()
     a, b, c, s, closed, gone, l, shut, sched, dead, ended, u, -- and:
     1, 0, -1, 0.5, 1e300, -1e300, 0 / 0, 1 / 0, -1 / 0, 2 ^ 31, 2 ^ 32, 2 ^ 53, 65535, 65536,
     "", "x", "\0", "a\0b", "127.0.0.1", "127.0.0.1:0", "::1", "unix:", "send", "udp", "\r\n", ("y"):rep(70000), "localhost",
-    true, false, {}, { 1, 2 }, limits, { timeout = -1 }, { timeout = "0.001", idle_timeout = 0.001 }, { udp = true }, rsa,
+    true, false, {}, { 1, 2 }, limits, { timeout = -1 }, { timeout = "0.001" }, { udp = true }, rsa,
     { { chain = "x", private_key = "y" } }, { ca = "x" }, { alpn = { "h2" }, timeout = 0.001 }, { pins = {} },
     { insecure_no_verify = true, timeout = 0.001 }, { decide = function() return true end, timeout = 0.001 },
     { suites = { "x" } }, meddling(c), meddling(a), meddling(s),

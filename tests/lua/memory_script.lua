@@ -11,7 +11,7 @@ local function again(f, ...)
   return f(...)
 end
 
-local a, b = psocket.pair { segment = 4000 }
+local a, b = psocket.pair()
 local text = {}
 for i = 1, 1000 do text[i] = ("%07d\n"):format(i) end
 text = table.concat(text)

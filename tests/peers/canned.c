@@ -29,7 +29,7 @@ int main(int argc, char **argv)
     psocket_options opt = {0};
     psocket_tls_options topt = {0};
     psocket_identity id = {0};
-    psocket_listener *l;
+    psocket *l;
     psocket_tls *tls = NULL;
     psocket *s;
     const void *data;
@@ -46,7 +46,7 @@ int main(int argc, char **argv)
         topt.identity_count = 1;
         if (psocket_tls_new(&tls, &topt)) return 1;
     }
-    if (psocket_listen(&l, "127.0.0.1", 0, &opt) || psocket_listener_getlocal(l, NULL, 0, &port)) return 1;
+    if (psocket_listen(&l, "127.0.0.1", 0, &opt) || psocket_getlocal(l, NULL, 0, &port)) return 1;
     printf("%d\n", port);
     fflush(stdout);
     if (psocket_accept(l, &s)) return 1;
@@ -56,7 +56,7 @@ int main(int argc, char **argv)
     if (ok && !psocket_shutdown(s)) /* waits for the client's end: a close could overtake what it has not read */
         while (psocket_recv(s, &data) >= 0) continue;
     psocket_free(s);
-    psocket_listener_free(l);
+    psocket_free(l);
     psocket_tls_free(tls);
     free(text);
     free(chain);

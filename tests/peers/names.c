@@ -66,7 +66,8 @@ static int serve(void)
     psocket_options o;
     memset(&o, 0, sizeof o);
     o.nonblocking = 1;
-    r = psocket_udpserver(&s, "127.0.0.1", 53, &o);
+    o.udp = 1;
+    r = psocket_listen(&s, "127.0.0.1", 53, &o);
     if (r) return fail("bind", r);
     puts("ready");
     fflush(stdout);
@@ -100,6 +101,7 @@ static int slow(int port)
     psocket_poller *p;
     const psocket_event *ev;
     psocket *c;
+    psocket_watch *tick = NULL;
     psocket_options o;
     int ticks = 0, done = 0, i, n, r;
     int64_t start = psocket_now(), last = start, worst = 0;
@@ -107,7 +109,7 @@ static int slow(int port)
     o.nonblocking = 1;
     if ((r = psocket_poller_new(&p)) != 0 || (r = psocket_connect(&c, "slow.test", port, &o)) != 0) return fail("start", r);
     psocket_poller_set(p, c, PSOCKET_WRITE, 10000, c);
-    psocket_poller_set_timer(p, 10, &ticks);
+    psocket_poller_watch(p, &tick, -1, 0, 10, &ticks);
     while (!done && (n = psocket_poller_wait(p, &ev, 10000)) > 0)
         for (i = 0; i < n; i++) {
             if (ev[i].user == &ticks) {
@@ -115,7 +117,7 @@ static int slow(int port)
                 if (now - last > worst) worst = now - last;
                 last = now;
                 ticks++;
-                psocket_poller_set_timer(p, 10, &ticks);
+                psocket_poller_watch(p, &tick, -1, 0, 10, &ticks);
             } else if (ev[i].user == c) {
                 done = ev[i].events ? 1 : -1;
             }
@@ -170,12 +172,12 @@ static int many(int port)
 
 int main(int argc, char **argv)
 {
-    psocket_listener *l;
+    psocket *l;
     int port = 0, r;
     if (argc == 2 && !strcmp(argv[1], "serve")) return serve();
     if (argc != 2 || (r = psocket_listen(&l, "127.0.0.1", 0, NULL)) != 0) return 2;
-    psocket_listener_getlocal(l, NULL, 0, &port);
+    psocket_getlocal(l, NULL, 0, &port);
     r = !strcmp(argv[1], "slow") ? slow(port) : !strcmp(argv[1], "race") ? race(port) : !strcmp(argv[1], "many") ? many(port) : 2;
-    psocket_listener_free(l);
+    psocket_free(l);
     return r;
 }

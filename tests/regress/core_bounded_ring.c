@@ -31,7 +31,7 @@ TEST_LIMIT(records_without_data, 60)
     psocket_options o = net_options(1);
     psocket *a = NULL, *b = NULL;
     int i;
-    REQUIRE(psocket_pair(&a, &b, 0, 0, &o) == 0);
+    REQUIRE(psocket_pair(&a, &b, &o) == 0);
     REQUIRE(core_handshake(a, b) == 0);
     for (i = 0; i < 6000; i++) {
         hostile_block(a);

@@ -22,7 +22,7 @@ TEST(the_path_stays)
 {
     char folder[] = "/tmp/psocketXXXXXX", name[80];
     psocket_options o = net_options(0);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket *c = NULL;
     pid_t child;
     REQUIRE(mkdtemp(folder) != NULL);
@@ -30,13 +30,13 @@ TEST(the_path_stays)
     REQUIRE(psocket_listen(&l, name, 0, &o) == 0);
     child = fork();
     if (child == 0) {
-        psocket_listener_free(l);
+        psocket_free(l);
         _exit(0);
     }
     waitpid(child, NULL, 0);
     CHECK_INT(psocket_connect(&c, name, 0, &o), 0);
     psocket_free(c);
-    psocket_listener_free(l);
+    psocket_free(l);
     CHECK(access(name + 5, F_OK) != 0);
     unlink(name + 5);
     rmdir(folder);
@@ -46,7 +46,7 @@ TEST(names_in_a_child)
 {
     psocket_options o = net_options(1);
     psocket *c[PSOCKET_RESOLVER_THREADS], *s;
-    psocket_listener *l;
+    psocket *l;
     pid_t child;
     int i, port = 0, status = 0;
     l = net_listen("127.0.0.1", &port);
@@ -61,6 +61,6 @@ TEST(names_in_a_child)
     waitpid(child, &status, 0);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     for (i = 0; i < PSOCKET_RESOLVER_THREADS; i++) psocket_free(c[i]);
-    psocket_listener_free(l);
+    psocket_free(l);
     check_sleep_us(1800000); /* the helpers go */
 }

@@ -1,4 +1,4 @@
-/* A blocking TLS psocket_send (and psocket_shutdown) to a peer that reads slowly answered TIMEOUT by idle_timeout_ms although
+/* A blocking TLS psocket_send (and psocket_shutdown) to a peer that reads slowly answered TIMEOUT although
    bytes went out all the time: progress within one batch of records did not count. */
 #include "core.h"
 #include <fcntl.h>
@@ -34,7 +34,7 @@ TEST(a_slow_reader)
 {
     char folder[] = "/tmp/psocketXXXXXX", name[80];
     psocket_options o = net_options(0);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket *c = NULL, *s = NULL; /* over a path: no windows and timers of TCP to reckon with */
     slow_job j;
     pthread_t t;
@@ -45,12 +45,12 @@ TEST(a_slow_reader)
     snprintf(name, sizeof name, "unix:%s/s", folder);
     REQUIRE(psocket_listen(&l, name, 0, &o) == 0);
     REQUIRE(psocket_connect(&c, name, 0, &o) == 0 && psocket_accept(l, &s) == 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     rmdir(folder);
     setsockopt((int)psocket_test_fd(c), SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
     REQUIRE(core_handshake(c, s) == 0);
     psocket_setnonblocking(c, 0);
-    psocket_settimeout(c, 0, 600);
+    psocket_settimeout(c, 600);
     j.fd = (int)psocket_test_fd(s);
     j.stop = 0;
     j.got = 0;

@@ -23,7 +23,7 @@ static void *pour(void *p)
 static long read_all(size_t n)
 {
     psocket_options o = net_options(0);
-    psocket_listener *l;
+    psocket *l;
     psocket *s = NULL;
     pour_job j;
     pthread_t t;
@@ -35,7 +35,7 @@ static long read_all(size_t n)
     o.timeout_ms = 60000;
     l = NULL;
     CHECK_INT(psocket_listen(&l, "127.0.0.1", 0, &o), 0);
-    psocket_listener_getlocal(l, NULL, 0, &port);
+    psocket_getlocal(l, NULL, 0, &port);
     memset(&sa, 0, sizeof sa);
     sa.sin_family = AF_INET;
     sa.sin_port = htons((uint16_t)port);
@@ -44,7 +44,7 @@ static long read_all(size_t n)
     j.n = n;
     CHECK(connect(j.fd, (struct sockaddr *)&sa, sizeof sa) == 0);
     CHECK_INT(psocket_accept(l, &s), 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     cpu = core_cpu_ms();
     pthread_create(&t, NULL, pour, &j);
     CHECK_INT(psocket_read(s, n, &data), (ptrdiff_t)n);

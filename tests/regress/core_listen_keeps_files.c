@@ -7,7 +7,7 @@ TEST(a_file_is_no_stale_socket)
 {
     char folder[] = "/tmp/psocketXXXXXX", path[64], name[80], text[16] = "";
     psocket_options o = net_options(0);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     FILE *f;
     REQUIRE(mkdtemp(folder) != NULL);
     snprintf(path, sizeof path, "%s/notes", folder);
@@ -17,7 +17,7 @@ TEST(a_file_is_no_stale_socket)
     fputs("precious", f);
     fclose(f);
     CHECK_INT(psocket_listen(&l, name, 0, &o), PSOCKET_ADDRESS_IN_USE);
-    psocket_listener_free(l);
+    psocket_free(l);
     f = fopen(path, "r");
     CHECK(f != NULL);
     if (f && fgets(text, sizeof text, f)) CHECK_STR(text, "precious");
@@ -30,7 +30,7 @@ TEST(a_stale_socket_is_replaced)
 {
     char folder[] = "/tmp/psocketXXXXXX", path[64], name[80];
     psocket_options o = net_options(0);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     struct sockaddr_un sa;
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     REQUIRE(mkdtemp(folder) != NULL);
@@ -42,7 +42,7 @@ TEST(a_stale_socket_is_replaced)
     CHECK(bind(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
     close(fd);
     CHECK_INT(psocket_listen(&l, name, 0, &o), 0);
-    psocket_listener_free(l);
+    psocket_free(l);
     CHECK(access(path, F_OK) != 0);
     rmdir(folder);
 }

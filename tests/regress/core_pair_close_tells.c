@@ -7,7 +7,7 @@ TEST(a_writer_hears_of_it)
     psocket *a = NULL, *b = NULL;
     psocket_poller *p = NULL;
     const psocket_event *ev;
-    REQUIRE(psocket_pair(&a, &b, 0, 0, &o) == 0);
+    REQUIRE(psocket_pair(&a, &b, &o) == 0);
     core_fill(b);
     CHECK_INT(psocket_send(b, "x", 1), PSOCKET_WANT_WRITE);
     REQUIRE(psocket_poller_new(&p) == 0);

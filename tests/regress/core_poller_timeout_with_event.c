@@ -8,7 +8,7 @@ TEST(both_are_told)
     psocket_poller *p = NULL;
     const psocket_event *ev;
     int i, told = 0, read = 0;
-    REQUIRE(psocket_pair(&a, &b, 0, 0, &o) == 0);
+    REQUIRE(psocket_pair(&a, &b, &o) == 0);
     REQUIRE(psocket_poller_new(&p) == 0);
     CHECK_INT(psocket_poller_set(p, a, PSOCKET_READ, 5, a), 0);
     CHECK_INT(psocket_send(b, "x", 1), 1);

@@ -15,7 +15,7 @@ TEST(nothing_goes_out_in_the_clear)
 {
     psocket_options o = net_options(1);
     psocket_tls *tls = core_settings(0);
-    psocket_listener *l;
+    psocket *l;
     psocket *c = NULL, *s = NULL;
     int port = 0, r, turns;
     const void *data = "";
@@ -44,6 +44,6 @@ TEST(nothing_goes_out_in_the_clear)
     }
     psocket_free(c);
     psocket_free(s);
-    psocket_listener_free(l);
+    psocket_free(l);
     psocket_tls_free(tls);
 }

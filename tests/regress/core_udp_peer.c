@@ -9,7 +9,7 @@ TEST(the_answer_goes_to_the_sender)
     const void *data;
     int port = 0, px = 0, now = 0;
     o.udp = 1;
-    REQUIRE(psocket_udpserver(&s, "127.0.0.1", 0, &o) == 0);
+    REQUIRE(psocket_listen(&s, "127.0.0.1", 0, &o) == 0);
     psocket_getlocal(s, NULL, 0, &port);
     REQUIRE(psocket_connect(&x, "127.0.0.1", port, &o) == 0 && psocket_connect(&y, "127.0.0.1", port, &o) == 0);
     psocket_getlocal(x, NULL, 0, &px);

@@ -9,7 +9,7 @@ TEST(the_error_is_for_recv)
     const void *data;
     int port = 0;
     o.udp = 1;
-    REQUIRE(psocket_udpserver(&gone, "127.0.0.1", 0, &o) == 0);
+    REQUIRE(psocket_listen(&gone, "127.0.0.1", 0, &o) == 0);
     psocket_getlocal(gone, NULL, 0, &port);
     psocket_free(gone);
     REQUIRE(psocket_connect(&c, "127.0.0.1", port, &o) == 0);

@@ -4,7 +4,7 @@
 
 static void *accept_later(void *p)
 {
-    psocket_listener *l = (psocket_listener *)p;
+    psocket *l = (psocket *)p;
     psocket *s[3];
     int i;
     check_sleep_us(200000);
@@ -20,7 +20,7 @@ TEST(a_full_queue_is_waited_for)
 {
     char folder[] = "/tmp/psocketXXXXXX", name[80];
     psocket_options o = net_options(0);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket *c[3] = { NULL, NULL, NULL };
     pthread_t t;
     int i;
@@ -34,7 +34,7 @@ TEST(a_full_queue_is_waited_for)
     if (!CHECK_INT(psocket_connect(&c[2], name, 0, &o), 0)) check_fail(__FILE__, __LINE__, "%s", net_error.text);
     pthread_join(t, NULL);
     for (i = 0; i < 3; i++) psocket_free(c[i]);
-    psocket_listener_free(l);
+    psocket_free(l);
     rmdir(folder);
 }
 
@@ -42,7 +42,7 @@ TEST(a_queue_that_stays_full)
 {
     char folder[] = "/tmp/psocketXXXXXX", name[80];
     psocket_options o = net_options(0);
-    psocket_listener *l = NULL;
+    psocket *l = NULL;
     psocket *c[3] = { NULL, NULL, NULL };
     int64_t start;
     long cpu;
@@ -59,6 +59,6 @@ TEST(a_queue_that_stays_full)
     CHECK(psocket_now() - start >= 299);
     CHECK(core_cpu_ms() - cpu < 200);
     for (i = 0; i < 3; i++) psocket_free(c[i]);
-    psocket_listener_free(l);
+    psocket_free(l);
     rmdir(folder);
 }

@@ -38,7 +38,7 @@ TEST(a_handshaking_carrier)
     size_t n = 0;
     const void *data;
     ptrdiff_t r;
-    REQUIRE(psocket_pair(&c, &s, 0, 0, &o) == 0);
+    REQUIRE(psocket_pair(&c, &s, &o) == 0);
     CHECK_INT(psocket_starttls(c, tls, "localhost"), PSOCKET_WANT_READ);
     if (psocket_wrap(&w, c, &o) == 0) {
         psocket_send(w, "secret", 6);

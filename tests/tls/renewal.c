@@ -13,7 +13,7 @@ TEST(new_identity_for_new_connections)
     int i, round;
     REQUIRE(server && client);
     for (i = 0; i < 2; i++) {
-        REQUIRE(!psocket_pair(&c[i], &s[i], 0, 0, NULL));
+        REQUIRE(!psocket_pair(&c[i], &s[i], NULL));
         psocket_setnonblocking(c[i], 1);
         psocket_setnonblocking(s[i], 1);
         psocket_starttls(c[i], client, "localhost");

@@ -92,7 +92,7 @@ TEST(ports_are_told_apart)
 TEST(sockets_tell_the_port)
 {
     psocket_tls *server = pipe_server("ec"), *client = pipe_client();
-    psocket_listener *l[2];
+    psocket *l[2];
     psocket_tlsinfo info;
     psocket_options o;
     int i, port = 0;
@@ -102,7 +102,7 @@ TEST(sockets_tell_the_port)
     REQUIRE(!psocket_listen(&l[0], "127.0.0.1", 0, &o) && !psocket_listen(&l[1], "127.0.0.1", 0, &o));
     for (i = 0; i < 4; i++) {
         psocket *c = NULL, *s = NULL;
-        CHECK_INT(psocket_listener_getlocal(l[i / 2], NULL, 0, &port), 0);
+        CHECK_INT(psocket_getlocal(l[i / 2], NULL, 0, &port), 0);
         REQUIRE(!psocket_connect(&c, "127.0.0.1", port, &o) && !psocket_accept(l[i / 2], &s));
         psocket_setnonblocking(c, 1);
         psocket_setnonblocking(s, 1);
@@ -115,8 +115,8 @@ TEST(sockets_tell_the_port)
         psocket_free(c);
         psocket_free(s);
     }
-    psocket_listener_free(l[0]);
-    psocket_listener_free(l[1]);
+    psocket_free(l[0]);
+    psocket_free(l[1]);
     psocket_tls_free(server);
     psocket_tls_free(client);
 }
