@@ -120,7 +120,7 @@ end
 
 -- s, with the limit of what it is asked next.
 local function timed(s, seconds)
-  s:setyield(place() == "task")
+  if s.setyield then s:setyield(place() == "task") end -- TEMPORARY
   s:settimeout(seconds and math.max(seconds, 0.001) or 0)
   return s
 end
@@ -133,7 +133,7 @@ function Tcp:connect(host, port)
   if host == "*" then host = "localhost" end
   self.host = host
   local s, message, name = run(self, "writing", seconds, function()
-    return psocket.connect(host, tonumber(port), { timeout = seconds ~= 0 and seconds or nil, yield = seconds == 0 or place() == "task" })
+    return psocket.connect(host, tonumber(port), { timeout = seconds ~= 0 and seconds or nil })
   end)
   if not s then return nil, text(message, name) end
   self.s = s

@@ -88,6 +88,6 @@ for v in $runtimes; do
         skip "copas ($(lua_of "$v"))" "not installed for this Lua"
         continue
     fi
-    check "copas: 40 clients at a time, and http ($(lua_of "$v"))" with "$v" timeout 60 "$(lua_of "$v")" tests/modules/copas_test.lua
+    check "copas: 40 clients at a time ($(lua_of "$v"))" with "$v" timeout 60 "$(lua_of "$v")" tests/modules/copas_test.lua
 done
 finish
