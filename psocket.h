@@ -33,8 +33,8 @@
  *
  *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
  *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>platform  lwIP, Windows, POSIX, a whole block each      >>tls13     the seam for 1.3; builds without TLS
- *     >>base      memory, errors, helpers                       >>sock      the socket: dial, handshake, send, receive, end
+ *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
  *     >>ring      the ring of received chunks                   >>poll      the poller
  *     >>addr      numeric addresses                             >>public    argument checks and blocking
  *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
@@ -59,7 +59,7 @@
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
  * PSOCKET_LWIP               implementation  use lwIP's sockets instead of the system's
- * PSOCKET_MALLOC(n)          implementation  with PSOCKET_REALLOC(p, n) and PSOCKET_FREE(p): your allocator
+ * PSOCKET_MALLOC(n)          implementation  with PSOCKET_FREE(p): your allocator; PSOCKET_REALLOC(p, n) is optional
  * PSOCKET_ENTROPY(p, n)      implementation  your random bytes: an expression, 0 on success
  * PSOCKET_NOW()              implementation  your monotonic clock in milliseconds, as int64_t
  * PSOCKET_WALLCLOCK()        implementation  your calendar in seconds since 1970 UTC, as int64_t
@@ -67,7 +67,7 @@
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
- * PSOCKET_RESOLVER_THREADS   implementation  most helper threads that resolve names at once (8)
+ * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
@@ -88,7 +88,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef PSOCKET_STATIC
+#if defined(PSOCKET_STATIC) && defined(__GNUC__)
+#define PSOCKET_API static __attribute__((unused))
+#elif defined(PSOCKET_STATIC)
 #define PSOCKET_API static
 #else
 #define PSOCKET_API extern
@@ -554,7 +556,7 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>config
- * Defaults and detection, once. Below this section the only conditionals are whole platform blocks and whole features.
+ * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os and >>lua.
  *================================================================================================*/
 
 #include <limits.h>
@@ -567,8 +569,8 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_MALLOC(n) malloc(n)
 #define PSOCKET_REALLOC(p, n) realloc(p, n)
 #define PSOCKET_FREE(p) free(p)
-#elif !defined(PSOCKET_MALLOC) || !defined(PSOCKET_REALLOC) || !defined(PSOCKET_FREE)
-#error "psocket: define all of PSOCKET_MALLOC, PSOCKET_REALLOC and PSOCKET_FREE, or none"
+#elif !defined(PSOCKET_MALLOC) || !defined(PSOCKET_FREE)
+#error "psocket: define both PSOCKET_MALLOC and PSOCKET_FREE (and PSOCKET_REALLOC, if you like), or none"
 #endif
 
 #ifndef PSOCKET_RECV_LIMIT
@@ -581,7 +583,7 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_ADDRESSES 16 /* most addresses of one name that are tried */
 #endif
 #ifndef PSOCKET_RESOLVER_THREADS
-#define PSOCKET_RESOLVER_THREADS 8 /* most helper threads that resolve names at once; more lookups queue */
+#define PSOCKET_RESOLVER_THREADS 8 /* names resolved at once, not counting those that keep us waiting; more queue */
 #endif
 #ifndef PSOCKET_CHAIN_BYTES
 #define PSOCKET_CHAIN_BYTES 102400 /* most bytes of certificates taken from a peer */
@@ -608,2577 +610,9 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #endif
 
 /*==================================================================================================
- * >>platform
- * The operating system behind one small interface: three whole blocks, lwIP, Windows and POSIX. Nothing below this
- * section makes a system call. A result is 0 or more, or a PSOCKET_ code; *os receives the system's own error number.
- * Every descriptor made here is nonblocking and not inherited by child processes, and never raises SIGPIPE.
- *================================================================================================*/
-
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
-
-/* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
-typedef struct psi_addr {
-    uint8_t ip[16]; /* network order */
-    uint32_t scope; /* interface index of a link-local IPv6 address */
-    uint16_t port;  /* host order */
-    uint8_t family; /* PSI_IP4, PSI_IP6, PSI_UNIX; 0 none */
-} psi_addr;
-
-/* A descriptor in a psi_os_poller. Owned by the caller; must stay in place while events is not 0. */
-typedef struct psi_os_watch {
-    psocket_fd fd;
-    int events; /* what is being watched for now */
-    int slot;   /* for the poller's own use */
-    void *owner;
-} psi_os_watch;
-
-typedef struct psi_os_ready {
-    psi_os_watch *watch;
-    int events;
-} psi_os_ready;
-
-#if defined(PSOCKET_LWIP)
-/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
-
-#include "lwip/errno.h"
-#include "lwip/netdb.h"
-#include "lwip/sockets.h"
-#include "lwip/sys.h"
-
-#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
-#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
-#endif
-
-/* What a failed call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case ECONNREFUSED: return PSOCKET_REFUSED;
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ENOTCONN: return PSOCKET_RESET;
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case -1: /* ERR_IF: the network interface refused the packet */
-    case ETIMEDOUT: return PSOCKET_UNREACHABLE;
-    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case EADDRNOTAVAIL:
-    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case EMFILE:
-    case ENFILE: return PSOCKET_DESCRIPTORS;
-    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case ENOMEM:
-    case ENOBUFS: return PSOCKET_NOMEM;
-    case EINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
-static int psi_os_start(void)
-{
-    return 0; /* tcpip_init is the application's */
-}
-
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* there is but one */
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    static int64_t now = 0;
-    int64_t result;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    now += (u32_t)(sys_now() - (u32_t)now); /* sys_now starts again at 0 every 49 days */
-    result = now;
-    SYS_ARCH_UNPROTECT(level);
-    return result;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    return 0;
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#else
-    (void)p; /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
-    (void)n;
-    return PSOCKET_NO_ENTROPY;
-#endif
-}
-
-/*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-#else
-
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
-typedef volatile int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
-{
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
-}
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return psi_os_add(p, 1); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return psi_os_add(p, -1); }
-#endif
-
-/* Names are resolved inline. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    (void)run;
-    (void)arg;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED void psi_os_pin(void) {}
-
-/*--- lwIP: files: none */
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-}
-
-/*--- lwIP: sockets */
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-#if LWIP_IPV4
-    struct sockaddr_in in4;
-#endif
-#if LWIP_IPV6
-    struct sockaddr_in6 in6;
-#endif
-} psi_os_sockaddr;
-
-/* 0 if lwIP was built without the family. */
-static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a)
-{
-    memset(sa, 0, sizeof *sa);
-#if LWIP_IPV4
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = lwip_htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return sizeof sa->in4;
-    }
-#endif
-#if LWIP_IPV6
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = lwip_htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return sizeof sa->in6;
-    }
-#endif
-    return 0;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-#if LWIP_IPV4
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = lwip_ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    }
-#endif
-#if LWIP_IPV6
-    if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = lwip_ntohs(sa->in6.sin6_port);
-        a->scope = sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    }
-#endif
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd >= 0) lwip_close((int)fd);
-}
-
-/* What every new stream or datagram descriptor gets; closes it on failure. */
-static int psi_os_setup(int fd, int stream, int *os)
-{
-    int one = 1;
-    if (lwip_ioctl(fd, (long)FIONBIO, &one)) {
-        *os = errno;
-        lwip_close(fd);
-        return psi_os_code(*os);
-    }
-#if LWIP_TCP
-    if (stream) lwip_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-#else
-    (void)stream;
-#endif
-    return 0;
-}
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    psi_os_sockaddr sa;
-    psi_addr a = PSI_ZERO;
-    int fd, r;
-    *out = -1;
-    a.family = (uint8_t)family;
-    if (!psi_os_to_sockaddr(&sa, &a)) { /* lwIP would make a socket of the other family */
-        *os = EAFNOSUPPORT;
-        return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    }
-    fd = lwip_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
-    if (fd < 0) return psi_os_code(*os = errno);
-    r = psi_os_setup(fd, !udp, os);
-    if (!r) *out = fd;
-    return r;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a);
-    (void)path;
-    if (!n) return PSOCKET_INVALID;
-    if (lwip_connect((int)fd, &sa.sa, n) == 0) return 0;
-    *os = errno;
-    return *os == EINPROGRESS ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* lwip_poll, or the like of it: how many have revents, or -1 with errno. A descriptor that is none has POLLNVAL, and
-   makes the result -1. */
-static int psi_os_wait(struct pollfd *p, int n, int ms)
-{
-#if LWIP_SOCKET_POLL
-    int i;
-    for (i = 0; i < n; i++) p[i].revents = 0; /* lwip_poll stops at the first bad one */
-    errno = EBADF;
-    return lwip_poll(p, (nfds_t)n, ms);
-#else
-    fd_set rd, wr, bad;
-    struct timeval t;
-    int i, r = 0, top = 0, ready = 0;
-    FD_ZERO(&rd);
-    FD_ZERO(&wr);
-    FD_ZERO(&bad);
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = 0;
-        if (p[i].fd < 0) continue;
-        if (p[i].fd >= LWIP_SELECT_MAXNFDS) { /* beyond the sets */
-            p[i].revents = POLLNVAL;
-            r = -1;
-            continue;
-        }
-        if (p[i].events & POLLIN) FD_SET(fd, &rd);
-        if (p[i].events & POLLOUT) FD_SET(fd, &wr);
-        FD_SET(fd, &bad);
-        if (p[i].fd >= top) top = p[i].fd + 1;
-    }
-    t.tv_sec = ms / 1000;
-    t.tv_usec = ms % 1000 * 1000;
-    errno = EBADF;
-    if (r < 0) return -1;
-    r = lwip_select(top, &rd, &wr, &bad, ms < 0 ? NULL : &t);
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        if (p[i].fd < 0) continue;
-        if (r < 0) {
-            int type;
-            socklen_t size = sizeof type;
-            if (lwip_getsockopt(p[i].fd, SOL_SOCKET, SO_TYPE, &type, &size)) p[i].revents = POLLNVAL;
-            continue;
-        }
-        if (FD_ISSET(fd, &rd)) p[i].revents = (short)(p[i].revents | POLLIN);
-        if (FD_ISSET(fd, &wr)) p[i].revents = (short)(p[i].revents | POLLOUT);
-        if (FD_ISSET(fd, &bad)) p[i].revents = (short)(p[i].revents | POLLERR);
-        ready += p[i].revents != 0;
-    }
-    return r < 0 ? -1 : ready;
-#endif
-}
-
-static short psi_os_poll_events(int events)
-{
-    return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (int)fd;
-    p.events = POLLOUT;
-    if (psi_os_wait(&p, 1, 0) == 0) return PSOCKET_WANT_WRITE;
-    if (lwip_getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
-    if (e == ECONNRESET) e = ECONNREFUSED;  /* lwIP's word for a reset that answers SYN */
-    if (e == ECONNABORTED) e = ETIMEDOUT;   /* and for SYNs that nobody answers */
-    *os = e;
-    return e ? psi_os_code(e) : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a);
-    int one = 1;
-    (void)path;
-    if (!n) return PSOCKET_INVALID;
-#if LWIP_IPV6
-    if (a->family == PSI_IP6) {
-        int v6only = !any;
-        if (lwip_setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
-            return psi_os_code(*os = errno);
-    }
-#else
-    (void)any;
-#endif
-    if (backlog) lwip_setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* takes SO_REUSE in lwIP */
-    if (lwip_bind((int)fd, &sa.sa, n) || (backlog && lwip_listen((int)fd, backlog))) return psi_os_code(*os = errno);
-    return 0;
-}
-
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, fd, r;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        socklen_t n = sizeof sa;
-        memset(&sa, 0, sizeof sa);
-        fd = lwip_accept((int)listener, &sa.sa, &n);
-        if (fd >= 0) {
-            psi_os_from_sockaddr(peer, &sa);
-            r = psi_os_setup(fd, 1, os);
-            if (!r) *out = fd;
-            return r;
-        }
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != ECONNABORTED && *os != ECONNRESET && *os != ENOTCONN) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    ssize_t got = lwip_recv((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
-    if (got >= 0) return got;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    ssize_t put = lwip_send((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
-    if (put >= 0) return put;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = sizeof sa;
-    ssize_t got;
-    memset(&sa, 0, sizeof sa);
-    got = lwip_recvfrom((int)fd, p, n < INT_MAX ? n : INT_MAX, 0, &sa.sa, &size);
-    if (got >= 0) {
-        psi_os_from_sockaddr(from, &sa);
-        return got;
-    }
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = psi_os_to_sockaddr(&sa, to);
-    ssize_t put;
-    if (!size) return PSOCKET_INVALID;
-    put = lwip_sendto((int)fd, p, n, 0, &sa.sa, size);
-    if (put >= 0) return put;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return lwip_shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? lwip_getpeername((int)fd, &sa.sa, &n) : lwip_getsockname((int)fd, &sa.sa, &n))
-        return psi_os_code(errno);
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) path[0] = 0;
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    struct pollfd p[PSOCKET_POLLSET_MAX + 1];
-    int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (int)fds[i].fd;
-        p[i].events = psi_os_poll_events(fds[i].events);
-    }
-    p[n].fd = -1; /* lwip_poll insists on at least one, this one is skipped */
-    p[n].events = 0;
-    r = psi_os_wait(p, n + 1, ms);
-    return r < 0 ? psi_os_code(*os = errno) : r;
-}
-
-/*--- lwIP: announcing something from another task through a descriptor */
-
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-/* For lookups: they run inline, and sockets are few (MEMP_NUM_NETCONN is 4 unless set). */
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    (void)os;
-    b->rd = b->wr = -1;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    b->rd = b->wr = -1;
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    if (b->wr >= 0) lwip_send((int)b->wr, "", 1, 0); /* lost only if its queue is full: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    char c[16];
-    int i;
-    for (i = 0; i < 64 && b->rd >= 0 && lwip_recv((int)b->rd, c, sizeof c, 0) >= 0; i++) continue;
-}
-
-/* For pollers: a datagram socket connected to itself, where lwIP has UDP and a loopback; else psocket_poller_wake does
-   nothing. */
-static void psi_os_poller_bell(psi_os_bell *b)
-{
-    b->rd = b->wr = -1;
-#if LWIP_UDP && LWIP_IPV4 && LWIP_NETIF_LOOPBACK
-    {
-        psi_addr a = PSI_ZERO;
-        int os = 0;
-        a.family = PSI_IP4;
-        a.ip[0] = 127;
-        a.ip[3] = 1;
-        if (psi_os_socket(&b->rd, PSI_IP4, 1, &os) || psi_os_bind(b->rd, &a, NULL, 0, 0, &os) ||
-            psi_os_getname(b->rd, 0, &a, NULL, 0) || psi_os_connect(b->rd, &a, NULL, &os)) psi_os_bell_free(b);
-        else b->wr = b->rd;
-    }
-#endif
-}
-
-/*--- lwIP: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores the one address that lwIP finds. */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-#if LWIP_DNS
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = lwip_getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = 0;
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[*count], &sa);
-        if (out[*count].family) ++*count;
-    }
-    lwip_freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-#else
-    (void)host;
-    (void)out;
-    (void)cap;
-    (void)os;
-    *count = 0;
-    return PSOCKET_DNS;
-#endif
-}
-#endif
-
-/*--- lwIP: the poller */
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-    struct pollfd *fds; /* slot 0 is the bell */
-    psi_os_watch **watches;
-    int count, cap, next;
-} psi_os_poller;
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    (void)os;
-    p->cap = 4;
-    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
-    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
-    if (!p->fds || !p->watches) {
-        if (p->fds) PSOCKET_FREE(p->fds);
-        if (p->watches) PSOCKET_FREE(p->watches);
-        return PSOCKET_NOMEM;
-    }
-    psi_os_poller_bell(&p->bell);
-    p->fds[0].fd = (int)p->bell.rd;
-    p->fds[0].events = POLLIN;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->fds);
-    PSOCKET_FREE(p->watches);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
-            psi_os_watch **watches;
-            if (!fds) return PSOCKET_NOMEM;
-            p->fds = fds;
-            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
-            if (!watches) return PSOCKET_NOMEM;
-            p->watches = watches;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->fds[w->slot].fd = (int)w->fd;
-        p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = psi_os_poll_events(events);
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    int i, k, count = 0, n = psi_os_wait(p->fds, p->count, ms);
-    if (n == 0) return 0;
-    *os = errno;
-    if (p->fds[0].revents) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        short re;
-        i = 1 + (p->next + k) % (p->count - 1);
-        re = p->fds[i].revents;
-        if (!re) continue;
-        out[count].watch = p->watches[i];
-        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((re & ~(POLLIN | POLLOUT)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return n < 0 && !count ? psi_os_code(*os) : count; /* a bad descriptor is its owner's matter */
-}
-#elif defined(_WIN32)
-/*--- Windows 7 and later --------------------------------------------------------------------------------------------*/
-
-#ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which winsock2.h does not go with */
-#endif
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#ifndef _WIN32_WINNT
-#define _WIN32_WINNT 0x0601
-#endif
-#if _WIN32_WINNT < 0x0601
-#error "psocket: needs Windows 7: define _WIN32_WINNT as 0x0601 or more before the first system header"
-#endif
-#if defined(SOMAXCONN) && !defined(_WINSOCK2API_)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before windows.h, or define WIN32_LEAN_AND_MEAN"
-#endif
-
-#include <winsock2.h>
-#include <ws2tcpip.h>
-#include <windows.h>
-#ifndef PSOCKET_NO_TLS
-#include <bcrypt.h>
-#include <wincrypt.h>
-#endif
-#ifndef PSOCKET_NO_THREADS
-#include <process.h>
-#endif
-
-#ifdef _MSC_VER
-#pragma comment(lib, "ws2_32")
-#ifndef PSOCKET_NO_TLS
-#pragma comment(lib, "bcrypt")
-#pragma comment(lib, "crypt32")
-#endif
-#endif
-
-/* What a failed system call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case WSAECONNREFUSED: return PSOCKET_REFUSED;
-    case WSAECONNRESET:
-    case WSAECONNABORTED:
-    case WSAENETRESET:
-    case WSAENOTCONN:
-    case WSAESHUTDOWN: return PSOCKET_RESET;
-    case WSAENETUNREACH:
-    case WSAEHOSTUNREACH:
-    case WSAENETDOWN:
-    case WSAEHOSTDOWN:
-    case WSAETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
-    case WSAEADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case WSAEADDRNOTAVAIL:
-    case WSAEAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case WSAEACCES: return PSOCKET_ACCESS;
-    case WSAEMFILE: return PSOCKET_DESCRIPTORS;
-    case WSAEMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case WSAENOBUFS:
-    case WSA_NOT_ENOUGH_MEMORY: return PSOCKET_NOMEM;
-    case WSAEINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* The system's text for one of its error numbers, cut to fit buf. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    wchar_t w[256];
-    int n, put;
-    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
-    n = (int)FormatMessageW(flags, NULL, (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
-    while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
-    for (; n > 0 && size > 1; n--) {
-        put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
-        if (put <= 0) continue;
-        buf[put] = 0;
-        return buf;
-    }
-    return "unknown error";
-}
-
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
-static int psi_os_start(void)
-{
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
-}
-
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* processes do not fork here */
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    LARGE_INTEGER t, hz; /* GetTickCount64 moves in steps of 16 ms */
-    QueryPerformanceFrequency(&hz);
-    QueryPerformanceCounter(&t);
-    return t.QuadPart / hz.QuadPart * 1000 + t.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    FILETIME t; /* 100 ns since 1601. Not time(): its result has 32 bits in 32-bit MinGW. */
-    GetSystemTimeAsFileTime(&t);
-    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#elif defined(PSOCKET_NO_TLS)
-    (void)p;
-    (void)n;
-    return PSOCKET_NO_ENTROPY; /* only TLS wants any; so a build without it links with ws2_32 alone */
-#else
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ULONG part = n < 65536 ? (ULONG)n : 65536;
-        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return PSOCKET_NO_ENTROPY;
-        b += part;
-        n -= part;
-    }
-    return 0;
-#endif
-}
-
-/*--- Windows: threads */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    (void)run;
-    (void)arg;
-    return PSOCKET_UNSUPPORTED;
-}
-#else
-typedef SRWLOCK psi_os_mutex;
-#define PSI_OS_MUTEX_INIT SRWLOCK_INIT
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return (int)InterlockedIncrement((volatile LONG *)p); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return (int)InterlockedDecrement((volatile LONG *)p); }
-
-typedef struct psi_os_thread_start {
-    void (*run)(void *);
-    void *arg;
-} psi_os_thread_start;
-
-static PSI_UNUSED unsigned __stdcall psi_os_thread_main(void *p)
-{
-    psi_os_thread_start start = *(psi_os_thread_start *)p;
-    PSOCKET_FREE(p);
-    start.run(start.arg);
-    return 0;
-}
-
-/* Runs run(arg) on a new thread that nobody joins. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    uintptr_t thread;
-    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
-    if (!start) return PSOCKET_NOMEM;
-    start->run = run;
-    start->arg = arg;
-    thread = _beginthreadex(NULL, 0, psi_os_thread_main, start, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) {
-        PSOCKET_FREE(start);
-        return PSOCKET_OS;
-    }
-    CloseHandle((HANDLE)thread);
-    return 0;
-}
-#endif
-
-/* Keeps the DLL that this code is in loaded: a resolver thread may outlive FreeLibrary. */
-static PSI_UNUSED void psi_os_pin(void)
-{
-#ifndef PSOCKET_NO_THREADS
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-#endif
-}
-
-/*--- Windows: files. Paths are UTF-8. */
-
-#define PSI_OS_PATH 1024
-
-/* 0 if s is not UTF-8 or does not fit. */
-static PSI_UNUSED int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
-{
-    return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, s, -1, w, PSI_OS_PATH);
-}
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-#else
-    wchar_t w[PSI_OS_PATH];
-    size_t cap = 0, n = 0;
-    char *buf = NULL;
-    int result = 0;
-    HANDLE file;
-    *data = NULL;
-    *len = 0;
-    if (!psi_os_wide(path, w)) return PSOCKET_FILE;
-    file = CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
-                       FILE_ATTRIBUTE_NORMAL, NULL);
-    if (file == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
-    for (;;) {
-        DWORD got = 0;
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
-            if (!bigger) {
-                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-                break;
-            }
-            buf = bigger;
-        }
-        if (!ReadFile(file, buf + n, (DWORD)(cap - n - 1), &got, NULL)) result = PSOCKET_FILE;
-        if (result || !got) break;
-        n += got;
-    }
-    CloseHandle(file);
-    if (result) {
-        if (buf) PSOCKET_FREE(buf);
-        return result;
-    }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
-#endif
-}
-
-/* Calls each for every file of a folder until it answers other than 0. */
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-#else
-    wchar_t w[PSI_OS_PATH];
-    char full[PSI_OS_PATH], name[sizeof(((WIN32_FIND_DATAW *)0)->cFileName) / sizeof(wchar_t) * 3];
-    WIN32_FIND_DATAW entry;
-    HANDLE find;
-    int result = 0, n = snprintf(full, sizeof full, "%s/*", path);
-    if (n < 0 || (size_t)n >= sizeof full || !psi_os_wide(full, w)) return PSOCKET_FILE;
-    find = FindFirstFileW(w, &entry);
-    if (find == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
-    do {
-        if (entry.dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) continue;
-        if (!WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name, sizeof name, NULL, NULL)) continue;
-        n = snprintf(full, sizeof full, "%s/%s", path, name);
-        if (n >= 0 && (size_t)n < sizeof full) result = each(ctx, full);
-    } while (!result && FindNextFileW(find, &entry));
-    FindClose(find);
-    return result;
-#endif
-}
-
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-typedef struct psi_os_trust_walk {
-    int (*each)(void *ctx, const void *data, size_t len);
-    void *ctx;
-    int found;
-} psi_os_trust_walk;
-
-static PSI_UNUSED int psi_os_trust_file(void *p, const char *path)
-{
-    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
-    char *data;
-    size_t len;
-    int r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_NOMEM ? r : 0;
-    w->found = 1;
-    r = w->each(w->ctx, data, len);
-    PSOCKET_FREE(data);
-    return r;
-}
-
-/* An environment variable as UTF-8: 1 if it is set. One that is too long reads as a file that does not exist. */
-static PSI_UNUSED int psi_os_getenv(const wchar_t *name, char value[PSI_OS_PATH])
-{
-    wchar_t w[PSI_OS_PATH];
-    DWORD n = GetEnvironmentVariableW(name, w, PSI_OS_PATH);
-    value[0] = 0;
-    if (n == 0) return 0;
-    if (n >= PSI_OS_PATH || !WideCharToMultiByte(CP_UTF8, 0, w, -1, value, PSI_OS_PATH, NULL, NULL)) value[0] = 0;
-    return 1;
-}
-
-/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
-static PSI_UNUSED int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
-{
-    DWORD i, size = 0;
-    int ok = 0;
-    CERT_ENHKEY_USAGE *usage;
-    if (!CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, NULL, &size))
-        return GetLastError() == (DWORD)CRYPT_E_NOT_FOUND; /* no restriction */
-    usage = (CERT_ENHKEY_USAGE *)PSOCKET_MALLOC(size);
-    if (!usage) return PSOCKET_NOMEM;
-    SetLastError(0);
-    if (CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, usage, &size)) {
-        ok = !usage->cUsageIdentifier && GetLastError() == (DWORD)CRYPT_E_NOT_FOUND;
-        for (i = 0; i < usage->cUsageIdentifier; i++)
-            if (!strcmp(usage->rgpszUsageIdentifier[i], szOID_PKIX_KP_SERVER_AUTH)) ok = 1;
-    }
-    PSOCKET_FREE(usage);
-    return ok;
-}
-
-static PSI_UNUSED int psi_os_trust_store(psi_os_trust_walk *w)
-{
-    const CERT_CONTEXT *cert = NULL, *bad;
-    HCERTSTORE distrusted, roots = CertOpenSystemStoreW(0, L"ROOT");
-    int r = 0;
-    if (!roots) return 0;
-    distrusted = CertOpenSystemStoreW(0, L"Disallowed");
-    while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
-        bad = NULL;
-        if (distrusted)
-            bad = CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL);
-        if (bad) CertFreeCertificateContext(bad);
-        if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
-        r = psi_os_trusted_for_tls(cert);
-        if (r <= 0) continue;
-        w->found = 1;
-        r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
-    }
-    if (cert) CertFreeCertificateContext(cert);
-    if (distrusted) CertCloseStore(distrusted, 0);
-    CertCloseStore(roots, 0);
-    return r;
-}
-#endif
-
-/* Hands each the contents of every file, or every DER certificate, of the system's trust store, until it answers other
-   than 0: SSL_CERT_FILE and SSL_CERT_DIR if set, as with OpenSSL, else Windows' own store. PSOCKET_TLS_NO_TRUST if
-   there is none. Windows adds a root to its store when one of its own programs first meets it: a public root that none
-   has met on this machine is not there. */
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-#if defined(PSOCKET_NO_FILES) || defined(PSOCKET_NO_TLS)
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-#else
-    char file[PSI_OS_PATH], dir[PSI_OS_PATH];
-    int has_file = psi_os_getenv(L"SSL_CERT_FILE", file), has_dir = psi_os_getenv(L"SSL_CERT_DIR", dir), r = 0;
-    psi_os_trust_walk w;
-    w.each = each;
-    w.ctx = ctx;
-    w.found = 0;
-    if (has_file || has_dir) {
-        if (has_file) r = psi_os_trust_file(&w, file);
-        if (!r && has_dir) {
-            r = psi_os_listdir(dir, psi_os_trust_file, &w);
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    } else {
-        r = psi_os_trust_store(&w);
-    }
-    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
-#endif
-}
-
-/*--- Windows: sockets */
-
-typedef struct psi_os_sockaddr_un { /* afunix.h is missing in older kits; Windows 10 1803 and later understand it */
-    u_short sun_family;
-    char sun_path[108];
-} psi_os_sockaddr_un;
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-    psi_os_sockaddr_un un;
-} psi_os_sockaddr;
-
-/* 0 if the path does not fit. */
-static int psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
-{
-    memset(sa, 0, sizeof *sa);
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return (int)sizeof sa->in4;
-    }
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return (int)sizeof sa->in6;
-    }
-    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
-    sa->un.sun_family = AF_UNIX;
-    memcpy(sa->un.sun_path, path, strlen(path) + 1);
-    return (int)sizeof sa->un;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    } else if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = ntohs(sa->in6.sin6_port);
-        a->scope = (uint32_t)sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    } else {
-        a->family = PSI_UNIX;
-    }
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd != -1) closesocket((SOCKET)fd);
-}
-
-/* What every new stream or datagram descriptor gets; closes it on failure. */
-static int psi_os_setup(SOCKET fd, int stream, int *os)
-{
-    BOOL one = TRUE;
-    u_long on = 1;
-    if (ioctlsocket(fd, (long)FIONBIO, &on)) {
-        *os = WSAGetLastError();
-        closesocket(fd);
-        return psi_os_code(*os);
-    }
-    /* accept has no flag for this, and WSASocketW none before Windows 7 SP1. */
-    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
-    if (stream) {
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, (const char *)&one, sizeof one);
-        /* Urgent data stays in the stream (RFC 6093) and does not count as an exception for select. */
-        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, (const char *)&one, sizeof one);
-    }
-    return 0;
-}
-
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
-
-static int psi_os_is_udp(SOCKET fd)
-{
-    int type = 0, n = sizeof type;
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
-}
-
-/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
-   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
-static void psi_os_udp_errors(SOCKET fd, int connected)
-{
-    BOOL reset = connected, off = FALSE;
-    DWORD bytes;
-    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
-    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
-}
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    int r, domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
-    int type = udp && family != PSI_UNIX ? SOCK_DGRAM : SOCK_STREAM; /* Windows has no Unix-domain datagrams */
-    SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
-    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL)
-        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
-    *out = -1;
-    if (fd == INVALID_SOCKET) return psi_os_code(*os = WSAGetLastError());
-    r = psi_os_setup(fd, !udp && family != PSI_UNIX, os);
-    if (r) return r;
-    if (type == SOCK_DGRAM) {
-        DWORD off = 0;
-        psi_os_udp_errors(fd, 0);
-        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
-        if (family == PSI_IP6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
-    }
-    *out = (psocket_fd)fd;
-    return 0;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    int n = psi_os_to_sockaddr(&sa, a, path);
-    if (!n) return PSOCKET_INVALID;
-    if (connect((SOCKET)fd, &sa.sa, n) == 0) {
-        if (psi_os_is_udp((SOCKET)fd)) psi_os_udp_errors((SOCKET)fd, 1);
-        return 0;
-    }
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* All waiting is by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it
-   reports POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would
-   never sleep. select has neither fault; a failed connect is in the third set. */
-
-static void psi_os_fdset_add(fd_set *set, psocket_fd fd)
-{
-    if (set->fd_count < FD_SETSIZE) set->fd_array[set->fd_count++] = (SOCKET)fd;
-}
-
-static struct timeval *psi_os_timeval(struct timeval *t, int ms)
-{
-    t->tv_sec = ms / 1000;
-    t->tv_usec = ms % 1000 * 1000;
-    return ms < 0 ? NULL : t;
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0, n = sizeof e, r;
-    fd_set done, failed;
-    struct timeval t;
-    done.fd_count = failed.fd_count = 0;
-    psi_os_fdset_add(&done, fd);
-    psi_os_fdset_add(&failed, fd);
-    r = select(0, NULL, &done, &failed, psi_os_timeval(&t, 0));
-    if (r == 0) return PSOCKET_WANT_WRITE;
-    if (r < 0 || getsockopt((SOCKET)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = WSAGetLastError();
-    *os = e;
-    return e ? psi_os_code(e) : failed.fd_count ? PSOCKET_OS : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    int n = psi_os_to_sockaddr(&sa, a, path);
-    BOOL one = TRUE;
-    DWORD v6only = !any;
-    if (!n) return PSOCKET_INVALID;
-    if (a->family == PSI_IP6 &&
-        setsockopt((SOCKET)fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&v6only, sizeof v6only) && any)
-        return psi_os_code(*os = WSAGetLastError());
-    /* Nobody else may take over the port, as SO_REUSEADDR would let them. It can be bound again once the listener and
-       the connections that it accepted are closed. */
-    if (a->family != PSI_UNIX) setsockopt((SOCKET)fd, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one);
-    if (bind((SOCKET)fd, &sa.sa, n) == 0 && (!backlog || listen((SOCKET)fd, backlog) == 0)) return 0;
-    *os = WSAGetLastError();
-    /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
-    return *os == WSAEACCES && a->family != PSI_UNIX ? PSOCKET_ADDRESS_IN_USE : psi_os_code(*os);
-}
-
-/* 0 if the path is gone. */
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    wchar_t w[PSI_OS_PATH];
-    DWORD kind = psi_os_wide(path, w) ? GetFileAttributesW(w) : INVALID_FILE_ATTRIBUTES;
-    if (kind == INVALID_FILE_ATTRIBUTES) return 0;
-    if (!(kind & FILE_ATTRIBUTE_REPARSE_POINT)) return PSOCKET_ADDRESS_IN_USE; /* no socket: some file of the user's */
-    return DeleteFileW(w) ? 0 : PSOCKET_OS;
-}
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, r;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        int n = sizeof sa;
-        SOCKET fd;
-        memset(&sa, 0, sizeof sa);
-        fd = accept((SOCKET)listener, &sa.sa, &n);
-        if (fd != INVALID_SOCKET) {
-            psi_os_from_sockaddr(peer, &sa);
-            r = psi_os_setup(fd, peer->family != PSI_UNIX, os);
-            if (!r) *out = (psocket_fd)fd;
-            return r;
-        }
-        *os = WSAGetLastError();
-        if (*os == WSAEWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != WSAECONNRESET && *os != WSAECONNABORTED && *os != WSAEINTR) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    int size = n < INT_MAX ? (int)n : INT_MAX, got = recv((SOCKET)fd, (char *)p, size, 0);
-    if (got >= 0) return got;
-    *os = WSAGetLastError();
-    if (*os == WSAEMSGSIZE) return size; /* the start of a datagram; POSIX cuts without an error */
-    if (*os == WSAECONNRESET && psi_os_is_udp((SOCKET)fd)) return PSOCKET_REFUSED; /* POSIX: ECONNREFUSED */
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-/* Windows takes whatever a nonblocking send is given into kernel memory, or fails with WSAENOBUFS if that is too much:
-   give it some at a time. */
-#define PSI_OS_SEND_MAX (1 << 20)
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    int put = send((SOCKET)fd, (const char *)p, n < PSI_OS_SEND_MAX ? (int)n : PSI_OS_SEND_MAX, 0);
-    if (put >= 0) return put;
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    int tries, size = n < INT_MAX ? (int)n : INT_MAX;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        int sa_size = sizeof sa, got;
-        memset(&sa, 0, sizeof sa);
-        got = recvfrom((SOCKET)fd, (char *)p, size, 0, &sa.sa, &sa_size);
-        if (got < 0) {
-            *os = WSAGetLastError();
-            if (*os == WSAEMSGSIZE) got = size; /* cut, as in psi_os_recv */
-        }
-        if (got >= 0) {
-            psi_os_from_sockaddr(from, &sa);
-            return got;
-        }
-        if (*os == WSAEWOULDBLOCK || *os == WSAEINVAL) return PSOCKET_WANT_READ; /* WSAEINVAL: not bound yet */
-        /* WSAECONNRESET, WSAENETRESET: where the system would not turn them off. They concern a datagram sent. */
-        if (*os != WSAECONNRESET && *os != WSAENETRESET && *os != WSAEINTR) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    int put, size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (!size) return PSOCKET_INVALID;
-    if (n > INT_MAX) return PSOCKET_MESSAGE_SIZE;
-    put = sendto((SOCKET)fd, (const char *)p, (int)n, 0, &sa.sa, size);
-    if (put >= 0) return put;
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return shutdown((SOCKET)fd, SD_SEND) ? psi_os_code(*os = WSAGetLastError()) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    int n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? getpeername((SOCKET)fd, &sa.sa, &n) : getsockname((SOCKET)fd, &sa.sa, &n))
-        return psi_os_code(WSAGetLastError());
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) {
-        int named = a->family == PSI_UNIX && n > (int)sizeof sa.un.sun_family;
-        sa.un.sun_path[sizeof sa.un.sun_path - 1] = 0;
-        snprintf(path, path_size, "%s", named ? sa.un.sun_path : "");
-    }
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    fd_set rd, wr, failed;
-    struct timeval t;
-    int i, ready = 0;
-    rd.fd_count = wr.fd_count = 0;
-    for (i = 0; i < n; i++) {
-        if (fds[i].events & PSOCKET_READ) psi_os_fdset_add(&rd, fds[i].fd);
-        if (fds[i].events & PSOCKET_WRITE) psi_os_fdset_add(&wr, fds[i].fd);
-    }
-    if (!rd.fd_count && !wr.fd_count) { /* select insists on at least one */
-        Sleep(ms < 0 ? INFINITE : (DWORD)ms);
-        return 0;
-    }
-    failed = wr;
-    if (select(0, &rd, &wr, &failed, psi_os_timeval(&t, ms)) < 0) return psi_os_code(*os = WSAGetLastError());
-    for (i = 0; i < n; i++) {
-        SOCKET fd = (SOCKET)fds[i].fd;
-        ready += FD_ISSET(fd, &rd) || FD_ISSET(fd, &wr) || FD_ISSET(fd, &failed);
-    }
-    return ready;
-}
-
-/*--- Windows: announcing something from another thread through a descriptor */
-
-/* A datagram socket connected to itself: nobody else's datagrams come in, and it cannot fill up unheard. */
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    b->rd = b->wr = -1;
-}
-
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    psi_addr a = PSI_ZERO;
-    int r = psi_os_socket(&b->rd, PSI_IP4, 1, os);
-    b->wr = b->rd;
-    if (r) return r;
-    a.family = PSI_IP4;
-    a.ip[0] = 127;
-    a.ip[3] = 1;
-    r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
-    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
-    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
-    if (r) psi_os_bell_free(b);
-    return r;
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    send((SOCKET)b->wr, "", 1, 0); /* WSAEWOULDBLOCK: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    char c[16];
-    int i;
-    for (i = 0; i < 64 && recv((SOCKET)b->rd, c, sizeof c, 0) >= 0; i++) continue;
-}
-
-/*--- Windows: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). The name is in the ANSI code page; names on the
-   wire are ASCII. */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = e;
-        if (e == WSA_NOT_ENOUGH_MEMORY) return PSOCKET_NOMEM;
-        if (e == WSATRY_AGAIN) return PSOCKET_DNS_TEMPORARY;
-        return e == WSAHOST_NOT_FOUND || e == WSANO_DATA ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[(*count)++], &sa);
-    }
-    freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-}
-#endif
-
-/*--- Windows: the poller */
-
-typedef struct psi_os_slot {
-    SOCKET fd;
-    psi_os_watch *watch; /* NULL: the bell, in slot 0 */
-    int ready;
-} psi_os_slot;
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-    psi_os_slot *slots;
-    SOCKET *sets; /* three times 1 + cap: room for the sets that select gets */
-    int count, cap, next;
-} psi_os_poller;
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->cap = 16;
-    p->slots = (psi_os_slot *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->slots);
-    p->sets = (SOCKET *)PSOCKET_MALLOC((size_t)(p->cap + 1) * 3 * sizeof *p->sets);
-    if (!p->slots || !p->sets) {
-        if (p->slots) PSOCKET_FREE(p->slots);
-        if (p->sets) PSOCKET_FREE(p->sets);
-        psi_os_bell_free(&p->bell);
-        return PSOCKET_NOMEM;
-    }
-    p->slots[0].fd = (SOCKET)p->bell.rd;
-    p->slots[0].watch = NULL;
-    p->slots[0].ready = 0;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->slots);
-    PSOCKET_FREE(p->sets);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            psi_os_slot *slots = (psi_os_slot *)PSOCKET_REALLOC(p->slots, (size_t)p->cap * 2 * sizeof *slots);
-            SOCKET *sets;
-            if (!slots) return PSOCKET_NOMEM;
-            p->slots = slots;
-            sets = (SOCKET *)PSOCKET_REALLOC(p->sets, ((size_t)p->cap * 2 + 1) * 3 * sizeof *sets);
-            if (!sets) return PSOCKET_NOMEM;
-            p->sets = sets;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->slots[w->slot].fd = (SOCKET)w->fd;
-        p->slots[w->slot].watch = w;
-        p->slots[w->slot].ready = 0;
-    } else if (!events && w->events) {
-        int last = --p->count;
-        p->slots[w->slot] = p->slots[last];
-        p->slots[w->slot].watch->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-/* Notes which slots are in a set. Winsock keeps the order, so each search begins behind the last find. */
-static void psi_os_poller_mark(psi_os_poller *p, const SOCKET *set, int events)
-{
-    int at = 0, tries;
-    u_int i, n = *(const u_int *)set;
-    for (i = 1; i <= n; i++) {
-        for (tries = 0; tries < p->count && p->slots[at].fd != set[i]; tries++) at = at + 1 < p->count ? at + 1 : 0;
-        if (p->slots[at].fd == set[i]) p->slots[at].ready |= events;
-    }
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    /* An fd_set is a u_int count and the sockets, aligned as such: with room for any number of them, select takes any
-       number. FD_SETSIZE only says how many the declared type holds. */
-    SOCKET *rd = p->sets, *wr = rd + p->cap + 1, *failed = wr + p->cap + 1;
-    u_int reads = 0, writes = 0;
-    struct timeval t;
-    int i, k, n, count = 0;
-    for (i = 0; i < p->count; i++) {
-        int events = i ? p->slots[i].watch->events : PSOCKET_READ;
-        p->slots[i].ready = 0;
-        if (events & PSOCKET_READ) rd[++reads] = p->slots[i].fd;
-        if (events & PSOCKET_WRITE) wr[++writes] = p->slots[i].fd;
-    }
-    *(u_int *)rd = reads;
-    *(u_int *)wr = writes;
-    memcpy(failed, wr, (size_t)(writes + 1) * sizeof *wr);
-    n = select(0, (fd_set *)rd, (fd_set *)wr, (fd_set *)failed, psi_os_timeval(&t, ms));
-    if (n == 0) return 0;
-    if (n > 0) {
-        psi_os_poller_mark(p, rd, PSOCKET_READ);
-        psi_os_poller_mark(p, wr, PSOCKET_WRITE);
-        psi_os_poller_mark(p, failed, PSOCKET_READ | PSOCKET_WRITE);
-    } else {
-        /* A descriptor closed behind our back fails the whole call: report it to its owner. */
-        *os = WSAGetLastError();
-        if (*os != WSAENOTSOCK) return psi_os_code(*os);
-        for (i = 1; i < p->count; i++) {
-            int type, size = sizeof type;
-            if (getsockopt(p->slots[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size))
-                p->slots[i].ready = PSOCKET_READ | PSOCKET_WRITE;
-        }
-    }
-    if (p->slots[0].ready) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        i = 1 + (p->next + k) % (p->count - 1);
-        if (!p->slots[i].ready) continue;
-        out[count].watch = p->slots[i].watch;
-        out[count].events = p->slots[i].ready;
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return count;
-}
-#else
-/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
-
-#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
-#endif
-
-#include <dirent.h>
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-#ifndef PSOCKET_NO_THREADS
-#include <pthread.h>
-#endif
-#if defined(__linux__)
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/random.h>
-#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
-#include <sys/event.h>
-#define PSI_OS_KQUEUE
-#endif
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
-#endif
-
-/* What a failed system call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case ECONNREFUSED: return PSOCKET_REFUSED;
-    case ENOENT: return PSOCKET_REFUSED; /* Unix-domain: nobody listens on this path */
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ENOTCONN:
-    case EPIPE: return PSOCKET_RESET;
-    case ENETUNREACH:
-    case EHOSTUNREACH:
-    case ENETDOWN:
-    case EHOSTDOWN:
-    case ETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
-    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case EADDRNOTAVAIL:
-    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case EACCES:
-    case EPERM: return PSOCKET_ACCESS;
-    case EMFILE:
-    case ENFILE: return PSOCKET_DESCRIPTORS;
-    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case ENOMEM:
-    case ENOBUFS: return PSOCKET_NOMEM;
-    case EINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* The system's text for one of its error numbers; buf is used if needed. strerror_r comes in two shapes: glibc's with
-   _GNU_SOURCE answers the text, everybody else's a status. */
-static PSI_UNUSED const char *psi_os_text_xsi(int r, const char *buf) { return r == 0 ? buf : "unknown error"; }
-#if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    return strerror_r(e, buf, size);
-}
-#else
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    return psi_os_text_xsi(strerror_r(e, buf, size), buf);
-}
-#endif
-
-static int psi_os_start(void)
-{
-    return 0;
-}
-
-/* Tells a process from one forked from it. */
-static PSI_UNUSED long psi_os_process(void)
-{
-    return (long)getpid();
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    return (int64_t)time(NULL);
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#if defined(PSOCKET_ENTROPY)
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#elif defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return PSOCKET_NO_ENTROPY;
-        b += got;
-        n -= (size_t)got;
-    }
-    return 0;
-#else
-    arc4random_buf(p, n);
-    return 0;
-#endif
-}
-
-/*--- POSIX: threads */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg) { (void)run; (void)arg; return PSOCKET_UNSUPPORTED; }
-#else
-typedef pthread_mutex_t psi_os_mutex;
-#define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return __atomic_add_fetch(p, 1, __ATOMIC_RELAXED); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return __atomic_sub_fetch(p, 1, __ATOMIC_ACQ_REL); }
-
-typedef struct psi_os_thread_start {
-    void (*run)(void *);
-    void *arg;
-} psi_os_thread_start;
-
-static void *psi_os_thread_main(void *p)
-{
-    psi_os_thread_start start = *(psi_os_thread_start *)p;
-    PSOCKET_FREE(p);
-    start.run(start.arg);
-    return NULL;
-}
-
-/* Runs run(arg) on a new thread that nobody joins. Signals stay with the application's threads. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    pthread_t thread;
-    sigset_t all, before;
-    int e;
-    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
-    if (!start) return PSOCKET_NOMEM;
-    start->run = run;
-    start->arg = arg;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, psi_os_thread_main, start);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (e) {
-        PSOCKET_FREE(start);
-        return PSOCKET_OS;
-    }
-    pthread_detach(thread);
-    return 0;
-}
-#endif
-
-/* Keeps the shared library that this code is in loaded: a resolver thread may outlive dlclose. */
-static PSI_UNUSED void psi_os_pin(void)
-{
-#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__)) && !defined(PSOCKET_NO_THREADS)
-    Dl_info info;
-    static const char anchor = 0;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
-#endif
-}
-
-/*--- POSIX: files */
-
-/* Why a file cannot be opened: it, or a lack of descriptors or memory. */
-static PSI_UNUSED int psi_os_open_code(int e)
-{
-    int code = psi_os_code(e);
-    return code == PSOCKET_DESCRIPTORS || code == PSOCKET_NOMEM ? code : (int)PSOCKET_FILE;
-}
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-#else
-    size_t cap = 0, n = 0;
-    char *buf = NULL;
-    int result = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
-    *data = NULL;
-    *len = 0;
-    if (fd < 0) return psi_os_open_code(errno);
-    for (;;) {
-        ssize_t got;
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
-            if (!bigger) {
-                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-                break;
-            }
-            buf = bigger;
-        }
-        got = read(fd, buf + n, cap - n - 1);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) result = PSOCKET_FILE;
-        if (got <= 0) break;
-        n += (size_t)got;
-    }
-    close(fd);
-    if (result) {
-        if (buf) PSOCKET_FREE(buf);
-        return result;
-    }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
-#endif
-}
-
-/* Calls each for every file of a folder until it answers other than 0. */
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-#else
-    char full[1024];
-    int result = 0;
-    struct dirent *entry;
-    DIR *dir = opendir(path);
-    if (!dir) return psi_os_open_code(errno);
-    while (!result && (entry = readdir(dir)) != NULL) {
-        int n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
-        struct stat st;
-        if (n < 0 || (size_t)n >= sizeof full || stat(full, &st) || !S_ISREG(st.st_mode)) continue;
-        result = each(ctx, full);
-    }
-    closedir(dir);
-    return result;
-#endif
-}
-
-#ifndef PSOCKET_NO_FILES
-typedef struct psi_os_trust_walk {
-    int (*each)(void *ctx, const void *data, size_t len);
-    void *ctx;
-    int found;
-} psi_os_trust_walk;
-
-static int psi_os_trust_file(void *p, const char *path)
-{
-    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
-    char *data;
-    size_t len;
-    int r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
-    w->found = 1;
-    r = w->each(w->ctx, data, len);
-    PSOCKET_FREE(data);
-    return r;
-}
-#endif
-
-/* Hands each the contents of every file of the system's trust store, until it answers other than 0: SSL_CERT_FILE and
-   SSL_CERT_DIR if set, as with OpenSSL, else the first bundle that exists. PSOCKET_TLS_NO_TRUST if there is none. */
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-#else
-    static const char *const bundles[] = {
-        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
-        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL */
-        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and later */
-        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
-        "/etc/ssl/cert.pem",                                 /* macOS, OpenBSD, FreeBSD */
-        "/usr/local/share/certs/ca-root-nss.crt",            /* FreeBSD ports */
-        "/etc/openssl/certs/ca-certificates.crt",            /* NetBSD */
-        "/data/data/com.termux/files/usr/etc/tls/cert.pem"   /* Termux */
-    };
-    psi_os_trust_walk w;
-    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
-    int r = 0;
-    size_t i;
-    w.each = each;
-    w.ctx = ctx;
-    w.found = 0;
-    if ((file && *file) || (dir && *dir)) {
-        if (file && *file) r = psi_os_trust_file(&w, file);
-        if (!r && dir && *dir) {
-            r = psi_os_listdir(dir, psi_os_trust_file, &w);
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    } else {
-        for (i = 0; !r && !w.found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_trust_file(&w, bundles[i]);
-        if (!r && !w.found) {
-            r = psi_os_listdir("/system/etc/security/cacerts", psi_os_trust_file, &w); /* Android */
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    }
-    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
-#endif
-}
-
-/*--- POSIX: sockets */
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-    struct sockaddr_un un;
-} psi_os_sockaddr;
-
-/* 0 if the path does not fit. */
-static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
-{
-    memset(sa, 0, sizeof *sa);
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return sizeof sa->in4;
-    }
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return sizeof sa->in6;
-    }
-    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
-    sa->un.sun_family = AF_UNIX;
-    memcpy(sa->un.sun_path, path, strlen(path) + 1);
-    return sizeof sa->un;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    } else if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = ntohs(sa->in6.sin6_port);
-        a->scope = sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    } else {
-        a->family = PSI_UNIX;
-    }
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd >= 0) close((int)fd); /* EINTR leaves the descriptor closed on Linux: never retry */
-}
-
-/* What every new stream or datagram descriptor gets. */
-static void psi_os_setup(int fd, int stream)
-{
-    int one = 1;
-    (void)one;
-    (void)stream;
-#ifdef SO_NOSIGPIPE
-    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
-#endif
-    if (stream) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-#ifndef SOCK_NONBLOCK
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-#endif
-}
-
-#ifndef SOCK_NONBLOCK
-#define PSI_OS_SOCK_FLAGS 0
-#else
-#define PSI_OS_SOCK_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
-#endif
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
-    int fd = socket(domain, (udp ? SOCK_DGRAM : SOCK_STREAM) | PSI_OS_SOCK_FLAGS, 0);
-    *out = fd;
-    if (fd < 0) return psi_os_code(*os = errno);
-    psi_os_setup(fd, !udp && family != PSI_UNIX);
-    return 0;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
-    if (!n) return PSOCKET_INVALID;
-    if (connect((int)fd, &sa.sa, n) == 0) return 0;
-    *os = errno;
-    if (*os == EAGAIN && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
-    /* EINTR: the attempt goes on by itself (POSIX). */
-    if (*os == EINPROGRESS || *os == EINTR) return PSOCKET_WANT_WRITE;
-    return psi_os_code(*os);
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (int)fd;
-    p.events = POLLOUT;
-    p.revents = 0;
-    if (poll(&p, 1, 0) < 0 && errno != EINTR && errno != EAGAIN) return psi_os_code(*os = errno);
-    if (!p.revents) return PSOCKET_WANT_WRITE;
-    if (getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
-    *os = e;
-    return e ? psi_os_code(e) : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
-    int one = 1, v6only = !any;
-    if (!n) return PSOCKET_INVALID;
-    if (a->family == PSI_IP6 && setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
-        return psi_os_code(*os = errno); /* OpenBSD has no dual-stack sockets */
-    if (backlog && a->family != PSI_UNIX) setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind((int)fd, &sa.sa, n)) return psi_os_code(*os = errno);
-    if (backlog && listen((int)fd, backlog)) {
-        *os = errno;
-        if (path) unlink(path); /* bind made it */
-        return psi_os_code(*os);
-    }
-    return 0;
-}
-
-/* 0 if the path is gone. */
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    struct stat st;
-    if (lstat(path, &st)) return errno == ENOENT ? 0 : psi_os_code(errno);
-    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
-    return unlink(path) && errno != ENOENT ? psi_os_code(errno) : 0;
-}
-
-#if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
-extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
-#endif
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, fd;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        socklen_t n = sizeof sa;
-        memset(&sa, 0, sizeof sa);
-#ifdef SOCK_NONBLOCK
-        fd = accept4((int)listener, &sa.sa, &n, PSI_OS_SOCK_FLAGS);
-#else
-        fd = accept((int)listener, &sa.sa, &n);
-#endif
-        if (fd >= 0 && !n) { /* macOS: it died in the queue */
-            close(fd);
-            continue;
-        }
-        if (fd >= 0) {
-            psi_os_from_sockaddr(peer, &sa);
-            psi_os_setup(fd, peer->family != PSI_UNIX);
-            *out = fd;
-            return 0;
-        }
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        /* Linux hands over errors that belong to the dead connection (accept(2)). */
-        if (*os != EINTR && *os != ECONNABORTED && *os != EPROTO && *os != ENETDOWN && *os != EHOSTUNREACH &&
-            *os != ENETUNREACH && *os != EHOSTDOWN && *os != ENOPROTOOPT)
-            return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Why a transfer failed: `want` if it would have to wait, 0 if a signal came between, or an error. */
-static int psi_os_failed(int want, int *os)
-{
-    *os = errno;
-    if (*os == EAGAIN || *os == EWOULDBLOCK) return want;
-    return *os == EINTR ? 0 : psi_os_code(*os);
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    for (;;) {
-        ssize_t got = recv((int)fd, p, n, 0);
-        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
-    }
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    for (;;) {
-        ssize_t put = send((int)fd, p, n, MSG_NOSIGNAL);
-        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
-    }
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    for (;;) {
-        psi_os_sockaddr sa;
-        socklen_t size = sizeof sa;
-        ssize_t got;
-        memset(&sa, 0, sizeof sa);
-        got = recvfrom((int)fd, p, n, 0, &sa.sa, &size);
-        if (got >= 0) psi_os_from_sockaddr(from, &sa);
-        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
-    }
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (!size) return PSOCKET_INVALID;
-    for (;;) {
-        ssize_t put = sendto((int)fd, p, n, MSG_NOSIGNAL, &sa.sa, size);
-        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
-    }
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? getpeername((int)fd, &sa.sa, &n) : getsockname((int)fd, &sa.sa, &n)) return psi_os_code(errno);
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) snprintf(path, path_size, "%s", a->family == PSI_UNIX && n > sizeof sa.sa.sa_family ? sa.un.sun_path : "");
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. A signal may end the wait early with 0. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    struct pollfd p[PSOCKET_POLLSET_MAX];
-    int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (int)fds[i].fd;
-        p[i].events = (short)(((fds[i].events & PSOCKET_READ) ? POLLIN : 0) | ((fds[i].events & PSOCKET_WRITE) ? POLLOUT : 0));
-        p[i].revents = 0;
-    }
-    r = poll(p, (nfds_t)n, ms);
-    if (r >= 0) return r;
-    *os = errno;
-    return *os == EINTR ? 0 : psi_os_code(*os);
-}
-
-/*--- POSIX: announcing something from another thread through a descriptor */
-
-typedef struct psi_os_bell {
-    int rd, wr;
-} psi_os_bell;
-
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-#if defined(__linux__)
-    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return b->rd < 0 ? psi_os_code(*os = errno) : 0;
-#else
-    int fds[2], i;
-    b->rd = b->wr = -1;
-    if (pipe(fds)) return psi_os_code(*os = errno);
-    for (i = 0; i < 2; i++) {
-        fcntl(fds[i], F_SETFL, O_NONBLOCK);
-        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-    }
-    b->rd = fds[0];
-    b->wr = fds[1];
-    return 0;
-#endif
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    uint64_t one = 1;
-    ssize_t r;
-    do r = write(b->wr, &one, sizeof one);
-    while (r < 0 && errno == EINTR); /* EAGAIN: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    uint64_t buf[8];
-    ssize_t r;
-    do r = read(b->rd, buf, sizeof buf);
-    while (r == (ssize_t)sizeof buf || (r < 0 && errno == EINTR));
-}
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    if (b->wr != b->rd) psi_os_close(b->wr);
-    b->rd = b->wr = -1;
-}
-
-/*--- POSIX: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = e == EAI_SYSTEM ? errno : 0;
-        if (e == EAI_MEMORY) return PSOCKET_NOMEM;
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[(*count)++], &sa);
-    }
-    freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-}
-#endif
-
-/*--- POSIX: the poller: epoll, kqueue, or poll */
-
-#define PSI_OS_BATCH 64 /* events fetched per system call */
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-#if defined(__linux__) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
-    struct pollfd *fds; /* slot 0 is the bell */
-    psi_os_watch **watches;
-    int count, cap, next;
-#endif
-} psi_os_poller;
-
-#if defined(__linux__)
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    struct epoll_event ev;
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    memset(&ev, 0, sizeof ev);
-    ev.events = EPOLLIN;
-    if (p->fd < 0 || epoll_ctl(p->fd, EPOLL_CTL_ADD, p->bell.rd, &ev)) {
-        r = psi_os_code(*os = errno);
-        psi_os_close(p->fd);
-        psi_os_bell_free(&p->bell);
-    }
-    return r;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-/* Watches w->fd for events from now on; 0 forgets it (with 0 events epoll would go on reporting a hang-up). */
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    struct epoll_event ev;
-    int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == before) return 0;
-    memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
-    ev.data.ptr = w;
-    w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
-    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
-        before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
-    }
-    if (!r || !events) return 0;
-    w->events = before; /* a failed change leaves the system's set as it was */
-    return psi_os_code(*os = errno);
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    struct epoll_event ev[PSI_OS_BATCH];
-    int i, n, count = 0;
-    n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    for (i = 0; i < n; i++) {
-        if (!ev[i].data.ptr) {
-            psi_os_bell_clear(&p->bell);
-            p->rang = 1;
-            continue;
-        }
-        out[count].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[count].events = ((ev[i].events & EPOLLIN) ? PSOCKET_READ : 0) | ((ev[i].events & EPOLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((ev[i].events & (EPOLLERR | EPOLLHUP)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    return count;
-}
-
-#elif defined(PSI_OS_KQUEUE)
-
-typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    struct kevent ev;
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->fd = kqueue();
-    if (p->fd >= 0) fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    EV_SET(&ev, (uintptr_t)p->bell.rd, EVFILT_READ, EV_ADD, 0, 0, 0);
-    if (p->fd < 0 || kevent(p->fd, &ev, 1, NULL, 0, NULL)) {
-        r = psi_os_code(*os = errno);
-        psi_os_close(p->fd);
-        psi_os_bell_free(&p->bell);
-    }
-    return r;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
-    static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
-    int i;
-    if (events == w->events) return 0;
-    for (i = 0; i < 2; i++) {
-        struct kevent ev;
-        int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
-        if (!on && !(w->events & bits[i])) continue;
-        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_code(*os = errno);
-        w->events = on ? w->events | bits[i] : w->events & ~bits[i];
-    }
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    struct kevent ev[PSI_OS_BATCH];
-    struct timespec t;
-    int i, n, count = 0;
-    t.tv_sec = ms / 1000;
-    t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    for (i = 0; i < n; i++) {
-        if (!ev[i].udata) {
-            psi_os_bell_clear(&p->bell);
-            p->rang = 1;
-            continue;
-        }
-        out[count].watch = (psi_os_watch *)ev[i].udata;
-        out[count].events = ev[i].filter == EVFILT_READ ? PSOCKET_READ : PSOCKET_WRITE;
-        count++;
-    }
-    return count;
-}
-
-#else
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->cap = 16;
-    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
-    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
-    if (!p->fds || !p->watches) {
-        if (p->fds) PSOCKET_FREE(p->fds);
-        if (p->watches) PSOCKET_FREE(p->watches);
-        psi_os_bell_free(&p->bell);
-        return PSOCKET_NOMEM;
-    }
-    p->fds[0].fd = p->bell.rd;
-    p->fds[0].events = POLLIN;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->fds);
-    PSOCKET_FREE(p->watches);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
-            psi_os_watch **watches;
-            if (!fds) return PSOCKET_NOMEM;
-            p->fds = fds;
-            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
-            if (!watches) return PSOCKET_NOMEM;
-            p->watches = watches;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->fds[w->slot].fd = (int)w->fd;
-        p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    int i, k, count = 0, n = poll(p->fds, (nfds_t)p->count, ms);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    if (n > 0 && p->fds[0].revents) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        short re;
-        i = 1 + (p->next + k) % (p->count - 1);
-        re = p->fds[i].revents;
-        if (!re) continue;
-        out[count].watch = p->watches[i];
-        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((re & (POLLERR | POLLHUP | POLLNVAL)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return count;
-}
-
-#endif
-#endif /* platform blocks */
-
-/*==================================================================================================
  * >>base
- * Allocation, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free.
+ * Memory, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free. An error is filled
+ * by three functions: psi_err, psi_err_alert, and psi_err_os of the next section.
  *================================================================================================*/
 
 /* Zeroed memory, or NULL. */
@@ -3194,6 +628,24 @@ static void psi_free(void *p)
     if (p) PSOCKET_FREE(p);
 }
 
+/* A block of n bytes in place of p (may be NULL), of which the first `used` bytes are kept. NULL leaves p as it is. */
+#ifdef PSOCKET_REALLOC
+static void *psi_realloc(void *p, size_t used, size_t n)
+{
+    (void)used;
+    return PSOCKET_REALLOC(p, n);
+}
+#else
+static void *psi_realloc(void *p, size_t used, size_t n)
+{
+    void *bigger = PSOCKET_MALLOC(n);
+    if (!bigger) return NULL;
+    if (used) memcpy(bigger, p, used < n ? used : n);
+    psi_free(p);
+    return bigger;
+}
+#endif
+
 /* Zeroes memory that held secrets; a call through a volatile pointer is one that the compiler may not leave out. */
 static PSI_UNUSED void psi_wipe(void *p, size_t n)
 {
@@ -3207,37 +659,6 @@ static PSI_UNUSED char *psi_strdup(const char *s)
     char *p = (char *)psi_alloc(n);
     if (p) memcpy(p, s, n);
     return p;
-}
-
-/* Fills *e (may be NULL) with a code and a sentence, clearing the rest, and returns the code. */
-PSI_PRINTF(3, 4)
-static int psi_err(psocket_error *e, int code, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    memset(e, 0, sizeof *e);
-    e->code = code;
-    e->tls_alert = -1;
-    e->cert_index = -1;
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    return code;
-}
-
-/* Fills *e with a code and its standard text. */
-static int psi_err_code(psocket_error *e, int code)
-{
-    return psi_err(e, code, "%s", psocket_strerror(code));
-}
-
-/* Fills *e (may be NULL) with a code, the system's number (0: none) and "what: why"; what may be empty. Returns code. */
-static int psi_err_os(psocket_error *e, int code, int os, const char *what)
-{
-    char why[128];
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
-    if (e) e->os_error = os;
-    return code;
 }
 
 static int psi_lower(int c)
@@ -3282,6 +703,2301 @@ PSOCKET_API const char *psocket_codename(int code)
 #undef PSOCKET_X
     const char *name = psi_string_of(code, psi_codes, names);
     return *name ? name : NULL;
+}
+
+/* Fills *e (may be NULL) with a code and a sentence (NULL: the code's own text), clearing the rest. Returns the code. */
+static int psi_err_v(psocket_error *e, int code, const char *format, va_list ap)
+{
+    if (!e) return code;
+    memset(e, 0, sizeof *e);
+    e->code = code;
+    e->tls_alert = -1;
+    e->cert_index = -1;
+    if (format) vsnprintf(e->text, sizeof e->text, format, ap);
+    else snprintf(e->text, sizeof e->text, "%s", psocket_strerror(code));
+    return code;
+}
+
+PSI_PRINTF(3, 4)
+static int psi_err(psocket_error *e, int code, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    psi_err_v(e, code, format, ap);
+    va_end(ap);
+    return code;
+}
+
+/* The same, with the TLS alert that was sent or received. */
+PSI_PRINTF(4, 5)
+static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    psi_err_v(e, code, format, ap);
+    va_end(ap);
+    if (e) e->tls_alert = alert;
+    return code;
+}
+
+/* Fills *e with a code and its standard text. */
+static int psi_err_code(psocket_error *e, int code)
+{
+    return psi_err(e, code, NULL);
+}
+
+/*==================================================================================================
+ * >>os
+ * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then one body on
+ * the sockets that all three have. Nothing below this section makes a system call. A result is 0 or more, or a PSOCKET_
+ * code; *os receives the system's own error number. Every descriptor made here is nonblocking and not inherited by child
+ * processes, and never raises SIGPIPE.
+ *================================================================================================*/
+
+#define PSI_IP4 4
+#define PSI_IP6 6
+#define PSI_UNIX 1
+
+/* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
+typedef struct psi_addr {
+    uint8_t ip[16]; /* network order */
+    uint32_t scope; /* interface index of a link-local IPv6 address */
+    uint16_t port;  /* host order */
+    uint8_t family; /* PSI_IP4, PSI_IP6, PSI_UNIX; 0 none */
+} psi_addr;
+
+/* A descriptor in a psi_os_poller. Owned by the caller; must stay in place while events is not 0. */
+typedef struct psi_os_watch {
+    psocket_fd fd;
+    int events; /* what is being watched for now */
+    int slot;   /* for the poller's own use */
+    void *owner;
+} psi_os_watch;
+
+typedef struct psi_os_ready {
+    psi_os_watch *watch;
+    int events;
+} psi_os_ready;
+
+/* Options of a descriptor; all zero leaves it as it is. */
+typedef struct psi_os_settings {
+    psi_addr local, group;    /* to connect from; to join */
+    uint32_t interface_index; /* where multicasts leave and groups are joined; 0: the system's choice */
+    int keepalive, ttl;
+    uint8_t reuse_port, v6only, broadcast, noloop;
+} psi_os_settings;
+
+#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
+#define PSI_OS_DATAGRAM 2
+#define PSI_OS_LISTENER 3
+
+/* What a block defines:
+ *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
+ *     PSI_OS_ERRNO             why the last call failed
+ *     PSI_OS_CODES             rows of the table in psi_os_code that it alone has
+ *     PSI_OS_IP6, PSI_OS_IP4, PSI_OS_UNIX   which families there are
+ *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option
+ *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
+ *     and the clock, randomness, threads, and files if it has any */
+#if defined(PSOCKET_LWIP)
+/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
+
+#include "lwip/api.h"
+#include "lwip/errno.h"
+#include "lwip/if_api.h"
+#include "lwip/netdb.h"
+#include "lwip/priv/sockets_priv.h"
+#include "lwip/sockets.h"
+#include "lwip/sys.h"
+#include "lwip/tcpip.h"
+
+#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
+#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#endif
+#if !LWIP_DNS && !defined(PSOCKET_NO_DNS)
+#define PSOCKET_NO_DNS
+#endif
+#ifndef TCP_NODELAY
+#define TCP_NODELAY 1 /* lwIP without TCP */
+#endif
+
+#define PSI_SYS(name) lwip_##name
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 LWIP_IPV4
+#define PSI_OS_IP6 LWIP_IPV6
+#define PSI_OS_UNIX 0
+#define PSI_OS_SEND_MAX INT_MAX
+#define PSI_OS_SEND_FLAGS 0
+#define PSI_OS_SEND_DROPS_INPUT 0
+#define PSI_OS_SHUT SHUT_WR
+#define PSI_OS_RESOLVE_ERRNO(e) 0
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+
+#define psi_os_raw_close(fd) lwip_close(fd)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
+#define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
+#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
+
+/* Sockets used up is a lack of descriptors, not of memory. */
+static int psi_os_raw_socket(int domain, int type)
+{
+    int fd = lwip_socket(domain, type, 0);
+    if (fd < 0 && errno == ENOBUFS) errno = ENFILE;
+    return fd;
+}
+
+static int psi_os_make_ready(int fd)
+{
+    int one = 1;
+    return lwip_ioctl(fd, (long)FIONBIO, &one);
+}
+
+#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
+/* lwIP names an interface by its address. */
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    struct netif *netif;
+    LOCK_TCPIP_CORE();
+    netif = index < 256 ? netif_get_by_index((u8_t)index) : NULL;
+    if (netif) inet_addr_from_ip4addr(&m->imr_interface, netif_ip4_addr(netif));
+    UNLOCK_TCPIP_CORE();
+    if (!netif) errno = EADDRNOTAVAIL;
+    return netif ? 0 : -1;
+}
+#endif
+
+/* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
+static int psi_os_reuse(int fd, int stream, int share)
+{
+    int one = 1;
+    if (stream && share) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return stream || share ? lwip_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) && share ? -1 : 0 : 0;
+}
+
+/* lwIP's words for a reset that answers SYN, and for SYNs that nobody answers. */
+static int psi_os_connect_errno(int e)
+{
+    return e == ECONNRESET ? ECONNREFUSED : e == ECONNABORTED ? ETIMEDOUT : e;
+}
+
+#if LWIP_SOCKET_POLL
+/* lwip_poll stops at the first descriptor that is none, and insists on at least one. */
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    struct pollfd none;
+    int i;
+    none.fd = -1;
+    none.events = none.revents = 0;
+    for (i = 0; i < n; i++) p[i].revents = 0;
+    return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
+}
+#else
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    fd_set sets[3]; /* to read from, to write to, failed */
+    struct timeval t;
+    int i, r, top = 0;
+    FD_ZERO(&sets[0]);
+    FD_ZERO(&sets[1]);
+    FD_ZERO(&sets[2]);
+    errno = EBADF;
+    for (i = 0; i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
+        p[i].revents = 0;
+        if (fd >= LWIP_SELECT_MAXNFDS) return -1; /* beyond the sets */
+        if (p[i].events & POLLIN) FD_SET(fd, &sets[0]);
+        if (p[i].events & POLLOUT) FD_SET(fd, &sets[1]);
+        FD_SET(fd, &sets[2]);
+        if (p[i].fd >= top) top = p[i].fd + 1;
+    }
+    t.tv_sec = ms / 1000;
+    t.tv_usec = ms % 1000 * 1000;
+    r = lwip_select(top, &sets[0], &sets[1], &sets[2], ms < 0 ? NULL : &t);
+    for (i = 0; r > 0 && i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
+        p[i].revents = (short)((FD_ISSET(fd, &sets[0]) ? POLLIN : 0) | (FD_ISSET(fd, &sets[1]) ? POLLOUT : 0) |
+                               (FD_ISSET(fd, &sets[2]) ? POLLERR : 0));
+    }
+    return r;
+}
+#endif
+
+/*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
+ * neither a loopback interface nor its queue. */
+
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+static void psi_os_bell_count(const psi_os_bell *b, int rung)
+{
+    struct lwip_sock *s = b->rd < 0 ? NULL : lwip_socket_dbg_get_socket((int)b->rd);
+    if (!s) return;
+    LOCK_TCPIP_CORE();
+    if (rung && s->rcvevent < 1) s->conn->callback(s->conn, NETCONN_EVT_RCVPLUS, 0);
+    while (!rung && s->rcvevent > 0) s->conn->callback(s->conn, NETCONN_EVT_RCVMINUS, 0);
+    UNLOCK_TCPIP_CORE();
+}
+
+static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
+static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
+
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
+}
+
+static int psi_os_start(void)
+{
+    return 0; /* tcpip_init is the application's */
+}
+
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* there is but one */
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    static int64_t now = 0;
+    int64_t result;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    now += (u32_t)(sys_now() - (u32_t)now); /* sys_now starts again at 0 every 49 days */
+    result = now;
+    SYS_ARCH_UNPROTECT(level);
+    return result;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    return 0;
+}
+
+/* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY. */
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    (void)p;
+    (void)n;
+    return -1;
+}
+
+/*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
+
+#ifndef PSOCKET_NO_THREADS
+/* Adds to a number that tasks share; returns the new value. */
+static PSI_UNUSED int psi_os_add(volatile int *p, int by)
+{
+    int value;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    value = *p += by;
+    SYS_ARCH_UNPROTECT(level);
+    return value;
+}
+
+/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
+   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+typedef volatile int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
+{
+    while (psi_os_add(m, 1) != 1) {
+        psi_os_add(m, -1);
+        sys_msleep(1);
+    }
+}
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+#endif
+
+#elif defined(_WIN32)
+/*--- Windows 7 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
+ * connection to it, so that a live server could lose its path. */
+
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which winsock2.h does not go with */
+#define PSI_OS_LEAN
+#endif
+#ifndef NOMINMAX
+#define NOMINMAX
+#define PSI_OS_NOMINMAX
+#endif
+#ifndef _WIN32_WINNT
+#define _WIN32_WINNT 0x0601
+#endif
+#if _WIN32_WINNT < 0x0601
+#error "psocket: needs Windows 7: define _WIN32_WINNT as 0x0601 or more before the first system header"
+#endif
+#if defined(SOMAXCONN) && !defined(_WINSOCK2API_)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before windows.h, or define WIN32_LEAN_AND_MEAN"
+#endif
+
+#include <winsock2.h>
+#include <ws2tcpip.h>
+#include <windows.h>
+#ifndef PSOCKET_NO_TLS
+#include <bcrypt.h>
+#include <wincrypt.h>
+#endif
+#ifndef PSOCKET_NO_THREADS
+#include <process.h>
+#endif
+
+#ifdef PSI_OS_LEAN
+#undef WIN32_LEAN_AND_MEAN
+#endif
+#ifdef PSI_OS_NOMINMAX
+#undef NOMINMAX
+#endif
+
+#ifdef _MSC_VER
+#pragma comment(lib, "ws2_32")
+#ifndef PSOCKET_NO_TLS
+#pragma comment(lib, "bcrypt")
+#pragma comment(lib, "crypt32")
+#endif
+#endif
+
+#define PSI_SYS(name) name
+#define PSI_E(name) WSA##name
+#define PSI_OS_ERRNO WSAGetLastError()
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+                     { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 1
+#define PSI_OS_IP6 1
+#define PSI_OS_UNIX 0
+#define PSI_OS_SEND_MAX (1 << 20) /* a nonblocking send takes all into kernel memory, or fails with WSAENOBUFS */
+#define PSI_OS_SEND_FLAGS 0
+#define PSI_OS_SEND_DROPS_INPUT 1 /* what has arrived and not been read is lost once a send meets a reset */
+#define PSI_OS_SHUT SD_SEND
+#define PSI_OS_RESOLVE_ERRNO(e) (e)
+typedef SOCKET psi_os_int;
+typedef int psi_os_len;
+typedef DWORD psi_os_octet;
+
+#define psi_os_raw_close(fd) closesocket(fd)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_connect_errno(e) (e)
+
+static int psi_os_is_udp(SOCKET fd)
+{
+    int type = 0, n = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
+}
+
+/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
+   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+static void psi_os_udp_errors(SOCKET fd, int connected)
+{
+    BOOL reset = connected, off = FALSE;
+    DWORD bytes;
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
+}
+
+#ifndef WSA_FLAG_NO_HANDLE_INHERIT
+#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
+#endif
+
+static SOCKET psi_os_raw_socket(int domain, int type)
+{
+    SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) /* before Windows 7 SP1 */
+        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
+    if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
+        DWORD off = 0;
+        psi_os_udp_errors(fd, 0);
+        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
+        if (domain == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
+    }
+    return fd;
+}
+
+static int psi_os_make_ready(SOCKET fd)
+{
+    BOOL one = TRUE;
+    u_long on = 1;
+    if (ioctlsocket(fd, (long)FIONBIO, &on)) return -1;
+    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0); /* accept has no flag for this */
+    /* Urgent data stays in the stream (RFC 6093) and does not count as an exception for select. */
+    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, (const char *)&one, sizeof one);
+    return 0;
+}
+
+/* A refused connection to this machine is tried again for two seconds unless it is told not to: SIO_TCP_INITIAL_RTO,
+   Windows 10 1709 and later. */
+static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
+{
+    struct { USHORT rtt; UCHAR retries; } at_once = { 0xFFFF, 0xFE }; /* the usual, none */
+    const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)sa;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+    int udp = psi_os_is_udp(fd);
+    DWORD bytes;
+    if (!udp && (sa->sa_family == AF_INET ? (ntohl(in4->sin_addr.s_addr) >> 24) == 127 : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr)))
+        WSAIoctl(fd, IOC_IN | IOC_VENDOR | 17, &at_once, sizeof at_once, NULL, 0, &bytes, NULL, NULL);
+    if (connect(fd, sa, n) == 0) {
+        if (udp) psi_os_udp_errors(fd, 1);
+        return 0;
+    }
+    if (WSAGetLastError() == WSAEWOULDBLOCK) WSASetLastError(WSAEINPROGRESS);
+    return -1;
+}
+
+/* An interface's index reads as the address 0.0.0.index. */
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    m->imr_interface.s_addr = htonl(index);
+    return 0;
+}
+
+/* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
+#define psi_os_raw_nametoindex(name) ((void)(name), 0u)
+
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
+   once the listener and the connections that it accepted are closed. */
+static int psi_os_reuse(SOCKET fd, int stream, int share)
+{
+    BOOL one = TRUE;
+    if (stream && share) {
+        WSASetLastError(WSAEOPNOTSUPP);
+        return -1;
+    }
+    return setsockopt(fd, SOL_SOCKET, share ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one) && share ? -1 : 0;
+}
+
+/* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
+static int psi_os_raw_bind(SOCKET fd, const struct sockaddr *sa, socklen_t n)
+{
+    int r = bind(fd, sa, n);
+    if (r && WSAGetLastError() == WSAEACCES) WSASetLastError(WSAEADDRINUSE);
+    return r;
+}
+
+/* What differs is about datagrams. */
+static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, socklen_t *size)
+{
+    int got = recvfrom(fd, p, n, 0, sa, size), e = got < 0 ? WSAGetLastError() : 0;
+    if (e == WSAEMSGSIZE) return n; /* the start of a datagram; POSIX cuts without an error */
+    if (e == WSAEINVAL && sa) WSASetLastError(WSAEWOULDBLOCK); /* not bound yet */
+    /* Where the system would not turn them off; they concern a datagram sent. */
+    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd)) WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
+    return got;
+}
+
+/* Notes which descriptors are in a set. Winsock keeps the order, so each search begins behind the last find. */
+static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
+{
+    int at = 0, tries;
+    u_int i, count = *(const u_int *)set;
+    for (i = 1; i <= count; i++) {
+        for (tries = 0; tries < n && p[at].fd != set[i]; tries++) at = at + 1 < n ? at + 1 : 0;
+        if (p[at].fd == set[i]) p[at].revents = (short)(p[at].revents | events);
+    }
+}
+
+#define PSI_OS_FEW 16 /* sets of so many are on the stack */
+
+/* poll by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it reports
+   POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would never
+   sleep. select has neither fault; a failed connect is in the third set. An fd_set is a u_int count and the sockets,
+   aligned as such: with room for any number of them, select takes any number. */
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    SOCKET few[3 * (PSI_OS_FEW + 1)], *sets = few, *set[3]; /* to read from, to write to, failed */
+    u_int count[3] = { 0, 0, 0 };
+    struct timeval t;
+    int i, r = 0;
+    if (n > PSI_OS_FEW) sets = (SOCKET *)PSOCKET_MALLOC((size_t)(n + 1) * 3 * sizeof *sets);
+    if (!sets) {
+        WSASetLastError(WSAENOBUFS);
+        return -1;
+    }
+    for (i = 0; i < 3; i++) set[i] = sets + i * (n + 1);
+    for (i = 0; i < n; i++) {
+        p[i].revents = 0;
+        if (p[i].events & POLLIN) set[0][++count[0]] = p[i].fd;
+        if (p[i].events & POLLOUT) set[1][++count[1]] = set[2][++count[2]] = p[i].fd;
+    }
+    for (i = 0; i < 3; i++) *(u_int *)set[i] = count[i];
+    t.tv_sec = ms / 1000;
+    t.tv_usec = ms % 1000 * 1000;
+    if (count[0] || count[1]) r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
+    else Sleep(ms < 0 ? INFINITE : (DWORD)ms); /* select insists on at least one */
+    if (r > 0) {
+        psi_os_mark(p, n, set[0], POLLIN);
+        psi_os_mark(p, n, set[1], POLLOUT);
+        psi_os_mark(p, n, set[2], POLLERR);
+    }
+    if (sets != few) PSOCKET_FREE(sets);
+    return r;
+}
+
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    wchar_t w[256];
+    int n, put;
+    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
+    n = (int)FormatMessageW(flags, NULL, (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
+    while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
+    for (; n > 0 && size > 1; n--) {
+        put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
+        if (put <= 0) continue;
+        buf[put] = 0;
+        return buf;
+    }
+    return "unknown error";
+}
+
+/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+static int psi_os_start(void)
+{
+    static SRWLOCK lock = SRWLOCK_INIT;
+    static int started = 0;
+    int ok;
+    AcquireSRWLockExclusive(&lock);
+    if (!started) {
+        WSADATA data;
+        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
+    }
+    ok = started;
+    ReleaseSRWLockExclusive(&lock);
+    return ok ? 0 : PSOCKET_OS;
+}
+
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* processes do not fork here */
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    LARGE_INTEGER t, hz; /* GetTickCount64 moves in steps of 16 ms */
+    QueryPerformanceFrequency(&hz);
+    QueryPerformanceCounter(&t);
+    return t.QuadPart / hz.QuadPart * 1000 + t.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    FILETIME t; /* 100 ns since 1601. Not time(): its result has 32 bits in 32-bit MinGW. */
+    GetSystemTimeAsFileTime(&t);
+    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
+}
+
+#ifdef PSOCKET_NO_TLS /* only TLS wants any; so a build without it links with ws2_32 alone */
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    (void)p;
+    (void)n;
+    return -1;
+}
+#else
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ULONG part = n < 65536 ? (ULONG)n : 65536;
+        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return -1;
+        b += part;
+        n -= part;
+    }
+    return 0;
+}
+#endif
+
+/*--- Windows: threads */
+
+#ifndef PSOCKET_NO_THREADS
+typedef SRWLOCK psi_os_mutex;
+#define PSI_OS_MUTEX_INIT SRWLOCK_INIT
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+
+#ifndef PSOCKET_NO_DNS
+#define PSI_OS_THREADS
+#define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+
+/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
+static void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
+static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+{
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    if (!thread) return (int)GetLastError();
+    CloseHandle((HANDLE)thread);
+    return 0;
+}
+#endif
+#endif
+
+/*--- Windows: files. Paths are UTF-8. */
+
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024
+#define PSI_OS_LIST ';'
+
+/* 0 if s is not UTF-8 or does not fit. */
+static int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
+{
+    int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, s, -1, w, PSI_OS_PATH);
+    if (!n) SetLastError(ERROR_INVALID_NAME);
+    return n;
+}
+
+static intptr_t psi_os_file_open(const char *path)
+{
+    wchar_t w[PSI_OS_PATH];
+    if (!psi_os_wide(path, w)) return -1;
+    return (intptr_t)CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                                 FILE_ATTRIBUTE_NORMAL, NULL); /* INVALID_HANDLE_VALUE is -1 */
+}
+
+static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
+{
+    DWORD got = 0;
+    return ReadFile((HANDLE)file, p, (DWORD)n, &got, NULL) ? (ptrdiff_t)got : -1;
+}
+
+static void psi_os_file_close(intptr_t file)
+{
+    CloseHandle((HANDLE)file);
+}
+
+/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
+{
+    wchar_t w[PSI_OS_PATH];
+    char full[PSI_OS_PATH], name[sizeof(((WIN32_FIND_DATAW *)0)->cFileName) / sizeof(wchar_t) * 3];
+    WIN32_FIND_DATAW entry;
+    HANDLE find;
+    int result = 0, n = snprintf(full, sizeof full, "%s/*", path);
+    if (n < 0 || (size_t)n >= sizeof full) {
+        SetLastError(ERROR_FILENAME_EXCED_RANGE);
+        return PSOCKET_FILE;
+    }
+    if (!psi_os_wide(full, w)) return PSOCKET_FILE;
+    find = FindFirstFileW(w, &entry);
+    if (find == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
+    do {
+        if (entry.dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) continue;
+        if (!WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name, sizeof name, NULL, NULL)) continue;
+        n = snprintf(full, sizeof full, "%s/%s", path, name);
+        if (n >= 0 && (size_t)n < sizeof full) result = each(ctx, full);
+    } while (!result && FindNextFileW(find, &entry));
+    FindClose(find);
+    return result;
+}
+
+/* An environment variable as UTF-8, NULL if it is not set. One that is too long reads as a file that does not exist. */
+static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
+{
+    wchar_t w[PSI_OS_PATH], wide_name[PSI_OS_PATH];
+    DWORD n = psi_os_wide(name, wide_name) ? GetEnvironmentVariableW(wide_name, w, PSI_OS_PATH) : 0;
+    if (!n) return NULL;
+    if (n >= PSI_OS_PATH || !WideCharToMultiByte(CP_UTF8, 0, w, -1, buf, PSI_OS_PATH, NULL, NULL)) return "?";
+    return buf;
+}
+#endif
+
+#else
+/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
+
+#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef PSOCKET_NO_FILES
+#include <dirent.h>
+#endif
+#ifndef PSOCKET_NO_THREADS
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#endif
+#if defined(__linux__)
+#include <sys/auxv.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#define PSI_OS_EPOLL
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+#include <sys/event.h>
+#define PSI_OS_KQUEUE
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
+#endif
+
+/* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
+#if defined(__USE_LARGEFILE64) && !defined(__LP64__)
+#define PSI_OS_64(name) name##64
+#else
+#define PSI_OS_64(name) name
+#endif
+
+#define PSI_SYS(name) name
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
+                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 1
+#define PSI_OS_IP6 1
+#define PSI_OS_UNIX 1
+#define PSI_OS_SEND_MAX INT_MAX
+#define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
+#define PSI_OS_SEND_DROPS_INPUT 0
+#define PSI_OS_SHUT SHUT_WR
+#define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef unsigned char psi_os_octet;
+
+#define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
+#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
+#define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
+#define psi_os_raw_nametoindex(name) if_nametoindex(name)
+#define psi_os_connect_errno(e) (e)
+
+#ifdef __NetBSD__
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    (void)m;
+    (void)index;
+    errno = EOPNOTSUPP;
+    return -1;
+}
+#else
+typedef struct ip_mreqn psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) *(m)
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    m->imr_ifindex = (int)index;
+    return 0;
+}
+#endif
+
+#ifdef SOCK_NONBLOCK
+#if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
+extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
+#endif
+#define psi_os_raw_socket(domain, type) socket(domain, (type) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+#define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds)
+#define psi_os_raw_accept(fd, sa, n) accept4(fd, sa, n, SOCK_NONBLOCK | SOCK_CLOEXEC)
+#define psi_os_fresh(fd) 0
+#else
+#define psi_os_raw_socket(domain, type) socket(domain, type, 0)
+#define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM, 0, fds)
+#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#endif
+
+static int psi_os_make_ready(int fd)
+{
+#ifdef SO_NOSIGPIPE
+    int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+    return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
+}
+
+/* Listeners come back while old connections linger. Datagrams that share a port need both. */
+static int psi_os_reuse(int fd, int stream, int share)
+{
+    int one = 1;
+    if (stream || share) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+#ifdef SO_REUSEPORT
+    return share ? setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) : 0;
+#else
+    errno = EOPNOTSUPP;
+    return stream && share ? -1 : 0;
+#endif
+}
+
+/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+#if defined(__GLIBC__) && defined(__USE_GNU)
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    return strerror_r(e, buf, size);
+}
+#else
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
+}
+#endif
+
+static int psi_os_start(void)
+{
+    return 0;
+}
+
+/* Tells a process from one forked from it. */
+static PSI_UNUSED long psi_os_process(void)
+{
+    return (long)getpid();
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    return (int64_t)time(NULL);
+}
+
+#if defined(__linux__)
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ssize_t got = getrandom(b, n, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return -1;
+        b += got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+#else
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    arc4random_buf(p, n);
+    return 0;
+}
+#endif
+
+/*--- POSIX: threads */
+
+#ifndef PSOCKET_NO_THREADS
+typedef pthread_mutex_t psi_os_mutex;
+#define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
+
+#ifndef PSOCKET_NO_DNS
+#define PSI_OS_THREADS
+#define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. In a static program, and where
+   both are in a libdl that is not linked, there is none. */
+#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__))
+#if defined(__GLIBC__) && defined(__GNUC__)
+#pragma weak dladdr
+#pragma weak dlopen
+#define PSI_OS_HAS_DL (dladdr && dlopen)
+#else
+#define PSI_OS_HAS_DL 1
+#endif
+static void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    Dl_info info;
+    if (PSI_OS_HAS_DL && dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+}
+#else
+static void psi_os_pin(void) {}
+#endif
+
+/* Signals stay with the application's threads. */
+static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    int e;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    e = pthread_create(&thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!e) pthread_detach(thread);
+    return e;
+}
+#endif
+#endif
+
+/*--- POSIX: files */
+
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024
+#define PSI_OS_LIST ':'
+
+static intptr_t psi_os_file_open(const char *path)
+{
+    return PSI_OS_64(open)(path, O_RDONLY | O_CLOEXEC);
+}
+
+static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
+{
+    ssize_t got;
+    do got = read((int)file, p, n);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
+static void psi_os_file_close(intptr_t file)
+{
+    close((int)file);
+}
+
+/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
+{
+    char full[PSI_OS_PATH];
+    int result = 0;
+    struct PSI_OS_64(dirent) *entry;
+    DIR *dir = opendir(path);
+    if (!dir) return PSOCKET_FILE;
+    for (;;) {
+        struct PSI_OS_64(stat) st;
+        int n;
+        errno = 0;
+        entry = PSI_OS_64(readdir)(dir);
+        if (!entry) break;
+        n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
+        if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
+        if ((result = each(ctx, full)) != 0) break;
+    }
+    if (!entry && errno) result = PSOCKET_FILE;
+    closedir(dir);
+    return result;
+}
+
+/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
+#if defined(__linux__)
+static int psi_os_privileged(void)
+{
+    return getauxval(AT_SECURE) != 0;
+}
+#elif defined(PSI_OS_KQUEUE)
+static int psi_os_privileged(void)
+{
+    return issetugid();
+}
+#else
+static int psi_os_privileged(void)
+{
+    return getuid() != geteuid() || getgid() != getegid();
+}
+#endif
+
+static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
+{
+    const char *value = psi_os_privileged() ? NULL : getenv(name);
+    (void)buf;
+    return value && *value ? value : NULL;
+}
+#endif
+
+#endif /* blocks of hooks */
+
+/*--- one body for all: time, randomness */
+
+#ifdef PSOCKET_NOW
+static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
+#else
+static int64_t psi_os_now(void) { return psi_os_clock(); }
+#endif
+
+#ifdef PSOCKET_WALLCLOCK
+static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+#else
+static PSI_UNUSED int64_t psi_os_wallclock(void) { return psi_os_calendar(); }
+#endif
+
+#ifdef PSOCKET_ENTROPY
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+#else
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return psi_os_random(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+#endif
+
+/*--- errors */
+
+/* What a failed call means. */
+static int psi_os_code(int e)
+{
+    static const struct { short e, code; } table[] = {
+        { PSI_E(ECONNREFUSED), PSOCKET_REFUSED },
+        { PSI_E(ECONNRESET), PSOCKET_RESET },
+        { PSI_E(ECONNABORTED), PSOCKET_RESET },
+        { PSI_E(ENOTCONN), PSOCKET_RESET },
+        { PSI_E(ENETUNREACH), PSOCKET_UNREACHABLE },
+        { PSI_E(EHOSTUNREACH), PSOCKET_UNREACHABLE },
+        { PSI_E(ENETDOWN), PSOCKET_UNREACHABLE },
+        { PSI_E(EHOSTDOWN), PSOCKET_UNREACHABLE },
+        { PSI_E(ETIMEDOUT), PSOCKET_UNREACHABLE }, /* the system gave up retransmitting */
+        { PSI_E(EADDRINUSE), PSOCKET_ADDRESS_IN_USE },
+        { PSI_E(EADDRNOTAVAIL), PSOCKET_ADDRESS_NOT_AVAILABLE },
+        { PSI_E(EAFNOSUPPORT), PSOCKET_ADDRESS_NOT_AVAILABLE },
+        { PSI_E(EACCES), PSOCKET_ACCESS },
+        { PSI_E(EMFILE), PSOCKET_DESCRIPTORS },
+        { PSI_E(EMSGSIZE), PSOCKET_MESSAGE_SIZE },
+        { PSI_E(ENOBUFS), PSOCKET_NOMEM },
+        { PSI_E(EINVAL), PSOCKET_INVALID },
+        { PSI_E(EOPNOTSUPP), PSOCKET_UNSUPPORTED },
+        { PSI_E(ENOPROTOOPT), PSOCKET_UNSUPPORTED },
+        PSI_OS_CODES
+    };
+    size_t i;
+    for (i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].e == e) return table[i].code;
+    return PSOCKET_OS;
+}
+
+/* Why the last call failed. */
+static int psi_os_why(int *os)
+{
+    *os = PSI_OS_ERRNO;
+    return psi_os_code(*os);
+}
+
+/* The same of a transfer: `want` if it would have to wait, 0 if a signal came between. */
+static int psi_os_failed(int want, int *os)
+{
+    int code = psi_os_why(os);
+    return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
+}
+
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
+    return psi_os_raw_text(e, buf, size);
+}
+
+/* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
+   the system calls it, or else the code's own text. */
+PSI_PRINTF(4, 5)
+static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
+{
+    char what[400], why[128];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(what, sizeof what, format, ap);
+    va_end(ap);
+    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
+    if (e) e->os_error = os;
+    return code;
+}
+
+/*--- threads */
+
+#ifdef PSOCKET_NO_THREADS
+typedef int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+#endif
+
+/* Adds to a count of owners; the new value. */
+static PSI_UNUSED int psi_os_ref(int *p, int by)
+{
+    static psi_os_mutex lock = PSI_OS_MUTEX_INIT;
+    int value;
+    psi_os_lock(&lock);
+    value = *p += by;
+    psi_os_unlock(&lock);
+    return value;
+}
+
+#ifdef PSI_OS_THREADS
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
+#endif
+
+/*--- files */
+
+#ifdef PSI_OS_FILES
+
+#define PSI_OS_FILE_MAX ((size_t)16 << 20)
+
+/* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
+static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
+{
+    size_t cap = 0, n = 0;
+    ptrdiff_t got = 1;
+    char *buf = NULL;
+    int result = 0;
+    intptr_t file = psi_os_file_open(path);
+    *data = NULL;
+    *len = 0;
+    *os = 0;
+    if (file == -1) {
+        result = psi_os_why(os);
+        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+    }
+    while (!result && got > 0) {
+        if (n + 1 >= cap) {
+            char *bigger;
+            cap = cap ? cap * 2 : 16384;
+            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
+            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
+            if (!bigger && !result) result = PSOCKET_NOMEM;
+            if (result) break;
+            buf = bigger;
+        }
+        got = psi_os_file_read(file, buf + n, cap - n - 1);
+        if (got > 0) n += (size_t)got;
+    }
+    if (got < 0) {
+        *os = PSI_OS_ERRNO;
+        result = PSOCKET_FILE;
+    }
+    psi_os_file_close(file);
+    if (result) {
+        psi_free(buf);
+        return result;
+    }
+    buf[n] = 0;
+    *data = buf;
+    *len = n;
+    return 0;
+}
+
+/* Files that are handed over one after the other, until each answers other than 0. */
+typedef struct psi_os_walk {
+    int (*each)(void *ctx, const void *data, size_t len);
+    void *ctx;
+    int found; /* how many there were */
+    int os;    /* why the last one that could not be read was passed over */
+} psi_os_walk;
+
+/* Passes over what cannot be read, but not for a lack of descriptors or memory. */
+static int psi_os_walk_file(void *ctx, const char *path)
+{
+    psi_os_walk *w = (psi_os_walk *)ctx;
+    char *data;
+    size_t len;
+    int os, r = psi_os_readfile(path, &data, &len, &os);
+    if (os) w->os = os;
+    if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
+    w->found++;
+    r = w->each(w->ctx, data, len);
+    psi_free(data);
+    return r;
+}
+
+static int psi_os_walk_folder(psi_os_walk *w, const char *path)
+{
+    int r = psi_os_files(path, psi_os_walk_file, w);
+    if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
+    return r;
+}
+
+/* Hands each the contents of every file of a folder. PSOCKET_FILE if the folder cannot be read. */
+static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+{
+    psi_os_walk w = PSI_ZERO;
+    int r;
+    w.each = each;
+    w.ctx = ctx;
+    r = psi_os_walk_folder(&w, path);
+    *os = r == PSOCKET_FILE ? w.os : 0;
+    return r;
+}
+
+/*--- the system's trust store */
+
+#ifdef _WIN32
+/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
+static int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
+{
+    DWORD i, size = 0;
+    int ok = 0;
+    CERT_ENHKEY_USAGE *usage;
+    if (!CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, NULL, &size))
+        return GetLastError() == (DWORD)CRYPT_E_NOT_FOUND; /* no restriction */
+    usage = (CERT_ENHKEY_USAGE *)PSOCKET_MALLOC(size);
+    if (!usage) return PSOCKET_NOMEM;
+    SetLastError(0);
+    if (CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, usage, &size)) {
+        ok = !usage->cUsageIdentifier && GetLastError() == (DWORD)CRYPT_E_NOT_FOUND;
+        for (i = 0; i < usage->cUsageIdentifier; i++)
+            if (!strcmp(usage->rgpszUsageIdentifier[i], szOID_PKIX_KP_SERVER_AUTH)) ok = 1;
+    }
+    PSOCKET_FREE(usage);
+    return ok;
+}
+
+/* Windows' own store. Windows adds a root to it when one of its own programs first meets it: a public root that none has
+   met on this machine is not there. */
+static int psi_os_trust_store(psi_os_walk *w)
+{
+    const CERT_CONTEXT *cert = NULL, *bad;
+    HCERTSTORE distrusted, roots = CertOpenSystemStoreW(0, L"ROOT");
+    int r = 0;
+    if (!roots) return 0;
+    distrusted = CertOpenSystemStoreW(0, L"Disallowed");
+    while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
+        bad = NULL;
+        if (distrusted)
+            bad = CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL);
+        if (bad) CertFreeCertificateContext(bad);
+        if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
+        r = psi_os_trusted_for_tls(cert);
+        if (r <= 0) continue;
+        w->found++;
+        r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
+    }
+    if (cert) CertFreeCertificateContext(cert);
+    if (distrusted) CertCloseStore(distrusted, 0);
+    CertCloseStore(roots, 0);
+    return r;
+}
+#else
+/* The first bundle that exists. */
+static int psi_os_trust_store(psi_os_walk *w)
+{
+    static const char *const bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
+        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and later */
+        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
+        "/etc/ssl/cert.pem",                                 /* macOS, OpenBSD, FreeBSD */
+        "/usr/local/share/certs/ca-root-nss.crt",            /* FreeBSD ports */
+        "/etc/openssl/certs/ca-certificates.crt",            /* NetBSD */
+        "/data/data/com.termux/files/usr/etc/tls/cert.pem"   /* Termux */
+    };
+    int r = 0;
+    size_t i;
+    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_walk_file(w, bundles[i]);
+    if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
+    return r == PSOCKET_FILE ? 0 : r;
+}
+#endif
+
+/* Every folder of a list. */
+static int psi_os_walk_list(psi_os_walk *w, const char *list)
+{
+    int r = 0;
+    while (*list && (!r || r == PSOCKET_FILE)) {
+        char path[PSI_OS_PATH];
+        size_t n = 0;
+        while (list[n] && list[n] != PSI_OS_LIST) n++;
+        if (n && n < sizeof path) {
+            memcpy(path, list, n);
+            path[n] = 0;
+            r = psi_os_walk_folder(w, path);
+        }
+        list += n + (list[n] != 0);
+    }
+    return r == PSOCKET_FILE ? 0 : r;
+}
+
+/* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
+   SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
+   an error. PSOCKET_TLS_NO_TRUST, with the reason in *e (may be NULL), if there is none. What each answers is passed on. */
+static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+{
+    char buf[PSI_OS_PATH];
+    psi_os_walk w = PSI_ZERO;
+    const char *file, *list;
+    int r = 0, before;
+    w.each = each;
+    w.ctx = ctx;
+    file = psi_os_getenv("SSL_CERT_FILE", buf);
+    if (file && (r = psi_os_walk_file(&w, file)) != 0) return r;
+    if (file && !w.found) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    before = w.found;
+    list = psi_os_getenv("SSL_CERT_DIR", buf);
+    if (list && (r = psi_os_walk_list(&w, list)) != 0) return r;
+    if (list && w.found == before) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    if (file || list) return 0;
+    r = psi_os_trust_store(&w);
+    return r || w.found ? r : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+}
+
+#elif !defined(PSOCKET_NO_TLS)
+
+static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
+{
+    (void)path;
+    *data = NULL;
+    *len = 0;
+    *os = 0;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+{
+    (void)path;
+    (void)each;
+    (void)ctx;
+    *os = 0;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+{
+    (void)each;
+    (void)ctx;
+    return psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+}
+
+#endif
+
+/*--- addresses */
+
+typedef union psi_os_sockaddr {
+    struct sockaddr sa;
+#if PSI_OS_IP4
+    struct sockaddr_in in4;
+#endif
+#if PSI_OS_IP6
+    struct sockaddr_in6 in6;
+#endif
+#if PSI_OS_UNIX
+    struct sockaddr_un un;
+#endif
+} psi_os_sockaddr;
+
+#if PSI_OS_UNIX
+/* A path, or after "@" a name that is no file (Linux). All bytes may be used: none must be NUL. */
+static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
+{
+    size_t n = path ? strlen(path) : 0;
+    if (!n || n > sizeof sa->un.sun_path || !strcmp(path, "@")) return PSOCKET_INVALID;
+    sa->un.sun_family = AF_UNIX;
+    memcpy(sa->un.sun_path, path, n);
+    if (*path != '@') return (int)sizeof sa->un;
+#ifdef __linux__
+    sa->un.sun_path[0] = 0;
+    return (int)(offsetof(struct sockaddr_un, sun_path) + n);
+#else
+    return PSOCKET_UNSUPPORTED;
+#endif
+}
+
+/* The path in n bytes of an address, "" if it has none. */
+static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
+{
+    size_t head = offsetof(struct sockaddr_un, sun_path), most = n < sizeof sa->un ? n : sizeof sa->un;
+    const char *s = sa->un.sun_path;
+    most = sa->sa.sa_family == AF_UNIX && most > head ? most - head : 0;
+    if (most > 1 && !*s) snprintf(path, path_size, "@%.*s", (int)most - 1, s + 1);
+    else snprintf(path, path_size, "%.*s", (int)most, s);
+}
+#else
+static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
+{
+    (void)sa;
+    (void)path;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
+{
+    (void)sa;
+    (void)n;
+    if (path_size) *path = 0;
+}
+#endif
+
+/* How many bytes it is, or why the system has no such address. */
+static int psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
+{
+    memset(sa, 0, sizeof *sa);
+#if PSI_OS_IP4
+    if (a->family == PSI_IP4) {
+        sa->in4.sin_family = AF_INET;
+        sa->in4.sin_port = PSI_SYS(htons)(a->port);
+        memcpy(&sa->in4.sin_addr, a->ip, 4);
+        return (int)sizeof sa->in4;
+    }
+#endif
+#if PSI_OS_IP6
+    if (a->family == PSI_IP6) {
+        sa->in6.sin6_family = AF_INET6;
+        sa->in6.sin6_port = PSI_SYS(htons)(a->port);
+        sa->in6.sin6_scope_id = a->scope;
+        memcpy(&sa->in6.sin6_addr, a->ip, 16);
+        return (int)sizeof sa->in6;
+    }
+#endif
+    return a->family == PSI_UNIX ? psi_os_to_sun(sa, path) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+}
+
+static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
+{
+    memset(a, 0, sizeof *a);
+    a->family = PSI_OS_UNIX ? PSI_UNIX : 0;
+#if PSI_OS_IP4
+    if (sa->sa.sa_family == AF_INET) {
+        a->family = PSI_IP4;
+        a->port = PSI_SYS(ntohs)(sa->in4.sin_port);
+        memcpy(a->ip, &sa->in4.sin_addr, 4);
+    }
+#endif
+#if PSI_OS_IP6
+    if (sa->sa.sa_family == AF_INET6) {
+        a->family = PSI_IP6;
+        a->port = PSI_SYS(ntohs)(sa->in6.sin6_port);
+        a->scope = (uint32_t)sa->in6.sin6_scope_id;
+        memcpy(a->ip, &sa->in6.sin6_addr, 16);
+    }
+#endif
+}
+
+/* The loopback address. */
+static PSI_UNUSED psi_addr psi_os_loopback(void)
+{
+    psi_addr a = PSI_ZERO;
+    a.family = PSI_OS_IP4 ? PSI_IP4 : PSI_IP6;
+    if (PSI_OS_IP4) a.ip[0] = 127;
+    a.ip[PSI_OS_IP4 ? 3 : 15] = 1;
+    return a;
+}
+
+static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = sizeof sa;
+    int os;
+    memset(&sa, 0, sizeof sa);
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa.sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa.sa, &n))
+        return psi_os_why(&os);
+    psi_os_from_sockaddr(a, &sa);
+    if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
+    return 0;
+}
+
+/*--- sockets */
+
+static void psi_os_close(psocket_fd fd)
+{
+    if (fd != -1) psi_os_raw_close((psi_os_int)fd);
+}
+
+/* Sets an option that is an int: 0, or -1. */
+static int psi_os_setint(psocket_fd fd, int level, int name, int value)
+{
+    return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)&value, sizeof value);
+}
+
+/* What every new stream or datagram descriptor gets; closes it on failure. */
+static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
+{
+    int r = psi_os_fresh(fd) ? psi_os_why(os) : 0;
+    if (r) psi_os_raw_close(fd);
+    else if (stream) psi_os_setint((psocket_fd)fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    *out = r ? -1 : (psocket_fd)fd;
+    return r;
+}
+
+static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
+{
+    psi_os_sockaddr sa;
+    psi_addr a = PSI_ZERO;
+    psi_os_int fd;
+    int r;
+    *out = -1;
+    a.family = (uint8_t)family;
+    r = psi_os_to_sockaddr(&sa, &a, "/");
+    if (r < 0) return r;
+    fd = psi_os_raw_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+    if (fd == (psi_os_int)-1) return psi_os_why(os);
+    return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
+}
+
+/* Makes a descriptor that exists already like those made here: *kind tells what it is. INVALID for what is no stream,
+   datagram socket or listener. */
+static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
+{
+    int type = 0, listens = 0;
+    socklen_t n = sizeof type, m = sizeof listens;
+    psi_addr a;
+    *os = 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
+        psi_os_why(os);
+        return PSOCKET_INVALID;
+    }
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
+    *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
+    if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
+    if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
+        psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    return 0;
+}
+
+/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
+static int psi_os_is_self(psocket_fd fd)
+{
+    psi_addr here, there;
+    int type = 0;
+    socklen_t n = sizeof type;
+    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
+           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
+           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
+}
+
+static int psi_os_connected(psocket_fd fd, int *os)
+{
+    if (!psi_os_is_self(fd)) return 0;
+    *os = PSI_E(ECONNREFUSED);
+    return PSOCKET_REFUSED;
+}
+
+/* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
+static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
+{
+    psi_os_sockaddr sa;
+    int r, n = psi_os_to_sockaddr(&sa, a, path);
+    if (n < 0) return n;
+    if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
+    r = psi_os_why(os);
+    if (*os == PSI_E(EWOULDBLOCK)) return PSOCKET_WANT_READ; /* Linux: the queue of a Unix-domain listener is full */
+    /* EINTR: the attempt goes on by itself (POSIX). */
+    return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
+}
+
+/* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
+static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
+{
+    int i, bad = 0, r = psi_os_raw_poll(p, n, ms);
+    *os = 0;
+    if (r >= 0) return r;
+    r = psi_os_failed(0, os);
+    for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
+        int type;
+        socklen_t size = sizeof type;
+        p[i].revents = 0;
+        if (!PSI_SYS(getsockopt)(p[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size)) continue;
+        p[i].revents = POLLNVAL;
+        bad++;
+    }
+    return bad ? bad : r;
+}
+
+static short psi_os_poll_events(int events)
+{
+    return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
+}
+
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
+static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
+{
+    struct pollfd p[PSOCKET_POLLSET_MAX];
+    int i, r;
+    for (i = 0; i < n; i++) {
+        p[i].fd = (psi_os_int)fds[i].fd;
+        p[i].events = psi_os_poll_events(fds[i].events);
+        p[i].revents = 0;
+    }
+    r = psi_os_wait(p, n, ms, os);
+    return r > 0 ? 1 : r;
+}
+
+/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
+static int psi_os_connect_result(psocket_fd fd, int *os)
+{
+    int e = 0, r;
+    socklen_t n = sizeof e;
+    struct pollfd p;
+    p.fd = (psi_os_int)fd;
+    p.events = POLLOUT;
+    p.revents = 0;
+    r = psi_os_wait(&p, 1, 0, os);
+    if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
+    *os = e = psi_os_connect_errno(e);
+    if (e) return psi_os_code(e);
+    return p.revents & (POLLERR | POLLNVAL) ? PSOCKET_OS : psi_os_connected(fd, os);
+}
+
+/* 0 if the path is gone. */
+#if PSI_OS_UNIX
+static PSI_UNUSED int psi_os_unlink(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    int os;
+    if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
+    if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
+    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
+    return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
+}
+#else
+static PSI_UNUSED int psi_os_unlink(const char *path)
+{
+    (void)path;
+    return PSOCKET_UNSUPPORTED;
+}
+#endif
+
+#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
+#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
+
+/* Binds. backlog: 0 for datagrams and for the local end of a connection, else the length of a listener's queue, which the
+   system cuts to its most. */
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
+{
+    psi_os_sockaddr sa;
+    int r, dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    if (n < 0) return n;
+#if PSI_OS_IP6
+    if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
+        return psi_os_why(os); /* OpenBSD has no dual-stack sockets */
+#else
+    (void)dual;
+#endif
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, backlog != 0, (flags & PSI_OS_REUSE_PORT) != 0)) return psi_os_why(os);
+    if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
+    if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
+    r = psi_os_why(os);
+    if (a->family == PSI_UNIX) psi_os_unlink(path); /* bind made it */
+    return r;
+}
+
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
+static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
+{
+    int tries, r;
+    for (tries = 0; tries < 16; tries++) {
+        psi_os_sockaddr sa;
+        socklen_t n = sizeof sa;
+        psi_os_int fd;
+        memset(&sa, 0, sizeof sa);
+        fd = psi_os_raw_accept((psi_os_int)listener, &sa.sa, &n);
+        if (fd != (psi_os_int)-1 && n) {
+            psi_os_from_sockaddr(peer, &sa);
+            return psi_os_setup(out, fd, peer->family != PSI_UNIX, os);
+        }
+        if (fd != (psi_os_int)-1) { /* macOS: it died in the queue */
+            psi_os_raw_close(fd);
+            continue;
+        }
+        r = psi_os_failed(PSOCKET_WANT_READ, os);
+        /* Linux hands over errors that belong to the dead connection (accept(2)). */
+        if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
+    }
+    return PSOCKET_WANT_READ;
+}
+
+/* A count that a system call takes. */
+static psi_os_len psi_os_clip(size_t n)
+{
+    return (psi_os_len)(n < PSI_OS_SEND_MAX ? n : PSI_OS_SEND_MAX);
+}
+
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: NULL if the peer is fixed. */
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    psi_os_sockaddr sa;
+    int tries, r;
+    for (tries = 0; tries < 16; tries++) {
+        socklen_t size = sizeof sa;
+        ptrdiff_t got;
+        sa.sa.sa_family = 0;
+        got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &sa.sa : NULL, from ? &size : NULL);
+        if (got >= 0 && from) psi_os_from_sockaddr(from, &sa);
+        if (got >= 0) return got;
+        r = psi_os_failed(PSOCKET_WANT_READ, os);
+        if (r) return r;
+    }
+    return PSOCKET_WANT_READ;
+}
+
+static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
+{
+    return psi_os_recvfrom(fd, p, n, NULL, os);
+}
+
+static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, psi_os_len n, const struct sockaddr *sa, socklen_t size, int *os)
+{
+    for (;;) {
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, n, PSI_OS_SEND_FLAGS, sa, size);
+        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
+    }
+}
+
+static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
+{
+    return psi_os_put(fd, p, psi_os_clip(n), NULL, 0, os);
+}
+
+static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
+{
+    psi_os_sockaddr sa;
+    int size = psi_os_to_sockaddr(&sa, to, NULL);
+    if (size < 0) return size;
+    if (n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
+    return psi_os_put(fd, p, (psi_os_len)n, &sa.sa, (socklen_t)size, os);
+}
+
+/* Ends the sending direction. */
+static int psi_os_shutdown(psocket_fd fd, int *os)
+{
+    return PSI_SYS(shutdown)((psi_os_int)fd, PSI_OS_SHUT) ? psi_os_why(os) : 0;
+}
+
+/*--- options */
+
+/* A silent peer is probed after so many seconds, and given up after as many again. */
+static int psi_os_keepalive(psocket_fd fd, int seconds)
+{
+    int s = seconds < 32767 ? seconds : 32767; /* Linux takes no more */
+#if defined(_WIN32)
+    struct { ULONG on, time, interval; } vals; /* SIO_KEEPALIVE_VALS, in milliseconds; ten probes */
+    DWORD bytes;
+    vals.on = 1;
+    vals.time = (ULONG)s * 1000;
+    vals.interval = (ULONG)s * 100;
+    return WSAIoctl((SOCKET)fd, IOC_IN | IOC_VENDOR | 4, &vals, sizeof vals, NULL, 0, &bytes, NULL, NULL);
+#else
+    if (psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1)) return -1;
+#if defined(TCP_KEEPIDLE)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, s)) return -1;
+#elif defined(TCP_KEEPALIVE)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
+#endif
+    return s ? 0 : -1;
+#endif
+}
+
+/* An interface's index, by its name or its digits; 0 if there is none. */
+static PSI_UNUSED uint32_t psi_os_interface(const char *name)
+{
+    uint32_t n = 0;
+    const char *p = name;
+    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
+    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
+}
+
+/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+#ifdef PSI_OS_MREQ_IF
+static int psi_os_multicast4(psocket_fd fd, unsigned index, int ttl, int loop)
+{
+    psi_os_octet hops = (psi_os_octet)ttl, off = 0;
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (ttl && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_TTL, (const char *)&hops, sizeof hops)) return -1;
+    if (!loop && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_LOOP, (const char *)&off, sizeof off)) return -1;
+    if (!index) return 0;
+    return psi_os_mreq_at(&m, index) || PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_IF,
+                                                            (const char *)&PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) ? -1 : 0;
+}
+#else
+#define psi_os_multicast4(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
+#endif
+
+#ifdef IPV6_MULTICAST_HOPS
+static int psi_os_multicast6(psocket_fd fd, unsigned index, int ttl, int loop)
+{
+    if (ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, ttl)) return -1;
+    if (!loop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
+    return index && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) ? -1 : 0;
+}
+#else
+#define psi_os_multicast6(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
+#endif
+
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
+static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
+{
+    int r;
+    if (family == PSI_UNIX) return 0;
+    if (!udp) return set->keepalive > 0 && psi_os_keepalive(fd, set->keepalive) ? psi_os_why(os) : 0;
+    if (set->ttl < 0 || set->ttl > 255) return PSOCKET_INVALID;
+    if (set->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
+    r = psi_os_multicast4(fd, set->interface_index, set->ttl, !set->noloop); /* an IPv6 socket may reach IPv4 groups, too, but need not */
+    if (family == PSI_IP6) r = psi_os_multicast6(fd, set->interface_index, set->ttl, !set->noloop);
+    return r ? psi_os_why(os) : 0;
+}
+
+#ifdef PSI_OS_MREQ_IF
+static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.imr_multiaddr, group->ip, 4);
+    if (index && psi_os_mreq_at(&m, index)) return -1;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#endif
+
+#ifdef IPV6_JOIN_GROUP
+static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
+{
+    struct ipv6_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
+    m.ipv6mr_interface = index;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#endif
+
+/* Joins the group of the settings, if they have one. */
+static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
+{
+    const psi_addr *group = &set->group;
+    int r = 0;
+    if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
+    if (group->family == PSI_IP6) r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
+    return r ? psi_os_why(os) : 0;
+}
+
+/*--- two connected descriptors */
+
+#if PSI_OS_UNIX
+static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
+{
+    int two[2], r;
+    fds[0] = fds[1] = -1;
+    if (psi_os_raw_pair(two)) return psi_os_why(os);
+    r = psi_os_setup(&fds[0], two[0], 0, os);
+    if (r) psi_os_raw_close(two[1]);
+    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    return r;
+}
+#else
+/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
+{
+    psi_addr a = psi_os_loopback(), here, peer;
+    psocket_pollfd wait;
+    int r, tries;
+    fds[0] = fds[1] = wait.fd = -1;
+    wait.events = PSOCKET_READ;
+    r = psi_os_socket(&wait.fd, a.family, 0, os);
+    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, 1, os);
+    if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
+    if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
+    if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
+    if (r == PSOCKET_WANT_WRITE) r = 0;
+    if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
+    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
+        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+        if (r == PSOCKET_WANT_READ) r = 0;
+        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
+            psi_os_close(fds[1]);
+            fds[1] = -1;
+        }
+    }
+    psi_os_close(wait.fd);
+    if (!r && fds[1] == -1) r = PSOCKET_OS;
+    if (!r) return 0;
+    psi_os_close(fds[0]);
+    psi_os_close(fds[1]);
+    fds[0] = fds[1] = -1;
+    return r;
+}
+#endif
+
+/*--- announcing something from another thread through a descriptor */
+
+#ifdef PSOCKET_LWIP
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    int r = psi_os_socket(&b->rd, psi_os_loopback().family, LWIP_UDP, os);
+    b->wr = b->rd;
+    return r;
+}
+#else
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+#ifdef _WIN32
+/* A datagram socket connected to itself: nobody else's datagrams come in. */
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    psi_addr a = psi_os_loopback();
+    int r = psi_os_socket(&b->rd, a.family, 1, os);
+    b->wr = b->rd;
+    if (!r) r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
+    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
+    if (r) psi_os_close(b->rd);
+    if (r) b->rd = b->wr = -1;
+    return r;
+}
+#elif !defined(PSI_OS_EPOLL)
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    psocket_fd fds[2];
+    int r = psi_os_pair(fds, os);
+    b->rd = fds[0];
+    b->wr = fds[1];
+    return r;
+}
+#endif
+
+#ifdef PSI_OS_EPOLL
+/* Ringing an eventfd takes no memory, so it cannot fail. */
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return b->rd < 0 ? psi_os_why(os) : 0;
+}
+
+static void psi_os_bell_ring(psi_os_bell *b)
+{
+    eventfd_write((int)b->wr, 1); /* it would have to wait: it is ringing already */
+}
+
+static void psi_os_bell_clear(psi_os_bell *b)
+{
+    eventfd_t count;
+    eventfd_read((int)b->rd, &count);
+}
+#else
+static void psi_os_bell_ring(psi_os_bell *b)
+{
+    int os;
+    psi_os_send(b->wr, "", 1, &os); /* it would have to wait: it is ringing already */
+}
+
+static void psi_os_bell_clear(psi_os_bell *b)
+{
+    char c[64];
+    int i, os;
+    for (i = 0; i < 64 && psi_os_recv(b->rd, c, sizeof c, &os) >= 0; i++) {}
+}
+#endif
+#endif
+
+static void psi_os_bell_free(psi_os_bell *b)
+{
+    psi_os_close(b->rd);
+    if (b->wr != b->rd) psi_os_close(b->wr);
+    b->rd = b->wr = -1;
+}
+
+/*--- names */
+
+#ifndef PSOCKET_NO_DNS
+/* Blocks. Hands over addresses in the system's order (RFC 6724). */
+static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
+{
+    struct addrinfo hints, *list = NULL, *i;
+    int e, found = 0;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_family = AF_UNSPEC;
+    e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
+    if (e) {
+        *os = PSI_OS_RESOLVE_ERRNO(e);
+#ifdef EAI_AGAIN
+        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
+#endif
+#ifdef EAI_NODATA
+        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+#endif
+        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
+    }
+    for (i = list; i; i = i->ai_next) {
+        psi_os_sockaddr sa;
+        psi_addr a;
+        memset(&sa, 0, sizeof sa);
+        memcpy(&sa, i->ai_addr, (size_t)i->ai_addrlen < sizeof sa ? (size_t)i->ai_addrlen : sizeof sa);
+        psi_os_from_sockaddr(&a, &sa);
+        if (a.family != PSI_IP4 && a.family != PSI_IP6) continue;
+        found = 1;
+        each(ctx, &a);
+    }
+    PSI_SYS(freeaddrinfo)(list);
+    return found ? 0 : PSOCKET_DNS_NOT_FOUND;
+}
+#endif
+
+/*--- the poller: epoll, kqueue, or an array */
+
+#define PSI_OS_BATCH 64 /* events fetched per system call */
+
+typedef struct psi_os_poller {
+    psi_os_bell bell;
+    psi_os_watch ear; /* on the bell */
+    int rang; /* the bell did, since the caller last looked */
+#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
+    int fd;
+#else
+    struct pollfd *fds;
+    psi_os_watch **watches;
+    int count, cap, next;
+#endif
+} psi_os_poller;
+
+/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
+   w->fd for events from now on; 0 forgets it. */
+#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_os_close(p->fd);
+}
+
+#endif
+#if defined(PSI_OS_EPOLL)
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    p->fd = epoll_create1(EPOLL_CLOEXEC);
+    return p->fd < 0 ? psi_os_why(os) : 0;
+}
+
+/* With 0 events epoll would go on reporting a hang-up. */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    struct epoll_event ev;
+    int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (events == before) return 0;
+    memset(&ev, 0, sizeof ev);
+    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
+    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.data.ptr = w;
+    w->events = events;
+    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
+        before = 0;
+        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+    }
+    if (!r || !events) return 0;
+    w->events = before; /* a failed change leaves the system's set as it was */
+    r = psi_os_why(os);
+    return *os == EPERM ? PSOCKET_UNSUPPORTED : r; /* a file or folder: epoll takes none */
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct epoll_event ev[PSI_OS_BATCH];
+    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    if (n < 0) return psi_os_failed(0, os);
+    for (i = 0; i < n; i++) {
+        unsigned e = ev[i].events;
+        out[i].watch = (psi_os_watch *)ev[i].data.ptr;
+        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
+                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+    }
+    return n;
+}
+
+#elif defined(PSI_OS_KQUEUE)
+
+typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    p->fd = kqueue();
+    if (p->fd < 0) return psi_os_why(os);
+    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
+    static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
+    int i;
+    if (events == w->events) return 0;
+    for (i = 0; i < 2; i++) {
+        struct kevent ev;
+        int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
+        if (!on && !(w->events & bits[i])) continue;
+        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
+        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        w->events = on ? w->events | bits[i] : w->events & ~bits[i];
+    }
+    return 0;
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct kevent ev[PSI_OS_BATCH];
+    struct timespec t;
+    int i, n;
+    t.tv_sec = ms / 1000;
+    t.tv_nsec = (long)(ms % 1000) * 1000000;
+    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    if (n < 0) return psi_os_failed(0, os);
+    for (i = 0; i < n; i++) {
+        out[i].watch = (psi_os_watch *)ev[i].udata;
+        out[i].events = ev[i].filter == EVFILT_READ ? PSOCKET_READ : PSOCKET_WRITE;
+    }
+    return n;
+}
+
+#else
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    (void)p;
+    return -1;
+}
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    (void)p;
+    (void)os;
+    return 0;
+}
+
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_free(p->fds);
+    psi_free(p->watches);
+}
+
+static int psi_os_set_grow(psi_os_poller *p)
+{
+    int cap = p->cap ? p->cap * 2 : 8;
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, (size_t)p->count * sizeof *fds, (size_t)cap * sizeof *fds);
+    psi_os_watch **watches;
+    if (!fds) return PSOCKET_NOMEM;
+    p->fds = fds;
+    watches = (psi_os_watch **)psi_realloc(p->watches, (size_t)p->count * sizeof *watches, (size_t)cap * sizeof *watches);
+    if (!watches) return PSOCKET_NOMEM;
+    p->watches = watches;
+    p->cap = cap;
+    return 0;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    (void)os;
+    if (events && !w->events) {
+        if (p->count == p->cap && psi_os_set_grow(p)) return PSOCKET_NOMEM;
+        w->slot = p->count++;
+        p->fds[w->slot].fd = (psi_os_int)w->fd;
+        p->fds[w->slot].revents = 0;
+        p->watches[w->slot] = w;
+    }
+    if (events) {
+        p->fds[w->slot].events = psi_os_poll_events(events);
+    } else if (w->events) {
+        int last = --p->count;
+        p->fds[w->slot] = p->fds[last];
+        p->watches[w->slot] = p->watches[last];
+        p->watches[w->slot]->slot = w->slot;
+    }
+    w->events = events;
+    return 0;
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int k, count = 0, n = psi_os_wait(p->fds, p->count, ms, os);
+    if (n <= 0) return n;
+    /* Start behind the last one served, so that a full batch starves nobody. */
+    for (k = 0; k < p->count && count < cap; k++) {
+        int i = (p->next + k) % p->count, re = p->fds[i].revents;
+        if (!re) continue;
+        out[count].watch = p->watches[i];
+        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+    }
+    p->next = (p->next + k) % p->count;
+    return count;
+}
+
+#endif
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    psi_os_set_free(p);
+    psi_os_bell_free(&p->bell);
+}
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    int r;
+    memset(p, 0, sizeof *p);
+    if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
+    p->ear.fd = p->bell.rd;
+    r = psi_os_set_new(p, os);
+    if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
+    if (r) psi_os_poller_free(p);
+    return r;
+}
+
+/* While on, the poller's descriptor is readable although nothing that it watches is ready: the bell can always be rung. Not
+   to be on in psi_os_poller_wait. */
+static PSI_UNUSED void psi_os_poller_busy(psi_os_poller *p, int on)
+{
+    int os;
+    if (psi_os_poller_fd(p) != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
+}
+
+/* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0) or the bell,
+   or an error. */
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int i, n;
+    *os = 0;
+    n = psi_os_set_wait(p, out, cap, ms, os);
+    for (i = 0; i < n; i++) {
+        if (out[i].watch != &p->ear) continue;
+        if (out[i].events & PSOCKET_READ) psi_os_bell_clear(&p->bell);
+        if (out[i].events & PSOCKET_READ) p->rang = 1;
+        out[i] = out[--n];
+        break;
+    }
+    return n;
 }
 
 /*==================================================================================================
@@ -3586,42 +3302,38 @@ static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
     return i == n;
 }
 
+/* Groups with colons between, of which the last may be a dotted quad if `quad`: how many bytes, or -1. */
+static int psi_addr_groups(const char *s, size_t n, int quad, uint8_t out[16])
+{
+    size_t i = 0, digits;
+    int used = 0;
+    uint32_t v;
+    if (!n) return 0;
+    for (;;) {
+        digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
+        if (quad && i + digits < n && s[i + digits] == '.')
+            return used <= 12 && psi_addr_parse4(s + i, n - i, out + used) ? used + 4 : -1;
+        if (!digits || used > 14) return -1;
+        out[used++] = (uint8_t)(v >> 8);
+        out[used++] = (uint8_t)(v & 255);
+        i += digits;
+        if (i == n) return used;
+        if (s[i++] != ':') return -1;
+    }
+}
+
 static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
 {
-    uint8_t b[16];
-    size_t i = 0, used = 0, gap = 17; /* gap: how many bytes precede "::" */
-    if (n >= 2 && s[0] == ':' && s[1] == ':') {
-        gap = 0;
-        i = 2;
-    }
-    while (i < n) {
-        uint32_t v;
-        size_t start = i;
-        i += psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (i < n && s[i] == '.') { /* the last four bytes as a dotted quad */
-            if (used > 12 || !psi_addr_parse4(s + start, n - start, b + used)) return 0;
-            used += 4;
-            i = n;
-            break;
-        }
-        if (i == start || used > 14) return 0;
-        b[used++] = (uint8_t)(v >> 8);
-        b[used++] = (uint8_t)(v & 255);
-        if (i == n) break;
-        if (s[i++] != ':') return 0;
-        if (i < n && s[i] == ':') {
-            if (gap <= 16) return 0;
-            gap = used;
-            i++;
-        } else if (i == n) {
-            return 0; /* a single colon at the end */
-        }
-    }
-    if (gap > 16 ? used != 16 : used > 14) return 0;
+    uint8_t end[16];
+    size_t gap = 0; /* where "::" is */
+    int head, tail;
+    while (gap + 1 < n && (s[gap] != ':' || s[gap + 1] != ':')) gap++;
     memset(out, 0, 16);
-    if (gap > 16) gap = used;
-    memcpy(out, b, gap);
-    memcpy(out + 16 - (used - gap), b + gap, used - gap);
+    if (gap + 1 >= n) return psi_addr_groups(s, n, 1, out) == 16;
+    head = psi_addr_groups(s, gap, 0, out);
+    tail = psi_addr_groups(s + gap + 2, n - gap - 2, 1, end);
+    if (head < 0 || tail < 0 || head + tail > 14) return 0;
+    memcpy(out + 16 - tail, end, (size_t)tail);
     return 1;
 }
 
@@ -3635,6 +3347,12 @@ static void psi_addr_normalise(psi_addr *a)
         a->family = PSI_IP4;
         a->scope = 0;
     }
+}
+
+/* The same address, whatever the port? */
+static int psi_addr_same(const psi_addr *a, const psi_addr *b)
+{
+    return a->family == b->family && a->scope == b->scope && !memcmp(a->ip, b->ip, sizeof a->ip);
 }
 
 /* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
@@ -3726,134 +3444,262 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * >>dns
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
- * socket waits for. At most PSOCKET_RESOLVER_THREADS helper threads run; they leave when the queue is empty.
+ * socket waits for. Lookups by the system have a helper thread each. At most PSOCKET_RESOLVER_THREADS of them count: one
+ * that nobody waits for any more, or that has waited PSI_DNS_PATIENCE for its name server, makes room for another.
  *================================================================================================*/
 
-#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_PATIENCE 250 /* milliseconds */
+#define PSI_DNS_THREADS (8 * PSOCKET_RESOLVER_THREADS) /* all of them, those that do not count included */
 
 struct psocket_resolve {
-    psocket_resolve *next; /* in the queue */
-    psi_os_bell bell;      /* rd is -1 if the answer was there at once */
-    int owners, done, code, os, count;
+    psocket_resolve *next; /* in psi_dns_list */
+    psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
+    int64_t since;         /* when its thread began */
+    int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
 };
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_dns_release(psocket_resolve *r)
+/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. Where one family has taken more than its half, the other
+   one takes it back. */
+static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
 {
-    int left;
-    psi_os_lock(&psi_dns_lock);
-    left = --r->owners;
-    psi_os_unlock(&psi_dns_lock);
-    if (left) return;
-    psi_os_bell_free(&r->bell);
-    psi_free(r);
+    psi_addr a = *address;
+    int i, same = 0, last = -1; /* of the other family */
+    psi_addr_normalise(&a);
+    for (i = 0; i < r->count; i++) {
+        if (psi_addr_same(&r->addrs[i], &a)) return 0;
+        if (r->addrs[i].family == a.family) same++;
+        else last = i;
+    }
+    if (r->count == PSOCKET_ADDRESSES) {
+        if (same >= PSOCKET_ADDRESSES / 2) return PSOCKET_LIMIT;
+        memmove(&r->addrs[last], &r->addrs[last + 1], (size_t)(r->count - last - 1) * sizeof a);
+        r->count--;
+    }
+    r->addrs[r->count++] = a;
+    return 0;
+}
+
+/* Stores the answer and rings. The lock is held. */
+static void psi_dns_answer(psocket_resolve *r, int code)
+{
+    r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
+    r->done = 1;
+    if (r->bell.wr != -1) psi_os_bell_ring(&r->bell);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
+    int left;
     if (!r) return;
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
-    if (!code && !r->count) code = PSOCKET_DNS_NOT_FOUND;
-    r->code = code;
-    r->done = 1;
-    if (r->bell.wr >= 0) psi_os_bell_ring(&r->bell);
+    psi_dns_answer(r, code);
+    left = --r->owners;
     psi_os_unlock(&psi_dns_lock);
-    psi_dns_release(r);
+    if (!left) psi_free(r);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 {
     psi_addr a;
-    int result = 0;
+    int result;
     if (!r || !ip || !psi_addr_parse(&a, ip, strlen(ip))) return PSOCKET_INVALID;
     psi_os_lock(&psi_dns_lock);
-    if (r->count < PSOCKET_ADDRESSES) r->addrs[r->count++] = a;
-    else result = PSOCKET_LIMIT;
+    result = psi_dns_add(r, &a);
     psi_os_unlock(&psi_dns_lock);
     return result;
+}
+
+#ifndef PSOCKET_NO_DNS
+static void psi_dns_found(void *r, const psi_addr *a)
+{
+    psi_dns_add((psocket_resolve *)r, a);
+}
+#endif
+
+#ifdef PSI_OS_THREADS
+#define PSI_DNS_THREADED 1
+
+static psocket_resolve *psi_dns_list; /* those that run, then those that wait for it, in the order asked */
+static int psi_dns_threads;
+static long psi_dns_process; /* whose threads they are: they do not survive fork */
+
+/* Takes r out of the list. */
+static void psi_dns_unlist(psocket_resolve *r)
+{
+    psocket_resolve **at = &psi_dns_list;
+    while (*at && *at != r) at = &(*at)->next;
+    if (*at) *at = r->next;
+}
+
+/* The next lookup that may begin, which then has; NULL if there is none. The lock is held. */
+static psocket_resolve *psi_dns_next(void)
+{
+    psocket_resolve *r;
+    int64_t now = psi_os_now();
+    int count = 0;
+    for (r = psi_dns_list; r && !r->queued; r = r->next) count += r->owners == 2 && now - r->since < PSI_DNS_PATIENCE;
+    if (!r || count >= PSOCKET_RESOLVER_THREADS) return NULL;
+    r->queued = 0;
+    r->since = now;
+    return r;
+}
+
+PSI_OS_THREAD(psi_dns_worker, first)
+{
+    psocket_resolve *r = (psocket_resolve *)first, *next;
+    int left, code;
+    for (; r; r = next) {
+        code = psi_os_resolve(r->host, psi_dns_found, r, &r->os); /* the socket looks only once done is set */
+        psi_os_lock(&psi_dns_lock);
+        psi_dns_unlist(r);
+        psi_dns_answer(r, code);
+        left = --r->owners;
+        next = psi_dns_next();
+        if (!next) psi_dns_threads--;
+        psi_os_unlock(&psi_dns_lock);
+        if (!left) psi_free(r);
+    }
+    return 0;
+}
+
+/* Begins what may begin. If r is to wait for a thread and there is none and can be none, that is its answer. The lock is
+   held. */
+static void psi_dns_push(psocket_resolve *r)
+{
+    psocket_resolve *next;
+    int code = 0, os = 0;
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = 0;
+        psi_dns_list = r->queued ? r : NULL;
+        r->next = NULL;
+    }
+    while (!code && psi_dns_threads < PSI_DNS_THREADS && (next = psi_dns_next()) != NULL) {
+        code = psi_os_thread(psi_dns_worker, next, &os);
+        if (code) next->queued = 1;
+        else psi_dns_threads++;
+    }
+    if (!code || psi_dns_threads || !r->queued) return;
+    psi_dns_unlist(r);
+    r->queued = 0;
+    r->os = os;
+    r->owners--;
+    psi_dns_answer(r, code);
+}
+
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve **end = &psi_dns_list;
+    psi_os_lock(&psi_dns_lock);
+    while (*end) end = &(*end)->next;
+    *end = r;
+    r->queued = 1;
+    psi_dns_push(r);
+    psi_os_unlock(&psi_dns_lock);
+}
+
+/* The socket lets go of a lookup. Which nobody has begun is over. The lock is held. */
+static void psi_dns_abandon(psocket_resolve *r)
+{
+    if (r->queued) {
+        psi_dns_unlist(r);
+        r->queued = 0;
+        r->owners--;
+    }
+    psi_dns_push(r);
+}
+
+#else
+#define PSI_DNS_THREADED 0
+
+/* Without threads the answer is there at once, after as long as it takes. */
+#ifdef PSOCKET_NO_DNS
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve_done(r, PSOCKET_DNS);
+}
+#else
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
+}
+#endif
+
+static void psi_dns_push(psocket_resolve *r) { (void)r; }
+static void psi_dns_abandon(psocket_resolve *r) { (void)r; }
+
+#endif
+
+static void psi_dns_release(psocket_resolve *r)
+{
+    int left;
+    psi_os_lock(&psi_dns_lock);
+    psi_os_bell_free(&r->bell); /* nobody listens any more */
+    r->owners--;
+    psi_dns_abandon(r);
+    left = r->owners;
+    psi_os_unlock(&psi_dns_lock);
+    if (!left) psi_free(r);
 }
 
 static int psi_dns_is_done(psocket_resolve *r)
 {
     int done;
     psi_os_lock(&psi_dns_lock);
+    if (r->queued) psi_dns_push(r);
     done = r->done;
     psi_os_unlock(&psi_dns_lock);
     return done;
 }
 
-#ifdef PSOCKET_NO_DNS
-
-static void psi_dns_system(psocket_resolve *r)
+/* After how many milliseconds to ask psi_dns_is_done again: 0 now, -1 when the bell rings. */
+static int psi_dns_ms(psocket_resolve *r)
 {
-    psocket_resolve_done(r, PSOCKET_DNS);
-}
-
-#else
-
-static psocket_resolve *psi_dns_queue;
-static int psi_dns_threads;
-static long psi_dns_process; /* whose threads they are: they do not survive fork */
-
-/* The socket looks at the addresses only once done is set, under the lock. */
-static void psi_dns_lookup(psocket_resolve *r)
-{
-    psocket_resolve_done(r, psi_os_resolve(r->host, r->addrs, PSOCKET_ADDRESSES, &r->count, &r->os));
-}
-
-static void psi_dns_worker(void *unused)
-{
-    (void)unused;
-    for (;;) {
-        psocket_resolve *r;
-        int wanted;
-        psi_os_lock(&psi_dns_lock);
-        r = psi_dns_queue;
-        if (r) psi_dns_queue = r->next;
-        else psi_dns_threads--;
-        wanted = r && r->owners == 2;
-        psi_os_unlock(&psi_dns_lock);
-        if (!r) return;
-        if (wanted) psi_dns_lookup(r);
-        else psocket_resolve_done(r, PSOCKET_CLOSED_HERE); /* the socket was closed meanwhile */
-    }
-}
-
-/* Queues the lookup for a helper thread, a new one if there are few; without threads it runs here. */
-static void psi_dns_system(psocket_resolve *r)
-{
-    psocket_resolve **end;
-    int start;
+    int ms;
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != psi_os_process()) {
-        psi_dns_process = psi_os_process();
-        psi_dns_threads = 0;
-        psi_dns_queue = NULL;
-    }
-    for (end = &psi_dns_queue; *end; end = &(*end)->next) {}
-    r->next = NULL;
-    *end = r;
-    start = psi_dns_threads < PSOCKET_RESOLVER_THREADS;
-    if (start) psi_dns_threads++;
+    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : r->queued ? PSI_DNS_PATIENCE : -1;
     psi_os_unlock(&psi_dns_lock);
-    if (!start || psi_os_thread(psi_dns_worker, NULL) == 0) return;
-    psi_dns_worker(NULL); /* serves the queue inline, then takes back the count */
+    return ms;
 }
 
-#endif
+/* Is it this machine's own name, "localhost", or below it? RFC 6761 6.3 */
+static int psi_dns_is_localhost(const char *host, size_t n)
+{
+    static const char name[] = "localhost";
+    size_t len = sizeof name - 1;
+    if (n && host[n - 1] == '.') n--;
+    return n >= len && psi_same_nocase(host + n - len, name, len) && (n == len || host[n - len - 1] == '.');
+}
 
-/* Starts to resolve host: numeric addresses and paths at once, others through fn or the system. The caller owns *out and
-   ends it with psi_dns_release. */
+/* What is known without asking anybody: numeric addresses, paths, and, unless the application resolves, this machine. */
+static int psi_dns_known(psocket_resolve *r, const char *path, size_t n, int own)
+{
+    psi_addr a = PSI_ZERO;
+    if (path) a.family = PSI_UNIX;
+    else if (!psi_addr_parse(&a, r->host, n)) {
+        if (own || !psi_dns_is_localhost(r->host, n)) return 0;
+        psi_addr_parse(&a, "::1", 3);
+        psi_dns_add(r, &a);
+        psi_addr_parse(&a, "127.0.0.1", 9);
+    }
+    psi_dns_add(r, &a);
+    return 1;
+}
+
+/* Starts to resolve host: what is known at once, others through fn or the system. The caller owns *out and ends it with
+   psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
     const char *path = psi_addr_path(host);
     size_t n;
-    int os = 0, code;
+    int os;
     psocket_resolve *r;
     *out = NULL;
     if (path) host = path;
@@ -3865,17 +3711,9 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     r->owners = 1;
     r->bell.rd = r->bell.wr = -1;
     *out = r;
-    if (path || psi_addr_parse(&r->addrs[0], host, n)) {
-        if (path) r->addrs[0].family = PSI_UNIX;
-        r->count = r->done = 1;
-        return 0;
-    }
-    code = psi_os_bell_new(&r->bell, &os);
-    if (code && code != PSOCKET_UNSUPPORTED) { /* unsupported: without threads the answer is there at once, or is polled for */
-        *out = NULL;
-        psi_dns_release(r);
-        return code;
-    }
+    r->done = psi_dns_known(r, path, n, fn != NULL);
+    if (r->done) return 0;
+    if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -3901,17 +3739,21 @@ static void psi_dns_interleave(psocket_resolve *r)
 /*==================================================================================================
  * >>x509
  * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a parsed certificate only points into its DER, which outlives it; trust is
- * immutable once loaded; the work that a peer's chain can cause is capped (PSI_X509_WORK, PSI_X509_SIGNATURES).
+ * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain or store, and only points
+ * into its DER, which that owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
+ * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
 #include <bearssl.h>
 
-#define PSI_X509_SIGNATURES 64   /* most signature checks, in P-256 checks; wrong ones count twice */
-#define PSI_X509_WORK 100000     /* most comparisons of one verification: some milliseconds */
-#define PSI_X509_EXTENSIONS 64   /* most extensions of one certificate */
-#define PSI_X509_KEY_STORAGE 528 /* room for any public key that is accepted: RSA 4096 and a 32-bit exponent */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks of
+   P-256 each): 40; the rest is for wrong turns. A comparison of two names takes about 0.05 us for each 64 bytes, and a
+   search among 200 anchors some 50 of them for each certificate: 100000 are 2000 certificates, or 5 ms. */
+#define PSI_X509_SIGNATURES 64
+#define PSI_X509_WORK 100000
+#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs. Public ones have about ten */
+#define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
 
@@ -3934,10 +3776,17 @@ static int psi_x509_same(psi_x509_span a, psi_x509_span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Compares with the bytes of a string literal, for object identifiers and PEM labels. */
+/* Where in s a string of n characters first is; s.n if nowhere. */
+static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
+{
+    size_t i;
+    for (i = 0; i + n <= s.n; i++)
+        if (s.p[i] == (uint8_t)what[0] && memcmp(s.p + i, what, n) == 0) return i;
+    return s.n;
+}
+
+/* Compares with the bytes of a string literal. */
 #define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
-#define PSI_X509_STARTS(span, literal) \
-    ((span).n >= sizeof(literal) - 1 && memcmp((span).p, literal, sizeof(literal) - 1) == 0)
 
 /* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
 static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
@@ -3972,69 +3821,63 @@ static int psi_x509_seq(psi_x509_span *in, psi_x509_span *body)
     return psi_x509_take(in, 0x30, body);
 }
 
+/* Is it one SEQUENCE and nothing else? *body is its content. */
+static int psi_x509_only_seq(psi_x509_span in, psi_x509_span *body)
+{
+    return psi_x509_seq(&in, body) && in.n == 0;
+}
+
 /* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
 static int psi_x509_no_params(psi_x509_span in)
 {
     return in.n == 0 || (in.n == 2 && in.p[0] == 0x05 && in.p[1] == 0);
 }
 
-/* The object identifiers that are looked for, each after its length, in the order of the enum. */
-static const char psi_x509_oids[] = "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D"
-                                    "\x07\x2A\x86\x48\xCE\x3D\x02\x01"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07"
-                                    "\x05\x2B\x81\x04\x00\x22"
-                                    "\x05\x2B\x81\x04\x00\x23"
-                                    "\x07\x2A\x86\x48\xCE\x3D\x04\x01"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03"
-                                    "\x03\x2B\x65\x70"
-                                    "\x03\x2B\x65\x71"
-                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x01"
-                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x02"
-                                    "\x04\x55\x1D\x25\x00";
-enum {
-    PSI_OID_OTHER,
-    PSI_OID_RSA,
-    PSI_OID_RSA_MD5,
-    PSI_OID_RSA_SHA1,
-    PSI_OID_MGF1,
-    PSI_OID_PSS,
-    PSI_OID_RSA_SHA256,
-    PSI_OID_RSA_SHA384,
-    PSI_OID_RSA_SHA512,
-    PSI_OID_EC,
-    PSI_OID_P256,
-    PSI_OID_P384,
-    PSI_OID_P521,
-    PSI_OID_ECDSA_SHA1,
-    PSI_OID_ECDSA_SHA256,
-    PSI_OID_ECDSA_SHA384,
-    PSI_OID_ECDSA_SHA512,
-    PSI_OID_SHA256,
-    PSI_OID_SHA384,
-    PSI_OID_SHA512,
-    PSI_OID_ED25519,
-    PSI_OID_ED448,
-    PSI_OID_SERVER_AUTH,
-    PSI_OID_CLIENT_AUTH,
-    PSI_OID_ANY_EKU
-};
+/* The object identifiers that are looked for, each after its length. */
+#define PSI_X509_OIDS(X)                                  \
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")        \
+    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04")    \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05")   \
+    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08")       \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A")        \
+    X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
+    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
+    X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01")                 \
+    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07")           \
+    X(P384, "\x05\x2B\x81\x04\x00\x22")                       \
+    X(P521, "\x05\x2B\x81\x04\x00\x23")                       \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01")         \
+    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02")   \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03")   \
+    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04")   \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01")     \
+    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02")     \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03")     \
+    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01")            \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02")         \
+    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01")    \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02")    \
+    X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
-/* Takes an OBJECT IDENTIFIER; its last number has to end. */
+#define PSI_X(name, bytes) bytes
+static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
+#undef PSI_X
+#define PSI_X(name, bytes) PSI_OID_##name,
+enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X) PSI_OID_COUNT };
+#undef PSI_X
+
+/* Takes an OBJECT IDENTIFIER: every number in the fewest bytes (X.690 8.19.2), so that there is one way to write it. */
 static int psi_x509_take_oid(psi_x509_span *in, psi_x509_span *oid)
 {
-    return psi_x509_take(in, 0x06, oid) && oid->n && oid->p[oid->n - 1] < 0x80;
+    size_t i;
+    int starts = 1;
+    if (!psi_x509_take(in, 0x06, oid)) return 0;
+    for (i = 0; i < oid->n; i++) {
+        if (starts && oid->p[i] == 0x80) return 0;
+        starts = oid->p[i] < 0x80;
+    }
+    return oid->n && starts;
 }
 
 /* The same by number: PSI_OID_*, or -1 if there is none. */
@@ -4096,7 +3939,7 @@ static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
     return 1;
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 9999. */
+/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 10000. */
 static int64_t psi_x509_days(int y, int m, int d)
 {
     int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
@@ -4106,54 +3949,61 @@ static int64_t psi_x509_days(int y, int m, int d)
 /* Takes UTCTime or GeneralizedTime as RFC 5280 4.1.2.5 wants them: with seconds, in UTC, without fractions. */
 static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
 {
-    static const uint8_t length[12] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
     psi_x509_span t;
-    int f[7], tag, year, i, start = 0;
+    int f[7] = {0, 0, 0, 0, 0, 0, 0}, tag, year, i, start; /* century, year, month, day, hour, minute, second */
     if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
     if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
     if (t.p[t.n - 1] != 'Z') return 0;
-    if (tag == 0x17) start = 1;
-    for (i = start; i < 7; i++) {
-        const uint8_t *d = t.p + 2 * (i - start);
-        if (d[0] < '0' || d[0] > '9' || d[1] < '0' || d[1] > '9') return 0;
-        f[i] = (d[0] - '0') * 10 + d[1] - '0';
+    start = tag == 0x17;
+    for (i = start; i < 7; i++, t.p += 2) {
+        if (t.p[0] < '0' || t.p[0] > '9' || t.p[1] < '0' || t.p[1] > '9') return 0;
+        f[i] = (t.p[0] - '0') * 10 + t.p[1] - '0';
+        if (f[i] > most[i]) return 0;
     }
-    year = tag == 0x17 ? (f[1] < 50 ? 2000 : 1900) + f[1] : f[0] * 100 + f[1];
-    if (f[2] < 1 || f[2] > 12 || f[3] < 1 || f[3] > length[f[2] - 1] || f[4] > 23 || f[5] > 59 || f[6] > 59) return 0;
-    if (f[2] == 2 && f[3] == 29 && (year % 4 != 0 || (year % 100 == 0 && year % 400 != 0))) return 0;
+    if (start) f[0] = f[1] < 50 ? 20 : 19;
+    year = f[0] * 100 + f[1];
+    if (!f[2] || !f[3] || f[3] > psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1))
+        return 0;
     *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
     return 1;
 }
 
-/* --- names -------------------------------------------------------------------------------------------------------- */
+/* --- distinguished names ------------------------------------------------------------------------------------------ */
 
-/* String types whose bytes can be compared with each other. */
-static int psi_x509_is_text(int tag)
-{
-    return tag == 0x0C || tag == 0x12 || tag == 0x13 || tag == 0x14 || tag == 0x16 || tag == 0x1A;
-}
-
-/* Takes the next attribute of a Name; *rdn is what is left of the current relative name, empty before the first. */
-static int psi_x509_attribute(psi_x509_span *name, psi_x509_span *rdn, psi_x509_span *oid, int *tag,
-                              psi_x509_span *value)
+/* Takes the next attribute of a relative name. */
+static int psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *oid, int *tag, psi_x509_span *value)
 {
     psi_x509_span a;
-    if (rdn->n == 0 && (!psi_x509_take(name, 0x31, rdn) || rdn->n == 0)) return 0;
     return psi_x509_seq(rdn, &a) && psi_x509_take_oid(&a, oid) && psi_x509_any(&a, tag, value, NULL) && a.n == 0;
 }
 
-/* Checks the form of a Name and hashes what psi_x509_same_name compares. */
-static int psi_x509_hash_name(psi_x509_span name, uint32_t *hash)
+/* Checks the form of a Name, header included, and hashes what psi_x509_same_name compares. */
+static int psi_x509_check_name(psi_x509_span name, uint32_t *hash)
 {
-    psi_x509_span rdn = PSI_ZERO, oid, value;
+    psi_x509_span rdns, rdn, oid, value;
     int tag;
     uint32_t h = 2166136261u;
-    while (name.n || rdn.n) {
-        if (!psi_x509_attribute(&name, &rdn, &oid, &tag, &value)) return 0;
-        for (; value.n; value.p++, value.n--)
-            if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+    if (!psi_x509_only_seq(name, &rdns)) return 0;
+    while (rdns.n) {
+        if (!psi_x509_take(&rdns, 0x31, &rdn) || rdn.n == 0) return 0;
+        while (rdn.n) {
+            if (!psi_x509_attribute(&rdn, &oid, &tag, &value)) return 0;
+            for (; value.n; value.p++, value.n--)
+                if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+        }
     }
     *hash = h;
+    return 1;
+}
+
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two ways
+   that Unicode has for them, only the same bytes are surely the same. */
+static int psi_x509_is_plain(int tag, psi_x509_span s)
+{
+    if (tag != 0x0C && tag != 0x12 && tag != 0x13 && tag != 0x14 && tag != 0x16 && tag != 0x1A) return 0;
+    for (; s.n; s.p++, s.n--)
+        if (*s.p < ' ' || *s.p > '~') return 0;
     return 1;
 }
 
@@ -4172,40 +4022,77 @@ static int psi_x509_folded(psi_x509_span *s, int first)
     return psi_lower(*s->p++);
 }
 
-/* Does a Name start with all relative names of base (whole: and end with them)? What cannot be compared, as BMPString
-   with another type, counts as unknown. */
-static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int whole, int unknown)
+/* Are two relative names the same? 1, 0, or -1: it depends on who reads them. Real chains need more than the bytes: an
+   authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
+   4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
+static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
 {
-    psi_x509_span rb = PSI_ZERO, rn = PSI_ZERO, ob, on, vb, vn;
-    int tb, tn, first, a, b;
-    if (whole && psi_x509_same(base, name)) return 1;
-    while (base.n || rb.n) {
-        if (!psi_x509_attribute(&base, &rb, &ob, &tb, &vb) || !psi_x509_attribute(&name, &rn, &on, &tn, &vn)) return 0;
-        if ((rb.n == 0) != (rn.n == 0) || !psi_x509_same(ob, on)) return 0;
-        if (tb == tn && psi_x509_same(vb, vn)) continue;
-        if (!psi_x509_is_text(tb) || !psi_x509_is_text(tn)) {
-            if (unknown) continue;
-            return 0;
-        }
-        first = 1;
-        do {
-            a = psi_x509_folded(&vb, first);
-            b = psi_x509_folded(&vn, first);
-            first = 0;
-        } while (a == b && a >= 0);
-        if (a != b) return 0;
-    }
-    return !whole || (name.n == 0 && rn.n == 0);
+    psi_x509_span oa, ob, va, vb;
+    int ta, tb, first = 1, ca, cb;
+    if (psi_x509_same(a, b)) return 1;
+    if (!psi_x509_attribute(&a, &oa, &ta, &va) || !psi_x509_attribute(&b, &ob, &tb, &vb)) return -1;
+    if (a.n || b.n) return a.n && b.n ? -1 : 0; /* several attributes are in the order of their encodings */
+    if (!psi_x509_same(oa, ob)) return 0;
+    if (!psi_x509_is_plain(ta, va) || !psi_x509_is_plain(tb, vb)) return -1;
+    do {
+        ca = psi_x509_folded(&va, first);
+        cb = psi_x509_folded(&vb, first);
+        first = 0;
+    } while (ca == cb && ca >= 0);
+    return ca == cb;
 }
 
-/* Appends to a string of *used bytes in buf; what does not fit is left out. The string stays terminated. */
-static void psi_x509_put(char *buf, size_t size, size_t *used, const char *text, size_t n)
+/* Does a Name that was checked start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
 {
-    size_t room = size - 1 - *used;
+    psi_x509_span part, other;
+    uint32_t hash;
+    int r = 1, same;
+    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name))
+        return -1;
+    while (psi_x509_take(&base, 0x31, &part)) {
+        same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
+        if (same == 0) return 0;
+        if (same < 0) r = -1;
+    }
+    return r;
+}
+
+static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
+{
+    return psi_x509_same(a, b) || (psi_x509_name_within(a, b) > 0 && psi_x509_name_within(b, a) > 0);
+}
+
+/* --- names for people --------------------------------------------------------------------------------------------- */
+
+/* A string that grows in somebody else's memory; what does not fit is left out. It stays terminated. */
+typedef struct psi_x509_text {
+    char *p;
+    size_t size, used;
+} psi_x509_text;
+
+static psi_x509_text psi_x509_text_in(char *buf, size_t size)
+{
+    psi_x509_text t;
+    t.p = buf;
+    t.size = size;
+    t.used = 0;
+    buf[0] = 0;
+    return t;
+}
+
+static void psi_x509_put_n(psi_x509_text *t, const void *text, size_t n)
+{
+    size_t room = t->size - 1 - t->used;
     if (n > room) n = room;
-    memcpy(buf + *used, text, n);
-    *used += n;
-    buf[*used] = 0;
+    memcpy(t->p + t->used, text, n);
+    t->used += n;
+    t->p[t->used] = 0;
+}
+
+static void psi_x509_put(psi_x509_text *t, const char *text)
+{
+    psi_x509_put_n(t, text, strlen(text));
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -4218,18 +4105,18 @@ static size_t psi_x509_utf8(psi_x509_span s)
     return n;
 }
 
-/* Writes text for people: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
-static void psi_x509_put_text(char *buf, size_t size, size_t *used, psi_x509_span s, const char *special)
+/* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
+static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
     char hex[4];
     while (s.n) {
         size_t n = psi_x509_utf8(s);
-        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(buf, size, used, "\\", 1);
+        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(t, "\\");
         if (n) {
-            psi_x509_put(buf, size, used, (const char *)s.p, n);
+            psi_x509_put_n(t, s.p, n);
         } else {
             snprintf(hex, sizeof hex, "\\%02X", s.p[0]);
-            psi_x509_put(buf, size, used, hex, 3);
+            psi_x509_put(t, hex);
             n = 1;
         }
         s.p += n;
@@ -4237,90 +4124,108 @@ static void psi_x509_put_text(char *buf, size_t size, size_t *used, psi_x509_spa
     }
 }
 
-/* Writes an attribute type: a short name, or the dotted form. */
-static void psi_x509_put_type(char *buf, size_t size, size_t *used, psi_x509_span oid)
+/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form. */
+static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
-    static const char *const names[] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
+    static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
     char number[24];
     uint64_t v = 0;
+    unsigned top;
     size_t i;
-    int first = 1;
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(buf, size, used, names[oid.p[2] - 3], strlen(names[oid.p[2] - 3]));
+        psi_x509_put(t, names[oid.p[2] - 3]);
         return;
     }
     if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
-        psi_x509_put(buf, size, used, "DC", 2);
+        psi_x509_put(t, "DC");
         return;
     }
-    for (i = 0; i < oid.n; i++) {
+    for (i = 0, top = 1; i < oid.n; i++) {
         v = (v & 0xFFFFFFFFFFFFFFu) << 7 | (oid.p[i] & 0x7Fu);
         if (oid.p[i] & 0x80) continue;
-        if (!first)
+        if (top) { /* two numbers in one */
+            top = v < 80 ? (unsigned)v / 40 : 2;
+            snprintf(number, sizeof number, "%u.%lu", top, (unsigned long)(v - 40 * top));
+            top = 0;
+        } else {
             snprintf(number, sizeof number, ".%lu", (unsigned long)v);
-        else
-            snprintf(number, sizeof number, "%lu.%lu", (unsigned long)(v < 80 ? v / 40 : 2),
-                     (unsigned long)(v < 80 ? v % 40 : v - 80));
-        psi_x509_put(buf, size, used, number, strlen(number));
-        first = 0;
+        }
+        psi_x509_put(t, number);
         v = 0;
     }
 }
 
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
-static void psi_x509_put_name(char *buf, size_t size, size_t *used, psi_x509_span name)
+static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 {
-    psi_x509_span rdns[16], rdn, rest = PSI_ZERO, oid, value; /* the last ones, if there are more */
+    psi_x509_span rdns[16], rdn, oid, value; /* the last ones, if there are more */
     size_t total = 0, count;
     int tag;
+    if (!psi_x509_only_seq(name, &name)) return;
     while (psi_x509_take(&name, 0x31, &rdn)) rdns[total++ % 16] = rdn;
-    for (count = total < 16 ? total : 16; count;) {
+    for (count = total < 16 ? total : 16; count; count--) {
         rdn = rdns[--total % 16];
-        count--;
-        while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &value)) {
-            psi_x509_put_type(buf, size, used, oid);
-            psi_x509_put(buf, size, used, "=", 1);
-            psi_x509_put_text(buf, size, used, value, ",+\"\\<>;");
-            if (rdn.n || count) psi_x509_put(buf, size, used, rdn.n ? "+" : ",", 1);
-            if (rdn.n == 0) break;
+        while (psi_x509_attribute(&rdn, &oid, &tag, &value)) {
+            psi_x509_put_type(t, oid);
+            psi_x509_put(t, "=");
+            psi_x509_put_safe(t, value, ",+\"\\<>;");
+            if (rdn.n) psi_x509_put(t, "+");
         }
+        if (count > 1) psi_x509_put(t, ",");
     }
 }
 
-/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
-   digits would be an IP address to others. *.name is one only if wildcard. */
+/* --- host names (RFC 9525) ---------------------------------------------------------------------------------------- */
+
+static int psi_x509_is_alnum(int c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* Is it a label? Letters, digits, and within it hyphens and (not in DNS, but in real life) underscores. */
+static int psi_x509_is_label(psi_x509_span s)
+{
+    size_t i;
+    if (s.n == 0 || s.n > 63 || s.p[0] == '-' || s.p[s.n - 1] == '-') return 0;
+    for (i = 0; i < s.n; i++)
+        if (!psi_x509_is_alnum(s.p[i]) && s.p[i] != '-' && s.p[i] != '_') return 0;
+    return 1;
+}
+
+/* Is it a host name? The last label is not of digits alone: that would be an IP address to others. *.name is one only if
+   wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    size_t i, label = 0;
-    int letter = 0;
+    psi_x509_span label;
     if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') {
         s.p += 2;
         s.n -= 2;
     }
-    if (s.n == 0 || s.n > 253) return 0;
-    for (i = 0; i <= s.n; i++) {
-        int c = i < s.n ? psi_lower(s.p[i]) : '.';
-        if (c == '.') {
-            if (label == 0 || label > 63 || s.p[i - label] == '-' || s.p[i - 1] == '-') return 0;
-            if (i < s.n) letter = 0;
-            label = 0;
-        } else {
-            if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_')) return 0;
-            if (c < '0' || c > '9') letter = 1;
-            label++;
-        }
+    if (s.n > 253) return 0;
+    for (;;) {
+        label = psi_x509_span_of(s.p, psi_x509_find(s, ".", 1));
+        if (!psi_x509_is_label(label)) return 0;
+        if (label.n == s.n) break;
+        s.p += label.n + 1;
+        s.n -= label.n + 1;
     }
-    return letter;
+    while (label.n && label.p[0] >= '0' && label.p[0] <= '9') {
+        label.p++;
+        label.n--;
+    }
+    return label.n != 0;
 }
 
-/* The name that a peer must prove, ready for comparing. */
+/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 has both forms. */
 typedef struct psi_x509_host {
-    int ip_len;        /* 4 or 16: an address, else 0 */
+    psi_x509_span dns; /* without the trailing dot; empty: an address */
     uint8_t ip[16];
-    psi_x509_span dns; /* without the trailing dot */
+    int ip_len;        /* of what was written: 4 or 16 */
+    uint8_t ip4[4];
+    int has_ip4;
 } psi_x509_host;
 
-/* 1, or 0 if nothing could be issued for such a name. */
+/* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name);
@@ -4328,9 +4233,11 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
     psi_addr a;
     memset(h, 0, sizeof *h);
     if (psi_addr_parse(&a, name, zone ? (size_t)(zone - name) : n)) {
-        psi_addr_normalise(&a);
         h->ip_len = a.family == PSI_IP4 ? 4 : 16;
         memcpy(h->ip, a.ip, sizeof h->ip);
+        psi_addr_normalise(&a);
+        h->has_ip4 = a.family == PSI_IP4;
+        memcpy(h->ip4, a.ip, 4);
         return 1;
     }
     if (n && name[n - 1] == '.') n--;
@@ -4338,32 +4245,118 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
     return psi_x509_is_dns(h->dns, 0);
 }
 
+/* Does s end like this, whatever the case? */
+static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
+{
+    return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
+}
+
 /* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
+    psi_x509_span rest = h->dns;
     size_t label;
-    const uint8_t *dot;
-    if (h->ip_len) return tag == 0x87 && psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ? 2 : 0;
+    if (h->ip_len)
+        return tag != 0x87 ? 0
+               : psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ||
+                       (h->has_ip4 && psi_x509_same(name, psi_x509_span_of(h->ip4, 4)))
+                   ? 2
+                   : 0;
     if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
-    if (name.p[0] != '*')
-        return name.n == h->dns.n && psi_same_nocase((const char *)name.p, (const char *)h->dns.p, name.n) ? 2 : 0;
+    if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
-    dot = (const uint8_t *)memchr(h->dns.p, '.', h->dns.n);
-    if (!dot) return 0;
-    label = (size_t)(dot - h->dns.p);
-    return h->dns.n - label == name.n - 1 && psi_same_nocase((const char *)dot, (const char *)name.p + 1, name.n - 1);
+    label = psi_x509_find(rest, ".", 1);
+    rest.p += label;
+    rest.n -= label;
+    return rest.n == name.n - 1 && psi_x509_ends_with(name, rest);
 }
 
 /* --- certificates ------------------------------------------------------------------------------------------------- */
 
-/* A reason for refusing something: code 0 is none. */
-typedef struct psi_x509_flaw {
-    int code;
-    const char *why;
-} psi_x509_flaw;
+/* What can be wrong with a certificate, or with its place on a path: how much that tells about the whole search, the code,
+   and what psi_x509_explain says of the certificate. Those before FLAWS are properties of it alone: bits of its
+   flaws, of which the first counts. */
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+#define PSI_X509_RULES(X)                                                                                            \
+    X(FORM, BROKEN, MALFORMED, "is not DER, or bytes follow it")                                                     \
+    X(SIGNATURE_FORM, BROKEN, MALFORMED, "has a malformed signature")                                                \
+    X(VERSION, BROKEN, MALFORMED, "has an unknown version")                                                          \
+    X(SERIAL_FORM, BROKEN, MALFORMED, "has a malformed serial number")                                               \
+    X(ALG_FORM, BROKEN, MALFORMED, "has a malformed signature algorithm, or two that differ")                        \
+    X(ISSUER_FORM, BROKEN, MALFORMED, "has a malformed issuer")                                                      \
+    X(DATES_FORM, BROKEN, MALFORMED, "has malformed dates")                                                          \
+    X(SUBJECT_FORM, BROKEN, MALFORMED, "has a malformed subject")                                                    \
+    X(KEY_FORM, BROKEN, MALFORMED, "has a malformed public key")                                                     \
+    X(TAIL, BROKEN, MALFORMED, "has a malformed unique identifier, or bytes after its body")                         \
+    X(EXTENSIONS, BROKEN, MALFORMED, "has a malformed list of extensions, or too many")                              \
+    X(REPEATED, BROKEN, MALFORMED, "has an extension twice")                                                         \
+    X(EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                              \
+    X(IDLE_EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                         \
+    X(CRITICAL, BROKEN, CRITICAL, "has an unknown critical extension")                                               \
+    X(POLICIES, BROKEN, CRITICAL, "requires explicit policies, which are not supported")                             \
+    X(QUALIFIER, BROKEN, CRITICAL, "has a critical certificate policy of an unknown kind")                           \
+    X(NOT_VERSION_3, BROKEN, MALFORMED, "is not of version 3")                                                       \
+    X(SERIAL, BROKEN, MALFORMED, "has a serial number below 1 or over 20 bytes")                                     \
+    X(NAMELESS, BROKEN, MALFORMED, "lacks an issuer or a subject")                                                   \
+    X(SIGNS, BROKEN, USAGE, "may sign certificates but is not an authority")                                         \
+    X(CONSTRAINS, BROKEN, MALFORMED, "has name constraints but is not an authority")                                 \
+    X(LIMITS, BROKEN, MALFORMED, "limits its path without being an authority")                                       \
+    X(KEY_WEAK, BROKEN, WEAK, "has an RSA key of less than 2048 bits")                                               \
+    X(KEY_LARGE, BROKEN, ALGORITHM, "has an RSA key of more than 4096 bits")                                         \
+    X(KEY_ODD, BROKEN, ALGORITHM, "has an unusual RSA key")                                                          \
+    X(KEY_PSS, BROKEN, ALGORITHM, "has an RSA-PSS key of an unsupported kind")                                       \
+    X(KEY_TYPE, BROKEN, ALGORITHM, "has a key of an unsupported type: neither RSA nor on P-256, P-384 or P-521")     \
+    X(ALG_WEAK, BROKEN, WEAK, "is signed with SHA-1 or MD5, which are broken")                                       \
+    X(ALG_PSS, BROKEN, ALGORITHM, "is signed with RSA-PSS of an unsupported kind")                                   \
+    X(ALG_TYPE, BROKEN, ALGORITHM, "is signed with an unsupported algorithm: neither RSA nor ECDSA with SHA-2")      \
+    X(FLAWS, BROKEN, MALFORMED, "")                                                                                  \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones")                              \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted")                                               \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent")                     \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted")          \
+    X(WRONG_SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature")                                                   \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority")                                          \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it")                               \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers")                                        \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients")                                        \
+    X(FORBIDDEN_NAME, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for")                           \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor")                                                    \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify")                                \
+    X(NO_PIN, COMPLETE, PIN, "leads to none of the pinned keys")                                                     \
+    X(EXPIRED, COMPLETE, EXPIRED, "expired")                                                                         \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "is not valid yet")                                                          \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing")                                       \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers")                                                   \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients")                                                   \
+    X(CA_AS_HOST, COMPLETE, USAGE, "is an authority's, not a host's")                                                \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve")                                    \
+    X(WRONG_NAME, COMPLETE, NAME, "is for others")
+
+#define PSI_X(name, rank, code, text) PSI_RULE_##name,
+enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+#undef PSI_X
+#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code},
+static const struct {
+    short rank, code;
+} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
+#undef PSI_X
+#define PSI_X509_BIT(rule) ((uint32_t)1 << PSI_RULE_##rule)
+
+/* Flaws that matter in the one who signs, in the one who is signed, and in both. */
+#define PSI_X509_KEY_FLAWS \
+    (PSI_X509_BIT(KEY_FORM) | PSI_X509_BIT(KEY_WEAK) | PSI_X509_BIT(KEY_LARGE) | PSI_X509_BIT(KEY_ODD) | \
+     PSI_X509_BIT(KEY_PSS) | PSI_X509_BIT(KEY_TYPE))
+#define PSI_X509_ALG_FLAWS (PSI_X509_BIT(ALG_WEAK) | PSI_X509_BIT(ALG_PSS) | PSI_X509_BIT(ALG_TYPE))
+#define PSI_X509_OWN_FLAWS \
+    (((PSI_X509_BIT(FLAWS) - 1) & ~PSI_X509_KEY_FLAWS & ~PSI_X509_ALG_FLAWS) | PSI_X509_BIT(KEY_FORM))
+/* Those that matter even in a certificate that is trusted as it is: what it demands and we cannot do. As an authority it must
+   also be understood where it says what it may issue. */
+#define PSI_X509_TRUSTED_FLAWS (PSI_X509_BIT(CRITICAL) | PSI_X509_BIT(POLICIES) | PSI_X509_BIT(QUALIFIER))
+#define PSI_X509_ANCHOR_FLAWS \
+    (PSI_X509_TRUSTED_FLAWS | PSI_X509_BIT(EXTENSIONS) | PSI_X509_BIT(REPEATED) | PSI_X509_BIT(EXTENSION))
 
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
-enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ALL_USES = 3, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
 typedef struct psi_x509_alg {
@@ -4372,27 +4365,32 @@ typedef struct psi_x509_alg {
 
 /* One certificate, read once. Everything points into der. */
 typedef struct psi_x509_cert {
-    psi_x509_span der, tbs, sig, serial, issuer, subject, spki; /* tbs and spki with their headers */
+    psi_x509_span der, tbs, sig, issuer, subject, spki; /* all but sig with their headers */
     psi_x509_span ski, aki, san, constraints;
-    psi_x509_span key, exponent; /* RSA modulus and exponent; EC point */
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
-    int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int key_type, curve, key_bits;
-    int pss_key; /* the key may only verify PSS signatures, of key_alg if that is set */
+    uint32_t flaws;
+    br_x509_pkey key; /* key_type 0: none that can be used */
+    int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
     psi_x509_alg alg, key_alg;
+    int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
-    int san_critical;
-    psi_x509_flaw bad;     /* never acceptable */
-    psi_x509_flaw profile; /* not acceptable unless the certificate itself is trusted */
-    psi_x509_flaw bad_key, bad_alg;
+    int san_critical, constraints_critical;
+    const char *broken; /* which extension is malformed */
 } psi_x509_cert;
 
-static void psi_x509_flaw_set(psi_x509_flaw *f, int code, const char *why)
+/* How many certificates were parsed, for the tests. */
+#ifdef PSOCKET_CHECK
+static unsigned long psi_x509_parses;
+#define PSI_X509_PARSES() ((void)psi_x509_parses++)
+#else
+#define PSI_X509_PARSES() ((void)0)
+#endif
+
+static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 {
-    if (f->code) return;
-    f->code = code;
-    f->why = why;
+    *n = s.n;
+    return (unsigned char *)(uintptr_t)s.p;
 }
 
 /* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
@@ -4411,10 +4409,10 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     int value;
     alg->kind = PSI_X509_PSS;
     alg->salt = 20;
-    if (!psi_x509_seq(&in, &p) || in.n) return 0;
-    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_seq(&field, &hash) || field.n) return 0;
-    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_seq(&field, &mgf) || field.n) return 0;
-    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_seq(&mgf, &mgf_hash) || mgf.n) return 0;
+    if (!psi_x509_only_seq(in, &p)) return 0;
+    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_only_seq(field, &hash)) return 0;
+    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_only_seq(field, &mgf)) return 0;
+    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_only_seq(mgf, &mgf_hash)) return 0;
     alg->hash = psi_x509_hash_alg(hash);
     if (!alg->hash || alg->hash != psi_x509_hash_alg(mgf_hash)) return 0;
     if (psi_x509_take(&p, 0xA2, &field) && (!psi_x509_small(&field, &alg->salt) || field.n)) return 0;
@@ -4422,31 +4420,25 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm of c from the content of an AlgorithmIdentifier. */
-static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span alg)
+/* Reads the signature algorithm from an AlgorithmIdentifier: flaws. */
+static uint32_t psi_x509_read_alg(psi_x509_alg *alg, psi_x509_span in)
 {
-    int oid = psi_x509_oid(&alg);
-    if (oid == PSI_OID_PSS) {
-        if (!psi_x509_pss_params(alg, &c->alg))
-            psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-        return;
-    }
+    psi_x509_span params;
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
+    if (oid < 0) return PSI_X509_BIT(ALG_FORM);
+    if (oid == PSI_OID_PSS) return psi_x509_pss_params(params, alg) ? 0 : PSI_X509_BIT(ALG_PSS);
+    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) return PSI_X509_BIT(ALG_WEAK);
     if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        c->alg.kind = PSI_X509_PKCS1;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        c->alg.kind = PSI_X509_ECDSA;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else {
-        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
-                              ? "is signed with Ed25519 or Ed448, which are not supported"
-                              : "is signed with an unsupported algorithm");
+        alg->kind = PSI_X509_PKCS1;
+        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        return psi_x509_no_params(params) ? 0 : PSI_X509_BIT(ALG_FORM);
     }
-    if (oid < 0 || (c->alg.kind && (c->alg.kind == PSI_X509_ECDSA ? alg.n != 0 : !psi_x509_no_params(alg))))
-        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        alg->kind = PSI_X509_ECDSA;
+        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        return params.n == 0 ? 0 : PSI_X509_BIT(ALG_FORM);
+    }
+    return PSI_X509_BIT(ALG_TYPE);
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4456,60 +4448,63 @@ static int psi_x509_curve(psi_x509_span *in)
     return oid >= PSI_OID_P256 && oid <= PSI_OID_P521 && in->n == 0 ? BR_EC_secp256r1 + oid - PSI_OID_P256 : 0;
 }
 
-static int psi_x509_curve_bits(int curve)
+/* Bytes of a coordinate, or of the order. */
+static size_t psi_x509_curve_bytes(int curve)
 {
-    return curve == BR_EC_secp256r1 ? 256 : curve == BR_EC_secp384r1 ? 384 : 521;
+    return curve == BR_EC_secp256r1 ? 32 : curve == BR_EC_secp384r1 ? 48 : 66;
 }
 
-static int psi_x509_bit_length(psi_x509_span v)
+static size_t psi_x509_bit_length(psi_x509_span v)
 {
-    int top = v.p[0], bits = (int)(v.n - 1) * 8;
-    for (; top; top >>= 1) bits++;
+    size_t bits = (v.n - 1) * 8;
+    int top;
+    for (top = v.p[0]; top; top >>= 1) bits++;
     return bits;
 }
 
-/* Reads SubjectPublicKeyInfo. What is well-formed but unusable is a flaw of the key only. */
-static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
+/* RSAPublicKey (RFC 8017 A.1.1): flaws. */
+static uint32_t psi_x509_read_rsa(br_x509_pkey *key, psi_x509_span in)
 {
-    psi_x509_span alg, bits, rsa;
-    int oid;
-    if (!psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
-    c->pss_key = oid == PSI_OID_PSS;
-    if (oid == PSI_OID_RSA || oid == PSI_OID_PSS) {
-        if (oid == PSI_OID_RSA && (alg.n == 0 || !psi_x509_no_params(alg))) return 0;
-        if (oid == PSI_OID_PSS && alg.n && !psi_x509_pss_params(alg, &c->key_alg))
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
-        if (!psi_x509_seq(&bits, &rsa) || bits.n) return 0;
-        if (!psi_x509_uint(&rsa, &c->key) || !psi_x509_uint(&rsa, &c->exponent) || rsa.n) return 0;
-        c->key_type = BR_KEYTYPE_RSA;
-        c->key_bits = c->key.n > 4096 ? 32768 : psi_x509_bit_length(c->key);
-        if (c->key_bits < 2048)
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
-        else if (c->key_bits > 4096)
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits");
-        else if (c->key_bits % 8 || c->exponent.n > 4 || (c->exponent.n == 1 && c->exponent.p[0] < 3) ||
-                 !(c->key.p[c->key.n - 1] & 1) || !(c->exponent.p[c->exponent.n - 1] & 1))
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an unusual RSA key");
-    } else if (oid == PSI_OID_EC) {
-        c->curve = psi_x509_curve(&alg);
-        if (!c->curve) {
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
-                              "has a key on a curve other than P-256, P-384 and P-521");
-            return 1;
-        }
-        c->key_type = BR_KEYTYPE_EC;
-        c->key_bits = psi_x509_curve_bits(c->curve);
-        c->key = bits;
-        if (bits.n != 1 + 2 * (size_t)((c->key_bits + 7) / 8) || bits.p[0] != 4)
-            return 0; /* RFC 5480 2.2, uncompressed */
-    } else {
-        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
-                              ? "has an Ed25519 or Ed448 key, which are not supported"
-                              : "has a key of an unsupported type");
-    }
-    return 1;
+    psi_x509_span rsa, n, e;
+    size_t bits;
+    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n)
+        return PSI_X509_BIT(KEY_FORM);
+    bits = psi_x509_bit_length(n);
+    if (bits < 2048) return PSI_X509_BIT(KEY_WEAK);
+    if (bits > 4096) return PSI_X509_BIT(KEY_LARGE);
+    if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) return PSI_X509_BIT(KEY_ODD);
+    key->key.rsa.n = psi_x509_slice(n, &key->key.rsa.nlen);
+    key->key.rsa.e = psi_x509_slice(e, &key->key.rsa.elen);
+    key->key_type = BR_KEYTYPE_RSA;
+    return 0;
 }
+
+/* Reads SubjectPublicKeyInfo: flaws. */
+static uint32_t psi_x509_read_key(psi_x509_cert *c)
+{
+    psi_x509_span in, alg, bits;
+    uint32_t flaws = 0;
+    int oid;
+    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 ||
+        !psi_x509_bits(&in, &bits) || in.n)
+        return PSI_X509_BIT(KEY_FORM);
+    if (oid == PSI_OID_RSA)
+        return alg.n && psi_x509_no_params(alg) ? psi_x509_read_rsa(&c->key, bits) : PSI_X509_BIT(KEY_FORM);
+    if (oid == PSI_OID_PSS) {
+        c->pss_key = 1;
+        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg)) flaws = PSI_X509_BIT(KEY_PSS);
+        return flaws | psi_x509_read_rsa(&c->key, bits);
+    }
+    c->key.key.ec.curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
+    if (!c->key.key.ec.curve) return PSI_X509_BIT(KEY_TYPE);
+    if (bits.n != 1 + 2 * psi_x509_curve_bytes(c->key.key.ec.curve) || bits.p[0] != 4)
+        return PSI_X509_BIT(KEY_FORM); /* RFC 5480 2.2, uncompressed */
+    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    c->key.key_type = BR_KEYTYPE_EC;
+    return 0;
+}
+
+/* --- extensions: each reader answers 0 if the content is malformed ------------------------------------------------ */
 
 /* Is it the tag of a GeneralName? Of [0] to [8], 0, 3, 4 and 5 are constructed. */
 static int psi_x509_is_name_tag(int tag)
@@ -4517,192 +4512,307 @@ static int psi_x509_is_name_tag(int tag)
     return (tag & 0xC0) == 0x80 && (tag & 31) <= 8 && (tag >> 5 & 1) == (0x39 >> (tag & 31) & 1);
 }
 
-/* Checks the form of GeneralNames: at least one, text in ASCII without NUL, addresses of 4 or 16 bytes. */
-static int psi_x509_check_names(psi_x509_span in)
+/* Is the content of a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
+static int psi_x509_check_general(int tag, psi_x509_span name)
 {
-    psi_x509_span name, dn;
     uint32_t hash;
-    int tag;
-    if (in.n == 0) return 0;
-    while (in.n) {
-        if (!psi_x509_any(&in, &tag, &name, NULL) || !psi_x509_is_name_tag(tag)) return 0;
-        if (tag == 0x81 || tag == 0x82 || tag == 0x86) {
-            if (name.n == 0) return 0;
-            for (; name.n; name.p++, name.n--)
-                if (*name.p == 0 || *name.p > 0x7E) return 0;
-        } else if (tag == 0x87) {
-            if (name.n != 4 && name.n != 16) return 0;
-        } else if (tag == 0xA4) {
-            if (!psi_x509_seq(&name, &dn) || name.n || !psi_x509_hash_name(dn, &hash)) return 0;
-        }
-    }
+    size_t i;
+    if (!psi_x509_is_name_tag(tag)) return 0;
+    if (tag == 0x87) return name.n == 4 || name.n == 16;
+    if (tag == 0xA4) return psi_x509_check_name(name, &hash);
+    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return 1;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] == 0 || name.p[i] > 0x7E) return 0;
+    return name.n != 0;
+}
+
+static int psi_x509_ext_ski(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
+    return !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0;
+}
+
+static int psi_x509_ext_aki(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq;
+    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
+    if (critical || !psi_x509_only_seq(in, &seq)) return 0;
+    psi_x509_take(&seq, 0x80, &c->aki);
     return 1;
 }
 
-/* The purposes in a list of identifiers, as PSI_X509_*_AUTH and PSI_X509_ANY_EKU; -1 if it is empty or malformed. */
-static int psi_x509_purposes(psi_x509_span in)
+/* Not used, but checked. */
+static int psi_x509_ext_aia(psi_x509_cert *c, psi_x509_span in, int critical)
 {
-    int set = in.n ? 0 : -1, oid;
-    while (in.n) {
-        oid = psi_x509_oid(&in);
-        if (oid < 0) return -1;
+    psi_x509_span list, one, v;
+    int tag;
+    if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    while (list.n)
+        if (!psi_x509_seq(&list, &one) || !psi_x509_take_oid(&one, &v) || !psi_x509_any(&one, &tag, &v, NULL) || one.n ||
+            !psi_x509_check_general(tag, v))
+            return 0;
+    return 1;
+}
+
+static int psi_x509_ext_key_usage(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span v;
+    (void)critical;
+    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return 0;
+    if (v.p[0] > 7 || (v.p[v.n - 1] & ((1 << v.p[0]) - 1))) return 0;
+    c->usage = v.p[1];
+    return 1;
+}
+
+/* All names that can be read are kept, also where one cannot. */
+static int psi_x509_ext_san(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span names, name;
+    int tag, ok;
+    c->san_critical = critical;
+    if (!psi_x509_seq(&in, &c->san)) return 0;
+    for (names = c->san, ok = names.n && in.n == 0; names.n;) {
+        if (!psi_x509_any(&names, &tag, &name, NULL)) return 0;
+        ok &= psi_x509_check_general(tag, name);
+    }
+    return ok;
+}
+
+static int psi_x509_ext_basic(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq, v;
+    (void)critical;
+    if (!psi_x509_only_seq(in, &seq) || !psi_x509_bool(&seq, &c->ca)) return 0;
+    if (seq.n == 0) return 1;
+    if (!psi_x509_int(&seq, &v) || seq.n || v.p[0] >= 0x80) return 0;
+    c->path_len = v.n == 1 ? v.p[0] : 32767;
+    if (!c->ca) c->flaws |= PSI_X509_BIT(LIMITS);
+    return 1;
+}
+
+static int psi_x509_ext_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq, part;
+    c->constraints_critical = critical;
+    if (!psi_x509_only_seq(in, &c->constraints) || c->constraints.n == 0) return 0;
+    seq = c->constraints;
+    if (psi_x509_take(&seq, 0xA0, &part) && part.n == 0) return 0;
+    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return 0;
+    return seq.n == 0;
+}
+
+static int psi_x509_ext_eku(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq;
+    int set = 0, oid;
+    (void)critical;
+    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
+    while (seq.n) {
+        oid = psi_x509_oid(&seq);
+        if (oid < 0) return 0;
         if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
     }
-    return set;
+    c->extended = set;
+    return 1;
 }
 
-/* Reads the content of one extension. id is the last byte of its identifier under id-ce, 0 for all others. */
-static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x509_span in)
+/* UserNotice (RFC 5280 4.2.1.4): where to read it, and what it says. */
+static int psi_x509_check_notice(psi_x509_span in)
 {
-    psi_x509_span seq, v, part;
-    int ok = 1;
-    switch (id) {
-    case 0x0E: /* subjectKeyIdentifier */
-        ok = !critical && psi_x509_take(&in, 0x04, &c->ski);
-        break;
-    case 0x23: /* authorityKeyIdentifier */
-        ok = !critical && psi_x509_seq(&in, &seq);
-        if (ok) psi_x509_take(&seq, 0x80, &c->aki);
-        break;
-    case 0x0F: /* keyUsage */
-        ok = psi_x509_take(&in, 0x03, &v) && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
-             !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-        if (ok) c->usage = v.p[1];
-        break;
-    case 0x11: /* subjectAltName */
-        ok = psi_x509_seq(&in, &c->san) && psi_x509_check_names(c->san);
-        c->san_critical = critical;
-        break;
-    case 0x13: /* basicConstraints */
-        ok = psi_x509_seq(&in, &seq) && psi_x509_bool(&seq, &c->ca);
-        if (ok && seq.n) {
-            ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
-            if (ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
-            if (!c->ca)
-                psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "limits its path without being an authority");
-        }
-        break;
-    case 0x1E: /* nameConstraints */
-        ok = psi_x509_seq(&in, &c->constraints);
-        seq = c->constraints;
-        if (ok && psi_x509_take(&seq, 0xA0, &part)) ok = part.n != 0;
-        if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = part.n != 0;
-        ok = ok && seq.n == 0 && c->constraints.n != 0;
-        break;
-    case 0x25: /* extKeyUsage */
-        ok = psi_x509_seq(&in, &seq) && (c->extended = psi_x509_purposes(seq)) >= 0;
-        break;
-    case 0x24: /* policyConstraints: without policies to demand, evaluating them comes down to refusing */
-        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has policy constraints, which are not supported");
-        return 1;
-    case 0x20: /* certificatePolicies: any policy will do */
-        ok = psi_x509_seq(&in, &seq) && seq.n;
-        break;
-    default:
-        if (critical) psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        return 1;
-    }
-    return ok && in.n == 0;
+    psi_x509_span part;
+    int tag;
+    psi_x509_seq(&in, &part);
+    if (in.n == 0) return 1;
+    return psi_x509_any(&in, &tag, &part, NULL) && in.n == 0 &&
+           (tag == 0x0C || tag == 0x16 || tag == 0x1A || tag == 0x1E);
 }
 
-static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+/* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
+static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span seen[PSI_X509_EXTENSIONS], ext, value, aia;
-    int count = 0, i, critical;
+    psi_x509_span one, v;
+    int tag, oid;
     if (in.n == 0) return 0;
     while (in.n) {
-        psi_x509_span *oid = &seen[count];
-        if (count == PSI_X509_EXTENSIONS) return 0;
-        if (!psi_x509_seq(&in, &ext) || !psi_x509_take_oid(&ext, oid)) return 0;
-        if (!psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) return 0;
-        for (i = 0; i < count; i++)
-            if (psi_x509_same(seen[i], *oid)) return 0;
-        count++;
-        if (!psi_x509_read_extension(c, oid->n == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1D ? oid->p[2] : 0, critical,
-                                     value))
-            return 0;
-        if (PSI_X509_IS(*oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) { /* authorityInfoAccess: not used, but checked */
-            if (!psi_x509_seq(&value, &aia) || value.n || aia.n == 0) return 0;
-            while (aia.n)
-                if (!psi_x509_seq(&aia, &value) || !psi_x509_take_oid(&value, &ext) || !psi_x509_check_names(value))
-                    return 0;
-        }
+        if (!psi_x509_seq(&in, &one)) return 0;
+        oid = psi_x509_oid(&one);
+        if (oid < 0 || !psi_x509_any(&one, &tag, &v, NULL) || one.n) return 0;
+        if (oid == PSI_OID_CPS && tag != 0x16) return 0;
+        if (oid == PSI_OID_NOTICE && (tag != 0x30 || !psi_x509_check_notice(v))) return 0;
+        if (oid != PSI_OID_CPS && oid != PSI_OID_NOTICE) c->flaws |= PSI_X509_BIT(QUALIFIER);
     }
     return 1;
 }
 
-/* The part of psi_x509_parse that stops at the first malformation and says what it is. */
-static const char *psi_x509_read(psi_x509_cert *c)
+/* Any policy will do; what is said of it matters to those only who said that it is critical. */
+static int psi_x509_ext_policies(psi_x509_cert *c, psi_x509_span in, int critical)
 {
-    psi_x509_span in = c->der, cert, alg, alg2, tbs, v, part;
-    int tag;
-    if (!psi_x509_seq(&in, &cert) || in.n) return "is not DER, or bytes follow it";
-    if (!psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return "has a malformed body";
-    if (!psi_x509_any(&cert, &tag, &v, &alg) || tag != 0x30) return "has a malformed signature algorithm";
-    if (!psi_x509_bits(&cert, &c->sig) || cert.n) return "has a malformed signature";
-    if (psi_x509_take(&tbs, 0xA0, &v)) {
-        if (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2)
-            return "has an unknown version";
+    psi_x509_span list, policy, oid, qualifiers;
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    while (critical && list.n) {
+        if (!psi_x509_seq(&list, &policy) || !psi_x509_take_oid(&policy, &oid)) return 0;
+        if (policy.n && (!psi_x509_only_seq(policy, &qualifiers) || !psi_x509_check_qualifiers(c, qualifiers))) return 0;
     }
-    if (!psi_x509_int(&tbs, &c->serial)) return "has a malformed serial number";
-    if (!psi_x509_any(&tbs, &tag, &v, &alg2) || tag != 0x30 || !psi_x509_same(alg, alg2))
-        return "has two signature algorithms that differ";
-    psi_x509_read_alg(c, v);
-    if (!psi_x509_seq(&tbs, &c->issuer) || !psi_x509_hash_name(c->issuer, &c->issuer_hash))
-        return "has a malformed issuer";
-    if (!psi_x509_seq(&tbs, &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) || v.n)
-        return "has malformed dates";
-    if (!psi_x509_seq(&tbs, &c->subject) || !psi_x509_hash_name(c->subject, &c->subject_hash))
-        return "has a malformed subject";
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_name_within(c->subject, c->issuer, 1, 0);
-    if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v))
-        return "has a malformed public key";
-    if (c->version && ((psi_x509_take(&tbs, 0x81, &v) && v.n == 0) || (psi_x509_take(&tbs, 0x82, &v) && v.n == 0)))
-        return "has a malformed unique identifier";
-    if (c->version == 2 && psi_x509_take(&tbs, 0xA3, &v)) {
-        if (!psi_x509_seq(&v, &part) || v.n || !psi_x509_read_extensions(c, part))
-            return "has a malformed or repeated extension";
-    }
-    return tbs.n ? "has bytes after its body" : NULL;
+    return 1;
 }
 
-/* Reads a certificate. What is wrong with it is left in its flaws; 0 if its DER is malformed. */
-static int psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+/* Nobody here asks for policies, so nothing comes of how they map, nor of what anyPolicy no longer means. */
+static int psi_x509_ext_mappings(psi_x509_cert *c, psi_x509_span in, int critical)
 {
-    const char *why;
+    psi_x509_span list, pair, from, to;
+    (void)c;
+    if (!critical) return 1;
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    while (list.n)
+        if (!psi_x509_seq(&list, &pair) || !psi_x509_take_oid(&pair, &from) || !psi_x509_take_oid(&pair, &to) || pair.n)
+            return 0;
+    return 1;
+}
+
+static int psi_x509_ext_inhibit(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span v;
+    (void)c;
+    return !critical || (psi_x509_int(&in, &v) && in.n == 0 && v.p[0] < 0x80);
+}
+
+/* requireExplicitPolicy would need the policies of the whole path evaluated. */
+static int psi_x509_ext_policy_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
+{
+    psi_x509_span seq, v;
+    int i;
+    (void)critical;
+    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
+    for (i = 0; i < 2; i++) {
+        if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
+        if (v.n == 0 || v.p[0] >= 0x80 || (v.n > 1 && v.p[0] == 0 && v.p[1] < 0x80)) return 0;
+        if (i == 0) c->flaws |= PSI_X509_BIT(POLICIES);
+    }
+    return seq.n == 0;
+}
+
+/* The extensions that are read. Those that say what an authority may issue matter even in one that is trusted. */
+static const struct {
+    const char *oid, *name;
+    int authority;
+    int (*read)(psi_x509_cert *c, psi_x509_span in, int critical);
+} psi_x509_extensions[] = {
+    {"\x55\x1D\x0E", "subjectKeyIdentifier", 0, psi_x509_ext_ski},
+    {"\x55\x1D\x0F", "keyUsage", 1, psi_x509_ext_key_usage},
+    {"\x55\x1D\x11", "subjectAltName", 0, psi_x509_ext_san},
+    {"\x55\x1D\x13", "basicConstraints", 1, psi_x509_ext_basic},
+    {"\x55\x1D\x1E", "nameConstraints", 1, psi_x509_ext_constraints},
+    {"\x55\x1D\x20", "certificatePolicies", 0, psi_x509_ext_policies},
+    {"\x55\x1D\x21", "policyMappings", 0, psi_x509_ext_mappings},
+    {"\x55\x1D\x23", "authorityKeyIdentifier", 0, psi_x509_ext_aki},
+    {"\x55\x1D\x24", "policyConstraints", 1, psi_x509_ext_policy_constraints},
+    {"\x55\x1D\x25", "extKeyUsage", 1, psi_x509_ext_eku},
+    {"\x55\x1D\x36", "inhibitAnyPolicy", 0, psi_x509_ext_inhibit},
+    {"\x2B\x06\x01\x05\x05\x07\x01\x01", "authorityInfoAccess", 0, psi_x509_ext_aia}};
+
+static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x509_span value, int critical)
+{
+    size_t i, count = sizeof psi_x509_extensions / sizeof *psi_x509_extensions;
+    for (i = 0; i < count; i++)
+        if (psi_x509_same(oid, psi_x509_span_of(psi_x509_extensions[i].oid, strlen(psi_x509_extensions[i].oid)))) break;
+    if (i == count) {
+        if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
+    } else if (!psi_x509_extensions[i].read(c, value, critical)) {
+        if (!c->broken) c->broken = psi_x509_extensions[i].name;
+        c->flaws |= psi_x509_extensions[i].authority ? PSI_X509_BIT(EXTENSION) : PSI_X509_BIT(IDLE_EXTENSION);
+    }
+}
+
+static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+{
+    psi_x509_span seen[PSI_X509_EXTENSIONS], list, ext, value;
+    int count, i, critical;
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) c->flaws |= PSI_X509_BIT(EXTENSIONS);
+    for (count = 0; !(c->flaws & PSI_X509_BIT(EXTENSIONS)) && list.n; count++) {
+        if (count == PSI_X509_EXTENSIONS || !psi_x509_seq(&list, &ext) || !psi_x509_take_oid(&ext, &seen[count]) ||
+            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) {
+            c->flaws |= PSI_X509_BIT(EXTENSIONS);
+            return;
+        }
+        for (i = 0; i < count && !psi_x509_same(seen[i], seen[count]); i++) {}
+        if (i < count) c->flaws |= PSI_X509_BIT(REPEATED);
+        else psi_x509_read_extension(c, seen[count], value, critical);
+    }
+}
+
+/* --- the whole certificate ---------------------------------------------------------------------------------------- */
+
+/* What follows the key: unique identifiers and extensions. */
+static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
+{
+    psi_x509_span v;
+    int i;
+    for (i = 0; c->version && i < 2; i++)
+        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) c->flaws |= PSI_X509_BIT(TAIL);
+    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v)) psi_x509_read_extensions(c, v);
+    if (in.n) c->flaws |= PSI_X509_BIT(TAIL);
+}
+
+/* What RFC 5280 demands of every certificate that it covers, though one that is trusted need not keep to it. */
+static void psi_x509_check_profile(psi_x509_cert *c, psi_x509_span serial)
+{
+    if (c->version < 2) c->flaws |= PSI_X509_BIT(NOT_VERSION_3);
+    if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
+        c->flaws |= PSI_X509_BIT(SERIAL);
+    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) c->flaws |= PSI_X509_BIT(NAMELESS);
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN)) c->flaws |= PSI_X509_BIT(SIGNS);
+    if (!c->ca && c->constraints.n) c->flaws |= PSI_X509_BIT(CONSTRAINS);
+}
+
+/* Reads a certificate. Whatever is wrong with it becomes a flaw. */
+static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+{
+    enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
+    static const uint8_t one[] = {1};
+    psi_x509_span in, cert, tbs, alg, v, field[FIELDS], serial = psi_x509_span_of(one, 1);
+    int tag, i;
+    PSI_X509_PARSES();
     memset(c, 0, sizeof *c);
-    c->der = psi_x509_span_of(der, len);
+    c->der = in = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    why = psi_x509_read(c);
-    if (why) {
-        c->bad.code = PSOCKET_CERT_MALFORMED;
-        c->bad.why = why;
-        return 0;
-    }
-    if (c->version < 2)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "is not of version 3");
-    if (c->serial.p[0] >= 0x80 || (c->serial.n == 1 && c->serial.p[0] == 0) || c->serial.n - (c->serial.p[0] == 0) > 20)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has a serial number below 1 or over 20 bytes");
-    if (c->issuer.n == 0 || (c->subject.n == 0 && (c->ca || !c->san_critical)))
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "lacks an issuer or a subject");
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
-    if (!c->ca && c->constraints.n)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has name constraints but is not an authority");
-    return c->bad.code != PSOCKET_CERT_MALFORMED;
+    c->flaws = PSI_X509_BIT(FORM);
+    if (!psi_x509_seq(&in, &cert) || !psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return;
+    if (psi_x509_take(&tbs, 0xA0, &v) && (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2))
+        c->flaws |= PSI_X509_BIT(VERSION);
+    for (i = 0; i < FIELDS; i++)
+        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return;
+    if (in.n == 0) c->flaws &= ~PSI_X509_BIT(FORM);
+    c->issuer = field[ISSUER];
+    c->subject = field[SUBJECT];
+    c->spki = field[SPKI];
+    if (!psi_x509_int(&field[SERIAL], &serial)) c->flaws |= PSI_X509_BIT(SERIAL_FORM);
+    if (!psi_x509_any(&cert, &tag, &v, &alg) || !psi_x509_same(alg, field[ALG])) c->flaws |= PSI_X509_BIT(ALG_FORM);
+    else if (!psi_x509_bits(&cert, &c->sig) || cert.n) c->flaws |= PSI_X509_BIT(SIGNATURE_FORM);
+    c->flaws |= psi_x509_read_alg(&c->alg, field[ALG]) | psi_x509_read_key(c);
+    if (!psi_x509_check_name(c->issuer, &c->issuer_hash)) c->flaws |= PSI_X509_BIT(ISSUER_FORM);
+    if (!psi_x509_check_name(c->subject, &c->subject_hash)) c->flaws |= PSI_X509_BIT(SUBJECT_FORM);
+    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) ||
+        !psi_x509_time(&v, &c->not_after) || v.n)
+        c->flaws |= PSI_X509_BIT(DATES_FORM);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    psi_x509_read_tail(c, tbs);
+    psi_x509_check_profile(c, serial);
 }
 
-/* Writes what people call a certificate: its subject, else its first alternative name. */
-static const char *psi_x509_label(const psi_x509_cert *c, char *buf, size_t size)
+/* Could at least the subject and the key be read? */
+static int psi_x509_is_readable(const psi_x509_cert *c)
 {
-    size_t used = 0;
-    psi_x509_span san = c->san, name;
-    int tag;
-    buf[0] = 0;
-    psi_x509_put_name(buf, size, &used, c->subject);
-    if (!used && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_text(buf, size, &used, name, "");
-    if (!used) psi_x509_put(buf, size, &used, "a certificate without a subject", 31);
-    return buf;
+    return c->spki.n && !(c->flaws & (PSI_X509_BIT(SUBJECT_FORM) | PSI_X509_BIT(KEY_FORM)));
+}
+
+/* The first of these flaws that c has: its rule, or -1. */
+static int psi_x509_flaw(const psi_x509_cert *c, uint32_t flaws)
+{
+    int rule = 0;
+    if (!(c->flaws & flaws)) return -1;
+    while (!(c->flaws & flaws & (uint32_t)1 << rule)) rule++;
+    return rule;
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4717,259 +4827,285 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
     return best;
 }
 
-static void psi_x509_fill_key(const psi_x509_cert *c, br_x509_pkey *key)
+/* Writes what people call a certificate: its subject, else its first alternative name. */
+static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
 {
-    memset(key, 0, sizeof *key);
-    key->key_type = (unsigned char)c->key_type;
-    if (c->key_type == BR_KEYTYPE_RSA) {
-        key->key.rsa.n = (unsigned char *)(uintptr_t)c->key.p;
-        key->key.rsa.nlen = c->key.n;
-        key->key.rsa.e = (unsigned char *)(uintptr_t)c->exponent.p;
-        key->key.rsa.elen = c->exponent.n;
-    } else {
-        key->key.ec.curve = c->curve;
-        key->key.ec.q = (unsigned char *)(uintptr_t)c->key.p;
-        key->key.ec.qlen = c->key.n;
-    }
+    psi_x509_span san = c->san, name;
+    size_t before = t->used;
+    int tag;
+    psi_x509_put_name(t, c->subject);
+    if (t->used == before && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_safe(t, name, "");
+    if (t->used == before) psi_x509_put(t, "a certificate without a subject");
+}
+
+/* Tells what a certificate says, with its strings in buf, cut off where that ends. */
+static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+{
+    br_sha256_context h;
+    psi_x509_text text;
+    size_t half = buf_size / 2;
+    memset(info, 0, sizeof *info);
+    br_sha256_init(&h);
+    br_sha256_update(&h, c->der.p, c->der.n);
+    br_sha256_out(&h, info->sha256);
+    br_sha256_init(&h);
+    br_sha256_update(&h, c->spki.p, c->spki.n);
+    br_sha256_out(&h, info->spki_sha256);
+    info->not_before = c->not_before;
+    info->not_after = c->not_after;
+    info->subject = info->issuer = "";
+    if (half == 0) return;
+    text = psi_x509_text_in(buf, half);
+    psi_x509_put_name(&text, c->subject);
+    info->subject = buf;
+    text = psi_x509_text_in(buf + half, half);
+    psi_x509_put_name(&text, c->issuer);
+    info->issuer = buf + half;
 }
 
 /* --- signatures --------------------------------------------------------------------------------------------------- */
 
-static const br_hash_class *psi_x509_hash_class(int id)
+static const br_hash_class *psi_x509_hash_class(int hash)
 {
-    return id == br_sha256_ID ? &br_sha256_vtable : id == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+    return hash == br_sha256_ID ? &br_sha256_vtable : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+}
+
+static size_t psi_x509_hash_len(int hash)
+{
+    return hash == br_sha256_ID ? 32 : hash == br_sha384_ID ? 48 : 64;
+}
+
+static const unsigned char *psi_x509_hash_oid(int hash)
+{
+    return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
 /* MGF1 (RFC 8017 B.2.1): xors the mask that grows from seed onto data. */
-static void psi_x509_mgf1(const br_hash_class *hc, size_t hash_len, const uint8_t *seed, uint8_t *data, size_t n)
+static void psi_x509_mgf1(int hash, const uint8_t *seed, uint8_t *data, size_t n)
 {
+    const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
-    size_t i;
+    size_t i, len = psi_x509_hash_len(hash);
     for (; n; counter[3]++) {
         hc->init(&h.vtable);
-        hc->update(&h.vtable, seed, hash_len);
+        hc->update(&h.vtable, seed, len);
         hc->update(&h.vtable, counter, 4);
         hc->out(&h.vtable, mask);
-        for (i = 0; i < hash_len && n; i++, n--) *data++ ^= mask[i];
+        for (i = 0; i < len && n; i++, n--) *data++ ^= mask[i];
     }
 }
 
-/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
-static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, psi_x509_span sig,
-                              const uint8_t *hash)
+/* The hash value that an encoded message of PSS holds (RFC 8017 9.1.1, steps 5 and 6). */
+static void psi_x509_pss_hash(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t out[64])
 {
+    static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     const br_hash_class *hc = psi_x509_hash_class(alg->hash);
     br_hash_compat_context h;
-    uint8_t em[512], zero[8] = {0, 0, 0, 0, 0, 0, 0, 0}, out[64];
-    size_t n = key->nlen, hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
-    size_t salt = (size_t)alg->salt, db = n - hash_len - 1, i;
-    if (sig.n != n || n > sizeof em || n < hash_len + salt + 2) return 0;
+    hc->init(&h.vtable);
+    hc->update(&h.vtable, zero, sizeof zero);
+    hc->update(&h.vtable, digest, psi_x509_hash_len(alg->hash));
+    hc->update(&h.vtable, salt, (size_t)alg->salt);
+    hc->out(&h.vtable, out);
+}
+
+/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
+static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
+                              psi_x509_span sig)
+{
+    uint8_t em[512], hash[64];
+    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), salt = (size_t)alg->salt, db = n - len - 1, i;
+    if (sig.n != n || n > sizeof em || n < len + salt + 2) return 0;
     memcpy(em, sig.p, n);
     if (!br_rsa_public_get_default()(em, n, key) || em[n - 1] != 0xBC || (em[0] & 0x80)) return 0;
-    psi_x509_mgf1(hc, hash_len, em + db, em, db);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
     em[0] &= 0x7F;
     for (i = 0; i < db - salt - 1; i++)
         if (em[i]) return 0;
     if (em[i] != 1) return 0;
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, zero, 8);
-    hc->update(&h.vtable, hash, hash_len);
-    hc->update(&h.vtable, em + db - salt, salt);
-    hc->out(&h.vtable, out);
-    return memcmp(out, em + db, hash_len) == 0;
+    psi_x509_pss_hash(alg, digest, em + db - salt, hash);
+    return memcmp(hash, em + db, len) == 0;
 }
 
-/* Is child signed with issuer's key? Both are without flaws. */
+/* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
+static int psi_x509_check_ecdsa(const br_ec_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
+                                psi_x509_span sig)
+{
+    size_t n = psi_x509_curve_bytes(key->curve);
+    psi_x509_span seq, r, s;
+    uint8_t raw[132];
+    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s) || seq.n || r.n > n ||
+        s.n > n)
+        return 0;
+    memset(raw, 0, sizeof raw);
+    memcpy(raw + n - r.n, r.p, r.n);
+    memcpy(raw + 2 * n - s.n, s.p, s.n);
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, psi_x509_hash_len(alg->hash), key, raw, 2 * n) == 1;
+}
+
+/* Do the key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
+static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
+{
+    if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
+    if (alg->kind == PSI_X509_PKCS1) return !pss_key;
+    return alg->kind != PSI_X509_PSS || !key_alg->kind || (key_alg->hash == alg->hash && key_alg->salt <= alg->salt);
+}
+
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. */
+static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
+{
+    size_t len = psi_x509_hash_len(alg->hash);
+    uint8_t got[64];
+    if (!psi_x509_fits(c->key.key_type, c->pss_key, &c->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, alg, digest, sig);
+    if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
+    return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
+           memcmp(digest, got, len) == 0;
+}
+
+/* Is child signed with issuer's key? */
 static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    static const unsigned char *const oids[] = {BR_HASH_OID_SHA256, BR_HASH_OID_SHA384, BR_HASH_OID_SHA512};
     const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    size_t hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
     br_hash_compat_context h;
-    br_x509_pkey key;
-    uint8_t hash[64], got[64];
-    if (issuer->key_type != (child->alg.kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
-    psi_x509_fill_key(issuer, &key);
+    uint8_t digest[64];
     hc->init(&h.vtable);
     hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-    hc->out(&h.vtable, hash);
-    if (child->alg.kind == PSI_X509_ECDSA)
-        return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key.key.ec, child->sig.p,
-                                                child->sig.n) == 1;
-    if (child->alg.kind == PSI_X509_PSS) {
-        if (issuer->key_alg.kind && (issuer->key_alg.hash != child->alg.hash || issuer->key_alg.salt > child->alg.salt))
-            return 0;
-        return psi_x509_check_pss(&key.key.rsa, &child->alg, child->sig, hash);
-    }
-    return !issuer->pss_key &&
-           br_rsa_pkcs1_vrfy_get_default()(child->sig.p, child->sig.n, oids[child->alg.hash - br_sha256_ID], hash_len,
-                                           &key.key.rsa, got) == 1 &&
-           memcmp(hash, got, hash_len) == 0;
+    hc->out(&h.vtable, digest);
+    return psi_x509_signed(issuer, &child->alg, digest, child->sig);
 }
 
 /* --- PEM ---------------------------------------------------------------------------------------------------------- */
 
-/* Where in s a string of n characters first is; s.n if nowhere. */
-static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
+/* Does a BEGIN at p[at] start its line? Blanks, a byte order mark and the dashes of a glued file may stand before it. */
+static int psi_x509_starts_line(const uint8_t *p, size_t at)
 {
-    size_t i;
-    for (i = 0; i + n <= s.n; i++)
-        if (s.p[i] == (uint8_t)what[0] && memcmp(s.p + i, what, n) == 0) return i;
-    return s.n;
+    while (at && (p[at - 1] == ' ' || p[at - 1] == '\t' || p[at - 1] == '-' || p[at - 1] >= 0xBB)) at--;
+    return at == 0 || p[at - 1] == '\n' || p[at - 1] == '\r';
 }
 
 /* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. A BEGIN counts at the start of a line only (after blanks, a byte order mark, or dashes: glued files). */
+   match. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
-    for (;;) {
-        psi_x509_span rest;
-        size_t at = psi_x509_find(*in, "-----BEGIN ", 11), back = at, n;
-        if (at == in->n) return 0;
-        while (back &&
-               (in->p[back - 1] == ' ' || in->p[back - 1] == '\t' || in->p[back - 1] == '-' || in->p[back - 1] >= 0xBB))
-            back--;
-        rest = psi_x509_span_of(in->p + at + 11, in->n - at - 11);
-        n = psi_x509_find(rest, "-----", 5);
-        if (back && in->p[back - 1] != '\n' && in->p[back - 1] != '\r') {
-            *in = rest;
-            continue;
-        }
-        *in = rest;
-        if (n > 64 || n == rest.n) return -1;
-        *label = psi_x509_span_of(rest.p, n);
-        *body = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
-        body->n = psi_x509_find(*body, "-----", 5);
-        rest = psi_x509_span_of(body->p + body->n, (size_t)(in->p + in->n - body->p) - body->n);
-        *in = rest;
-        if (!PSI_X509_STARTS(rest, "-----END ") || rest.n < 9 + n + 5 || memcmp(rest.p + 9, label->p, n) != 0 ||
-            memcmp(rest.p + 9 + n, "-----", 5) != 0)
-            return -1;
-        in->p += 14 + n;
-        in->n -= 14 + n;
-        return 1;
-    }
+    const uint8_t *text = in->p;
+    psi_x509_span rest = *in;
+    size_t at, n;
+    do {
+        at = psi_x509_find(rest, "-----BEGIN ", 11);
+        if (at == rest.n) return 0;
+        rest = psi_x509_span_of(rest.p + at + 11, rest.n - at - 11);
+    } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
+    *in = rest;
+    n = psi_x509_find(rest, "-----", 5);
+    if (n > 64 || n == rest.n) return -1;
+    *label = psi_x509_span_of(rest.p, n);
+    rest = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
+    *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
+    *in = rest = psi_x509_span_of(body->p + body->n, rest.n - body->n);
+    if (rest.n < 14 + n || memcmp(rest.p, "-----END ", 9) != 0 || memcmp(rest.p + 9, label->p, n) != 0 ||
+        memcmp(rest.p + 9 + n, "-----", 5) != 0)
+        return -1;
+    *in = psi_x509_span_of(rest.p + 14 + n, rest.n - 14 - n);
+    return 1;
+}
+
+/* The value of a base64 digit, -1 if it is none. */
+static int psi_x509_digit(int c)
+{
+    if (c >= 'A' && c <= 'Z') return c - 'A';
+    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
+    if (c >= '0' && c <= '9') return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
-    uint32_t v = 0;
     size_t n = 0, i, start = 0;
-    int have = 0, pad = 0;
+    unsigned held = 0;
+    int bits = 0, pad = 0;
     for (i = 0; i < in.n; i++)
         if (in.p[i] == ':') start = i;
-    if (start)
-        while (start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
+    while (start && start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
     for (i = start; i < in.n; i++) {
-        int c = in.p[i], d;
+        int c = in.p[i], d = psi_x509_digit(c);
         if (c == ' ' || c == '\t' || c == '\n' || c == '\r') continue;
-        if (c >= 'A' && c <= 'Z') d = c - 'A';
-        else if (c >= 'a' && c <= 'z') d = c - 'a' + 26;
-        else if (c >= '0' && c <= '9') d = c - '0' + 52;
-        else if (c == '+') d = 62;
-        else if (c == '/') d = 63;
-        else if (c == '=' && have >= 2) d = -1;
-        else return 0;
-        if ((d < 0 && ++pad > 2) || (d >= 0 && pad)) return 0;
-        v = v << 6 | (uint32_t)(d < 0 ? 0 : d);
-        if (++have < 4) continue;
-        if ((pad == 1 && (v & 0xFF)) || (pad == 2 && (v & 0xFFFF))) return 0;
-        out[n++] = (uint8_t)(v >> 16);
-        if (pad < 2) out[n++] = (uint8_t)(v >> 8 & 255);
-        if (pad < 1) out[n++] = (uint8_t)(v & 255);
-        have = 0;
-        v = 0;
-        if (pad) pad = 3; /* nothing may follow */
+        if (c == '=' && ++pad <= 2) continue;
+        if (d < 0 || pad) return 0;
+        held = held << 6 | (unsigned)d;
+        bits += 6;
+        if (bits < 8) continue;
+        bits -= 8;
+        out[n++] = (uint8_t)(held >> bits);
+        held &= (1u << bits) - 1;
     }
-    return have ? 0 : n;
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
 }
 
 /* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
     psi_x509_span body;
-    int is_long = s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80;
-    return is_long || (psi_x509_seq(&s, &body) && s.n == 0);
+    return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_only_seq(s, &body);
 }
 
-/* What OpenSSL's trust settings, which follow a TRUSTED CERTIFICATE, let it vouch for: a set of PSI_X509_*_AUTH. */
-static int psi_x509_trusted_for(psi_x509_span in)
-{
-    psi_x509_span settings, list;
-    int set = PSI_X509_ALL_USES, not_for;
-    if (in.n == 0) return set;
-    if (!psi_x509_seq(&in, &settings) || in.n) return 0;
-    if (psi_x509_seq(&settings, &list)) {
-        set = psi_x509_purposes(list);
-        set = set < 0 ? 0 : set & PSI_X509_ANY_EKU ? PSI_X509_ALL_USES : set;
-    }
-    if (psi_x509_take(&settings, 0xA0, &list)) {
-        not_for = psi_x509_purposes(list);
-        set = not_for < 0 || (not_for & PSI_X509_ANY_EKU) ? 0 : set & ~not_for;
-    }
-    return set;
-}
+typedef int (*psi_x509_each_fn)(void *ctx, psi_x509_span der);
 
-/* Hands each certificate of a text (PEM, or DER back to back) and what it is trusted for to each, until that answers
-   other than 0. Malformed ones are an error, or with lenient left out. *found counts certificates. */
-static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der, int uses),
-                         void *ctx, size_t *found, psocket_error *e)
+/* Hands each certificate of DER that stands back to back to each, until that answers other than 0. *found counts them. */
+static int psi_x509_each_der(psi_x509_span in, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body, der;
-    uint8_t *buf;
-    int tag, uses, r = 0, is_der = psi_x509_is_der(in);
-    *found = 0;
-    while (is_der && in.n) {
-        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30)
-            return lenient ? 0
-                           : psi_err(e, PSOCKET_TLS_PEM, "malformed DER after certificate %lu", (unsigned long)*found);
+    psi_x509_span body, der;
+    int tag, r;
+    while (in.n) {
+        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30) return lenient ? 0 : (int)PSOCKET_TLS_PEM;
         ++*found;
-        r = each(ctx, der, PSI_X509_ALL_USES);
-        if (r) return r;
-    }
-    while (!is_der && (r = psi_x509_pem_next(&in, &label, &body)) != 0) {
-        size_t n = 0;
-        int trusted = r > 0 && PSI_X509_IS(label, "TRUSTED CERTIFICATE");
-        if (r > 0 && !trusted && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"))
-            continue;
-        ++*found;
-        buf = NULL;
-        if (r > 0) {
-            buf = (uint8_t *)psi_alloc(body.n + 4);
-            if (!buf) return psi_err_code(e, PSOCKET_NOMEM);
-            n = psi_x509_base64(body, buf);
-        }
-        der = psi_x509_span_of(buf, n);
-        uses = PSI_X509_ALL_USES;
-        if (trusted && n) {
-            body = der;
-            if (!psi_x509_any(&body, &tag, &label, &der)) der.n = 0;
-            uses = psi_x509_trusted_for(body);
-        }
-        r = der.n ? each(ctx, der, uses) : lenient ? 0 : PSOCKET_TLS_PEM;
-        psi_free(buf);
-        if (der.n == 0 && r)
-            return psi_err(e, r, "malformed PEM: certificate %lu is cut off or not base64", (unsigned long)*found);
+        r = each(ctx, der);
         if (r) return r;
     }
     return 0;
 }
 
-/* --- chains ------------------------------------------------------------------------------------------------------- */
-
-/* A list of DER certificates, each in its own allocation. Zero-initialise it. */
-typedef struct psi_x509_chain {
-    br_x509_certificate *certs;
-    size_t count, room, bytes;
-} psi_x509_chain;
-
-static void psi_x509_chain_free(psi_x509_chain *c)
+/* Decodes one block and hands it on; with lenient a malformed one is left out. r: what psi_x509_pem_next said. */
+static int psi_x509_each_block(int r, psi_x509_span body, int lenient, psi_x509_each_fn each, void *ctx)
 {
-    while (c->count) psi_free(c->certs[--c->count].data);
-    psi_free(c->certs);
-    memset(c, 0, sizeof *c);
+    uint8_t *buf = r > 0 ? (uint8_t *)psi_alloc(body.n + 4) : NULL;
+    size_t n;
+    if (r > 0 && !buf) return PSOCKET_NOMEM;
+    n = r > 0 ? psi_x509_base64(body, buf) : 0;
+    r = n ? each(ctx, psi_x509_span_of(buf, n)) : lenient ? 0 : (int)PSOCKET_TLS_PEM;
+    psi_free(buf);
+    return r;
+}
+
+/* Hands each certificate of a text (PEM, or DER back to back) to each, until that answers other than 0, which is the answer.
+   Malformed ones are PSOCKET_TLS_PEM, or with lenient left out. *found counts certificates. OpenSSL's TRUSTED CERTIFICATE
+   is left out: what it adds says what the certificate is trusted for, and would be ignored. */
+static int psi_x509_each(const void *text, size_t len, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+{
+    psi_x509_span in = psi_x509_span_of(text, len), label, body;
+    int r;
+    *found = 0;
+    if (psi_x509_is_der(in)) return psi_x509_each_der(in, lenient, each, ctx, found);
+    while ((r = psi_x509_pem_next(&in, &label, &body)) != 0) {
+        if (r > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
+        ++*found;
+        r = psi_x509_each_block(r, body, lenient, each, ctx);
+        if (r) return r;
+    }
+    return 0;
+}
+
+/* What went wrong with a text that people know as name. */
+static int psi_x509_text_error(psocket_error *e, int code, const char *name, size_t found)
+{
+    if (code && code != PSOCKET_TLS_PEM) return psi_err_code(e, code);
+    if (code) return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, (unsigned long)found);
+    if (found) return 0;
+    return psi_err(e, PSOCKET_TLS_PEM,
+                   "%s: no certificate found: expected PEM text or DER (\"openssl x509\" turns a TRUSTED CERTIFICATE into a "
+                   "plain one)",
+                   name);
 }
 
 /* Room for one more element of a growing array: the array, perhaps elsewhere, or NULL with the old one intact. */
@@ -4977,31 +5113,58 @@ static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
 {
     void *p;
     if (count < *room) return array;
-    p = PSOCKET_REALLOC(array, (*room * 2 + 4) * size);
-    if (p) *room = *room * 2 + 4;
+    p = psi_alloc((*room * 2 + 4) * size);
+    if (!p) return NULL;
+    if (count) memcpy(p, array, count * size);
+    psi_free(array);
+    *room = *room * 2 + 4;
     return p;
 }
 
-/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
+/* --- chains ------------------------------------------------------------------------------------------------------- */
+
+/* A list of certificates, which owns the DER of each. Zero-initialise it. */
+typedef struct psi_x509_chain {
+    psi_x509_cert *certs;
+    size_t count, room, bytes;
+} psi_x509_chain;
+
+static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    br_x509_certificate *certs;
-    size_t charge = len < 128 ? 128 : len; /* no certificate is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
-    certs = (br_x509_certificate *)psi_x509_grow(c->certs, c->count, &c->room, sizeof *certs);
+    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+    psi_free(c->certs);
+    memset(c, 0, sizeof *c);
+}
+
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. *c is the new one. */
+static int psi_x509_chain_append(psi_x509_chain *chain, const uint8_t *der, size_t len, psi_x509_cert **c)
+{
+    psi_x509_cert *certs = (psi_x509_cert *)psi_x509_grow(chain->certs, chain->count, &chain->room, sizeof *certs);
+    uint8_t *copy;
     if (!certs) return PSOCKET_NOMEM;
-    c->certs = certs;
-    certs[c->count].data = (unsigned char *)psi_alloc(len + 1);
-    if (!certs[c->count].data) return PSOCKET_NOMEM;
-    if (len) memcpy(certs[c->count].data, der, len);
-    certs[c->count++].data_len = len;
-    c->bytes += charge;
+    chain->certs = certs;
+    copy = (uint8_t *)psi_alloc(len + 1);
+    if (!copy) return PSOCKET_NOMEM;
+    if (len) memcpy(copy, der, len);
+    *c = &certs[chain->count++];
+    psi_x509_parse(*c, copy, len);
     return 0;
 }
 
-static int psi_x509_chain_each(void *ctx, psi_x509_span der, int uses)
+/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. What cannot be read is kept too, for psi_x509_verify to name. */
+static int psi_x509_chain_add(psi_x509_chain *chain, const uint8_t *der, size_t len)
 {
-    (void)uses;
+    psi_x509_cert *c;
+    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
+    int r;
+    if (charge > PSOCKET_CHAIN_BYTES - chain->bytes) return PSOCKET_CERT_LIMIT;
+    r = psi_x509_chain_append(chain, der, len, &c);
+    if (!r) chain->bytes += charge;
+    return r;
+}
+
+static int psi_x509_chain_each(void *ctx, psi_x509_span der)
+{
     return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
 }
 
@@ -5009,21 +5172,23 @@ static int psi_x509_chain_each(void *ctx, psi_x509_span der, int uses)
 static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
 {
     size_t found;
-    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found, e);
+    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found);
     if (r == PSOCKET_CERT_LIMIT)
         return psi_err(e, r, "the certificate chain is larger than %lu bytes", (unsigned long)PSOCKET_CHAIN_BYTES);
-    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
-    if (!r && !found) return psi_err(e, PSOCKET_TLS_PEM, "no certificate found: expected PEM text or DER");
-    return r;
+    return psi_x509_text_error(e, r, "the certificate chain", found);
 }
 
 /* --- private keys ------------------------------------------------------------------------------------------------- */
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
-    int type; /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    int type;    /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    int pss_key; /* PSS signatures only, of key_alg if that has a kind */
+    psi_x509_alg key_alg;
     br_rsa_private_key rsa;
+    psi_x509_span n, e;  /* RSA: the public half */
     br_ec_private_key ec;
+    psi_x509_span point; /* EC: the public half, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -5035,34 +5200,31 @@ static void psi_x509_key_free(psi_x509_key *k)
     psi_wipe(k, sizeof *k);
 }
 
-static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
-{
-    *n = s.n;
-    return (unsigned char *)(uintptr_t)s.p;
-}
-
 /* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2). */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
-    psi_x509_span seq, v[8];
+    enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
+    psi_x509_span seq, v[NUMBERS];
     int version, i;
-    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
+    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
     if (version) return "RSA private keys with more than two primes are not supported";
-    for (i = 0; i < 8; i++)
+    for (i = 0; i < NUMBERS; i++)
         if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
     if (seq.n) return "malformed RSA private key";
-    if (v[0].n > 512) return "RSA private keys over 4096 bits are not supported";
-    if (psi_x509_bit_length(v[0]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (!(v[3].p[v[3].n - 1] & v[4].p[v[4].n - 1] & 1) || v[3].n > 290 || v[4].n > 290 || v[5].n > v[3].n ||
-        v[6].n > v[4].n || v[7].n > v[3].n)
+    if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
+    if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
+    if (!(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
+        v[DQ].n > v[Q].n || v[IQ].n > v[P].n)
         return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
-    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[0]);
-    k->rsa.p = psi_x509_slice(v[3], &k->rsa.plen);
-    k->rsa.q = psi_x509_slice(v[4], &k->rsa.qlen);
-    k->rsa.dp = psi_x509_slice(v[5], &k->rsa.dplen);
-    k->rsa.dq = psi_x509_slice(v[6], &k->rsa.dqlen);
-    k->rsa.iq = psi_x509_slice(v[7], &k->rsa.iqlen);
+    k->n = v[N];
+    k->e = v[E];
+    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
+    k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
+    k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
+    k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
+    k->rsa.dq = psi_x509_slice(v[DQ], &k->rsa.dqlen);
+    k->rsa.iq = psi_x509_slice(v[IQ], &k->rsa.iqlen);
     return NULL;
 }
 
@@ -5070,189 +5232,280 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
     psi_x509_span seq, d, part;
-    int version;
-    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version) || version != 1 ||
+    int version, named;
+    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version) || version != 1 ||
         !psi_x509_take(&seq, 0x04, &d))
         return "malformed EC private key";
     if (psi_x509_take(&seq, 0xA0, &part)) {
-        int named = psi_x509_curve(&part);
+        named = psi_x509_curve(&part);
         if (curve && named != curve) return "malformed EC private key";
         curve = named;
     }
-    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return "malformed EC private key";
+    if (psi_x509_take(&seq, 0xA1, &part) && (!psi_x509_bits(&part, &k->point) || part.n)) return "malformed EC private key";
     if (seq.n) return "malformed EC private key";
     if (!curve) return "EC private keys must be on P-256, P-384 or P-521, by name";
     while (d.n && *d.p == 0) {
         d.p++;
         d.n--;
     }
-    if (d.n == 0 || d.n > (size_t)(psi_x509_curve_bits(curve) + 7) / 8) return "malformed EC private key";
+    if (d.n == 0 || d.n > psi_x509_curve_bytes(curve)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
     k->ec.curve = curve;
     k->ec.x = psi_x509_slice(d, &k->ec.xlen);
     return NULL;
 }
 
+#define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
+
 /* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span in = der, seq, alg, key;
+    psi_x509_span seq, alg, key;
     int version, oid, curve;
-    if (!psi_x509_seq(&in, &seq) || in.n) return "malformed private key";
-    if (seq.n && seq.p[0] == 0x30)
-        return "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)";
+    if (!psi_x509_only_seq(der, &seq)) return "malformed private key";
+    if (seq.n && seq.p[0] == 0x30) return PSI_X509_ENCRYPTED;
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
     if (version > 1 || !psi_x509_seq(&seq, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
         return "malformed private key";
-    if (oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
-    if (oid != PSI_OID_EC) return "private keys must be RSA or EC; others, as Ed25519, are not supported";
-    curve = psi_x509_curve(&alg);
-    return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
+    if (oid == PSI_OID_EC) {
+        curve = psi_x509_curve(&alg);
+        return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
+    }
+    if (oid != PSI_OID_RSA && oid != PSI_OID_PSS)
+        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    k->pss_key = oid == PSI_OID_PSS;
+    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg))
+        return "RSA-PSS private keys must be for SHA-256, SHA-384 or SHA-512";
+    return psi_x509_key_rsa(k, key);
+}
+
+/* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
+static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
+{
+    psi_x509_span label, end;
+    int r;
+    while ((r = psi_x509_pem_next(&in, &label, body)) > 0) {
+        if (label.n < 11) continue;
+        end = psi_x509_span_of(label.p + label.n - 11, 11);
+        if (!PSI_X509_IS(end, "PRIVATE KEY")) continue;
+        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
+            return psi_err(e, PSOCKET_TLS_KEY, "%s", PSI_X509_ENCRYPTED);
+        return 0;
+    }
+    return psi_err(e, PSOCKET_TLS_PEM, "%s",
+                   r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body;
+    psi_x509_span body = psi_x509_span_of(text, len);
     const char *why;
-    int r = 1, is_der = psi_x509_is_der(in);
+    int is_der = psi_x509_is_der(body), r = is_der ? 0 : psi_x509_key_find(body, &body, e);
     memset(k, 0, sizeof *k);
-    body = in;
-    while (!is_der) {
-        r = psi_x509_pem_next(&in, &label, &body);
-        if (r <= 0)
-            return psi_err(e, PSOCKET_TLS_PEM,
-                           r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
-        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") ||
-            (label.n >= 11 && psi_x509_find(body, "ENCRYPTED", 9) < body.n &&
-             memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0))
-            return psi_err(e, PSOCKET_TLS_KEY,
-                           "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)");
-        if (label.n >= 11 && memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0) break;
-    }
+    if (r) return r;
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
-    if (is_der) {
-        memcpy(k->storage, body.p, body.n);
-    } else {
-        body.n = psi_x509_base64(body, k->storage);
-    }
+    if (is_der) memcpy(k->storage, body.p, body.n);
+    else body.n = psi_x509_base64(body, k->storage);
     why = body.n ? psi_x509_key_der(k, psi_x509_span_of(k->storage, body.n)) : "malformed base64 in the private key";
     if (!why) return 0;
     psi_x509_key_free(k);
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? RSA: a signature made with one verifies with the other, which also finds
-   damaged CRT values, whose faulty signatures would give the key away. EC: the public points are the same. */
-static int psi_x509_key_matches(const psi_x509_key *k, const br_x509_certificate *leaf)
+/* The product of two big-endian numbers, of alen + blen bytes. */
+static void psi_x509_multiply(const uint8_t *a, size_t alen, const uint8_t *b, size_t blen, uint8_t *out)
 {
-    psi_x509_cert c;
-    br_x509_pkey pub;
-    uint8_t buf[512], hash[32], out[32];
-    psi_x509_parse(&c, leaf->data, leaf->data_len);
-    if (c.key_type != k->type || c.bad.code == PSOCKET_CERT_MALFORMED) return 0;
-    psi_x509_fill_key(&c, &pub);
-    if (k->type == BR_KEYTYPE_EC) {
-        br_ec_public_key own;
-        size_t n = k->ec.curve == c.curve ? br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec) : 0;
-        return n && n == c.key.n && memcmp(buf, c.key.p, n) == 0;
+    size_t i, k;
+    memset(out, 0, alen + blen);
+    for (i = alen; i-- > 0;) {
+        unsigned v = 0;
+        for (k = blen; k-- > 0;) {
+            v += out[i + k + 1] + (unsigned)a[i] * b[k];
+            out[i + k + 1] = (uint8_t)(v & 255);
+            v >>= 8;
+        }
+        out[i] = (uint8_t)v;
     }
-    if (c.bad_key.code || (int)k->rsa.n_bitlen != c.key_bits) return 0;
-    memset(hash, 0x5A, sizeof hash);
-    return br_rsa_pkcs1_sign_get_default()(BR_HASH_OID_SHA256, hash, 32, &k->rsa, buf) == 1 &&
-           br_rsa_pkcs1_vrfy_get_default()(buf, c.key.n, BR_HASH_OID_SHA256, 32, &pub.key.rsa, out) == 1 &&
-           memcmp(hash, out, 32) == 0;
+}
+
+/* Is x 1 modulo m (of at most 290 bytes)? Bit by bit, and whatever the bits are in the same steps: these are secrets. */
+static int psi_x509_is_one(const uint8_t *x, size_t xlen, const uint8_t *m, size_t mlen)
+{
+    uint8_t r[290], t[290];
+    unsigned wrong = 0, carry, keep;
+    int borrow, v;
+    size_t i, k;
+    memset(r, 0, sizeof r);
+    for (i = 0; i < 8 * xlen; i++) {
+        carry = x[i / 8] >> (7 - i % 8) & 1u;
+        for (borrow = 0, k = mlen; k-- > 0;) {
+            carry |= (unsigned)r[k] << 1;
+            r[k] = (uint8_t)(carry & 255);
+            carry >>= 8;
+            v = r[k] - m[k] - borrow;
+            t[k] = (uint8_t)(v & 255);
+            borrow = v < 0;
+        }
+        keep = (0u - (unsigned)(borrow & (int)(carry ^ 1u))) & 255u; /* r was smaller than m */
+        for (k = 0; k < mlen; k++) r[k] = (uint8_t)((r[k] & keep) | (t[k] & ~keep & 255u));
+    }
+    for (k = 0; k < mlen; k++) wrong |= r[k] ^ (k + 1 == mlen ? 1u : 0u);
+    psi_wipe(r, sizeof r);
+    psi_wipe(t, sizeof t);
+    return !wrong;
+}
+
+/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which give
+   the key away. Costs far less than a signature. */
+static int psi_x509_rsa_holds(const psi_x509_key *k)
+{
+    const br_rsa_private_key *r = &k->rsa;
+    uint8_t x[2 * 290], p[290], q[290];
+    int ok;
+    size_t skip = r->plen + r->qlen - k->n.n;
+    memcpy(p, r->p, r->plen);
+    memcpy(q, r->q, r->qlen);
+    psi_x509_multiply(p, r->plen, q, r->qlen, x);
+    ok = r->plen + r->qlen >= k->n.n && skip <= 1 && (!skip || x[0] == 0) && memcmp(x + skip, k->n.p, k->n.n) == 0;
+    psi_x509_multiply(r->iq, r->iqlen, q, r->qlen, x);
+    ok = ok && psi_x509_is_one(x, r->iqlen + r->qlen, p, r->plen);
+    p[r->plen - 1] ^= 1; /* p and q are odd */
+    q[r->qlen - 1] ^= 1;
+    psi_x509_multiply(r->dp, r->dplen, k->e.p, k->e.n, x);
+    ok = ok && psi_x509_is_one(x, r->dplen + k->e.n, p, r->plen);
+    psi_x509_multiply(r->dq, r->dqlen, k->e.p, k->e.n, x);
+    ok = ok && psi_x509_is_one(x, r->dqlen + k->e.n, q, r->qlen);
+    psi_wipe(x, sizeof x);
+    psi_wipe(p, sizeof p);
+    psi_wipe(q, sizeof q);
+    return ok;
+}
+
+/* Does the key belong to the certificate? The public halves are compared. */
+static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
+{
+    br_ec_public_key own;
+    uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
+    psi_x509_span point = k->point;
+    if (c->key.key_type != k->type) return 0;
+    if (k->type == BR_KEYTYPE_EC) {
+        if (k->ec.curve != c->key.key.ec.curve) return 0;
+        if (point.n == 0) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(c->key.key.ec.q, c->key.key.ec.qlen));
+    }
+    return psi_x509_same(k->n, psi_x509_span_of(c->key.key.rsa.n, c->key.key.rsa.nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(c->key.key.rsa.e, c->key.key.rsa.elen)) && psi_x509_rsa_holds(k);
+}
+
+/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em, whose length n the key has. */
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
+{
+    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (n < len + room + 2) return 0;
+    memset(em, 0, db);
+    em[db - room - 1] = 1;
+    memcpy(em + db - room, salt, room);
+    psi_x509_pss_hash(alg, digest, salt, em + db);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
+    em[0] &= 0x7F;
+    em[n - 1] = 0xBC;
+    return 1;
+}
+
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length, 0 if
+   the key cannot. */
+static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
+                                       const uint8_t *salt, uint8_t *out)
+{
+    size_t n = k->n.n;
+    int ok;
+    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA)
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+    if (alg->kind == PSI_X509_PSS)
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa) == 1;
+    else
+        ok = br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, psi_x509_hash_len(alg->hash), &k->rsa,
+                                             out) == 1;
+    return ok ? n : 0;
 }
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors. The DER of each is its own allocation. */
-typedef struct psi_x509_store {
-    psi_x509_cert *certs;
-    size_t count, room, seen; /* seen: with those that came twice */
-    int lenient;              /* leave malformed ones out */
-} psi_x509_store;
-
+/* Trust anchors, and how they were found. */
 typedef struct psi_trust {
-    psi_x509_store store;
-    int system; /* use psi_x509_system instead */
+    psi_x509_chain anchors;
+    size_t seen; /* with those that came twice */
+    int lenient; /* leave malformed ones out */
+    int system;  /* use psi_x509_system instead */
 } psi_trust;
 
 /* The system's anchors, loaded at first use and shared by all. */
-static psi_x509_store psi_x509_system;
+static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_x509_store_free(psi_x509_store *s)
+static int psi_trust_each(void *ctx, psi_x509_span der)
 {
-    while (s->count) psi_free((void *)(uintptr_t)s->certs[--s->count].der.p);
-    psi_free(s->certs);
-    memset(s, 0, sizeof *s);
-}
-
-static int psi_x509_store_each(void *ctx, psi_x509_span der, int uses)
-{
-    psi_x509_store *s = (psi_x509_store *)ctx;
-    psi_x509_cert c, *certs;
-    uint8_t *copy;
+    psi_trust *t = (psi_trust *)ctx;
+    psi_x509_cert *c;
     size_t i;
-    if (!psi_x509_parse(&c, der.p, der.n)) return s->lenient ? 0 : PSOCKET_TLS_PEM;
-    s->seen++;
-    for (i = 0; i < s->count; i++)
-        if (s->certs[i].subject_hash == c.subject_hash && psi_x509_same(s->certs[i].der, der)) break;
-    if (i == s->count) {
-        certs = (psi_x509_cert *)psi_x509_grow(s->certs, s->count, &s->room, sizeof *certs);
-        if (!certs) return PSOCKET_NOMEM;
-        s->certs = certs;
-        copy = (uint8_t *)psi_alloc(der.n);
-        if (!copy) return PSOCKET_NOMEM;
-        memcpy(copy, der.p, der.n);
-        psi_x509_parse(&certs[s->count++], copy, der.n);
-    }
-    if (uses != PSI_X509_ALL_USES) { /* as if it had them in its extended key usage */
-        int own = s->certs[i].extended;
-        s->certs[i].extended = (own < 0 || (own & PSI_X509_ANY_EKU) ? PSI_X509_ALL_USES : own) & uses;
-    }
-    return 0;
+    int r;
+    t->seen++;
+    for (i = 0; i < t->anchors.count; i++)
+        if (psi_x509_same(t->anchors.certs[i].der, der)) return 0;
+    r = psi_x509_chain_append(&t->anchors, der.p, der.n, &c);
+    if (r || psi_x509_is_readable(c)) return r;
+    psi_free((void *)(uintptr_t)c->der.p);
+    t->anchors.count--;
+    t->seen--;
+    return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
 }
 
 /* Adds the anchors of a text that people know as name. */
-static int psi_x509_store_text(psi_x509_store *s, const void *text, size_t len, const char *name, psocket_error *e)
+static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
 {
     size_t found;
-    psocket_error why = PSI_ZERO;
-    int r = psi_x509_each(text, len, s->lenient, psi_x509_store_each, s, &found, &why);
-    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
-    if (r) return psi_err(e, r, "%s: certificate %lu is malformed", name, (unsigned long)found);
-    if (!found) return psi_err(e, PSOCKET_TLS_PEM, "%s holds no certificate: expected PEM text or DER", name);
-    return 0;
+    int r = psi_x509_each(text, len, t->lenient, psi_trust_each, t, &found);
+    return psi_x509_text_error(e, r, name, found);
 }
 
-static int psi_x509_store_system(void *ctx, const void *text, size_t len)
-{
-    size_t found;
-    return psi_x509_each(text, len, 1, psi_x509_store_each, ctx, &found, NULL);
-}
-
-static int psi_x509_store_file(void *ctx, const char *path)
+static int psi_trust_file(psi_trust *t, const char *path, psocket_error *e)
 {
     char *data;
     size_t len;
-    int r;
-    r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_NOMEM || r == PSOCKET_DESCRIPTORS ? r : 0; /* a folder, or not for us */
-    r = psi_x509_store_system(ctx, data, len);
+    int os, r = psi_os_readfile(path, &data, &len, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
+    r = psi_trust_text(t, data, len, path, e);
     psi_free(data);
     return r;
+}
+
+/* A text of the system's or of a folder: what is no certificate in it is passed over. */
+static int psi_trust_any_text(void *ctx, const void *text, size_t len)
+{
+    size_t found;
+    return psi_x509_each(text, len, 1, psi_trust_each, ctx, &found);
+}
+
+static int psi_trust_folder(psi_trust *t, const char *path, psocket_error *e)
+{
+    size_t before = t->seen;
+    int os, r;
+    t->lenient = 1;
+    r = psi_os_readdir(path, psi_trust_any_text, t, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
+    return t->seen != before ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", path);
 }
 
 static void psi_trust_free(psi_trust *t)
 {
     if (!t) return;
-    psi_x509_store_free(&t->store);
+    psi_x509_chain_free(&t->anchors);
     psi_free(t);
 }
 
@@ -5260,51 +5513,33 @@ static void psi_trust_free(psi_trust *t)
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
     int r = 0;
     *out = NULL;
     if (!t) return psi_err_code(e, PSOCKET_NOMEM);
     t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
-    if (topt->ca)
-        r = psi_x509_store_text(&t->store, topt->ca, topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca), "ca",
-                                e);
-    if (!r && topt->ca_file) {
-        char *data;
-        size_t len;
-        r = psi_os_readfile(topt->ca_file, &data, &len);
-        if (r) {
-            psi_err(e, r, "cannot read the trust anchors in %s: %s", topt->ca_file, psocket_strerror(r));
-        } else {
-            r = psi_x509_store_text(&t->store, data, len, topt->ca_file, e);
-            psi_free(data);
-        }
-    }
-    if (!r && topt->ca_dir) {
-        size_t before = t->store.seen;
-        t->store.lenient = 1;
-        r = psi_os_listdir(topt->ca_dir, psi_x509_store_file, &t->store);
-        if (r)
-            psi_err(e, r, "cannot read the trust anchors in %s: %s", topt->ca_dir, psocket_strerror(r));
-        else if (before == t->store.seen)
-            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
-    }
+    if (topt->ca) r = psi_trust_text(t, topt->ca, len, "ca", e);
+    if (!r && topt->ca_file) r = psi_trust_file(t, topt->ca_file, e);
+    if (!r && topt->ca_dir) r = psi_trust_folder(t, topt->ca_dir, e);
     if (r) psi_trust_free(t);
     else *out = t;
     return r;
 }
 
-/* The anchors to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any is looked at again next time. */
-static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any anchor is looked at again next time. */
+static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     int r = 0;
-    *out = &t->store;
+    *out = t;
     if (!t->system) return 0;
     *out = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!psi_x509_system.count) {
+    if (!psi_x509_system.anchors.count) {
         psi_x509_system.lenient = 1;
-        r = psi_os_systrust(psi_x509_store_system, &psi_x509_system);
-        if (!r && !psi_x509_system.count) r = PSOCKET_TLS_NO_TRUST;
-        if (r) psi_x509_store_free(&psi_x509_system);
+        r = psi_os_systrust(psi_trust_any_text, &psi_x509_system, e);
+        if (r) psi_x509_chain_free(&psi_x509_system.anchors);
+        else if (!psi_x509_system.anchors.count)
+            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -5314,7 +5549,7 @@ static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
 static PSI_UNUSED void psi_x509_cleanup(void)
 {
     psi_os_lock(&psi_x509_system_lock);
-    psi_x509_store_free(&psi_x509_system);
+    psi_x509_chain_free(&psi_x509_system.anchors);
     psi_os_unlock(&psi_x509_system_lock);
 }
 
@@ -5337,50 +5572,24 @@ typedef struct psi_x509_edge {
 
 typedef struct psi_x509_walk {
     const psi_x509_query *q;
-    const psi_x509_store *anchors;
-    const psi_x509_cert *certs; /* the peer's */
-    size_t count;
+    const psi_trust *trust;
+    const psi_x509_chain *sent;                         /* the peer's */
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
     psi_x509_edge edges[PSI_X509_SIGNATURES];
     int edge_count;
-    int code, rank; /* the most useful failure so far */
+    int rule; /* the failure that tells most so far: a rule and who broke it; -1: none */
     const psi_x509_cert *culprit;
-    char text[400];
 } psi_x509_walk;
 
-/* How much a failure tells: a path that failed in its dates or pins only, more than one that failed at an issuer, more
-   than one that ended. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-
-/* Records a failure if it tells more than those before: why, then the certificate's name. */
-static void psi_x509_fail(psi_x509_walk *w, int rank, int code, const psi_x509_cert *c, const char *why)
+/* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
+static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    char label[200];
-    if (rank <= w->rank) return;
-    w->rank = rank;
-    w->code = code;
-    w->culprit = c;
-    snprintf(w->text, sizeof w->text, "certificate %s: %s", why, psi_x509_label(c, label, sizeof label));
-}
-
-/* The failure of a date: says since when or for how long. */
-static void psi_x509_fail_date(psi_x509_walk *w, const psi_x509_cert *c)
-{
-    int late = w->q->now > c->not_after;
-    uint64_t from = (uint64_t)(late ? c->not_after : w->q->now), to = (uint64_t)(late ? w->q->now : c->not_before);
-    uint64_t s = to - from;
-    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    char why[80];
-    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
-             (unsigned long)s, unit);
-    psi_x509_fail(w, PSI_X509_COMPLETE, late ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID, c, why);
-}
-
-static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
-{
-    return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
+    if (w->rule < 0 || psi_x509_rules[rule].rank > psi_x509_rules[w->rule].rank) {
+        w->rule = rule;
+        w->culprit = c;
+    }
+    return 0;
 }
 
 /* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
@@ -5402,13 +5611,16 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? */
-static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip)
+/* Is an address in the subtree of an address and a mask? -1: malformed. An IPv4 address in its IPv6 form is in what excludes
+   the IPv4 one. */
+static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
     size_t i, n = base.n / 2;
-    int end = 0, match = n == ip.n;
+    int end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
-    for (i = 0; i < n; i++) {
+    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_span_of(ip.p + 12, 4);
+    for (i = 0, match = n == ip.n; i < n; i++) {
         int mask = base.p[n + i], low = ~mask & 0xFF;
         if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
         if (low) end = 1;
@@ -5417,79 +5629,62 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip)
     return match;
 }
 
-/* Is a mailbox in the subtree of a mailbox, a host, or (leading dot) a domain? */
-static int psi_x509_mail_within(psi_x509_span base, psi_x509_span mail)
+/* Is a name in a subtree of its own kind? -1: malformed, or it cannot be told. */
+static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
 {
-    size_t at = mail.n, base_at = base.n;
-    psi_x509_span host, base_host;
-    while (at && mail.p[at - 1] != '@') at--;
-    while (base_at && base.p[base_at - 1] != '@') base_at--;
-    host = psi_x509_span_of(mail.p + at, mail.n - at);
-    base_host = psi_x509_span_of(base.p + base_at, base.n - base_at);
-    if (at < 2 || !psi_x509_is_dns(host, 0) || base_at == 1) return -1;
-    if (base_at == 0 && base.n > 1 && base.p[0] == '.') {
-        psi_x509_span domain = psi_x509_span_of(base.p + 1, base.n - 1);
-        return psi_x509_is_dns(domain, 0) ? host.n > base.n && psi_x509_ends_with(host, base) : -1;
-    }
-    if (!psi_x509_is_dns(base_host, 0)) return -1;
-    if (base_at && (base_at != at || memcmp(base.p, mail.p, at) != 0)) return 0;
-    return host.n == base_host.n && psi_x509_ends_with(host, base_host);
+    if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
+    if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
+    return psi_x509_name_within(base, name);
 }
 
-/* Does a name (a directoryName without its outer header) break the constraints of ca (RFC 5280 4.2.1.10)? What cannot
-   be evaluated counts as broken. */
+/* Does a name break the constraints of ca (RFC 5280 4.2.1.10)? Excluded is also what cannot be told; what has constraints of
+   a kind that is not evaluated breaks them if they are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base, dn;
-    uint32_t hash;
-    int excluded, type;
+    psi_x509_span lists = ca->constraints, list, subtree, base;
+    int excluded, type, known = tag == 0x82 || tag == 0x87 || tag == 0xA4;
     for (excluded = 0; excluded < 2; excluded++) {
         int seen = 0, hit = 0;
         if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
         while (list.n) {
-            int r = -1;
             if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n ||
                 !psi_x509_is_name_tag(type))
                 return 1;
             w->work -= 1 + (long)(name.n + base.n) / 64;
             if (w->work < 0) return 1;
             if (type != tag) continue;
-            seen = 1;
-            if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
-            else if (tag == 0x87) r = psi_x509_ip_within(base, name);
-            else if (tag == 0x81) r = psi_x509_mail_within(base, name);
-            else if (tag == 0xA4 && psi_x509_seq(&base, &dn) && base.n == 0 && psi_x509_hash_name(dn, &hash))
-                r = psi_x509_name_within(dn, name, 0, excluded);
-            if (r < 0) return 1;
-            hit |= r;
+            if (known) {
+                int r = psi_x509_within(tag, base, name, excluded);
+                if (r < 0 && (excluded || tag != 0xA4)) return 1;
+                seen = 1;
+                hit |= r > 0;
+            } else if (ca->constraints_critical) {
+                return 1;
+            }
         }
         if (excluded ? hit : seen && !hit) return 1;
     }
     return lists.n != 0;
 }
 
-/* Does any name of c break the constraints of ca? */
+/* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, name, body, rdn = PSI_ZERO, oid;
+    psi_x509_span rest = c->san, name;
     int tag;
-    while (psi_x509_any(&rest, &tag, &body, NULL)) {
-        name = body;
-        if (tag == 0xA4) psi_x509_seq(&body, &name);
+    while (psi_x509_any(&rest, &tag, &name, NULL))
         if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
-    }
-    if (c->subject.n && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
-    rest = c->subject;
-    while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &name)) /* emailAddress, where mailboxes were once */
-        if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01") && psi_x509_name_breaks(w, ca, 0x81, name))
-            return 1;
-    return 0;
+    if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
+    name = psi_x509_span_of(NULL, 0);
+    return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
+           psi_x509_name_breaks(w, ca, 0x81, name);
 }
 
 /* What a signature check with this key costs, in P-256 checks. */
 static long psi_x509_cost(const psi_x509_cert *issuer)
 {
-    return issuer->curve == BR_EC_secp521r1 ? 8 : issuer->curve == BR_EC_secp384r1 ? 4 : 1;
+    if (issuer->key.key_type != BR_KEYTYPE_EC) return 1;
+    return issuer->key.key.ec.curve == BR_EC_secp521r1 ? 8 : issuer->key.key.ec.curve == BR_EC_secp384r1 ? 4 : 1;
 }
 
 /* Is child signed by issuer? Each pair is checked once: 1, 0, or -1 if not known yet. */
@@ -5501,150 +5696,199 @@ static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issu
     return -1;
 }
 
-/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then pins and dates. 1 if all is well. */
-static int psi_x509_complete(psi_x509_walk *w, int depth)
+/* The same, checking if need be: 0 also when too much was checked already. */
+static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    int i, good = 0;
-    size_t k;
-    for (i = depth; i > 0; i--) {
-        const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
-        good = psi_x509_edge_known(w, issuer, child);
-        if (good < 0) {
-            w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
-            if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
-                w->work = -1;
-                return 0;
-            }
-            good = psi_x509_check_signature(issuer, child);
-            if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
-            w->edges[w->edge_count].issuer = issuer;
-            w->edges[w->edge_count].child = child;
-            w->edges[w->edge_count++].good = good;
-        }
-        if (!good) {
-            if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_UNTRUSTED, child,
-                              "was signed by another key of its issuer's name, which is not trusted");
-            else
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_SIGNATURE, child, "has a wrong signature");
+    psi_x509_edge *edge;
+    int good = psi_x509_edge_known(w, issuer, child);
+    if (good < 0) {
+        w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
+        if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
+            w->work = -1;
             return 0;
         }
+        good = psi_x509_check_signature(issuer, child);
+        if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
+        edge = &w->edges[w->edge_count++];
+        edge->issuer = issuer;
+        edge->child = child;
+        edge->good = good;
     }
-    for (i = 0, good = w->q->pin_count == 0; i <= depth && !good; i++) {
-        uint8_t digest[32];
-        br_sha256_context h;
+    if (good) return 1;
+    if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
+        return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
+    return psi_x509_fail(w, PSI_RULE_WRONG_SIGNATURE, child);
+}
+
+/* Is one of the pinned keys on the path? */
+static int psi_x509_has_pin(psi_x509_walk *w, int depth)
+{
+    uint8_t digest[32];
+    br_sha256_context h;
+    size_t k;
+    int i;
+    if (w->q->pin_count == 0) return 1;
+    for (i = 0; i <= depth; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
         br_sha256_init(&h);
         br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
         br_sha256_out(&h, digest);
-        for (k = 0; k < w->q->pin_count && !good; k++) good = memcmp(w->q->pins + 32 * k, digest, 32) == 0;
+        for (k = 0; k < w->q->pin_count; k++)
+            if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
     }
-    if (!good) {
-        psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_PIN, w->path[0], "leads to none of the pinned keys");
-        return 0;
-    }
+    return psi_x509_fail(w, PSI_RULE_NO_PIN, w->path[0]);
+}
+
+/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
+   it is certified, then pins and dates. 1 if all is well. */
+static int psi_x509_complete(psi_x509_walk *w, int depth)
+{
+    int i;
+    for (i = depth; i > 0; i--)
+        if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
+    if (!psi_x509_has_pin(w, depth)) return 0;
     for (i = 0; i <= depth; i++) {
-        if (w->q->now >= w->path[i]->not_before && w->q->now <= w->path[i]->not_after) continue;
-        psi_x509_fail_date(w, w->path[i]);
-        return 0;
+        if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
+        if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
     }
     return 1;
 }
 
-/* May c stand above path[0..depth-1] as an issuer? 1, 0 with the reason recorded, or -1: it is on the path already. */
-static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+/* Is c on path[0..depth-1] already? The same authority twice helps nobody (RFC 4158 2.4.2). */
+static int psi_x509_is_loop(const psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
-    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    const psi_x509_cert *child = w->path[depth - 1];
-    const psi_x509_flaw *f = c->bad.code ? &c->bad : !anchor && c->profile.code ? &c->profile : &c->bad_key;
-    for (i = 0; i < depth; i++) { /* a loop: the same authority twice helps nobody (RFC 4158 2.4.2) */
+    int i;
+    for (i = 0; i < depth; i++)
         if (c == w->path[i] ||
             (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
-            return -1;
-        if (i && !w->path[i]->self_issued) below++;
-    }
+            return 1;
+    return 0;
+}
+
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)), -1 if none. An anchor of version
+   1 could not say that it is an authority. */
+static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+{
+    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int flaw = psi_x509_flaw(c, (anchor ? PSI_X509_ANCHOR_FLAWS : PSI_X509_OWN_FLAWS) | PSI_X509_KEY_FLAWS);
+    if (flaw >= 0) return flaw;
+    if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+        !(c->ca || (anchor && c->version < 2 && c->self_issued)))
+        return PSI_RULE_NOT_CA;
+    for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
+    if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
+    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU)))
+        return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
+    return -1;
+}
+
+/* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
+static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+{
+    const psi_x509_cert *child = w->path[depth - 1];
+    int i, rule = psi_x509_authority_rule(w, c, anchor, depth), alg = psi_x509_flaw(child, PSI_X509_ALG_FLAWS);
     if (psi_x509_edge_known(w, c, child) == 0) return 0;
-    if (f->code == 0 && child->bad_alg.code) {
-        f = &child->bad_alg;
-        c = child;
-    }
-    if (f->code) {
-        psi_x509_fail(w, PSI_X509_BROKEN, f->code, c, f->why);
-        return 0;
-    }
-    /* RFC 5280 6.1.4 (k)-(n). An anchor of version 1 could not say that it is an authority. */
-    if (c->subject.n == 0 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
-        !(c->ca || (anchor && c->version < 2 && c->self_issued))) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_NOT_CA, c, "issued another one but is not an authority");
-        return 0;
-    }
-    if (c->path_len >= 0 && below > c->path_len) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_PATH_LENGTH, c, "does not allow so many authorities below it");
-        return 0;
-    }
-    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU))) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_USAGE, c,
-                      w->q->client ? "of an authority is not for TLS clients"
-                                   : "of an authority is not for TLS servers");
-        return 0;
-    }
+    if (rule >= 0 && rule < PSI_RULE_FLAWS) return psi_x509_fail(w, rule, c);
+    if (alg >= 0) return psi_x509_fail(w, alg, child);
+    if (rule >= 0) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
-        if (w->work >= 0)
-            psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_CONSTRAINTS, w->path[i],
-                          "has a name that its issuer may not issue for");
-        return 0;
+        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN_NAME, w->path[i]);
     }
     return w->work >= 0;
+}
+
+static int psi_x509_search(psi_x509_walk *w, int depth);
+
+/* Tries c as the issuer of path[depth-1]: 1 if that leads to an anchor. *issuers: somebody has its issuer's name. */
+static int psi_x509_try(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth, int *issuers)
+{
+    const psi_x509_cert *child = w->path[depth - 1];
+    w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
+    if (!psi_x509_same_name(c->subject, child->issuer) || psi_x509_is_loop(w, c, depth)) return 0;
+    *issuers = 1;
+    if (!psi_x509_may_issue(w, c, anchor, depth)) return 0;
+    w->path[depth] = c;
+    if (anchor) return psi_x509_complete(w, depth);
+    if (depth == PSOCKET_CHAIN_DEPTH) return psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
+    return psi_x509_search(w, depth + 1);
 }
 
 /* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
    whose key identifier fits. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
-    const psi_x509_cert *child = w->path[depth - 1], *c;
+    const psi_x509_cert *child = w->path[depth - 1];
     int pass, issuers = 0;
-    size_t i;
     for (pass = 0; pass < 4; pass++) {
-        int anchor = pass < 2;
-        size_t count = anchor ? w->anchors->count : w->count;
-        w->work -= 1 + (long)count / 16;
-        for (i = 0; i < count && w->work >= 0; i++) {
-            int fits, may;
-            c = anchor ? &w->anchors->certs[i] : &w->certs[i];
-            if (c->subject_hash != child->issuer_hash) continue;
-            fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
-            if (fits == (pass & 1)) continue;
-            w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
-            if (!psi_x509_name_within(c->subject, child->issuer, 1, 0)) continue;
-            may = psi_x509_may_issue(w, c, anchor, depth);
-            if (may >= 0) issuers = 1;
-            if (may <= 0) continue;
-            w->path[depth] = c;
-            if (anchor) {
-                if (psi_x509_complete(w, depth)) return 1;
-            } else if (depth == PSOCKET_CHAIN_DEPTH) {
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_LIMIT, c, "is too far from its trust anchor");
-            } else if (psi_x509_search(w, depth + 1)) {
-                return 1;
-            }
+        const psi_x509_chain *from = pass < 2 ? &w->trust->anchors : w->sent;
+        size_t i;
+        w->work -= 1 + (long)from->count / 16;
+        for (i = 0; i < from->count && w->work >= 0; i++) {
+            const psi_x509_cert *c = &from->certs[i];
+            int fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
+            if (c->subject_hash != child->issuer_hash || fits == (pass & 1)) continue;
+            if (psi_x509_try(w, c, pass < 2, depth, &issuers)) return 1;
         }
     }
-    if (w->work < 0) {
-        psi_x509_fail(w, PSI_X509_EXHAUSTED, PSOCKET_CERT_LIMIT, w->path[0],
-                      "has too many possible issuers or names to verify");
-    } else if (!issuers) {
-        if (depth == 1 && child->self_issued)
-            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_SELF_SIGNED, child,
-                          "is self-signed and not among the trusted ones");
-        else
-            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_UNTRUSTED, child,
-                          child->self_issued ? "of the chain's root is not trusted"
-                                                      : "has an issuer that is neither trusted nor among those sent");
-    }
-    return 0;
+    if (w->work < 0) return psi_x509_fail(w, PSI_RULE_TOO_MUCH, w->path[0]);
+    if (issuers) return 0;
+    if (!child->self_issued) return psi_x509_fail(w, PSI_RULE_NO_ISSUER, child);
+    return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
+
+/* Is the key a point of its curve? BearSSL looks when it multiplies. */
+static int psi_x509_is_point(const br_x509_pkey *key)
+{
+    static const unsigned char one[] = {1};
+    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
+    const br_ec_public_key *ec = &key->key.ec;
+    if (key->key_type != BR_KEYTYPE_EC) return 1;
+    memcpy(point, ec->q, ec->qlen);
+    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1;
+}
+
+/* Why the key of a peer's own certificate cannot be used: a rule, or -1. */
+static int psi_x509_key_rule(const psi_x509_cert *c)
+{
+    int flaw = psi_x509_flaw(c, PSI_X509_KEY_FLAWS);
+    if (flaw >= 0) return flaw;
+    if (!c->key.key_type) return PSI_RULE_FORM;
+    return psi_x509_is_point(&c->key) ? -1 : PSI_RULE_NO_POINT;
+}
+
+/* The rule that the peer's own certificate breaks as such, -1 if none. */
+static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
+{
+    psi_x509_host host;
+    int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    if (rule >= 0) return rule;
+    if (c->usage >= 0 && !(c->usage & PSI_X509_KU_SIGN)) return PSI_RULE_NOT_SIGNING;
+    if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
+    if (c->ca && !pinned) return PSI_RULE_CA_AS_HOST;
+    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_WRONG_NAME;
+    return -1;
+}
+
+/* The whole verdict: w->rule and w->culprit, or -1. A failure of the name or a date is reported only when the path is
+   otherwise good. */
+static void psi_x509_judge(psi_x509_walk *w)
+{
+    const psi_x509_cert *leaf = w->path[0] = w->culprit = &w->sent->certs[0];
+    int pinned = 0, found;
+    size_t i;
+    for (i = 0; i < w->trust->anchors.count; i++) pinned |= psi_x509_same(w->trust->anchors.certs[i].der, leaf->der);
+    w->rule = psi_x509_flaw(leaf, pinned ? PSI_X509_TRUSTED_FLAWS : PSI_X509_OWN_FLAWS);
+    if (w->rule >= 0) return;
+    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
+    if (found || w->rule == PSI_RULE_EXPIRED || w->rule == PSI_RULE_NOT_YET) {
+        int rule = psi_x509_leaf_rule(w, leaf, pinned);
+        if (rule >= 0) w->culprit = leaf;
+        if (rule >= 0 || found) w->rule = rule;
+    }
+}
+
+/* --- sentences ---------------------------------------------------------------------------------------------------- */
 
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
@@ -5665,189 +5909,129 @@ static int psi_x509_alert(int code)
     }
 }
 
-/* Fills *e for a refused chain and returns the code. */
-static int psi_x509_refuse(psocket_error *e, int code, int index, const char *text)
+/* Since when, or for how long, a date fails. */
+static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
-    psi_err(e, code, "%s", text);
-    if (e) {
-        e->tls_alert = psi_x509_alert(code);
-        e->cert_index = index;
+    int late = now > c->not_after;
+    uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
+    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
+    char why[80];
+    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
+    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
+             (unsigned long)s, unit);
+    psi_x509_put(t, why);
+}
+
+/* Writes an alternative name: an address or a DNS name. */
+static void psi_x509_put_alternative(psi_x509_text *t, int tag, psi_x509_span name)
+{
+    char ip[64];
+    psi_addr a = PSI_ZERO;
+    if (tag == 0x87) {
+        a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
+        memcpy(a.ip, name.p, name.n);
+        psi_addr_print(&a, ip);
+        name = psi_x509_span_of(ip, strlen(ip));
     }
+    if (name.n > 64) name.n = 64;
+    psi_x509_put_safe(t, name, "");
+}
+
+/* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
+static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
+{
+    psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
+    int tag, count = 0, dns_address = 0;
+    size_t i;
+    psi_x509_put(t, "is for ");
+    while (psi_x509_any(&san, &tag, &name, NULL)) {
+        if (tag != 0x82 && (tag != 0x87 || (name.n != 4 && name.n != 16))) continue;
+        dns_address |= tag == 0x82 && psi_x509_same(name, host);
+        if (++count > 3) continue;
+        if (count > 1) psi_x509_put(t, ", ");
+        psi_x509_put_alternative(t, tag, name);
+    }
+    if (!count) psi_x509_put(t, "no host (it has no alternative names)");
+    if (count > 3) psi_x509_put(t, " and others");
+    psi_x509_put(t, ", not for ");
+    psi_x509_put_safe(t, host, "");
+    if (dns_address) psi_x509_put(t, " (which stands there as a DNS name: an address needs an iPAddress)");
+    for (i = 0; i < host.n && host.p[i] < 0x80; i++) {}
+    if (i < host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
+}
+
+#define PSI_X(name, rank, code, text) text "\0"
+static const char psi_x509_rule_texts[] = PSI_X509_RULES(PSI_X);
+#undef PSI_X
+
+/* What a rule says of a certificate that breaks it. */
+static void psi_x509_put_rule(psi_x509_text *t, int rule, const psi_x509_cert *c)
+{
+    const char *text = psi_x509_rule_texts;
+    int named = rule == PSI_RULE_EXTENSION || rule == PSI_RULE_IDLE_EXTENSION;
+    for (; rule > 0; rule--) text += strlen(text) + 1;
+    psi_x509_put(t, text);
+    if (named) psi_x509_put(t, c->broken);
+}
+
+/* Fills *e with the sentence for a rule that a certificate broke; index: which one of the peer's. Returns its code. */
+static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
+{
+    char buf[sizeof e->text];
+    psi_x509_text t = psi_x509_text_in(buf, sizeof buf), room;
+    const psi_x509_cert *c = w->culprit;
+    int rule = w->rule, code = psi_x509_rules[rule].code, missing = psi_x509_rules[rule].rank == PSI_X509_ENDED;
+    if (!e) return code;
+    psi_x509_put(&t, "certificate ");
+    if (rule == PSI_RULE_WRONG_NAME) psi_x509_put_names(&t, c, w->q->name);
+    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
+    else psi_x509_put_rule(&t, rule, c);
+    room = t;
+    room.size = t.used + 200 < t.size ? t.used + 200 : t.size; /* of the name, so that what follows has its place */
+    psi_x509_put(&room, ": ");
+    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&room, c->issuer);
+    else if (rule != PSI_RULE_WRONG_NAME) psi_x509_put_label(&room, c);
+    if (rule != PSI_RULE_WRONG_NAME) t.used = room.used;
+    buf[t.used] = 0;
+    if (missing) psi_x509_put(&t, " (to trust it, give it in ca_file or SSL_CERT_FILE)");
+    psi_err(e, code, "%s", buf);
+    e->tls_alert = psi_x509_alert(code);
+    e->cert_index = index;
     return code;
 }
 
-/* The failure of a name: says whom the certificate is for. */
-static void psi_x509_fail_name(psi_x509_walk *w, const psi_x509_cert *leaf)
-{
-    psi_x509_span san = leaf->san, name;
-    size_t used = 0, size = sizeof w->text;
-    int tag, count = 0;
-    w->code = PSOCKET_CERT_NAME;
-    w->culprit = leaf;
-    psi_x509_put(w->text, size, &used, "certificate is for ", 19);
-    while (psi_x509_any(&san, &tag, &name, NULL)) {
-        char ip[64];
-        psi_addr a = PSI_ZERO;
-        if (tag != 0x82 && tag != 0x87) continue;
-        if (++count > 3) break;
-        if (count > 1) psi_x509_put(w->text, size, &used, ", ", 2);
-        if (tag == 0x87) {
-            a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
-            memcpy(a.ip, name.p, name.n);
-            psi_addr_print(&a, ip);
-            name = psi_x509_span_of(ip, strlen(ip));
-        }
-        if (name.n > 64) name.n = 64;
-        psi_x509_put_text(w->text, size, &used, name, "");
-    }
-    if (!count) psi_x509_put(w->text, size, &used, "no host (it has no alternative names)", 37);
-    if (count > 3) psi_x509_put(w->text, size, &used, " and others", 11);
-    psi_x509_put(w->text, size, &used, ", not for ", 10);
-    name = psi_x509_span_of(w->q->name, strlen(w->q->name));
-    psi_x509_put_text(w->text, size, &used, name, "");
-    for (; name.n; name.p++, name.n--) {
-        if (*name.p < 0x80) continue;
-        psi_x509_put(w->text, size, &used, " (write it in ASCII, as xn--...)", 32);
-        break;
-    }
-}
-
-/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. A failure
-   of the name or a date is reported only when the path is otherwise good. */
+/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
-    psi_x509_walk *w;
-    psi_x509_cert *certs, *leaf;
-    psi_x509_host host;
-    size_t i, k;
-    int r, pinned = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (chain->count == 0) return psi_x509_refuse(e, PSOCKET_CERT_MISSING, -1, psocket_strerror(PSOCKET_CERT_MISSING));
-    certs = (psi_x509_cert *)psi_alloc(chain->count * sizeof *certs + sizeof *w); /* the strictest alignment first */
-    if (!certs) return psi_x509_refuse(e, PSOCKET_NOMEM, -1, psocket_strerror(PSOCKET_NOMEM));
-    w = (psi_x509_walk *)(void *)(certs + chain->count);
-    r = psi_x509_anchors(q->trust, &w->anchors);
+    psi_x509_walk *w = NULL;
+    int r = chain->count ? 0 : (int)PSOCKET_CERT_MISSING;
+    if (!r && !(w = (psi_x509_walk *)psi_alloc(sizeof *w))) r = PSOCKET_NOMEM;
+    if (r) psi_err_code(e, r);
+    else r = psi_x509_trust(q->trust, &w->trust, e);
     if (r) {
-        psi_free(certs);
-        return psi_x509_refuse(
-            e, r, -1,
-            r == PSOCKET_TLS_NO_TRUST
-                ? "no trust store found: install the ca-certificates package, set SSL_CERT_FILE, or give ca_file"
-                : psocket_strerror(r));
-    }
-    w->q = q;
-    w->code = PSOCKET_CERT_UNTRUSTED;
-    w->certs = certs;
-    w->count = chain->count;
-    w->work = PSI_X509_WORK;
-    w->signatures = PSI_X509_SIGNATURES;
-    for (i = 0; i < chain->count; i++) {
-        psi_x509_parse(&certs[i], chain->certs[i].data, chain->certs[i].data_len);
-        for (k = 0; k < w->anchors->count; k++) {
-            const psi_x509_cert *a = &w->anchors->certs[k];
-            if (a->subject_hash != certs[i].subject_hash || !psi_x509_same(a->der, certs[i].der)) continue;
-            certs[i].extended = a->extended; /* the trust settings hold wherever it comes from */
-            if (i == 0) pinned = 1;
-        }
-    }
-    leaf = certs;
-    w->path[0] = leaf;
-    if (leaf->bad.code || (leaf->profile.code && !pinned)) {
-        const psi_x509_flaw *f = leaf->bad.code ? &leaf->bad : &leaf->profile;
-        psi_x509_fail(w, PSI_X509_COMPLETE, f->code, leaf, f->why);
-        found = 0;
+        if (e) e->tls_alert = psi_x509_alert(r);
     } else {
-        found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
-        if (found || w->code == PSOCKET_CERT_EXPIRED || w->code == PSOCKET_CERT_NOT_YET_VALID) {
-            const char *wrong = NULL;
-            w->rank = 0;
-            if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN))
-                wrong = "has a key that is not meant for signing";
-            else if (leaf->extended >= 0 && !(leaf->extended & purpose))
-                wrong = q->client ? "is not meant for TLS clients" : "is not meant for TLS servers";
-            else if (leaf->ca && !pinned) wrong = "is an authority's, not a host's";
-            if (leaf->bad_key.code || leaf->pss_key) {
-                found = 0;
-                psi_x509_fail(
-                    w, PSI_X509_COMPLETE, leaf->bad_key.code ? leaf->bad_key.code : PSOCKET_CERT_ALGORITHM, leaf,
-                    leaf->bad_key.code ? leaf->bad_key.why : "has an RSA-PSS key, which is not supported in a host's");
-            } else if (wrong) {
-                found = 0;
-                psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_USAGE, leaf, wrong);
-            } else if (q->name && (!psi_x509_host_parse(&host, q->name) || !psi_x509_names(leaf, &host))) {
-                found = 0;
-                psi_x509_fail_name(w, leaf);
-            }
+        w->q = q;
+        w->sent = chain;
+        w->work = PSI_X509_WORK;
+        w->signatures = PSI_X509_SIGNATURES;
+        psi_x509_judge(w);
+        if (w->rule >= 0) {
+            int sent = w->culprit >= chain->certs && w->culprit < chain->certs + chain->count;
+            r = psi_x509_explain(w, sent ? (int)(w->culprit - chain->certs) : -1, e);
         }
     }
-    r = 0;
-    if (!found) {
-        int index = w->culprit >= certs && w->culprit < certs + w->count ? (int)(w->culprit - certs) : -1;
-        r = psi_x509_refuse(e, w->code, index, w->text);
-    }
-    psi_free(certs);
+    psi_free(w);
     return r;
 }
 
-/* --- single certificates ------------------------------------------------------------------------------------------ */
-
-/* Copies the public key to storage (PSI_X509_KEY_STORAGE bytes), which must outlive *key: 0 or PSOCKET_CERT_*. */
-static int psi_x509_public_key(const br_x509_certificate *cert, br_x509_pkey *key, uint8_t *storage,
-                               size_t storage_size)
+/* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
+static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
-    psi_x509_cert c;
-    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return c.bad.code;
-    if (c.bad_key.code || c.pss_key) return c.bad_key.code ? c.bad_key.code : PSOCKET_CERT_ALGORITHM;
-    if (c.key.n + c.exponent.n > storage_size) return PSOCKET_CERT_LIMIT;
-    memcpy(storage, c.key.p, c.key.n);
-    c.key.p = storage;
-    if (c.exponent.n) memcpy(storage + c.key.n, c.exponent.p, c.exponent.n);
-    c.exponent.p = storage + c.key.n;
-    psi_x509_fill_key(&c, key);
-    return 0;
-}
-
-/* Does the key usage allow digitalSignature? 1 if it says nothing. */
-static PSI_UNUSED int psi_x509_key_usage_signs(const br_x509_certificate *cert)
-{
-    psi_x509_cert c;
-    return psi_x509_parse(&c, cert->data, cert->data_len) && (c.usage < 0 || (c.usage & PSI_X509_KU_SIGN));
-}
-
-/* Is the certificate for this name? 2 by an exact alternative name, 1 by a wildcard, 0 not. */
-static PSI_UNUSED int psi_x509_is_for(const br_x509_certificate *cert, const char *dns_name)
-{
-    psi_x509_cert c;
-    psi_x509_host host;
-    return psi_x509_parse(&c, cert->data, cert->data_len) && psi_x509_host_parse(&host, dns_name)
-               ? psi_x509_names(&c, &host)
-               : 0;
-}
-
-/* Tells what the certificate says, with its strings in buf, cut off where that ends. 0 or PSOCKET_CERT_MALFORMED. */
-static PSI_UNUSED int psi_x509_info(const br_x509_certificate *cert, psocket_certinfo *info, char *buf, size_t buf_size)
-{
-    psi_x509_cert c;
-    br_sha256_context h;
-    size_t half = buf_size / 2, used = 0;
-    memset(info, 0, sizeof *info);
-    info->subject = info->issuer = "";
-    br_sha256_init(&h);
-    br_sha256_update(&h, cert->data, cert->data_len);
-    br_sha256_out(&h, info->sha256);
-    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return PSOCKET_CERT_MALFORMED;
-    br_sha256_init(&h);
-    br_sha256_update(&h, c.spki.p, c.spki.n);
-    br_sha256_out(&h, info->spki_sha256);
-    info->not_before = c.not_before;
-    info->not_after = c.not_after;
-    if (half == 0) return 0;
-    buf[0] = buf[half] = 0;
-    psi_x509_put_name(buf, half, &used, c.subject);
-    info->subject = buf;
-    used = 0;
-    psi_x509_put_name(buf + half, half, &used, c.issuer);
-    info->issuer = buf + half;
-    return 0;
+    psi_x509_walk w = PSI_ZERO;
+    w.culprit = leaf;
+    w.rule = psi_x509_key_rule(leaf);
+    return w.rule < 0 ? 0 : psi_x509_explain(&w, 0, e);
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -6217,6 +6401,7 @@ static psi_tls_session *psi_tls_sessions_place(psi_tls_sessions *c)
 
 typedef struct psi_tls_identity {
     psi_x509_chain chain;
+    br_x509_certificate *sent; /* the same for BearSSL */
     psi_x509_key key;
 } psi_tls_identity;
 
@@ -6350,15 +6535,16 @@ static int64_t psi_tls_now(const psocket_tls *tls)
 
 PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
 {
-    if (tls) psi_os_ref_inc(&tls->refs);
+    if (tls) psi_os_ref(&tls->refs, 1);
     return tls;
 }
 
 PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 {
     size_t i;
-    if (!tls || psi_os_ref_dec(&tls->refs) > 0) return;
+    if (!tls || psi_os_ref(&tls->refs, -1) > 0) return;
     for (i = 0; i < tls->identity_count; i++) {
+        psi_free(tls->identities[i].sent);
         psi_x509_chain_free(&tls->identities[i].chain);
         psi_x509_key_free(&tls->identities[i].key);
     }
@@ -6400,6 +6586,17 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
     return 0;
 }
 
+static int psi_tls_list_chain(psi_tls_identity *id)
+{
+    size_t i;
+    id->sent = (br_x509_certificate *)psi_alloc(id->chain.count * sizeof *id->sent);
+    for (i = 0; id->sent && i < id->chain.count; i++) {
+        id->sent[i].data = (unsigned char *)(uintptr_t)id->chain.certs[i].der.p;
+        id->sent[i].data_len = id->chain.certs[i].der.n;
+    }
+    return id->sent != NULL;
+}
+
 static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     psocket_error why = PSI_ZERO;
@@ -6428,6 +6625,9 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
                 code = psi_err(&why, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
                                n < to->chain.count ? ", which must come first in its chain" : "");
             }
+            if (!code && to->key.pss_key)
+                code = psi_err(&why, PSOCKET_TLS_KEY, "RSA-PSS keys are not supported");
+            if (!code && !psi_tls_list_chain(to)) code = psi_err_code(&why, PSOCKET_NOMEM);
         }
         if (code) {
             psi_err(e, code, "identity %lu: %s", (unsigned long)i, why.text);
@@ -6443,21 +6643,21 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
 static int psi_tls_name_authorities(psocket_tls *tls, psocket_error *e)
 {
     static unsigned char nobody[] = {0x30, 0x00};
-    const psi_x509_store *store;
+    const psi_trust *trust;
+    psocket_error why = PSI_ZERO;
     size_t i, count, total = 0;
-    int code = psi_x509_anchors(tls->trust, &store);
+    int code = psi_x509_trust(tls->trust, &trust, &why);
     if (code == PSOCKET_NOMEM || (code && !tls->decide && !tls->insecure_no_verify))
-        return psi_err(e, code, "client certificates cannot be verified: %s", psocket_strerror(code));
-    count = code ? 0 : store->count;
+        return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
+    count = code ? 0 : trust->anchors.count;
     tls->ca_names = (br_x500_name *)psi_alloc((count + 1) * sizeof *tls->ca_names);
     if (!tls->ca_names) return psi_err_code(e, PSOCKET_NOMEM);
     for (i = 0; i < count; i++) {
-        psi_x509_span name = store->certs[i].subject;
-        size_t head = name.n < 128 ? 2 : name.n < 256 ? 3 : 4; /* DER: the header in front of it */
-        total += head + name.n + 2;
+        psi_x509_span name = trust->anchors.certs[i].subject;
+        total += name.n + 2;
         if (total > 60000) break;
-        tls->ca_names[i].data = (unsigned char *)(uintptr_t)(name.p - head);
-        tls->ca_names[i].len = head + name.n;
+        tls->ca_names[i].data = (unsigned char *)(uintptr_t)name.p;
+        tls->ca_names[i].len = name.n;
         tls->ca_name_count = i + 1;
     }
     if (!tls->ca_name_count) {
@@ -6564,7 +6764,7 @@ static int psi_tls_name(const char *name, char out[256])
     psi_addr address;
     size_t i, n = strlen(name);
     if (n && name[n - 1] == '.') n--;
-    if (!n || n > 253) return 0;
+    if (!n || n > 253 || name[n - 1] == '.') return 0;
     for (i = 0; i < n; i++)
         if (name[i] <= ' ' || name[i] > '~') return 0;
     memcpy(out, name, n);
@@ -6592,7 +6792,7 @@ static int psi_tls_judge(psocket_tls *tls, const psi_x509_chain *chain, const ch
         code = psi_x509_verify(&q, chain, e);
     }
     if (!tls->decide || code == PSOCKET_NOMEM) return code;
-    if (psi_x509_info(&chain->certs[0], &info, text, sizeof text)) return code ? code : PSOCKET_CERT_MALFORMED;
+    psi_x509_info(&chain->certs[0], &info, text, sizeof text);
     if (!tls->decide(tls->decide_user, &info, e)) return 0;
     if (code) return code;
     psi_err(e, PSOCKET_CERT_REJECTED, "%s: %s", psocket_strerror(PSOCKET_CERT_REJECTED), info.subject);
@@ -6703,7 +6903,6 @@ struct psi_hs {
     uint8_t *cert;              /* the one being received */
     size_t cert_len, cert_got;
     psocket_error verdict;      /* code 0 once accepted */
-    br_x509_pkey key;
     int key_usages;             /* 0: no key */
     /* sessions and hooks */
     psi_hs_policy policy;
@@ -6712,7 +6911,6 @@ struct psi_hs {
     br_ssl_session_parameters offered; /* what the client wants to resume; session_id_len 0 nothing */
     psi_tlsinfo *peer;          /* the peer of the session that is resumed */
     int resumed;
-    uint8_t key_storage[PSI_X509_KEY_STORAGE];
     /* what the engine reads and writes */
     uint8_t ibuf[PSI_HS_IN];
     uint8_t obuf[PSI_HS_OUT];
@@ -6722,7 +6920,7 @@ static int psi_hs_append(psi_hs *h, const uint8_t *p, size_t n)
 {
     if (n > h->out_cap - h->out_len) {
         size_t cap = h->out_len + n + 1024;
-        uint8_t *more = (uint8_t *)PSOCKET_REALLOC(h->out, cap);
+        uint8_t *more = (uint8_t *)psi_realloc(h->out, h->out_len, cap);
         if (!more) return PSOCKET_NOMEM;
         h->out = more;
         h->out_cap = cap;
@@ -6836,16 +7034,17 @@ static unsigned psi_hs_x509_end_chain(const br_x509_class **ctx)
     if (h->verdict.code) return BR_ERR_X509_NOT_TRUSTED;
     code = psi_tls_judge(h->tls, &h->chain, h->name, h->server, &h->verdict);
     if (!code) {
-        code = psi_x509_public_key(&h->chain.certs[0], &h->key, h->key_storage, sizeof h->key_storage);
-        if (!code && !psi_x509_key_usage_signs(&h->chain.certs[0])) code = PSOCKET_CERT_USAGE;
         memset(&h->verdict, 0, sizeof h->verdict);
+        code = psi_x509_usable(&h->chain.certs[0], &h->verdict);
+        if (!code && h->chain.certs[0].pss_key) {
+            code = psi_err(&h->verdict, PSOCKET_CERT_ALGORITHM, "certificate has an RSA-PSS key, which is not supported");
+            h->verdict.tls_alert = psi_x509_alert(code);
+            h->verdict.cert_index = 0;
+        }
         if (!code) {
             h->key_usages = BR_KEYTYPE_SIGN;
             return 0;
         }
-        psi_err_code(&h->verdict, code);
-        h->verdict.tls_alert = psi_x509_alert(code);
-        h->verdict.cert_index = 0;
     } else if (!h->verdict.code) {
         psi_err_code(&h->verdict, code);
     }
@@ -6856,7 +7055,7 @@ static const br_x509_pkey *psi_hs_x509_get_pkey(const br_x509_class *const *ctx,
 {
     const psi_hs *h = ((const psi_hs_x509 *)(const void *)ctx)->hs;
     if (usages) *usages = (unsigned)h->key_usages;
-    return h->key_usages ? &h->key : NULL;
+    return h->key_usages ? &h->chain.certs[0].key : NULL;
 }
 
 static const br_x509_class psi_hs_x509_class = {
@@ -6900,7 +7099,7 @@ static int psi_hs_policy_choose(const br_ssl_server_policy_class **ctx, const br
     (void)sc;
     choice->cipher_suite = h->suite;
     choice->algo_id = 0xFF00u + (unsigned)h->sign_hash;
-    choice->chain = h->identity->chain.certs;
+    choice->chain = h->identity->sent;
     choice->chain_len = h->identity->chain.count;
     return 1;
 }
@@ -6954,7 +7153,7 @@ static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, cons
     if (!hash) return;
     choice->auth_type = rsa ? BR_AUTH_RSA : BR_AUTH_ECDSA;
     choice->hash_id = hash;
-    choice->chain = h->identity->chain.certs;
+    choice->chain = h->identity->sent;
     choice->chain_len = h->identity->chain.count;
 }
 
@@ -7210,13 +7409,14 @@ static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_id
 static const psi_tls_identity *psi_hs_choose_identity(const psi_hs *h, const psi_hs_offer *o)
 {
     const psi_tls_identity *best = NULL;
-    int best_score = 0;
+    psi_x509_host host;
+    int best_score = 0, named = h->name[0] && psi_x509_host_parse(&host, h->name);
     size_t i;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         int score = 1;
         if (!psi_hs_suits(h, o, id)) continue;
-        if (h->name[0]) score += 2 * psi_x509_is_for(&id->chain.certs[0], h->name);
+        if (named) score += 2 * psi_x509_names(&id->chain.certs[0], &host);
         if (score > 1 && id->key.type == BR_KEYTYPE_EC) score++;
         if (score > best_score) {
             best = id;
@@ -7903,7 +8103,8 @@ static psi_tlsinfo *psi_hs_info(psi_hs *h)
     if (h->resumed && h->peer) {
         peer = *h->peer;
         subject = psi_tlsinfo_text(h->peer, h->peer->subject_at);
-    } else if (h->chain.count && !psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text)) {
+    } else if (h->chain.count) {
+        psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text);
         peer.has_peer = 1;
         peer.not_before = cert.not_before;
         peer.not_after = cert.not_after;
@@ -7950,26 +8151,25 @@ static int psi_tls_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
-    const psi_x509_store *store;
+    const psi_trust *trust;
     br_sha256_context all, one;
     uint8_t digest[32];
     size_t i;
-    int code = psi_x509_anchors(tls->trust, &store);
+    int code = psi_x509_trust(tls->trust, &trust, NULL);
     if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
     br_sha256_init(&all);
     br_sha256_update(&all, &flags, 1);
     if (tls->identity_count) {
-        const br_x509_certificate *leaf = &tls->identities[0].chain.certs[0];
+        const psi_x509_cert *leaf = &tls->identities[0].chain.certs[0];
         br_sha256_init(&one);
-        br_sha256_update(&one, leaf->data, leaf->data_len);
+        br_sha256_update(&one, leaf->der.p, leaf->der.n);
         br_sha256_out(&one, digest);
         br_sha256_update(&all, digest, sizeof digest);
     }
-    for (i = 0; !code && i < store->count; i++) {
-        uint8_t uses = (uint8_t)(store->certs[i].extended & 0xFF); /* trust settings may have changed them */
+    for (i = 0; !code && i < trust->anchors.count; i++) {
+        const psi_x509_cert *anchor = &trust->anchors.certs[i];
         br_sha256_init(&one);
-        br_sha256_update(&one, &uses, 1);
-        br_sha256_update(&one, store->certs[i].der.p, store->certs[i].der.n);
+        br_sha256_update(&one, anchor->der.p, anchor->der.n);
         br_sha256_out(&one, digest);
         br_sha256_update(&all, digest, sizeof digest);
     }
@@ -8242,25 +8442,6 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 typedef struct psi_io psi_io;
 typedef struct psi_listen psi_listen;
-
-#if !defined(_WIN32) && !defined(PSOCKET_LWIP) /* until >>platform has it */
-static int psi_os_pair(psocket_fd fd[2], int *os)
-{
-    int pair[2], i;
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) {
-        *os = errno;
-        return psi_os_code(*os);
-    }
-    for (i = 0; i < 2; i++) {
-        fcntl(pair[i], F_SETFL, fcntl(pair[i], F_GETFL) | O_NONBLOCK);
-        fcntl(pair[i], F_SETFD, FD_CLOEXEC);
-        fd[i] = pair[i];
-    }
-    return 0;
-}
-#else
-static int psi_os_pair(psocket_fd fd[2], int *os) { (void)fd; *os = 0; return PSOCKET_UNSUPPORTED; }
-#endif
 
 /* A connection being made. */
 #define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
@@ -8597,7 +8778,7 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
         unsigned log = 0;
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)PSOCKET_REALLOC(s->out, more ? (size_t)1 << log : room);
+        out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
         if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
         s->out = out;
         s->out_log = log & 31u;
@@ -9068,9 +9249,9 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     if (s->dial) {
         psi_dial *d = s->dial;
         if (d->resolving) {
-            if (psi_dns_is_done(d->names)) *ms = 0;
-            if (d->names->bell.rd < 0) psi_lower_ms(ms, 10); /* a system without bells: look now and then */
-            else if (n < cap) {
+            int wait = psi_dns_ms(d->names);
+            if (wait >= 0) psi_lower_ms(ms, wait);
+            if (d->names->bell.rd >= 0 && n < cap) {
                 fds[n].fd = d->names->bell.rd;
                 fds[n++].events = PSOCKET_READ;
             }
@@ -9280,7 +9461,7 @@ static psi_entry *psi_entry_new(psocket_poller *p)
     psi_entry *e;
     if (p->entries == p->heap_cap) {
         int cap = p->heap_cap ? p->heap_cap * 2 : 16;
-        psi_entry **heap = (psi_entry **)PSOCKET_REALLOC(p->heap, (size_t)cap * sizeof *heap);
+        psi_entry **heap = (psi_entry **)psi_realloc(p->heap, (size_t)p->heap_count * sizeof *heap, (size_t)cap * sizeof *heap);
         if (!heap) return NULL;
         p->heap = heap;
         p->heap_cap = cap;
@@ -9692,7 +9873,7 @@ static int psi_public_settle(psocket *s)
 /* What connect and listen answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
-    return psi_err_os(opt ? opt->error : NULL, code, os, what);
+    return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -9826,7 +10007,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
     s->udp = udp != 0;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 4096, opt);
+    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX, opt);
     if (!r && path && !(l->path = psi_strdup(path))) {
         psi_os_unlink(path);
         r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
@@ -13268,7 +13449,6 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-    psi_os_pin(); /* the one function that is not public: a resolver's thread may outlive dlclose of this library */
 
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);
