@@ -19,7 +19,7 @@
 -- send(piece, kind, true) sends a fragment, with more to follow.
 
 local psocket = require "psocket"
-local http = require "http"
+local http = require((((...) or "websocket"):gsub("websocket$", "http"))) -- beside this file
 
 local websocket = { timeout = 30, max = 16 * 1024 * 1024 }
 local Socket = {}
