@@ -4384,20 +4384,19 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
 }
 
+/* The tags of a GeneralName, [0] to [8]. */
+static const uint8_t psi_x509_general[9] = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88};
+
 /* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
 static int psi_x509_check_general(int tag, psi_x509_span name)
 {
     uint32_t hash;
-    switch (tag) {
-    case 0xA0: case 0xA3: case 0xA5: case 0x88: return 1;
-    case 0xA4: return psi_x509_check_name(name, &hash);
-    case 0x87: return name.n == 4 || name.n == 16;
-    case 0x81: case 0x82: case 0x86:
-        if (name.n == 0) return 0;
-        while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
-        return name.n == 0;
-    default: return 0;
-    }
+    if (tag == 0x87) return name.n == 4 || name.n == 16;
+    if (tag == 0xA4) return psi_x509_check_name(name, &hash);
+    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return memchr(psi_x509_general, tag, sizeof psi_x509_general) != NULL;
+    if (name.n == 0) return 0;
+    while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
+    return name.n == 0;
 }
 
 static int psi_x509_check_san(psi_x509_span names)
@@ -5444,7 +5443,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
     if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
     while (list.n) {
         if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
-        if ((type & 0xDF) < 0x80 || (type & 0xDF) > 0x88) return 1;
+        if (!memchr(psi_x509_general, type, sizeof psi_x509_general)) return 1;
         w->work -= 1 + (long)(name.n + base.n) / 64;
         if (w->work < 0) return 1;
         if (type != tag) continue;
@@ -8420,7 +8419,7 @@ static int psi_user_fin(psocket *s, int *os)
 
 static void psi_user_close(psocket *s)
 {
-    s->transport->close(s->below);
+    (s->transport->close)(s->below);
 }
 
 static int psi_user_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
