@@ -165,13 +165,14 @@ rock: $(BUILD)/lua.map
 	    -x c psocket.h -x none $(LIBFLAG) -o build/rock/psocket.so $(LUA_LINK)
 
 # BearSSL from the source folder BEARSSL_DIR for the target CROSS, into a folder that serves as BEARSSL_DIR afterwards.
+BEARSSL_FLAGS ?= -O2 -fPIC
 BEARSSL_OUT = $(abspath $(BUILD))/bearssl$(addprefix -,$(patsubst %-,%,$(CROSS)))
 bearssl:
 	@test -f "$(BEARSSL_DIR)/src/inner.h" || { echo "make bearssl needs BEARSSL_DIR=, a folder with BearSSL's source (https://bearssl.org, or apt-get source bearssl)" >&2; exit 1; }
 	@command -v $(CROSS)gcc >/dev/null || { echo "make bearssl needs $(CROSS)gcc; on Debian: apt-get install $(if $(CROSS),gcc-$(patsubst x86_64-w64-mingw32,mingw-w64-x86-64-win32,$(patsubst i686-w64-mingw32,mingw-w64-i686-win32,$(patsubst %-,%,$(CROSS)))),gcc)" >&2; exit 1; }
 	@mkdir -p "$(BEARSSL_OUT)/build"
 	cp -r "$(BEARSSL_DIR)/inc" "$(BEARSSL_OUT)/"
-	$(MAKE) -C "$(BEARSSL_DIR)" lib BUILD="$(BEARSSL_OUT)/build" CC=$(CROSS)gcc AR=$(CROSS)ar LD=$(CROSS)gcc CFLAGS="-W -Wall -O2 -fPIC"
+	@$(MAKE) -s -C "$(BEARSSL_DIR)" lib BUILD="$(BEARSSL_OUT)/build" CC=$(CROSS)gcc AR=$(CROSS)ar LD=$(CROSS)gcc CFLAGS="$(BEARSSL_FLAGS)"
 	@echo "now: make BEARSSL_DIR=$(BEARSSL_OUT)"
 
 clean:
