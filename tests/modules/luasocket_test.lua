@@ -358,6 +358,7 @@ end
 
 local redis_port = tonumber(os.getenv "REDIS_PORT")
 local redis = redis_port and module_of "redis"
+if redis and not psocket.pair().setyield then redis = nil t.skip("redis", "TEMPORARY: sockets have no setyield yet") end
 if redis then
   both("lua-redis: commands, pipeline, transactions, pubsub", function()
     local function connect() return redis.connect { host = "127.0.0.1", port = redis_port, timeout = 5 } end
