@@ -11077,7 +11077,6 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
 {
     const psi_lua_option *o;
     int table = lua_gettop(L);
-    luaL_checkstack(L, 20, NULL);
     for (o = psi_lua_known; o->name; o++) {
         void *at = base + o->at;
         size_t i, n = 0;
@@ -11123,7 +11122,6 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
 static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
 {
     if (lua_isnoneornil(L, arg)) return;
-    luaL_checkstack(L, 20, NULL);
     lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
     lua_pushvalue(L, arg);
     lua_pushlstring(L, &taker, 1);
@@ -11330,30 +11328,38 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
     return 0;
 }
 
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k. */
+static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
+{
+    int way;
+    for (way = 0; way < 2; way++) {
+        if (!(claims & (way + 1))) continue;
+        psi_lua_push_stranger(L, k, way);
+        lua_pushthread(L);
+        lua_rawset(L, -3);
+        lua_pop(L, 1);
+        k->waiter[way] = &vm->stranger;
+    }
+}
+
 /* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
    again. */
 static void psi_lua_park(lua_State *L, const psi_lua_op *op)
 {
     psi_lua_vm *vm = op->vm;
-    psi_lua_sock *k = op->k;
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
-    if (S && op->task && op->task->sched != S->id) S = NULL; /* its end is another scheduler's affair */
-    if (S && op->event && !op->soon && psi_lua_listen_for(vm, S, k, op->event)) S = NULL;
-    if (S && op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due)) S = NULL;
-    for (way = 0; way < 2 && !S; way++) {
-        if (!(op->claims & (way + 1))) continue;
-        psi_lua_push_stranger(L, k, way);
-        lua_pushthread(L);
-        lua_rawset(L, -3);
-        lua_pop(L, 1);
+    if (!S || (op->task && op->task->sched != S->id) || /* whose end is another scheduler's affair */
+        (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
+        (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
+        psi_lua_note_stranger(L, vm, op->k, op->claims);
+        return;
     }
     for (way = 0; way < 2; way++)
-        if (op->claims & (way + 1)) k->waiter[way] = S ? t : &vm->stranger;
-    if (!S) return;
+        if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
-    t->on = op->claims ? (void *)k : op->task;
+    t->on = op->claims ? (void *)op->k : op->task;
     if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
 }
@@ -12443,46 +12449,50 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
 }
 
-/* Resumes a task until it waits, yields or ends. keep: if it ends it still counts until the next turn. */
-static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int keep)
+/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
+static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua_State *co, int nargs)
 {
     psi_lua_vm *vm = S->vm;
     psi_lua_task *outer = vm->at;
+    int status, results;
+    vm->at = *t;
+    vm->ops = 0;
+    vm->depth++;
+    S->inside++;
+    S->ran++;
+    status = PSI_LUA_RESUME(co, L, nargs, &results);
+    S->inside--;
+    vm->depth--;
+    vm->at = outer;
+    if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
+    if (status == LUA_YIELD) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    return status;
+}
+
+/* Resumes a task. keep: if it ends it still counts until the next turn. */
+static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int keep)
+{
     lua_State *co = t->co;
-    int status, nargs, results, state = psi_lua_state(co);
+    int status, state = psi_lua_state(co);
     if (state == PSI_LUA_RUNNING) psi_lua_queue(S, t, PSI_LUA_YIELDED); /* by somebody else, for now */
     if (state == PSI_LUA_DEAD) psi_lua_end_task(L, S, table, t, 1);
     if (state != PSI_LUA_SUSPENDED) return;
     psi_lua_release(t);
     psi_lua_push_coroutine(L, co); /* keeps it alive meanwhile, even if it is removed */
-    nargs = lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1 - (t->bound != 0);
-    for (;;) {
-        vm->at = t;
-        vm->ops = 0;
-        vm->depth++;
-        S->inside++;
-        S->ran++;
-        status = PSI_LUA_RESUME(co, L, nargs, &results);
-        S->inside--;
-        vm->depth--;
-        vm->at = outer;
-        if (t && (t->co != co || t->sched != S->id)) t = NULL; /* it was removed */
-        if (status || !t || !t->own || t->bound > 1 || psocket_isopen(t->own->s) != 1) break;
-        lua_settop(co, 1); /* what bind called has returned: the coroutine goes on with finish(socket) */
-        lua_rawgeti(L, LUA_REGISTRYINDEX, vm->finish);
+    status = psi_lua_let_run(L, S, &t, co, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1 - (t->bound != 0));
+    if (!status && t && t->own && t->bound == 1 && psocket_isopen(t->own->s) == 1) {
+        t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
+        lua_settop(co, 1);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
         lua_xmove(L, co, 1);
         lua_pushvalue(co, 1);
-        t->bound = 2;
-        nargs = 1;
+        status = psi_lua_let_run(L, S, &t, co, 1);
     }
-    if (status == LUA_YIELD) {
-        lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
-        if (t && t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
-        if (t && !t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
-    } else if (status) {
-        psi_lua_failed(L, S, table, t, co);
-    } else {
-        psi_lua_returned(L, S, table, t, co, keep);
+    if (status == 0) psi_lua_returned(L, S, table, t, co, keep);
+    else if (status != LUA_YIELD) psi_lua_failed(L, S, table, t, co);
+    if (status == LUA_YIELD && t) {
+        if (t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
+        if (!t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
     }
     lua_pop(L, 1);
 }
@@ -12497,7 +12507,7 @@ static int psi_lua_start(lua_State *L)
     lua_State *co = lua_tothread(L, 2);
     psi_lua_task *t;
     if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
-    luaL_checkstack(L, n + 20, "too many arguments");
+    if (n > 8) luaL_checkstack(L, n + 20, "too many arguments");
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
     if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many tasks inside each other");
@@ -12509,7 +12519,7 @@ static int psi_lua_start(lua_State *L)
         lua_pushvalue(L, 2);
     } else {
         co = lua_newthread(L);
-        if (!lua_checkstack(co, n + 2)) return psi_lua_raise(L, "too many arguments");
+        if (n > 8 && !lua_checkstack(co, n + 2)) return psi_lua_raise(L, "too many arguments");
         if (spawn) lua_pushvalue(L, 3);
         for (i = 2; i <= n; i++) lua_pushvalue(L, i);
         lua_xmove(L, co, n - 1 + spawn);
