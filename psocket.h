@@ -228,7 +228,8 @@ typedef struct psocket_options {
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask; may be NULL */
+    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
+                                 to live as long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -422,7 +423,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 PSOCKET_API int psocket_istls(const psocket *s);
 
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
-PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info);
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
 
 /* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
    (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
@@ -442,10 +443,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
    are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
-PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
-PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* UDP: sends to this numeric address from now on. */
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
@@ -8753,10 +8754,11 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left, which gives a send its time anew; but once it is over it is over. */
+/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
-    if (!psi_sock_late(s, 1)) s->due[1] = 0;
+    for (; s; s = s->above)
+        if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
@@ -9054,44 +9056,43 @@ static void psi_sock_decode(psocket *s)
     }
 }
 
-/* How much to ask the transport for. *room: how much has to fit, which is more if the rest of a record is longer than the
-   largest read. */
+/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
+{
+    const uint8_t *p = r->buf + r->raw;
+    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
+    if (!rest || (n > rest && have < n / 4)) return n;
+    if (n > fits) n = fits;
+    return n > rest ? n : rest;
+}
+
+/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
-    const psi_ring *r = &s->ring;
-    uint32_t n = (uint32_t)1 << s->read_log, have = r->tail - r->raw;
-    *room = 0;
+    uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) {
-        n += PSI_SOCK_AROUND;
-        if (have >= 5) { /* RFC 5246 6.2.1, RFC 8446 5.1: the record's header tells its length */
-            const uint8_t *p = r->buf + r->raw;
-            uint32_t all = 5u + ((uint32_t)p[3] << 8 | p[4]);
-            if (all > have) *room = all - have;
-        }
-        if (*room > n) n = *room;
-    }
-    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
-    if (*room < n) *room = n;
-    return n;
+    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
+    *room = n;
+    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
 static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
+    int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (!s->udp) {
-        if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
-        if (got == want && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-        else if (got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    }
-    if (PSI_TLS && (s->rec || s->hs)) {
-        s->ring.tail += got;
-        if (s->rec) psi_sock_decode(s);
+    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
+    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (!raw) {
+        psi_ring_append(&s->ring, got);
+        s->news = PSI_NEWS;
         return;
     }
-    psi_ring_append(&s->ring, got);
-    s->news = PSI_NEWS;
+    s->ring.tail += got;
+    if (s->rec) psi_sock_decode(s);
 }
 
 /* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
@@ -10446,7 +10447,9 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
     psi_public_tell(s);
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
-    return (int)psi_public_answer(s, r);
+    psi_public_answer(s, r);
+    if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
+    return (int)r;
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
@@ -10658,11 +10661,10 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     return (int)psi_public_answer(s, psi_public_settle(s));
 }
 
-PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info)
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
-    if (!s) return PSOCKET_INVALID;
-    if (!info || !s->info) return psi_public_wrong(s, "no place for the answer, or no TLS");
+    if (!s || !info || !s->info) return PSOCKET_INVALID;
     psi_tlsinfo_get(s->info, info);
     return 0;
 }
@@ -10675,7 +10677,7 @@ PSOCKET_API int psocket_istls(const psocket *s)
 /*--- state */
 
 /* Copies an address out. */
-static int psi_public_address(psocket *s, const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
 {
     char text[64];
     size_t n;
@@ -10684,38 +10686,35 @@ static int psi_public_address(psocket *s, const psi_addr *a, const char *path, c
     n = strlen(path) + 1;
     if (port) *port = a->port;
     if (!ip || !ip_size) return 0;
-    if (n > ip_size) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the address needs %lu bytes", (unsigned long)n);
+    if (n > ip_size) return PSOCKET_LIMIT;
     memcpy(ip, path, n);
     return 0;
 }
 
-PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
-    if (!s) return PSOCKET_INVALID;
-    if (!s->peer.family) return psi_public_wrong(s, "there is no peer");
+    if (!s || !s->peer.family) return PSOCKET_INVALID;
     if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
-    return psi_public_address(s, &s->peer, path, ip, ip_size, port);
+    return psi_public_address(&s->peer, path, ip, ip_size, port);
 }
 
-PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a = PSI_ZERO;
-    psocket *c = s;
     int r;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s) return PSOCKET_INVALID;
-    while (c->io == &psi_transport_wrap) c = (psocket *)c->user;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (c->fd == -1) return psi_public_wrong(s, "there is no local address");
-    if ((r = psi_os_getname(c->fd, 0, &a, path, sizeof path)) != 0) return psi_sock_note(s, r, 0, NULL);
+    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    if ((r = psi_os_getname(s->fd, 0, &a, path, sizeof path)) != 0) return r;
     psi_addr_normalise(&a);
-    return psi_public_address(s, &a, path, ip, ip_size, port);
+    return psi_public_address(&a, path, ip, ip_size, port);
 }
 
 /* A UDP socket that is still looking for its peer is given another one. */
@@ -11080,6 +11079,7 @@ typedef struct psi_lua_listener {
     psi_lua_io io;
     psi_lua_limits limits;
     psocket *l;
+    psocket_error error; /* of accept */
     int burst; /* connections taken since it last waited */
 } psi_lua_listener;
 
@@ -12082,6 +12082,7 @@ static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
         if (r == 0) return PSI_LUA_AGAIN;
         if (r < 0) break;
     }
+    if (r == 0) psocket_settimeout(k->s, 0); /* the limits are kept here from now on */
     psi_lua_release(op);
     psi_lua_forget(op->vm, &k->io); /* writable is the usual state: it would only be reported once more */
     if (r < 0 && r != PSOCKET_CLOSED) {
@@ -12608,7 +12609,7 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
             if (r == 0) return PSI_LUA_AGAIN;
             if (r == 1) r = 0;
         }
-        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout);
+        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, 0);
         if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
         if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
         if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
@@ -12891,7 +12892,6 @@ static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     k->limits = psi_lua_new_limits(L);
-    psocket_settimeout(k->s, k->limits.timeout);
     return 0;
 }
 
@@ -12973,8 +12973,10 @@ static int psi_lua_listen(lua_State *L)
     l->io.kind = PSI_LUA_IS_LISTENER;
     l->limits.timeout = o.timeout_ms;
     psi_lua_setmetatable(L, PSI_LUA_LISTENER);
+    o.timeout_ms = 0;
+    o.error = &l->error;
     r = psocket_listen(&l->l, address, port, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+    return r < 0 ? psi_lua_fail_error(L, r, &l->error) : 1;
 }
 
 static int psi_lua_hasconnection(lua_State *L)
@@ -13053,6 +13055,7 @@ static int psi_lua_udpserver(lua_State *L)
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
     o.udp = 1;
+    o.timeout_ms = 0;
     r = psocket_listen(&k->s, address, port, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
@@ -13071,6 +13074,7 @@ static int psi_lua_wrap(lua_State *L)
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
     psi_lua_forget(vm, &carrier->io);
+    o.timeout_ms = 0;
     r = psocket_wrap(&k->s, carrier->s, &o);
     if (r < 0) return psi_lua_fail_error(L, r, &e);
     carrier->s = NULL;
@@ -13087,6 +13091,7 @@ static int psi_lua_pair(lua_State *L)
     a = psi_lua_new_sock(L);
     b = psi_lua_new_sock(L);
     a->limits.timeout = b->limits.timeout = o.timeout_ms;
+    o.timeout_ms = 0;
     r = psocket_pair(&a->s, &b->s, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
