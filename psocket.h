@@ -10564,7 +10564,10 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
         if (s->state < PSI_OPEN) r = psi_sock_step(s);
         if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
     }
-    if (!psi_ring_empty(&s->ring)) return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (!psi_ring_empty(&s->ring)) {
+        if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
+        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    }
     if (psi_is_wait(r)) return PSOCKET_WANT_READ;
     return psi_public_answer(s, r);
 }
