@@ -955,13 +955,6 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
 static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
 static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
 
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
-{
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
 static int psi_os_start(void)
 {
     return 0; /* tcpip_init is the application's */
@@ -1023,7 +1016,6 @@ static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
     }
 }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1252,7 +1244,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return r;
 }
 
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     wchar_t w[256];
     int n, put;
@@ -1268,20 +1261,13 @@ static const char *psi_os_raw_text(int e, char *buf, size_t size)
     return "unknown error";
 }
 
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+/* There is no WSACleanup: it would have to wait for every socket of the process. */
 static int psi_os_start(void)
 {
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
+    static volatile int started = 0;
+    WSADATA data;
+    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    return started ? 0 : PSOCKET_OS;
 }
 
 static PSI_UNUSED long psi_os_process(void)
@@ -1332,7 +1318,6 @@ typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 
 #ifndef PSOCKET_NO_DNS
@@ -1348,12 +1333,15 @@ static void psi_os_pin(void)
                        (LPCWSTR)(const void *)&anchor, &module);
 }
 
-static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) return (int)GetLastError();
-    CloseHandle((HANDLE)thread);
-    return 0;
+    uintptr_t thread;
+    psi_os_pin();
+    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    *os = thread ? 0 : (int)GetLastError();
+    if (thread) CloseHandle((HANDLE)thread);
+    return thread ? 0 : PSOCKET_OS;
 }
 #endif
 #endif
@@ -1561,14 +1549,14 @@ static int psi_os_reuse(int fd, int stream, int share)
 #endif
 }
 
-/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
 #if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size);
 }
 #else
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
 }
@@ -1625,7 +1613,6 @@ typedef pthread_mutex_t psi_os_mutex;
 #define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
 
 #ifndef PSOCKET_NO_DNS
@@ -1652,18 +1639,18 @@ static void psi_os_pin(void)
 static void psi_os_pin(void) {}
 #endif
 
-/* Signals stay with the application's threads. */
-static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
+static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    int e;
+    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, run, arg);
+    *os = pthread_create(&thread, NULL, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!e) pthread_detach(thread);
-    return e;
+    if (*os == 0) pthread_detach(thread);
+    return *os ? PSOCKET_OS : 0;
 }
 #endif
 #endif
@@ -1716,27 +1703,18 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
-#if defined(__linux__)
-static int psi_os_privileged(void)
-{
-    return getauxval(AT_SECURE) != 0;
-}
-#elif defined(PSI_OS_KQUEUE)
-static int psi_os_privileged(void)
-{
-    return issetugid();
-}
-#else
-static int psi_os_privileged(void)
-{
-    return getuid() != geteuid() || getgid() != getegid();
-}
-#endif
-
+/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it: setuid,
+   setgid, file capabilities. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
-    const char *value = psi_os_privileged() ? NULL : getenv(name);
+#if defined(__linux__)
+    int raised = getauxval(AT_SECURE) != 0;
+#elif defined(PSI_OS_KQUEUE)
+    int raised = issetugid();
+#else
+    int raised = getuid() != geteuid() || getgid() != getegid();
+#endif
+    const char *value = raised ? NULL : getenv(name);
     (void)buf;
     return value && *value ? value : NULL;
 }
@@ -1811,11 +1789,16 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+#ifdef PSOCKET_LWIP
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
-    return psi_os_raw_text(e, buf, size);
+    int code = psi_os_code(e);
+    if (code != PSOCKET_OS) return psocket_strerror(code);
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
 }
+#endif
 
 /* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
    the system calls it, or else the code's own text. */
@@ -1839,9 +1822,14 @@ typedef int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
+
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
+{
+    static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
+    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+}
 
 /* Adds to a count of owners; the new value. */
 static PSI_UNUSED int psi_os_ref(int *p, int by)
@@ -1854,11 +1842,6 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
     return value;
 }
 
-#ifdef PSI_OS_THREADS
-/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
-#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
-#endif
-
 /*--- files */
 
 #ifdef PSI_OS_FILES
@@ -1868,39 +1851,34 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 0, n = 0;
-    ptrdiff_t got = 1;
-    char *buf = NULL;
-    int result = 0;
+    size_t cap, n = 0;
+    ptrdiff_t got = 0;
+    char *buf = NULL, *bigger;
+    int r = 0;
     intptr_t file = psi_os_file_open(path);
     *data = NULL;
     *len = 0;
     *os = 0;
     if (file == -1) {
-        result = psi_os_why(os);
-        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+        r = psi_os_why(os);
+        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!result && got > 0) {
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
-            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
-            if (!bigger && !result) result = PSOCKET_NOMEM;
-            if (result) break;
-            buf = bigger;
-        }
-        got = psi_os_file_read(file, buf + n, cap - n - 1);
-        if (got > 0) n += (size_t)got;
+    for (cap = 16384;; cap *= 2) {
+        bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(buf, n, cap);
+        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
+        if (r) break;
+        buf = bigger;
+        while (n + 1 < cap && (got = psi_os_file_read(file, buf + n, cap - n - 1)) > 0) n += (size_t)got;
+        if (got <= 0) break;
     }
     if (got < 0) {
-        *os = PSI_OS_ERRNO;
-        result = PSOCKET_FILE;
+        psi_os_why(os);
+        r = PSOCKET_FILE;
     }
     psi_os_file_close(file);
-    if (result) {
+    if (r) {
         psi_free(buf);
-        return result;
+        return r;
     }
     buf[n] = 0;
     *data = buf;
@@ -2274,20 +2252,16 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
-static int psi_os_is_self(psocket_fd fd)
+/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
+   (simultaneous open). */
+static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_addr here, there;
     int type = 0;
     socklen_t n = sizeof type;
-    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
-           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
-           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
-}
-
-static int psi_os_connected(psocket_fd fd, int *os)
-{
-    if (!psi_os_is_self(fd)) return 0;
+    if (psi_os_getname(fd, 0, &here, NULL, 0) || psi_os_getname(fd, 1, &there, NULL, 0)) return 0;
+    if (!here.port || here.port != there.port || memcmp(here.ip, there.ip, sizeof here.ip)) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) || type != SOCK_STREAM) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2770,37 +2744,19 @@ typedef struct psi_os_poller {
     psi_os_bell bell;
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
+    psocket_fd fd; /* -1: the system has no such thing */
+#if !defined(PSI_OS_EPOLL) && !defined(PSI_OS_KQUEUE)
     struct pollfd *fds;
     psi_os_watch **watches;
     int count, cap, next;
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
-   w->fd for events from now on; 0 forgets it. */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-}
-
-#endif
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
+   now on (0 forgets it); psi_os_set_wait. */
 #if defined(PSI_OS_EPOLL)
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    return p->fd < 0 ? psi_os_why(os) : 0;
-}
+#define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2813,10 +2769,10 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+        r = epoll_ctl((int)p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
@@ -2827,7 +2783,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
     struct epoll_event ev[PSI_OS_BATCH];
-    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         unsigned e = ev[i].events;
@@ -2842,12 +2798,11 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
+static int psi_os_set_new(void)
 {
-    p->fd = kqueue();
-    if (p->fd < 0) return psi_os_why(os);
-    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    return 0;
+    int fd = kqueue();
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
 }
 
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2861,7 +2816,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
         if (!on && !(w->events & bits[i])) continue;
         EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        if (kevent((int)p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
         w->events = on ? w->events | bits[i] : w->events & ~bits[i];
     }
     return 0;
@@ -2874,7 +2829,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n;
     t.tv_sec = ms / 1000;
     t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    n = kevent((int)p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         out[i].watch = (psi_os_watch *)ev[i].udata;
@@ -2885,24 +2840,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #else
 
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    (void)p;
-    (void)os;
-    return 0;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_free(p->fds);
-    psi_free(p->watches);
-}
+#define PSI_OS_ARRAY
+#define psi_os_set_new() (-1)
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
@@ -2957,9 +2896,18 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #endif
 
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_set_free(p);
+    psi_os_close(p->fd);
+#ifdef PSI_OS_ARRAY
+    psi_free(p->fds);
+    psi_free(p->watches);
+#endif
     psi_os_bell_free(&p->bell);
 }
 
@@ -2969,7 +2917,10 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     memset(p, 0, sizeof *p);
     if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
     p->ear.fd = p->bell.rd;
-    r = psi_os_set_new(p, os);
+    p->fd = psi_os_set_new();
+#ifndef PSI_OS_ARRAY
+    if (p->fd < 0) r = psi_os_why(os);
+#endif
     if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
     if (r) psi_os_poller_free(p);
     return r;
