@@ -228,7 +228,8 @@ typedef struct psocket_options {
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask; may be NULL */
+    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
+                                 to live as long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -422,7 +423,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 PSOCKET_API int psocket_istls(const psocket *s);
 
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
-PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info);
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
 
 /* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
    (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
@@ -442,10 +443,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
    are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
-PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
-PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* UDP: sends to this numeric address from now on. */
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
@@ -970,13 +971,6 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
 static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
 static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
 
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
-{
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
 static int psi_os_start(void)
 {
     return 0; /* tcpip_init is the application's */
@@ -1038,7 +1032,6 @@ static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
     }
 }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1267,7 +1260,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return r;
 }
 
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     wchar_t w[256];
     int n, put;
@@ -1283,20 +1277,13 @@ static const char *psi_os_raw_text(int e, char *buf, size_t size)
     return "unknown error";
 }
 
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+/* There is no WSACleanup: it would have to wait for every socket of the process. */
 static int psi_os_start(void)
 {
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
+    static volatile int started = 0;
+    WSADATA data;
+    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    return started ? 0 : PSOCKET_OS;
 }
 
 static PSI_UNUSED long psi_os_process(void)
@@ -1347,7 +1334,6 @@ typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 
 #ifndef PSOCKET_NO_DNS
@@ -1363,12 +1349,15 @@ static void psi_os_pin(void)
                        (LPCWSTR)(const void *)&anchor, &module);
 }
 
-static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) return (int)GetLastError();
-    CloseHandle((HANDLE)thread);
-    return 0;
+    uintptr_t thread;
+    psi_os_pin();
+    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    *os = thread ? 0 : (int)GetLastError();
+    if (thread) CloseHandle((HANDLE)thread);
+    return thread ? 0 : PSOCKET_OS;
 }
 #endif
 #endif
@@ -1576,14 +1565,14 @@ static int psi_os_reuse(int fd, int stream, int share)
 #endif
 }
 
-/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
 #if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size);
 }
 #else
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
 }
@@ -1640,7 +1629,6 @@ typedef pthread_mutex_t psi_os_mutex;
 #define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
 
 #ifndef PSOCKET_NO_DNS
@@ -1667,18 +1655,18 @@ static void psi_os_pin(void)
 static void psi_os_pin(void) {}
 #endif
 
-/* Signals stay with the application's threads. */
-static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
+static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    int e;
+    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, run, arg);
+    *os = pthread_create(&thread, NULL, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!e) pthread_detach(thread);
-    return e;
+    if (*os == 0) pthread_detach(thread);
+    return *os ? PSOCKET_OS : 0;
 }
 #endif
 #endif
@@ -1731,27 +1719,18 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
-#if defined(__linux__)
-static int psi_os_privileged(void)
-{
-    return getauxval(AT_SECURE) != 0;
-}
-#elif defined(PSI_OS_KQUEUE)
-static int psi_os_privileged(void)
-{
-    return issetugid();
-}
-#else
-static int psi_os_privileged(void)
-{
-    return getuid() != geteuid() || getgid() != getegid();
-}
-#endif
-
+/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it: setuid,
+   setgid, file capabilities. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
-    const char *value = psi_os_privileged() ? NULL : getenv(name);
+#if defined(__linux__)
+    int raised = getauxval(AT_SECURE) != 0;
+#elif defined(PSI_OS_KQUEUE)
+    int raised = issetugid();
+#else
+    int raised = getuid() != geteuid() || getgid() != getegid();
+#endif
+    const char *value = raised ? NULL : getenv(name);
     (void)buf;
     return value && *value ? value : NULL;
 }
@@ -1826,11 +1805,16 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+#ifdef PSOCKET_LWIP
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
-    return psi_os_raw_text(e, buf, size);
+    int code = psi_os_code(e);
+    if (code != PSOCKET_OS) return psocket_strerror(code);
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
 }
+#endif
 
 /* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
    the system calls it, or else the code's own text. */
@@ -1854,9 +1838,14 @@ typedef int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
+
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
+{
+    static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
+    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+}
 
 /* Adds to a count of owners; the new value. */
 static PSI_UNUSED int psi_os_ref(int *p, int by)
@@ -1869,11 +1858,6 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
     return value;
 }
 
-#ifdef PSI_OS_THREADS
-/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
-#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
-#endif
-
 /*--- files */
 
 #ifdef PSI_OS_FILES
@@ -1883,39 +1867,34 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 0, n = 0;
-    ptrdiff_t got = 1;
-    char *buf = NULL;
-    int result = 0;
+    size_t cap, n = 0;
+    ptrdiff_t got = 0;
+    char *buf = NULL, *bigger;
+    int r = 0;
     intptr_t file = psi_os_file_open(path);
     *data = NULL;
     *len = 0;
     *os = 0;
     if (file == -1) {
-        result = psi_os_why(os);
-        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+        r = psi_os_why(os);
+        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!result && got > 0) {
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
-            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
-            if (!bigger && !result) result = PSOCKET_NOMEM;
-            if (result) break;
-            buf = bigger;
-        }
-        got = psi_os_file_read(file, buf + n, cap - n - 1);
-        if (got > 0) n += (size_t)got;
+    for (cap = 16384;; cap *= 2) {
+        bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(buf, n, cap);
+        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
+        if (r) break;
+        buf = bigger;
+        while (n + 1 < cap && (got = psi_os_file_read(file, buf + n, cap - n - 1)) > 0) n += (size_t)got;
+        if (got <= 0) break;
     }
     if (got < 0) {
-        *os = PSI_OS_ERRNO;
-        result = PSOCKET_FILE;
+        psi_os_why(os);
+        r = PSOCKET_FILE;
     }
     psi_os_file_close(file);
-    if (result) {
+    if (r) {
         psi_free(buf);
-        return result;
+        return r;
     }
     buf[n] = 0;
     *data = buf;
@@ -2289,20 +2268,16 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
-static int psi_os_is_self(psocket_fd fd)
+/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
+   (simultaneous open). */
+static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_addr here, there;
     int type = 0;
     socklen_t n = sizeof type;
-    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
-           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
-           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
-}
-
-static int psi_os_connected(psocket_fd fd, int *os)
-{
-    if (!psi_os_is_self(fd)) return 0;
+    if (psi_os_getname(fd, 0, &here, NULL, 0) || psi_os_getname(fd, 1, &there, NULL, 0)) return 0;
+    if (!here.port || here.port != there.port || memcmp(here.ip, there.ip, sizeof here.ip)) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) || type != SOCK_STREAM) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2785,37 +2760,19 @@ typedef struct psi_os_poller {
     psi_os_bell bell;
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
+    psocket_fd fd; /* -1: the system has no such thing */
+#if !defined(PSI_OS_EPOLL) && !defined(PSI_OS_KQUEUE)
     struct pollfd *fds;
     psi_os_watch **watches;
     int count, cap, next;
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
-   w->fd for events from now on; 0 forgets it. */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-}
-
-#endif
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
+   now on (0 forgets it); psi_os_set_wait. */
 #if defined(PSI_OS_EPOLL)
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    return p->fd < 0 ? psi_os_why(os) : 0;
-}
+#define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2828,10 +2785,10 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+        r = epoll_ctl((int)p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
@@ -2842,7 +2799,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
     struct epoll_event ev[PSI_OS_BATCH];
-    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         unsigned e = ev[i].events;
@@ -2857,12 +2814,11 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
+static int psi_os_set_new(void)
 {
-    p->fd = kqueue();
-    if (p->fd < 0) return psi_os_why(os);
-    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    return 0;
+    int fd = kqueue();
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
 }
 
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2876,7 +2832,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
         if (!on && !(w->events & bits[i])) continue;
         EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        if (kevent((int)p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
         w->events = on ? w->events | bits[i] : w->events & ~bits[i];
     }
     return 0;
@@ -2889,7 +2845,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n;
     t.tv_sec = ms / 1000;
     t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    n = kevent((int)p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         out[i].watch = (psi_os_watch *)ev[i].udata;
@@ -2900,24 +2856,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #else
 
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    (void)p;
-    (void)os;
-    return 0;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_free(p->fds);
-    psi_free(p->watches);
-}
+#define PSI_OS_ARRAY
+#define psi_os_set_new() (-1)
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
@@ -2972,9 +2912,18 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #endif
 
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_set_free(p);
+    psi_os_close(p->fd);
+#ifdef PSI_OS_ARRAY
+    psi_free(p->fds);
+    psi_free(p->watches);
+#endif
     psi_os_bell_free(&p->bell);
 }
 
@@ -2984,7 +2933,10 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     memset(p, 0, sizeof *p);
     if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
     p->ear.fd = p->bell.rd;
-    r = psi_os_set_new(p, os);
+    p->fd = psi_os_set_new();
+#ifndef PSI_OS_ARRAY
+    if (p->fd < 0) r = psi_os_why(os);
+#endif
     if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
     if (r) psi_os_poller_free(p);
     return r;
@@ -8483,10 +8435,11 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left, which gives a send its time anew; but once it is over it is over. */
+/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
-    if (!psi_sock_late(s, 1)) s->due[1] = 0;
+    for (; s; s = s->above)
+        if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
@@ -8636,7 +8589,7 @@ static void psi_sock_drop(psocket *s, int state)
     s->due[0] = s->due[1] = 0;
     s->state = (unsigned)state & 7u;
     s->io = NULL;
-    if (io) io->close(s->user);
+    if (io) (io->close)(s->user); /* lwIP may have a macro of the name */
 }
 
 /* Ends both directions with an error and lets go. Returns code. */
@@ -8784,44 +8737,43 @@ static void psi_sock_decode(psocket *s)
     }
 }
 
-/* How much to ask the transport for. *room: how much has to fit, which is more if the rest of a record is longer than the
-   largest read. */
+/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
+{
+    const uint8_t *p = r->buf + r->raw;
+    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
+    if (!rest || (n > rest && have < n / 4)) return n;
+    if (n > fits) n = fits;
+    return n > rest ? n : rest;
+}
+
+/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
-    const psi_ring *r = &s->ring;
-    uint32_t n = (uint32_t)1 << s->read_log, have = r->tail - r->raw;
-    *room = 0;
+    uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) {
-        n += PSI_SOCK_AROUND;
-        if (have >= 5) { /* RFC 5246 6.2.1, RFC 8446 5.1: the record's header tells its length */
-            const uint8_t *p = r->buf + r->raw;
-            uint32_t all = 5u + ((uint32_t)p[3] << 8 | p[4]);
-            if (all > have) *room = all - have;
-        }
-        if (*room > n) n = *room;
-    }
-    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
-    if (*room < n) *room = n;
-    return n;
+    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
+    *room = n;
+    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
 static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
+    int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (!s->udp) {
-        if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
-        if (got == want && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-        else if (got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    }
-    if (PSI_TLS && (s->rec || s->hs)) {
-        s->ring.tail += got;
-        if (s->rec) psi_sock_decode(s);
+    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
+    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (!raw) {
+        psi_ring_append(&s->ring, got);
+        s->news = PSI_NEWS;
         return;
     }
-    psi_ring_append(&s->ring, got);
-    s->news = PSI_NEWS;
+    s->ring.tail += got;
+    if (s->rec) psi_sock_decode(s);
 }
 
 /* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
@@ -10176,7 +10128,9 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
     psi_public_tell(s);
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
-    return (int)psi_public_answer(s, r);
+    psi_public_answer(s, r);
+    if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
+    return (int)r;
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
@@ -10291,7 +10245,10 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
         if (s->state < PSI_OPEN) r = psi_sock_step(s);
         if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
     }
-    if (!psi_ring_empty(&s->ring)) return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (!psi_ring_empty(&s->ring)) {
+        if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
+        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    }
     if (psi_is_wait(r)) return PSOCKET_WANT_READ;
     return psi_public_answer(s, r);
 }
@@ -10388,11 +10345,10 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     return (int)psi_public_answer(s, psi_public_settle(s));
 }
 
-PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info)
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
-    if (!s) return PSOCKET_INVALID;
-    if (!info || !s->info) return psi_public_wrong(s, "no place for the answer, or no TLS");
+    if (!s || !info || !s->info) return PSOCKET_INVALID;
     psi_tlsinfo_get(s->info, info);
     return 0;
 }
@@ -10405,7 +10361,7 @@ PSOCKET_API int psocket_istls(const psocket *s)
 /*--- state */
 
 /* Copies an address out. */
-static int psi_public_address(psocket *s, const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
 {
     char text[64];
     size_t n;
@@ -10414,38 +10370,35 @@ static int psi_public_address(psocket *s, const psi_addr *a, const char *path, c
     n = strlen(path) + 1;
     if (port) *port = a->port;
     if (!ip || !ip_size) return 0;
-    if (n > ip_size) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the address needs %lu bytes", (unsigned long)n);
+    if (n > ip_size) return PSOCKET_LIMIT;
     memcpy(ip, path, n);
     return 0;
 }
 
-PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
-    if (!s) return PSOCKET_INVALID;
-    if (!s->peer.family) return psi_public_wrong(s, "there is no peer");
+    if (!s || !s->peer.family) return PSOCKET_INVALID;
     if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
-    return psi_public_address(s, &s->peer, path, ip, ip_size, port);
+    return psi_public_address(&s->peer, path, ip, ip_size, port);
 }
 
-PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a = PSI_ZERO;
-    psocket *c = s;
     int r;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s) return PSOCKET_INVALID;
-    while (c->io == &psi_transport_wrap) c = (psocket *)c->user;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (c->fd == -1) return psi_public_wrong(s, "there is no local address");
-    if ((r = psi_os_getname(c->fd, 0, &a, path, sizeof path)) != 0) return psi_sock_note(s, r, 0, NULL);
+    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    if ((r = psi_os_getname(s->fd, 0, &a, path, sizeof path)) != 0) return r;
     psi_addr_normalise(&a);
-    return psi_public_address(s, &a, path, ip, ip_size, port);
+    return psi_public_address(&a, path, ip, ip_size, port);
 }
 
 /* A UDP socket that is still looking for its peer is given another one. */
