@@ -1215,11 +1215,13 @@ static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, s
 /* Notes which descriptors are in a set. Winsock keeps the order, so each search begins behind the last find. */
 static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
 {
-    int at = 0, tries;
+    int at = 0, tries, found;
     u_int i, count = *(const u_int *)set;
     for (i = 1; i <= count; i++) {
-        for (tries = 0; tries < n && p[at].fd != set[i]; tries++) at = at + 1 < n ? at + 1 : 0;
-        if (p[at].fd == set[i]) p[at].revents = (short)(p[at].revents | events);
+        for (tries = found = 0; tries < n && !found; tries++, at = at + 1 < n ? at + 1 : 0) {
+            found = p[at].fd == set[i];
+            if (found) p[at].revents = (short)(p[at].revents | events);
+        }
     }
 }
 
@@ -1352,9 +1354,7 @@ static void psi_os_pin(void)
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread;
-    psi_os_pin();
-    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
     *os = thread ? 0 : (int)GetLastError();
     if (thread) CloseHandle((HANDLE)thread);
     return thread ? 0 : PSOCKET_OS;
@@ -1456,9 +1456,12 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #include <dirent.h>
 #endif
 #ifndef PSOCKET_NO_THREADS
-#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#endif
+#if defined(__PIC__) && !defined(__PIE__) /* this may be part of a shared library */
+#include <dlfcn.h>
+#define PSI_OS_PLUGGABLE
 #endif
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -1552,7 +1555,7 @@ static int psi_os_make_ready(int fd)
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
 }
 
-/* Listeners come back while old connections linger. Datagrams that share a port need both. */
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
 static int psi_os_reuse(int fd, int stream, int share)
 {
     int one = 1;
@@ -1635,21 +1638,15 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
 
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. In a static program, and where
-   both are in a libdl that is not linked, there is none. */
-#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__))
-#if defined(__GLIBC__) && defined(__GNUC__)
-#pragma weak dladdr
-#pragma weak dlopen
-#define PSI_OS_HAS_DL (dladdr && dlopen)
-#else
-#define PSI_OS_HAS_DL 1
-#endif
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
 static void psi_os_pin(void)
 {
     static const char anchor = 0;
     Dl_info info;
-    if (PSI_OS_HAS_DL && dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
 }
 #else
 static void psi_os_pin(void) {}
@@ -1660,7 +1657,6 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     *os = pthread_create(&thread, NULL, run, arg);
@@ -2298,7 +2294,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (n < 0) return n;
     if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
     r = psi_os_why(os);
-    if (*os == PSI_E(EWOULDBLOCK)) return PSOCKET_WANT_READ; /* Linux: the queue of a Unix-domain listener is full */
+    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
@@ -2378,13 +2374,13 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
 #define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
+#define PSI_OS_LOCAL 4      /* the local end of a stream that is yet to be connected */
 
-/* Binds. backlog: 0 for datagrams and for the local end of a connection, else the length of a listener's queue, which the
-   system cuts to its most. */
+/* Binds. backlog: the length of a listener's queue, which the system cuts to its most; 0 for all others. */
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
 {
     psi_os_sockaddr sa;
-    int r, dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int r, dual = flags & PSI_OS_DUAL, stream = backlog || (flags & PSI_OS_LOCAL), n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2392,7 +2388,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, backlog != 0, (flags & PSI_OS_REUSE_PORT) != 0)) return psi_os_why(os);
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, stream, flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
     if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
     if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
     r = psi_os_why(os);
@@ -2505,7 +2501,8 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 #if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
     if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
 #endif
-    return s ? 0 : -1;
+    (void)s;
+    return 0;
 #endif
 }
 
@@ -3542,6 +3539,7 @@ static void psi_dns_push(psocket_resolve *r)
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_list;
+    psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     while (*end) end = &(*end)->next;
     *end = r;
