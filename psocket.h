@@ -6305,7 +6305,8 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
  *================================================================================================*/
 
 #define PSI_REC_PLAIN 16384 /* most plaintext in a record, RFC 8446 5.1 */
-#define PSI_REC_QUIET 32    /* most records in a row that carry no data */
+#define PSI_REC_QUIET 32    /* most records in a row that carry no data; */
+#define PSI_REC_WARNINGS 8  /* an alert counts for so many of them */
 #define PSI_REC_TAG 16
 #define PSI_REC_SECRET 48   /* the longest secret: SHA-384's, and TLS 1.2's master secret */
 #ifndef PSI_REC_KEY_LIFE    /* records under one key of TLS 1.3, well below AES-GCM's 2^24.5 (RFC 8446 5.5) */
@@ -6754,6 +6755,12 @@ static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, c
     return code;
 }
 
+/* Is it a warning that TLS 1.3 does not have (RFC 8446 6)? */
+static int psi_rec_no_warning(const psi_rec *r, const psi_rec_in *in)
+{
+    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && in->data[1] != PSI_ALERT_CLOSE_NOTIFY && in->data[1] != PSI_ALERT_USER_CANCELED;
+}
+
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
 static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
 {
@@ -6769,13 +6776,13 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if there is none. */
+/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
 static int psi_rec_unpad(psi_rec_in *in)
 {
     while (in->len && !in->data[in->len - 1]) in->len--;
     if (!in->len) return 0;
     in->type = in->data[--in->len];
-    return 1;
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
 }
 
 /* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
@@ -6830,7 +6837,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocke
         return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW,
                             "the peer sent a record that is longer than agreed");
     if (sealed && r->version == PSI_TLS13 && !psi_rec_unpad(in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record without a type");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record of unknown type");
     return PSI_REC_WHOLE;
 }
 
@@ -7188,6 +7195,7 @@ static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest,
  * A handshake owns its psi_rec until psi_hs_finish; its offer points into the message being handled.
  *================================================================================================*/
 
+#define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
 #define PSI_HELLO_MAX 65536 /* longest hello, RFC 8446 4: lists of post-quantum shares come close */
 
 /* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
@@ -7393,7 +7401,7 @@ struct psi_hs {
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
     uint8_t grease;
-    uint8_t retried, ccs_sent, named, ems, secure, points, fragment, will_ticket, resumed, psk, is_address, limited;
+    uint8_t retried, regrouped, ccs_sent, named, ems, secure, points, fragment, will_ticket, resumed, psk, is_address, limited;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
@@ -7431,6 +7439,15 @@ static int psi_tls_speaks(const psocket_tls *tls, unsigned version)
 
 /* --- writing messages --------------------------------------------------------------------------------------------- */
 
+/* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
+static void psi_hs_change_cipher_spec(psi_hs *h)
+{
+    static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
+    if (h->ccs_sent || (h->version == PSI_TLS13 && !h->id_len && !h->role->server)) return;
+    h->ccs_sent = 1;
+    psi_write(&h->out, ccs, sizeof ccs);
+}
+
 /* Puts n bytes into the output as records. 0 or PSOCKET_NOMEM. */
 static int psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
@@ -7439,6 +7456,7 @@ static int psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
         psi_write_drop(&h->out, h->out_at);
         h->out_at = 0;
     }
+    if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
     if (!to) return PSOCKET_NOMEM;
     h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
@@ -7512,29 +7530,28 @@ static void psi_hs_end(psi_hs *h, uint32_t at)
 /* Makes records of the flight. */
 static void psi_hs_flush(psi_hs *h)
 {
+    uint32_t at, n;
     if (h->state == PSI_HS_FAILED || (!h->flight.n && !h->flight.failed)) return;
-    if (h->flight.failed || h->transcript.bytes.failed || psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p, h->flight.n))
-        psi_hs_no_memory(h);
+    for (at = 0; at < h->flight.n; at += n) {
+        n = h->flight.n - at < PSI_HS_RECORD ? h->flight.n - at : PSI_HS_RECORD;
+        if (psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n)) break;
+    }
+    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_no_memory(h);
     psi_write_free(&h->flight);
 }
 
-/* RFC 5246 7.1; in TLS 1.3 for middleboxes only (RFC 8446 D.4), and once. It goes in the clear unless keys are renewed. */
-static void psi_hs_change_cipher_spec(psi_hs *h)
+/* The peer has said all that it may say for now (RFC 8446 5.1). 0: there is more, and the handshake has failed. */
+static int psi_hs_turn(psi_hs *h)
 {
-    static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
-    if (h->ccs_sent || h->state == PSI_HS_FAILED) return;
-    h->ccs_sent = 1;
-    psi_write(&h->out, ccs, sizeof ccs);
-    if (h->out.failed) psi_hs_no_memory(h);
+    if (!h->rest) return 1;
+    psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "record holds more than the handshake allows");
+    return 0;
 }
 
-/* New keys for what comes in: nothing that was sealed otherwise may be left (RFC 8446 5.1). 0: the handshake has failed. */
+/* New keys for what comes in. 0: the handshake has failed. */
 static int psi_hs_new_in(psi_hs *h, const psi_key *key)
 {
-    if (h->rest) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "a record holds more than the handshake allows");
-        return 0;
-    }
+    if (!psi_hs_turn(h)) return 0;
     psi_key_clear(&h->rec->in);
     h->rec->in = *key;
     return 1;
@@ -7985,7 +8002,7 @@ static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
     (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
     list = psi_write_open(w, 2);
-    if (!h->retried) {
+    if (!h->regrouped) {
         psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
         psi_write_number(w, 0x000100, 3); /* one byte */
     }
@@ -8077,12 +8094,12 @@ static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
     (void)where;
     list = h->offer->identities = psi_read_vector(r, 2, 7, 65535);
     h->offer->bound = r->p;
-    binders = h->offer->binders = psi_read_vector(r, 2, 33, 65535);
+    binders = h->offer->binders = psi_read_vector(r, 2, 2, 65535);
     for (; list.n && !list.bad; count++) {
         psi_read_vector(&list, 2, 1, 65535);
         psi_read_number(&list, 4);
     }
-    for (; binders.n && !binders.bad; count--) psi_read_vector(&binders, 1, 32, 255);
+    for (; binders.n && !binders.bad; count--) psi_read_vector(&binders, 1, 1, 255);
     if (list.bad || binders.bad) return PSI_ALERT_DECODE_ERROR;
     return count ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
@@ -8165,7 +8182,7 @@ static PSI_UNUSED const psi_ext psi_server_extensions[] = { PSI_EXTENSIONS(PSI_X
 
 static const char *psi_ext_name(unsigned number)
 {
-#define PSI_X(name, number, where, ask, got, take, tell) number > 0x7FFF ? -1 : number,
+#define PSI_X(name, number, where, ask, got, take, tell) (short)((number) > 0x7FFF ? -1 : (number)),
     static const short numbers[] = { PSI_EXTENSIONS(PSI_X) };
 #undef PSI_X
 #define PSI_X(name, number, where, ask, got, take, tell) #name "\0"
@@ -8207,7 +8224,7 @@ static int psi_ext_allowed(const psi_hs *h, const psi_ext *x, unsigned where)
     if (x->number < 0 || !x->read) return PSI_ALERT_UNSUPPORTED_EXTENSION;
     if (x->number == PSI_EXT_COOKIE && where == PSI_IN_HRR) return 0;
     if (!(h->offered >> (x - h->role->extensions) & 1)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    return x->where & where ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+    return x->where & where ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
 }
 
 /* One extension: 0, or an alert. */
@@ -8222,29 +8239,38 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
+/* Is the list malformed, or does it have an extension twice? 0, or an alert. */
+static int psi_ext_twice(psi_reader list, unsigned where)
+{
+    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
+    int twice = 0;
+    if (!seen) return PSI_ALERT_INTERNAL_ERROR;
+    while (list.n && !twice) {
+        unsigned type = psi_read_number(&list, 2);
+        psi_read_vector(&list, 2, 0, 65535);
+        twice = seen[type / 8] >> (type & 7) & 1;
+        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+    }
+    psi_free(seen);
+    return twice && where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
 /* Reads the list of extensions that ends m. A failure has been reported when it returns 0. */
 static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 {
     psi_reader list = psi_read_vector(m, 2, 0, PSI_HELLO_MAX);
-    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
-    int alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : 0;
+    int alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(list, where);
     unsigned type = 0;
-    if (!seen) {
-        psi_hs_no_memory(h);
-        return 0;
-    }
     while (list.n && !alert) {
         psi_reader body;
         type = psi_read_number(&list, 2);
         body = psi_read_vector(&list, 2, 0, 65535);
-        if (list.bad || (seen[type / 8] >> (type & 7) & 1)) alert = PSI_ALERT_DECODE_ERROR;
-        else alert = psi_ext_get(h, type, body, where);
-        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+        alert = psi_ext_get(h, type, body, where);
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
-    psi_free(seen);
-    if (alert)
+    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_no_memory(h);
+    else if (alert)
         psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s has a malformed or misplaced extension: %s (%s)",
                     psi_hs_peer(h), psi_msg_name(h->message[0]), psi_ext_name(type), psi_rec_alert_name(alert));
     return !alert;
@@ -8314,6 +8340,9 @@ static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 
 
 /* The end of a server's random that could have spoken a higher version (RFC 8446 4.1.3): its last byte is 1 for TLS 1.2. */
 static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D', 1};
+
+/* What OpenJDK 11 sends in its place (JDK-8211806). */
+static const uint8_t psi_hello_jdk11[8] = {0xED, 0xBF, 0xB4, 0xA8, 0xC2, 0x47, 0x10, 0xFF};
 
 static PSI_UNUSED void psi_hello_answer(psi_hs *h, const uint8_t random[32], unsigned where)
 {
@@ -8550,7 +8579,10 @@ static void psi_auth_accept(psi_hs *h)
     psi_hs_question *q;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
     psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
-    if (psi_x509_usable(h->chain.certs, &unusable)) {
+    if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE, "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+        h->err.cert_index = 0;
+    } else if (psi_x509_usable(h->chain.certs, &unusable)) {
         psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
         q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
@@ -8619,20 +8651,22 @@ static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
     return any;
 }
 
-/* Chooses what a client proves to be. Certificate types are TLS 1.2's; none: any. */
+/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
+   1.2's; none: any. */
 static void psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
     size_t i;
+    int best = 0;
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
-        int issued = psi_auth_issued(&id->chain, o->authorities);
-        if (!s || (types.n && !memchr(types.p, type, types.n)) || (h->identity && !issued)) continue;
+        int score = 1 + psi_auth_issued(&id->chain, o->authorities);
+        if (!s || score <= best || (types.n && !memchr(types.p, type, types.n))) continue;
+        best = score;
         h->identity = id;
         h->scheme = s;
-        if (issued) break;
     }
     if (h->tls->identity_count && !h->identity)
         psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE,
@@ -9272,10 +9306,7 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
         return 0;
     }
-    if (h->rest) {
-        psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "record holds more than the handshake allows");
-        return 0;
-    }
+    if (!psi_hs_turn(h)) return 0;
     psi_transcript_add(&h->transcript, h->message, 4 + n);
     return 1;
 }
@@ -9480,7 +9511,7 @@ static void psi_client12_request(psi_hs *h, psi_reader m)
 static void psi_client12_done(psi_hs *h, psi_reader m)
 {
     uint32_t at;
-    if (psi_hs_left(h, &m)) return;
+    if (psi_hs_left(h, &m) || !psi_hs_turn(h)) return;
     if (h->asked) psi_auth_write_chain(h);
     at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
     psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
@@ -9530,7 +9561,7 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
     int same = id.n && psi_read_same(id, h->id, h->id_len);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && !memcmp(h->randoms + 56, psi_hello_downgrade, 7) && h->randoms[63] <= 1) {
+    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) && h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
         return;
     }
@@ -9596,7 +9627,6 @@ static void psi_client13_finished(psi_hs *h, psi_reader m)
     psi_hs13_traffic(h);
     if (!psi_hs_new_in(h, &h->next_in)) return;
     psi_wipe(&h->next_in, sizeof h->next_in);
-    if (h->id_len) psi_hs_change_cipher_spec(h);
     if (h->asked) psi_auth_write_chain(h);
     if (h->identity) psi_auth_sign(h, psi_auth_content(h, 0, content), psi_read_of("", 0), psi_client13_sign);
     else psi_client13_sign(h);
@@ -9621,14 +9651,15 @@ static void psi_client13_retry(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
         return;
     }
-    if (!psi_ext_get_all(h, &m, PSI_IN_HRR)) return;
+    if (!psi_hs_turn(h) || !psi_ext_get_all(h, &m, PSI_IN_HRR)) return;
     if (h->kex.group == group && !h->opaque.n) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello asks for another hello without a reason");
         return;
     }
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, len);
-    code = h->kex.group == group ? 0 : psi_kex_make(&h->kex, h->kex.group);
+    h->regrouped = h->kex.group != group;
+    code = h->regrouped ? psi_kex_make(&h->kex, h->kex.group) : 0;
     if (code) {
         psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
         return;
@@ -9700,7 +9731,8 @@ static void psi_client_hello(psi_hs *h, psi_reader m)
     id = psi_read_vector(&m, 1, 0, 32);
     number = psi_read_number(&m, 2);
     compression = psi_read_number(&m, 1);
-    if (m.bad) {
+    if (m.bad || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32))) {
+        m.bad = 1;
         psi_hs_left(h, &m);
         return;
     }
@@ -9969,7 +10001,7 @@ static int psi_server12_suits(psi_hs *h, const psi_offer *o, const psi_x509_cert
     size_t i;
     int type = leaf->key.key_type;
     *suite = NULL;
-    if (type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve)) return 0;
+    if (type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve)) return 0; /* RFC 8422 5.1 */
     for (i = 0; i < h->tls->suite_count && !*suite; i++) {
         const psi_suite *s = h->tls->suites[i];
         if (s->version == PSI_TLS12 && s->key_type == type && psi_read_has(o->suites, s->number)) *suite = s;
@@ -10096,7 +10128,9 @@ static void psi_server13_tickets(psi_rec *r, psi_writer *w)
             if (!w->failed) w->n = start;
             break;
         }
-        psi_write_number(w, 0, 2); /* no extensions */
+        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+        psi_write_number(w, ((random[0] & 0xF0u) | 0x0Au) * 0x0101u, 2);
+        psi_write_number(w, 0, 2);
         psi_write_close(w, at, 3);
     }
     psi_wipe(&s, sizeof s);
@@ -10145,8 +10179,6 @@ static void psi_server13_flight(psi_hs *h, const psi_offer *o)
     uint8_t content[98 + PSI_HASH_MAX];
     uint32_t at;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
-    psi_hs_flush(h);
-    if (h->id_len) psi_hs_change_cipher_spec(h);
     if (!psi_hs13_keys(h)) return;
     h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
     h->program = psi_server13;
@@ -10195,10 +10227,10 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
     t.hash.vtable->update(&t.hash.vtable, h->message, (size_t)(o->bound - h->message));
     t.hash.vtable->out(&t.hash.vtable, digest);
     for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
-        psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 32, 255);
+        psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
         psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_server_accepts(h, s)) {
+        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s)) {
             psi_session_free(s);
             continue;
         }
@@ -10232,7 +10264,7 @@ static void psi_server13_retry(psi_hs *h, const psi_offer *o)
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     psi_hs_flush(h);
-    if (h->id_len) psi_hs_change_cipher_spec(h);
+    psi_hs_change_cipher_spec(h);
     h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
     if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
 }
@@ -10253,7 +10285,7 @@ static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
         psi_server_nothing(h, "no cipher suite");
     } else if (!group && !psi_server_group(h->tls, o)) {
         psi_server_nothing(h, "no group for the key exchange");
-    } else if (twice || (again && (suite != h->suite || group != h->kex.group))) {
+    } else if (twice || (again && (suite != h->suite || group != h->kex.group || (h->retried && !o->identities.n)))) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, twice ? "hello has two shares of one group" : "second hello is not what was asked for");
     }
     if (h->state == PSI_HS_FAILED) return;
@@ -10267,6 +10299,7 @@ static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
     }
     h->will_ticket = o->psk_dhe && h->tls->tickets;
     if (!group) {
+        h->retried = h->psk != 0; /* the second hello has to offer it again */
         psi_session_free(h->session);
         h->session = NULL;
         h->psk = h->resumed = 0;
@@ -10338,10 +10371,7 @@ static void psi_server_hello(psi_hs *h, psi_reader m)
     psi_offer o = PSI_ZERO;
     size_t len = 4 + m.n;
     unsigned version;
-    if (h->rest) {
-        psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello is followed by a message too early");
-        return;
-    }
+    if (!psi_hs_turn(h)) return;
     h->offer = &o;
     version = psi_hello_read(h, m) ? psi_server_version(h, &o) : 0;
     if (version) {
@@ -10430,11 +10460,11 @@ static void psi_hs_refused(psi_hs *h, int alert)
 static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
     int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING;
-    if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL)) {
-        psi_hs_bad(h, in->len == 2 ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "alert is malformed");
+    if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
+        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "alert is malformed");
     } else if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY) {
         psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake", psi_hs_peer(h));
-    } else if (!warning || (h->version == PSI_TLS13 && in->data[1] != PSI_ALERT_USER_CANCELED)) { /* RFC 8446 6: there are no warnings */
+    } else if (!warning) {
         psi_hs_refused(h, in->data[1]);
     }
 }
@@ -10461,11 +10491,6 @@ static void psi_hs_messages(psi_hs *h)
         const uint8_t *p = part->p + at;
         uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
         const psi_hs_row *row = psi_hs_find(h, p[0]);
-        if (p[0] == PSI_MSG_HELLO_REQUEST && !len && !h->role->server && h->version != PSI_TLS13) { /* RFC 5246 7.4.1.1: ignored */
-            at += 4;
-            if (++h->rec->quiet > PSI_REC_QUIET) psi_hs_unexpected(h, p[0]);
-            continue;
-        }
         if (!row) {
             psi_hs_unexpected(h, p[0]);
         } else if (len > row->limit) {
@@ -10491,7 +10516,8 @@ static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
 {
     const psi_hs_row *row;
     if (in->type == PSI_REC_ALERT || !in->len || (in->type == PSI_REC_CCS && h->version != PSI_TLS12)) {
-        if (++h->rec->quiet > PSI_REC_QUIET) {
+        h->rec->quiet = (uint8_t)(h->rec->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+        if (h->rec->quiet > PSI_REC_QUIET) {
             psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without a message");
             return;
         }
@@ -10698,6 +10724,7 @@ static int psi_late_renegotiation(psi_rec *r, psi_rec_in *in)
             take = 4;
             in->alert_level = PSI_REC_WARNING;
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            r->quiet++;
         }
         psi_write_drop(&r->part, take);
     }
@@ -10740,7 +10767,7 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_key_update(&r->in);
     if (request) r->update = 1;
-    return 0;
+    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
 }
 
 /* The messages of TLS 1.3 that are whole: 0, or an alert. */
@@ -10764,11 +10791,11 @@ static int psi_late_messages(psi_rec *r)
 static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
 {
     int level = in->len == 2 ? in->data[0] : 0, alert;
-    if (level != PSI_REC_WARNING && level != PSI_REC_FATAL)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
+    if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level > PSI_REC_FATAL ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
     alert = in->data[1];
     if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
-    if (level == PSI_REC_WARNING && (r->version == PSI_TLS12 || alert == PSI_ALERT_USER_CANCELED)) return PSI_REC_SKIP;
+    if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
     psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)", psi_rec_alert_name(alert), alert);
     if (e) e->tls_alert = alert;
     return PSOCKET_TLS_ALERT;
@@ -10795,7 +10822,8 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
         r->quiet = 0;
         return PSI_REC_DATA;
     }
-    if (kind == PSI_REC_SKIP && ++r->quiet > PSI_REC_QUIET)
+    if (kind == PSI_REC_SKIP && (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+    if (r->quiet > PSI_REC_QUIET)
         return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without data");
     in->len = 0;
     return kind;
