@@ -3724,20 +3724,20 @@ static void psi_dns_interleave(psocket_resolve *r)
 /*==================================================================================================
  * >>x509
  * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain or store, and only points
- * into its DER, which that owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
+ * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only points into its
+ * DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
  * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
 #include <bearssl.h>
 
-/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks of
-   P-256 each): 40; the rest is for wrong turns. A comparison of two names takes about 0.05 us for each 64 bytes, and a
-   search among 200 anchors some 50 of them for each certificate: 100000 are 2000 certificates, or 5 ms. */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
+   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
+   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
-#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs. Public ones have about ten */
+#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs; public ones have about ten */
 #define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
@@ -3754,6 +3754,12 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     s.p = (const uint8_t *)p;
     s.n = n;
     return s;
+}
+
+/* The span without its first n bytes. */
+static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
+{
+    return psi_x509_span_of(s.p + n, s.n - n);
 }
 
 static int psi_x509_same(psi_x509_span a, psi_x509_span b)
@@ -3776,11 +3782,11 @@ static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
 /* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
 static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
 {
-    size_t len, head = 2;
+    size_t len, head = 2, more;
     if (in->n < 2 || (in->p[0] & 0x1F) == 0x1F) return 0;
     len = in->p[1];
     if (len >= 0x80) {
-        size_t more = len & 0x7F;
+        more = len & 0x7F;
         if (more < 1 || more > 3 || in->n < 2 + more) return 0;
         for (len = 0; head < 2 + more; head++) len = len << 8 | in->p[head];
         if (len < 0x80 || len >> 8 * (more - 1) == 0) return 0;
@@ -3789,8 +3795,7 @@ static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x5
     *tag = in->p[0];
     *body = psi_x509_span_of(in->p + head, len);
     if (whole) *whole = psi_x509_span_of(in->p, head + len);
-    in->p += head + len;
-    in->n -= head + len;
+    *in = psi_x509_after(*in, head + len);
     return 1;
 }
 
@@ -3815,34 +3820,34 @@ static int psi_x509_only_seq(psi_x509_span in, psi_x509_span *body)
 /* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
 static int psi_x509_no_params(psi_x509_span in)
 {
-    return in.n == 0 || (in.n == 2 && in.p[0] == 0x05 && in.p[1] == 0);
+    return in.n == 0 || PSI_X509_IS(in, "\x05\x00");
 }
 
 /* The object identifiers that are looked for, each after its length. */
-#define PSI_X509_OIDS(X)                                  \
-    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")        \
-    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04")    \
-    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05")   \
-    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08")       \
-    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A")        \
+#define PSI_X509_OIDS(X) \
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") \
+    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") \
+    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") \
     X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
     X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
     X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
-    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01")                 \
-    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07")           \
-    X(P384, "\x05\x2B\x81\x04\x00\x22")                       \
-    X(P521, "\x05\x2B\x81\x04\x00\x23")                       \
-    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01")         \
-    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02")   \
-    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03")   \
-    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04")   \
-    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01")     \
-    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02")     \
-    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03")     \
-    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01")            \
-    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02")         \
-    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01")    \
-    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02")    \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") \
+    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") \
+    X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") \
+    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") \
+    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") \
+    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") \
+    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") \
+    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") \
     X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
 #define PSI_X(name, bytes) bytes
@@ -3873,7 +3878,7 @@ static int psi_x509_oid(psi_x509_span *in)
     int id = 1;
     if (!psi_x509_take_oid(in, &oid)) return -1;
     for (; *p; p += 1 + *p, id++)
-        if (oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0) return id;
+        if (psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p))) return id;
     return PSI_OID_OTHER;
 }
 
@@ -3881,17 +3886,14 @@ static int psi_x509_oid(psi_x509_span *in)
 static int psi_x509_int(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x02, body) || body->n == 0) return 0;
-    return body->n == 1 || !((body->p[0] == 0 && body->p[1] < 0x80) || (body->p[0] == 0xFF && body->p[1] >= 0x80));
+    return body->n == 1 || (body->p[0] != 0 && body->p[0] != 0xFF) || (body->p[0] ^ body->p[1]) >= 0x80;
 }
 
 /* Takes an INTEGER above zero, without the leading zero. */
 static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_int(in, body) || body->p[0] >= 0x80) return 0;
-    if (body->p[0] == 0) {
-        body->p++;
-        body->n--;
-    }
+    if (body->p[0] == 0) *body = psi_x509_after(*body, 1);
     return body->n != 0;
 }
 
@@ -3910,21 +3912,20 @@ static int psi_x509_bool(psi_x509_span *in, int *value)
     psi_x509_span v;
     *value = 0;
     if (in->n == 0 || in->p[0] != 0x01) return 1;
-    if (!psi_x509_take(in, 0x01, &v) || v.n != 1 || (v.p[0] != 0 && v.p[0] != 0xFF)) return 0;
+    if (!psi_x509_take(in, 0x01, &v) || v.n != 1) return 0;
     *value = v.p[0] != 0;
-    return 1;
+    return v.p[0] == 0 || v.p[0] == 0xFF;
 }
 
 /* Takes a BIT STRING of whole bytes. */
 static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x03, body) || body->n < 1 || body->p[0] != 0) return 0;
-    body->p++;
-    body->n--;
+    *body = psi_x509_after(*body, 1);
     return 1;
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 10000. */
+/* Days from 1970-01-01 to a date of the Gregorian calendar. */
 static int64_t psi_x509_days(int y, int m, int d)
 {
     int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
@@ -3936,20 +3937,18 @@ static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
 {
     static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
     psi_x509_span t;
-    int f[7] = {0, 0, 0, 0, 0, 0, 0}, tag, year, i, start; /* century, year, month, day, hour, minute, second */
+    int f[7] = {0}, tag, year, i, d; /* century, year, month, day, hour, minute, second */
     if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
     if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
-    if (t.p[t.n - 1] != 'Z') return 0;
-    start = tag == 0x17;
-    for (i = start; i < 7; i++, t.p += 2) {
-        if (t.p[0] < '0' || t.p[0] > '9' || t.p[1] < '0' || t.p[1] > '9') return 0;
-        f[i] = (t.p[0] - '0') * 10 + t.p[1] - '0';
-        if (f[i] > most[i]) return 0;
+    for (i = tag == 0x17 ? 2 : 0; i < 14; i++, t.p++) {
+        d = *t.p - '0';
+        f[i / 2] = f[i / 2] * 10 + d;
+        if (d < 0 || d > 9 || f[i / 2] > most[i / 2]) return 0;
     }
-    if (start) f[0] = f[1] < 50 ? 20 : 19;
+    if (tag == 0x17) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
-    if (!f[2] || !f[3] || f[3] > psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1))
-        return 0;
+    d = (int)(psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1)); /* of the month */
+    if (*t.p != 'Z' || !f[2] || !f[3] || f[3] > d) return 0;
     *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
     return 1;
 }
@@ -3966,45 +3965,39 @@ static int psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *oid, int *tag, 
 /* Checks the form of a Name, header included, and hashes what psi_x509_same_name compares. */
 static int psi_x509_check_name(psi_x509_span name, uint32_t *hash)
 {
-    psi_x509_span rdns, rdn, oid, value;
+    psi_x509_span rdn, oid, value;
     int tag;
-    uint32_t h = 2166136261u;
-    if (!psi_x509_only_seq(name, &rdns)) return 0;
-    while (rdns.n) {
-        if (!psi_x509_take(&rdns, 0x31, &rdn) || rdn.n == 0) return 0;
+    *hash = 2166136261u;
+    if (!psi_x509_only_seq(name, &name)) return 0;
+    while (name.n) {
+        if (!psi_x509_take(&name, 0x31, &rdn) || rdn.n == 0) return 0;
         while (rdn.n) {
             if (!psi_x509_attribute(&rdn, &oid, &tag, &value)) return 0;
-            for (; value.n; value.p++, value.n--)
-                if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+            for (; value.n; value = psi_x509_after(value, 1))
+                if (*value.p != ' ') *hash = (*hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
         }
     }
-    *hash = h;
     return 1;
 }
 
-/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two ways
-   that Unicode has for them, only the same bytes are surely the same. */
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
+   ways that Unicode has for them, only the same bytes are surely the same. */
 static int psi_x509_is_plain(int tag, psi_x509_span s)
 {
-    if (tag != 0x0C && tag != 0x12 && tag != 0x13 && tag != 0x14 && tag != 0x16 && tag != 0x1A) return 0;
-    for (; s.n; s.p++, s.n--)
-        if (*s.p < ' ' || *s.p > '~') return 0;
-    return 1;
+    if (tag != 0x0C && (tag < 0x12 || tag > 0x16 || tag == 0x15) && tag != 0x1A) return 0;
+    while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
+    return s.n == 0;
 }
 
 /* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
 static int psi_x509_folded(psi_x509_span *s, int first)
 {
     int space = 0;
-    while (s->n && *s->p == ' ') {
-        s->p++;
-        s->n--;
-        space = 1;
-    }
-    if (space && !first && s->n) return ' ';
+    for (; s->n && *s->p == ' '; *s = psi_x509_after(*s, 1)) space = !first;
     if (s->n == 0) return -1;
-    s->n--;
-    return psi_lower(*s->p++);
+    if (space) return ' ';
+    *s = psi_x509_after(*s, 1);
+    return psi_lower(s->p[-1]);
 }
 
 /* Are two relative names the same? 1, 0, or -1: it depends on who reads them. Real chains need more than the bytes: an
@@ -4013,7 +4006,7 @@ static int psi_x509_folded(psi_x509_span *s, int first)
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
 {
     psi_x509_span oa, ob, va, vb;
-    int ta, tb, first = 1, ca, cb;
+    int ta, tb, ca, cb, first = 1;
     if (psi_x509_same(a, b)) return 1;
     if (!psi_x509_attribute(&a, &oa, &ta, &va) || !psi_x509_attribute(&b, &ob, &tb, &vb)) return -1;
     if (a.n || b.n) return a.n && b.n ? -1 : 0; /* several attributes are in the order of their encodings */
@@ -4027,14 +4020,13 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name that was checked start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
+/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
 static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
 {
     psi_x509_span part, other;
     uint32_t hash;
     int r = 1, same;
-    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name))
-        return -1;
+    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name)) return -1;
     while (psi_x509_take(&base, 0x31, &part)) {
         same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
         if (same == 0) return 0;
@@ -4056,35 +4048,22 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
-static psi_x509_text psi_x509_text_in(char *buf, size_t size)
+PSI_PRINTF(2, 3)
+static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
-    psi_x509_text t;
-    t.p = buf;
-    t.size = size;
-    t.used = 0;
-    buf[0] = 0;
-    return t;
-}
-
-static void psi_x509_put_n(psi_x509_text *t, const void *text, size_t n)
-{
-    size_t room = t->size - 1 - t->used;
-    if (n > room) n = room;
-    memcpy(t->p + t->used, text, n);
-    t->used += n;
-    t->p[t->used] = 0;
-}
-
-static void psi_x509_put(psi_x509_text *t, const char *text)
-{
-    psi_x509_put_n(t, text, strlen(text));
+    va_list ap;
+    size_t room = t->size - t->used, n;
+    va_start(ap, format);
+    n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
+    va_end(ap);
+    t->used += n < room ? n : room - 1;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
 static size_t psi_x509_utf8(psi_x509_span s)
 {
     size_t i, n = s.p[0] < 0x80 ? 1 : s.p[0] < 0xC2 ? 0 : s.p[0] < 0xE0 ? 2 : s.p[0] < 0xF0 ? 3 : s.p[0] < 0xF5 ? 4 : 0;
-    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (s.p[0] == 0xC2 && n == 2 && s.p[1] < 0xA0)) return 0;
+    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (n == 2 && s.p[0] == 0xC2 && s.p[1] < 0xA0)) return 0;
     for (i = 1; i < n; i++)
         if ((s.p[i] & 0xC0) != 0x80) return 0;
     return n;
@@ -4093,50 +4072,36 @@ static size_t psi_x509_utf8(psi_x509_span s)
 /* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
-    char hex[4];
-    while (s.n) {
-        size_t n = psi_x509_utf8(s);
-        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(t, "\\");
-        if (n) {
-            psi_x509_put_n(t, s.p, n);
-        } else {
-            snprintf(hex, sizeof hex, "\\%02X", s.p[0]);
-            psi_x509_put(t, hex);
-            n = 1;
-        }
-        s.p += n;
-        s.n -= n;
+    size_t n;
+    for (; s.n; s = psi_x509_after(s, n ? n : 1)) {
+        n = psi_x509_utf8(s);
+        if (n) psi_x509_put(t, "%s%.*s", n == 1 && strchr(special, *s.p) ? "\\" : "", (int)n, (const char *)s.p);
+        else psi_x509_put(t, "\\%02X", *s.p);
     }
 }
 
-/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form. */
+/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form, whose first number holds two. */
 static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
     static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    char number[24];
-    uint64_t v = 0;
-    unsigned top;
+    unsigned long v = 0, top = 0;
     size_t i;
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(t, names[oid.p[2] - 3]);
-        return;
-    }
-    if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
+        psi_x509_put(t, "%s", names[oid.p[2] - 3]);
+    } else if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
         psi_x509_put(t, "DC");
-        return;
-    }
-    for (i = 0, top = 1; i < oid.n; i++) {
-        v = (v & 0xFFFFFFFFFFFFFFu) << 7 | (oid.p[i] & 0x7Fu);
-        if (oid.p[i] & 0x80) continue;
-        if (top) { /* two numbers in one */
-            top = v < 80 ? (unsigned)v / 40 : 2;
-            snprintf(number, sizeof number, "%u.%lu", top, (unsigned long)(v - 40 * top));
-            top = 0;
-        } else {
-            snprintf(number, sizeof number, ".%lu", (unsigned long)v);
+    } else {
+        for (i = 0; i < oid.n; i++) {
+            v = v << 7 | (oid.p[i] & 0x7Fu);
+            if (oid.p[i] & 0x80) continue;
+            if (top == 0) {
+                top = v < 80 ? v / 40 : 2;
+                psi_x509_put(t, "%lu", top);
+                v -= 40 * top++;
+            }
+            psi_x509_put(t, ".%lu", v);
+            v = 0;
         }
-        psi_x509_put(t, number);
-        v = 0;
     }
 }
 
@@ -4162,52 +4127,34 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 
 /* --- host names (RFC 9525) ---------------------------------------------------------------------------------------- */
 
-static int psi_x509_is_alnum(int c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-/* Is it a label? Letters, digits, and within it hyphens and (not in DNS, but in real life) underscores. */
-static int psi_x509_is_label(psi_x509_span s)
-{
-    size_t i;
-    if (s.n == 0 || s.n > 63 || s.p[0] == '-' || s.p[s.n - 1] == '-') return 0;
-    for (i = 0; i < s.n; i++)
-        if (!psi_x509_is_alnum(s.p[i]) && s.p[i] != '-' && s.p[i] != '_') return 0;
-    return 1;
-}
-
-/* Is it a host name? The last label is not of digits alone: that would be an IP address to others. *.name is one only if
-   wildcard. */
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
+   digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    psi_x509_span label;
-    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') {
-        s.p += 2;
-        s.n -= 2;
-    }
+    size_t i, label = 0;
+    int c, digit, last = '-', letters = 0;
+    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') s = psi_x509_after(s, 2);
     if (s.n > 253) return 0;
-    for (;;) {
-        label = psi_x509_span_of(s.p, psi_x509_find(s, ".", 1));
-        if (!psi_x509_is_label(label)) return 0;
-        if (label.n == s.n) break;
-        s.p += label.n + 1;
-        s.n -= label.n + 1;
+    for (i = 0; i <= s.n; i++, last = c) {
+        c = i < s.n ? psi_lower(s.p[i]) : '.';
+        digit = c >= '0' && c <= '9';
+        if (c == '.') {
+            if (label == 0 || label > 63 || last == '-') return 0;
+            letters = letters && i == s.n;
+            label = 0;
+        } else {
+            if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
+            letters |= !digit;
+            label++;
+        }
     }
-    while (label.n && label.p[0] >= '0' && label.p[0] <= '9') {
-        label.p++;
-        label.n--;
-    }
-    return label.n != 0;
+    return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 has both forms. */
+/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
 typedef struct psi_x509_host {
     psi_x509_span dns; /* without the trailing dot; empty: an address */
-    uint8_t ip[16];
-    int ip_len;        /* of what was written: 4 or 16 */
-    uint8_t ip4[4];
-    int has_ip4;
+    psi_addr written, plain;
 } psi_x509_host;
 
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
@@ -4215,19 +4162,21 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name);
     const char *zone = (const char *)memchr(name, '%', n);
-    psi_addr a;
     memset(h, 0, sizeof *h);
-    if (psi_addr_parse(&a, name, zone ? (size_t)(zone - name) : n)) {
-        h->ip_len = a.family == PSI_IP4 ? 4 : 16;
-        memcpy(h->ip, a.ip, sizeof h->ip);
-        psi_addr_normalise(&a);
-        h->has_ip4 = a.family == PSI_IP4;
-        memcpy(h->ip4, a.ip, 4);
+    if (psi_addr_parse(&h->written, name, zone ? (size_t)(zone - name) : n)) {
+        h->plain = h->written;
+        psi_addr_normalise(&h->plain);
         return 1;
     }
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
+}
+
+/* Is it this address, as an iPAddress writes it? */
+static int psi_x509_is_address(const psi_addr *a, psi_x509_span ip)
+{
+    return psi_x509_same(ip, psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16));
 }
 
 /* Does s end like this, whatever the case? */
@@ -4240,109 +4189,24 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns;
-    size_t label;
-    if (h->ip_len)
-        return tag != 0x87 ? 0
-               : psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ||
-                       (h->has_ip4 && psi_x509_same(name, psi_x509_span_of(h->ip4, 4)))
-                   ? 2
-                   : 0;
+    if (rest.n == 0)
+        return tag == 0x87 && (psi_x509_is_address(&h->written, name) || psi_x509_is_address(&h->plain, name)) ? 2 : 0;
     if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
-    label = psi_x509_find(rest, ".", 1);
-    rest.p += label;
-    rest.n -= label;
+    rest = psi_x509_after(rest, psi_x509_find(rest, ".", 1));
     return rest.n == name.n - 1 && psi_x509_ends_with(name, rest);
 }
 
 /* --- certificates ------------------------------------------------------------------------------------------------- */
 
-/* What can be wrong with a certificate, or with its place on a path: how much that tells about the whole search, the code,
-   and what psi_x509_explain says of the certificate. Those before FLAWS are properties of it alone: bits of its
-   flaws, of which the first counts. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-#define PSI_X509_RULES(X)                                                                                            \
-    X(FORM, BROKEN, MALFORMED, "is not DER, or bytes follow it")                                                     \
-    X(SIGNATURE_FORM, BROKEN, MALFORMED, "has a malformed signature")                                                \
-    X(VERSION, BROKEN, MALFORMED, "has an unknown version")                                                          \
-    X(SERIAL_FORM, BROKEN, MALFORMED, "has a malformed serial number")                                               \
-    X(ALG_FORM, BROKEN, MALFORMED, "has a malformed signature algorithm, or two that differ")                        \
-    X(ISSUER_FORM, BROKEN, MALFORMED, "has a malformed issuer")                                                      \
-    X(DATES_FORM, BROKEN, MALFORMED, "has malformed dates")                                                          \
-    X(SUBJECT_FORM, BROKEN, MALFORMED, "has a malformed subject")                                                    \
-    X(KEY_FORM, BROKEN, MALFORMED, "has a malformed public key")                                                     \
-    X(TAIL, BROKEN, MALFORMED, "has a malformed unique identifier, or bytes after its body")                         \
-    X(EXTENSIONS, BROKEN, MALFORMED, "has a malformed list of extensions, or too many")                              \
-    X(REPEATED, BROKEN, MALFORMED, "has an extension twice")                                                         \
-    X(EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                              \
-    X(IDLE_EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                         \
-    X(CRITICAL, BROKEN, CRITICAL, "has an unknown critical extension")                                               \
-    X(POLICIES, BROKEN, CRITICAL, "requires explicit policies, which are not supported")                             \
-    X(QUALIFIER, BROKEN, CRITICAL, "has a critical certificate policy of an unknown kind")                           \
-    X(NOT_VERSION_3, BROKEN, MALFORMED, "is not of version 3")                                                       \
-    X(SERIAL, BROKEN, MALFORMED, "has a serial number below 1 or over 20 bytes")                                     \
-    X(NAMELESS, BROKEN, MALFORMED, "lacks an issuer or a subject")                                                   \
-    X(SIGNS, BROKEN, USAGE, "may sign certificates but is not an authority")                                         \
-    X(CONSTRAINS, BROKEN, MALFORMED, "has name constraints but is not an authority")                                 \
-    X(LIMITS, BROKEN, MALFORMED, "limits its path without being an authority")                                       \
-    X(KEY_WEAK, BROKEN, WEAK, "has an RSA key of less than 2048 bits")                                               \
-    X(KEY_LARGE, BROKEN, ALGORITHM, "has an RSA key of more than 4096 bits")                                         \
-    X(KEY_ODD, BROKEN, ALGORITHM, "has an unusual RSA key")                                                          \
-    X(KEY_PSS, BROKEN, ALGORITHM, "has an RSA-PSS key of an unsupported kind")                                       \
-    X(KEY_TYPE, BROKEN, ALGORITHM, "has a key of an unsupported type: neither RSA nor on P-256, P-384 or P-521")     \
-    X(ALG_WEAK, BROKEN, WEAK, "is signed with SHA-1 or MD5, which are broken")                                       \
-    X(ALG_PSS, BROKEN, ALGORITHM, "is signed with RSA-PSS of an unsupported kind")                                   \
-    X(ALG_TYPE, BROKEN, ALGORITHM, "is signed with an unsupported algorithm: neither RSA nor ECDSA with SHA-2")      \
-    X(FLAWS, BROKEN, MALFORMED, "")                                                                                  \
-    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones")                              \
-    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted")                                               \
-    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent")                     \
-    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted")          \
-    X(WRONG_SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature")                                                   \
-    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority")                                          \
-    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it")                               \
-    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers")                                        \
-    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients")                                        \
-    X(FORBIDDEN_NAME, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for")                           \
-    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor")                                                    \
-    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify")                                \
-    X(NO_PIN, COMPLETE, PIN, "leads to none of the pinned keys")                                                     \
-    X(EXPIRED, COMPLETE, EXPIRED, "expired")                                                                         \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "is not valid yet")                                                          \
-    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing")                                       \
-    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers")                                                   \
-    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients")                                                   \
-    X(CA_AS_HOST, COMPLETE, USAGE, "is an authority's, not a host's")                                                \
-    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve")                                    \
-    X(WRONG_NAME, COMPLETE, NAME, "is for others")
-
-#define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
-#undef PSI_X
-#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code},
-static const struct {
-    short rank, code;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
-#undef PSI_X
-#define PSI_X509_BIT(rule) ((uint32_t)1 << PSI_RULE_##rule)
-
-/* Flaws that matter in the one who signs, in the one who is signed, and in both. */
-#define PSI_X509_KEY_FLAWS \
-    (PSI_X509_BIT(KEY_FORM) | PSI_X509_BIT(KEY_WEAK) | PSI_X509_BIT(KEY_LARGE) | PSI_X509_BIT(KEY_ODD) | \
-     PSI_X509_BIT(KEY_PSS) | PSI_X509_BIT(KEY_TYPE))
-#define PSI_X509_ALG_FLAWS (PSI_X509_BIT(ALG_WEAK) | PSI_X509_BIT(ALG_PSS) | PSI_X509_BIT(ALG_TYPE))
-#define PSI_X509_OWN_FLAWS \
-    (((PSI_X509_BIT(FLAWS) - 1) & ~PSI_X509_KEY_FLAWS & ~PSI_X509_ALG_FLAWS) | PSI_X509_BIT(KEY_FORM))
-/* Those that matter even in a certificate that is trusted as it is: what it demands and we cannot do. As an authority it must
-   also be understood where it says what it may issue. */
-#define PSI_X509_TRUSTED_FLAWS (PSI_X509_BIT(CRITICAL) | PSI_X509_BIT(POLICIES) | PSI_X509_BIT(QUALIFIER))
-#define PSI_X509_ANCHOR_FLAWS \
-    (PSI_X509_TRUSTED_FLAWS | PSI_X509_BIT(EXTENSIONS) | PSI_X509_BIT(REPEATED) | PSI_X509_BIT(EXTENSION))
-
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
+
+/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key is
+   used, always. Of several the last one in this order is kept, of its kind the first. */
+enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS };
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4354,14 +4218,15 @@ typedef struct psi_x509_cert {
     psi_x509_span ski, aki, san, constraints;
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
-    uint32_t flaws;
     br_x509_pkey key; /* key_type 0: none that can be used */
     int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
     psi_x509_alg alg, key_alg;
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constraints_critical;
-    const char *broken; /* which extension is malformed */
+    int readable;         /* its subject and its key, at least */
+    int when, code;       /* its flaw: PSI_X509_*, 0 none */
+    const char *why;
 } psi_x509_cert;
 
 /* How many certificates were parsed, for the tests. */
@@ -4371,6 +4236,14 @@ static unsigned long psi_x509_parses;
 #else
 #define PSI_X509_PARSES() ((void)0)
 #endif
+
+static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+{
+    if (when <= c->when) return;
+    c->when = when;
+    c->code = code;
+    c->why = why;
+}
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 {
@@ -4382,9 +4255,8 @@ static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 static int psi_x509_hash_alg(psi_x509_span alg)
 {
     int oid = psi_x509_oid(&alg);
-    return oid >= PSI_OID_SHA256 && oid <= PSI_OID_SHA512 && psi_x509_no_params(alg)
-               ? br_sha256_ID + oid - PSI_OID_SHA256
-               : 0;
+    if (oid < PSI_OID_SHA256 || oid > PSI_OID_SHA512 || !psi_x509_no_params(alg)) return 0;
+    return br_sha256_ID + oid - PSI_OID_SHA256;
 }
 
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
@@ -4405,25 +4277,28 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm from an AlgorithmIdentifier: flaws. */
-static uint32_t psi_x509_read_alg(psi_x509_alg *alg, psi_x509_span in)
+/* Reads the signature algorithm from an AlgorithmIdentifier. */
+static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
-    if (oid < 0) return PSI_X509_BIT(ALG_FORM);
-    if (oid == PSI_OID_PSS) return psi_x509_pss_params(params, alg) ? 0 : PSI_X509_BIT(ALG_PSS);
-    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) return PSI_X509_BIT(ALG_WEAK);
-    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        alg->kind = PSI_X509_PKCS1;
-        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        return psi_x509_no_params(params) ? 0 : PSI_X509_BIT(ALG_FORM);
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
+    if (oid == PSI_OID_PSS) {
+        if (!psi_x509_pss_params(params, &c->alg))
+            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
+    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        c->alg.kind = PSI_X509_PKCS1;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        ok = psi_x509_no_params(params);
+    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        c->alg.kind = PSI_X509_ECDSA;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        ok = params.n == 0;
+    } else {
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        alg->kind = PSI_X509_ECDSA;
-        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        return params.n == 0 ? 0 : PSI_X509_BIT(ALG_FORM);
-    }
-    return PSI_X509_BIT(ALG_TYPE);
+    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4447,366 +4322,306 @@ static size_t psi_x509_bit_length(psi_x509_span v)
     return bits;
 }
 
-/* RSAPublicKey (RFC 8017 A.1.1): flaws. */
-static uint32_t psi_x509_read_rsa(br_x509_pkey *key, psi_x509_span in)
+/* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
+static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span rsa, n, e;
+    const char *why = NULL;
     size_t bits;
-    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n)
-        return PSI_X509_BIT(KEY_FORM);
+    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
     bits = psi_x509_bit_length(n);
-    if (bits < 2048) return PSI_X509_BIT(KEY_WEAK);
-    if (bits > 4096) return PSI_X509_BIT(KEY_LARGE);
-    if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) return PSI_X509_BIT(KEY_ODD);
-    key->key.rsa.n = psi_x509_slice(n, &key->key.rsa.nlen);
-    key->key.rsa.e = psi_x509_slice(e, &key->key.rsa.elen);
-    key->key_type = BR_KEYTYPE_RSA;
-    return 0;
+    if (bits < 2048)
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
+    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
+        why = "has an unusual RSA key";
+    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
+    if (why || bits < 2048) return 1;
+    c->key.key_type = BR_KEYTYPE_RSA;
+    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    return 1;
 }
 
-/* Reads SubjectPublicKeyInfo: flaws. */
-static uint32_t psi_x509_read_key(psi_x509_cert *c)
+/* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
+static int psi_x509_read_key(psi_x509_cert *c)
 {
     psi_x509_span in, alg, bits;
-    uint32_t flaws = 0;
-    int oid;
-    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 ||
-        !psi_x509_bits(&in, &bits) || in.n)
-        return PSI_X509_BIT(KEY_FORM);
-    if (oid == PSI_OID_RSA)
-        return alg.n && psi_x509_no_params(alg) ? psi_x509_read_rsa(&c->key, bits) : PSI_X509_BIT(KEY_FORM);
+    int oid, curve;
+    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg)) return 0;
+    oid = psi_x509_oid(&alg);
+    if (oid < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
+    if (oid == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
     if (oid == PSI_OID_PSS) {
         c->pss_key = 1;
-        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg)) flaws = PSI_X509_BIT(KEY_PSS);
-        return flaws | psi_x509_read_rsa(&c->key, bits);
+        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        return psi_x509_read_rsa(c, bits);
     }
-    c->key.key.ec.curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
-    if (!c->key.key.ec.curve) return PSI_X509_BIT(KEY_TYPE);
-    if (bits.n != 1 + 2 * psi_x509_curve_bytes(c->key.key.ec.curve) || bits.p[0] != 4)
-        return PSI_X509_BIT(KEY_FORM); /* RFC 5480 2.2, uncompressed */
-    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
+    if (!curve) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
+        return 1;
+    }
     c->key.key_type = BR_KEYTYPE_EC;
-    return 0;
+    c->key.key.ec.curve = curve;
+    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
 }
 
-/* --- extensions: each reader answers 0 if the content is malformed ------------------------------------------------ */
-
-/* Is it the tag of a GeneralName? Of [0] to [8], 0, 3, 4 and 5 are constructed. */
-static int psi_x509_is_name_tag(int tag)
-{
-    return (tag & 0xC0) == 0x80 && (tag & 31) <= 8 && (tag >> 5 & 1) == (0x39 >> (tag & 31) & 1);
-}
-
-/* Is the content of a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
+/* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
 static int psi_x509_check_general(int tag, psi_x509_span name)
 {
     uint32_t hash;
-    size_t i;
-    if (!psi_x509_is_name_tag(tag)) return 0;
-    if (tag == 0x87) return name.n == 4 || name.n == 16;
-    if (tag == 0xA4) return psi_x509_check_name(name, &hash);
-    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return 1;
-    for (i = 0; i < name.n; i++)
-        if (name.p[i] == 0 || name.p[i] > 0x7E) return 0;
-    return name.n != 0;
-}
-
-static int psi_x509_ext_ski(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
-    return !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0;
-}
-
-static int psi_x509_ext_aki(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq;
-    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
-    if (critical || !psi_x509_only_seq(in, &seq)) return 0;
-    psi_x509_take(&seq, 0x80, &c->aki);
-    return 1;
-}
-
-/* Not used, but checked. */
-static int psi_x509_ext_aia(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, one, v;
-    int tag;
-    if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (list.n)
-        if (!psi_x509_seq(&list, &one) || !psi_x509_take_oid(&one, &v) || !psi_x509_any(&one, &tag, &v, NULL) || one.n ||
-            !psi_x509_check_general(tag, v))
-            return 0;
-    return 1;
-}
-
-static int psi_x509_ext_key_usage(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span v;
-    (void)critical;
-    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return 0;
-    if (v.p[0] > 7 || (v.p[v.n - 1] & ((1 << v.p[0]) - 1))) return 0;
-    c->usage = v.p[1];
-    return 1;
-}
-
-/* All names that can be read are kept, also where one cannot. */
-static int psi_x509_ext_san(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span names, name;
-    int tag, ok;
-    c->san_critical = critical;
-    if (!psi_x509_seq(&in, &c->san)) return 0;
-    for (names = c->san, ok = names.n && in.n == 0; names.n;) {
-        if (!psi_x509_any(&names, &tag, &name, NULL)) return 0;
-        ok &= psi_x509_check_general(tag, name);
+    switch (tag) {
+    case 0xA0: case 0xA3: case 0xA5: case 0x88: return 1;
+    case 0xA4: return psi_x509_check_name(name, &hash);
+    case 0x87: return name.n == 4 || name.n == 16;
+    case 0x81: case 0x82: case 0x86:
+        if (name.n == 0) return 0;
+        while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
+        return name.n == 0;
+    default: return 0;
     }
+}
+
+static int psi_x509_check_san(psi_x509_span names)
+{
+    psi_x509_span name;
+    int tag, ok = names.n != 0;
+    while (ok && names.n) ok = psi_x509_any(&names, &tag, &name, NULL) && psi_x509_check_general(tag, name);
     return ok;
 }
 
-static int psi_x509_ext_basic(psi_x509_cert *c, psi_x509_span in, int critical)
+/* authorityInfoAccess is not used, but checked. */
+static int psi_x509_check_access(psi_x509_span list)
 {
-    psi_x509_span seq, v;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || !psi_x509_bool(&seq, &c->ca)) return 0;
-    if (seq.n == 0) return 1;
-    if (!psi_x509_int(&seq, &v) || seq.n || v.p[0] >= 0x80) return 0;
-    c->path_len = v.n == 1 ? v.p[0] : 32767;
-    if (!c->ca) c->flaws |= PSI_X509_BIT(LIMITS);
-    return 1;
-}
-
-static int psi_x509_ext_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq, part;
-    c->constraints_critical = critical;
-    if (!psi_x509_only_seq(in, &c->constraints) || c->constraints.n == 0) return 0;
-    seq = c->constraints;
-    if (psi_x509_take(&seq, 0xA0, &part) && part.n == 0) return 0;
-    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return 0;
-    return seq.n == 0;
-}
-
-static int psi_x509_ext_eku(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq;
-    int set = 0, oid;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
-    while (seq.n) {
-        oid = psi_x509_oid(&seq);
-        if (oid < 0) return 0;
-        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
-    }
-    c->extended = set;
-    return 1;
-}
-
-/* UserNotice (RFC 5280 4.2.1.4): where to read it, and what it says. */
-static int psi_x509_check_notice(psi_x509_span in)
-{
-    psi_x509_span part;
-    int tag;
-    psi_x509_seq(&in, &part);
-    if (in.n == 0) return 1;
-    return psi_x509_any(&in, &tag, &part, NULL) && in.n == 0 &&
-           (tag == 0x0C || tag == 0x16 || tag == 0x1A || tag == 0x1E);
+    psi_x509_span one, v;
+    int ok = list.n != 0;
+    while (ok && list.n) ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && psi_x509_check_san(one);
+    return ok;
 }
 
 /* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
 static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
 {
+    psi_x509_span list, one, v;
+    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
+    while (ok && list.n) {
+        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
+        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+    }
+    return ok;
+}
+
+static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
+{
     psi_x509_span one, v;
-    int tag, oid;
-    if (in.n == 0) return 0;
-    while (in.n) {
-        if (!psi_x509_seq(&in, &one)) return 0;
-        oid = psi_x509_oid(&one);
-        if (oid < 0 || !psi_x509_any(&one, &tag, &v, NULL) || one.n) return 0;
-        if (oid == PSI_OID_CPS && tag != 0x16) return 0;
-        if (oid == PSI_OID_NOTICE && (tag != 0x30 || !psi_x509_check_notice(v))) return 0;
-        if (oid != PSI_OID_CPS && oid != PSI_OID_NOTICE) c->flaws |= PSI_X509_BIT(QUALIFIER);
-    }
-    return 1;
+    int ok = list.n != 0;
+    while (ok && list.n)
+        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    return ok;
 }
 
-/* Any policy will do; what is said of it matters to those only who said that it is critical. */
-static int psi_x509_ext_policies(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, policy, oid, qualifiers;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (critical && list.n) {
-        if (!psi_x509_seq(&list, &policy) || !psi_x509_take_oid(&policy, &oid)) return 0;
-        if (policy.n && (!psi_x509_only_seq(policy, &qualifiers) || !psi_x509_check_qualifiers(c, qualifiers))) return 0;
-    }
-    return 1;
-}
-
-/* Nobody here asks for policies, so nothing comes of how they map, nor of what anyPolicy no longer means. */
-static int psi_x509_ext_mappings(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, pair, from, to;
-    (void)c;
-    if (!critical) return 1;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (list.n)
-        if (!psi_x509_seq(&list, &pair) || !psi_x509_take_oid(&pair, &from) || !psi_x509_take_oid(&pair, &to) || pair.n)
-            return 0;
-    return 1;
-}
-
-static int psi_x509_ext_inhibit(psi_x509_cert *c, psi_x509_span in, int critical)
+/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
+static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
 {
     psi_x509_span v;
-    (void)c;
-    return !critical || (psi_x509_int(&in, &v) && in.n == 0 && v.p[0] < 0x80);
-}
-
-/* requireExplicitPolicy would need the policies of the whole path evaluated. */
-static int psi_x509_ext_policy_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq, v;
-    int i;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
+    int i, ok = seq.n != 0;
     for (i = 0; i < 2; i++) {
         if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
-        if (v.n == 0 || v.p[0] >= 0x80 || (v.n > 1 && v.p[0] == 0 && v.p[1] < 0x80)) return 0;
-        if (i == 0) c->flaws |= PSI_X509_BIT(POLICIES);
+        ok = ok && v.n && v.p[0] < 0x80;
+        if (i == 0)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
     }
-    return seq.n == 0;
+    return ok && seq.n == 0;
 }
 
-/* The extensions that are read. Those that say what an authority may issue matter even in one that is trusted. */
-static const struct {
-    const char *oid, *name;
-    int authority;
-    int (*read)(psi_x509_cert *c, psi_x509_span in, int critical);
-} psi_x509_extensions[] = {
-    {"\x55\x1D\x0E", "subjectKeyIdentifier", 0, psi_x509_ext_ski},
-    {"\x55\x1D\x0F", "keyUsage", 1, psi_x509_ext_key_usage},
-    {"\x55\x1D\x11", "subjectAltName", 0, psi_x509_ext_san},
-    {"\x55\x1D\x13", "basicConstraints", 1, psi_x509_ext_basic},
-    {"\x55\x1D\x1E", "nameConstraints", 1, psi_x509_ext_constraints},
-    {"\x55\x1D\x20", "certificatePolicies", 0, psi_x509_ext_policies},
-    {"\x55\x1D\x21", "policyMappings", 0, psi_x509_ext_mappings},
-    {"\x55\x1D\x23", "authorityKeyIdentifier", 0, psi_x509_ext_aki},
-    {"\x55\x1D\x24", "policyConstraints", 1, psi_x509_ext_policy_constraints},
-    {"\x55\x1D\x25", "extKeyUsage", 1, psi_x509_ext_eku},
-    {"\x55\x1D\x36", "inhibitAnyPolicy", 0, psi_x509_ext_inhibit},
-    {"\x2B\x06\x01\x05\x05\x07\x01\x01", "authorityInfoAccess", 0, psi_x509_ext_aia}};
+/* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
+static int psi_x509_purposes(psi_x509_span list)
+{
+    int set = list.n ? 0 : -1, oid;
+    while (list.n) {
+        oid = psi_x509_oid(&list);
+        if (oid < 0) return -1;
+        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
+    }
+    return set;
+}
+
+/* What an authority may issue, and a key be used for, by the last byte of the extension's identifier: NULL if it is another
+   extension, *ok 0 if it is malformed. */
+static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
+{
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
+    switch (id) {
+    case 0x0F:
+        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
+              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+        if (*ok) c->usage = v.p[1];
+        return "has a malformed keyUsage";
+    case 0x13:
+        *ok = is_seq && psi_x509_bool(&seq, &c->ca);
+        if (*ok && seq.n) {
+            *ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
+            if (*ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
+        }
+        return "has a malformed basicConstraints";
+    case 0x1E:
+        c->constraints = seq;
+        c->constraints_critical = critical;
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
+        if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
+        return "has malformed nameConstraints";
+    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
+    default: return NULL;
+    }
+}
+
+/* The same for all others. Nobody here asks for policies, so any will do, and nothing comes of how they map nor of what
+   anyPolicy no longer means; but what is critical has to be understood. */
+static const char *psi_x509_read_others(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
+{
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
+    switch (id) {
+    case 0x0E: *ok = !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0; return "has a malformed subjectKeyIdentifier";
+    case 0x11:
+        c->san = seq;
+        c->san_critical = critical;
+        *ok = is_seq && psi_x509_check_san(seq);
+        return "has a malformed subjectAltName";
+    case 0x20: *ok = is_seq && seq.n && (!critical || psi_x509_check_policies(c, seq)); return "has malformed certificatePolicies";
+    case 0x21: *ok = !critical || (is_seq && seq.n); return "has malformed policyMappings";
+    case 0x23:
+        *ok = !critical && is_seq;
+        psi_x509_take(&seq, 0x80, &c->aki);
+        return "has a malformed authorityKeyIdentifier";
+    case 0x36: *ok = !critical || (psi_x509_int(&in, &v) && in.n == 0); return "has a malformed inhibitAnyPolicy";
+    case 0x101: *ok = is_seq && psi_x509_check_access(seq); return "has a malformed authorityInfoAccess";
+    default: return NULL;
+    }
+}
 
 static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x509_span value, int critical)
 {
-    size_t i, count = sizeof psi_x509_extensions / sizeof *psi_x509_extensions;
-    for (i = 0; i < count; i++)
-        if (psi_x509_same(oid, psi_x509_span_of(psi_x509_extensions[i].oid, strlen(psi_x509_extensions[i].oid)))) break;
-    if (i == count) {
-        if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
-    } else if (!psi_x509_extensions[i].read(c, value, critical)) {
-        if (!c->broken) c->broken = psi_x509_extensions[i].name;
-        c->flaws |= psi_x509_extensions[i].authority ? PSI_X509_BIT(EXTENSION) : PSI_X509_BIT(IDLE_EXTENSION);
+    int id = 0, ok = 1, when = PSI_X509_ALWAYS;
+    const char *why;
+    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
+    if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
+    why = psi_x509_read_powers(c, id, value, critical, &ok);
+    if (!why) {
+        why = psi_x509_read_others(c, id, value, critical, &ok);
+        if (!critical) when = PSI_X509_UNTRUSTED;
     }
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
 }
 
-static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+/* Reads all extensions: 0 if their list is malformed. */
+static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span seen[PSI_X509_EXTENSIONS], list, ext, value;
     int count, i, critical;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) c->flaws |= PSI_X509_BIT(EXTENSIONS);
-    for (count = 0; !(c->flaws & PSI_X509_BIT(EXTENSIONS)) && list.n; count++) {
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    for (count = 0; list.n; count++) {
         if (count == PSI_X509_EXTENSIONS || !psi_x509_seq(&list, &ext) || !psi_x509_take_oid(&ext, &seen[count]) ||
-            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) {
-            c->flaws |= PSI_X509_BIT(EXTENSIONS);
-            return;
-        }
-        for (i = 0; i < count && !psi_x509_same(seen[i], seen[count]); i++) {}
-        if (i < count) c->flaws |= PSI_X509_BIT(REPEATED);
-        else psi_x509_read_extension(c, seen[count], value, critical);
+            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n)
+            return 0;
+        for (i = 0; i < count; i++)
+            if (psi_x509_same(seen[i], seen[count])) return 0;
+        psi_x509_read_extension(c, seen[count], value, critical);
     }
+    return 1;
 }
 
-/* --- the whole certificate ---------------------------------------------------------------------------------------- */
-
-/* What follows the key: unique identifiers and extensions. */
-static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
+/* What follows the key: unique identifiers and extensions. NULL, or what is wrong. */
+static const char *psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span v;
     int i;
     for (i = 0; c->version && i < 2; i++)
-        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) c->flaws |= PSI_X509_BIT(TAIL);
-    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v)) psi_x509_read_extensions(c, v);
-    if (in.n) c->flaws |= PSI_X509_BIT(TAIL);
+        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) return "has a malformed unique identifier";
+    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v) && !psi_x509_read_extensions(c, v))
+        psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has a malformed or repeated extension");
+    return in.n ? "has bytes after its body" : NULL;
 }
 
 /* What RFC 5280 demands of every certificate that it covers, though one that is trusted need not keep to it. */
-static void psi_x509_check_profile(psi_x509_cert *c, psi_x509_span serial)
+static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span serial)
 {
-    if (c->version < 2) c->flaws |= PSI_X509_BIT(NOT_VERSION_3);
+    if (c->version < 2) return "is not of version 3";
     if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
-        c->flaws |= PSI_X509_BIT(SERIAL);
-    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) c->flaws |= PSI_X509_BIT(NAMELESS);
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN)) c->flaws |= PSI_X509_BIT(SIGNS);
-    if (!c->ca && c->constraints.n) c->flaws |= PSI_X509_BIT(CONSTRAINS);
+        return "has a serial number below 1 or over 20 bytes";
+    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
+    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
+    return NULL;
 }
 
-/* Reads a certificate. Whatever is wrong with it becomes a flaw. */
-static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+/* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
+static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
-    static const uint8_t one[] = {1};
-    psi_x509_span in, cert, tbs, alg, v, field[FIELDS], serial = psi_x509_span_of(one, 1);
-    int tag, i;
+    psi_x509_span v, serial, field[FIELDS];
+    int tag, i, version, issuer, subject, key;
+    const char *tail;
+    version = !psi_x509_take(&tbs, 0xA0, &v) ||
+              (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
+    for (i = 0; i < FIELDS; i++)
+        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return "has a malformed body";
+    c->issuer = field[ISSUER];
+    c->subject = field[SUBJECT];
+    c->spki = field[SPKI];
+    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
+    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    key = psi_x509_read_key(c);
+    c->readable = subject && key;
+    psi_x509_read_alg(c, field[ALG]);
+    tail = psi_x509_read_tail(c, tbs);
+    if (!version) return "has an unknown version";
+    if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
+    if (!issuer || !subject) return "has a malformed issuer or subject";
+    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
+        v.n)
+        return "has malformed dates";
+    return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
+}
+
+/* Reads a certificate. Whatever is wrong with it becomes its flaw. */
+static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+{
+    psi_x509_span in, cert, tbs, alg, v;
+    const char *why = "is not DER, or bytes follow it", *body;
+    int tag;
     PSI_X509_PARSES();
     memset(c, 0, sizeof *c);
     c->der = in = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    c->flaws = PSI_X509_BIT(FORM);
-    if (!psi_x509_seq(&in, &cert) || !psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return;
-    if (psi_x509_take(&tbs, 0xA0, &v) && (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2))
-        c->flaws |= PSI_X509_BIT(VERSION);
-    for (i = 0; i < FIELDS; i++)
-        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return;
-    if (in.n == 0) c->flaws &= ~PSI_X509_BIT(FORM);
-    c->issuer = field[ISSUER];
-    c->subject = field[SUBJECT];
-    c->spki = field[SPKI];
-    if (!psi_x509_int(&field[SERIAL], &serial)) c->flaws |= PSI_X509_BIT(SERIAL_FORM);
-    if (!psi_x509_any(&cert, &tag, &v, &alg) || !psi_x509_same(alg, field[ALG])) c->flaws |= PSI_X509_BIT(ALG_FORM);
-    else if (!psi_x509_bits(&cert, &c->sig) || cert.n) c->flaws |= PSI_X509_BIT(SIGNATURE_FORM);
-    c->flaws |= psi_x509_read_alg(&c->alg, field[ALG]) | psi_x509_read_key(c);
-    if (!psi_x509_check_name(c->issuer, &c->issuer_hash)) c->flaws |= PSI_X509_BIT(ISSUER_FORM);
-    if (!psi_x509_check_name(c->subject, &c->subject_hash)) c->flaws |= PSI_X509_BIT(SUBJECT_FORM);
-    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) ||
-        !psi_x509_time(&v, &c->not_after) || v.n)
-        c->flaws |= PSI_X509_BIT(DATES_FORM);
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    psi_x509_read_tail(c, tbs);
-    psi_x509_check_profile(c, serial);
-}
-
-/* Could at least the subject and the key be read? */
-static int psi_x509_is_readable(const psi_x509_cert *c)
-{
-    return c->spki.n && !(c->flaws & (PSI_X509_BIT(SUBJECT_FORM) | PSI_X509_BIT(KEY_FORM)));
-}
-
-/* The first of these flaws that c has: its rule, or -1. */
-static int psi_x509_flaw(const psi_x509_cert *c, uint32_t flaws)
-{
-    int rule = 0;
-    if (!(c->flaws & flaws)) return -1;
-    while (!(c->flaws & flaws & (uint32_t)1 << rule)) rule++;
-    return rule;
+    if (psi_x509_seq(&in, &cert) && psi_x509_any(&cert, &tag, &tbs, &c->tbs) && tag == 0x30 &&
+        psi_x509_any(&cert, &tag, &v, &alg)) {
+        body = psi_x509_read_body(c, tbs, alg);
+        if (in.n == 0) why = psi_x509_bits(&cert, &c->sig) && cert.n == 0 ? body : "has a malformed signature";
+    }
+    if (why) psi_x509_flaw(c, c->readable ? PSI_X509_UNTRUSTED : PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, why);
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
 static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 {
     psi_x509_span san = c->san, name;
-    int tag, best = 0;
+    int tag, r, best = 0;
     while (psi_x509_any(&san, &tag, &name, NULL)) {
-        int r = psi_x509_host_is(h, tag, name);
+        r = psi_x509_host_is(h, tag, name);
         if (r > best) best = r;
     }
     return best;
@@ -4823,29 +4638,31 @@ static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
     if (t->used == before) psi_x509_put(t, "a certificate without a subject");
 }
 
-/* Tells what a certificate says, with its strings in buf, cut off where that ends. */
-static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
 {
     br_sha256_context h;
-    psi_x509_text text;
-    size_t half = buf_size / 2;
-    memset(info, 0, sizeof *info);
     br_sha256_init(&h);
-    br_sha256_update(&h, c->der.p, c->der.n);
-    br_sha256_out(&h, info->sha256);
-    br_sha256_init(&h);
-    br_sha256_update(&h, c->spki.p, c->spki.n);
-    br_sha256_out(&h, info->spki_sha256);
+    br_sha256_update(&h, s.p, s.n);
+    br_sha256_out(&h, out);
+}
+
+/* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
+static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+{
+    psi_x509_text subject = {NULL, 0, 0}, issuer;
+    subject.p = buf;
+    subject.size = buf_size / 2;
+    issuer = subject;
+    issuer.p += subject.size;
+    *subject.p = *issuer.p = 0;
+    psi_x509_put_name(&subject, c->subject);
+    psi_x509_put_name(&issuer, c->issuer);
+    info->subject = subject.p;
+    info->issuer = issuer.p;
     info->not_before = c->not_before;
     info->not_after = c->not_after;
-    info->subject = info->issuer = "";
-    if (half == 0) return;
-    text = psi_x509_text_in(buf, half);
-    psi_x509_put_name(&text, c->subject);
-    info->subject = buf;
-    text = psi_x509_text_in(buf + half, half);
-    psi_x509_put_name(&text, c->issuer);
-    info->issuer = buf + half;
+    psi_x509_sha256(c->der, info->sha256);
+    psi_x509_sha256(c->spki, info->spki_sha256);
 }
 
 /* --- signatures --------------------------------------------------------------------------------------------------- */
@@ -4881,54 +4698,57 @@ static void psi_x509_mgf1(int hash, const uint8_t *seed, uint8_t *data, size_t n
     }
 }
 
-/* The hash value that an encoded message of PSS holds (RFC 8017 9.1.1, steps 5 and 6). */
-static void psi_x509_pss_hash(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t out[64])
+/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
     static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     const br_hash_class *hc = psi_x509_hash_class(alg->hash);
     br_hash_compat_context h;
+    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (n < len + room + 2) return 0;
     hc->init(&h.vtable);
     hc->update(&h.vtable, zero, sizeof zero);
-    hc->update(&h.vtable, digest, psi_x509_hash_len(alg->hash));
-    hc->update(&h.vtable, salt, (size_t)alg->salt);
-    hc->out(&h.vtable, out);
+    hc->update(&h.vtable, digest, len);
+    hc->update(&h.vtable, salt, room);
+    hc->out(&h.vtable, em + db);
+    memset(em, 0, db);
+    em[db - room - 1] = 1;
+    memcpy(em + db - room, salt, room);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
+    em[0] &= 0x7F;
+    em[n - 1] = 0xBC;
+    return 1;
 }
 
-/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
+/* Verifies by encoding the same with the salt that is found: all that is not as it should be differs. */
 static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
                               psi_x509_span sig)
 {
-    uint8_t em[512], hash[64];
-    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), salt = (size_t)alg->salt, db = n - len - 1, i;
-    if (sig.n != n || n > sizeof em || n < len + salt + 2) return 0;
+    uint8_t em[PSI_X509_SIGNATURE], block[PSI_X509_SIGNATURE], want[PSI_X509_SIGNATURE];
+    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (sig.n != n || n > sizeof em || n < len + room + 2) return 0;
     memcpy(em, sig.p, n);
-    if (!br_rsa_public_get_default()(em, n, key) || em[n - 1] != 0xBC || (em[0] & 0x80)) return 0;
-    psi_x509_mgf1(alg->hash, em + db, em, db);
-    em[0] &= 0x7F;
-    for (i = 0; i < db - salt - 1; i++)
-        if (em[i]) return 0;
-    if (em[i] != 1) return 0;
-    psi_x509_pss_hash(alg, digest, em + db - salt, hash);
-    return memcmp(hash, em + db, len) == 0;
+    if (!br_rsa_public_get_default()(em, n, key)) return 0;
+    memcpy(block, em, db);
+    psi_x509_mgf1(alg->hash, em + db, block, db);
+    return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
 }
 
 /* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
 static int psi_x509_check_ecdsa(const br_ec_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
                                 psi_x509_span sig)
 {
-    size_t n = psi_x509_curve_bytes(key->curve);
+    size_t n = psi_x509_curve_bytes(key->curve), len = psi_x509_hash_len(alg->hash);
     psi_x509_span seq, r, s;
-    uint8_t raw[132];
-    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s) || seq.n || r.n > n ||
-        s.n > n)
-        return 0;
-    memset(raw, 0, sizeof raw);
+    uint8_t raw[132] = {0};
+    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s)) return 0;
+    if (seq.n || r.n > n || s.n > n) return 0;
     memcpy(raw + n - r.n, r.p, r.n);
     memcpy(raw + 2 * n - s.n, s.p, s.n);
-    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, psi_x509_hash_len(alg->hash), key, raw, 2 * n) == 1;
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
 }
 
-/* Do the key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
+/* Do a key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
 static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
 {
     if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
@@ -4979,19 +4799,19 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     do {
         at = psi_x509_find(rest, "-----BEGIN ", 11);
         if (at == rest.n) return 0;
-        rest = psi_x509_span_of(rest.p + at + 11, rest.n - at - 11);
+        rest = psi_x509_after(rest, at + 11);
     } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
     *in = rest;
     n = psi_x509_find(rest, "-----", 5);
     if (n > 64 || n == rest.n) return -1;
     *label = psi_x509_span_of(rest.p, n);
-    rest = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
+    rest = psi_x509_after(rest, n + 5);
     *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
-    *in = rest = psi_x509_span_of(body->p + body->n, rest.n - body->n);
+    *in = rest = psi_x509_after(rest, body->n);
     if (rest.n < 14 + n || memcmp(rest.p, "-----END ", 9) != 0 || memcmp(rest.p + 9, label->p, n) != 0 ||
         memcmp(rest.p + 9 + n, "-----", 5) != 0)
         return -1;
-    *in = psi_x509_span_of(rest.p + 14 + n, rest.n - 14 - n);
+    *in = psi_x509_after(rest, 14 + n);
     return 1;
 }
 
@@ -5035,75 +4855,47 @@ static int psi_x509_is_der(psi_x509_span s)
     return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_only_seq(s, &body);
 }
 
-typedef int (*psi_x509_each_fn)(void *ctx, psi_x509_span der);
+/* A text of certificates that is being read: PEM, or DER back to back. */
+typedef struct psi_x509_reader {
+    psi_x509_span in;
+    int is_der;
+    uint8_t *buf;         /* what the last one of PEM decodes to */
+    unsigned long number; /* of the certificate that was read last */
+} psi_x509_reader;
 
-/* Hands each certificate of DER that stands back to back to each, until that answers other than 0. *found counts them. */
-static int psi_x509_each_der(psi_x509_span in, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+static psi_x509_reader psi_x509_read(const void *text, size_t len)
 {
-    psi_x509_span body, der;
-    int tag, r;
-    while (in.n) {
-        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30) return lenient ? 0 : (int)PSOCKET_TLS_PEM;
-        ++*found;
-        r = each(ctx, der);
-        if (r) return r;
-    }
-    return 0;
-}
-
-/* Decodes one block and hands it on; with lenient a malformed one is left out. r: what psi_x509_pem_next said. */
-static int psi_x509_each_block(int r, psi_x509_span body, int lenient, psi_x509_each_fn each, void *ctx)
-{
-    uint8_t *buf = r > 0 ? (uint8_t *)psi_alloc(body.n + 4) : NULL;
-    size_t n;
-    if (r > 0 && !buf) return PSOCKET_NOMEM;
-    n = r > 0 ? psi_x509_base64(body, buf) : 0;
-    r = n ? each(ctx, psi_x509_span_of(buf, n)) : lenient ? 0 : (int)PSOCKET_TLS_PEM;
-    psi_free(buf);
+    psi_x509_reader r = PSI_ZERO;
+    r.in = psi_x509_span_of(text, len);
+    r.is_der = psi_x509_is_der(r.in);
     return r;
 }
 
-/* Hands each certificate of a text (PEM, or DER back to back) to each, until that answers other than 0, which is the answer.
-   Malformed ones are PSOCKET_TLS_PEM, or with lenient left out. *found counts certificates. OpenSSL's TRUSTED CERTIFICATE
-   is left out: what it adds says what the certificate is trusted for, and would be ignored. */
-static int psi_x509_each(const void *text, size_t len, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+/* Takes the next certificate: 1, 0 at the end, PSOCKET_TLS_PEM if it is malformed, PSOCKET_NOMEM. Call it to the end, or
+   free buf. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the certificate would be ignored. */
+static int psi_x509_next(psi_x509_reader *r, psi_x509_span *der)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body;
-    int r;
-    *found = 0;
-    if (psi_x509_is_der(in)) return psi_x509_each_der(in, lenient, each, ctx, found);
-    while ((r = psi_x509_pem_next(&in, &label, &body)) != 0) {
-        if (r > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
-        ++*found;
-        r = psi_x509_each_block(r, body, lenient, each, ctx);
-        if (r) return r;
+    psi_x509_span label, body;
+    int tag, found;
+    psi_free(r->buf);
+    r->buf = NULL;
+    if (r->is_der) {
+        if (r->in.n == 0) return 0;
+        r->number++;
+        if (psi_x509_any(&r->in, &tag, &body, der) && tag == 0x30) return 1;
+        r->in.n = 0;
+        return PSOCKET_TLS_PEM;
     }
-    return 0;
-}
-
-/* What went wrong with a text that people know as name. */
-static int psi_x509_text_error(psocket_error *e, int code, const char *name, size_t found)
-{
-    if (code && code != PSOCKET_TLS_PEM) return psi_err_code(e, code);
-    if (code) return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, (unsigned long)found);
-    if (found) return 0;
-    return psi_err(e, PSOCKET_TLS_PEM,
-                   "%s: no certificate found: expected PEM text or DER (\"openssl x509\" turns a TRUSTED CERTIFICATE into a "
-                   "plain one)",
-                   name);
-}
-
-/* Room for one more element of a growing array: the array, perhaps elsewhere, or NULL with the old one intact. */
-static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
-{
-    void *p;
-    if (count < *room) return array;
-    p = psi_alloc((*room * 2 + 4) * size);
-    if (!p) return NULL;
-    if (count) memcpy(p, array, count * size);
-    psi_free(array);
-    *room = *room * 2 + 4;
-    return p;
+    do {
+        found = psi_x509_pem_next(&r->in, &label, &body);
+    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
+    if (found == 0) return 0;
+    r->number++;
+    if (found < 0) return PSOCKET_TLS_PEM;
+    r->buf = (uint8_t *)psi_alloc(body.n + 4);
+    if (!r->buf) return PSOCKET_NOMEM;
+    *der = psi_x509_span_of(r->buf, psi_x509_base64(body, r->buf));
+    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
 }
 
 /* --- chains ------------------------------------------------------------------------------------------------------- */
@@ -5114,53 +4906,67 @@ typedef struct psi_x509_chain {
     size_t count, room, bytes;
 } psi_x509_chain;
 
+/* Takes the last certificate away. */
+static void psi_x509_chain_drop(psi_x509_chain *c)
+{
+    psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+}
+
 static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+    while (c->count) psi_x509_chain_drop(c);
     psi_free(c->certs);
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. *c is the new one. */
-static int psi_x509_chain_append(psi_x509_chain *chain, const uint8_t *der, size_t len, psi_x509_cert **c)
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to name. */
+static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
-    psi_x509_cert *certs = (psi_x509_cert *)psi_x509_grow(chain->certs, chain->count, &chain->room, sizeof *certs);
-    uint8_t *copy;
-    if (!certs) return PSOCKET_NOMEM;
-    chain->certs = certs;
-    copy = (uint8_t *)psi_alloc(len + 1);
-    if (!copy) return PSOCKET_NOMEM;
-    if (len) memcpy(copy, der, len);
-    *c = &certs[chain->count++];
-    psi_x509_parse(*c, copy, len);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
+    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    void *certs = c->certs;
+    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (!copy || !certs) {
+        psi_free(copy);
+        return PSOCKET_NOMEM;
+    }
+    c->certs = (psi_x509_cert *)certs;
+    c->room = room;
+    if (der.n) memcpy(copy, der.p, der.n);
+    psi_x509_parse(&c->certs[c->count++], copy, der.n);
     return 0;
 }
 
-/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. What cannot be read is kept too, for psi_x509_verify to name. */
-static int psi_x509_chain_add(psi_x509_chain *chain, const uint8_t *der, size_t len)
+/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
+static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
 {
-    psi_x509_cert *c;
     size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    int r;
-    if (charge > PSOCKET_CHAIN_BYTES - chain->bytes) return PSOCKET_CERT_LIMIT;
-    r = psi_x509_chain_append(chain, der, len, &c);
-    if (!r) chain->bytes += charge;
-    return r;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    c->bytes += charge;
+    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
 }
 
-static int psi_x509_chain_each(void *ctx, psi_x509_span der)
+/* What went wrong with a text that people know as name. */
+static int psi_x509_text_error(psocket_error *e, int code, const char *name, unsigned long number)
 {
-    return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
+    if (code == PSOCKET_TLS_PEM)
+        return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, number);
+    if (code == PSOCKET_CERT_LIMIT)
+        return psi_err(e, code, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
+    if (code) return psi_err_code(e, code);
+    return number ? 0 : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" "
+                                "makes a plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* Appends the certificates of a text: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
 static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
 {
-    size_t found;
-    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found);
-    if (r == PSOCKET_CERT_LIMIT)
-        return psi_err(e, r, "the certificate chain is larger than %lu bytes", (unsigned long)PSOCKET_CHAIN_BYTES);
-    return psi_x509_text_error(e, r, "the certificate chain", found);
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    while ((r = psi_x509_next(&reader, &der)) > 0 && (r = psi_x509_chain_add(c, der.p, der.n)) == 0) {}
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, "the certificate chain", reader.number);
 }
 
 /* --- private keys ------------------------------------------------------------------------------------------------- */
@@ -5171,9 +4977,9 @@ typedef struct psi_x509_key {
     int pss_key; /* PSS signatures only, of key_alg if that has a kind */
     psi_x509_alg key_alg;
     br_rsa_private_key rsa;
-    psi_x509_span n, e;  /* RSA: the public half */
     br_ec_private_key ec;
-    psi_x509_span point; /* EC: the public half, empty if the file lacks it */
+    psi_x509_span n, e;  /* RSA: the public half */
+    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -5185,7 +4991,7 @@ static void psi_x509_key_free(psi_x509_key *k)
     psi_wipe(k, sizeof *k);
 }
 
-/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2). */
+/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2): NULL, or what is wrong. */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
     enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
@@ -5195,10 +5001,9 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     if (version) return "RSA private keys with more than two primes are not supported";
     for (i = 0; i < NUMBERS; i++)
         if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
-    if (seq.n) return "malformed RSA private key";
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (!(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
+    if (seq.n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
         v[DQ].n > v[Q].n || v[IQ].n > v[P].n)
         return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
@@ -5217,32 +5022,23 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
     psi_x509_span seq, d, part;
-    int version, named;
-    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version) || version != 1 ||
-        !psi_x509_take(&seq, 0x04, &d))
-        return "malformed EC private key";
-    if (psi_x509_take(&seq, 0xA0, &part)) {
-        named = psi_x509_curve(&part);
-        if (curve && named != curve) return "malformed EC private key";
-        curve = named;
-    }
-    if (psi_x509_take(&seq, 0xA1, &part) && (!psi_x509_bits(&part, &k->point) || part.n)) return "malformed EC private key";
-    if (seq.n) return "malformed EC private key";
-    if (!curve) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    while (d.n && *d.p == 0) {
-        d.p++;
-        d.n--;
-    }
-    if (d.n == 0 || d.n > psi_x509_curve_bytes(curve)) return "malformed EC private key";
+    int version, named = curve, ok;
+    ok = psi_x509_only_seq(in, &seq) && psi_x509_small(&seq, &version) && version == 1 && psi_x509_take(&seq, 0x04, &d);
+    if (ok && psi_x509_take(&seq, 0xA0, &part)) named = psi_x509_curve(&part);
+    if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = psi_x509_bits(&part, &k->point) && part.n == 0;
+    if (!ok || seq.n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
+    if (d.n == 0 || d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->ec.curve = curve;
+    k->ec.curve = named;
     k->ec.x = psi_x509_slice(d, &k->ec.xlen);
     return NULL;
 }
 
 #define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
 
-/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
+/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     psi_x509_span seq, alg, key;
@@ -5252,35 +5048,31 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
-    if (version > 1 || !psi_x509_seq(&seq, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
-        return "malformed private key";
+    oid = version <= 1 && psi_x509_seq(&seq, &alg) ? psi_x509_oid(&alg) : -1;
+    if (oid < 0 || !psi_x509_take(&seq, 0x04, &key)) return "malformed private key";
     if (oid == PSI_OID_EC) {
         curve = psi_x509_curve(&alg);
         return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
     }
-    if (oid != PSI_OID_RSA && oid != PSI_OID_PSS)
-        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
     k->pss_key = oid == PSI_OID_PSS;
-    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg))
-        return "RSA-PSS private keys must be for SHA-256, SHA-384 or SHA-512";
-    return psi_x509_key_rsa(k, key);
+    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
+    if (k->pss_key || oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
+    return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
 /* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
 static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
 {
-    psi_x509_span label, end;
+    psi_x509_span label;
     int r;
-    while ((r = psi_x509_pem_next(&in, &label, body)) > 0) {
-        if (label.n < 11) continue;
-        end = psi_x509_span_of(label.p + label.n - 11, 11);
-        if (!PSI_X509_IS(end, "PRIVATE KEY")) continue;
-        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
-            return psi_err(e, PSOCKET_TLS_KEY, "%s", PSI_X509_ENCRYPTED);
-        return 0;
-    }
-    return psi_err(e, PSOCKET_TLS_PEM, "%s",
-                   r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
+    do {
+        r = psi_x509_pem_next(&in, &label, body);
+        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
+    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
+    return 0;
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
@@ -5302,127 +5094,94 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* The product of two big-endian numbers, of alen + blen bytes. */
-static void psi_x509_multiply(const uint8_t *a, size_t alen, const uint8_t *b, size_t blen, uint8_t *out)
+/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
+static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
 {
-    size_t i, k;
-    memset(out, 0, alen + blen);
-    for (i = alen; i-- > 0;) {
-        unsigned v = 0;
-        for (k = blen; k-- > 0;) {
-            v += out[i + k + 1] + (unsigned)a[i] * b[k];
-            out[i + k + 1] = (uint8_t)(v & 255);
-            v >>= 8;
-        }
-        out[i] = (uint8_t)v;
+    uint8_t t[290];
+    unsigned carry = 0, borrow = 0, keep;
+    size_t i;
+    for (i = n; i-- > 0;) {
+        carry += r[i] + (x[i] & (0u - take));
+        r[i] = (uint8_t)(carry & 255);
+        borrow = r[i] - m[i] - borrow;
+        t[i] = (uint8_t)(borrow & 255);
+        carry >>= 8;
+        borrow = borrow >> 8 & 1;
     }
+    keep = 0u - (borrow & (carry ^ 1));
+    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
+    psi_wipe(t, sizeof t);
 }
 
-/* Is x 1 modulo m (of at most 290 bytes)? Bit by bit, and whatever the bits are in the same steps: these are secrets. */
-static int psi_x509_is_one(const uint8_t *x, size_t xlen, const uint8_t *m, size_t mlen)
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290], t[290];
-    unsigned wrong = 0, carry, keep;
-    int borrow, v;
-    size_t i, k;
-    memset(r, 0, sizeof r);
-    for (i = 0; i < 8 * xlen; i++) {
-        carry = (unsigned)(x[i / 8] >> (7 - i % 8)) & 1u;
-        for (borrow = 0, k = mlen; k-- > 0;) {
-            carry |= (unsigned)r[k] << 1;
-            r[k] = (uint8_t)(carry & 255);
-            carry >>= 8;
-            v = r[k] - m[k] - borrow;
-            t[k] = (uint8_t)(v & 255);
-            borrow = v < 0;
-        }
-        keep = (0u - (unsigned)(borrow & (int)(carry ^ 1u))) & 255u; /* r was smaller than m */
-        for (k = 0; k < mlen; k++) r[k] = (uint8_t)((r[k] & keep) | (t[k] & ~keep & 255u));
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
+    unsigned wrong = 0;
+    size_t i;
+    memcpy(mod, m.p, m.n);
+    memcpy(x + m.n - b.n, b.p, b.n);
+    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
+    for (i = 0; i < 8 * a.n; i++) {
+        psi_x509_add_mod(r, r, 1, mod, m.n);
+        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
     }
-    for (k = 0; k < mlen; k++) wrong |= r[k] ^ (k + 1 == mlen ? 1u : 0u);
+    r[m.n - 1] ^= 1;
+    for (i = 0; i < m.n; i++) wrong |= r[i];
     psi_wipe(r, sizeof r);
-    psi_wipe(t, sizeof t);
+    psi_wipe(x, sizeof x);
+    psi_wipe(mod, sizeof mod);
     return !wrong;
 }
 
-/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which give
-   the key away. Costs far less than a signature. */
-static int psi_x509_rsa_holds(const psi_x509_key *k)
+/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
+   give the key away. This costs a small part of a signature. */
+static int psi_x509_is_whole(const psi_x509_key *k)
 {
     const br_rsa_private_key *r = &k->rsa;
-    uint8_t x[2 * 290], p[290], q[290];
-    int ok;
-    size_t skip = r->plen + r->qlen - k->n.n;
-    memcpy(p, r->p, r->plen);
-    memcpy(q, r->q, r->qlen);
-    psi_x509_multiply(p, r->plen, q, r->qlen, x);
-    ok = r->plen + r->qlen >= k->n.n && skip <= 1 && (!skip || x[0] == 0) && memcmp(x + skip, k->n.p, k->n.n) == 0;
-    psi_x509_multiply(r->iq, r->iqlen, q, r->qlen, x);
-    ok = ok && psi_x509_is_one(x, r->iqlen + r->qlen, p, r->plen);
-    p[r->plen - 1] ^= 1; /* p and q are odd */
-    q[r->qlen - 1] ^= 1;
-    psi_x509_multiply(r->dp, r->dplen, k->e.p, k->e.n, x);
-    ok = ok && psi_x509_is_one(x, r->dplen + k->e.n, p, r->plen);
-    psi_x509_multiply(r->dq, r->dqlen, k->e.p, k->e.n, x);
-    ok = ok && psi_x509_is_one(x, r->dqlen + k->e.n, q, r->qlen);
-    psi_wipe(x, sizeof x);
-    psi_wipe(p, sizeof p);
-    psi_wipe(q, sizeof q);
-    return ok;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
+    uint8_t n[PSI_X509_SIGNATURE];
+    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
+           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* Does the key belong to the certificate? The public halves are compared. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
-    br_ec_public_key own;
+    const br_rsa_public_key *rsa = &c->key.key.rsa;
+    const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
     psi_x509_span point = k->point;
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_EC) {
-        if (k->ec.curve != c->key.key.ec.curve) return 0;
-        if (point.n == 0) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec));
-        return psi_x509_same(point, psi_x509_span_of(c->key.key.ec.q, c->key.key.ec.qlen));
-    }
-    return psi_x509_same(k->n, psi_x509_span_of(c->key.key.rsa.n, c->key.key.rsa.nlen)) &&
-           psi_x509_same(k->e, psi_x509_span_of(c->key.key.rsa.e, c->key.key.rsa.elen)) && psi_x509_rsa_holds(k);
+    if (k->type == BR_KEYTYPE_RSA)
+        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
+    if (k->ec.curve != ec->curve) return 0;
+    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
 }
 
-/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em, whose length n the key has. */
-static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
-{
-    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
-    if (n < len + room + 2) return 0;
-    memset(em, 0, db);
-    em[db - room - 1] = 1;
-    memcpy(em + db - room, salt, room);
-    psi_x509_pss_hash(alg, digest, salt, em + db);
-    psi_x509_mgf1(alg->hash, em + db, em, db);
-    em[0] &= 0x7F;
-    em[n - 1] = 0xBC;
-    return 1;
-}
-
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length, 0 if
-   the key cannot. */
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
 static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                                        const uint8_t *salt, uint8_t *out)
 {
-    size_t n = k->n.n;
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
     int ok;
     if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
         return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
     if (alg->kind == PSI_X509_PSS)
-        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa) == 1;
-    else
-        ok = br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, psi_x509_hash_len(alg->hash), &k->rsa,
-                                             out) == 1;
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
     return ok ? n : 0;
 }
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors, and how they were found. */
+/* Trust anchors, and where they come from. */
 typedef struct psi_trust {
     psi_x509_chain anchors;
     size_t seen; /* with those that came twice */
@@ -5434,57 +5193,43 @@ typedef struct psi_trust {
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-static int psi_trust_each(void *ctx, psi_x509_span der)
+/* Adds an anchor, unless it is there already. */
+static int psi_trust_add(psi_trust *t, psi_x509_span der)
 {
-    psi_trust *t = (psi_trust *)ctx;
-    psi_x509_cert *c;
+    psi_x509_chain *c = &t->anchors;
     size_t i;
-    int r;
+    for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
+    if (i == c->count) {
+        if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
+        if (!c->certs[i].readable) {
+            psi_x509_chain_drop(c);
+            return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
+        }
+    }
     t->seen++;
-    for (i = 0; i < t->anchors.count; i++)
-        if (psi_x509_same(t->anchors.certs[i].der, der)) return 0;
-    r = psi_x509_chain_append(&t->anchors, der.p, der.n, &c);
-    if (r || psi_x509_is_readable(c)) return r;
-    psi_free((void *)(uintptr_t)c->der.p);
-    t->anchors.count--;
-    t->seen--;
-    return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
+    return 0;
 }
 
 /* Adds the anchors of a text that people know as name. */
 static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
 {
-    size_t found;
-    int r = psi_x509_each(text, len, t->lenient, psi_trust_each, t, &found);
-    return psi_x509_text_error(e, r, name, found);
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    do {
+        r = psi_x509_next(&reader, &der);
+        if (r > 0 && (r = psi_trust_add(t, der)) == 0) r = 1;
+        if (r == PSOCKET_TLS_PEM && t->lenient) r = 1;
+    } while (r > 0);
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, name, reader.number);
 }
 
-static int psi_trust_file(psi_trust *t, const char *path, psocket_error *e)
+/* A text of a folder or of the system's: what is no certificate in it is passed over. */
+static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    char *data;
-    size_t len;
-    int os, r = psi_os_readfile(path, &data, &len, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
-    r = psi_trust_text(t, data, len, path, e);
-    psi_free(data);
-    return r;
-}
-
-/* A text of the system's or of a folder: what is no certificate in it is passed over. */
-static int psi_trust_any_text(void *ctx, const void *text, size_t len)
-{
-    size_t found;
-    return psi_x509_each(text, len, 1, psi_trust_each, ctx, &found);
-}
-
-static int psi_trust_folder(psi_trust *t, const char *path, psocket_error *e)
-{
-    size_t before = t->seen;
-    int os, r;
-    t->lenient = 1;
-    r = psi_os_readdir(path, psi_trust_any_text, t, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
-    return t->seen != before ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", path);
+    int r = psi_trust_text((psi_trust *)ctx, text, len, "", NULL);
+    return r == PSOCKET_TLS_PEM ? 0 : r;
 }
 
 static void psi_trust_free(psi_trust *t)
@@ -5495,19 +5240,38 @@ static void psi_trust_free(psi_trust *t)
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
+static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
+{
+    char *data;
+    size_t len;
+    int os, r;
+    if (topt->ca) {
+        len = topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca);
+        r = psi_trust_text(t, topt->ca, len, "ca", e);
+        if (r) return r;
+    }
+    if (topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+        if (r) return r;
+    }
+    if (!topt->ca_dir) return 0;
+    t->lenient = 1;
+    t->seen = 0;
+    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+    return t->seen ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+}
+
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
-    int r = 0;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
-    if (topt->ca) r = psi_trust_text(t, topt->ca, len, "ca", e);
-    if (!r && topt->ca_file) r = psi_trust_file(t, topt->ca_file, e);
-    if (!r && topt->ca_dir) r = psi_trust_folder(t, topt->ca_dir, e);
+    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
+    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
     if (r) psi_trust_free(t);
-    else *out = t;
+    *out = r ? NULL : t;
     return r;
 }
 
@@ -5521,7 +5285,7 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
     psi_os_lock(&psi_x509_system_lock);
     if (!psi_x509_system.anchors.count) {
         psi_x509_system.lenient = 1;
-        r = psi_os_systrust(psi_trust_any_text, &psi_x509_system, e);
+        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
         if (r) psi_x509_chain_free(&psi_x509_system.anchors);
         else if (!psi_x509_system.anchors.count)
             r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
@@ -5540,6 +5304,44 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 
 /* --- the search for a path ---------------------------------------------------------------------------------------- */
 
+/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
+   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
+   that ended. FLAW stands for what a certificate says of itself. */
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+#define PSI_X509_RULES(X) \
+    X(FLAW, BROKEN, MALFORMED, "") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, rank, code, text) PSI_RULE_##name,
+enum { PSI_X509_RULES(PSI_X) PSI_RULE_NONE };
+#undef PSI_X
+#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
+static const struct {
+    short rank, code;
+    const char *text;
+} psi_x509_rules[] = {PSI_X509_RULES(PSI_X){0, 0, ""}};
+#undef PSI_X
+
 typedef struct psi_x509_query {
     psi_trust *trust;
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
@@ -5549,31 +5351,26 @@ typedef struct psi_x509_query {
     size_t pin_count;
 } psi_x509_query;
 
-/* One signature that was checked. */
-typedef struct psi_x509_edge {
-    const psi_x509_cert *issuer, *child;
-    int good;
-} psi_x509_edge;
-
 typedef struct psi_x509_walk {
     const psi_x509_query *q;
-    const psi_trust *trust;
-    const psi_x509_chain *sent;                         /* the peer's */
+    const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
-    psi_x509_edge edges[PSI_X509_SIGNATURES];
+    struct {
+        const psi_x509_cert *issuer, *child;
+        int good;
+    } edges[PSI_X509_SIGNATURES]; /* the signatures that were checked */
     int edge_count;
-    int rule; /* the failure that tells most so far: a rule and who broke it; -1: none */
+    int rule; /* the failure that tells most so far, and who failed */
     const psi_x509_cert *culprit;
 } psi_x509_walk;
 
 /* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
 static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    if (w->rule < 0 || psi_x509_rules[rule].rank > psi_x509_rules[w->rule].rank) {
-        w->rule = rule;
-        w->culprit = c;
-    }
+    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    w->rule = rule;
+    w->culprit = c;
     return 0;
 }
 
@@ -5583,30 +5380,28 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
 {
     psi_x509_span rest;
     int dot = base.n && base.p[0] == '.';
-    if (dot) {
-        base.p++;
-        base.n--;
-    }
+    if (dot) base = psi_x509_after(base, 1);
     if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
     if (base.n == 0) return 1;
     if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
         return 1;
     if (!excluded || name.p[0] != '*') return 0;
-    rest = psi_x509_span_of(name.p + 1, name.n - 1);
+    rest = psi_x509_after(name, 1);
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? -1: malformed. An IPv4 address in its IPv6 form is in what excludes
-   the IPv4 one. */
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
+   form too. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+    psi_x509_span mapped = psi_x509_span_of("\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12);
     size_t i, n = base.n / 2;
-    int end = 0, match;
+    int mask, low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_span_of(ip.p + 12, 4);
+    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped.p, mapped.n) == 0) ip = psi_x509_after(ip, 12);
     for (i = 0, match = n == ip.n; i < n; i++) {
-        int mask = base.p[n + i], low = ~mask & 0xFF;
+        mask = base.p[n + i];
+        low = ~mask & 0xFF;
         if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
         if (low) end = 1;
         if (match && (base.p[i] & mask) != (ip.p[i] & mask)) match = 0;
@@ -5614,66 +5409,58 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return match;
 }
 
-/* Is a name in a subtree of its own kind? -1: malformed, or it cannot be told. */
+/* Is a name in a subtree of its own kind? 1, 0, -1: it cannot be told. */
 static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
 {
+    int r;
     if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
     if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
-    return psi_x509_name_within(base, name);
+    r = psi_x509_name_within(base, name);
+    return excluded || r > 0 ? r : 0;
 }
 
-/* Does a name break the constraints of ca (RFC 5280 4.2.1.10)? Excluded is also what cannot be told; what has constraints of
-   a kind that is not evaluated breaks them if they are critical. */
-static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+/* Does a name break one of the lists of a certificate's constraints (RFC 5280 4.2.1.10)? So does what cannot be told, and a
+   name of a kind that is not evaluated if the constraints are critical. */
+static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base;
-    int excluded, type, known = tag == 0x82 || tag == 0x87 || tag == 0xA4;
-    for (excluded = 0; excluded < 2; excluded++) {
-        int seen = 0, hit = 0;
-        if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
-        while (list.n) {
-            if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n ||
-                !psi_x509_is_name_tag(type))
-                return 1;
-            w->work -= 1 + (long)(name.n + base.n) / 64;
-            if (w->work < 0) return 1;
-            if (type != tag) continue;
-            if (known) {
-                int r = psi_x509_within(tag, base, name, excluded);
-                if (r < 0 && (excluded || tag != 0xA4)) return 1;
-                seen = 1;
-                hit |= r > 0;
-            } else if (ca->constraints_critical) {
-                return 1;
-            }
-        }
-        if (excluded ? hit : seen && !hit) return 1;
+    psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
+    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    psi_x509_take(&lists, 0xA0, &list);
+    if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
+    while (list.n) {
+        if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+        if ((type & 0xDF) < 0x80 || (type & 0xDF) > 0x88) return 1;
+        w->work -= 1 + (long)(name.n + base.n) / 64;
+        if (w->work < 0) return 1;
+        if (type != tag) continue;
+        if (!known && ca->constraints_critical) return 1;
+        r = known ? psi_x509_within(tag, base, name, excluded) : 0;
+        if (r < 0) return 1;
+        seen |= known;
+        hit |= r;
     }
-    return lists.n != 0;
+    return excluded ? hit : seen && !hit;
+}
+
+static int psi_x509_name_breaks_any(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+{
+    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
 }
 
 /* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, name;
+    psi_x509_span rest = c->san, name, none = {NULL, 0};
     int tag;
     while (psi_x509_any(&rest, &tag, &name, NULL))
-        if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
-    if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
-    name = psi_x509_span_of(NULL, 0);
+        if (psi_x509_name_breaks_any(w, ca, tag, name)) return 1;
+    if (c->subject.n > 2 && psi_x509_name_breaks_any(w, ca, 0xA4, c->subject)) return 1;
     return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
-           psi_x509_name_breaks(w, ca, 0x81, name);
+           psi_x509_name_breaks_any(w, ca, 0x81, none);
 }
 
-/* What a signature check with this key costs, in P-256 checks. */
-static long psi_x509_cost(const psi_x509_cert *issuer)
-{
-    if (issuer->key.key_type != BR_KEYTYPE_EC) return 1;
-    return issuer->key.key.ec.curve == BR_EC_secp521r1 ? 8 : issuer->key.key.ec.curve == BR_EC_secp384r1 ? 4 : 1;
-}
-
-/* Is child signed by issuer? Each pair is checked once: 1, 0, or -1 if not known yet. */
-static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
+/* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
+static int psi_x509_edge(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     int i;
     for (i = 0; i < w->edge_count; i++)
@@ -5681,47 +5468,40 @@ static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issu
     return -1;
 }
 
-/* The same, checking if need be: 0 also when too much was checked already. */
+/* Is child signed by issuer? Each pair is checked once; when too much was checked, no more is. */
 static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    psi_x509_edge *edge;
-    int good = psi_x509_edge_known(w, issuer, child);
+    int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
+    int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
     if (good < 0) {
-        w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
-        if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
-            w->work = -1;
-            return 0;
-        }
+        w->signatures -= cost + (long)(child->tbs.n / 16384);
+        if (w->signatures < 0) w->work = -1;
+        if (w->work < 0) return 0;
         good = psi_x509_check_signature(issuer, child);
-        if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
-        edge = &w->edges[w->edge_count++];
-        edge->issuer = issuer;
-        edge->child = child;
-        edge->good = good;
+        if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
+        w->edges[w->edge_count].issuer = issuer;
+        w->edges[w->edge_count].child = child;
+        w->edges[w->edge_count++].good = good;
     }
     if (good) return 1;
-    if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
-        return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
-    return psi_x509_fail(w, PSI_RULE_WRONG_SIGNATURE, child);
+    if (!child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski))
+        return psi_x509_fail(w, PSI_RULE_SIGNATURE, child);
+    return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
 }
 
 /* Is one of the pinned keys on the path? */
 static int psi_x509_has_pin(psi_x509_walk *w, int depth)
 {
     uint8_t digest[32];
-    br_sha256_context h;
     size_t k;
     int i;
-    if (w->q->pin_count == 0) return 1;
-    for (i = 0; i <= depth; i++) {
+    for (i = 0; i <= depth && w->q->pin_count; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        br_sha256_init(&h);
-        br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
-        br_sha256_out(&h, digest);
+        psi_x509_sha256(w->path[i]->spki, digest);
         for (k = 0; k < w->q->pin_count; k++)
             if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
     }
-    return psi_x509_fail(w, PSI_RULE_NO_PIN, w->path[0]);
+    return w->q->pin_count == 0;
 }
 
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
@@ -5731,7 +5511,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     int i;
     for (i = depth; i > 0; i--)
         if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
-    if (!psi_x509_has_pin(w, depth)) return 0;
+    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
@@ -5739,81 +5519,71 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* Is c on path[0..depth-1] already? The same authority twice helps nobody (RFC 4158 2.4.2). */
-static int psi_x509_is_loop(const psi_x509_walk *w, const psi_x509_cert *c, int depth)
-{
-    int i;
-    for (i = 0; i < depth; i++)
-        if (c == w->path[i] ||
-            (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
-            return 1;
-    return 0;
-}
-
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)), -1 if none. An anchor of version
-   1 could not say that it is an authority. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
+   not say that it is an authority. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    int flaw = psi_x509_flaw(c, (anchor ? PSI_X509_ANCHOR_FLAWS : PSI_X509_OWN_FLAWS) | PSI_X509_KEY_FLAWS);
-    if (flaw >= 0) return flaw;
     if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU)))
-        return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
-    return -1;
+    if (c->extended < 0 || (c->extended & (purpose | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
 }
 
 /* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
 static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1];
-    int i, rule = psi_x509_authority_rule(w, c, anchor, depth), alg = psi_x509_flaw(child, PSI_X509_ALG_FLAWS);
-    if (psi_x509_edge_known(w, c, child) == 0) return 0;
-    if (rule >= 0 && rule < PSI_RULE_FLAWS) return psi_x509_fail(w, rule, c);
-    if (alg >= 0) return psi_x509_fail(w, alg, child);
-    if (rule >= 0) return psi_x509_fail(w, rule, c);
+    int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
+    if (psi_x509_edge(w, c, child) == 0) return 0;
+    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
+    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
-        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN_NAME, w->path[i]);
+        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
     }
     return w->work >= 0;
 }
 
-static int psi_x509_search(psi_x509_walk *w, int depth);
-
-/* Tries c as the issuer of path[depth-1]: 1 if that leads to an anchor. *issuers: somebody has its issuer's name. */
-static int psi_x509_try(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth, int *issuers)
+/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
+   2.4.2). */
+static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1];
     w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
-    if (!psi_x509_same_name(c->subject, child->issuer) || psi_x509_is_loop(w, c, depth)) return 0;
-    *issuers = 1;
-    if (!psi_x509_may_issue(w, c, anchor, depth)) return 0;
-    w->path[depth] = c;
-    if (anchor) return psi_x509_complete(w, depth);
-    if (depth == PSOCKET_CHAIN_DEPTH) return psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
-    return psi_x509_search(w, depth + 1);
+    if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
+    while (depth-- > 0) {
+        const psi_x509_cert *below = w->path[depth];
+        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+    }
+    return 1;
 }
 
 /* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
    whose key identifier fits. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
-    const psi_x509_cert *child = w->path[depth - 1];
-    int pass, issuers = 0;
+    const psi_x509_cert *child = w->path[depth - 1], *c;
+    const psi_x509_chain *from;
+    int pass, anchor, fits, issuers = 0;
+    size_t i;
     for (pass = 0; pass < 4; pass++) {
-        const psi_x509_chain *from = pass < 2 ? &w->trust->anchors : w->sent;
-        size_t i;
+        anchor = pass < 2;
+        from = anchor ? w->anchors : w->sent;
         w->work -= 1 + (long)from->count / 16;
         for (i = 0; i < from->count && w->work >= 0; i++) {
-            const psi_x509_cert *c = &from->certs[i];
-            int fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
-            if (c->subject_hash != child->issuer_hash || fits == (pass & 1)) continue;
-            if (psi_x509_try(w, c, pass < 2, depth, &issuers)) return 1;
+            c = &from->certs[i];
+            fits = !child->aki.n || !c->ski.n || psi_x509_same(child->aki, c->ski);
+            if (c->subject_hash != child->issuer_hash || fits == (pass & 1) || !psi_x509_is_candidate(w, c, depth)) continue;
+            issuers = 1;
+            if (!psi_x509_may_issue(w, c, anchor, depth)) continue;
+            w->path[depth] = c;
+            if (!anchor && depth == PSOCKET_CHAIN_DEPTH) psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
+            else if (anchor ? psi_x509_complete(w, depth) : psi_x509_search(w, depth + 1)) return 1;
         }
     }
     if (w->work < 0) return psi_x509_fail(w, PSI_RULE_TOO_MUCH, w->path[0]);
@@ -5822,55 +5592,48 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Is the key a point of its curve? BearSSL looks when it multiplies. */
-static int psi_x509_is_point(const br_x509_pkey *key)
-{
-    static const unsigned char one[] = {1};
-    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
-    const br_ec_public_key *ec = &key->key.ec;
-    if (key->key_type != BR_KEYTYPE_EC) return 1;
-    memcpy(point, ec->q, ec->qlen);
-    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1;
-}
-
-/* Why the key of a peer's own certificate cannot be used: a rule, or -1. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
-    int flaw = psi_x509_flaw(c, PSI_X509_KEY_FLAWS);
-    if (flaw >= 0) return flaw;
-    if (!c->key.key_type) return PSI_RULE_FORM;
-    return psi_x509_is_point(&c->key) ? -1 : PSI_RULE_NO_POINT;
+    static const unsigned char one[] = {1};
+    const br_ec_public_key *ec = &c->key.key.ec;
+    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
+    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (c->key.key_type != BR_KEYTYPE_EC) return PSI_RULE_NONE;
+    memcpy(point, ec->q, ec->qlen);
+    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1 ? PSI_RULE_NONE : PSI_RULE_NO_POINT;
 }
 
-/* The rule that the peer's own certificate breaks as such, -1 if none. */
+/* The rule that the peer's own certificate breaks as such. */
 static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
 {
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (rule >= 0) return rule;
+    if (rule != PSI_RULE_NONE) return rule;
     if (c->usage >= 0 && !(c->usage & PSI_X509_KU_SIGN)) return PSI_RULE_NOT_SIGNING;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
-    if (c->ca && !pinned) return PSI_RULE_CA_AS_HOST;
-    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_WRONG_NAME;
-    return -1;
+    if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
+    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
+    return PSI_RULE_NONE;
 }
 
-/* The whole verdict: w->rule and w->culprit, or -1. A failure of the name or a date is reported only when the path is
-   otherwise good. */
+/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
 static void psi_x509_judge(psi_x509_walk *w)
 {
-    const psi_x509_cert *leaf = w->path[0] = w->culprit = &w->sent->certs[0];
-    int pinned = 0, found;
+    const psi_x509_cert *leaf = &w->sent->certs[0];
+    int rule, pinned = 0, found;
     size_t i;
-    for (i = 0; i < w->trust->anchors.count; i++) pinned |= psi_x509_same(w->trust->anchors.certs[i].der, leaf->der);
-    w->rule = psi_x509_flaw(leaf, pinned ? PSI_X509_TRUSTED_FLAWS : PSI_X509_OWN_FLAWS);
-    if (w->rule >= 0) return;
-    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
-    if (found || w->rule == PSI_RULE_EXPIRED || w->rule == PSI_RULE_NOT_YET) {
-        int rule = psi_x509_leaf_rule(w, leaf, pinned);
-        if (rule >= 0) w->culprit = leaf;
-        if (rule >= 0 || found) w->rule = rule;
+    w->path[0] = leaf;
+    for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
+    if (leaf->when == PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+        return;
     }
+    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
+    if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
+    rule = psi_x509_leaf_rule(w, leaf, pinned);
+    if (rule != PSI_RULE_NONE) w->culprit = leaf;
+    if (rule != PSI_RULE_NONE || found) w->rule = rule;
 }
 
 /* --- sentences ---------------------------------------------------------------------------------------------------- */
@@ -5900,111 +5663,79 @@ static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t 
     int late = now > c->not_after;
     uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
     const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    char why[80];
     s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
-             (unsigned long)s, unit);
-    psi_x509_put(t, why);
-}
-
-/* Writes an alternative name: an address or a DNS name. */
-static void psi_x509_put_alternative(psi_x509_text *t, int tag, psi_x509_span name)
-{
-    char ip[64];
-    psi_addr a = PSI_ZERO;
-    if (tag == 0x87) {
-        a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
-        memcpy(a.ip, name.p, name.n);
-        psi_addr_print(&a, ip);
-        name = psi_x509_span_of(ip, strlen(ip));
-    }
-    if (name.n > 64) name.n = 64;
-    psi_x509_put_safe(t, name, "");
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
 static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
-    int tag, count = 0, dns_address = 0;
-    size_t i;
+    int tag, count = 0, same = 0;
+    psi_addr a = PSI_ZERO;
+    char ip[64];
     psi_x509_put(t, "is for ");
     while (psi_x509_any(&san, &tag, &name, NULL)) {
+        same |= tag == 0x82 && psi_x509_same(name, host);
         if (tag != 0x82 && (tag != 0x87 || (name.n != 4 && name.n != 16))) continue;
-        dns_address |= tag == 0x82 && psi_x509_same(name, host);
         if (++count > 3) continue;
+        if (tag == 0x87) {
+            a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
+            memcpy(a.ip, name.p, name.n);
+            psi_addr_print(&a, ip);
+            name = psi_x509_span_of(ip, strlen(ip));
+        }
+        if (name.n > 64) name.n = 64;
         if (count > 1) psi_x509_put(t, ", ");
-        psi_x509_put_alternative(t, tag, name);
+        psi_x509_put_safe(t, name, "");
     }
     if (!count) psi_x509_put(t, "no host (it has no alternative names)");
-    if (count > 3) psi_x509_put(t, " and others");
-    psi_x509_put(t, ", not for ");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
-    if (dns_address) psi_x509_put(t, " (which stands there as a DNS name: an address needs an iPAddress)");
-    for (i = 0; i < host.n && host.p[i] < 0x80; i++) {}
-    if (i < host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
+    if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    while (host.n && *host.p < 0x80) host = psi_x509_after(host, 1);
+    if (host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
 }
 
-#define PSI_X(name, rank, code, text) text "\0"
-static const char psi_x509_rule_texts[] = PSI_X509_RULES(PSI_X);
-#undef PSI_X
-
-/* What a rule says of a certificate that breaks it. */
-static void psi_x509_put_rule(psi_x509_text *t, int rule, const psi_x509_cert *c)
-{
-    const char *text = psi_x509_rule_texts;
-    int named = rule == PSI_RULE_EXTENSION || rule == PSI_RULE_IDLE_EXTENSION;
-    for (; rule > 0; rule--) text += strlen(text) + 1;
-    psi_x509_put(t, text);
-    if (named) psi_x509_put(t, c->broken);
-}
-
-/* Fills *e with the sentence for a rule that a certificate broke; index: which one of the peer's. Returns its code. */
+/* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
 static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 {
-    char buf[sizeof e->text];
-    psi_x509_text t = psi_x509_text_in(buf, sizeof buf), room;
     const psi_x509_cert *c = w->culprit;
-    int rule = w->rule, code = psi_x509_rules[rule].code, missing = psi_x509_rules[rule].rank == PSI_X509_ENDED;
-    if (!e) return code;
-    psi_x509_put(&t, "certificate ");
-    if (rule == PSI_RULE_WRONG_NAME) psi_x509_put_names(&t, c, w->q->name);
+    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
+    char what[sizeof e->text] = "", whose[200] = "";
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
-    else psi_x509_put_rule(&t, rule, c);
-    room = t;
-    room.size = t.used + 200 < t.size ? t.used + 200 : t.size; /* of the name, so that what follows has its place */
-    psi_x509_put(&room, ": ");
-    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&room, c->issuer);
-    else if (rule != PSI_RULE_WRONG_NAME) psi_x509_put_label(&room, c);
-    if (rule != PSI_RULE_WRONG_NAME) t.used = room.used;
-    buf[t.used] = 0;
-    if (missing) psi_x509_put(&t, " (to trust it, give it in ca_file or SSL_CERT_FILE)");
-    psi_err(e, code, "%s", buf);
-    e->tls_alert = psi_x509_alert(code);
-    e->cert_index = index;
+    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
+    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&label, c->issuer);
+    else if (rule != PSI_RULE_NAME) psi_x509_put_label(&label, c);
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
+                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+    if (e) e->cert_index = index;
     return code;
 }
 
 /* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
-    psi_x509_walk *w = NULL;
-    int r = chain->count ? 0 : (int)PSOCKET_CERT_MISSING;
-    if (!r && !(w = (psi_x509_walk *)psi_alloc(sizeof *w))) r = PSOCKET_NOMEM;
-    if (r) psi_err_code(e, r);
-    else r = psi_x509_trust(q->trust, &w->trust, e);
-    if (r) {
-        if (e) e->tls_alert = psi_x509_alert(r);
-    } else {
+    psi_x509_walk *w;
+    const psi_trust *trust;
+    int r = 0, index;
+    if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    w = (psi_x509_walk *)psi_alloc(sizeof *w);
+    if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
+    r = psi_x509_trust(q->trust, &trust, e);
+    if (r && e) e->tls_alert = psi_x509_alert(r);
+    if (!r) {
         w->q = q;
+        w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
+        w->rule = PSI_RULE_NONE;
         psi_x509_judge(w);
-        if (w->rule >= 0) {
-            int sent = w->culprit >= chain->certs && w->culprit < chain->certs + chain->count;
-            r = psi_x509_explain(w, sent ? (int)(w->culprit - chain->certs) : -1, e);
-        }
+        for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
+        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
     }
     psi_free(w);
     return r;
@@ -6016,7 +5747,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    return w.rule < 0 ? 0 : psi_x509_explain(&w, 0, e);
+    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
 }
 
 #endif /* PSOCKET_NO_TLS */
