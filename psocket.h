@@ -33,8 +33,8 @@
  *
  *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
  *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>platform  lwIP, Windows, POSIX, a whole block each      >>tls13     the seam for 1.3; builds without TLS
- *     >>base      memory, errors, helpers                       >>sock      the socket: dial, handshake, send, receive, end
+ *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
  *     >>ring      the ring of received chunks                   >>poll      the poller
  *     >>addr      numeric addresses                             >>public    argument checks and blocking
  *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
@@ -63,7 +63,7 @@
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
  * PSOCKET_LWIP               implementation  use lwIP's sockets instead of the system's
- * PSOCKET_MALLOC(n)          implementation  with PSOCKET_REALLOC(p, n) and PSOCKET_FREE(p): your allocator
+ * PSOCKET_MALLOC(n)          implementation  with PSOCKET_FREE(p): your allocator; PSOCKET_REALLOC(p, n) is optional
  * PSOCKET_ENTROPY(p, n)      implementation  your random bytes: an expression, 0 on success
  * PSOCKET_NOW()              implementation  your monotonic clock in milliseconds, as int64_t
  * PSOCKET_WALLCLOCK()        implementation  your calendar in seconds since 1970 UTC, as int64_t
@@ -71,7 +71,7 @@
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
- * PSOCKET_RESOLVER_THREADS   implementation  most helper threads that resolve names at once (8)
+ * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
@@ -92,7 +92,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef PSOCKET_STATIC
+#if defined(PSOCKET_STATIC) && defined(__GNUC__)
+#define PSOCKET_API static __attribute__((unused))
+#elif defined(PSOCKET_STATIC)
 #define PSOCKET_API static
 #else
 #define PSOCKET_API extern
@@ -122,8 +124,8 @@ extern "C" {
     X(UNSUPPORTED,      -12,   "not supported here") \
     X(LIMIT,            -13,   "a limit was reached") \
     X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
-    X(WANT_DECISION,    -15,   "the handshake waits for psocket_decide") \
-    X(WANT_SIGNATURE,   -16,   "the handshake waits for psocket_signed") \
+    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
+    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
     /* operating system */ \
     X(OS,               -20,   "operating system error") \
     X(REFUSED,          -21,   "connection refused") \
@@ -468,7 +470,7 @@ PSOCKET_API ptrdiff_t psocket_tls_export(const psocket *s, const char *label, co
 PSOCKET_API int psocket_istls(const psocket *s);
 
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
-PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
+PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info);
 
 /* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
    (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
@@ -488,10 +490,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
    are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
-PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
-PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port);
 
 /* UDP: sends to this numeric address from now on. */
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
@@ -604,7 +606,7 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>config
- * Defaults and detection, once. Below this section the only conditionals are whole platform blocks and whole features.
+ * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os and >>lua.
  *================================================================================================*/
 
 #include <limits.h>
@@ -617,8 +619,8 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_MALLOC(n) malloc(n)
 #define PSOCKET_REALLOC(p, n) realloc(p, n)
 #define PSOCKET_FREE(p) free(p)
-#elif !defined(PSOCKET_MALLOC) || !defined(PSOCKET_REALLOC) || !defined(PSOCKET_FREE)
-#error "psocket: define all of PSOCKET_MALLOC, PSOCKET_REALLOC and PSOCKET_FREE, or none"
+#elif !defined(PSOCKET_MALLOC) || !defined(PSOCKET_FREE)
+#error "psocket: define both PSOCKET_MALLOC and PSOCKET_FREE (and PSOCKET_REALLOC, if you like), or none"
 #endif
 
 #ifndef PSOCKET_RECV_LIMIT
@@ -631,7 +633,7 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_ADDRESSES 16 /* most addresses of one name that are tried */
 #endif
 #ifndef PSOCKET_RESOLVER_THREADS
-#define PSOCKET_RESOLVER_THREADS 8 /* most helper threads that resolve names at once; more lookups queue */
+#define PSOCKET_RESOLVER_THREADS 8 /* names resolved at once, not counting those that keep us waiting; more queue */
 #endif
 #ifndef PSOCKET_CHAIN_BYTES
 #define PSOCKET_CHAIN_BYTES 102400 /* most bytes of certificates taken from a peer */
@@ -641,6 +643,19 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #endif
 #ifndef PSOCKET_BUILD_TIME
 #define PSOCKET_BUILD_TIME 0
+#endif
+
+#ifndef PSOCKET_DATAGRAM
+#define PSOCKET_DATAGRAM 65536 /* largest datagram that is received; a larger one is an error */
+#endif
+
+#ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
+#define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
+#define PSI_CHECK(s) psi_check_sock(s)
+#define PSI_CHECK_POLLER(p) psi_check_poller(p)
+#else
+#define PSI_CHECK_POLLER(p) ((void)(p))
+#define PSI_CHECK(s) ((void)(s))
 #endif
 
 #ifdef __cplusplus
@@ -658,2577 +673,9 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #endif
 
 /*==================================================================================================
- * >>platform
- * The operating system behind one small interface: three whole blocks, lwIP, Windows and POSIX. Nothing below this
- * section makes a system call. A result is 0 or more, or a PSOCKET_ code; *os receives the system's own error number.
- * Every descriptor made here is nonblocking and not inherited by child processes, and never raises SIGPIPE.
- *================================================================================================*/
-
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
-
-/* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
-typedef struct psi_addr {
-    uint8_t ip[16]; /* network order */
-    uint32_t scope; /* interface index of a link-local IPv6 address */
-    uint16_t port;  /* host order */
-    uint8_t family; /* PSI_IP4, PSI_IP6, PSI_UNIX; 0 none */
-} psi_addr;
-
-/* A descriptor in a psi_os_poller. Owned by the caller; must stay in place while events is not 0. */
-typedef struct psi_os_watch {
-    psocket_fd fd;
-    int events; /* what is being watched for now */
-    int slot;   /* for the poller's own use */
-    void *owner;
-} psi_os_watch;
-
-typedef struct psi_os_ready {
-    psi_os_watch *watch;
-    int events;
-} psi_os_ready;
-
-#if defined(PSOCKET_LWIP)
-/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
-
-#include "lwip/errno.h"
-#include "lwip/netdb.h"
-#include "lwip/sockets.h"
-#include "lwip/sys.h"
-
-#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
-#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
-#endif
-
-/* What a failed call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case ECONNREFUSED: return PSOCKET_REFUSED;
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ENOTCONN: return PSOCKET_RESET;
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case -1: /* ERR_IF: the network interface refused the packet */
-    case ETIMEDOUT: return PSOCKET_UNREACHABLE;
-    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case EADDRNOTAVAIL:
-    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case EMFILE:
-    case ENFILE: return PSOCKET_DESCRIPTORS;
-    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case ENOMEM:
-    case ENOBUFS: return PSOCKET_NOMEM;
-    case EINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
-static int psi_os_start(void)
-{
-    return 0; /* tcpip_init is the application's */
-}
-
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* there is but one */
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    static int64_t now = 0;
-    int64_t result;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    now += (u32_t)(sys_now() - (u32_t)now); /* sys_now starts again at 0 every 49 days */
-    result = now;
-    SYS_ARCH_UNPROTECT(level);
-    return result;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    return 0;
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#else
-    (void)p; /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
-    (void)n;
-    return PSOCKET_NO_ENTROPY;
-#endif
-}
-
-/*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-#else
-
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
-typedef volatile int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
-{
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
-}
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return psi_os_add(p, 1); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return psi_os_add(p, -1); }
-#endif
-
-/* Names are resolved inline. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    (void)run;
-    (void)arg;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED void psi_os_pin(void) {}
-
-/*--- lwIP: files: none */
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-}
-
-/*--- lwIP: sockets */
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-#if LWIP_IPV4
-    struct sockaddr_in in4;
-#endif
-#if LWIP_IPV6
-    struct sockaddr_in6 in6;
-#endif
-} psi_os_sockaddr;
-
-/* 0 if lwIP was built without the family. */
-static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a)
-{
-    memset(sa, 0, sizeof *sa);
-#if LWIP_IPV4
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = lwip_htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return sizeof sa->in4;
-    }
-#endif
-#if LWIP_IPV6
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = lwip_htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return sizeof sa->in6;
-    }
-#endif
-    return 0;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-#if LWIP_IPV4
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = lwip_ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    }
-#endif
-#if LWIP_IPV6
-    if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = lwip_ntohs(sa->in6.sin6_port);
-        a->scope = sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    }
-#endif
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd >= 0) lwip_close((int)fd);
-}
-
-/* What every new stream or datagram descriptor gets; closes it on failure. */
-static int psi_os_setup(int fd, int stream, int *os)
-{
-    int one = 1;
-    if (lwip_ioctl(fd, (long)FIONBIO, &one)) {
-        *os = errno;
-        lwip_close(fd);
-        return psi_os_code(*os);
-    }
-#if LWIP_TCP
-    if (stream) lwip_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-#else
-    (void)stream;
-#endif
-    return 0;
-}
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    psi_os_sockaddr sa;
-    psi_addr a = PSI_ZERO;
-    int fd, r;
-    *out = -1;
-    a.family = (uint8_t)family;
-    if (!psi_os_to_sockaddr(&sa, &a)) { /* lwIP would make a socket of the other family */
-        *os = EAFNOSUPPORT;
-        return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    }
-    fd = lwip_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
-    if (fd < 0) return psi_os_code(*os = errno);
-    r = psi_os_setup(fd, !udp, os);
-    if (!r) *out = fd;
-    return r;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a);
-    (void)path;
-    if (!n) return PSOCKET_INVALID;
-    if (lwip_connect((int)fd, &sa.sa, n) == 0) return 0;
-    *os = errno;
-    return *os == EINPROGRESS ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* lwip_poll, or the like of it: how many have revents, or -1 with errno. A descriptor that is none has POLLNVAL, and
-   makes the result -1. */
-static int psi_os_wait(struct pollfd *p, int n, int ms)
-{
-#if LWIP_SOCKET_POLL
-    int i;
-    for (i = 0; i < n; i++) p[i].revents = 0; /* lwip_poll stops at the first bad one */
-    errno = EBADF;
-    return lwip_poll(p, (nfds_t)n, ms);
-#else
-    fd_set rd, wr, bad;
-    struct timeval t;
-    int i, r = 0, top = 0, ready = 0;
-    FD_ZERO(&rd);
-    FD_ZERO(&wr);
-    FD_ZERO(&bad);
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = 0;
-        if (p[i].fd < 0) continue;
-        if (p[i].fd >= LWIP_SELECT_MAXNFDS) { /* beyond the sets */
-            p[i].revents = POLLNVAL;
-            r = -1;
-            continue;
-        }
-        if (p[i].events & POLLIN) FD_SET(fd, &rd);
-        if (p[i].events & POLLOUT) FD_SET(fd, &wr);
-        FD_SET(fd, &bad);
-        if (p[i].fd >= top) top = p[i].fd + 1;
-    }
-    t.tv_sec = ms / 1000;
-    t.tv_usec = ms % 1000 * 1000;
-    errno = EBADF;
-    if (r < 0) return -1;
-    r = lwip_select(top, &rd, &wr, &bad, ms < 0 ? NULL : &t);
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        if (p[i].fd < 0) continue;
-        if (r < 0) {
-            int type;
-            socklen_t size = sizeof type;
-            if (lwip_getsockopt(p[i].fd, SOL_SOCKET, SO_TYPE, &type, &size)) p[i].revents = POLLNVAL;
-            continue;
-        }
-        if (FD_ISSET(fd, &rd)) p[i].revents = (short)(p[i].revents | POLLIN);
-        if (FD_ISSET(fd, &wr)) p[i].revents = (short)(p[i].revents | POLLOUT);
-        if (FD_ISSET(fd, &bad)) p[i].revents = (short)(p[i].revents | POLLERR);
-        ready += p[i].revents != 0;
-    }
-    return r < 0 ? -1 : ready;
-#endif
-}
-
-static short psi_os_poll_events(int events)
-{
-    return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (int)fd;
-    p.events = POLLOUT;
-    if (psi_os_wait(&p, 1, 0) == 0) return PSOCKET_WANT_WRITE;
-    if (lwip_getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
-    if (e == ECONNRESET) e = ECONNREFUSED;  /* lwIP's word for a reset that answers SYN */
-    if (e == ECONNABORTED) e = ETIMEDOUT;   /* and for SYNs that nobody answers */
-    *os = e;
-    return e ? psi_os_code(e) : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a);
-    int one = 1;
-    (void)path;
-    if (!n) return PSOCKET_INVALID;
-#if LWIP_IPV6
-    if (a->family == PSI_IP6) {
-        int v6only = !any;
-        if (lwip_setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
-            return psi_os_code(*os = errno);
-    }
-#else
-    (void)any;
-#endif
-    if (backlog) lwip_setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* takes SO_REUSE in lwIP */
-    if (lwip_bind((int)fd, &sa.sa, n) || (backlog && lwip_listen((int)fd, backlog))) return psi_os_code(*os = errno);
-    return 0;
-}
-
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, fd, r;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        socklen_t n = sizeof sa;
-        memset(&sa, 0, sizeof sa);
-        fd = lwip_accept((int)listener, &sa.sa, &n);
-        if (fd >= 0) {
-            psi_os_from_sockaddr(peer, &sa);
-            r = psi_os_setup(fd, 1, os);
-            if (!r) *out = fd;
-            return r;
-        }
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != ECONNABORTED && *os != ECONNRESET && *os != ENOTCONN) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    ssize_t got = lwip_recv((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
-    if (got >= 0) return got;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    ssize_t put = lwip_send((int)fd, p, n < INT_MAX ? n : INT_MAX, 0);
-    if (put >= 0) return put;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = sizeof sa;
-    ssize_t got;
-    memset(&sa, 0, sizeof sa);
-    got = lwip_recvfrom((int)fd, p, n < INT_MAX ? n : INT_MAX, 0, &sa.sa, &size);
-    if (got >= 0) {
-        psi_os_from_sockaddr(from, &sa);
-        return got;
-    }
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = psi_os_to_sockaddr(&sa, to);
-    ssize_t put;
-    if (!size) return PSOCKET_INVALID;
-    put = lwip_sendto((int)fd, p, n, 0, &sa.sa, size);
-    if (put >= 0) return put;
-    *os = errno;
-    return *os == EAGAIN || *os == EWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return lwip_shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? lwip_getpeername((int)fd, &sa.sa, &n) : lwip_getsockname((int)fd, &sa.sa, &n))
-        return psi_os_code(errno);
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) path[0] = 0;
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    struct pollfd p[PSOCKET_POLLSET_MAX + 1];
-    int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (int)fds[i].fd;
-        p[i].events = psi_os_poll_events(fds[i].events);
-    }
-    p[n].fd = -1; /* lwip_poll insists on at least one, this one is skipped */
-    p[n].events = 0;
-    r = psi_os_wait(p, n + 1, ms);
-    return r < 0 ? psi_os_code(*os = errno) : r;
-}
-
-/*--- lwIP: announcing something from another task through a descriptor */
-
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-/* For lookups: they run inline, and sockets are few (MEMP_NUM_NETCONN is 4 unless set). */
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    (void)os;
-    b->rd = b->wr = -1;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    b->rd = b->wr = -1;
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    if (b->wr >= 0) lwip_send((int)b->wr, "", 1, 0); /* lost only if its queue is full: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    char c[16];
-    int i;
-    for (i = 0; i < 64 && b->rd >= 0 && lwip_recv((int)b->rd, c, sizeof c, 0) >= 0; i++) continue;
-}
-
-/* For pollers: a datagram socket connected to itself, where lwIP has UDP and a loopback; else psocket_poller_wake does
-   nothing. */
-static void psi_os_poller_bell(psi_os_bell *b)
-{
-    b->rd = b->wr = -1;
-#if LWIP_UDP && LWIP_IPV4 && LWIP_NETIF_LOOPBACK
-    {
-        psi_addr a = PSI_ZERO;
-        int os = 0;
-        a.family = PSI_IP4;
-        a.ip[0] = 127;
-        a.ip[3] = 1;
-        if (psi_os_socket(&b->rd, PSI_IP4, 1, &os) || psi_os_bind(b->rd, &a, NULL, 0, 0, &os) ||
-            psi_os_getname(b->rd, 0, &a, NULL, 0) || psi_os_connect(b->rd, &a, NULL, &os)) psi_os_bell_free(b);
-        else b->wr = b->rd;
-    }
-#endif
-}
-
-/*--- lwIP: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores the one address that lwIP finds. */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-#if LWIP_DNS
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = lwip_getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = 0;
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[*count], &sa);
-        if (out[*count].family) ++*count;
-    }
-    lwip_freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-#else
-    (void)host;
-    (void)out;
-    (void)cap;
-    (void)os;
-    *count = 0;
-    return PSOCKET_DNS;
-#endif
-}
-#endif
-
-/*--- lwIP: the poller */
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-    struct pollfd *fds; /* slot 0 is the bell */
-    psi_os_watch **watches;
-    int count, cap, next;
-} psi_os_poller;
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    (void)os;
-    p->cap = 4;
-    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
-    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
-    if (!p->fds || !p->watches) {
-        if (p->fds) PSOCKET_FREE(p->fds);
-        if (p->watches) PSOCKET_FREE(p->watches);
-        return PSOCKET_NOMEM;
-    }
-    psi_os_poller_bell(&p->bell);
-    p->fds[0].fd = (int)p->bell.rd;
-    p->fds[0].events = POLLIN;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->fds);
-    PSOCKET_FREE(p->watches);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
-            psi_os_watch **watches;
-            if (!fds) return PSOCKET_NOMEM;
-            p->fds = fds;
-            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
-            if (!watches) return PSOCKET_NOMEM;
-            p->watches = watches;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->fds[w->slot].fd = (int)w->fd;
-        p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = psi_os_poll_events(events);
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    int i, k, count = 0, n = psi_os_wait(p->fds, p->count, ms);
-    if (n == 0) return 0;
-    *os = errno;
-    if (p->fds[0].revents) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        short re;
-        i = 1 + (p->next + k) % (p->count - 1);
-        re = p->fds[i].revents;
-        if (!re) continue;
-        out[count].watch = p->watches[i];
-        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((re & ~(POLLIN | POLLOUT)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return n < 0 && !count ? psi_os_code(*os) : count; /* a bad descriptor is its owner's matter */
-}
-#elif defined(_WIN32)
-/*--- Windows 7 and later --------------------------------------------------------------------------------------------*/
-
-#ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which winsock2.h does not go with */
-#endif
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#ifndef _WIN32_WINNT
-#define _WIN32_WINNT 0x0601
-#endif
-#if _WIN32_WINNT < 0x0601
-#error "psocket: needs Windows 7: define _WIN32_WINNT as 0x0601 or more before the first system header"
-#endif
-#if defined(SOMAXCONN) && !defined(_WINSOCK2API_)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before windows.h, or define WIN32_LEAN_AND_MEAN"
-#endif
-
-#include <winsock2.h>
-#include <ws2tcpip.h>
-#include <windows.h>
-#ifndef PSOCKET_NO_TLS
-#include <bcrypt.h>
-#include <wincrypt.h>
-#endif
-#ifndef PSOCKET_NO_THREADS
-#include <process.h>
-#endif
-
-#ifdef _MSC_VER
-#pragma comment(lib, "ws2_32")
-#ifndef PSOCKET_NO_TLS
-#pragma comment(lib, "bcrypt")
-#pragma comment(lib, "crypt32")
-#endif
-#endif
-
-/* What a failed system call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case WSAECONNREFUSED: return PSOCKET_REFUSED;
-    case WSAECONNRESET:
-    case WSAECONNABORTED:
-    case WSAENETRESET:
-    case WSAENOTCONN:
-    case WSAESHUTDOWN: return PSOCKET_RESET;
-    case WSAENETUNREACH:
-    case WSAEHOSTUNREACH:
-    case WSAENETDOWN:
-    case WSAEHOSTDOWN:
-    case WSAETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
-    case WSAEADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case WSAEADDRNOTAVAIL:
-    case WSAEAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case WSAEACCES: return PSOCKET_ACCESS;
-    case WSAEMFILE: return PSOCKET_DESCRIPTORS;
-    case WSAEMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case WSAENOBUFS:
-    case WSA_NOT_ENOUGH_MEMORY: return PSOCKET_NOMEM;
-    case WSAEINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* The system's text for one of its error numbers, cut to fit buf. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    wchar_t w[256];
-    int n, put;
-    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
-    n = (int)FormatMessageW(flags, NULL, (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
-    while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
-    for (; n > 0 && size > 1; n--) {
-        put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
-        if (put <= 0) continue;
-        buf[put] = 0;
-        return buf;
-    }
-    return "unknown error";
-}
-
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
-static int psi_os_start(void)
-{
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
-}
-
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* processes do not fork here */
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    LARGE_INTEGER t, hz; /* GetTickCount64 moves in steps of 16 ms */
-    QueryPerformanceFrequency(&hz);
-    QueryPerformanceCounter(&t);
-    return t.QuadPart / hz.QuadPart * 1000 + t.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    FILETIME t; /* 100 ns since 1601. Not time(): its result has 32 bits in 32-bit MinGW. */
-    GetSystemTimeAsFileTime(&t);
-    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#ifdef PSOCKET_ENTROPY
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#elif defined(PSOCKET_NO_TLS)
-    (void)p;
-    (void)n;
-    return PSOCKET_NO_ENTROPY; /* only TLS wants any; so a build without it links with ws2_32 alone */
-#else
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ULONG part = n < 65536 ? (ULONG)n : 65536;
-        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return PSOCKET_NO_ENTROPY;
-        b += part;
-        n -= part;
-    }
-    return 0;
-#endif
-}
-
-/*--- Windows: threads */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    (void)run;
-    (void)arg;
-    return PSOCKET_UNSUPPORTED;
-}
-#else
-typedef SRWLOCK psi_os_mutex;
-#define PSI_OS_MUTEX_INIT SRWLOCK_INIT
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return (int)InterlockedIncrement((volatile LONG *)p); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return (int)InterlockedDecrement((volatile LONG *)p); }
-
-typedef struct psi_os_thread_start {
-    void (*run)(void *);
-    void *arg;
-} psi_os_thread_start;
-
-static PSI_UNUSED unsigned __stdcall psi_os_thread_main(void *p)
-{
-    psi_os_thread_start start = *(psi_os_thread_start *)p;
-    PSOCKET_FREE(p);
-    start.run(start.arg);
-    return 0;
-}
-
-/* Runs run(arg) on a new thread that nobody joins. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    uintptr_t thread;
-    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
-    if (!start) return PSOCKET_NOMEM;
-    start->run = run;
-    start->arg = arg;
-    thread = _beginthreadex(NULL, 0, psi_os_thread_main, start, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) {
-        PSOCKET_FREE(start);
-        return PSOCKET_OS;
-    }
-    CloseHandle((HANDLE)thread);
-    return 0;
-}
-#endif
-
-/* Keeps the DLL that this code is in loaded: a resolver thread may outlive FreeLibrary. */
-static PSI_UNUSED void psi_os_pin(void)
-{
-#ifndef PSOCKET_NO_THREADS
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-#endif
-}
-
-/*--- Windows: files. Paths are UTF-8. */
-
-#define PSI_OS_PATH 1024
-
-/* 0 if s is not UTF-8 or does not fit. */
-static PSI_UNUSED int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
-{
-    return MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, s, -1, w, PSI_OS_PATH);
-}
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-#else
-    wchar_t w[PSI_OS_PATH];
-    size_t cap = 0, n = 0;
-    char *buf = NULL;
-    int result = 0;
-    HANDLE file;
-    *data = NULL;
-    *len = 0;
-    if (!psi_os_wide(path, w)) return PSOCKET_FILE;
-    file = CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
-                       FILE_ATTRIBUTE_NORMAL, NULL);
-    if (file == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
-    for (;;) {
-        DWORD got = 0;
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
-            if (!bigger) {
-                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-                break;
-            }
-            buf = bigger;
-        }
-        if (!ReadFile(file, buf + n, (DWORD)(cap - n - 1), &got, NULL)) result = PSOCKET_FILE;
-        if (result || !got) break;
-        n += got;
-    }
-    CloseHandle(file);
-    if (result) {
-        if (buf) PSOCKET_FREE(buf);
-        return result;
-    }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
-#endif
-}
-
-/* Calls each for every file of a folder until it answers other than 0. */
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-#else
-    wchar_t w[PSI_OS_PATH];
-    char full[PSI_OS_PATH], name[sizeof(((WIN32_FIND_DATAW *)0)->cFileName) / sizeof(wchar_t) * 3];
-    WIN32_FIND_DATAW entry;
-    HANDLE find;
-    int result = 0, n = snprintf(full, sizeof full, "%s/*", path);
-    if (n < 0 || (size_t)n >= sizeof full || !psi_os_wide(full, w)) return PSOCKET_FILE;
-    find = FindFirstFileW(w, &entry);
-    if (find == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
-    do {
-        if (entry.dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) continue;
-        if (!WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name, sizeof name, NULL, NULL)) continue;
-        n = snprintf(full, sizeof full, "%s/%s", path, name);
-        if (n >= 0 && (size_t)n < sizeof full) result = each(ctx, full);
-    } while (!result && FindNextFileW(find, &entry));
-    FindClose(find);
-    return result;
-#endif
-}
-
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-typedef struct psi_os_trust_walk {
-    int (*each)(void *ctx, const void *data, size_t len);
-    void *ctx;
-    int found;
-} psi_os_trust_walk;
-
-static PSI_UNUSED int psi_os_trust_file(void *p, const char *path)
-{
-    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
-    char *data;
-    size_t len;
-    int r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_NOMEM ? r : 0;
-    w->found = 1;
-    r = w->each(w->ctx, data, len);
-    PSOCKET_FREE(data);
-    return r;
-}
-
-/* An environment variable as UTF-8: 1 if it is set. One that is too long reads as a file that does not exist. */
-static PSI_UNUSED int psi_os_getenv(const wchar_t *name, char value[PSI_OS_PATH])
-{
-    wchar_t w[PSI_OS_PATH];
-    DWORD n = GetEnvironmentVariableW(name, w, PSI_OS_PATH);
-    value[0] = 0;
-    if (n == 0) return 0;
-    if (n >= PSI_OS_PATH || !WideCharToMultiByte(CP_UTF8, 0, w, -1, value, PSI_OS_PATH, NULL, NULL)) value[0] = 0;
-    return 1;
-}
-
-/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
-static PSI_UNUSED int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
-{
-    DWORD i, size = 0;
-    int ok = 0;
-    CERT_ENHKEY_USAGE *usage;
-    if (!CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, NULL, &size))
-        return GetLastError() == (DWORD)CRYPT_E_NOT_FOUND; /* no restriction */
-    usage = (CERT_ENHKEY_USAGE *)PSOCKET_MALLOC(size);
-    if (!usage) return PSOCKET_NOMEM;
-    SetLastError(0);
-    if (CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, usage, &size)) {
-        ok = !usage->cUsageIdentifier && GetLastError() == (DWORD)CRYPT_E_NOT_FOUND;
-        for (i = 0; i < usage->cUsageIdentifier; i++)
-            if (!strcmp(usage->rgpszUsageIdentifier[i], szOID_PKIX_KP_SERVER_AUTH)) ok = 1;
-    }
-    PSOCKET_FREE(usage);
-    return ok;
-}
-
-static PSI_UNUSED int psi_os_trust_store(psi_os_trust_walk *w)
-{
-    const CERT_CONTEXT *cert = NULL, *bad;
-    HCERTSTORE distrusted, roots = CertOpenSystemStoreW(0, L"ROOT");
-    int r = 0;
-    if (!roots) return 0;
-    distrusted = CertOpenSystemStoreW(0, L"Disallowed");
-    while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
-        bad = NULL;
-        if (distrusted)
-            bad = CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL);
-        if (bad) CertFreeCertificateContext(bad);
-        if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
-        r = psi_os_trusted_for_tls(cert);
-        if (r <= 0) continue;
-        w->found = 1;
-        r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
-    }
-    if (cert) CertFreeCertificateContext(cert);
-    if (distrusted) CertCloseStore(distrusted, 0);
-    CertCloseStore(roots, 0);
-    return r;
-}
-#endif
-
-/* Hands each the contents of every file, or every DER certificate, of the system's trust store, until it answers other
-   than 0: SSL_CERT_FILE and SSL_CERT_DIR if set, as with OpenSSL, else Windows' own store. PSOCKET_TLS_NO_TRUST if
-   there is none. Windows adds a root to its store when one of its own programs first meets it: a public root that none
-   has met on this machine is not there. */
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-#if defined(PSOCKET_NO_FILES) || defined(PSOCKET_NO_TLS)
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-#else
-    char file[PSI_OS_PATH], dir[PSI_OS_PATH];
-    int has_file = psi_os_getenv(L"SSL_CERT_FILE", file), has_dir = psi_os_getenv(L"SSL_CERT_DIR", dir), r = 0;
-    psi_os_trust_walk w;
-    w.each = each;
-    w.ctx = ctx;
-    w.found = 0;
-    if (has_file || has_dir) {
-        if (has_file) r = psi_os_trust_file(&w, file);
-        if (!r && has_dir) {
-            r = psi_os_listdir(dir, psi_os_trust_file, &w);
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    } else {
-        r = psi_os_trust_store(&w);
-    }
-    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
-#endif
-}
-
-/*--- Windows: sockets */
-
-typedef struct psi_os_sockaddr_un { /* afunix.h is missing in older kits; Windows 10 1803 and later understand it */
-    u_short sun_family;
-    char sun_path[108];
-} psi_os_sockaddr_un;
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-    psi_os_sockaddr_un un;
-} psi_os_sockaddr;
-
-/* 0 if the path does not fit. */
-static int psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
-{
-    memset(sa, 0, sizeof *sa);
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return (int)sizeof sa->in4;
-    }
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return (int)sizeof sa->in6;
-    }
-    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
-    sa->un.sun_family = AF_UNIX;
-    memcpy(sa->un.sun_path, path, strlen(path) + 1);
-    return (int)sizeof sa->un;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    } else if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = ntohs(sa->in6.sin6_port);
-        a->scope = (uint32_t)sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    } else {
-        a->family = PSI_UNIX;
-    }
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd != -1) closesocket((SOCKET)fd);
-}
-
-/* What every new stream or datagram descriptor gets; closes it on failure. */
-static int psi_os_setup(SOCKET fd, int stream, int *os)
-{
-    BOOL one = TRUE;
-    u_long on = 1;
-    if (ioctlsocket(fd, (long)FIONBIO, &on)) {
-        *os = WSAGetLastError();
-        closesocket(fd);
-        return psi_os_code(*os);
-    }
-    /* accept has no flag for this, and WSASocketW none before Windows 7 SP1. */
-    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0);
-    if (stream) {
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, (const char *)&one, sizeof one);
-        /* Urgent data stays in the stream (RFC 6093) and does not count as an exception for select. */
-        setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, (const char *)&one, sizeof one);
-    }
-    return 0;
-}
-
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
-
-static int psi_os_is_udp(SOCKET fd)
-{
-    int type = 0, n = sizeof type;
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
-}
-
-/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
-   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
-static void psi_os_udp_errors(SOCKET fd, int connected)
-{
-    BOOL reset = connected, off = FALSE;
-    DWORD bytes;
-    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
-    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
-}
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    int r, domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
-    int type = udp && family != PSI_UNIX ? SOCK_DGRAM : SOCK_STREAM; /* Windows has no Unix-domain datagrams */
-    SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
-    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL)
-        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
-    *out = -1;
-    if (fd == INVALID_SOCKET) return psi_os_code(*os = WSAGetLastError());
-    r = psi_os_setup(fd, !udp && family != PSI_UNIX, os);
-    if (r) return r;
-    if (type == SOCK_DGRAM) {
-        DWORD off = 0;
-        psi_os_udp_errors(fd, 0);
-        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
-        if (family == PSI_IP6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
-    }
-    *out = (psocket_fd)fd;
-    return 0;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    int n = psi_os_to_sockaddr(&sa, a, path);
-    if (!n) return PSOCKET_INVALID;
-    if (connect((SOCKET)fd, &sa.sa, n) == 0) {
-        if (psi_os_is_udp((SOCKET)fd)) psi_os_udp_errors((SOCKET)fd, 1);
-        return 0;
-    }
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* All waiting is by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it
-   reports POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would
-   never sleep. select has neither fault; a failed connect is in the third set. */
-
-static void psi_os_fdset_add(fd_set *set, psocket_fd fd)
-{
-    if (set->fd_count < FD_SETSIZE) set->fd_array[set->fd_count++] = (SOCKET)fd;
-}
-
-static struct timeval *psi_os_timeval(struct timeval *t, int ms)
-{
-    t->tv_sec = ms / 1000;
-    t->tv_usec = ms % 1000 * 1000;
-    return ms < 0 ? NULL : t;
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0, n = sizeof e, r;
-    fd_set done, failed;
-    struct timeval t;
-    done.fd_count = failed.fd_count = 0;
-    psi_os_fdset_add(&done, fd);
-    psi_os_fdset_add(&failed, fd);
-    r = select(0, NULL, &done, &failed, psi_os_timeval(&t, 0));
-    if (r == 0) return PSOCKET_WANT_WRITE;
-    if (r < 0 || getsockopt((SOCKET)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = WSAGetLastError();
-    *os = e;
-    return e ? psi_os_code(e) : failed.fd_count ? PSOCKET_OS : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    int n = psi_os_to_sockaddr(&sa, a, path);
-    BOOL one = TRUE;
-    DWORD v6only = !any;
-    if (!n) return PSOCKET_INVALID;
-    if (a->family == PSI_IP6 &&
-        setsockopt((SOCKET)fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&v6only, sizeof v6only) && any)
-        return psi_os_code(*os = WSAGetLastError());
-    /* Nobody else may take over the port, as SO_REUSEADDR would let them. It can be bound again once the listener and
-       the connections that it accepted are closed. */
-    if (a->family != PSI_UNIX) setsockopt((SOCKET)fd, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one);
-    if (bind((SOCKET)fd, &sa.sa, n) == 0 && (!backlog || listen((SOCKET)fd, backlog) == 0)) return 0;
-    *os = WSAGetLastError();
-    /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
-    return *os == WSAEACCES && a->family != PSI_UNIX ? PSOCKET_ADDRESS_IN_USE : psi_os_code(*os);
-}
-
-/* 0 if the path is gone. */
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    wchar_t w[PSI_OS_PATH];
-    DWORD kind = psi_os_wide(path, w) ? GetFileAttributesW(w) : INVALID_FILE_ATTRIBUTES;
-    if (kind == INVALID_FILE_ATTRIBUTES) return 0;
-    if (!(kind & FILE_ATTRIBUTE_REPARSE_POINT)) return PSOCKET_ADDRESS_IN_USE; /* no socket: some file of the user's */
-    return DeleteFileW(w) ? 0 : PSOCKET_OS;
-}
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, r;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        int n = sizeof sa;
-        SOCKET fd;
-        memset(&sa, 0, sizeof sa);
-        fd = accept((SOCKET)listener, &sa.sa, &n);
-        if (fd != INVALID_SOCKET) {
-            psi_os_from_sockaddr(peer, &sa);
-            r = psi_os_setup(fd, peer->family != PSI_UNIX, os);
-            if (!r) *out = (psocket_fd)fd;
-            return r;
-        }
-        *os = WSAGetLastError();
-        if (*os == WSAEWOULDBLOCK) return PSOCKET_WANT_READ;
-        if (*os != WSAECONNRESET && *os != WSAECONNABORTED && *os != WSAEINTR) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    int size = n < INT_MAX ? (int)n : INT_MAX, got = recv((SOCKET)fd, (char *)p, size, 0);
-    if (got >= 0) return got;
-    *os = WSAGetLastError();
-    if (*os == WSAEMSGSIZE) return size; /* the start of a datagram; POSIX cuts without an error */
-    if (*os == WSAECONNRESET && psi_os_is_udp((SOCKET)fd)) return PSOCKET_REFUSED; /* POSIX: ECONNREFUSED */
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_READ : psi_os_code(*os);
-}
-
-/* Windows takes whatever a nonblocking send is given into kernel memory, or fails with WSAENOBUFS if that is too much:
-   give it some at a time. */
-#define PSI_OS_SEND_MAX (1 << 20)
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    int put = send((SOCKET)fd, (const char *)p, n < PSI_OS_SEND_MAX ? (int)n : PSI_OS_SEND_MAX, 0);
-    if (put >= 0) return put;
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    int tries, size = n < INT_MAX ? (int)n : INT_MAX;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        int sa_size = sizeof sa, got;
-        memset(&sa, 0, sizeof sa);
-        got = recvfrom((SOCKET)fd, (char *)p, size, 0, &sa.sa, &sa_size);
-        if (got < 0) {
-            *os = WSAGetLastError();
-            if (*os == WSAEMSGSIZE) got = size; /* cut, as in psi_os_recv */
-        }
-        if (got >= 0) {
-            psi_os_from_sockaddr(from, &sa);
-            return got;
-        }
-        if (*os == WSAEWOULDBLOCK || *os == WSAEINVAL) return PSOCKET_WANT_READ; /* WSAEINVAL: not bound yet */
-        /* WSAECONNRESET, WSAENETRESET: where the system would not turn them off. They concern a datagram sent. */
-        if (*os != WSAECONNRESET && *os != WSAENETRESET && *os != WSAEINTR) return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    int put, size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (!size) return PSOCKET_INVALID;
-    if (n > INT_MAX) return PSOCKET_MESSAGE_SIZE;
-    put = sendto((SOCKET)fd, (const char *)p, (int)n, 0, &sa.sa, size);
-    if (put >= 0) return put;
-    *os = WSAGetLastError();
-    return *os == WSAEWOULDBLOCK || *os == WSAEINTR ? PSOCKET_WANT_WRITE : psi_os_code(*os);
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return shutdown((SOCKET)fd, SD_SEND) ? psi_os_code(*os = WSAGetLastError()) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    int n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? getpeername((SOCKET)fd, &sa.sa, &n) : getsockname((SOCKET)fd, &sa.sa, &n))
-        return psi_os_code(WSAGetLastError());
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) {
-        int named = a->family == PSI_UNIX && n > (int)sizeof sa.un.sun_family;
-        sa.un.sun_path[sizeof sa.un.sun_path - 1] = 0;
-        snprintf(path, path_size, "%s", named ? sa.un.sun_path : "");
-    }
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    fd_set rd, wr, failed;
-    struct timeval t;
-    int i, ready = 0;
-    rd.fd_count = wr.fd_count = 0;
-    for (i = 0; i < n; i++) {
-        if (fds[i].events & PSOCKET_READ) psi_os_fdset_add(&rd, fds[i].fd);
-        if (fds[i].events & PSOCKET_WRITE) psi_os_fdset_add(&wr, fds[i].fd);
-    }
-    if (!rd.fd_count && !wr.fd_count) { /* select insists on at least one */
-        Sleep(ms < 0 ? INFINITE : (DWORD)ms);
-        return 0;
-    }
-    failed = wr;
-    if (select(0, &rd, &wr, &failed, psi_os_timeval(&t, ms)) < 0) return psi_os_code(*os = WSAGetLastError());
-    for (i = 0; i < n; i++) {
-        SOCKET fd = (SOCKET)fds[i].fd;
-        ready += FD_ISSET(fd, &rd) || FD_ISSET(fd, &wr) || FD_ISSET(fd, &failed);
-    }
-    return ready;
-}
-
-/*--- Windows: announcing something from another thread through a descriptor */
-
-/* A datagram socket connected to itself: nobody else's datagrams come in, and it cannot fill up unheard. */
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    b->rd = b->wr = -1;
-}
-
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    psi_addr a = PSI_ZERO;
-    int r = psi_os_socket(&b->rd, PSI_IP4, 1, os);
-    b->wr = b->rd;
-    if (r) return r;
-    a.family = PSI_IP4;
-    a.ip[0] = 127;
-    a.ip[3] = 1;
-    r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
-    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
-    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
-    if (r) psi_os_bell_free(b);
-    return r;
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    send((SOCKET)b->wr, "", 1, 0); /* WSAEWOULDBLOCK: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    char c[16];
-    int i;
-    for (i = 0; i < 64 && recv((SOCKET)b->rd, c, sizeof c, 0) >= 0; i++) continue;
-}
-
-/*--- Windows: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). The name is in the ANSI code page; names on the
-   wire are ASCII. */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = e;
-        if (e == WSA_NOT_ENOUGH_MEMORY) return PSOCKET_NOMEM;
-        if (e == WSATRY_AGAIN) return PSOCKET_DNS_TEMPORARY;
-        return e == WSAHOST_NOT_FOUND || e == WSANO_DATA ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[(*count)++], &sa);
-    }
-    freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-}
-#endif
-
-/*--- Windows: the poller */
-
-typedef struct psi_os_slot {
-    SOCKET fd;
-    psi_os_watch *watch; /* NULL: the bell, in slot 0 */
-    int ready;
-} psi_os_slot;
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-    psi_os_slot *slots;
-    SOCKET *sets; /* three times 1 + cap: room for the sets that select gets */
-    int count, cap, next;
-} psi_os_poller;
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->cap = 16;
-    p->slots = (psi_os_slot *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->slots);
-    p->sets = (SOCKET *)PSOCKET_MALLOC((size_t)(p->cap + 1) * 3 * sizeof *p->sets);
-    if (!p->slots || !p->sets) {
-        if (p->slots) PSOCKET_FREE(p->slots);
-        if (p->sets) PSOCKET_FREE(p->sets);
-        psi_os_bell_free(&p->bell);
-        return PSOCKET_NOMEM;
-    }
-    p->slots[0].fd = (SOCKET)p->bell.rd;
-    p->slots[0].watch = NULL;
-    p->slots[0].ready = 0;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->slots);
-    PSOCKET_FREE(p->sets);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            psi_os_slot *slots = (psi_os_slot *)PSOCKET_REALLOC(p->slots, (size_t)p->cap * 2 * sizeof *slots);
-            SOCKET *sets;
-            if (!slots) return PSOCKET_NOMEM;
-            p->slots = slots;
-            sets = (SOCKET *)PSOCKET_REALLOC(p->sets, ((size_t)p->cap * 2 + 1) * 3 * sizeof *sets);
-            if (!sets) return PSOCKET_NOMEM;
-            p->sets = sets;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->slots[w->slot].fd = (SOCKET)w->fd;
-        p->slots[w->slot].watch = w;
-        p->slots[w->slot].ready = 0;
-    } else if (!events && w->events) {
-        int last = --p->count;
-        p->slots[w->slot] = p->slots[last];
-        p->slots[w->slot].watch->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-/* Notes which slots are in a set. Winsock keeps the order, so each search begins behind the last find. */
-static void psi_os_poller_mark(psi_os_poller *p, const SOCKET *set, int events)
-{
-    int at = 0, tries;
-    u_int i, n = *(const u_int *)set;
-    for (i = 1; i <= n; i++) {
-        for (tries = 0; tries < p->count && p->slots[at].fd != set[i]; tries++) at = at + 1 < p->count ? at + 1 : 0;
-        if (p->slots[at].fd == set[i]) p->slots[at].ready |= events;
-    }
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    /* An fd_set is a u_int count and the sockets, aligned as such: with room for any number of them, select takes any
-       number. FD_SETSIZE only says how many the declared type holds. */
-    SOCKET *rd = p->sets, *wr = rd + p->cap + 1, *failed = wr + p->cap + 1;
-    u_int reads = 0, writes = 0;
-    struct timeval t;
-    int i, k, n, count = 0;
-    for (i = 0; i < p->count; i++) {
-        int events = i ? p->slots[i].watch->events : PSOCKET_READ;
-        p->slots[i].ready = 0;
-        if (events & PSOCKET_READ) rd[++reads] = p->slots[i].fd;
-        if (events & PSOCKET_WRITE) wr[++writes] = p->slots[i].fd;
-    }
-    *(u_int *)rd = reads;
-    *(u_int *)wr = writes;
-    memcpy(failed, wr, (size_t)(writes + 1) * sizeof *wr);
-    n = select(0, (fd_set *)rd, (fd_set *)wr, (fd_set *)failed, psi_os_timeval(&t, ms));
-    if (n == 0) return 0;
-    if (n > 0) {
-        psi_os_poller_mark(p, rd, PSOCKET_READ);
-        psi_os_poller_mark(p, wr, PSOCKET_WRITE);
-        psi_os_poller_mark(p, failed, PSOCKET_READ | PSOCKET_WRITE);
-    } else {
-        /* A descriptor closed behind our back fails the whole call: report it to its owner. */
-        *os = WSAGetLastError();
-        if (*os != WSAENOTSOCK) return psi_os_code(*os);
-        for (i = 1; i < p->count; i++) {
-            int type, size = sizeof type;
-            if (getsockopt(p->slots[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size))
-                p->slots[i].ready = PSOCKET_READ | PSOCKET_WRITE;
-        }
-    }
-    if (p->slots[0].ready) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        i = 1 + (p->next + k) % (p->count - 1);
-        if (!p->slots[i].ready) continue;
-        out[count].watch = p->slots[i].watch;
-        out[count].events = p->slots[i].ready;
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return count;
-}
-#else
-/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
-
-#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
-#endif
-
-#include <dirent.h>
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-#ifndef PSOCKET_NO_THREADS
-#include <pthread.h>
-#endif
-#if defined(__linux__)
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/random.h>
-#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
-#include <sys/event.h>
-#define PSI_OS_KQUEUE
-#endif
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
-#endif
-
-/* What a failed system call means. */
-static int psi_os_code(int e)
-{
-    switch (e) {
-    case ECONNREFUSED: return PSOCKET_REFUSED;
-    case ENOENT: return PSOCKET_REFUSED; /* Unix-domain: nobody listens on this path */
-    case ECONNRESET:
-    case ECONNABORTED:
-    case ENOTCONN:
-    case EPIPE: return PSOCKET_RESET;
-    case ENETUNREACH:
-    case EHOSTUNREACH:
-    case ENETDOWN:
-    case EHOSTDOWN:
-    case ETIMEDOUT: return PSOCKET_UNREACHABLE; /* the system gave up retransmitting */
-    case EADDRINUSE: return PSOCKET_ADDRESS_IN_USE;
-    case EADDRNOTAVAIL:
-    case EAFNOSUPPORT: return PSOCKET_ADDRESS_NOT_AVAILABLE;
-    case EACCES:
-    case EPERM: return PSOCKET_ACCESS;
-    case EMFILE:
-    case ENFILE: return PSOCKET_DESCRIPTORS;
-    case EMSGSIZE: return PSOCKET_MESSAGE_SIZE;
-    case ENOMEM:
-    case ENOBUFS: return PSOCKET_NOMEM;
-    case EINVAL: return PSOCKET_INVALID;
-    default: return PSOCKET_OS;
-    }
-}
-
-/* The system's text for one of its error numbers; buf is used if needed. strerror_r comes in two shapes: glibc's with
-   _GNU_SOURCE answers the text, everybody else's a status. */
-static PSI_UNUSED const char *psi_os_text_xsi(int r, const char *buf) { return r == 0 ? buf : "unknown error"; }
-#if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    return strerror_r(e, buf, size);
-}
-#else
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    return psi_os_text_xsi(strerror_r(e, buf, size), buf);
-}
-#endif
-
-static int psi_os_start(void)
-{
-    return 0;
-}
-
-/* Tells a process from one forked from it. */
-static PSI_UNUSED long psi_os_process(void)
-{
-    return (long)getpid();
-}
-
-static int64_t psi_os_now(void)
-{
-#ifdef PSOCKET_NOW
-    return PSOCKET_NOW();
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-#endif
-}
-
-static PSI_UNUSED int64_t psi_os_wallclock(void)
-{
-#ifdef PSOCKET_WALLCLOCK
-    return PSOCKET_WALLCLOCK();
-#else
-    return (int64_t)time(NULL);
-#endif
-}
-
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n)
-{
-#if defined(PSOCKET_ENTROPY)
-    return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY;
-#elif defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return PSOCKET_NO_ENTROPY;
-        b += got;
-        n -= (size_t)got;
-    }
-    return 0;
-#else
-    arc4random_buf(p, n);
-    return 0;
-#endif
-}
-
-/*--- POSIX: threads */
-
-#ifdef PSOCKET_NO_THREADS
-typedef int psi_os_mutex;
-#define PSI_OS_MUTEX_INIT 0
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return ++*p; }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return --*p; }
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg) { (void)run; (void)arg; return PSOCKET_UNSUPPORTED; }
-#else
-typedef pthread_mutex_t psi_os_mutex;
-#define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
-static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
-static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
-static PSI_UNUSED int psi_os_ref_inc(int *p) { return __atomic_add_fetch(p, 1, __ATOMIC_RELAXED); }
-static PSI_UNUSED int psi_os_ref_dec(int *p) { return __atomic_sub_fetch(p, 1, __ATOMIC_ACQ_REL); }
-
-typedef struct psi_os_thread_start {
-    void (*run)(void *);
-    void *arg;
-} psi_os_thread_start;
-
-static void *psi_os_thread_main(void *p)
-{
-    psi_os_thread_start start = *(psi_os_thread_start *)p;
-    PSOCKET_FREE(p);
-    start.run(start.arg);
-    return NULL;
-}
-
-/* Runs run(arg) on a new thread that nobody joins. Signals stay with the application's threads. */
-static PSI_UNUSED int psi_os_thread(void (*run)(void *), void *arg)
-{
-    pthread_t thread;
-    sigset_t all, before;
-    int e;
-    psi_os_thread_start *start = (psi_os_thread_start *)PSOCKET_MALLOC(sizeof *start);
-    if (!start) return PSOCKET_NOMEM;
-    start->run = run;
-    start->arg = arg;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, psi_os_thread_main, start);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (e) {
-        PSOCKET_FREE(start);
-        return PSOCKET_OS;
-    }
-    pthread_detach(thread);
-    return 0;
-}
-#endif
-
-/* Keeps the shared library that this code is in loaded: a resolver thread may outlive dlclose. */
-static PSI_UNUSED void psi_os_pin(void)
-{
-#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__)) && !defined(PSOCKET_NO_THREADS)
-    Dl_info info;
-    static const char anchor = 0;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
-#endif
-}
-
-/*--- POSIX: files */
-
-/* Why a file cannot be opened: it, or a lack of descriptors or memory. */
-static PSI_UNUSED int psi_os_open_code(int e)
-{
-    int code = psi_os_code(e);
-    return code == PSOCKET_DESCRIPTORS || code == PSOCKET_NOMEM ? code : (int)PSOCKET_FILE;
-}
-
-static PSI_UNUSED int psi_os_readfile(const char *path, char **data, size_t *len)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    return PSOCKET_UNSUPPORTED;
-#else
-    size_t cap = 0, n = 0;
-    char *buf = NULL;
-    int result = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
-    *data = NULL;
-    *len = 0;
-    if (fd < 0) return psi_os_open_code(errno);
-    for (;;) {
-        ssize_t got;
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            bigger = cap > ((size_t)16 << 20) ? NULL : (char *)PSOCKET_REALLOC(buf, cap);
-            if (!bigger) {
-                result = cap > ((size_t)16 << 20) ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-                break;
-            }
-            buf = bigger;
-        }
-        got = read(fd, buf + n, cap - n - 1);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) result = PSOCKET_FILE;
-        if (got <= 0) break;
-        n += (size_t)got;
-    }
-    close(fd);
-    if (result) {
-        if (buf) PSOCKET_FREE(buf);
-        return result;
-    }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
-#endif
-}
-
-/* Calls each for every file of a folder until it answers other than 0. */
-static PSI_UNUSED int psi_os_listdir(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)path;
-    (void)each;
-    (void)ctx;
-    return PSOCKET_UNSUPPORTED;
-#else
-    char full[1024];
-    int result = 0;
-    struct dirent *entry;
-    DIR *dir = opendir(path);
-    if (!dir) return psi_os_open_code(errno);
-    while (!result && (entry = readdir(dir)) != NULL) {
-        int n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
-        struct stat st;
-        if (n < 0 || (size_t)n >= sizeof full || stat(full, &st) || !S_ISREG(st.st_mode)) continue;
-        result = each(ctx, full);
-    }
-    closedir(dir);
-    return result;
-#endif
-}
-
-#ifndef PSOCKET_NO_FILES
-typedef struct psi_os_trust_walk {
-    int (*each)(void *ctx, const void *data, size_t len);
-    void *ctx;
-    int found;
-} psi_os_trust_walk;
-
-static int psi_os_trust_file(void *p, const char *path)
-{
-    psi_os_trust_walk *w = (psi_os_trust_walk *)p;
-    char *data;
-    size_t len;
-    int r = psi_os_readfile(path, &data, &len);
-    if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
-    w->found = 1;
-    r = w->each(w->ctx, data, len);
-    PSOCKET_FREE(data);
-    return r;
-}
-#endif
-
-/* Hands each the contents of every file of the system's trust store, until it answers other than 0: SSL_CERT_FILE and
-   SSL_CERT_DIR if set, as with OpenSSL, else the first bundle that exists. PSOCKET_TLS_NO_TRUST if there is none. */
-static PSI_UNUSED int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx)
-{
-#ifdef PSOCKET_NO_FILES
-    (void)each;
-    (void)ctx;
-    return PSOCKET_TLS_NO_TRUST;
-#else
-    static const char *const bundles[] = {
-        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
-        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL */
-        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and later */
-        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
-        "/etc/ssl/cert.pem",                                 /* macOS, OpenBSD, FreeBSD */
-        "/usr/local/share/certs/ca-root-nss.crt",            /* FreeBSD ports */
-        "/etc/openssl/certs/ca-certificates.crt",            /* NetBSD */
-        "/data/data/com.termux/files/usr/etc/tls/cert.pem"   /* Termux */
-    };
-    psi_os_trust_walk w;
-    const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
-    int r = 0;
-    size_t i;
-    w.each = each;
-    w.ctx = ctx;
-    w.found = 0;
-    if ((file && *file) || (dir && *dir)) {
-        if (file && *file) r = psi_os_trust_file(&w, file);
-        if (!r && dir && *dir) {
-            r = psi_os_listdir(dir, psi_os_trust_file, &w);
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    } else {
-        for (i = 0; !r && !w.found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_trust_file(&w, bundles[i]);
-        if (!r && !w.found) {
-            r = psi_os_listdir("/system/etc/security/cacerts", psi_os_trust_file, &w); /* Android */
-            if (r == PSOCKET_FILE) r = 0;
-        }
-    }
-    return r ? r : w.found ? 0 : PSOCKET_TLS_NO_TRUST;
-#endif
-}
-
-/*--- POSIX: sockets */
-
-typedef union psi_os_sockaddr {
-    struct sockaddr sa;
-    struct sockaddr_in in4;
-    struct sockaddr_in6 in6;
-    struct sockaddr_un un;
-} psi_os_sockaddr;
-
-/* 0 if the path does not fit. */
-static socklen_t psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
-{
-    memset(sa, 0, sizeof *sa);
-    if (a->family == PSI_IP4) {
-        sa->in4.sin_family = AF_INET;
-        sa->in4.sin_port = htons(a->port);
-        memcpy(&sa->in4.sin_addr, a->ip, 4);
-        return sizeof sa->in4;
-    }
-    if (a->family == PSI_IP6) {
-        sa->in6.sin6_family = AF_INET6;
-        sa->in6.sin6_port = htons(a->port);
-        sa->in6.sin6_scope_id = a->scope;
-        memcpy(&sa->in6.sin6_addr, a->ip, 16);
-        return sizeof sa->in6;
-    }
-    if (!path || strlen(path) >= sizeof sa->un.sun_path) return 0;
-    sa->un.sun_family = AF_UNIX;
-    memcpy(sa->un.sun_path, path, strlen(path) + 1);
-    return sizeof sa->un;
-}
-
-static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
-{
-    memset(a, 0, sizeof *a);
-    if (sa->sa.sa_family == AF_INET) {
-        a->family = PSI_IP4;
-        a->port = ntohs(sa->in4.sin_port);
-        memcpy(a->ip, &sa->in4.sin_addr, 4);
-    } else if (sa->sa.sa_family == AF_INET6) {
-        a->family = PSI_IP6;
-        a->port = ntohs(sa->in6.sin6_port);
-        a->scope = sa->in6.sin6_scope_id;
-        memcpy(a->ip, &sa->in6.sin6_addr, 16);
-    } else {
-        a->family = PSI_UNIX;
-    }
-}
-
-static void psi_os_close(psocket_fd fd)
-{
-    if (fd >= 0) close((int)fd); /* EINTR leaves the descriptor closed on Linux: never retry */
-}
-
-/* What every new stream or datagram descriptor gets. */
-static void psi_os_setup(int fd, int stream)
-{
-    int one = 1;
-    (void)one;
-    (void)stream;
-#ifdef SO_NOSIGPIPE
-    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
-#endif
-    if (stream) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-#ifndef SOCK_NONBLOCK
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-#endif
-}
-
-#ifndef SOCK_NONBLOCK
-#define PSI_OS_SOCK_FLAGS 0
-#else
-#define PSI_OS_SOCK_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
-#endif
-
-static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
-{
-    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
-    int fd = socket(domain, (udp ? SOCK_DGRAM : SOCK_STREAM) | PSI_OS_SOCK_FLAGS, 0);
-    *out = fd;
-    if (fd < 0) return psi_os_code(*os = errno);
-    psi_os_setup(fd, !udp && family != PSI_UNIX);
-    return 0;
-}
-
-/* 0: connected; PSOCKET_WANT_WRITE: under way. */
-static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
-    if (!n) return PSOCKET_INVALID;
-    if (connect((int)fd, &sa.sa, n) == 0) return 0;
-    *os = errno;
-    if (*os == EAGAIN && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
-    /* EINTR: the attempt goes on by itself (POSIX). */
-    if (*os == EINPROGRESS || *os == EINTR) return PSOCKET_WANT_WRITE;
-    return psi_os_code(*os);
-}
-
-/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
-static int psi_os_connect_result(psocket_fd fd, int *os)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (int)fd;
-    p.events = POLLOUT;
-    p.revents = 0;
-    if (poll(&p, 1, 0) < 0 && errno != EINTR && errno != EAGAIN) return psi_os_code(*os = errno);
-    if (!p.revents) return PSOCKET_WANT_WRITE;
-    if (getsockopt((int)fd, SOL_SOCKET, SO_ERROR, &e, &n)) e = errno;
-    *os = e;
-    return e ? psi_os_code(e) : 0;
-}
-
-/* Binds, and for streams listens. any: an IPv6 wildcard that takes IPv4 as well. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = psi_os_to_sockaddr(&sa, a, path);
-    int one = 1, v6only = !any;
-    if (!n) return PSOCKET_INVALID;
-    if (a->family == PSI_IP6 && setsockopt((int)fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof v6only) && any)
-        return psi_os_code(*os = errno); /* OpenBSD has no dual-stack sockets */
-    if (backlog && a->family != PSI_UNIX) setsockopt((int)fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind((int)fd, &sa.sa, n)) return psi_os_code(*os = errno);
-    if (backlog && listen((int)fd, backlog)) {
-        *os = errno;
-        if (path) unlink(path); /* bind made it */
-        return psi_os_code(*os);
-    }
-    return 0;
-}
-
-/* 0 if the path is gone. */
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    struct stat st;
-    if (lstat(path, &st)) return errno == ENOENT ? 0 : psi_os_code(errno);
-    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
-    return unlink(path) && errno != ENOENT ? psi_os_code(errno) : 0;
-}
-
-#if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
-extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
-#endif
-
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
-static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
-{
-    int tries, fd;
-    for (tries = 0; tries < 16; tries++) {
-        psi_os_sockaddr sa;
-        socklen_t n = sizeof sa;
-        memset(&sa, 0, sizeof sa);
-#ifdef SOCK_NONBLOCK
-        fd = accept4((int)listener, &sa.sa, &n, PSI_OS_SOCK_FLAGS);
-#else
-        fd = accept((int)listener, &sa.sa, &n);
-#endif
-        if (fd >= 0 && !n) { /* macOS: it died in the queue */
-            close(fd);
-            continue;
-        }
-        if (fd >= 0) {
-            psi_os_from_sockaddr(peer, &sa);
-            psi_os_setup(fd, peer->family != PSI_UNIX);
-            *out = fd;
-            return 0;
-        }
-        *os = errno;
-        if (*os == EAGAIN || *os == EWOULDBLOCK) return PSOCKET_WANT_READ;
-        /* Linux hands over errors that belong to the dead connection (accept(2)). */
-        if (*os != EINTR && *os != ECONNABORTED && *os != EPROTO && *os != ENETDOWN && *os != EHOSTUNREACH &&
-            *os != ENETUNREACH && *os != EHOSTDOWN && *os != ENOPROTOOPT)
-            return psi_os_code(*os);
-    }
-    return PSOCKET_WANT_READ;
-}
-
-/* Why a transfer failed: `want` if it would have to wait, 0 if a signal came between, or an error. */
-static int psi_os_failed(int want, int *os)
-{
-    *os = errno;
-    if (*os == EAGAIN || *os == EWOULDBLOCK) return want;
-    return *os == EINTR ? 0 : psi_os_code(*os);
-}
-
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. */
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    for (;;) {
-        ssize_t got = recv((int)fd, p, n, 0);
-        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
-    }
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    for (;;) {
-        ssize_t put = send((int)fd, p, n, MSG_NOSIGNAL);
-        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
-    }
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
-{
-    for (;;) {
-        psi_os_sockaddr sa;
-        socklen_t size = sizeof sa;
-        ssize_t got;
-        memset(&sa, 0, sizeof sa);
-        got = recvfrom((int)fd, p, n, 0, &sa.sa, &size);
-        if (got >= 0) psi_os_from_sockaddr(from, &sa);
-        if (got >= 0 || (got = psi_os_failed(PSOCKET_WANT_READ, os)) < 0) return got;
-    }
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    socklen_t size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (!size) return PSOCKET_INVALID;
-    for (;;) {
-        ssize_t put = sendto((int)fd, p, n, MSG_NOSIGNAL, &sa.sa, size);
-        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
-    }
-}
-
-/* Ends the sending direction. */
-static int psi_os_shutdown(psocket_fd fd, int *os)
-{
-    return shutdown((int)fd, SHUT_WR) ? psi_os_code(*os = errno) : 0;
-}
-
-static int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
-{
-    psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? getpeername((int)fd, &sa.sa, &n) : getsockname((int)fd, &sa.sa, &n)) return psi_os_code(errno);
-    psi_os_from_sockaddr(a, &sa);
-    if (path_size) snprintf(path, path_size, "%s", a->family == PSI_UNIX && n > sizeof sa.sa.sa_family ? sa.un.sun_path : "");
-    return 0;
-}
-
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors; how many are ready. A signal may end the wait early with 0. */
-static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
-{
-    struct pollfd p[PSOCKET_POLLSET_MAX];
-    int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (int)fds[i].fd;
-        p[i].events = (short)(((fds[i].events & PSOCKET_READ) ? POLLIN : 0) | ((fds[i].events & PSOCKET_WRITE) ? POLLOUT : 0));
-        p[i].revents = 0;
-    }
-    r = poll(p, (nfds_t)n, ms);
-    if (r >= 0) return r;
-    *os = errno;
-    return *os == EINTR ? 0 : psi_os_code(*os);
-}
-
-/*--- POSIX: announcing something from another thread through a descriptor */
-
-typedef struct psi_os_bell {
-    int rd, wr;
-} psi_os_bell;
-
-static PSI_UNUSED int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-#if defined(__linux__)
-    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return b->rd < 0 ? psi_os_code(*os = errno) : 0;
-#else
-    int fds[2], i;
-    b->rd = b->wr = -1;
-    if (pipe(fds)) return psi_os_code(*os = errno);
-    for (i = 0; i < 2; i++) {
-        fcntl(fds[i], F_SETFL, O_NONBLOCK);
-        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-    }
-    b->rd = fds[0];
-    b->wr = fds[1];
-    return 0;
-#endif
-}
-
-static PSI_UNUSED void psi_os_bell_ring(psi_os_bell *b)
-{
-    uint64_t one = 1;
-    ssize_t r;
-    do r = write(b->wr, &one, sizeof one);
-    while (r < 0 && errno == EINTR); /* EAGAIN: it is ringing already */
-}
-
-static PSI_UNUSED void psi_os_bell_clear(psi_os_bell *b)
-{
-    uint64_t buf[8];
-    ssize_t r;
-    do r = read(b->rd, buf, sizeof buf);
-    while (r == (ssize_t)sizeof buf || (r < 0 && errno == EINTR));
-}
-
-static PSI_UNUSED void psi_os_bell_free(psi_os_bell *b)
-{
-    psi_os_close(b->rd);
-    if (b->wr != b->rd) psi_os_close(b->wr);
-    b->rd = b->wr = -1;
-}
-
-/*--- POSIX: names */
-
-#ifndef PSOCKET_NO_DNS
-/* Blocks. Stores up to cap addresses in the system's order (RFC 6724). */
-static int psi_os_resolve(const char *host, psi_addr *out, int cap, int *count, int *os)
-{
-    struct addrinfo hints, *list = NULL, *i;
-    int e;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_family = AF_UNSPEC;
-    *count = 0;
-    e = getaddrinfo(host, NULL, &hints, &list);
-    if (e) {
-        *os = e == EAI_SYSTEM ? errno : 0;
-        if (e == EAI_MEMORY) return PSOCKET_NOMEM;
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
-    for (i = list; i && *count < cap; i = i->ai_next) {
-        psi_os_sockaddr sa;
-        if (i->ai_family != AF_INET && i->ai_family != AF_INET6) continue;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, i->ai_addrlen < sizeof sa ? i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&out[(*count)++], &sa);
-    }
-    freeaddrinfo(list);
-    return *count ? 0 : PSOCKET_DNS_NOT_FOUND;
-}
-#endif
-
-/*--- POSIX: the poller: epoll, kqueue, or poll */
-
-#define PSI_OS_BATCH 64 /* events fetched per system call */
-
-typedef struct psi_os_poller {
-    psi_os_bell bell;
-    int rang; /* the bell did, since the caller last looked */
-#if defined(__linux__) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
-    struct pollfd *fds; /* slot 0 is the bell */
-    psi_os_watch **watches;
-    int count, cap, next;
-#endif
-} psi_os_poller;
-
-#if defined(__linux__)
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    struct epoll_event ev;
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    memset(&ev, 0, sizeof ev);
-    ev.events = EPOLLIN;
-    if (p->fd < 0 || epoll_ctl(p->fd, EPOLL_CTL_ADD, p->bell.rd, &ev)) {
-        r = psi_os_code(*os = errno);
-        psi_os_close(p->fd);
-        psi_os_bell_free(&p->bell);
-    }
-    return r;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-/* Watches w->fd for events from now on; 0 forgets it (with 0 events epoll would go on reporting a hang-up). */
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    struct epoll_event ev;
-    int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == before) return 0;
-    memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
-    ev.data.ptr = w;
-    w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
-    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
-        before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
-    }
-    if (!r || !events) return 0;
-    w->events = before; /* a failed change leaves the system's set as it was */
-    return psi_os_code(*os = errno);
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    struct epoll_event ev[PSI_OS_BATCH];
-    int i, n, count = 0;
-    n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    for (i = 0; i < n; i++) {
-        if (!ev[i].data.ptr) {
-            psi_os_bell_clear(&p->bell);
-            p->rang = 1;
-            continue;
-        }
-        out[count].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[count].events = ((ev[i].events & EPOLLIN) ? PSOCKET_READ : 0) | ((ev[i].events & EPOLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((ev[i].events & (EPOLLERR | EPOLLHUP)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    return count;
-}
-
-#elif defined(PSI_OS_KQUEUE)
-
-typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    struct kevent ev;
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->fd = kqueue();
-    if (p->fd >= 0) fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    EV_SET(&ev, (uintptr_t)p->bell.rd, EVFILT_READ, EV_ADD, 0, 0, 0);
-    if (p->fd < 0 || kevent(p->fd, &ev, 1, NULL, 0, NULL)) {
-        r = psi_os_code(*os = errno);
-        psi_os_close(p->fd);
-        psi_os_bell_free(&p->bell);
-    }
-    return r;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
-    static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
-    int i;
-    if (events == w->events) return 0;
-    for (i = 0; i < 2; i++) {
-        struct kevent ev;
-        int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
-        if (!on && !(w->events & bits[i])) continue;
-        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_code(*os = errno);
-        w->events = on ? w->events | bits[i] : w->events & ~bits[i];
-    }
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    struct kevent ev[PSI_OS_BATCH];
-    struct timespec t;
-    int i, n, count = 0;
-    t.tv_sec = ms / 1000;
-    t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    for (i = 0; i < n; i++) {
-        if (!ev[i].udata) {
-            psi_os_bell_clear(&p->bell);
-            p->rang = 1;
-            continue;
-        }
-        out[count].watch = (psi_os_watch *)ev[i].udata;
-        out[count].events = ev[i].filter == EVFILT_READ ? PSOCKET_READ : PSOCKET_WRITE;
-        count++;
-    }
-    return count;
-}
-
-#else
-
-static int psi_os_poller_new(psi_os_poller *p, int *os)
-{
-    int r = psi_os_bell_new(&p->bell, os);
-    if (r) return r;
-    p->cap = 16;
-    p->fds = (struct pollfd *)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->fds);
-    p->watches = (psi_os_watch **)PSOCKET_MALLOC((size_t)p->cap * sizeof *p->watches);
-    if (!p->fds || !p->watches) {
-        if (p->fds) PSOCKET_FREE(p->fds);
-        if (p->watches) PSOCKET_FREE(p->watches);
-        psi_os_bell_free(&p->bell);
-        return PSOCKET_NOMEM;
-    }
-    p->fds[0].fd = p->bell.rd;
-    p->fds[0].events = POLLIN;
-    p->count = 1;
-    p->next = 0;
-    return 0;
-}
-
-static void psi_os_poller_free(psi_os_poller *p)
-{
-    PSOCKET_FREE(p->fds);
-    PSOCKET_FREE(p->watches);
-    psi_os_bell_free(&p->bell);
-}
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
-{
-    (void)os;
-    if (events && !w->events) {
-        if (p->count == p->cap) {
-            struct pollfd *fds = (struct pollfd *)PSOCKET_REALLOC(p->fds, (size_t)p->cap * 2 * sizeof *fds);
-            psi_os_watch **watches;
-            if (!fds) return PSOCKET_NOMEM;
-            p->fds = fds;
-            watches = (psi_os_watch **)PSOCKET_REALLOC(p->watches, (size_t)p->cap * 2 * sizeof *watches);
-            if (!watches) return PSOCKET_NOMEM;
-            p->watches = watches;
-            p->cap *= 2;
-        }
-        w->slot = p->count++;
-        p->fds[w->slot].fd = (int)w->fd;
-        p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
-    }
-    w->events = events;
-    return 0;
-}
-
-static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
-{
-    int i, k, count = 0, n = poll(p->fds, (nfds_t)p->count, ms);
-    if (n < 0) return (*os = errno) == EINTR ? 0 : psi_os_code(*os);
-    if (n > 0 && p->fds[0].revents) {
-        psi_os_bell_clear(&p->bell);
-        p->rang = 1;
-    }
-    /* Start behind the last one served, so that a full batch starves nobody. */
-    for (k = 0; k < p->count - 1 && count < cap; k++) {
-        short re;
-        i = 1 + (p->next + k) % (p->count - 1);
-        re = p->fds[i].revents;
-        if (!re) continue;
-        out[count].watch = p->watches[i];
-        out[count].events = ((re & POLLIN) ? PSOCKET_READ : 0) | ((re & POLLOUT) ? PSOCKET_WRITE : 0) |
-                            ((re & (POLLERR | POLLHUP | POLLNVAL)) ? PSOCKET_READ | PSOCKET_WRITE : 0);
-        count++;
-    }
-    if (p->count > 1) p->next = (p->next + k) % (p->count - 1);
-    return count;
-}
-
-#endif
-#endif /* platform blocks */
-
-/*==================================================================================================
  * >>base
- * Allocation, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free.
+ * Memory, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free. An error is filled
+ * by three functions: psi_err, psi_err_alert, and psi_err_os of the next section.
  *================================================================================================*/
 
 /* Zeroed memory, or NULL. */
@@ -3244,6 +691,24 @@ static void psi_free(void *p)
     if (p) PSOCKET_FREE(p);
 }
 
+/* A block of n bytes in place of p (may be NULL), of which the first `used` bytes are kept. NULL leaves p as it is. */
+#ifdef PSOCKET_REALLOC
+static void *psi_realloc(void *p, size_t used, size_t n)
+{
+    (void)used;
+    return PSOCKET_REALLOC(p, n);
+}
+#else
+static void *psi_realloc(void *p, size_t used, size_t n)
+{
+    void *bigger = PSOCKET_MALLOC(n);
+    if (!bigger) return NULL;
+    if (used) memcpy(bigger, p, used < n ? used : n);
+    psi_free(p);
+    return bigger;
+}
+#endif
+
 /* Zeroes memory that held secrets; a call through a volatile pointer is one that the compiler may not leave out. */
 static PSI_UNUSED void psi_wipe(void *p, size_t n)
 {
@@ -3257,37 +722,6 @@ static PSI_UNUSED char *psi_strdup(const char *s)
     char *p = (char *)psi_alloc(n);
     if (p) memcpy(p, s, n);
     return p;
-}
-
-/* Fills *e (may be NULL) with a code and a sentence, clearing the rest, and returns the code. */
-PSI_PRINTF(3, 4)
-static int psi_err(psocket_error *e, int code, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    memset(e, 0, sizeof *e);
-    e->code = code;
-    e->tls_alert = -1;
-    e->cert_index = -1;
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    return code;
-}
-
-/* Fills *e with a code and its standard text. */
-static int psi_err_code(psocket_error *e, int code)
-{
-    return psi_err(e, code, "%s", psocket_strerror(code));
-}
-
-/* Fills *e (may be NULL) with a code, the system's number (0: none) and "what: why"; what may be empty. Returns code. */
-static int psi_err_os(psocket_error *e, int code, int os, const char *what)
-{
-    char why[128];
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
-    if (e) e->os_error = os;
-    return code;
 }
 
 static int psi_lower(int c)
@@ -3334,27 +768,2324 @@ PSOCKET_API const char *psocket_codename(int code)
     return *name ? name : NULL;
 }
 
+/* Fills *e (may be NULL) with a code and a sentence (NULL: the code's own text), clearing the rest. Returns the code. */
+static int psi_err_v(psocket_error *e, int code, const char *format, va_list ap)
+{
+    if (!e) return code;
+    memset(e, 0, sizeof *e);
+    e->code = code;
+    e->tls_alert = -1;
+    e->cert_index = -1;
+    if (format) vsnprintf(e->text, sizeof e->text, format, ap);
+    else snprintf(e->text, sizeof e->text, "%s", psocket_strerror(code));
+    return code;
+}
+
+PSI_PRINTF(3, 4)
+static int psi_err(psocket_error *e, int code, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    psi_err_v(e, code, format, ap);
+    va_end(ap);
+    return code;
+}
+
+/* The same, with the TLS alert that was sent or received. */
+PSI_PRINTF(4, 5)
+static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    psi_err_v(e, code, format, ap);
+    va_end(ap);
+    if (e) e->tls_alert = alert;
+    return code;
+}
+
+/* Fills *e with a code and its standard text. */
+static int psi_err_code(psocket_error *e, int code)
+{
+    return psi_err(e, code, NULL);
+}
+
+/*==================================================================================================
+ * >>os
+ * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then one body on
+ * the sockets that all three have. Nothing below this section makes a system call. A result is 0 or more, or a PSOCKET_
+ * code; *os receives the system's own error number. Every descriptor made here is nonblocking and not inherited by child
+ * processes, and never raises SIGPIPE.
+ *================================================================================================*/
+
+#define PSI_IP4 4
+#define PSI_IP6 6
+#define PSI_UNIX 1
+
+/* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
+typedef struct psi_addr {
+    uint8_t ip[16]; /* network order */
+    uint32_t scope; /* interface index of a link-local IPv6 address */
+    uint16_t port;  /* host order */
+    uint8_t family; /* PSI_IP4, PSI_IP6, PSI_UNIX; 0 none */
+} psi_addr;
+
+/* A descriptor in a psi_os_poller. Owned by the caller; must stay in place while events is not 0. */
+typedef struct psi_os_watch {
+    psocket_fd fd;
+    int events; /* what is being watched for now */
+    int slot;   /* for the poller's own use */
+    void *owner;
+} psi_os_watch;
+
+typedef struct psi_os_ready {
+    psi_os_watch *watch;
+    int events;
+} psi_os_ready;
+
+/* Options of a descriptor; all zero leaves it as it is. */
+typedef struct psi_os_settings {
+    psi_addr local, group;    /* to connect from; to join */
+    uint32_t interface_index; /* where multicasts leave and groups are joined; 0: the system's choice */
+    int keepalive, ttl;
+    uint8_t reuse_port, v6only, broadcast, noloop;
+} psi_os_settings;
+
+#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
+#define PSI_OS_DATAGRAM 2
+#define PSI_OS_LISTENER 3
+
+/* What a block defines:
+ *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
+ *     PSI_OS_ERRNO             why the last call failed
+ *     PSI_OS_CODES             rows of the table in psi_os_code that it alone has
+ *     PSI_OS_IP6, PSI_OS_IP4, PSI_OS_UNIX   which families there are
+ *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option
+ *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
+ *     and the clock, randomness, threads, and files if it has any */
+#if defined(PSOCKET_LWIP)
+/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
+
+#include "lwip/api.h"
+#include "lwip/errno.h"
+#include "lwip/if_api.h"
+#include "lwip/netdb.h"
+#include "lwip/priv/sockets_priv.h"
+#include "lwip/sockets.h"
+#include "lwip/sys.h"
+#include "lwip/tcpip.h"
+
+#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
+#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#endif
+#if !LWIP_DNS && !defined(PSOCKET_NO_DNS)
+#define PSOCKET_NO_DNS
+#endif
+#ifndef TCP_NODELAY
+#define TCP_NODELAY 1 /* lwIP without TCP */
+#endif
+
+#define PSI_SYS(name) lwip_##name
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 LWIP_IPV4
+#define PSI_OS_IP6 LWIP_IPV6
+#define PSI_OS_UNIX 0
+#define PSI_OS_SEND_MAX INT_MAX
+#define PSI_OS_SEND_FLAGS 0
+#define PSI_OS_SEND_DROPS_INPUT 0
+#define PSI_OS_SHUT SHUT_WR
+#define PSI_OS_RESOLVE_ERRNO(e) 0
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+
+#define psi_os_raw_close(fd) lwip_close(fd)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
+#define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
+#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
+
+/* Sockets used up is a lack of descriptors, not of memory. */
+static int psi_os_raw_socket(int domain, int type)
+{
+    int fd = lwip_socket(domain, type, 0);
+    if (fd < 0 && errno == ENOBUFS) errno = ENFILE;
+    return fd;
+}
+
+static int psi_os_make_ready(int fd)
+{
+    int one = 1;
+    return lwip_ioctl(fd, (long)FIONBIO, &one);
+}
+
+#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
+/* lwIP names an interface by its address. */
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    struct netif *netif;
+    LOCK_TCPIP_CORE();
+    netif = index < 256 ? netif_get_by_index((u8_t)index) : NULL;
+    if (netif) inet_addr_from_ip4addr(&m->imr_interface, netif_ip4_addr(netif));
+    UNLOCK_TCPIP_CORE();
+    if (!netif) errno = EADDRNOTAVAIL;
+    return netif ? 0 : -1;
+}
+#endif
+
+/* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
+static int psi_os_reuse(int fd, int stream, int share)
+{
+    int one = 1;
+    if (stream && share) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return stream || share ? lwip_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) && share ? -1 : 0 : 0;
+}
+
+/* lwIP's words for a reset that answers SYN, and for SYNs that nobody answers. */
+static int psi_os_connect_errno(int e)
+{
+    return e == ECONNRESET ? ECONNREFUSED : e == ECONNABORTED ? ETIMEDOUT : e;
+}
+
+#if LWIP_SOCKET_POLL
+/* lwip_poll stops at the first descriptor that is none, and insists on at least one. */
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    struct pollfd none;
+    int i;
+    none.fd = -1;
+    none.events = none.revents = 0;
+    for (i = 0; i < n; i++) p[i].revents = 0;
+    return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
+}
+#else
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    fd_set sets[3]; /* to read from, to write to, failed */
+    struct timeval t;
+    int i, r, top = 0;
+    FD_ZERO(&sets[0]);
+    FD_ZERO(&sets[1]);
+    FD_ZERO(&sets[2]);
+    errno = EBADF;
+    for (i = 0; i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
+        p[i].revents = 0;
+        if (fd >= LWIP_SELECT_MAXNFDS) return -1; /* beyond the sets */
+        if (p[i].events & POLLIN) FD_SET(fd, &sets[0]);
+        if (p[i].events & POLLOUT) FD_SET(fd, &sets[1]);
+        FD_SET(fd, &sets[2]);
+        if (p[i].fd >= top) top = p[i].fd + 1;
+    }
+    t.tv_sec = ms / 1000;
+    t.tv_usec = ms % 1000 * 1000;
+    r = lwip_select(top, &sets[0], &sets[1], &sets[2], ms < 0 ? NULL : &t);
+    for (i = 0; r > 0 && i < n; i++) {
+        unsigned fd = (unsigned)p[i].fd;
+        p[i].revents = (short)((FD_ISSET(fd, &sets[0]) ? POLLIN : 0) | (FD_ISSET(fd, &sets[1]) ? POLLOUT : 0) |
+                               (FD_ISSET(fd, &sets[2]) ? POLLERR : 0));
+    }
+    return r;
+}
+#endif
+
+/*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
+ * neither a loopback interface nor its queue. */
+
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+static void psi_os_bell_count(const psi_os_bell *b, int rung)
+{
+    struct lwip_sock *s = b->rd < 0 ? NULL : lwip_socket_dbg_get_socket((int)b->rd);
+    if (!s) return;
+    LOCK_TCPIP_CORE();
+    if (rung && s->rcvevent < 1) s->conn->callback(s->conn, NETCONN_EVT_RCVPLUS, 0);
+    while (!rung && s->rcvevent > 0) s->conn->callback(s->conn, NETCONN_EVT_RCVMINUS, 0);
+    UNLOCK_TCPIP_CORE();
+}
+
+static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
+static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
+
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
+}
+
+static int psi_os_start(void)
+{
+    return 0; /* tcpip_init is the application's */
+}
+
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* there is but one */
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    static int64_t now = 0;
+    int64_t result;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    now += (u32_t)(sys_now() - (u32_t)now); /* sys_now starts again at 0 every 49 days */
+    result = now;
+    SYS_ARCH_UNPROTECT(level);
+    return result;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    return 0;
+}
+
+/* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY. */
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    (void)p;
+    (void)n;
+    return -1;
+}
+
+/*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
+
+#ifndef PSOCKET_NO_THREADS
+/* Adds to a number that tasks share; returns the new value. */
+static PSI_UNUSED int psi_os_add(volatile int *p, int by)
+{
+    int value;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    value = *p += by;
+    SYS_ARCH_UNPROTECT(level);
+    return value;
+}
+
+/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
+   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+typedef volatile int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
+{
+    while (psi_os_add(m, 1) != 1) {
+        psi_os_add(m, -1);
+        sys_msleep(1);
+    }
+}
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+#endif
+
+#elif defined(_WIN32)
+/*--- Windows 7 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
+ * connection to it, so that a live server could lose its path. */
+
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN /* else windows.h brings winsock.h, which winsock2.h does not go with */
+#define PSI_OS_LEAN
+#endif
+#ifndef NOMINMAX
+#define NOMINMAX
+#define PSI_OS_NOMINMAX
+#endif
+#ifndef _WIN32_WINNT
+#define _WIN32_WINNT 0x0601
+#endif
+#if _WIN32_WINNT < 0x0601
+#error "psocket: needs Windows 7: define _WIN32_WINNT as 0x0601 or more before the first system header"
+#endif
+#if defined(SOMAXCONN) && !defined(_WINSOCK2API_)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before windows.h, or define WIN32_LEAN_AND_MEAN"
+#endif
+
+#include <winsock2.h>
+#include <ws2tcpip.h>
+#include <windows.h>
+#ifndef PSOCKET_NO_TLS
+#include <bcrypt.h>
+#include <wincrypt.h>
+#endif
+#ifndef PSOCKET_NO_THREADS
+#include <process.h>
+#endif
+
+#ifdef PSI_OS_LEAN
+#undef WIN32_LEAN_AND_MEAN
+#endif
+#ifdef PSI_OS_NOMINMAX
+#undef NOMINMAX
+#endif
+
+#ifdef _MSC_VER
+#pragma comment(lib, "ws2_32")
+#ifndef PSOCKET_NO_TLS
+#pragma comment(lib, "bcrypt")
+#pragma comment(lib, "crypt32")
+#endif
+#endif
+
+#define PSI_SYS(name) name
+#define PSI_E(name) WSA##name
+#define PSI_OS_ERRNO WSAGetLastError()
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+                     { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 1
+#define PSI_OS_IP6 1
+#define PSI_OS_UNIX 0
+#define PSI_OS_SEND_MAX (1 << 20) /* a nonblocking send takes all into kernel memory, or fails with WSAENOBUFS */
+#define PSI_OS_SEND_FLAGS 0
+#define PSI_OS_SEND_DROPS_INPUT 1 /* what has arrived and not been read is lost once a send meets a reset */
+#define PSI_OS_SHUT SD_SEND
+#define PSI_OS_RESOLVE_ERRNO(e) (e)
+typedef SOCKET psi_os_int;
+typedef int psi_os_len;
+typedef DWORD psi_os_octet;
+
+#define psi_os_raw_close(fd) closesocket(fd)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_connect_errno(e) (e)
+
+static int psi_os_is_udp(SOCKET fd)
+{
+    int type = 0, n = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
+}
+
+/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
+   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+static void psi_os_udp_errors(SOCKET fd, int connected)
+{
+    BOOL reset = connected, off = FALSE;
+    DWORD bytes;
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
+    WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
+}
+
+#ifndef WSA_FLAG_NO_HANDLE_INHERIT
+#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
+#endif
+
+static SOCKET psi_os_raw_socket(int domain, int type)
+{
+    SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) /* before Windows 7 SP1 */
+        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
+    if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
+        DWORD off = 0;
+        psi_os_udp_errors(fd, 0);
+        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
+        if (domain == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
+    }
+    return fd;
+}
+
+static int psi_os_make_ready(SOCKET fd)
+{
+    BOOL one = TRUE;
+    u_long on = 1;
+    if (ioctlsocket(fd, (long)FIONBIO, &on)) return -1;
+    SetHandleInformation((HANDLE)fd, HANDLE_FLAG_INHERIT, 0); /* accept has no flag for this */
+    /* Urgent data stays in the stream (RFC 6093) and does not count as an exception for select. */
+    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, (const char *)&one, sizeof one);
+    return 0;
+}
+
+/* A refused connection to this machine is tried again for two seconds unless it is told not to: SIO_TCP_INITIAL_RTO,
+   Windows 10 1709 and later. */
+static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
+{
+    struct { USHORT rtt; UCHAR retries; } at_once = { 0xFFFF, 0xFE }; /* the usual, none */
+    const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)sa;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+    int udp = psi_os_is_udp(fd);
+    DWORD bytes;
+    if (!udp && (sa->sa_family == AF_INET ? (ntohl(in4->sin_addr.s_addr) >> 24) == 127 : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr)))
+        WSAIoctl(fd, IOC_IN | IOC_VENDOR | 17, &at_once, sizeof at_once, NULL, 0, &bytes, NULL, NULL);
+    if (connect(fd, sa, n) == 0) {
+        if (udp) psi_os_udp_errors(fd, 1);
+        return 0;
+    }
+    if (WSAGetLastError() == WSAEWOULDBLOCK) WSASetLastError(WSAEINPROGRESS);
+    return -1;
+}
+
+/* An interface's index reads as the address 0.0.0.index. */
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    m->imr_interface.s_addr = htonl(index);
+    return 0;
+}
+
+/* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
+#define psi_os_raw_nametoindex(name) ((void)(name), 0u)
+
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
+   once the listener and the connections that it accepted are closed. */
+static int psi_os_reuse(SOCKET fd, int stream, int share)
+{
+    BOOL one = TRUE;
+    if (stream && share) {
+        WSASetLastError(WSAEOPNOTSUPP);
+        return -1;
+    }
+    return setsockopt(fd, SOL_SOCKET, share ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one) && share ? -1 : 0;
+}
+
+/* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
+static int psi_os_raw_bind(SOCKET fd, const struct sockaddr *sa, socklen_t n)
+{
+    int r = bind(fd, sa, n);
+    if (r && WSAGetLastError() == WSAEACCES) WSASetLastError(WSAEADDRINUSE);
+    return r;
+}
+
+/* What differs is about datagrams. */
+static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, socklen_t *size)
+{
+    int got = recvfrom(fd, p, n, 0, sa, size), e = got < 0 ? WSAGetLastError() : 0;
+    if (e == WSAEMSGSIZE) return n; /* the start of a datagram; POSIX cuts without an error */
+    if (e == WSAEINVAL && sa) WSASetLastError(WSAEWOULDBLOCK); /* not bound yet */
+    /* Where the system would not turn them off; they concern a datagram sent. */
+    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd)) WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
+    return got;
+}
+
+/* Notes which descriptors are in a set. Winsock keeps the order, so each search begins behind the last find. */
+static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
+{
+    int at = 0, tries;
+    u_int i, count = *(const u_int *)set;
+    for (i = 1; i <= count; i++) {
+        for (tries = 0; tries < n && p[at].fd != set[i]; tries++) at = at + 1 < n ? at + 1 : 0;
+        if (p[at].fd == set[i]) p[at].revents = (short)(p[at].revents | events);
+    }
+}
+
+#define PSI_OS_FEW 16 /* sets of so many are on the stack */
+
+/* poll by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it reports
+   POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would never
+   sleep. select has neither fault; a failed connect is in the third set. An fd_set is a u_int count and the sockets,
+   aligned as such: with room for any number of them, select takes any number. */
+static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+{
+    SOCKET few[3 * (PSI_OS_FEW + 1)], *sets = few, *set[3]; /* to read from, to write to, failed */
+    u_int count[3] = { 0, 0, 0 };
+    struct timeval t;
+    int i, r = 0;
+    if (n > PSI_OS_FEW) sets = (SOCKET *)PSOCKET_MALLOC((size_t)(n + 1) * 3 * sizeof *sets);
+    if (!sets) {
+        WSASetLastError(WSAENOBUFS);
+        return -1;
+    }
+    for (i = 0; i < 3; i++) set[i] = sets + i * (n + 1);
+    for (i = 0; i < n; i++) {
+        p[i].revents = 0;
+        if (p[i].events & POLLIN) set[0][++count[0]] = p[i].fd;
+        if (p[i].events & POLLOUT) set[1][++count[1]] = set[2][++count[2]] = p[i].fd;
+    }
+    for (i = 0; i < 3; i++) *(u_int *)set[i] = count[i];
+    t.tv_sec = ms / 1000;
+    t.tv_usec = ms % 1000 * 1000;
+    if (count[0] || count[1]) r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
+    else Sleep(ms < 0 ? INFINITE : (DWORD)ms); /* select insists on at least one */
+    if (r > 0) {
+        psi_os_mark(p, n, set[0], POLLIN);
+        psi_os_mark(p, n, set[1], POLLOUT);
+        psi_os_mark(p, n, set[2], POLLERR);
+    }
+    if (sets != few) PSOCKET_FREE(sets);
+    return r;
+}
+
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    wchar_t w[256];
+    int n, put;
+    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
+    n = (int)FormatMessageW(flags, NULL, (DWORD)e, 0, w, sizeof w / sizeof *w, NULL);
+    while (n > 0 && (w[n - 1] <= ' ' || w[n - 1] == '.')) n--;
+    for (; n > 0 && size > 1; n--) {
+        put = WideCharToMultiByte(CP_UTF8, 0, w, n, buf, (int)size - 1, NULL, NULL);
+        if (put <= 0) continue;
+        buf[put] = 0;
+        return buf;
+    }
+    return "unknown error";
+}
+
+/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+static int psi_os_start(void)
+{
+    static SRWLOCK lock = SRWLOCK_INIT;
+    static int started = 0;
+    int ok;
+    AcquireSRWLockExclusive(&lock);
+    if (!started) {
+        WSADATA data;
+        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
+    }
+    ok = started;
+    ReleaseSRWLockExclusive(&lock);
+    return ok ? 0 : PSOCKET_OS;
+}
+
+static PSI_UNUSED long psi_os_process(void)
+{
+    return 0; /* processes do not fork here */
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    LARGE_INTEGER t, hz; /* GetTickCount64 moves in steps of 16 ms */
+    QueryPerformanceFrequency(&hz);
+    QueryPerformanceCounter(&t);
+    return t.QuadPart / hz.QuadPart * 1000 + t.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    FILETIME t; /* 100 ns since 1601. Not time(): its result has 32 bits in 32-bit MinGW. */
+    GetSystemTimeAsFileTime(&t);
+    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
+}
+
+#ifdef PSOCKET_NO_TLS /* only TLS wants any; so a build without it links with ws2_32 alone */
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    (void)p;
+    (void)n;
+    return -1;
+}
+#else
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ULONG part = n < 65536 ? (ULONG)n : 65536;
+        if (BCryptGenRandom(NULL, b, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return -1;
+        b += part;
+        n -= part;
+    }
+    return 0;
+}
+#endif
+
+/*--- Windows: threads */
+
+#ifndef PSOCKET_NO_THREADS
+typedef SRWLOCK psi_os_mutex;
+#define PSI_OS_MUTEX_INIT SRWLOCK_INIT
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+
+#ifndef PSOCKET_NO_DNS
+#define PSI_OS_THREADS
+#define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+
+/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
+static void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
+static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+{
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    if (!thread) return (int)GetLastError();
+    CloseHandle((HANDLE)thread);
+    return 0;
+}
+#endif
+#endif
+
+/*--- Windows: files. Paths are UTF-8. */
+
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024
+#define PSI_OS_LIST ';'
+
+/* 0 if s is not UTF-8 or does not fit. */
+static int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
+{
+    int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, s, -1, w, PSI_OS_PATH);
+    if (!n) SetLastError(ERROR_INVALID_NAME);
+    return n;
+}
+
+static intptr_t psi_os_file_open(const char *path)
+{
+    wchar_t w[PSI_OS_PATH];
+    if (!psi_os_wide(path, w)) return -1;
+    return (intptr_t)CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                                 FILE_ATTRIBUTE_NORMAL, NULL); /* INVALID_HANDLE_VALUE is -1 */
+}
+
+static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
+{
+    DWORD got = 0;
+    return ReadFile((HANDLE)file, p, (DWORD)n, &got, NULL) ? (ptrdiff_t)got : -1;
+}
+
+static void psi_os_file_close(intptr_t file)
+{
+    CloseHandle((HANDLE)file);
+}
+
+/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
+{
+    wchar_t w[PSI_OS_PATH];
+    char full[PSI_OS_PATH], name[sizeof(((WIN32_FIND_DATAW *)0)->cFileName) / sizeof(wchar_t) * 3];
+    WIN32_FIND_DATAW entry;
+    HANDLE find;
+    int result = 0, n = snprintf(full, sizeof full, "%s/*", path);
+    if (n < 0 || (size_t)n >= sizeof full) {
+        SetLastError(ERROR_FILENAME_EXCED_RANGE);
+        return PSOCKET_FILE;
+    }
+    if (!psi_os_wide(full, w)) return PSOCKET_FILE;
+    find = FindFirstFileW(w, &entry);
+    if (find == INVALID_HANDLE_VALUE) return PSOCKET_FILE;
+    do {
+        if (entry.dwFileAttributes & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) continue;
+        if (!WideCharToMultiByte(CP_UTF8, 0, entry.cFileName, -1, name, sizeof name, NULL, NULL)) continue;
+        n = snprintf(full, sizeof full, "%s/%s", path, name);
+        if (n >= 0 && (size_t)n < sizeof full) result = each(ctx, full);
+    } while (!result && FindNextFileW(find, &entry));
+    FindClose(find);
+    return result;
+}
+
+/* An environment variable as UTF-8, NULL if it is not set. One that is too long reads as a file that does not exist. */
+static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
+{
+    wchar_t w[PSI_OS_PATH], wide_name[PSI_OS_PATH];
+    DWORD n = psi_os_wide(name, wide_name) ? GetEnvironmentVariableW(wide_name, w, PSI_OS_PATH) : 0;
+    if (!n) return NULL;
+    if (n >= PSI_OS_PATH || !WideCharToMultiByte(CP_UTF8, 0, w, -1, buf, PSI_OS_PATH, NULL, NULL)) return "?";
+    return buf;
+}
+#endif
+
+#else
+/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
+
+#if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifndef PSOCKET_NO_FILES
+#include <dirent.h>
+#endif
+#ifndef PSOCKET_NO_THREADS
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#endif
+#if defined(__linux__)
+#include <sys/auxv.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#define PSI_OS_EPOLL
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+#include <sys/event.h>
+#define PSI_OS_KQUEUE
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
+#endif
+
+/* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
+#if defined(__USE_LARGEFILE64) && !defined(__LP64__)
+#define PSI_OS_64(name) name##64
+#else
+#define PSI_OS_64(name) name
+#endif
+
+#define PSI_SYS(name) name
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
+                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
+#define PSI_OS_IP4 1
+#define PSI_OS_IP6 1
+#define PSI_OS_UNIX 1
+#define PSI_OS_SEND_MAX INT_MAX
+#define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
+#define PSI_OS_SEND_DROPS_INPUT 0
+#define PSI_OS_SHUT SHUT_WR
+#define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef unsigned char psi_os_octet;
+
+#define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
+#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
+#define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
+#define psi_os_raw_nametoindex(name) if_nametoindex(name)
+#define psi_os_connect_errno(e) (e)
+
+#ifdef __NetBSD__
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    (void)m;
+    (void)index;
+    errno = EOPNOTSUPP;
+    return -1;
+}
+#else
+typedef struct ip_mreqn psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) *(m)
+static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+{
+    m->imr_ifindex = (int)index;
+    return 0;
+}
+#endif
+
+#ifdef SOCK_NONBLOCK
+#if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
+extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
+#endif
+#define psi_os_raw_socket(domain, type) socket(domain, (type) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+#define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds)
+#define psi_os_raw_accept(fd, sa, n) accept4(fd, sa, n, SOCK_NONBLOCK | SOCK_CLOEXEC)
+#define psi_os_fresh(fd) 0
+#else
+#define psi_os_raw_socket(domain, type) socket(domain, type, 0)
+#define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM, 0, fds)
+#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#endif
+
+static int psi_os_make_ready(int fd)
+{
+#ifdef SO_NOSIGPIPE
+    int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+    return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
+}
+
+/* Listeners come back while old connections linger. Datagrams that share a port need both. */
+static int psi_os_reuse(int fd, int stream, int share)
+{
+    int one = 1;
+    if (stream || share) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+#ifdef SO_REUSEPORT
+    return share ? setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) : 0;
+#else
+    errno = EOPNOTSUPP;
+    return stream && share ? -1 : 0;
+#endif
+}
+
+/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+#if defined(__GLIBC__) && defined(__USE_GNU)
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    return strerror_r(e, buf, size);
+}
+#else
+static const char *psi_os_raw_text(int e, char *buf, size_t size)
+{
+    return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
+}
+#endif
+
+static int psi_os_start(void)
+{
+    return 0;
+}
+
+/* Tells a process from one forked from it. */
+static PSI_UNUSED long psi_os_process(void)
+{
+    return (long)getpid();
+}
+
+static PSI_UNUSED int64_t psi_os_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static PSI_UNUSED int64_t psi_os_calendar(void)
+{
+    return (int64_t)time(NULL);
+}
+
+#if defined(__linux__)
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    unsigned char *b = (unsigned char *)p;
+    while (n > 0) {
+        ssize_t got = getrandom(b, n, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return -1;
+        b += got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+#else
+static PSI_UNUSED int psi_os_random(void *p, size_t n)
+{
+    arc4random_buf(p, n);
+    return 0;
+}
+#endif
+
+/*--- POSIX: threads */
+
+#ifndef PSOCKET_NO_THREADS
+typedef pthread_mutex_t psi_os_mutex;
+#define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
+
+#ifndef PSOCKET_NO_DNS
+#define PSI_OS_THREADS
+#define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. In a static program, and where
+   both are in a libdl that is not linked, there is none. */
+#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__))
+#if defined(__GLIBC__) && defined(__GNUC__)
+#pragma weak dladdr
+#pragma weak dlopen
+#define PSI_OS_HAS_DL (dladdr && dlopen)
+#else
+#define PSI_OS_HAS_DL 1
+#endif
+static void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    Dl_info info;
+    if (PSI_OS_HAS_DL && dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+}
+#else
+static void psi_os_pin(void) {}
+#endif
+
+/* Signals stay with the application's threads. */
+static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    int e;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    e = pthread_create(&thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!e) pthread_detach(thread);
+    return e;
+}
+#endif
+#endif
+
+/*--- POSIX: files */
+
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024
+#define PSI_OS_LIST ':'
+
+static intptr_t psi_os_file_open(const char *path)
+{
+    return PSI_OS_64(open)(path, O_RDONLY | O_CLOEXEC);
+}
+
+static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
+{
+    ssize_t got;
+    do got = read((int)file, p, n);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
+static void psi_os_file_close(intptr_t file)
+{
+    close((int)file);
+}
+
+/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
+{
+    char full[PSI_OS_PATH];
+    int result = 0;
+    struct PSI_OS_64(dirent) *entry;
+    DIR *dir = opendir(path);
+    if (!dir) return PSOCKET_FILE;
+    for (;;) {
+        struct PSI_OS_64(stat) st;
+        int n;
+        errno = 0;
+        entry = PSI_OS_64(readdir)(dir);
+        if (!entry) break;
+        n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
+        if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
+        if ((result = each(ctx, full)) != 0) break;
+    }
+    if (!entry && errno) result = PSOCKET_FILE;
+    closedir(dir);
+    return result;
+}
+
+/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
+#if defined(__linux__)
+static int psi_os_privileged(void)
+{
+    return getauxval(AT_SECURE) != 0;
+}
+#elif defined(PSI_OS_KQUEUE)
+static int psi_os_privileged(void)
+{
+    return issetugid();
+}
+#else
+static int psi_os_privileged(void)
+{
+    return getuid() != geteuid() || getgid() != getegid();
+}
+#endif
+
+static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
+{
+    const char *value = psi_os_privileged() ? NULL : getenv(name);
+    (void)buf;
+    return value && *value ? value : NULL;
+}
+#endif
+
+#endif /* blocks of hooks */
+
+/*--- one body for all: time, randomness */
+
+#ifdef PSOCKET_NOW
+static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
+#else
+static int64_t psi_os_now(void) { return psi_os_clock(); }
+#endif
+
+#ifdef PSOCKET_WALLCLOCK
+static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+#else
+static PSI_UNUSED int64_t psi_os_wallclock(void) { return psi_os_calendar(); }
+#endif
+
+#ifdef PSOCKET_ENTROPY
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+#else
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return psi_os_random(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+#endif
+
+/*--- errors */
+
+/* What a failed call means. */
+static int psi_os_code(int e)
+{
+    static const struct { short e, code; } table[] = {
+        { PSI_E(ECONNREFUSED), PSOCKET_REFUSED },
+        { PSI_E(ECONNRESET), PSOCKET_RESET },
+        { PSI_E(ECONNABORTED), PSOCKET_RESET },
+        { PSI_E(ENOTCONN), PSOCKET_RESET },
+        { PSI_E(ENETUNREACH), PSOCKET_UNREACHABLE },
+        { PSI_E(EHOSTUNREACH), PSOCKET_UNREACHABLE },
+        { PSI_E(ENETDOWN), PSOCKET_UNREACHABLE },
+        { PSI_E(EHOSTDOWN), PSOCKET_UNREACHABLE },
+        { PSI_E(ETIMEDOUT), PSOCKET_UNREACHABLE }, /* the system gave up retransmitting */
+        { PSI_E(EADDRINUSE), PSOCKET_ADDRESS_IN_USE },
+        { PSI_E(EADDRNOTAVAIL), PSOCKET_ADDRESS_NOT_AVAILABLE },
+        { PSI_E(EAFNOSUPPORT), PSOCKET_ADDRESS_NOT_AVAILABLE },
+        { PSI_E(EACCES), PSOCKET_ACCESS },
+        { PSI_E(EMFILE), PSOCKET_DESCRIPTORS },
+        { PSI_E(EMSGSIZE), PSOCKET_MESSAGE_SIZE },
+        { PSI_E(ENOBUFS), PSOCKET_NOMEM },
+        { PSI_E(EINVAL), PSOCKET_INVALID },
+        { PSI_E(EOPNOTSUPP), PSOCKET_UNSUPPORTED },
+        { PSI_E(ENOPROTOOPT), PSOCKET_UNSUPPORTED },
+        PSI_OS_CODES
+    };
+    size_t i;
+    for (i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].e == e) return table[i].code;
+    return PSOCKET_OS;
+}
+
+/* Why the last call failed. */
+static int psi_os_why(int *os)
+{
+    *os = PSI_OS_ERRNO;
+    return psi_os_code(*os);
+}
+
+/* The same of a transfer: `want` if it would have to wait, 0 if a signal came between. */
+static int psi_os_failed(int want, int *os)
+{
+    int code = psi_os_why(os);
+    return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
+}
+
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
+    return psi_os_raw_text(e, buf, size);
+}
+
+/* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
+   the system calls it, or else the code's own text. */
+PSI_PRINTF(4, 5)
+static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
+{
+    char what[400], why[128];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(what, sizeof what, format, ap);
+    va_end(ap);
+    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
+    if (e) e->os_error = os;
+    return code;
+}
+
+/*--- threads */
+
+#ifdef PSOCKET_NO_THREADS
+typedef int psi_os_mutex;
+#define PSI_OS_MUTEX_INIT 0
+static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
+static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
+#endif
+
+/* Adds to a count of owners; the new value. */
+static PSI_UNUSED int psi_os_ref(int *p, int by)
+{
+    static psi_os_mutex lock = PSI_OS_MUTEX_INIT;
+    int value;
+    psi_os_lock(&lock);
+    value = *p += by;
+    psi_os_unlock(&lock);
+    return value;
+}
+
+#ifdef PSI_OS_THREADS
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
+#endif
+
+/*--- files */
+
+#ifdef PSI_OS_FILES
+
+#define PSI_OS_FILE_MAX ((size_t)16 << 20)
+
+/* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
+static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
+{
+    size_t cap = 0, n = 0;
+    ptrdiff_t got = 1;
+    char *buf = NULL;
+    int result = 0;
+    intptr_t file = psi_os_file_open(path);
+    *data = NULL;
+    *len = 0;
+    *os = 0;
+    if (file == -1) {
+        result = psi_os_why(os);
+        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+    }
+    while (!result && got > 0) {
+        if (n + 1 >= cap) {
+            char *bigger;
+            cap = cap ? cap * 2 : 16384;
+            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
+            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
+            if (!bigger && !result) result = PSOCKET_NOMEM;
+            if (result) break;
+            buf = bigger;
+        }
+        got = psi_os_file_read(file, buf + n, cap - n - 1);
+        if (got > 0) n += (size_t)got;
+    }
+    if (got < 0) {
+        *os = PSI_OS_ERRNO;
+        result = PSOCKET_FILE;
+    }
+    psi_os_file_close(file);
+    if (result) {
+        psi_free(buf);
+        return result;
+    }
+    buf[n] = 0;
+    *data = buf;
+    *len = n;
+    return 0;
+}
+
+/* Files that are handed over one after the other, until each answers other than 0. */
+typedef struct psi_os_walk {
+    int (*each)(void *ctx, const void *data, size_t len);
+    void *ctx;
+    int found; /* how many there were */
+    int os;    /* why the last one that could not be read was passed over */
+} psi_os_walk;
+
+/* Passes over what cannot be read, but not for a lack of descriptors or memory. */
+static int psi_os_walk_file(void *ctx, const char *path)
+{
+    psi_os_walk *w = (psi_os_walk *)ctx;
+    char *data;
+    size_t len;
+    int os, r = psi_os_readfile(path, &data, &len, &os);
+    if (os) w->os = os;
+    if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
+    w->found++;
+    r = w->each(w->ctx, data, len);
+    psi_free(data);
+    return r;
+}
+
+static int psi_os_walk_folder(psi_os_walk *w, const char *path)
+{
+    int r = psi_os_files(path, psi_os_walk_file, w);
+    if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
+    return r;
+}
+
+/* Hands each the contents of every file of a folder. PSOCKET_FILE if the folder cannot be read. */
+static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+{
+    psi_os_walk w = PSI_ZERO;
+    int r;
+    w.each = each;
+    w.ctx = ctx;
+    r = psi_os_walk_folder(&w, path);
+    *os = r == PSOCKET_FILE ? w.os : 0;
+    return r;
+}
+
+/*--- the system's trust store */
+
+#ifdef _WIN32
+/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
+static int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
+{
+    DWORD i, size = 0;
+    int ok = 0;
+    CERT_ENHKEY_USAGE *usage;
+    if (!CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, NULL, &size))
+        return GetLastError() == (DWORD)CRYPT_E_NOT_FOUND; /* no restriction */
+    usage = (CERT_ENHKEY_USAGE *)PSOCKET_MALLOC(size);
+    if (!usage) return PSOCKET_NOMEM;
+    SetLastError(0);
+    if (CertGetEnhancedKeyUsage(cert, CERT_FIND_PROP_ONLY_ENHKEY_USAGE_FLAG, usage, &size)) {
+        ok = !usage->cUsageIdentifier && GetLastError() == (DWORD)CRYPT_E_NOT_FOUND;
+        for (i = 0; i < usage->cUsageIdentifier; i++)
+            if (!strcmp(usage->rgpszUsageIdentifier[i], szOID_PKIX_KP_SERVER_AUTH)) ok = 1;
+    }
+    PSOCKET_FREE(usage);
+    return ok;
+}
+
+/* Windows' own store. Windows adds a root to it when one of its own programs first meets it: a public root that none has
+   met on this machine is not there. */
+static int psi_os_trust_store(psi_os_walk *w)
+{
+    const CERT_CONTEXT *cert = NULL, *bad;
+    HCERTSTORE distrusted, roots = CertOpenSystemStoreW(0, L"ROOT");
+    int r = 0;
+    if (!roots) return 0;
+    distrusted = CertOpenSystemStoreW(0, L"Disallowed");
+    while (!r && (cert = CertEnumCertificatesInStore(roots, cert)) != NULL) {
+        bad = NULL;
+        if (distrusted)
+            bad = CertFindCertificateInStore(distrusted, X509_ASN_ENCODING, 0, CERT_FIND_EXISTING, cert, NULL);
+        if (bad) CertFreeCertificateContext(bad);
+        if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
+        r = psi_os_trusted_for_tls(cert);
+        if (r <= 0) continue;
+        w->found++;
+        r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
+    }
+    if (cert) CertFreeCertificateContext(cert);
+    if (distrusted) CertCloseStore(distrusted, 0);
+    CertCloseStore(roots, 0);
+    return r;
+}
+#else
+/* The first bundle that exists. */
+static int psi_os_trust_store(psi_os_walk *w)
+{
+    static const char *const bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
+        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Fedora, RHEL */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* RHEL 7 and later */
+        "/etc/ssl/ca-bundle.pem",                            /* openSUSE */
+        "/etc/ssl/cert.pem",                                 /* macOS, OpenBSD, FreeBSD */
+        "/usr/local/share/certs/ca-root-nss.crt",            /* FreeBSD ports */
+        "/etc/openssl/certs/ca-certificates.crt",            /* NetBSD */
+        "/data/data/com.termux/files/usr/etc/tls/cert.pem"   /* Termux */
+    };
+    int r = 0;
+    size_t i;
+    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_walk_file(w, bundles[i]);
+    if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
+    return r == PSOCKET_FILE ? 0 : r;
+}
+#endif
+
+/* Every folder of a list. */
+static int psi_os_walk_list(psi_os_walk *w, const char *list)
+{
+    int r = 0;
+    while (*list && (!r || r == PSOCKET_FILE)) {
+        char path[PSI_OS_PATH];
+        size_t n = 0;
+        while (list[n] && list[n] != PSI_OS_LIST) n++;
+        if (n && n < sizeof path) {
+            memcpy(path, list, n);
+            path[n] = 0;
+            r = psi_os_walk_folder(w, path);
+        }
+        list += n + (list[n] != 0);
+    }
+    return r == PSOCKET_FILE ? 0 : r;
+}
+
+/* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
+   SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
+   an error. PSOCKET_TLS_NO_TRUST, with the reason in *e (may be NULL), if there is none. What each answers is passed on. */
+static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+{
+    char buf[PSI_OS_PATH];
+    psi_os_walk w = PSI_ZERO;
+    const char *file, *list;
+    int r = 0, before;
+    w.each = each;
+    w.ctx = ctx;
+    file = psi_os_getenv("SSL_CERT_FILE", buf);
+    if (file && (r = psi_os_walk_file(&w, file)) != 0) return r;
+    if (file && !w.found) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    before = w.found;
+    list = psi_os_getenv("SSL_CERT_DIR", buf);
+    if (list && (r = psi_os_walk_list(&w, list)) != 0) return r;
+    if (list && w.found == before) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    if (file || list) return 0;
+    r = psi_os_trust_store(&w);
+    return r || w.found ? r : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+}
+
+#elif !defined(PSOCKET_NO_TLS)
+
+static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
+{
+    (void)path;
+    *data = NULL;
+    *len = 0;
+    *os = 0;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+{
+    (void)path;
+    (void)each;
+    (void)ctx;
+    *os = 0;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+{
+    (void)each;
+    (void)ctx;
+    return psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+}
+
+#endif
+
+/*--- addresses */
+
+typedef union psi_os_sockaddr {
+    struct sockaddr sa;
+#if PSI_OS_IP4
+    struct sockaddr_in in4;
+#endif
+#if PSI_OS_IP6
+    struct sockaddr_in6 in6;
+#endif
+#if PSI_OS_UNIX
+    struct sockaddr_un un;
+#endif
+} psi_os_sockaddr;
+
+#if PSI_OS_UNIX
+/* A path, or after "@" a name that is no file (Linux). All bytes may be used: none must be NUL. */
+static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
+{
+    size_t n = path ? strlen(path) : 0;
+    if (!n || n > sizeof sa->un.sun_path || !strcmp(path, "@")) return PSOCKET_INVALID;
+    sa->un.sun_family = AF_UNIX;
+    memcpy(sa->un.sun_path, path, n);
+    if (*path != '@') return (int)sizeof sa->un;
+#ifdef __linux__
+    sa->un.sun_path[0] = 0;
+    return (int)(offsetof(struct sockaddr_un, sun_path) + n);
+#else
+    return PSOCKET_UNSUPPORTED;
+#endif
+}
+
+/* The path in n bytes of an address, "" if it has none. */
+static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
+{
+    size_t head = offsetof(struct sockaddr_un, sun_path), most = n < sizeof sa->un ? n : sizeof sa->un;
+    const char *s = sa->un.sun_path;
+    most = sa->sa.sa_family == AF_UNIX && most > head ? most - head : 0;
+    if (most > 1 && !*s) snprintf(path, path_size, "@%.*s", (int)most - 1, s + 1);
+    else snprintf(path, path_size, "%.*s", (int)most, s);
+}
+#else
+static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
+{
+    (void)sa;
+    (void)path;
+    return PSOCKET_UNSUPPORTED;
+}
+
+static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
+{
+    (void)sa;
+    (void)n;
+    if (path_size) *path = 0;
+}
+#endif
+
+/* How many bytes it is, or why the system has no such address. */
+static int psi_os_to_sockaddr(psi_os_sockaddr *sa, const psi_addr *a, const char *path)
+{
+    memset(sa, 0, sizeof *sa);
+#if PSI_OS_IP4
+    if (a->family == PSI_IP4) {
+        sa->in4.sin_family = AF_INET;
+        sa->in4.sin_port = PSI_SYS(htons)(a->port);
+        memcpy(&sa->in4.sin_addr, a->ip, 4);
+        return (int)sizeof sa->in4;
+    }
+#endif
+#if PSI_OS_IP6
+    if (a->family == PSI_IP6) {
+        sa->in6.sin6_family = AF_INET6;
+        sa->in6.sin6_port = PSI_SYS(htons)(a->port);
+        sa->in6.sin6_scope_id = a->scope;
+        memcpy(&sa->in6.sin6_addr, a->ip, 16);
+        return (int)sizeof sa->in6;
+    }
+#endif
+    return a->family == PSI_UNIX ? psi_os_to_sun(sa, path) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+}
+
+static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
+{
+    memset(a, 0, sizeof *a);
+    a->family = PSI_OS_UNIX ? PSI_UNIX : 0;
+#if PSI_OS_IP4
+    if (sa->sa.sa_family == AF_INET) {
+        a->family = PSI_IP4;
+        a->port = PSI_SYS(ntohs)(sa->in4.sin_port);
+        memcpy(a->ip, &sa->in4.sin_addr, 4);
+    }
+#endif
+#if PSI_OS_IP6
+    if (sa->sa.sa_family == AF_INET6) {
+        a->family = PSI_IP6;
+        a->port = PSI_SYS(ntohs)(sa->in6.sin6_port);
+        a->scope = (uint32_t)sa->in6.sin6_scope_id;
+        memcpy(a->ip, &sa->in6.sin6_addr, 16);
+    }
+#endif
+}
+
+/* The loopback address. */
+static PSI_UNUSED psi_addr psi_os_loopback(void)
+{
+    psi_addr a = PSI_ZERO;
+    a.family = PSI_OS_IP4 ? PSI_IP4 : PSI_IP6;
+    if (PSI_OS_IP4) a.ip[0] = 127;
+    a.ip[PSI_OS_IP4 ? 3 : 15] = 1;
+    return a;
+}
+
+static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
+{
+    psi_os_sockaddr sa;
+    socklen_t n = sizeof sa;
+    int os;
+    memset(&sa, 0, sizeof sa);
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa.sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa.sa, &n))
+        return psi_os_why(&os);
+    psi_os_from_sockaddr(a, &sa);
+    if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
+    return 0;
+}
+
+/*--- sockets */
+
+static void psi_os_close(psocket_fd fd)
+{
+    if (fd != -1) psi_os_raw_close((psi_os_int)fd);
+}
+
+/* Sets an option that is an int: 0, or -1. */
+static int psi_os_setint(psocket_fd fd, int level, int name, int value)
+{
+    return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)&value, sizeof value);
+}
+
+/* What every new stream or datagram descriptor gets; closes it on failure. */
+static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
+{
+    int r = psi_os_fresh(fd) ? psi_os_why(os) : 0;
+    if (r) psi_os_raw_close(fd);
+    else if (stream) psi_os_setint((psocket_fd)fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    *out = r ? -1 : (psocket_fd)fd;
+    return r;
+}
+
+static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
+{
+    psi_os_sockaddr sa;
+    psi_addr a = PSI_ZERO;
+    psi_os_int fd;
+    int r;
+    *out = -1;
+    a.family = (uint8_t)family;
+    r = psi_os_to_sockaddr(&sa, &a, "/");
+    if (r < 0) return r;
+    fd = psi_os_raw_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+    if (fd == (psi_os_int)-1) return psi_os_why(os);
+    return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
+}
+
+/* Makes a descriptor that exists already like those made here: *kind tells what it is. INVALID for what is no stream,
+   datagram socket or listener. */
+static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
+{
+    int type = 0, listens = 0;
+    socklen_t n = sizeof type, m = sizeof listens;
+    psi_addr a;
+    *os = 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
+        int r = psi_os_why(os);
+        return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
+    }
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
+    *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
+    if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
+    if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
+        psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    return 0;
+}
+
+/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
+static int psi_os_is_self(psocket_fd fd)
+{
+    psi_addr here, there;
+    int type = 0;
+    socklen_t n = sizeof type;
+    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
+           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
+           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
+}
+
+static int psi_os_connected(psocket_fd fd, int *os)
+{
+    if (!psi_os_is_self(fd)) return 0;
+    *os = PSI_E(ECONNREFUSED);
+    return PSOCKET_REFUSED;
+}
+
+/* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
+static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, int *os)
+{
+    psi_os_sockaddr sa;
+    int r, n = psi_os_to_sockaddr(&sa, a, path);
+    if (n < 0) return n;
+    if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
+    r = psi_os_why(os);
+    if (*os == PSI_E(EWOULDBLOCK)) return PSOCKET_WANT_READ; /* Linux: the queue of a Unix-domain listener is full */
+    /* EINTR: the attempt goes on by itself (POSIX). */
+    return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
+}
+
+/* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
+static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
+{
+    int i, bad = 0, r = psi_os_raw_poll(p, n, ms);
+    *os = 0;
+    if (r >= 0) return r;
+    r = psi_os_failed(0, os);
+    for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
+        int type;
+        socklen_t size = sizeof type;
+        p[i].revents = 0;
+        if (!PSI_SYS(getsockopt)(p[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size)) continue;
+        p[i].revents = POLLNVAL;
+        bad++;
+    }
+    return bad ? bad : r;
+}
+
+static short psi_os_poll_events(int events)
+{
+    return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
+}
+
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
+static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
+{
+    struct pollfd p[PSOCKET_POLLSET_MAX];
+    int i, r;
+    for (i = 0; i < n; i++) {
+        p[i].fd = (psi_os_int)fds[i].fd;
+        p[i].events = psi_os_poll_events(fds[i].events);
+        p[i].revents = 0;
+    }
+    r = psi_os_wait(p, n, ms, os);
+    return r > 0 ? 1 : r;
+}
+
+/* How an attempt under way has fared, once its descriptor is ready: 0 or an error. */
+static int psi_os_connect_result(psocket_fd fd, int *os)
+{
+    int e = 0, r;
+    socklen_t n = sizeof e;
+    struct pollfd p;
+    p.fd = (psi_os_int)fd;
+    p.events = POLLOUT;
+    p.revents = 0;
+    r = psi_os_wait(&p, 1, 0, os);
+    if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
+    *os = e = psi_os_connect_errno(e);
+    if (e) return psi_os_code(e);
+    return p.revents & (POLLERR | POLLNVAL) ? PSOCKET_OS : psi_os_connected(fd, os);
+}
+
+/* 0 if the path is gone. */
+#if PSI_OS_UNIX
+static PSI_UNUSED int psi_os_unlink(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    int os;
+    if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
+    if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
+    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
+    return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
+}
+#else
+static PSI_UNUSED int psi_os_unlink(const char *path)
+{
+    (void)path;
+    return PSOCKET_UNSUPPORTED;
+}
+#endif
+
+#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
+#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
+
+/* Binds. backlog: 0 for datagrams and for the local end of a connection, else the length of a listener's queue, which the
+   system cuts to its most. */
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
+{
+    psi_os_sockaddr sa;
+    int r, dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    if (n < 0) return n;
+#if PSI_OS_IP6
+    if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
+        return psi_os_why(os); /* OpenBSD has no dual-stack sockets */
+#else
+    (void)dual;
+#endif
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, backlog != 0, (flags & PSI_OS_REUSE_PORT) != 0)) return psi_os_why(os);
+    if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
+    if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
+    r = psi_os_why(os);
+    if (a->family == PSI_UNIX) psi_os_unlink(path); /* bind made it */
+    return r;
+}
+
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
+static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
+{
+    int tries, r;
+    for (tries = 0; tries < 16; tries++) {
+        psi_os_sockaddr sa;
+        socklen_t n = sizeof sa;
+        psi_os_int fd;
+        memset(&sa, 0, sizeof sa);
+        fd = psi_os_raw_accept((psi_os_int)listener, &sa.sa, &n);
+        if (fd != (psi_os_int)-1 && n) {
+            psi_os_from_sockaddr(peer, &sa);
+            return psi_os_setup(out, fd, peer->family != PSI_UNIX, os);
+        }
+        if (fd != (psi_os_int)-1) { /* macOS: it died in the queue */
+            psi_os_raw_close(fd);
+            continue;
+        }
+        r = psi_os_failed(PSOCKET_WANT_READ, os);
+        /* Linux hands over errors that belong to the dead connection (accept(2)). */
+        if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
+    }
+    return PSOCKET_WANT_READ;
+}
+
+/* A count that a system call takes. */
+static psi_os_len psi_os_clip(size_t n)
+{
+    return (psi_os_len)(n < PSI_OS_SEND_MAX ? n : PSI_OS_SEND_MAX);
+}
+
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: NULL if the peer is fixed. */
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    psi_os_sockaddr sa;
+    int tries, r;
+    for (tries = 0; tries < 16; tries++) {
+        socklen_t size = sizeof sa;
+        ptrdiff_t got;
+        sa.sa.sa_family = 0;
+        got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &sa.sa : NULL, from ? &size : NULL);
+        if (got >= 0 && from) psi_os_from_sockaddr(from, &sa);
+        if (got >= 0) return got;
+        r = psi_os_failed(PSOCKET_WANT_READ, os);
+        if (r) return r;
+    }
+    return PSOCKET_WANT_READ;
+}
+
+static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
+{
+    return psi_os_recvfrom(fd, p, n, NULL, os);
+}
+
+static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, psi_os_len n, const struct sockaddr *sa, socklen_t size, int *os)
+{
+    for (;;) {
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, n, PSI_OS_SEND_FLAGS, sa, size);
+        if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
+    }
+}
+
+static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
+{
+    return psi_os_put(fd, p, psi_os_clip(n), NULL, 0, os);
+}
+
+static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
+{
+    psi_os_sockaddr sa;
+    int size = psi_os_to_sockaddr(&sa, to, NULL);
+    if (size < 0) return size;
+    if (n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
+    return psi_os_put(fd, p, (psi_os_len)n, &sa.sa, (socklen_t)size, os);
+}
+
+/* Ends the sending direction. */
+static int psi_os_shutdown(psocket_fd fd, int *os)
+{
+    return PSI_SYS(shutdown)((psi_os_int)fd, PSI_OS_SHUT) ? psi_os_why(os) : 0;
+}
+
+/*--- options */
+
+/* A silent peer is probed after so many seconds, and given up after as many again. */
+static int psi_os_keepalive(psocket_fd fd, int seconds)
+{
+    int s = seconds < 32767 ? seconds : 32767; /* Linux takes no more */
+#if defined(_WIN32)
+    struct { ULONG on, time, interval; } vals; /* SIO_KEEPALIVE_VALS, in milliseconds; ten probes */
+    DWORD bytes;
+    vals.on = 1;
+    vals.time = (ULONG)s * 1000;
+    vals.interval = (ULONG)s * 100;
+    return WSAIoctl((SOCKET)fd, IOC_IN | IOC_VENDOR | 4, &vals, sizeof vals, NULL, 0, &bytes, NULL, NULL);
+#else
+    if (psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1)) return -1;
+#if defined(TCP_KEEPIDLE)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, s)) return -1;
+#elif defined(TCP_KEEPALIVE)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
+#endif
+    return s ? 0 : -1;
+#endif
+}
+
+/* An interface's index, by its name or its digits; 0 if there is none. */
+static PSI_UNUSED uint32_t psi_os_interface(const char *name)
+{
+    uint32_t n = 0;
+    const char *p = name;
+    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
+    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
+}
+
+/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+#ifdef PSI_OS_MREQ_IF
+static int psi_os_multicast4(psocket_fd fd, unsigned index, int ttl, int loop)
+{
+    psi_os_octet hops = (psi_os_octet)ttl, off = 0;
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (ttl && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_TTL, (const char *)&hops, sizeof hops)) return -1;
+    if (!loop && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_LOOP, (const char *)&off, sizeof off)) return -1;
+    if (!index) return 0;
+    return psi_os_mreq_at(&m, index) || PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_IF,
+                                                            (const char *)&PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) ? -1 : 0;
+}
+#else
+#define psi_os_multicast4(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
+#endif
+
+#ifdef IPV6_MULTICAST_HOPS
+static int psi_os_multicast6(psocket_fd fd, unsigned index, int ttl, int loop)
+{
+    if (ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, ttl)) return -1;
+    if (!loop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
+    return index && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) ? -1 : 0;
+}
+#else
+#define psi_os_multicast6(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
+#endif
+
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
+static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
+{
+    int r;
+    if (family == PSI_UNIX) return 0;
+    if (!udp) return set->keepalive > 0 && psi_os_keepalive(fd, set->keepalive) ? psi_os_why(os) : 0;
+    if (set->ttl < 0 || set->ttl > 255) return PSOCKET_INVALID;
+    if (set->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
+    r = psi_os_multicast4(fd, set->interface_index, set->ttl, !set->noloop); /* an IPv6 socket may reach IPv4 groups, too, but need not */
+    if (family == PSI_IP6) r = psi_os_multicast6(fd, set->interface_index, set->ttl, !set->noloop);
+    return r ? psi_os_why(os) : 0;
+}
+
+#ifdef PSI_OS_MREQ_IF
+static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.imr_multiaddr, group->ip, 4);
+    if (index && psi_os_mreq_at(&m, index)) return -1;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#endif
+
+#ifdef IPV6_JOIN_GROUP
+static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
+{
+    struct ipv6_mreq m;
+    memset(&m, 0, sizeof m);
+    memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
+    m.ipv6mr_interface = index;
+    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, (const char *)&m, sizeof m);
+}
+#else
+#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#endif
+
+/* Joins the group of the settings, if they have one. */
+static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
+{
+    const psi_addr *group = &set->group;
+    int r = 0;
+    if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
+    if (group->family == PSI_IP6) r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
+    return r ? psi_os_why(os) : 0;
+}
+
+/*--- two connected descriptors */
+
+#if PSI_OS_UNIX
+static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
+{
+    int two[2], r;
+    fds[0] = fds[1] = -1;
+    if (psi_os_raw_pair(two)) return psi_os_why(os);
+    r = psi_os_setup(&fds[0], two[0], 0, os);
+    if (r) psi_os_raw_close(two[1]);
+    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    return r;
+}
+#else
+/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
+{
+    psi_addr a = psi_os_loopback(), here, peer;
+    psocket_pollfd wait;
+    int r, tries;
+    fds[0] = fds[1] = wait.fd = -1;
+    wait.events = PSOCKET_READ;
+    r = psi_os_socket(&wait.fd, a.family, 0, os);
+    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, 1, os);
+    if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
+    if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
+    if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
+    if (r == PSOCKET_WANT_WRITE) r = 0;
+    if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
+    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
+        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+        if (r == PSOCKET_WANT_READ) r = 0;
+        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
+            psi_os_close(fds[1]);
+            fds[1] = -1;
+        }
+    }
+    psi_os_close(wait.fd);
+    if (!r && fds[1] == -1) r = PSOCKET_OS;
+    if (!r) return 0;
+    psi_os_close(fds[0]);
+    psi_os_close(fds[1]);
+    fds[0] = fds[1] = -1;
+    return r;
+}
+#endif
+
+/*--- announcing something from another thread through a descriptor */
+
+#ifdef PSOCKET_LWIP
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    int r = psi_os_socket(&b->rd, psi_os_loopback().family, LWIP_UDP, os);
+    b->wr = b->rd;
+    return r;
+}
+#else
+typedef struct psi_os_bell {
+    psocket_fd rd, wr;
+} psi_os_bell;
+
+#ifdef _WIN32
+/* A datagram socket connected to itself: nobody else's datagrams come in. */
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    psi_addr a = psi_os_loopback();
+    int r = psi_os_socket(&b->rd, a.family, 1, os);
+    b->wr = b->rd;
+    if (!r) r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
+    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
+    if (r) psi_os_close(b->rd);
+    if (r) b->rd = b->wr = -1;
+    return r;
+}
+#elif !defined(PSI_OS_EPOLL)
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    psocket_fd fds[2];
+    int r = psi_os_pair(fds, os);
+    b->rd = fds[0];
+    b->wr = fds[1];
+    return r;
+}
+#endif
+
+#ifdef PSI_OS_EPOLL
+/* Ringing an eventfd takes no memory, so it cannot fail. */
+static int psi_os_bell_new(psi_os_bell *b, int *os)
+{
+    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return b->rd < 0 ? psi_os_why(os) : 0;
+}
+
+static void psi_os_bell_ring(psi_os_bell *b)
+{
+    eventfd_write((int)b->wr, 1); /* it would have to wait: it is ringing already */
+}
+
+static void psi_os_bell_clear(psi_os_bell *b)
+{
+    eventfd_t count;
+    eventfd_read((int)b->rd, &count);
+}
+#else
+static void psi_os_bell_ring(psi_os_bell *b)
+{
+    int os;
+    psi_os_send(b->wr, "", 1, &os); /* it would have to wait: it is ringing already */
+}
+
+static void psi_os_bell_clear(psi_os_bell *b)
+{
+    char c[64];
+    int i, os;
+    for (i = 0; i < 64 && psi_os_recv(b->rd, c, sizeof c, &os) >= 0; i++) {}
+}
+#endif
+#endif
+
+static void psi_os_bell_free(psi_os_bell *b)
+{
+    psi_os_close(b->rd);
+    if (b->wr != b->rd) psi_os_close(b->wr);
+    b->rd = b->wr = -1;
+}
+
+/*--- names */
+
+#ifndef PSOCKET_NO_DNS
+/* Blocks. Hands over addresses in the system's order (RFC 6724). */
+static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
+{
+    struct addrinfo hints, *list = NULL, *i;
+    int e, found = 0;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_family = AF_UNSPEC;
+    e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
+    if (e) {
+        *os = PSI_OS_RESOLVE_ERRNO(e);
+#ifdef EAI_AGAIN
+        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
+#endif
+#ifdef EAI_NODATA
+        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+#endif
+        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
+    }
+    for (i = list; i; i = i->ai_next) {
+        psi_os_sockaddr sa;
+        psi_addr a;
+        memset(&sa, 0, sizeof sa);
+        memcpy(&sa, i->ai_addr, (size_t)i->ai_addrlen < sizeof sa ? (size_t)i->ai_addrlen : sizeof sa);
+        psi_os_from_sockaddr(&a, &sa);
+        if (a.family != PSI_IP4 && a.family != PSI_IP6) continue;
+        found = 1;
+        each(ctx, &a);
+    }
+    PSI_SYS(freeaddrinfo)(list);
+    return found ? 0 : PSOCKET_DNS_NOT_FOUND;
+}
+#endif
+
+/*--- the poller: epoll, kqueue, or an array */
+
+#define PSI_OS_BATCH 64 /* events fetched per system call */
+
+typedef struct psi_os_poller {
+    psi_os_bell bell;
+    psi_os_watch ear; /* on the bell */
+    int rang; /* the bell did, since the caller last looked */
+#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
+    int fd;
+#else
+    struct pollfd *fds;
+    psi_os_watch **watches;
+    int count, cap, next;
+#endif
+} psi_os_poller;
+
+/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
+   w->fd for events from now on; 0 forgets it. */
+#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_os_close(p->fd);
+}
+
+#endif
+#if defined(PSI_OS_EPOLL)
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    p->fd = epoll_create1(EPOLL_CLOEXEC);
+    return p->fd < 0 ? psi_os_why(os) : 0;
+}
+
+/* With 0 events epoll would go on reporting a hang-up. */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    struct epoll_event ev;
+    int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (events == before) return 0;
+    memset(&ev, 0, sizeof ev);
+    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
+    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.data.ptr = w;
+    w->events = events;
+    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
+        before = 0;
+        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+    }
+    if (!r || !events) return 0;
+    w->events = before; /* a failed change leaves the system's set as it was */
+    r = psi_os_why(os);
+    return *os == EPERM ? PSOCKET_UNSUPPORTED : r; /* a file or folder: epoll takes none */
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct epoll_event ev[PSI_OS_BATCH];
+    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    if (n < 0) return psi_os_failed(0, os);
+    for (i = 0; i < n; i++) {
+        unsigned e = ev[i].events;
+        out[i].watch = (psi_os_watch *)ev[i].data.ptr;
+        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
+                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+    }
+    return n;
+}
+
+#elif defined(PSI_OS_KQUEUE)
+
+typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    p->fd = kqueue();
+    if (p->fd < 0) return psi_os_why(os);
+    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
+    static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
+    int i;
+    if (events == w->events) return 0;
+    for (i = 0; i < 2; i++) {
+        struct kevent ev;
+        int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
+        if (!on && !(w->events & bits[i])) continue;
+        EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
+        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        w->events = on ? w->events | bits[i] : w->events & ~bits[i];
+    }
+    return 0;
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    struct kevent ev[PSI_OS_BATCH];
+    struct timespec t;
+    int i, n;
+    t.tv_sec = ms / 1000;
+    t.tv_nsec = (long)(ms % 1000) * 1000000;
+    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    if (n < 0) return psi_os_failed(0, os);
+    for (i = 0; i < n; i++) {
+        out[i].watch = (psi_os_watch *)ev[i].udata;
+        out[i].events = ev[i].filter == EVFILT_READ ? PSOCKET_READ : PSOCKET_WRITE;
+    }
+    return n;
+}
+
+#else
+
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    (void)p;
+    return -1;
+}
+
+static int psi_os_set_new(psi_os_poller *p, int *os)
+{
+    (void)p;
+    (void)os;
+    return 0;
+}
+
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_free(p->fds);
+    psi_free(p->watches);
+}
+
+static int psi_os_set_grow(psi_os_poller *p)
+{
+    int cap = p->cap ? p->cap * 2 : 8;
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, (size_t)p->count * sizeof *fds, (size_t)cap * sizeof *fds);
+    psi_os_watch **watches;
+    if (!fds) return PSOCKET_NOMEM;
+    p->fds = fds;
+    watches = (psi_os_watch **)psi_realloc(p->watches, (size_t)p->count * sizeof *watches, (size_t)cap * sizeof *watches);
+    if (!watches) return PSOCKET_NOMEM;
+    p->watches = watches;
+    p->cap = cap;
+    return 0;
+}
+
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    (void)os;
+    if (events && !w->events) {
+        if (p->count == p->cap && psi_os_set_grow(p)) return PSOCKET_NOMEM;
+        w->slot = p->count++;
+        p->fds[w->slot].fd = (psi_os_int)w->fd;
+        p->fds[w->slot].revents = 0;
+        p->watches[w->slot] = w;
+    }
+    if (events) {
+        p->fds[w->slot].events = psi_os_poll_events(events);
+    } else if (w->events) {
+        int last = --p->count;
+        p->fds[w->slot] = p->fds[last];
+        p->watches[w->slot] = p->watches[last];
+        p->watches[w->slot]->slot = w->slot;
+    }
+    w->events = events;
+    return 0;
+}
+
+static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int k, count = 0, n = psi_os_wait(p->fds, p->count, ms, os);
+    if (n <= 0) return n;
+    /* Start behind the last one served, so that a full batch starves nobody. */
+    for (k = 0; k < p->count && count < cap; k++) {
+        int i = (p->next + k) % p->count, re = p->fds[i].revents;
+        if (!re) continue;
+        out[count].watch = p->watches[i];
+        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+    }
+    p->next = (p->next + k) % p->count;
+    return count;
+}
+
+#endif
+
+static void psi_os_poller_free(psi_os_poller *p)
+{
+    psi_os_set_free(p);
+    psi_os_bell_free(&p->bell);
+}
+
+static int psi_os_poller_new(psi_os_poller *p, int *os)
+{
+    int r;
+    memset(p, 0, sizeof *p);
+    if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
+    p->ear.fd = p->bell.rd;
+    r = psi_os_set_new(p, os);
+    if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
+    if (r) psi_os_poller_free(p);
+    return r;
+}
+
+/* While on, the poller's descriptor is readable although nothing that it watches is ready: the bell can always be rung. Not
+   to be on in psi_os_poller_wait. */
+static PSI_UNUSED void psi_os_poller_busy(psi_os_poller *p, int on)
+{
+    int os;
+    if (psi_os_poller_fd(p) != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
+}
+
+/* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0) or the bell,
+   or an error. */
+static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
+{
+    int i, n;
+    *os = 0;
+    n = psi_os_set_wait(p, out, cap, ms, os);
+    for (i = 0; i < n; i++) {
+        if (out[i].watch != &p->ear) continue;
+        if (out[i].events & PSOCKET_READ) psi_os_bell_clear(&p->bell);
+        if (out[i].events & PSOCKET_READ) p->rang = 1;
+        out[i] = out[--n];
+        break;
+    }
+    return n;
+}
+
 /*==================================================================================================
  * >>ring
  * The ring of received chunks: one growing buffer of chunks in order, then bytes received and not yet decoded.
  *
- *     buf | free | [header][payload] gap [header][payload] gap | raw bytes | free | cap
- *                  ^head                                         ^raw        ^tail
+ *     buf | free | [header] skip [payload][header] skip [payload] | hole | raw bytes | free | cap
+ *                  ^head                                          ^end     ^raw        ^tail
  *
- * A chunk's header (PSI_RING_HEAD bytes just before its payload) holds the payload's length and the gap behind it, so
- * that records decrypted in place become chunks where they lie. The PSI_RING_HEAD bytes before raw belong to nobody.
- * head == raw means no chunk. What was taken lies before head and stays readable until the next change. A ring that is
- * empty owns no memory once psi_ring_relax has run.
+ * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so that
+ * records decrypted in place become chunks where they lie. The hole has room for one header at least. head == end means
+ * no chunk. What was taken lies before head and stays readable until the next change. A ring that is empty owns no memory
+ * once psi_ring_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
 #define PSI_RING_MAX 0x7fff0000u
+#define PSI_RING_SLACK 192u /* a header on each side, and the most that alignment takes */
 
 typedef struct psi_ring {
     uint8_t *buf;
-    uint32_t cap, head, raw, tail;
-    uint32_t last;  /* where the newest chunk's payload begins; valid while there is a chunk */
+    uint32_t cap, head, end, raw, tail;
     uint32_t bytes; /* sum of the chunks' payloads */
+    uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
+    uint32_t key;   /* of which this is the hash */
 } psi_ring;
 
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
@@ -3364,23 +3095,23 @@ static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
     return v;
 }
 
-/* Writes the header of the chunk whose payload is n bytes at `at` and which reaches, with its gap, to `end`. */
-static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* Writes the header at `at` of the n bytes whose payload begins at `payload`. */
+static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t payload)
 {
-    uint32_t gap = end - (at + n);
-    memcpy(r->buf + at - PSI_RING_HEAD, &n, 4);
-    memcpy(r->buf + at - PSI_RING_HEAD + 4, &gap, 4);
+    uint32_t skip = payload - at - PSI_RING_HEAD;
+    memcpy(r->buf + at, &n, 4);
+    memcpy(r->buf + at + 4, &skip, 4);
 }
 
-/* Where a chunk, with its gap, ends, given where its payload begins. */
-static uint32_t psi_ring_end(const psi_ring *r, uint32_t at)
+/* Where the payload of the chunk whose header is at `at` begins. */
+static uint32_t psi_ring_payload(const psi_ring *r, uint32_t at)
 {
-    return at + psi_ring_get(r, at - PSI_RING_HEAD) + psi_ring_get(r, at - PSI_RING_HEAD + 4);
+    return at + PSI_RING_HEAD + psi_ring_get(r, at + 4);
 }
 
 static int psi_ring_empty(const psi_ring *r)
 {
-    return r->head == r->raw;
+    return r->head == r->end;
 }
 
 static void psi_ring_free(psi_ring *r)
@@ -3389,107 +3120,81 @@ static void psi_ring_free(psi_ring *r)
     memset(r, 0, sizeof *r);
 }
 
+/* Is there nothing in it? */
+static int psi_ring_idle(const psi_ring *r)
+{
+    return r->head == r->end && r->raw == r->tail;
+}
+
 /* Gives the memory back if nothing is in it. */
 static void psi_ring_relax(psi_ring *r)
 {
-    if (r->head == r->tail && r->buf) psi_ring_free(r);
+    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
-/* What was live at head is now at `at`. */
-static void psi_ring_moved(psi_ring *r, uint32_t at)
+/* Moves what is live to `buf`, which may be the ring's own, so that head is at `at` and the hole is as small as can be. */
+static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
 {
-    uint32_t shift = at - r->head; /* wraps when moving down, as intended */
-    r->head += shift;
-    r->raw += shift;
-    r->tail += shift;
-    r->last += shift;
+    uint32_t chunks = r->end - r->head, raws = r->tail - r->raw, raw = at + chunks + PSI_RING_HEAD;
+    int up = at > r->head; /* within one buffer the one that is in the way of the other moves first */
+    if (up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (chunks) memmove(buf + at, r->buf + r->head, chunks);
+    if (!up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (buf != r->buf) psi_free(r->buf);
+    r->buf = buf;
+    r->cap = cap;
+    r->head = at;
+    r->end = at + chunks;
+    r->raw = raw;
+    r->tail = raw + raws;
 }
 
-/* Moves what is live so that head is at `at`, into a new buffer of `cap` bytes if the old one is smaller. */
-static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
+/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
+   kernel's copy overtakes itself. Small buffers are not worth it. */
+static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
 {
-    uint32_t live = r->tail - r->head;
-    uint8_t *buf = r->buf;
-    if (cap > r->cap) {
-        buf = (uint8_t *)PSOCKET_MALLOC(cap);
-        if (!buf) return PSOCKET_NOMEM;
-        r->cap = cap;
-    }
-    if (live) memmove(buf + at, r->buf + r->head, live);
-    if (buf != r->buf) {
-        psi_free(r->buf);
-        r->buf = buf;
-    }
-    psi_ring_moved(r, at);
-    return 0;
-}
-
-/* Takes out the gaps behind chunks: what a peer can put between them at will, such as empty TLS records. */
-static void psi_ring_compact(psi_ring *r)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, to = at;
-    if (psi_ring_empty(r)) return;
-    for (;;) {
-        uint32_t n = psi_ring_get(r, at - PSI_RING_HEAD), end = psi_ring_end(r, at), last = at == r->last;
-        uint32_t gap = !last ? 0 : end - at - n < PSI_RING_HEAD ? end - at - n : PSI_RING_HEAD, close = to + n + gap;
-        memmove(r->buf + to, r->buf + at, n);
-        psi_ring_header(r, to, n, close);
-        if (last) {
-            r->last = to;
-            memmove(r->buf + close, r->buf + r->raw, r->tail - r->raw);
-            r->tail -= r->raw - close;
-            r->raw = close;
-            return;
-        }
-        at = end + PSI_RING_HEAD;
-        to = close + PSI_RING_HEAD;
-    }
+    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
+    if (n < 4096) return 0;
+    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
 }
 
 /* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
-    uint32_t live = r->tail - r->head, need;
-    if (n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (!live && r->buf) r->head = r->raw = r->tail = PSI_RING_HEAD;
-    if (r->buf && r->cap - r->tail >= n) return 0;
-    if (r->bytes < live / 4) {
-        psi_ring_compact(r);
-        live = r->tail - r->head;
-        if (r->cap - r->tail >= n) return 0;
+    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
+    if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
+    if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
+    need = live + (uint32_t)n + PSI_RING_SLACK;
+    if (chunks) need += live / 2; /* growing by parts would copy all each time */
+    if (need > r->cap) {
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
+        if (!buf) return PSOCKET_NOMEM;
+        psi_ring_move(r, buf, need, psi_ring_place(buf, live, n));
+    } else {
+        psi_ring_move(r, r->buf, r->cap, psi_ring_place(r->buf, live, n));
     }
-    need = PSI_RING_HEAD + live + (uint32_t)n;
-    if (need > r->cap && live / 2 < PSI_RING_MAX - need) need += live / 2; /* growing by parts would copy all each time */
-    return psi_ring_move(r, PSI_RING_HEAD, need);
+    return 0;
 }
 
-/* The n bytes at `at` become the newest chunk; everything up to `end` counts as decoded. */
-static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* The n bytes at `at` become the newest chunk; everything up to `next` counts as decoded. */
+static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t next)
 {
-    uint32_t header = at - PSI_RING_HEAD;
-    if (psi_ring_empty(r)) r->head = header;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), header); /* its gap ends here now */
-    psi_ring_header(r, at, n, end);
-    r->last = at;
-    r->raw = end;
+    if (psi_ring_empty(r)) {
+        r->head = r->end = at - PSI_RING_HEAD;
+    } else if (at - r->end > 64 + n / 4) { /* what a peer can put between chunks at will, such as empty records */
+        memmove(r->buf + r->end + PSI_RING_HEAD, r->buf + at, n);
+        at = r->end + PSI_RING_HEAD;
+    }
+    psi_ring_header(r, r->end, n, at);
+    r->end = at + n;
+    r->raw = next;
     r->bytes += n;
 }
 
-/* Everything up to `end` counts as decoded and held nothing for the user. */
-static PSI_UNUSED void psi_ring_skip(psi_ring *r, uint32_t end)
-{
-    if (psi_ring_empty(r)) r->head = end;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), end);
-    r->raw = end;
-}
-
-/* Room that one transport read of n bytes needs, and where in it the bytes go: see psi_ring_append. */
-#define PSI_RING_ROOM(n) ((n) + 2 * PSI_RING_HEAD)
-
-/* n bytes that were stored PSI_RING_HEAD behind tail become a chunk. There must be no raw bytes. */
+/* n bytes that were stored at tail become a chunk. There must be no raw bytes. */
 static void psi_ring_append(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->tail + PSI_RING_HEAD;
+    uint32_t at = r->tail;
     r->tail = at + n + PSI_RING_HEAD;
     psi_ring_chunk(r, at, n, r->tail);
 }
@@ -3497,109 +3202,103 @@ static void psi_ring_append(psi_ring *r, uint32_t n)
 /* The oldest chunk's length and place. There must be one. */
 static uint32_t psi_ring_front(const psi_ring *r, const void **data)
 {
-    *data = r->buf + r->head + PSI_RING_HEAD;
+    *data = r->buf + psi_ring_payload(r, r->head);
     return psi_ring_get(r, r->head);
 }
 
-/* Takes the oldest chunk. */
-static uint32_t psi_ring_pop(psi_ring *r, const void **data)
-{
-    uint32_t n = psi_ring_front(r, data);
-    uint32_t end = psi_ring_end(r, r->head + PSI_RING_HEAD);
-    r->head = end;
-    r->bytes -= n;
-    return n;
-}
-
-/* Takes the first n bytes, fewer than all, of the oldest chunk. They move down by a header's size so that the rest can
-   have a header of its own without touching them. */
-static void psi_ring_split(psi_ring *r, uint32_t n, const void **data)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, len = psi_ring_get(r, r->head), end = psi_ring_end(r, at);
-    memmove(r->buf + r->head, r->buf + at, n);
-    *data = r->buf + r->head;
-    psi_ring_header(r, at + n, len - n, end);
-    if (r->last == at) r->last = at + n;
-    r->head += n;
-    r->bytes -= n;
-}
-
-/* Takes the first n bytes, perhaps all, of the oldest chunk. */
+/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the rest can have
+   a header of its own without being touched. */
 static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
 {
-    if (psi_ring_get(r, r->head) == n) psi_ring_pop(r, data);
-    else psi_ring_split(r, n, data);
+    uint32_t at = psi_ring_payload(r, r->head), left = psi_ring_get(r, r->head) - n;
+    *data = r->buf + at;
+    r->head = at + n;
+    if (left) {
+        memmove(r->buf + at - PSI_RING_HEAD, r->buf + at, n);
+        *data = r->buf + at - PSI_RING_HEAD;
+        r->head -= PSI_RING_HEAD;
+        psi_ring_header(r, r->head, left, at + n);
+    }
+    r->bytes -= n;
+    r->seen = 0;
 }
 
 /* Joins the oldest chunks until the first has at least n bytes or is alone. */
 static void psi_ring_join(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
+    uint32_t at, len, next;
     if (psi_ring_empty(r)) return;
-    while (r->last != at && psi_ring_get(r, r->head) < n) {
-        uint32_t len = psi_ring_get(r, r->head);
-        uint32_t next = psi_ring_end(r, at) + PSI_RING_HEAD, add = psi_ring_get(r, next - PSI_RING_HEAD);
-        uint32_t end = psi_ring_end(r, next);
-        memmove(r->buf + at + len, r->buf + next, add);
-        psi_ring_header(r, at, len + add, end);
-        if (r->last == next) r->last = at;
+    at = psi_ring_payload(r, r->head);
+    len = psi_ring_get(r, r->head);
+    if (len >= n || at + len == r->end) return;
+    for (next = at + len; len < n && next != r->end;) {
+        uint32_t add = psi_ring_get(r, next), from = psi_ring_payload(r, next);
+        memmove(r->buf + at + len, r->buf + from, add);
+        len += add;
+        next = from + add;
     }
+    psi_ring_header(r, r->head, len, at);
+    if (next == r->end) r->end = at + len;
+    else psi_ring_header(r, at + len, psi_ring_get(r, next), psi_ring_payload(r, next));
 }
 
 /* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
-static int psi_ring_unshift(psi_ring *r, const void *data, size_t len)
+static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
 {
-    uint32_t n = (uint32_t)len, at, live = r->tail - r->head, room = n + 2 * PSI_RING_HEAD;
-    if (len > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (r->head < room) {
-        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(room + live);
+    uint32_t live = r->tail - r->head, len = (uint32_t)n, room = len + PSI_RING_HEAD, at;
+    if (n > PSI_RING_MAX - PSI_RING_SLACK || live > PSI_RING_MAX - PSI_RING_SLACK - n) return PSOCKET_LIMIT;
+    if (r->buf && r->head >= room) {
+        at = r->head - room;
+        if (n) memmove(r->buf + at + PSI_RING_HEAD, data, n);
+    } else {
+        uint32_t cap = room + live + live / 2 + PSI_RING_SLACK; /* with room for more of the kind */
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
-        if (n) memcpy(buf + PSI_RING_HEAD, data, n);
-        if (live) memcpy(buf + room, r->buf + r->head, live);
-        psi_free(r->buf);
-        r->buf = buf;
-        r->cap = room + live;
-        psi_ring_moved(r, room);
-    } else if (n) {
-        memmove(r->buf + r->head - PSI_RING_HEAD - n, data, n);
+        at = live / 2;
+        if (n) memcpy(buf + at + PSI_RING_HEAD, data, n);
+        psi_ring_move(r, buf, cap, at + room);
     }
-    at = r->head - PSI_RING_HEAD - n;
-    psi_ring_header(r, at, n, r->head);
-    if (psi_ring_empty(r)) r->last = at;
-    r->head = at - PSI_RING_HEAD;
-    r->bytes += n;
+    psi_ring_header(r, at, len, at + PSI_RING_HEAD);
+    r->head = at;
+    r->bytes += len;
+    r->seen = 0;
     return 0;
 }
 
 /* All chunks become raw bytes again: they are the start of a TLS stream. */
 static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
     if (psi_ring_empty(r)) return;
-    psi_ring_join(r, PSI_RING_MAX);
-    r->tail = at + psi_ring_get(r, r->head);
-    r->head = r->raw = at;
-    r->bytes = 0;
+    psi_ring_join(r, UINT32_MAX);
+    r->raw = psi_ring_payload(r, r->head);
+    r->tail = r->end;
+    r->head = r->end = r->raw - PSI_RING_HEAD;
+    r->bytes = r->seen = 0;
 }
 
 /* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. */
+   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter leaves
+   out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
-    const uint8_t *p, *hit;
-    uint32_t n, i = 0;
+    const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
+    const void *data;
+    uint32_t n, i, key = 2166136261u; /* FNV-1a */
+    for (i = 0; i < m; i++) key = (key ^ d[i]) * 16777619u;
     if (psi_ring_empty(r)) return 0;
     psi_ring_join(r, max);
-    p = r->buf + r->head + PSI_RING_HEAD;
-    n = psi_ring_get(r, r->head);
+    n = psi_ring_front(r, &data);
+    p = (const uint8_t *)data;
     if (n > max) n = max;
-    while (n - i >= m && n >= m) {
-        hit = (const uint8_t *)memchr(p + i, *(const uint8_t *)delimiter, n - m - i + 1);
-        if (!hit) return 0;
-        i = (uint32_t)(hit - p);
-        if (memcmp(hit, delimiter, m) == 0) return i + m;
-        i++;
+    i = r->key == key ? r->seen : 0;
+    while (n >= m && i <= n - m) {
+        hit = (const uint8_t *)memchr(p + i, d[0], n - m - i + 1);
+        i = hit ? (uint32_t)(hit - p) : n - m + 1;
+        if (hit && memcmp(hit, d, m) == 0) return i + m;
+        if (hit) i++;
     }
+    r->key = key;
+    r->seen = i;
     return 0;
 }
 
@@ -3636,42 +3335,38 @@ static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
     return i == n;
 }
 
+/* Groups with colons between, of which the last may be a dotted quad if `quad`: how many bytes, or -1. */
+static int psi_addr_groups(const char *s, size_t n, int quad, uint8_t out[16])
+{
+    size_t i = 0, digits;
+    int used = 0;
+    uint32_t v;
+    if (!n) return 0;
+    for (;;) {
+        digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
+        if (quad && i + digits < n && s[i + digits] == '.')
+            return used <= 12 && psi_addr_parse4(s + i, n - i, out + used) ? used + 4 : -1;
+        if (!digits || used > 14) return -1;
+        out[used++] = (uint8_t)(v >> 8);
+        out[used++] = (uint8_t)(v & 255);
+        i += digits;
+        if (i == n) return used;
+        if (s[i++] != ':') return -1;
+    }
+}
+
 static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
 {
-    uint8_t b[16];
-    size_t i = 0, used = 0, gap = 17; /* gap: how many bytes precede "::" */
-    if (n >= 2 && s[0] == ':' && s[1] == ':') {
-        gap = 0;
-        i = 2;
-    }
-    while (i < n) {
-        uint32_t v;
-        size_t start = i;
-        i += psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (i < n && s[i] == '.') { /* the last four bytes as a dotted quad */
-            if (used > 12 || !psi_addr_parse4(s + start, n - start, b + used)) return 0;
-            used += 4;
-            i = n;
-            break;
-        }
-        if (i == start || used > 14) return 0;
-        b[used++] = (uint8_t)(v >> 8);
-        b[used++] = (uint8_t)(v & 255);
-        if (i == n) break;
-        if (s[i++] != ':') return 0;
-        if (i < n && s[i] == ':') {
-            if (gap <= 16) return 0;
-            gap = used;
-            i++;
-        } else if (i == n) {
-            return 0; /* a single colon at the end */
-        }
-    }
-    if (gap > 16 ? used != 16 : used > 14) return 0;
+    uint8_t end[16];
+    size_t gap = 0; /* where "::" is */
+    int head, tail;
+    while (gap + 1 < n && (s[gap] != ':' || s[gap + 1] != ':')) gap++;
     memset(out, 0, 16);
-    if (gap > 16) gap = used;
-    memcpy(out, b, gap);
-    memcpy(out + 16 - (used - gap), b + gap, used - gap);
+    if (gap + 1 >= n) return psi_addr_groups(s, n, 1, out) == 16;
+    head = psi_addr_groups(s, gap, 0, out);
+    tail = psi_addr_groups(s + gap + 2, n - gap - 2, 1, end);
+    if (head < 0 || tail < 0 || head + tail > 14) return 0;
+    memcpy(out + 16 - tail, end, (size_t)tail);
     return 1;
 }
 
@@ -3685,6 +3380,12 @@ static void psi_addr_normalise(psi_addr *a)
         a->family = PSI_IP4;
         a->scope = 0;
     }
+}
+
+/* The same address, whatever the port? */
+static int psi_addr_same(const psi_addr *a, const psi_addr *b)
+{
+    return a->family == b->family && a->scope == b->scope && !memcmp(a->ip, b->ip, sizeof a->ip);
 }
 
 /* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
@@ -3776,134 +3477,262 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * >>dns
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
- * socket waits for. At most PSOCKET_RESOLVER_THREADS helper threads run; they leave when the queue is empty.
+ * socket waits for. Lookups by the system have a helper thread each. At most PSOCKET_RESOLVER_THREADS of them count: one
+ * that nobody waits for any more, or that has waited PSI_DNS_PATIENCE for its name server, makes room for another.
  *================================================================================================*/
 
-#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_PATIENCE 250 /* milliseconds */
+#define PSI_DNS_THREADS (8 * PSOCKET_RESOLVER_THREADS) /* all of them, those that do not count included */
 
 struct psocket_resolve {
-    psocket_resolve *next; /* in the queue */
-    psi_os_bell bell;      /* rd is -1 if the answer was there at once */
-    int owners, done, code, os, count;
+    psocket_resolve *next; /* in psi_dns_list */
+    psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
+    int64_t since;         /* when its thread began */
+    int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
 };
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_dns_release(psocket_resolve *r)
+/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. Where one family has taken more than its half, the other
+   one takes it back. */
+static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
 {
-    int left;
-    psi_os_lock(&psi_dns_lock);
-    left = --r->owners;
-    psi_os_unlock(&psi_dns_lock);
-    if (left) return;
-    psi_os_bell_free(&r->bell);
-    psi_free(r);
+    psi_addr a = *address;
+    int i, same = 0, last = -1; /* of the other family */
+    psi_addr_normalise(&a);
+    for (i = 0; i < r->count; i++) {
+        if (psi_addr_same(&r->addrs[i], &a)) return 0;
+        if (r->addrs[i].family == a.family) same++;
+        else last = i;
+    }
+    if (r->count == PSOCKET_ADDRESSES) {
+        if (same >= PSOCKET_ADDRESSES / 2) return PSOCKET_LIMIT;
+        memmove(&r->addrs[last], &r->addrs[last + 1], (size_t)(r->count - last - 1) * sizeof a);
+        r->count--;
+    }
+    r->addrs[r->count++] = a;
+    return 0;
+}
+
+/* Stores the answer and rings. The lock is held. */
+static void psi_dns_answer(psocket_resolve *r, int code)
+{
+    r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
+    r->done = 1;
+    if (r->bell.wr != -1) psi_os_bell_ring(&r->bell);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
+    int left;
     if (!r) return;
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
-    if (!code && !r->count) code = PSOCKET_DNS_NOT_FOUND;
-    r->code = code;
-    r->done = 1;
-    if (r->bell.wr >= 0) psi_os_bell_ring(&r->bell);
+    psi_dns_answer(r, code);
+    left = --r->owners;
     psi_os_unlock(&psi_dns_lock);
-    psi_dns_release(r);
+    if (!left) psi_free(r);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 {
     psi_addr a;
-    int result = 0;
+    int result;
     if (!r || !ip || !psi_addr_parse(&a, ip, strlen(ip))) return PSOCKET_INVALID;
     psi_os_lock(&psi_dns_lock);
-    if (r->count < PSOCKET_ADDRESSES) r->addrs[r->count++] = a;
-    else result = PSOCKET_LIMIT;
+    result = psi_dns_add(r, &a);
     psi_os_unlock(&psi_dns_lock);
     return result;
+}
+
+#ifndef PSOCKET_NO_DNS
+static void psi_dns_found(void *r, const psi_addr *a)
+{
+    psi_dns_add((psocket_resolve *)r, a);
+}
+#endif
+
+#ifdef PSI_OS_THREADS
+#define PSI_DNS_THREADED 1
+
+static psocket_resolve *psi_dns_list; /* those that run, then those that wait for it, in the order asked */
+static int psi_dns_threads;
+static long psi_dns_process; /* whose threads they are: they do not survive fork */
+
+/* Takes r out of the list. */
+static void psi_dns_unlist(psocket_resolve *r)
+{
+    psocket_resolve **at = &psi_dns_list;
+    while (*at && *at != r) at = &(*at)->next;
+    if (*at) *at = r->next;
+}
+
+/* The next lookup that may begin, which then has; NULL if there is none. The lock is held. */
+static psocket_resolve *psi_dns_next(void)
+{
+    psocket_resolve *r;
+    int64_t now = psi_os_now();
+    int count = 0;
+    for (r = psi_dns_list; r && !r->queued; r = r->next) count += r->owners == 2 && now - r->since < PSI_DNS_PATIENCE;
+    if (!r || count >= PSOCKET_RESOLVER_THREADS) return NULL;
+    r->queued = 0;
+    r->since = now;
+    return r;
+}
+
+PSI_OS_THREAD(psi_dns_worker, first)
+{
+    psocket_resolve *r = (psocket_resolve *)first, *next;
+    int left, code;
+    for (; r; r = next) {
+        code = psi_os_resolve(r->host, psi_dns_found, r, &r->os); /* the socket looks only once done is set */
+        psi_os_lock(&psi_dns_lock);
+        psi_dns_unlist(r);
+        psi_dns_answer(r, code);
+        left = --r->owners;
+        next = psi_dns_next();
+        if (!next) psi_dns_threads--;
+        psi_os_unlock(&psi_dns_lock);
+        if (!left) psi_free(r);
+    }
+    return 0;
+}
+
+/* Begins what may begin. If r is to wait for a thread and there is none and can be none, that is its answer. The lock is
+   held. */
+static void psi_dns_push(psocket_resolve *r)
+{
+    psocket_resolve *next;
+    int code = 0, os = 0;
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = 0;
+        psi_dns_list = r->queued ? r : NULL;
+        r->next = NULL;
+    }
+    while (!code && psi_dns_threads < PSI_DNS_THREADS && (next = psi_dns_next()) != NULL) {
+        code = psi_os_thread(psi_dns_worker, next, &os);
+        if (code) next->queued = 1;
+        else psi_dns_threads++;
+    }
+    if (!code || psi_dns_threads || !r->queued) return;
+    psi_dns_unlist(r);
+    r->queued = 0;
+    r->os = os;
+    r->owners--;
+    psi_dns_answer(r, code);
+}
+
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve **end = &psi_dns_list;
+    psi_os_lock(&psi_dns_lock);
+    while (*end) end = &(*end)->next;
+    *end = r;
+    r->queued = 1;
+    psi_dns_push(r);
+    psi_os_unlock(&psi_dns_lock);
+}
+
+/* The socket lets go of a lookup. Which nobody has begun is over. The lock is held. */
+static void psi_dns_abandon(psocket_resolve *r)
+{
+    if (r->queued) {
+        psi_dns_unlist(r);
+        r->queued = 0;
+        r->owners--;
+    }
+    psi_dns_push(r);
+}
+
+#else
+#define PSI_DNS_THREADED 0
+
+/* Without threads the answer is there at once, after as long as it takes. */
+#ifdef PSOCKET_NO_DNS
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve_done(r, PSOCKET_DNS);
+}
+#else
+static void psi_dns_system(psocket_resolve *r)
+{
+    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
+}
+#endif
+
+static void psi_dns_push(psocket_resolve *r) { (void)r; }
+static void psi_dns_abandon(psocket_resolve *r) { (void)r; }
+
+#endif
+
+static void psi_dns_release(psocket_resolve *r)
+{
+    int left;
+    psi_os_lock(&psi_dns_lock);
+    psi_os_bell_free(&r->bell); /* nobody listens any more */
+    r->owners--;
+    psi_dns_abandon(r);
+    left = r->owners;
+    psi_os_unlock(&psi_dns_lock);
+    if (!left) psi_free(r);
 }
 
 static int psi_dns_is_done(psocket_resolve *r)
 {
     int done;
     psi_os_lock(&psi_dns_lock);
+    if (r->queued) psi_dns_push(r);
     done = r->done;
     psi_os_unlock(&psi_dns_lock);
     return done;
 }
 
-#ifdef PSOCKET_NO_DNS
-
-static void psi_dns_system(psocket_resolve *r)
+/* After how many milliseconds to ask psi_dns_is_done again: 0 now, -1 when the bell rings. */
+static int psi_dns_ms(psocket_resolve *r)
 {
-    psocket_resolve_done(r, PSOCKET_DNS);
-}
-
-#else
-
-static psocket_resolve *psi_dns_queue;
-static int psi_dns_threads;
-static long psi_dns_process; /* whose threads they are: they do not survive fork */
-
-/* The socket looks at the addresses only once done is set, under the lock. */
-static void psi_dns_lookup(psocket_resolve *r)
-{
-    psocket_resolve_done(r, psi_os_resolve(r->host, r->addrs, PSOCKET_ADDRESSES, &r->count, &r->os));
-}
-
-static void psi_dns_worker(void *unused)
-{
-    (void)unused;
-    for (;;) {
-        psocket_resolve *r;
-        int wanted;
-        psi_os_lock(&psi_dns_lock);
-        r = psi_dns_queue;
-        if (r) psi_dns_queue = r->next;
-        else psi_dns_threads--;
-        wanted = r && r->owners == 2;
-        psi_os_unlock(&psi_dns_lock);
-        if (!r) return;
-        if (wanted) psi_dns_lookup(r);
-        else psocket_resolve_done(r, PSOCKET_CLOSED_HERE); /* the socket was closed meanwhile */
-    }
-}
-
-/* Queues the lookup for a helper thread, a new one if there are few; without threads it runs here. */
-static void psi_dns_system(psocket_resolve *r)
-{
-    psocket_resolve **end;
-    int start;
+    int ms;
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != psi_os_process()) {
-        psi_dns_process = psi_os_process();
-        psi_dns_threads = 0;
-        psi_dns_queue = NULL;
-    }
-    for (end = &psi_dns_queue; *end; end = &(*end)->next) {}
-    r->next = NULL;
-    *end = r;
-    start = psi_dns_threads < PSOCKET_RESOLVER_THREADS;
-    if (start) psi_dns_threads++;
+    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : r->queued ? PSI_DNS_PATIENCE : -1;
     psi_os_unlock(&psi_dns_lock);
-    if (!start || psi_os_thread(psi_dns_worker, NULL) == 0) return;
-    psi_dns_worker(NULL); /* serves the queue inline, then takes back the count */
+    return ms;
 }
 
-#endif
+/* Is it this machine's own name, "localhost", or below it? RFC 6761 6.3 */
+static int psi_dns_is_localhost(const char *host, size_t n)
+{
+    static const char name[] = "localhost";
+    size_t len = sizeof name - 1;
+    if (n && host[n - 1] == '.') n--;
+    return n >= len && psi_same_nocase(host + n - len, name, len) && (n == len || host[n - len - 1] == '.');
+}
 
-/* Starts to resolve host: numeric addresses and paths at once, others through fn or the system. The caller owns *out and
-   ends it with psi_dns_release. */
+/* What is known without asking anybody: numeric addresses, paths, and, unless the application resolves, this machine. */
+static int psi_dns_known(psocket_resolve *r, const char *path, size_t n, int own)
+{
+    psi_addr a = PSI_ZERO;
+    if (path) a.family = PSI_UNIX;
+    else if (!psi_addr_parse(&a, r->host, n)) {
+        if (own || !psi_dns_is_localhost(r->host, n)) return 0;
+        psi_addr_parse(&a, "::1", 3);
+        psi_dns_add(r, &a);
+        psi_addr_parse(&a, "127.0.0.1", 9);
+    }
+    psi_dns_add(r, &a);
+    return 1;
+}
+
+/* Starts to resolve host: what is known at once, others through fn or the system. The caller owns *out and ends it with
+   psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
     const char *path = psi_addr_path(host);
     size_t n;
-    int os = 0, code;
+    int os;
     psocket_resolve *r;
     *out = NULL;
     if (path) host = path;
@@ -3915,17 +3744,9 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     r->owners = 1;
     r->bell.rd = r->bell.wr = -1;
     *out = r;
-    if (path || psi_addr_parse(&r->addrs[0], host, n)) {
-        if (path) r->addrs[0].family = PSI_UNIX;
-        r->count = r->done = 1;
-        return 0;
-    }
-    code = psi_os_bell_new(&r->bell, &os);
-    if (code && code != PSOCKET_UNSUPPORTED) { /* unsupported: without threads the answer is there at once, or is polled for */
-        *out = NULL;
-        psi_dns_release(r);
-        return code;
-    }
+    r->done = psi_dns_known(r, path, n, fn != NULL);
+    if (r->done) return 0;
+    if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -3951,20 +3772,20 @@ static void psi_dns_interleave(psocket_resolve *r)
 /*==================================================================================================
  * >>x509
  * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain or store, and only points
- * into its DER, which that owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
+ * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only points into its
+ * DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
  * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
 #include <bearssl.h>
 
-/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks of
-   P-256 each): 40; the rest is for wrong turns. A comparison of two names takes about 0.05 us for each 64 bytes, and a
-   search among 200 anchors some 50 of them for each certificate: 100000 are 2000 certificates, or 5 ms. */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
+   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
+   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
-#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs. Public ones have about ten */
+#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs; public ones have about ten */
 #define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
@@ -3981,6 +3802,12 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     s.p = (const uint8_t *)p;
     s.n = n;
     return s;
+}
+
+/* The span without its first n bytes. */
+static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
+{
+    return psi_x509_span_of(s.p + n, s.n - n);
 }
 
 static int psi_x509_same(psi_x509_span a, psi_x509_span b)
@@ -4003,11 +3830,11 @@ static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
 /* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
 static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
 {
-    size_t len, head = 2;
+    size_t len, head = 2, more;
     if (in->n < 2 || (in->p[0] & 0x1F) == 0x1F) return 0;
     len = in->p[1];
     if (len >= 0x80) {
-        size_t more = len & 0x7F;
+        more = len & 0x7F;
         if (more < 1 || more > 3 || in->n < 2 + more) return 0;
         for (len = 0; head < 2 + more; head++) len = len << 8 | in->p[head];
         if (len < 0x80 || len >> 8 * (more - 1) == 0) return 0;
@@ -4016,8 +3843,7 @@ static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x5
     *tag = in->p[0];
     *body = psi_x509_span_of(in->p + head, len);
     if (whole) *whole = psi_x509_span_of(in->p, head + len);
-    in->p += head + len;
-    in->n -= head + len;
+    *in = psi_x509_after(*in, head + len);
     return 1;
 }
 
@@ -4042,34 +3868,34 @@ static int psi_x509_only_seq(psi_x509_span in, psi_x509_span *body)
 /* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
 static int psi_x509_no_params(psi_x509_span in)
 {
-    return in.n == 0 || (in.n == 2 && in.p[0] == 0x05 && in.p[1] == 0);
+    return in.n == 0 || PSI_X509_IS(in, "\x05\x00");
 }
 
 /* The object identifiers that are looked for, each after its length. */
-#define PSI_X509_OIDS(X)                                  \
-    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")        \
-    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04")    \
-    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05")   \
-    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08")       \
-    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A")        \
+#define PSI_X509_OIDS(X) \
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") \
+    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") \
+    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") \
     X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
     X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
     X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
-    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01")                 \
-    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07")           \
-    X(P384, "\x05\x2B\x81\x04\x00\x22")                       \
-    X(P521, "\x05\x2B\x81\x04\x00\x23")                       \
-    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01")         \
-    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02")   \
-    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03")   \
-    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04")   \
-    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01")     \
-    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02")     \
-    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03")     \
-    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01")            \
-    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02")         \
-    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01")    \
-    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02")    \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") \
+    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") \
+    X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") \
+    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") \
+    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") \
+    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") \
+    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") \
+    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") \
     X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
 #define PSI_X(name, bytes) bytes
@@ -4100,7 +3926,7 @@ static int psi_x509_oid(psi_x509_span *in)
     int id = 1;
     if (!psi_x509_take_oid(in, &oid)) return -1;
     for (; *p; p += 1 + *p, id++)
-        if (oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0) return id;
+        if (psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p))) return id;
     return PSI_OID_OTHER;
 }
 
@@ -4108,17 +3934,14 @@ static int psi_x509_oid(psi_x509_span *in)
 static int psi_x509_int(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x02, body) || body->n == 0) return 0;
-    return body->n == 1 || !((body->p[0] == 0 && body->p[1] < 0x80) || (body->p[0] == 0xFF && body->p[1] >= 0x80));
+    return body->n == 1 || (body->p[0] != 0 && body->p[0] != 0xFF) || (body->p[0] ^ body->p[1]) >= 0x80;
 }
 
 /* Takes an INTEGER above zero, without the leading zero. */
 static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_int(in, body) || body->p[0] >= 0x80) return 0;
-    if (body->p[0] == 0) {
-        body->p++;
-        body->n--;
-    }
+    if (body->p[0] == 0) *body = psi_x509_after(*body, 1);
     return body->n != 0;
 }
 
@@ -4137,21 +3960,20 @@ static int psi_x509_bool(psi_x509_span *in, int *value)
     psi_x509_span v;
     *value = 0;
     if (in->n == 0 || in->p[0] != 0x01) return 1;
-    if (!psi_x509_take(in, 0x01, &v) || v.n != 1 || (v.p[0] != 0 && v.p[0] != 0xFF)) return 0;
+    if (!psi_x509_take(in, 0x01, &v) || v.n != 1) return 0;
     *value = v.p[0] != 0;
-    return 1;
+    return v.p[0] == 0 || v.p[0] == 0xFF;
 }
 
 /* Takes a BIT STRING of whole bytes. */
 static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x03, body) || body->n < 1 || body->p[0] != 0) return 0;
-    body->p++;
-    body->n--;
+    *body = psi_x509_after(*body, 1);
     return 1;
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 10000. */
+/* Days from 1970-01-01 to a date of the Gregorian calendar. */
 static int64_t psi_x509_days(int y, int m, int d)
 {
     int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
@@ -4163,20 +3985,18 @@ static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
 {
     static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
     psi_x509_span t;
-    int f[7] = {0, 0, 0, 0, 0, 0, 0}, tag, year, i, start; /* century, year, month, day, hour, minute, second */
+    int f[7] = {0}, tag, year, i, d; /* century, year, month, day, hour, minute, second */
     if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
     if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
-    if (t.p[t.n - 1] != 'Z') return 0;
-    start = tag == 0x17;
-    for (i = start; i < 7; i++, t.p += 2) {
-        if (t.p[0] < '0' || t.p[0] > '9' || t.p[1] < '0' || t.p[1] > '9') return 0;
-        f[i] = (t.p[0] - '0') * 10 + t.p[1] - '0';
-        if (f[i] > most[i]) return 0;
+    for (i = tag == 0x17 ? 2 : 0; i < 14; i++, t.p++) {
+        d = *t.p - '0';
+        f[i / 2] = f[i / 2] * 10 + d;
+        if (d < 0 || d > 9 || f[i / 2] > most[i / 2]) return 0;
     }
-    if (start) f[0] = f[1] < 50 ? 20 : 19;
+    if (tag == 0x17) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
-    if (!f[2] || !f[3] || f[3] > psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1))
-        return 0;
+    d = (int)(psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1)); /* of the month */
+    if (*t.p != 'Z' || !f[2] || !f[3] || f[3] > d) return 0;
     *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
     return 1;
 }
@@ -4193,45 +4013,39 @@ static int psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *oid, int *tag, 
 /* Checks the form of a Name, header included, and hashes what psi_x509_same_name compares. */
 static int psi_x509_check_name(psi_x509_span name, uint32_t *hash)
 {
-    psi_x509_span rdns, rdn, oid, value;
+    psi_x509_span rdn, oid, value;
     int tag;
-    uint32_t h = 2166136261u;
-    if (!psi_x509_only_seq(name, &rdns)) return 0;
-    while (rdns.n) {
-        if (!psi_x509_take(&rdns, 0x31, &rdn) || rdn.n == 0) return 0;
+    *hash = 2166136261u;
+    if (!psi_x509_only_seq(name, &name)) return 0;
+    while (name.n) {
+        if (!psi_x509_take(&name, 0x31, &rdn) || rdn.n == 0) return 0;
         while (rdn.n) {
             if (!psi_x509_attribute(&rdn, &oid, &tag, &value)) return 0;
-            for (; value.n; value.p++, value.n--)
-                if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+            for (; value.n; value = psi_x509_after(value, 1))
+                if (*value.p != ' ') *hash = (*hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
         }
     }
-    *hash = h;
     return 1;
 }
 
-/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two ways
-   that Unicode has for them, only the same bytes are surely the same. */
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
+   ways that Unicode has for them, only the same bytes are surely the same. */
 static int psi_x509_is_plain(int tag, psi_x509_span s)
 {
-    if (tag != 0x0C && tag != 0x12 && tag != 0x13 && tag != 0x14 && tag != 0x16 && tag != 0x1A) return 0;
-    for (; s.n; s.p++, s.n--)
-        if (*s.p < ' ' || *s.p > '~') return 0;
-    return 1;
+    if (tag != 0x0C && (tag < 0x12 || tag > 0x16 || tag == 0x15) && tag != 0x1A) return 0;
+    while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
+    return s.n == 0;
 }
 
 /* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
 static int psi_x509_folded(psi_x509_span *s, int first)
 {
     int space = 0;
-    while (s->n && *s->p == ' ') {
-        s->p++;
-        s->n--;
-        space = 1;
-    }
-    if (space && !first && s->n) return ' ';
+    for (; s->n && *s->p == ' '; *s = psi_x509_after(*s, 1)) space = !first;
     if (s->n == 0) return -1;
-    s->n--;
-    return psi_lower(*s->p++);
+    if (space) return ' ';
+    *s = psi_x509_after(*s, 1);
+    return psi_lower(s->p[-1]);
 }
 
 /* Are two relative names the same? 1, 0, or -1: it depends on who reads them. Real chains need more than the bytes: an
@@ -4240,7 +4054,7 @@ static int psi_x509_folded(psi_x509_span *s, int first)
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
 {
     psi_x509_span oa, ob, va, vb;
-    int ta, tb, first = 1, ca, cb;
+    int ta, tb, ca, cb, first = 1;
     if (psi_x509_same(a, b)) return 1;
     if (!psi_x509_attribute(&a, &oa, &ta, &va) || !psi_x509_attribute(&b, &ob, &tb, &vb)) return -1;
     if (a.n || b.n) return a.n && b.n ? -1 : 0; /* several attributes are in the order of their encodings */
@@ -4254,14 +4068,13 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name that was checked start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
+/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
 static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
 {
     psi_x509_span part, other;
     uint32_t hash;
     int r = 1, same;
-    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name))
-        return -1;
+    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name)) return -1;
     while (psi_x509_take(&base, 0x31, &part)) {
         same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
         if (same == 0) return 0;
@@ -4283,35 +4096,22 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
-static psi_x509_text psi_x509_text_in(char *buf, size_t size)
+PSI_PRINTF(2, 3)
+static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
-    psi_x509_text t;
-    t.p = buf;
-    t.size = size;
-    t.used = 0;
-    buf[0] = 0;
-    return t;
-}
-
-static void psi_x509_put_n(psi_x509_text *t, const void *text, size_t n)
-{
-    size_t room = t->size - 1 - t->used;
-    if (n > room) n = room;
-    memcpy(t->p + t->used, text, n);
-    t->used += n;
-    t->p[t->used] = 0;
-}
-
-static void psi_x509_put(psi_x509_text *t, const char *text)
-{
-    psi_x509_put_n(t, text, strlen(text));
+    va_list ap;
+    size_t room = t->size - t->used, n;
+    va_start(ap, format);
+    n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
+    va_end(ap);
+    t->used += n < room ? n : room - 1;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
 static size_t psi_x509_utf8(psi_x509_span s)
 {
     size_t i, n = s.p[0] < 0x80 ? 1 : s.p[0] < 0xC2 ? 0 : s.p[0] < 0xE0 ? 2 : s.p[0] < 0xF0 ? 3 : s.p[0] < 0xF5 ? 4 : 0;
-    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (s.p[0] == 0xC2 && n == 2 && s.p[1] < 0xA0)) return 0;
+    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (n == 2 && s.p[0] == 0xC2 && s.p[1] < 0xA0)) return 0;
     for (i = 1; i < n; i++)
         if ((s.p[i] & 0xC0) != 0x80) return 0;
     return n;
@@ -4320,50 +4120,36 @@ static size_t psi_x509_utf8(psi_x509_span s)
 /* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
-    char hex[4];
-    while (s.n) {
-        size_t n = psi_x509_utf8(s);
-        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(t, "\\");
-        if (n) {
-            psi_x509_put_n(t, s.p, n);
-        } else {
-            snprintf(hex, sizeof hex, "\\%02X", s.p[0]);
-            psi_x509_put(t, hex);
-            n = 1;
-        }
-        s.p += n;
-        s.n -= n;
+    size_t n;
+    for (; s.n; s = psi_x509_after(s, n ? n : 1)) {
+        n = psi_x509_utf8(s);
+        if (n) psi_x509_put(t, "%s%.*s", n == 1 && strchr(special, *s.p) ? "\\" : "", (int)n, (const char *)s.p);
+        else psi_x509_put(t, "\\%02X", *s.p);
     }
 }
 
-/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form. */
+/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form, whose first number holds two. */
 static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
     static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    char number[24];
-    uint64_t v = 0;
-    unsigned top;
+    unsigned long v = 0, top = 0;
     size_t i;
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(t, names[oid.p[2] - 3]);
-        return;
-    }
-    if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
+        psi_x509_put(t, "%s", names[oid.p[2] - 3]);
+    } else if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
         psi_x509_put(t, "DC");
-        return;
-    }
-    for (i = 0, top = 1; i < oid.n; i++) {
-        v = (v & 0xFFFFFFFFFFFFFFu) << 7 | (oid.p[i] & 0x7Fu);
-        if (oid.p[i] & 0x80) continue;
-        if (top) { /* two numbers in one */
-            top = v < 80 ? (unsigned)v / 40 : 2;
-            snprintf(number, sizeof number, "%u.%lu", top, (unsigned long)(v - 40 * top));
-            top = 0;
-        } else {
-            snprintf(number, sizeof number, ".%lu", (unsigned long)v);
+    } else {
+        for (i = 0; i < oid.n; i++) {
+            v = v << 7 | (oid.p[i] & 0x7Fu);
+            if (oid.p[i] & 0x80) continue;
+            if (top == 0) {
+                top = v < 80 ? v / 40 : 2;
+                psi_x509_put(t, "%lu", top);
+                v -= 40 * top++;
+            }
+            psi_x509_put(t, ".%lu", v);
+            v = 0;
         }
-        psi_x509_put(t, number);
-        v = 0;
     }
 }
 
@@ -4389,52 +4175,34 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 
 /* --- host names (RFC 9525) ---------------------------------------------------------------------------------------- */
 
-static int psi_x509_is_alnum(int c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-/* Is it a label? Letters, digits, and within it hyphens and (not in DNS, but in real life) underscores. */
-static int psi_x509_is_label(psi_x509_span s)
-{
-    size_t i;
-    if (s.n == 0 || s.n > 63 || s.p[0] == '-' || s.p[s.n - 1] == '-') return 0;
-    for (i = 0; i < s.n; i++)
-        if (!psi_x509_is_alnum(s.p[i]) && s.p[i] != '-' && s.p[i] != '_') return 0;
-    return 1;
-}
-
-/* Is it a host name? The last label is not of digits alone: that would be an IP address to others. *.name is one only if
-   wildcard. */
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
+   digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    psi_x509_span label;
-    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') {
-        s.p += 2;
-        s.n -= 2;
-    }
+    size_t i, label = 0;
+    int c, digit, last = '-', letters = 0;
+    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') s = psi_x509_after(s, 2);
     if (s.n > 253) return 0;
-    for (;;) {
-        label = psi_x509_span_of(s.p, psi_x509_find(s, ".", 1));
-        if (!psi_x509_is_label(label)) return 0;
-        if (label.n == s.n) break;
-        s.p += label.n + 1;
-        s.n -= label.n + 1;
+    for (i = 0; i <= s.n; i++, last = c) {
+        c = i < s.n ? psi_lower(s.p[i]) : '.';
+        digit = c >= '0' && c <= '9';
+        if (c == '.') {
+            if (label == 0 || label > 63 || last == '-') return 0;
+            letters = letters && i == s.n;
+            label = 0;
+        } else {
+            if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
+            letters |= !digit;
+            label++;
+        }
     }
-    while (label.n && label.p[0] >= '0' && label.p[0] <= '9') {
-        label.p++;
-        label.n--;
-    }
-    return label.n != 0;
+    return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 has both forms. */
+/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
 typedef struct psi_x509_host {
     psi_x509_span dns; /* without the trailing dot; empty: an address */
-    uint8_t ip[16];
-    int ip_len;        /* of what was written: 4 or 16 */
-    uint8_t ip4[4];
-    int has_ip4;
+    psi_addr written, plain;
 } psi_x509_host;
 
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
@@ -4442,19 +4210,21 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name);
     const char *zone = (const char *)memchr(name, '%', n);
-    psi_addr a;
     memset(h, 0, sizeof *h);
-    if (psi_addr_parse(&a, name, zone ? (size_t)(zone - name) : n)) {
-        h->ip_len = a.family == PSI_IP4 ? 4 : 16;
-        memcpy(h->ip, a.ip, sizeof h->ip);
-        psi_addr_normalise(&a);
-        h->has_ip4 = a.family == PSI_IP4;
-        memcpy(h->ip4, a.ip, 4);
+    if (psi_addr_parse(&h->written, name, zone ? (size_t)(zone - name) : n)) {
+        h->plain = h->written;
+        psi_addr_normalise(&h->plain);
         return 1;
     }
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
+}
+
+/* Is it this address, as an iPAddress writes it? */
+static int psi_x509_is_address(const psi_addr *a, psi_x509_span ip)
+{
+    return psi_x509_same(ip, psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16));
 }
 
 /* Does s end like this, whatever the case? */
@@ -4467,109 +4237,24 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns;
-    size_t label;
-    if (h->ip_len)
-        return tag != 0x87 ? 0
-               : psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ||
-                       (h->has_ip4 && psi_x509_same(name, psi_x509_span_of(h->ip4, 4)))
-                   ? 2
-                   : 0;
+    if (rest.n == 0)
+        return tag == 0x87 && (psi_x509_is_address(&h->written, name) || psi_x509_is_address(&h->plain, name)) ? 2 : 0;
     if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
-    label = psi_x509_find(rest, ".", 1);
-    rest.p += label;
-    rest.n -= label;
+    rest = psi_x509_after(rest, psi_x509_find(rest, ".", 1));
     return rest.n == name.n - 1 && psi_x509_ends_with(name, rest);
 }
 
 /* --- certificates ------------------------------------------------------------------------------------------------- */
 
-/* What can be wrong with a certificate, or with its place on a path: how much that tells about the whole search, the code,
-   and what psi_x509_explain says of the certificate. Those before FLAWS are properties of it alone: bits of its
-   flaws, of which the first counts. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-#define PSI_X509_RULES(X)                                                                                            \
-    X(FORM, BROKEN, MALFORMED, "is not DER, or bytes follow it")                                                     \
-    X(SIGNATURE_FORM, BROKEN, MALFORMED, "has a malformed signature")                                                \
-    X(VERSION, BROKEN, MALFORMED, "has an unknown version")                                                          \
-    X(SERIAL_FORM, BROKEN, MALFORMED, "has a malformed serial number")                                               \
-    X(ALG_FORM, BROKEN, MALFORMED, "has a malformed signature algorithm, or two that differ")                        \
-    X(ISSUER_FORM, BROKEN, MALFORMED, "has a malformed issuer")                                                      \
-    X(DATES_FORM, BROKEN, MALFORMED, "has malformed dates")                                                          \
-    X(SUBJECT_FORM, BROKEN, MALFORMED, "has a malformed subject")                                                    \
-    X(KEY_FORM, BROKEN, MALFORMED, "has a malformed public key")                                                     \
-    X(TAIL, BROKEN, MALFORMED, "has a malformed unique identifier, or bytes after its body")                         \
-    X(EXTENSIONS, BROKEN, MALFORMED, "has a malformed list of extensions, or too many")                              \
-    X(REPEATED, BROKEN, MALFORMED, "has an extension twice")                                                         \
-    X(EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                              \
-    X(IDLE_EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                         \
-    X(CRITICAL, BROKEN, CRITICAL, "has an unknown critical extension")                                               \
-    X(POLICIES, BROKEN, CRITICAL, "requires explicit policies, which are not supported")                             \
-    X(QUALIFIER, BROKEN, CRITICAL, "has a critical certificate policy of an unknown kind")                           \
-    X(NOT_VERSION_3, BROKEN, MALFORMED, "is not of version 3")                                                       \
-    X(SERIAL, BROKEN, MALFORMED, "has a serial number below 1 or over 20 bytes")                                     \
-    X(NAMELESS, BROKEN, MALFORMED, "lacks an issuer or a subject")                                                   \
-    X(SIGNS, BROKEN, USAGE, "may sign certificates but is not an authority")                                         \
-    X(CONSTRAINS, BROKEN, MALFORMED, "has name constraints but is not an authority")                                 \
-    X(LIMITS, BROKEN, MALFORMED, "limits its path without being an authority")                                       \
-    X(KEY_WEAK, BROKEN, WEAK, "has an RSA key of less than 2048 bits")                                               \
-    X(KEY_LARGE, BROKEN, ALGORITHM, "has an RSA key of more than 4096 bits")                                         \
-    X(KEY_ODD, BROKEN, ALGORITHM, "has an unusual RSA key")                                                          \
-    X(KEY_PSS, BROKEN, ALGORITHM, "has an RSA-PSS key of an unsupported kind")                                       \
-    X(KEY_TYPE, BROKEN, ALGORITHM, "has a key of an unsupported type: neither RSA nor on P-256, P-384 or P-521")     \
-    X(ALG_WEAK, BROKEN, WEAK, "is signed with SHA-1 or MD5, which are broken")                                       \
-    X(ALG_PSS, BROKEN, ALGORITHM, "is signed with RSA-PSS of an unsupported kind")                                   \
-    X(ALG_TYPE, BROKEN, ALGORITHM, "is signed with an unsupported algorithm: neither RSA nor ECDSA with SHA-2")      \
-    X(FLAWS, BROKEN, MALFORMED, "")                                                                                  \
-    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones")                              \
-    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted")                                               \
-    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent")                     \
-    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted")          \
-    X(WRONG_SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature")                                                   \
-    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority")                                          \
-    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it")                               \
-    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers")                                        \
-    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients")                                        \
-    X(FORBIDDEN_NAME, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for")                           \
-    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor")                                                    \
-    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify")                                \
-    X(NO_PIN, COMPLETE, PIN, "leads to none of the pinned keys")                                                     \
-    X(EXPIRED, COMPLETE, EXPIRED, "expired")                                                                         \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "is not valid yet")                                                          \
-    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing")                                       \
-    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers")                                                   \
-    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients")                                                   \
-    X(CA_AS_HOST, COMPLETE, USAGE, "is an authority's, not a host's")                                                \
-    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve")                                    \
-    X(WRONG_NAME, COMPLETE, NAME, "is for others")
-
-#define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
-#undef PSI_X
-#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code},
-static const struct {
-    short rank, code;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
-#undef PSI_X
-#define PSI_X509_BIT(rule) ((uint32_t)1 << PSI_RULE_##rule)
-
-/* Flaws that matter in the one who signs, in the one who is signed, and in both. */
-#define PSI_X509_KEY_FLAWS \
-    (PSI_X509_BIT(KEY_FORM) | PSI_X509_BIT(KEY_WEAK) | PSI_X509_BIT(KEY_LARGE) | PSI_X509_BIT(KEY_ODD) | \
-     PSI_X509_BIT(KEY_PSS) | PSI_X509_BIT(KEY_TYPE))
-#define PSI_X509_ALG_FLAWS (PSI_X509_BIT(ALG_WEAK) | PSI_X509_BIT(ALG_PSS) | PSI_X509_BIT(ALG_TYPE))
-#define PSI_X509_OWN_FLAWS \
-    (((PSI_X509_BIT(FLAWS) - 1) & ~PSI_X509_KEY_FLAWS & ~PSI_X509_ALG_FLAWS) | PSI_X509_BIT(KEY_FORM))
-/* Those that matter even in a certificate that is trusted as it is: what it demands and we cannot do. As an authority it must
-   also be understood where it says what it may issue. */
-#define PSI_X509_TRUSTED_FLAWS (PSI_X509_BIT(CRITICAL) | PSI_X509_BIT(POLICIES) | PSI_X509_BIT(QUALIFIER))
-#define PSI_X509_ANCHOR_FLAWS \
-    (PSI_X509_TRUSTED_FLAWS | PSI_X509_BIT(EXTENSIONS) | PSI_X509_BIT(REPEATED) | PSI_X509_BIT(EXTENSION))
-
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
+
+/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key is
+   used, always. Of several the last one in this order is kept, of its kind the first. */
+enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS };
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4581,14 +4266,15 @@ typedef struct psi_x509_cert {
     psi_x509_span ski, aki, san, constraints;
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
-    uint32_t flaws;
     br_x509_pkey key; /* key_type 0: none that can be used */
     int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
     psi_x509_alg alg, key_alg;
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constraints_critical;
-    const char *broken; /* which extension is malformed */
+    int readable;         /* its subject and its key, at least */
+    int when, code;       /* its flaw: PSI_X509_*, 0 none */
+    const char *why;
 } psi_x509_cert;
 
 /* How many certificates were parsed, for the tests. */
@@ -4598,6 +4284,14 @@ static unsigned long psi_x509_parses;
 #else
 #define PSI_X509_PARSES() ((void)0)
 #endif
+
+static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+{
+    if (when <= c->when) return;
+    c->when = when;
+    c->code = code;
+    c->why = why;
+}
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 {
@@ -4609,9 +4303,8 @@ static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 static int psi_x509_hash_alg(psi_x509_span alg)
 {
     int oid = psi_x509_oid(&alg);
-    return oid >= PSI_OID_SHA256 && oid <= PSI_OID_SHA512 && psi_x509_no_params(alg)
-               ? br_sha256_ID + oid - PSI_OID_SHA256
-               : 0;
+    if (oid < PSI_OID_SHA256 || oid > PSI_OID_SHA512 || !psi_x509_no_params(alg)) return 0;
+    return br_sha256_ID + oid - PSI_OID_SHA256;
 }
 
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
@@ -4632,25 +4325,28 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm from an AlgorithmIdentifier: flaws. */
-static uint32_t psi_x509_read_alg(psi_x509_alg *alg, psi_x509_span in)
+/* Reads the signature algorithm from an AlgorithmIdentifier. */
+static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
-    if (oid < 0) return PSI_X509_BIT(ALG_FORM);
-    if (oid == PSI_OID_PSS) return psi_x509_pss_params(params, alg) ? 0 : PSI_X509_BIT(ALG_PSS);
-    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) return PSI_X509_BIT(ALG_WEAK);
-    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        alg->kind = PSI_X509_PKCS1;
-        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        return psi_x509_no_params(params) ? 0 : PSI_X509_BIT(ALG_FORM);
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
+    if (oid == PSI_OID_PSS) {
+        if (!psi_x509_pss_params(params, &c->alg))
+            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
+    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        c->alg.kind = PSI_X509_PKCS1;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        ok = psi_x509_no_params(params);
+    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        c->alg.kind = PSI_X509_ECDSA;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        ok = params.n == 0;
+    } else {
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        alg->kind = PSI_X509_ECDSA;
-        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        return params.n == 0 ? 0 : PSI_X509_BIT(ALG_FORM);
-    }
-    return PSI_X509_BIT(ALG_TYPE);
+    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4674,366 +4370,306 @@ static size_t psi_x509_bit_length(psi_x509_span v)
     return bits;
 }
 
-/* RSAPublicKey (RFC 8017 A.1.1): flaws. */
-static uint32_t psi_x509_read_rsa(br_x509_pkey *key, psi_x509_span in)
+/* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
+static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span rsa, n, e;
+    const char *why = NULL;
     size_t bits;
-    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n)
-        return PSI_X509_BIT(KEY_FORM);
+    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
     bits = psi_x509_bit_length(n);
-    if (bits < 2048) return PSI_X509_BIT(KEY_WEAK);
-    if (bits > 4096) return PSI_X509_BIT(KEY_LARGE);
-    if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) return PSI_X509_BIT(KEY_ODD);
-    key->key.rsa.n = psi_x509_slice(n, &key->key.rsa.nlen);
-    key->key.rsa.e = psi_x509_slice(e, &key->key.rsa.elen);
-    key->key_type = BR_KEYTYPE_RSA;
-    return 0;
+    if (bits < 2048)
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
+    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
+        why = "has an unusual RSA key";
+    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
+    if (why || bits < 2048) return 1;
+    c->key.key_type = BR_KEYTYPE_RSA;
+    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    return 1;
 }
 
-/* Reads SubjectPublicKeyInfo: flaws. */
-static uint32_t psi_x509_read_key(psi_x509_cert *c)
+/* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
+static int psi_x509_read_key(psi_x509_cert *c)
 {
     psi_x509_span in, alg, bits;
-    uint32_t flaws = 0;
-    int oid;
-    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 ||
-        !psi_x509_bits(&in, &bits) || in.n)
-        return PSI_X509_BIT(KEY_FORM);
-    if (oid == PSI_OID_RSA)
-        return alg.n && psi_x509_no_params(alg) ? psi_x509_read_rsa(&c->key, bits) : PSI_X509_BIT(KEY_FORM);
+    int oid, curve;
+    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg)) return 0;
+    oid = psi_x509_oid(&alg);
+    if (oid < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
+    if (oid == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
     if (oid == PSI_OID_PSS) {
         c->pss_key = 1;
-        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg)) flaws = PSI_X509_BIT(KEY_PSS);
-        return flaws | psi_x509_read_rsa(&c->key, bits);
+        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        return psi_x509_read_rsa(c, bits);
     }
-    c->key.key.ec.curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
-    if (!c->key.key.ec.curve) return PSI_X509_BIT(KEY_TYPE);
-    if (bits.n != 1 + 2 * psi_x509_curve_bytes(c->key.key.ec.curve) || bits.p[0] != 4)
-        return PSI_X509_BIT(KEY_FORM); /* RFC 5480 2.2, uncompressed */
-    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
+    if (!curve) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
+        return 1;
+    }
     c->key.key_type = BR_KEYTYPE_EC;
-    return 0;
+    c->key.key.ec.curve = curve;
+    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
 }
 
-/* --- extensions: each reader answers 0 if the content is malformed ------------------------------------------------ */
-
-/* Is it the tag of a GeneralName? Of [0] to [8], 0, 3, 4 and 5 are constructed. */
-static int psi_x509_is_name_tag(int tag)
-{
-    return (tag & 0xC0) == 0x80 && (tag & 31) <= 8 && (tag >> 5 & 1) == (0x39 >> (tag & 31) & 1);
-}
-
-/* Is the content of a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
+/* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
 static int psi_x509_check_general(int tag, psi_x509_span name)
 {
     uint32_t hash;
-    size_t i;
-    if (!psi_x509_is_name_tag(tag)) return 0;
-    if (tag == 0x87) return name.n == 4 || name.n == 16;
-    if (tag == 0xA4) return psi_x509_check_name(name, &hash);
-    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return 1;
-    for (i = 0; i < name.n; i++)
-        if (name.p[i] == 0 || name.p[i] > 0x7E) return 0;
-    return name.n != 0;
-}
-
-static int psi_x509_ext_ski(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
-    return !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0;
-}
-
-static int psi_x509_ext_aki(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq;
-    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
-    if (critical || !psi_x509_only_seq(in, &seq)) return 0;
-    psi_x509_take(&seq, 0x80, &c->aki);
-    return 1;
-}
-
-/* Not used, but checked. */
-static int psi_x509_ext_aia(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, one, v;
-    int tag;
-    if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (list.n)
-        if (!psi_x509_seq(&list, &one) || !psi_x509_take_oid(&one, &v) || !psi_x509_any(&one, &tag, &v, NULL) || one.n ||
-            !psi_x509_check_general(tag, v))
-            return 0;
-    return 1;
-}
-
-static int psi_x509_ext_key_usage(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span v;
-    (void)critical;
-    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return 0;
-    if (v.p[0] > 7 || (v.p[v.n - 1] & ((1 << v.p[0]) - 1))) return 0;
-    c->usage = v.p[1];
-    return 1;
-}
-
-/* All names that can be read are kept, also where one cannot. */
-static int psi_x509_ext_san(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span names, name;
-    int tag, ok;
-    c->san_critical = critical;
-    if (!psi_x509_seq(&in, &c->san)) return 0;
-    for (names = c->san, ok = names.n && in.n == 0; names.n;) {
-        if (!psi_x509_any(&names, &tag, &name, NULL)) return 0;
-        ok &= psi_x509_check_general(tag, name);
+    switch (tag) {
+    case 0xA0: case 0xA3: case 0xA5: case 0x88: return 1;
+    case 0xA4: return psi_x509_check_name(name, &hash);
+    case 0x87: return name.n == 4 || name.n == 16;
+    case 0x81: case 0x82: case 0x86:
+        if (name.n == 0) return 0;
+        while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
+        return name.n == 0;
+    default: return 0;
     }
+}
+
+static int psi_x509_check_san(psi_x509_span names)
+{
+    psi_x509_span name;
+    int tag, ok = names.n != 0;
+    while (ok && names.n) ok = psi_x509_any(&names, &tag, &name, NULL) && psi_x509_check_general(tag, name);
     return ok;
 }
 
-static int psi_x509_ext_basic(psi_x509_cert *c, psi_x509_span in, int critical)
+/* authorityInfoAccess is not used, but checked. */
+static int psi_x509_check_access(psi_x509_span list)
 {
-    psi_x509_span seq, v;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || !psi_x509_bool(&seq, &c->ca)) return 0;
-    if (seq.n == 0) return 1;
-    if (!psi_x509_int(&seq, &v) || seq.n || v.p[0] >= 0x80) return 0;
-    c->path_len = v.n == 1 ? v.p[0] : 32767;
-    if (!c->ca) c->flaws |= PSI_X509_BIT(LIMITS);
-    return 1;
-}
-
-static int psi_x509_ext_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq, part;
-    c->constraints_critical = critical;
-    if (!psi_x509_only_seq(in, &c->constraints) || c->constraints.n == 0) return 0;
-    seq = c->constraints;
-    if (psi_x509_take(&seq, 0xA0, &part) && part.n == 0) return 0;
-    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return 0;
-    return seq.n == 0;
-}
-
-static int psi_x509_ext_eku(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq;
-    int set = 0, oid;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
-    while (seq.n) {
-        oid = psi_x509_oid(&seq);
-        if (oid < 0) return 0;
-        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
-    }
-    c->extended = set;
-    return 1;
-}
-
-/* UserNotice (RFC 5280 4.2.1.4): where to read it, and what it says. */
-static int psi_x509_check_notice(psi_x509_span in)
-{
-    psi_x509_span part;
-    int tag;
-    psi_x509_seq(&in, &part);
-    if (in.n == 0) return 1;
-    return psi_x509_any(&in, &tag, &part, NULL) && in.n == 0 &&
-           (tag == 0x0C || tag == 0x16 || tag == 0x1A || tag == 0x1E);
+    psi_x509_span one, v;
+    int ok = list.n != 0;
+    while (ok && list.n) ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && psi_x509_check_san(one);
+    return ok;
 }
 
 /* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
 static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
 {
+    psi_x509_span list, one, v;
+    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
+    while (ok && list.n) {
+        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
+        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+    }
+    return ok;
+}
+
+static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
+{
     psi_x509_span one, v;
-    int tag, oid;
-    if (in.n == 0) return 0;
-    while (in.n) {
-        if (!psi_x509_seq(&in, &one)) return 0;
-        oid = psi_x509_oid(&one);
-        if (oid < 0 || !psi_x509_any(&one, &tag, &v, NULL) || one.n) return 0;
-        if (oid == PSI_OID_CPS && tag != 0x16) return 0;
-        if (oid == PSI_OID_NOTICE && (tag != 0x30 || !psi_x509_check_notice(v))) return 0;
-        if (oid != PSI_OID_CPS && oid != PSI_OID_NOTICE) c->flaws |= PSI_X509_BIT(QUALIFIER);
-    }
-    return 1;
+    int ok = list.n != 0;
+    while (ok && list.n)
+        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    return ok;
 }
 
-/* Any policy will do; what is said of it matters to those only who said that it is critical. */
-static int psi_x509_ext_policies(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, policy, oid, qualifiers;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (critical && list.n) {
-        if (!psi_x509_seq(&list, &policy) || !psi_x509_take_oid(&policy, &oid)) return 0;
-        if (policy.n && (!psi_x509_only_seq(policy, &qualifiers) || !psi_x509_check_qualifiers(c, qualifiers))) return 0;
-    }
-    return 1;
-}
-
-/* Nobody here asks for policies, so nothing comes of how they map, nor of what anyPolicy no longer means. */
-static int psi_x509_ext_mappings(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, pair, from, to;
-    (void)c;
-    if (!critical) return 1;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (list.n)
-        if (!psi_x509_seq(&list, &pair) || !psi_x509_take_oid(&pair, &from) || !psi_x509_take_oid(&pair, &to) || pair.n)
-            return 0;
-    return 1;
-}
-
-static int psi_x509_ext_inhibit(psi_x509_cert *c, psi_x509_span in, int critical)
+/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
+static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
 {
     psi_x509_span v;
-    (void)c;
-    return !critical || (psi_x509_int(&in, &v) && in.n == 0 && v.p[0] < 0x80);
-}
-
-/* requireExplicitPolicy would need the policies of the whole path evaluated. */
-static int psi_x509_ext_policy_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq, v;
-    int i;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
+    int i, ok = seq.n != 0;
     for (i = 0; i < 2; i++) {
         if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
-        if (v.n == 0 || v.p[0] >= 0x80 || (v.n > 1 && v.p[0] == 0 && v.p[1] < 0x80)) return 0;
-        if (i == 0) c->flaws |= PSI_X509_BIT(POLICIES);
+        ok = ok && v.n && v.p[0] < 0x80;
+        if (i == 0)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
     }
-    return seq.n == 0;
+    return ok && seq.n == 0;
 }
 
-/* The extensions that are read. Those that say what an authority may issue matter even in one that is trusted. */
-static const struct {
-    const char *oid, *name;
-    int authority;
-    int (*read)(psi_x509_cert *c, psi_x509_span in, int critical);
-} psi_x509_extensions[] = {
-    {"\x55\x1D\x0E", "subjectKeyIdentifier", 0, psi_x509_ext_ski},
-    {"\x55\x1D\x0F", "keyUsage", 1, psi_x509_ext_key_usage},
-    {"\x55\x1D\x11", "subjectAltName", 0, psi_x509_ext_san},
-    {"\x55\x1D\x13", "basicConstraints", 1, psi_x509_ext_basic},
-    {"\x55\x1D\x1E", "nameConstraints", 1, psi_x509_ext_constraints},
-    {"\x55\x1D\x20", "certificatePolicies", 0, psi_x509_ext_policies},
-    {"\x55\x1D\x21", "policyMappings", 0, psi_x509_ext_mappings},
-    {"\x55\x1D\x23", "authorityKeyIdentifier", 0, psi_x509_ext_aki},
-    {"\x55\x1D\x24", "policyConstraints", 1, psi_x509_ext_policy_constraints},
-    {"\x55\x1D\x25", "extKeyUsage", 1, psi_x509_ext_eku},
-    {"\x55\x1D\x36", "inhibitAnyPolicy", 0, psi_x509_ext_inhibit},
-    {"\x2B\x06\x01\x05\x05\x07\x01\x01", "authorityInfoAccess", 0, psi_x509_ext_aia}};
+/* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
+static int psi_x509_purposes(psi_x509_span list)
+{
+    int set = list.n ? 0 : -1, oid;
+    while (list.n) {
+        oid = psi_x509_oid(&list);
+        if (oid < 0) return -1;
+        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
+    }
+    return set;
+}
+
+/* What an authority may issue, and a key be used for, by the last byte of the extension's identifier: NULL if it is another
+   extension, *ok 0 if it is malformed. */
+static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
+{
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
+    switch (id) {
+    case 0x0F:
+        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
+              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+        if (*ok) c->usage = v.p[1];
+        return "has a malformed keyUsage";
+    case 0x13:
+        *ok = is_seq && psi_x509_bool(&seq, &c->ca);
+        if (*ok && seq.n) {
+            *ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
+            if (*ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
+        }
+        return "has a malformed basicConstraints";
+    case 0x1E:
+        c->constraints = seq;
+        c->constraints_critical = critical;
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
+        if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
+        return "has malformed nameConstraints";
+    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
+    default: return NULL;
+    }
+}
+
+/* The same for all others. Nobody here asks for policies, so any will do, and nothing comes of how they map nor of what
+   anyPolicy no longer means; but what is critical has to be understood. */
+static const char *psi_x509_read_others(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
+{
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
+    switch (id) {
+    case 0x0E: *ok = !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0; return "has a malformed subjectKeyIdentifier";
+    case 0x11:
+        c->san = seq;
+        c->san_critical = critical;
+        *ok = is_seq && psi_x509_check_san(seq);
+        return "has a malformed subjectAltName";
+    case 0x20: *ok = is_seq && seq.n && (!critical || psi_x509_check_policies(c, seq)); return "has malformed certificatePolicies";
+    case 0x21: *ok = !critical || (is_seq && seq.n); return "has malformed policyMappings";
+    case 0x23:
+        *ok = !critical && is_seq;
+        psi_x509_take(&seq, 0x80, &c->aki);
+        return "has a malformed authorityKeyIdentifier";
+    case 0x36: *ok = !critical || (psi_x509_int(&in, &v) && in.n == 0); return "has a malformed inhibitAnyPolicy";
+    case 0x101: *ok = is_seq && psi_x509_check_access(seq); return "has a malformed authorityInfoAccess";
+    default: return NULL;
+    }
+}
 
 static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x509_span value, int critical)
 {
-    size_t i, count = sizeof psi_x509_extensions / sizeof *psi_x509_extensions;
-    for (i = 0; i < count; i++)
-        if (psi_x509_same(oid, psi_x509_span_of(psi_x509_extensions[i].oid, strlen(psi_x509_extensions[i].oid)))) break;
-    if (i == count) {
-        if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
-    } else if (!psi_x509_extensions[i].read(c, value, critical)) {
-        if (!c->broken) c->broken = psi_x509_extensions[i].name;
-        c->flaws |= psi_x509_extensions[i].authority ? PSI_X509_BIT(EXTENSION) : PSI_X509_BIT(IDLE_EXTENSION);
+    int id = 0, ok = 1, when = PSI_X509_ALWAYS;
+    const char *why;
+    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
+    if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
+    why = psi_x509_read_powers(c, id, value, critical, &ok);
+    if (!why) {
+        why = psi_x509_read_others(c, id, value, critical, &ok);
+        if (!critical) when = PSI_X509_UNTRUSTED;
     }
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
 }
 
-static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+/* Reads all extensions: 0 if their list is malformed. */
+static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span seen[PSI_X509_EXTENSIONS], list, ext, value;
     int count, i, critical;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) c->flaws |= PSI_X509_BIT(EXTENSIONS);
-    for (count = 0; !(c->flaws & PSI_X509_BIT(EXTENSIONS)) && list.n; count++) {
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    for (count = 0; list.n; count++) {
         if (count == PSI_X509_EXTENSIONS || !psi_x509_seq(&list, &ext) || !psi_x509_take_oid(&ext, &seen[count]) ||
-            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) {
-            c->flaws |= PSI_X509_BIT(EXTENSIONS);
-            return;
-        }
-        for (i = 0; i < count && !psi_x509_same(seen[i], seen[count]); i++) {}
-        if (i < count) c->flaws |= PSI_X509_BIT(REPEATED);
-        else psi_x509_read_extension(c, seen[count], value, critical);
+            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n)
+            return 0;
+        for (i = 0; i < count; i++)
+            if (psi_x509_same(seen[i], seen[count])) return 0;
+        psi_x509_read_extension(c, seen[count], value, critical);
     }
+    return 1;
 }
 
-/* --- the whole certificate ---------------------------------------------------------------------------------------- */
-
-/* What follows the key: unique identifiers and extensions. */
-static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
+/* What follows the key: unique identifiers and extensions. NULL, or what is wrong. */
+static const char *psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span v;
     int i;
     for (i = 0; c->version && i < 2; i++)
-        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) c->flaws |= PSI_X509_BIT(TAIL);
-    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v)) psi_x509_read_extensions(c, v);
-    if (in.n) c->flaws |= PSI_X509_BIT(TAIL);
+        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) return "has a malformed unique identifier";
+    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v) && !psi_x509_read_extensions(c, v))
+        psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has a malformed or repeated extension");
+    return in.n ? "has bytes after its body" : NULL;
 }
 
 /* What RFC 5280 demands of every certificate that it covers, though one that is trusted need not keep to it. */
-static void psi_x509_check_profile(psi_x509_cert *c, psi_x509_span serial)
+static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span serial)
 {
-    if (c->version < 2) c->flaws |= PSI_X509_BIT(NOT_VERSION_3);
+    if (c->version < 2) return "is not of version 3";
     if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
-        c->flaws |= PSI_X509_BIT(SERIAL);
-    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) c->flaws |= PSI_X509_BIT(NAMELESS);
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN)) c->flaws |= PSI_X509_BIT(SIGNS);
-    if (!c->ca && c->constraints.n) c->flaws |= PSI_X509_BIT(CONSTRAINS);
+        return "has a serial number below 1 or over 20 bytes";
+    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
+    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
+    return NULL;
 }
 
-/* Reads a certificate. Whatever is wrong with it becomes a flaw. */
-static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+/* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
+static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
-    static const uint8_t one[] = {1};
-    psi_x509_span in, cert, tbs, alg, v, field[FIELDS], serial = psi_x509_span_of(one, 1);
-    int tag, i;
+    psi_x509_span v, serial, field[FIELDS];
+    int tag, i, version, issuer, subject, key;
+    const char *tail;
+    version = !psi_x509_take(&tbs, 0xA0, &v) ||
+              (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
+    for (i = 0; i < FIELDS; i++)
+        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return "has a malformed body";
+    c->issuer = field[ISSUER];
+    c->subject = field[SUBJECT];
+    c->spki = field[SPKI];
+    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
+    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    key = psi_x509_read_key(c);
+    c->readable = subject && key;
+    psi_x509_read_alg(c, field[ALG]);
+    tail = psi_x509_read_tail(c, tbs);
+    if (!version) return "has an unknown version";
+    if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
+    if (!issuer || !subject) return "has a malformed issuer or subject";
+    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
+        v.n)
+        return "has malformed dates";
+    return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
+}
+
+/* Reads a certificate. Whatever is wrong with it becomes its flaw. */
+static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+{
+    psi_x509_span in, cert, tbs, alg, v;
+    const char *why = "is not DER, or bytes follow it", *body;
+    int tag;
     PSI_X509_PARSES();
     memset(c, 0, sizeof *c);
     c->der = in = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    c->flaws = PSI_X509_BIT(FORM);
-    if (!psi_x509_seq(&in, &cert) || !psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return;
-    if (psi_x509_take(&tbs, 0xA0, &v) && (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2))
-        c->flaws |= PSI_X509_BIT(VERSION);
-    for (i = 0; i < FIELDS; i++)
-        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return;
-    if (in.n == 0) c->flaws &= ~PSI_X509_BIT(FORM);
-    c->issuer = field[ISSUER];
-    c->subject = field[SUBJECT];
-    c->spki = field[SPKI];
-    if (!psi_x509_int(&field[SERIAL], &serial)) c->flaws |= PSI_X509_BIT(SERIAL_FORM);
-    if (!psi_x509_any(&cert, &tag, &v, &alg) || !psi_x509_same(alg, field[ALG])) c->flaws |= PSI_X509_BIT(ALG_FORM);
-    else if (!psi_x509_bits(&cert, &c->sig) || cert.n) c->flaws |= PSI_X509_BIT(SIGNATURE_FORM);
-    c->flaws |= psi_x509_read_alg(&c->alg, field[ALG]) | psi_x509_read_key(c);
-    if (!psi_x509_check_name(c->issuer, &c->issuer_hash)) c->flaws |= PSI_X509_BIT(ISSUER_FORM);
-    if (!psi_x509_check_name(c->subject, &c->subject_hash)) c->flaws |= PSI_X509_BIT(SUBJECT_FORM);
-    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) ||
-        !psi_x509_time(&v, &c->not_after) || v.n)
-        c->flaws |= PSI_X509_BIT(DATES_FORM);
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    psi_x509_read_tail(c, tbs);
-    psi_x509_check_profile(c, serial);
-}
-
-/* Could at least the subject and the key be read? */
-static int psi_x509_is_readable(const psi_x509_cert *c)
-{
-    return c->spki.n && !(c->flaws & (PSI_X509_BIT(SUBJECT_FORM) | PSI_X509_BIT(KEY_FORM)));
-}
-
-/* The first of these flaws that c has: its rule, or -1. */
-static int psi_x509_flaw(const psi_x509_cert *c, uint32_t flaws)
-{
-    int rule = 0;
-    if (!(c->flaws & flaws)) return -1;
-    while (!(c->flaws & flaws & (uint32_t)1 << rule)) rule++;
-    return rule;
+    if (psi_x509_seq(&in, &cert) && psi_x509_any(&cert, &tag, &tbs, &c->tbs) && tag == 0x30 &&
+        psi_x509_any(&cert, &tag, &v, &alg)) {
+        body = psi_x509_read_body(c, tbs, alg);
+        if (in.n == 0) why = psi_x509_bits(&cert, &c->sig) && cert.n == 0 ? body : "has a malformed signature";
+    }
+    if (why) psi_x509_flaw(c, c->readable ? PSI_X509_UNTRUSTED : PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, why);
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
 static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 {
     psi_x509_span san = c->san, name;
-    int tag, best = 0;
+    int tag, r, best = 0;
     while (psi_x509_any(&san, &tag, &name, NULL)) {
-        int r = psi_x509_host_is(h, tag, name);
+        r = psi_x509_host_is(h, tag, name);
         if (r > best) best = r;
     }
     return best;
@@ -5050,29 +4686,31 @@ static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
     if (t->used == before) psi_x509_put(t, "a certificate without a subject");
 }
 
-/* Tells what a certificate says, with its strings in buf, cut off where that ends. */
-static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
 {
     br_sha256_context h;
-    psi_x509_text text;
-    size_t half = buf_size / 2;
-    memset(info, 0, sizeof *info);
     br_sha256_init(&h);
-    br_sha256_update(&h, c->der.p, c->der.n);
-    br_sha256_out(&h, info->sha256);
-    br_sha256_init(&h);
-    br_sha256_update(&h, c->spki.p, c->spki.n);
-    br_sha256_out(&h, info->spki_sha256);
+    br_sha256_update(&h, s.p, s.n);
+    br_sha256_out(&h, out);
+}
+
+/* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
+static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+{
+    psi_x509_text subject = {NULL, 0, 0}, issuer;
+    subject.p = buf;
+    subject.size = buf_size / 2;
+    issuer = subject;
+    issuer.p += subject.size;
+    *subject.p = *issuer.p = 0;
+    psi_x509_put_name(&subject, c->subject);
+    psi_x509_put_name(&issuer, c->issuer);
+    info->subject = subject.p;
+    info->issuer = issuer.p;
     info->not_before = c->not_before;
     info->not_after = c->not_after;
-    info->subject = info->issuer = "";
-    if (half == 0) return;
-    text = psi_x509_text_in(buf, half);
-    psi_x509_put_name(&text, c->subject);
-    info->subject = buf;
-    text = psi_x509_text_in(buf + half, half);
-    psi_x509_put_name(&text, c->issuer);
-    info->issuer = buf + half;
+    psi_x509_sha256(c->der, info->sha256);
+    psi_x509_sha256(c->spki, info->spki_sha256);
 }
 
 /* --- signatures --------------------------------------------------------------------------------------------------- */
@@ -5108,54 +4746,57 @@ static void psi_x509_mgf1(int hash, const uint8_t *seed, uint8_t *data, size_t n
     }
 }
 
-/* The hash value that an encoded message of PSS holds (RFC 8017 9.1.1, steps 5 and 6). */
-static void psi_x509_pss_hash(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t out[64])
+/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
     static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     const br_hash_class *hc = psi_x509_hash_class(alg->hash);
     br_hash_compat_context h;
+    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (n < len + room + 2) return 0;
     hc->init(&h.vtable);
     hc->update(&h.vtable, zero, sizeof zero);
-    hc->update(&h.vtable, digest, psi_x509_hash_len(alg->hash));
-    hc->update(&h.vtable, salt, (size_t)alg->salt);
-    hc->out(&h.vtable, out);
+    hc->update(&h.vtable, digest, len);
+    hc->update(&h.vtable, salt, room);
+    hc->out(&h.vtable, em + db);
+    memset(em, 0, db);
+    em[db - room - 1] = 1;
+    memcpy(em + db - room, salt, room);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
+    em[0] &= 0x7F;
+    em[n - 1] = 0xBC;
+    return 1;
 }
 
-/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
+/* Verifies by encoding the same with the salt that is found: all that is not as it should be differs. */
 static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
                               psi_x509_span sig)
 {
-    uint8_t em[512], hash[64];
-    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), salt = (size_t)alg->salt, db = n - len - 1, i;
-    if (sig.n != n || n > sizeof em || n < len + salt + 2) return 0;
+    uint8_t em[PSI_X509_SIGNATURE], block[PSI_X509_SIGNATURE], want[PSI_X509_SIGNATURE];
+    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (sig.n != n || n > sizeof em || n < len + room + 2) return 0;
     memcpy(em, sig.p, n);
-    if (!br_rsa_public_get_default()(em, n, key) || em[n - 1] != 0xBC || (em[0] & 0x80)) return 0;
-    psi_x509_mgf1(alg->hash, em + db, em, db);
-    em[0] &= 0x7F;
-    for (i = 0; i < db - salt - 1; i++)
-        if (em[i]) return 0;
-    if (em[i] != 1) return 0;
-    psi_x509_pss_hash(alg, digest, em + db - salt, hash);
-    return memcmp(hash, em + db, len) == 0;
+    if (!br_rsa_public_get_default()(em, n, key)) return 0;
+    memcpy(block, em, db);
+    psi_x509_mgf1(alg->hash, em + db, block, db);
+    return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
 }
 
 /* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
 static int psi_x509_check_ecdsa(const br_ec_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
                                 psi_x509_span sig)
 {
-    size_t n = psi_x509_curve_bytes(key->curve);
+    size_t n = psi_x509_curve_bytes(key->curve), len = psi_x509_hash_len(alg->hash);
     psi_x509_span seq, r, s;
-    uint8_t raw[132];
-    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s) || seq.n || r.n > n ||
-        s.n > n)
-        return 0;
-    memset(raw, 0, sizeof raw);
+    uint8_t raw[132] = {0};
+    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s)) return 0;
+    if (seq.n || r.n > n || s.n > n) return 0;
     memcpy(raw + n - r.n, r.p, r.n);
     memcpy(raw + 2 * n - s.n, s.p, s.n);
-    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, psi_x509_hash_len(alg->hash), key, raw, 2 * n) == 1;
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
 }
 
-/* Do the key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
+/* Do a key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
 static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
 {
     if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
@@ -5206,19 +4847,19 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     do {
         at = psi_x509_find(rest, "-----BEGIN ", 11);
         if (at == rest.n) return 0;
-        rest = psi_x509_span_of(rest.p + at + 11, rest.n - at - 11);
+        rest = psi_x509_after(rest, at + 11);
     } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
     *in = rest;
     n = psi_x509_find(rest, "-----", 5);
     if (n > 64 || n == rest.n) return -1;
     *label = psi_x509_span_of(rest.p, n);
-    rest = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
+    rest = psi_x509_after(rest, n + 5);
     *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
-    *in = rest = psi_x509_span_of(body->p + body->n, rest.n - body->n);
+    *in = rest = psi_x509_after(rest, body->n);
     if (rest.n < 14 + n || memcmp(rest.p, "-----END ", 9) != 0 || memcmp(rest.p + 9, label->p, n) != 0 ||
         memcmp(rest.p + 9 + n, "-----", 5) != 0)
         return -1;
-    *in = psi_x509_span_of(rest.p + 14 + n, rest.n - 14 - n);
+    *in = psi_x509_after(rest, 14 + n);
     return 1;
 }
 
@@ -5262,75 +4903,47 @@ static int psi_x509_is_der(psi_x509_span s)
     return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_only_seq(s, &body);
 }
 
-typedef int (*psi_x509_each_fn)(void *ctx, psi_x509_span der);
+/* A text of certificates that is being read: PEM, or DER back to back. */
+typedef struct psi_x509_reader {
+    psi_x509_span in;
+    int is_der;
+    uint8_t *buf;         /* what the last one of PEM decodes to */
+    unsigned long number; /* of the certificate that was read last */
+} psi_x509_reader;
 
-/* Hands each certificate of DER that stands back to back to each, until that answers other than 0. *found counts them. */
-static int psi_x509_each_der(psi_x509_span in, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+static psi_x509_reader psi_x509_read(const void *text, size_t len)
 {
-    psi_x509_span body, der;
-    int tag, r;
-    while (in.n) {
-        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30) return lenient ? 0 : (int)PSOCKET_TLS_PEM;
-        ++*found;
-        r = each(ctx, der);
-        if (r) return r;
-    }
-    return 0;
-}
-
-/* Decodes one block and hands it on; with lenient a malformed one is left out. r: what psi_x509_pem_next said. */
-static int psi_x509_each_block(int r, psi_x509_span body, int lenient, psi_x509_each_fn each, void *ctx)
-{
-    uint8_t *buf = r > 0 ? (uint8_t *)psi_alloc(body.n + 4) : NULL;
-    size_t n;
-    if (r > 0 && !buf) return PSOCKET_NOMEM;
-    n = r > 0 ? psi_x509_base64(body, buf) : 0;
-    r = n ? each(ctx, psi_x509_span_of(buf, n)) : lenient ? 0 : (int)PSOCKET_TLS_PEM;
-    psi_free(buf);
+    psi_x509_reader r = PSI_ZERO;
+    r.in = psi_x509_span_of(text, len);
+    r.is_der = psi_x509_is_der(r.in);
     return r;
 }
 
-/* Hands each certificate of a text (PEM, or DER back to back) to each, until that answers other than 0, which is the answer.
-   Malformed ones are PSOCKET_TLS_PEM, or with lenient left out. *found counts certificates. OpenSSL's TRUSTED CERTIFICATE
-   is left out: what it adds says what the certificate is trusted for, and would be ignored. */
-static int psi_x509_each(const void *text, size_t len, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+/* Takes the next certificate: 1, 0 at the end, PSOCKET_TLS_PEM if it is malformed, PSOCKET_NOMEM. Call it to the end, or
+   free buf. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the certificate would be ignored. */
+static int psi_x509_next(psi_x509_reader *r, psi_x509_span *der)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body;
-    int r;
-    *found = 0;
-    if (psi_x509_is_der(in)) return psi_x509_each_der(in, lenient, each, ctx, found);
-    while ((r = psi_x509_pem_next(&in, &label, &body)) != 0) {
-        if (r > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
-        ++*found;
-        r = psi_x509_each_block(r, body, lenient, each, ctx);
-        if (r) return r;
+    psi_x509_span label, body;
+    int tag, found;
+    psi_free(r->buf);
+    r->buf = NULL;
+    if (r->is_der) {
+        if (r->in.n == 0) return 0;
+        r->number++;
+        if (psi_x509_any(&r->in, &tag, &body, der) && tag == 0x30) return 1;
+        r->in.n = 0;
+        return PSOCKET_TLS_PEM;
     }
-    return 0;
-}
-
-/* What went wrong with a text that people know as name. */
-static int psi_x509_text_error(psocket_error *e, int code, const char *name, size_t found)
-{
-    if (code && code != PSOCKET_TLS_PEM) return psi_err_code(e, code);
-    if (code) return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, (unsigned long)found);
-    if (found) return 0;
-    return psi_err(e, PSOCKET_TLS_PEM,
-                   "%s: no certificate found: expected PEM text or DER (\"openssl x509\" turns a TRUSTED CERTIFICATE into a "
-                   "plain one)",
-                   name);
-}
-
-/* Room for one more element of a growing array: the array, perhaps elsewhere, or NULL with the old one intact. */
-static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
-{
-    void *p;
-    if (count < *room) return array;
-    p = psi_alloc((*room * 2 + 4) * size);
-    if (!p) return NULL;
-    if (count) memcpy(p, array, count * size);
-    psi_free(array);
-    *room = *room * 2 + 4;
-    return p;
+    do {
+        found = psi_x509_pem_next(&r->in, &label, &body);
+    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
+    if (found == 0) return 0;
+    r->number++;
+    if (found < 0) return PSOCKET_TLS_PEM;
+    r->buf = (uint8_t *)psi_alloc(body.n + 4);
+    if (!r->buf) return PSOCKET_NOMEM;
+    *der = psi_x509_span_of(r->buf, psi_x509_base64(body, r->buf));
+    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
 }
 
 /* --- chains ------------------------------------------------------------------------------------------------------- */
@@ -5341,53 +4954,67 @@ typedef struct psi_x509_chain {
     size_t count, room, bytes;
 } psi_x509_chain;
 
+/* Takes the last certificate away. */
+static void psi_x509_chain_drop(psi_x509_chain *c)
+{
+    psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+}
+
 static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+    while (c->count) psi_x509_chain_drop(c);
     psi_free(c->certs);
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. *c is the new one. */
-static int psi_x509_chain_append(psi_x509_chain *chain, const uint8_t *der, size_t len, psi_x509_cert **c)
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to name. */
+static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
-    psi_x509_cert *certs = (psi_x509_cert *)psi_x509_grow(chain->certs, chain->count, &chain->room, sizeof *certs);
-    uint8_t *copy;
-    if (!certs) return PSOCKET_NOMEM;
-    chain->certs = certs;
-    copy = (uint8_t *)psi_alloc(len + 1);
-    if (!copy) return PSOCKET_NOMEM;
-    if (len) memcpy(copy, der, len);
-    *c = &certs[chain->count++];
-    psi_x509_parse(*c, copy, len);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
+    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    void *certs = c->certs;
+    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (!copy || !certs) {
+        psi_free(copy);
+        return PSOCKET_NOMEM;
+    }
+    c->certs = (psi_x509_cert *)certs;
+    c->room = room;
+    if (der.n) memcpy(copy, der.p, der.n);
+    psi_x509_parse(&c->certs[c->count++], copy, der.n);
     return 0;
 }
 
-/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. What cannot be read is kept too, for psi_x509_verify to name. */
-static int psi_x509_chain_add(psi_x509_chain *chain, const uint8_t *der, size_t len)
+/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
+static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
 {
-    psi_x509_cert *c;
     size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    int r;
-    if (charge > PSOCKET_CHAIN_BYTES - chain->bytes) return PSOCKET_CERT_LIMIT;
-    r = psi_x509_chain_append(chain, der, len, &c);
-    if (!r) chain->bytes += charge;
-    return r;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    c->bytes += charge;
+    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
 }
 
-static int psi_x509_chain_each(void *ctx, psi_x509_span der)
+/* What went wrong with a text that people know as name. */
+static int psi_x509_text_error(psocket_error *e, int code, const char *name, unsigned long number)
 {
-    return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
+    if (code == PSOCKET_TLS_PEM)
+        return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, number);
+    if (code == PSOCKET_CERT_LIMIT)
+        return psi_err(e, code, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
+    if (code) return psi_err_code(e, code);
+    return number ? 0 : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" "
+                                "makes a plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* Appends the certificates of a text: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
 static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
 {
-    size_t found;
-    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found);
-    if (r == PSOCKET_CERT_LIMIT)
-        return psi_err(e, r, "the certificate chain is larger than %lu bytes", (unsigned long)PSOCKET_CHAIN_BYTES);
-    return psi_x509_text_error(e, r, "the certificate chain", found);
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    while ((r = psi_x509_next(&reader, &der)) > 0 && (r = psi_x509_chain_add(c, der.p, der.n)) == 0) {}
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, "the certificate chain", reader.number);
 }
 
 /* --- private keys ------------------------------------------------------------------------------------------------- */
@@ -5398,9 +5025,9 @@ typedef struct psi_x509_key {
     int pss_key; /* PSS signatures only, of key_alg if that has a kind */
     psi_x509_alg key_alg;
     br_rsa_private_key rsa;
-    psi_x509_span n, e;  /* RSA: the public half */
     br_ec_private_key ec;
-    psi_x509_span point; /* EC: the public half, empty if the file lacks it */
+    psi_x509_span n, e;  /* RSA: the public half */
+    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -5412,7 +5039,7 @@ static void psi_x509_key_free(psi_x509_key *k)
     psi_wipe(k, sizeof *k);
 }
 
-/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2). */
+/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2): NULL, or what is wrong. */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
     enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
@@ -5422,10 +5049,9 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     if (version) return "RSA private keys with more than two primes are not supported";
     for (i = 0; i < NUMBERS; i++)
         if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
-    if (seq.n) return "malformed RSA private key";
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (!(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
+    if (seq.n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
         v[DQ].n > v[Q].n || v[IQ].n > v[P].n)
         return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
@@ -5444,32 +5070,23 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
     psi_x509_span seq, d, part;
-    int version, named;
-    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version) || version != 1 ||
-        !psi_x509_take(&seq, 0x04, &d))
-        return "malformed EC private key";
-    if (psi_x509_take(&seq, 0xA0, &part)) {
-        named = psi_x509_curve(&part);
-        if (curve && named != curve) return "malformed EC private key";
-        curve = named;
-    }
-    if (psi_x509_take(&seq, 0xA1, &part) && (!psi_x509_bits(&part, &k->point) || part.n)) return "malformed EC private key";
-    if (seq.n) return "malformed EC private key";
-    if (!curve) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    while (d.n && *d.p == 0) {
-        d.p++;
-        d.n--;
-    }
-    if (d.n == 0 || d.n > psi_x509_curve_bytes(curve)) return "malformed EC private key";
+    int version, named = curve, ok;
+    ok = psi_x509_only_seq(in, &seq) && psi_x509_small(&seq, &version) && version == 1 && psi_x509_take(&seq, 0x04, &d);
+    if (ok && psi_x509_take(&seq, 0xA0, &part)) named = psi_x509_curve(&part);
+    if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = psi_x509_bits(&part, &k->point) && part.n == 0;
+    if (!ok || seq.n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
+    if (d.n == 0 || d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->ec.curve = curve;
+    k->ec.curve = named;
     k->ec.x = psi_x509_slice(d, &k->ec.xlen);
     return NULL;
 }
 
 #define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
 
-/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
+/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     psi_x509_span seq, alg, key;
@@ -5479,35 +5096,31 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
-    if (version > 1 || !psi_x509_seq(&seq, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
-        return "malformed private key";
+    oid = version <= 1 && psi_x509_seq(&seq, &alg) ? psi_x509_oid(&alg) : -1;
+    if (oid < 0 || !psi_x509_take(&seq, 0x04, &key)) return "malformed private key";
     if (oid == PSI_OID_EC) {
         curve = psi_x509_curve(&alg);
         return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
     }
-    if (oid != PSI_OID_RSA && oid != PSI_OID_PSS)
-        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
     k->pss_key = oid == PSI_OID_PSS;
-    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg))
-        return "RSA-PSS private keys must be for SHA-256, SHA-384 or SHA-512";
-    return psi_x509_key_rsa(k, key);
+    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
+    if (k->pss_key || oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
+    return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
 /* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
 static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
 {
-    psi_x509_span label, end;
+    psi_x509_span label;
     int r;
-    while ((r = psi_x509_pem_next(&in, &label, body)) > 0) {
-        if (label.n < 11) continue;
-        end = psi_x509_span_of(label.p + label.n - 11, 11);
-        if (!PSI_X509_IS(end, "PRIVATE KEY")) continue;
-        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
-            return psi_err(e, PSOCKET_TLS_KEY, "%s", PSI_X509_ENCRYPTED);
-        return 0;
-    }
-    return psi_err(e, PSOCKET_TLS_PEM, "%s",
-                   r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
+    do {
+        r = psi_x509_pem_next(&in, &label, body);
+        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
+    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
+    return 0;
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
@@ -5529,159 +5142,94 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* The product of two big-endian numbers, of alen + blen bytes. */
-static void psi_x509_multiply(const uint8_t *a, size_t alen, const uint8_t *b, size_t blen, uint8_t *out)
+/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
+static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
 {
-    size_t i, k;
-    memset(out, 0, alen + blen);
-    for (i = alen; i-- > 0;) {
-        unsigned v = 0;
-        for (k = blen; k-- > 0;) {
-            v += out[i + k + 1] + (unsigned)a[i] * b[k];
-            out[i + k + 1] = (uint8_t)(v & 255);
-            v >>= 8;
-        }
-        out[i] = (uint8_t)v;
+    uint8_t t[290];
+    unsigned carry = 0, borrow = 0, keep;
+    size_t i;
+    for (i = n; i-- > 0;) {
+        carry += r[i] + (x[i] & (0u - take));
+        r[i] = (uint8_t)(carry & 255);
+        borrow = r[i] - m[i] - borrow;
+        t[i] = (uint8_t)(borrow & 255);
+        carry >>= 8;
+        borrow = borrow >> 8 & 1;
     }
+    keep = 0u - (borrow & (carry ^ 1));
+    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
+    psi_wipe(t, sizeof t);
 }
 
-/* Is x 1 modulo m (of at most 290 bytes)? Bit by bit, and whatever the bits are in the same steps: these are secrets. */
-static int psi_x509_is_one(const uint8_t *x, size_t xlen, const uint8_t *m, size_t mlen)
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290], t[290];
-    unsigned wrong = 0, carry, keep;
-    int borrow, v;
-    size_t i, k;
-    memset(r, 0, sizeof r);
-    for (i = 0; i < 8 * xlen; i++) {
-        carry = x[i / 8] >> (7 - i % 8) & 1u;
-        for (borrow = 0, k = mlen; k-- > 0;) {
-            carry |= (unsigned)r[k] << 1;
-            r[k] = (uint8_t)(carry & 255);
-            carry >>= 8;
-            v = r[k] - m[k] - borrow;
-            t[k] = (uint8_t)(v & 255);
-            borrow = v < 0;
-        }
-        keep = (0u - (unsigned)(borrow & (int)(carry ^ 1u))) & 255u; /* r was smaller than m */
-        for (k = 0; k < mlen; k++) r[k] = (uint8_t)((r[k] & keep) | (t[k] & ~keep & 255u));
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
+    unsigned wrong = 0;
+    size_t i;
+    memcpy(mod, m.p, m.n);
+    memcpy(x + m.n - b.n, b.p, b.n);
+    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
+    for (i = 0; i < 8 * a.n; i++) {
+        psi_x509_add_mod(r, r, 1, mod, m.n);
+        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
     }
-    for (k = 0; k < mlen; k++) wrong |= r[k] ^ (k + 1 == mlen ? 1u : 0u);
+    r[m.n - 1] ^= 1;
+    for (i = 0; i < m.n; i++) wrong |= r[i];
     psi_wipe(r, sizeof r);
-    psi_wipe(t, sizeof t);
+    psi_wipe(x, sizeof x);
+    psi_wipe(mod, sizeof mod);
     return !wrong;
 }
 
-/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which give
-   the key away. Costs far less than a signature. */
-static int psi_x509_rsa_holds(const psi_x509_key *k)
+/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
+   give the key away. This costs a small part of a signature. */
+static int psi_x509_is_whole(const psi_x509_key *k)
 {
     const br_rsa_private_key *r = &k->rsa;
-    uint8_t x[2 * 290], p[290], q[290];
-    int ok;
-    size_t skip = r->plen + r->qlen - k->n.n;
-    memcpy(p, r->p, r->plen);
-    memcpy(q, r->q, r->qlen);
-    psi_x509_multiply(p, r->plen, q, r->qlen, x);
-    ok = r->plen + r->qlen >= k->n.n && skip <= 1 && (!skip || x[0] == 0) && memcmp(x + skip, k->n.p, k->n.n) == 0;
-    psi_x509_multiply(r->iq, r->iqlen, q, r->qlen, x);
-    ok = ok && psi_x509_is_one(x, r->iqlen + r->qlen, p, r->plen);
-    p[r->plen - 1] ^= 1; /* p and q are odd */
-    q[r->qlen - 1] ^= 1;
-    psi_x509_multiply(r->dp, r->dplen, k->e.p, k->e.n, x);
-    ok = ok && psi_x509_is_one(x, r->dplen + k->e.n, p, r->plen);
-    psi_x509_multiply(r->dq, r->dqlen, k->e.p, k->e.n, x);
-    ok = ok && psi_x509_is_one(x, r->dqlen + k->e.n, q, r->qlen);
-    psi_wipe(x, sizeof x);
-    psi_wipe(p, sizeof p);
-    psi_wipe(q, sizeof q);
-    return ok;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
+    uint8_t n[PSI_X509_SIGNATURE];
+    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
+           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* Does the key belong to the certificate? The public halves are compared. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
-    br_ec_public_key own;
+    const br_rsa_public_key *rsa = &c->key.key.rsa;
+    const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
     psi_x509_span point = k->point;
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_EC) {
-        if (k->ec.curve != c->key.key.ec.curve) return 0;
-        if (point.n == 0) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec));
-        return psi_x509_same(point, psi_x509_span_of(c->key.key.ec.q, c->key.key.ec.qlen));
-    }
-    return psi_x509_same(k->n, psi_x509_span_of(c->key.key.rsa.n, c->key.key.rsa.nlen)) &&
-           psi_x509_same(k->e, psi_x509_span_of(c->key.key.rsa.e, c->key.key.rsa.elen)) && psi_x509_rsa_holds(k);
+    if (k->type == BR_KEYTYPE_RSA)
+        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
+    if (k->ec.curve != ec->curve) return 0;
+    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
 }
 
-/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em, whose length n the key has. */
-static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
-{
-    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
-    if (n < len + room + 2) return 0;
-    memset(em, 0, db);
-    em[db - room - 1] = 1;
-    memcpy(em + db - room, salt, room);
-    psi_x509_pss_hash(alg, digest, salt, em + db);
-    psi_x509_mgf1(alg->hash, em + db, em, db);
-    em[0] &= 0x7F;
-    em[n - 1] = 0xBC;
-    return 1;
-}
-
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length, 0 if
-   the key cannot. */
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
 static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                                        const uint8_t *salt, uint8_t *out)
 {
-    size_t n = k->n.n;
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
     int ok;
     if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
         return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
     if (alg->kind == PSI_X509_PSS)
-        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa) == 1;
-    else
-        ok = br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, psi_x509_hash_len(alg->hash), &k->rsa,
-                                             out) == 1;
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
     return ok ? n : 0;
 }
 
-static int psi_x509_tmp_read(const char *path, char **data, size_t *len, int *os)
-{
-    int r = psi_os_readfile(path, data, len);
-    *os = r == PSOCKET_FILE ? errno : 0;
-    return r;
-}
-static int psi_x509_tmp_list(const char *path, int (*each)(void *ctx, const char *fullpath), void *ctx, int *os)
-{
-    int r = psi_os_listdir(path, each, ctx);
-    *os = r == PSOCKET_FILE ? errno : 0;
-    return r;
-}
-static int psi_x509_tmp_sys(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
-{
-    int r = psi_os_systrust(each, ctx);
-    return r == PSOCKET_TLS_NO_TRUST ? psi_err(e, r, "no trust store found: install the ca-certificates package, set SSL_CERT_FILE, or give ca_file") : r;
-}
-PSI_PRINTF(4, 5)
-static int psi_x509_tmp_err(psocket_error *e, int code, int os, const char *format, ...)
-{
-    char what[400];
-    va_list ap;
-    va_start(ap, format);
-    vsnprintf(what, sizeof what, format, ap);
-    va_end(ap);
-    return psi_err_os(e, code, os, what);
-}
-/* --- adapters --- */
-#define psi_os_readfile(path, data, len, os) ((*(os) = 0), psi_x509_tmp_read(path, data, len, os))
-#define psi_os_listdir(path, each, ctx, os) psi_x509_tmp_list(path, each, ctx, os)
-#define psi_os_systrust(each, ctx, e) psi_x509_tmp_sys(each, ctx, e)
-#define psi_err_os psi_x509_tmp_err
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors, and how they were found. */
+/* Trust anchors, and where they come from. */
 typedef struct psi_trust {
     psi_x509_chain anchors;
     size_t seen; /* with those that came twice */
@@ -5693,68 +5241,43 @@ typedef struct psi_trust {
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-static int psi_trust_each(void *ctx, psi_x509_span der)
+/* Adds an anchor, unless it is there already. */
+static int psi_trust_add(psi_trust *t, psi_x509_span der)
 {
-    psi_trust *t = (psi_trust *)ctx;
-    psi_x509_cert *c;
+    psi_x509_chain *c = &t->anchors;
     size_t i;
-    int r;
+    for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
+    if (i == c->count) {
+        if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
+        if (!c->certs[i].readable) {
+            psi_x509_chain_drop(c);
+            return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
+        }
+    }
     t->seen++;
-    for (i = 0; i < t->anchors.count; i++)
-        if (psi_x509_same(t->anchors.certs[i].der, der)) return 0;
-    r = psi_x509_chain_append(&t->anchors, der.p, der.n, &c);
-    if (r || psi_x509_is_readable(c)) return r;
-    psi_free((void *)(uintptr_t)c->der.p);
-    t->anchors.count--;
-    t->seen--;
-    return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
+    return 0;
 }
 
 /* Adds the anchors of a text that people know as name. */
 static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
 {
-    size_t found;
-    int r = psi_x509_each(text, len, t->lenient, psi_trust_each, t, &found);
-    return psi_x509_text_error(e, r, name, found);
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    do {
+        r = psi_x509_next(&reader, &der);
+        if (r > 0 && (r = psi_trust_add(t, der)) == 0) r = 1;
+        if (r == PSOCKET_TLS_PEM && t->lenient) r = 1;
+    } while (r > 0);
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, name, reader.number);
 }
 
-static int psi_trust_file(psi_trust *t, const char *path, psocket_error *e)
+/* A text of a folder or of the system's: what is no certificate in it is passed over. */
+static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    char *data;
-    size_t len;
-    int os, r = psi_os_readfile(path, &data, &len, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
-    r = psi_trust_text(t, data, len, path, e);
-    psi_free(data);
-    return r;
-}
-
-/* A text of the system's or of a folder: what is no certificate in it is passed over. */
-static int psi_trust_any_text(void *ctx, const void *text, size_t len)
-{
-    size_t found;
-    return psi_x509_each(text, len, 1, psi_trust_each, ctx, &found);
-}
-
-static int psi_trust_folder_file(void *ctx, const char *path)
-{
-    char *data;
-    size_t len;
-    int os, r = psi_os_readfile(path, &data, &len, &os);
-    if (r) return r == PSOCKET_NOMEM || r == PSOCKET_DESCRIPTORS ? r : 0; /* a folder, or not for us */
-    r = psi_trust_any_text(ctx, data, len);
-    psi_free(data);
-    return r;
-}
-
-static int psi_trust_folder(psi_trust *t, const char *path, psocket_error *e)
-{
-    size_t before = t->seen;
-    int os, r;
-    t->lenient = 1;
-    r = psi_os_listdir(path, psi_trust_folder_file, t, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
-    return t->seen != before ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", path);
+    int r = psi_trust_text((psi_trust *)ctx, text, len, "", NULL);
+    return r == PSOCKET_TLS_PEM ? 0 : r;
 }
 
 static void psi_trust_free(psi_trust *t)
@@ -5765,19 +5288,38 @@ static void psi_trust_free(psi_trust *t)
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
+static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
+{
+    char *data;
+    size_t len;
+    int os, r;
+    if (topt->ca) {
+        len = topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca);
+        r = psi_trust_text(t, topt->ca, len, "ca", e);
+        if (r) return r;
+    }
+    if (topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+        if (r) return r;
+    }
+    if (!topt->ca_dir) return 0;
+    t->lenient = 1;
+    t->seen = 0;
+    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+    return t->seen ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+}
+
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
-    int r = 0;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
-    if (topt->ca) r = psi_trust_text(t, topt->ca, len, "ca", e);
-    if (!r && topt->ca_file) r = psi_trust_file(t, topt->ca_file, e);
-    if (!r && topt->ca_dir) r = psi_trust_folder(t, topt->ca_dir, e);
+    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
+    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
     if (r) psi_trust_free(t);
-    else *out = t;
+    *out = r ? NULL : t;
     return r;
 }
 
@@ -5791,7 +5333,7 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
     psi_os_lock(&psi_x509_system_lock);
     if (!psi_x509_system.anchors.count) {
         psi_x509_system.lenient = 1;
-        r = psi_os_systrust(psi_trust_any_text, &psi_x509_system, e);
+        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
         if (r) psi_x509_chain_free(&psi_x509_system.anchors);
         else if (!psi_x509_system.anchors.count)
             r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
@@ -5808,11 +5350,45 @@ static PSI_UNUSED void psi_x509_cleanup(void)
     psi_os_unlock(&psi_x509_system_lock);
 }
 
-#undef psi_os_readfile
-#undef psi_os_listdir
-#undef psi_os_systrust
-#undef psi_err_os
 /* --- the search for a path ---------------------------------------------------------------------------------------- */
+
+/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
+   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
+   that ended. FLAW stands for what a certificate says of itself. */
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+#define PSI_X509_RULES(X) \
+    X(FLAW, BROKEN, MALFORMED, "") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, rank, code, text) PSI_RULE_##name,
+enum { PSI_X509_RULES(PSI_X) PSI_RULE_NONE };
+#undef PSI_X
+#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
+static const struct {
+    short rank, code;
+    const char *text;
+} psi_x509_rules[] = {PSI_X509_RULES(PSI_X){0, 0, ""}};
+#undef PSI_X
 
 typedef struct psi_x509_query {
     psi_trust *trust;
@@ -5823,31 +5399,26 @@ typedef struct psi_x509_query {
     size_t pin_count;
 } psi_x509_query;
 
-/* One signature that was checked. */
-typedef struct psi_x509_edge {
-    const psi_x509_cert *issuer, *child;
-    int good;
-} psi_x509_edge;
-
 typedef struct psi_x509_walk {
     const psi_x509_query *q;
-    const psi_trust *trust;
-    const psi_x509_chain *sent;                         /* the peer's */
+    const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
-    psi_x509_edge edges[PSI_X509_SIGNATURES];
+    struct {
+        const psi_x509_cert *issuer, *child;
+        int good;
+    } edges[PSI_X509_SIGNATURES]; /* the signatures that were checked */
     int edge_count;
-    int rule; /* the failure that tells most so far: a rule and who broke it; -1: none */
+    int rule; /* the failure that tells most so far, and who failed */
     const psi_x509_cert *culprit;
 } psi_x509_walk;
 
 /* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
 static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    if (w->rule < 0 || psi_x509_rules[rule].rank > psi_x509_rules[w->rule].rank) {
-        w->rule = rule;
-        w->culprit = c;
-    }
+    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    w->rule = rule;
+    w->culprit = c;
     return 0;
 }
 
@@ -5857,30 +5428,28 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
 {
     psi_x509_span rest;
     int dot = base.n && base.p[0] == '.';
-    if (dot) {
-        base.p++;
-        base.n--;
-    }
+    if (dot) base = psi_x509_after(base, 1);
     if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
     if (base.n == 0) return 1;
     if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
         return 1;
     if (!excluded || name.p[0] != '*') return 0;
-    rest = psi_x509_span_of(name.p + 1, name.n - 1);
+    rest = psi_x509_after(name, 1);
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? -1: malformed. An IPv4 address in its IPv6 form is in what excludes
-   the IPv4 one. */
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
+   form too. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+    psi_x509_span mapped = psi_x509_span_of("\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12);
     size_t i, n = base.n / 2;
-    int end = 0, match;
+    int mask, low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_span_of(ip.p + 12, 4);
+    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped.p, mapped.n) == 0) ip = psi_x509_after(ip, 12);
     for (i = 0, match = n == ip.n; i < n; i++) {
-        int mask = base.p[n + i], low = ~mask & 0xFF;
+        mask = base.p[n + i];
+        low = ~mask & 0xFF;
         if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
         if (low) end = 1;
         if (match && (base.p[i] & mask) != (ip.p[i] & mask)) match = 0;
@@ -5888,66 +5457,58 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return match;
 }
 
-/* Is a name in a subtree of its own kind? -1: malformed, or it cannot be told. */
+/* Is a name in a subtree of its own kind? 1, 0, -1: it cannot be told. */
 static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
 {
+    int r;
     if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
     if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
-    return psi_x509_name_within(base, name);
+    r = psi_x509_name_within(base, name);
+    return excluded || r > 0 ? r : 0;
 }
 
-/* Does a name break the constraints of ca (RFC 5280 4.2.1.10)? Excluded is also what cannot be told; what has constraints of
-   a kind that is not evaluated breaks them if they are critical. */
-static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+/* Does a name break one of the lists of a certificate's constraints (RFC 5280 4.2.1.10)? So does what cannot be told, and a
+   name of a kind that is not evaluated if the constraints are critical. */
+static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base;
-    int excluded, type, known = tag == 0x82 || tag == 0x87 || tag == 0xA4;
-    for (excluded = 0; excluded < 2; excluded++) {
-        int seen = 0, hit = 0;
-        if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
-        while (list.n) {
-            if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n ||
-                !psi_x509_is_name_tag(type))
-                return 1;
-            w->work -= 1 + (long)(name.n + base.n) / 64;
-            if (w->work < 0) return 1;
-            if (type != tag) continue;
-            if (known) {
-                int r = psi_x509_within(tag, base, name, excluded);
-                if (r < 0 && (excluded || tag != 0xA4)) return 1;
-                seen = 1;
-                hit |= r > 0;
-            } else if (ca->constraints_critical) {
-                return 1;
-            }
-        }
-        if (excluded ? hit : seen && !hit) return 1;
+    psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
+    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    psi_x509_take(&lists, 0xA0, &list);
+    if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
+    while (list.n) {
+        if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+        if ((type & 0xDF) < 0x80 || (type & 0xDF) > 0x88) return 1;
+        w->work -= 1 + (long)(name.n + base.n) / 64;
+        if (w->work < 0) return 1;
+        if (type != tag) continue;
+        if (!known && ca->constraints_critical) return 1;
+        r = known ? psi_x509_within(tag, base, name, excluded) : 0;
+        if (r < 0) return 1;
+        seen |= known;
+        hit |= r;
     }
-    return lists.n != 0;
+    return excluded ? hit : seen && !hit;
+}
+
+static int psi_x509_name_breaks_any(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+{
+    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
 }
 
 /* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, name;
+    psi_x509_span rest = c->san, name, none = {NULL, 0};
     int tag;
     while (psi_x509_any(&rest, &tag, &name, NULL))
-        if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
-    if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
-    name = psi_x509_span_of(NULL, 0);
+        if (psi_x509_name_breaks_any(w, ca, tag, name)) return 1;
+    if (c->subject.n > 2 && psi_x509_name_breaks_any(w, ca, 0xA4, c->subject)) return 1;
     return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
-           psi_x509_name_breaks(w, ca, 0x81, name);
+           psi_x509_name_breaks_any(w, ca, 0x81, none);
 }
 
-/* What a signature check with this key costs, in P-256 checks. */
-static long psi_x509_cost(const psi_x509_cert *issuer)
-{
-    if (issuer->key.key_type != BR_KEYTYPE_EC) return 1;
-    return issuer->key.key.ec.curve == BR_EC_secp521r1 ? 8 : issuer->key.key.ec.curve == BR_EC_secp384r1 ? 4 : 1;
-}
-
-/* Is child signed by issuer? Each pair is checked once: 1, 0, or -1 if not known yet. */
-static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
+/* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
+static int psi_x509_edge(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     int i;
     for (i = 0; i < w->edge_count; i++)
@@ -5955,47 +5516,40 @@ static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issu
     return -1;
 }
 
-/* The same, checking if need be: 0 also when too much was checked already. */
+/* Is child signed by issuer? Each pair is checked once; when too much was checked, no more is. */
 static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    psi_x509_edge *edge;
-    int good = psi_x509_edge_known(w, issuer, child);
+    int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
+    int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
     if (good < 0) {
-        w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
-        if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
-            w->work = -1;
-            return 0;
-        }
+        w->signatures -= cost + (long)(child->tbs.n / 16384);
+        if (w->signatures < 0) w->work = -1;
+        if (w->work < 0) return 0;
         good = psi_x509_check_signature(issuer, child);
-        if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
-        edge = &w->edges[w->edge_count++];
-        edge->issuer = issuer;
-        edge->child = child;
-        edge->good = good;
+        if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
+        w->edges[w->edge_count].issuer = issuer;
+        w->edges[w->edge_count].child = child;
+        w->edges[w->edge_count++].good = good;
     }
     if (good) return 1;
-    if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
-        return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
-    return psi_x509_fail(w, PSI_RULE_WRONG_SIGNATURE, child);
+    if (!child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski))
+        return psi_x509_fail(w, PSI_RULE_SIGNATURE, child);
+    return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
 }
 
 /* Is one of the pinned keys on the path? */
 static int psi_x509_has_pin(psi_x509_walk *w, int depth)
 {
     uint8_t digest[32];
-    br_sha256_context h;
     size_t k;
     int i;
-    if (w->q->pin_count == 0) return 1;
-    for (i = 0; i <= depth; i++) {
+    for (i = 0; i <= depth && w->q->pin_count; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        br_sha256_init(&h);
-        br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
-        br_sha256_out(&h, digest);
+        psi_x509_sha256(w->path[i]->spki, digest);
         for (k = 0; k < w->q->pin_count; k++)
             if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
     }
-    return psi_x509_fail(w, PSI_RULE_NO_PIN, w->path[0]);
+    return w->q->pin_count == 0;
 }
 
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
@@ -6005,7 +5559,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     int i;
     for (i = depth; i > 0; i--)
         if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
-    if (!psi_x509_has_pin(w, depth)) return 0;
+    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
@@ -6013,81 +5567,71 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* Is c on path[0..depth-1] already? The same authority twice helps nobody (RFC 4158 2.4.2). */
-static int psi_x509_is_loop(const psi_x509_walk *w, const psi_x509_cert *c, int depth)
-{
-    int i;
-    for (i = 0; i < depth; i++)
-        if (c == w->path[i] ||
-            (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
-            return 1;
-    return 0;
-}
-
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)), -1 if none. An anchor of version
-   1 could not say that it is an authority. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
+   not say that it is an authority. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    int flaw = psi_x509_flaw(c, (anchor ? PSI_X509_ANCHOR_FLAWS : PSI_X509_OWN_FLAWS) | PSI_X509_KEY_FLAWS);
-    if (flaw >= 0) return flaw;
     if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU)))
-        return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
-    return -1;
+    if (c->extended < 0 || (c->extended & (purpose | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
 }
 
 /* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
 static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1];
-    int i, rule = psi_x509_authority_rule(w, c, anchor, depth), alg = psi_x509_flaw(child, PSI_X509_ALG_FLAWS);
-    if (psi_x509_edge_known(w, c, child) == 0) return 0;
-    if (rule >= 0 && rule < PSI_RULE_FLAWS) return psi_x509_fail(w, rule, c);
-    if (alg >= 0) return psi_x509_fail(w, alg, child);
-    if (rule >= 0) return psi_x509_fail(w, rule, c);
+    int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
+    if (psi_x509_edge(w, c, child) == 0) return 0;
+    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
+    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
-        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN_NAME, w->path[i]);
+        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
     }
     return w->work >= 0;
 }
 
-static int psi_x509_search(psi_x509_walk *w, int depth);
-
-/* Tries c as the issuer of path[depth-1]: 1 if that leads to an anchor. *issuers: somebody has its issuer's name. */
-static int psi_x509_try(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth, int *issuers)
+/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
+   2.4.2). */
+static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1];
     w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
-    if (!psi_x509_same_name(c->subject, child->issuer) || psi_x509_is_loop(w, c, depth)) return 0;
-    *issuers = 1;
-    if (!psi_x509_may_issue(w, c, anchor, depth)) return 0;
-    w->path[depth] = c;
-    if (anchor) return psi_x509_complete(w, depth);
-    if (depth == PSOCKET_CHAIN_DEPTH) return psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
-    return psi_x509_search(w, depth + 1);
+    if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
+    while (depth-- > 0) {
+        const psi_x509_cert *below = w->path[depth];
+        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+    }
+    return 1;
 }
 
 /* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
    whose key identifier fits. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
-    const psi_x509_cert *child = w->path[depth - 1];
-    int pass, issuers = 0;
+    const psi_x509_cert *child = w->path[depth - 1], *c;
+    const psi_x509_chain *from;
+    int pass, anchor, fits, issuers = 0;
+    size_t i;
     for (pass = 0; pass < 4; pass++) {
-        const psi_x509_chain *from = pass < 2 ? &w->trust->anchors : w->sent;
-        size_t i;
+        anchor = pass < 2;
+        from = anchor ? w->anchors : w->sent;
         w->work -= 1 + (long)from->count / 16;
         for (i = 0; i < from->count && w->work >= 0; i++) {
-            const psi_x509_cert *c = &from->certs[i];
-            int fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
-            if (c->subject_hash != child->issuer_hash || fits == (pass & 1)) continue;
-            if (psi_x509_try(w, c, pass < 2, depth, &issuers)) return 1;
+            c = &from->certs[i];
+            fits = !child->aki.n || !c->ski.n || psi_x509_same(child->aki, c->ski);
+            if (c->subject_hash != child->issuer_hash || fits == (pass & 1) || !psi_x509_is_candidate(w, c, depth)) continue;
+            issuers = 1;
+            if (!psi_x509_may_issue(w, c, anchor, depth)) continue;
+            w->path[depth] = c;
+            if (!anchor && depth == PSOCKET_CHAIN_DEPTH) psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
+            else if (anchor ? psi_x509_complete(w, depth) : psi_x509_search(w, depth + 1)) return 1;
         }
     }
     if (w->work < 0) return psi_x509_fail(w, PSI_RULE_TOO_MUCH, w->path[0]);
@@ -6096,55 +5640,48 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Is the key a point of its curve? BearSSL looks when it multiplies. */
-static int psi_x509_is_point(const br_x509_pkey *key)
-{
-    static const unsigned char one[] = {1};
-    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
-    const br_ec_public_key *ec = &key->key.ec;
-    if (key->key_type != BR_KEYTYPE_EC) return 1;
-    memcpy(point, ec->q, ec->qlen);
-    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1;
-}
-
-/* Why the key of a peer's own certificate cannot be used: a rule, or -1. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
-    int flaw = psi_x509_flaw(c, PSI_X509_KEY_FLAWS);
-    if (flaw >= 0) return flaw;
-    if (!c->key.key_type) return PSI_RULE_FORM;
-    return psi_x509_is_point(&c->key) ? -1 : PSI_RULE_NO_POINT;
+    static const unsigned char one[] = {1};
+    const br_ec_public_key *ec = &c->key.key.ec;
+    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
+    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (c->key.key_type != BR_KEYTYPE_EC) return PSI_RULE_NONE;
+    memcpy(point, ec->q, ec->qlen);
+    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1 ? PSI_RULE_NONE : PSI_RULE_NO_POINT;
 }
 
-/* The rule that the peer's own certificate breaks as such, -1 if none. */
+/* The rule that the peer's own certificate breaks as such. */
 static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
 {
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (rule >= 0) return rule;
+    if (rule != PSI_RULE_NONE) return rule;
     if (c->usage >= 0 && !(c->usage & PSI_X509_KU_SIGN)) return PSI_RULE_NOT_SIGNING;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
-    if (c->ca && !pinned) return PSI_RULE_CA_AS_HOST;
-    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_WRONG_NAME;
-    return -1;
+    if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
+    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
+    return PSI_RULE_NONE;
 }
 
-/* The whole verdict: w->rule and w->culprit, or -1. A failure of the name or a date is reported only when the path is
-   otherwise good. */
+/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
 static void psi_x509_judge(psi_x509_walk *w)
 {
-    const psi_x509_cert *leaf = w->path[0] = w->culprit = &w->sent->certs[0];
-    int pinned = 0, found;
+    const psi_x509_cert *leaf = &w->sent->certs[0];
+    int rule, pinned = 0, found;
     size_t i;
-    for (i = 0; i < w->trust->anchors.count; i++) pinned |= psi_x509_same(w->trust->anchors.certs[i].der, leaf->der);
-    w->rule = psi_x509_flaw(leaf, pinned ? PSI_X509_TRUSTED_FLAWS : PSI_X509_OWN_FLAWS);
-    if (w->rule >= 0) return;
-    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
-    if (found || w->rule == PSI_RULE_EXPIRED || w->rule == PSI_RULE_NOT_YET) {
-        int rule = psi_x509_leaf_rule(w, leaf, pinned);
-        if (rule >= 0) w->culprit = leaf;
-        if (rule >= 0 || found) w->rule = rule;
+    w->path[0] = leaf;
+    for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
+    if (leaf->when == PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+        return;
     }
+    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
+    if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
+    rule = psi_x509_leaf_rule(w, leaf, pinned);
+    if (rule != PSI_RULE_NONE) w->culprit = leaf;
+    if (rule != PSI_RULE_NONE || found) w->rule = rule;
 }
 
 /* --- sentences ---------------------------------------------------------------------------------------------------- */
@@ -6174,111 +5711,79 @@ static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t 
     int late = now > c->not_after;
     uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
     const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    char why[80];
     s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
-             (unsigned long)s, unit);
-    psi_x509_put(t, why);
-}
-
-/* Writes an alternative name: an address or a DNS name. */
-static void psi_x509_put_alternative(psi_x509_text *t, int tag, psi_x509_span name)
-{
-    char ip[64];
-    psi_addr a = PSI_ZERO;
-    if (tag == 0x87) {
-        a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
-        memcpy(a.ip, name.p, name.n);
-        psi_addr_print(&a, ip);
-        name = psi_x509_span_of(ip, strlen(ip));
-    }
-    if (name.n > 64) name.n = 64;
-    psi_x509_put_safe(t, name, "");
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
 static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
-    int tag, count = 0, dns_address = 0;
-    size_t i;
+    int tag, count = 0, same = 0;
+    psi_addr a = PSI_ZERO;
+    char ip[64];
     psi_x509_put(t, "is for ");
     while (psi_x509_any(&san, &tag, &name, NULL)) {
+        same |= tag == 0x82 && psi_x509_same(name, host);
         if (tag != 0x82 && (tag != 0x87 || (name.n != 4 && name.n != 16))) continue;
-        dns_address |= tag == 0x82 && psi_x509_same(name, host);
         if (++count > 3) continue;
+        if (tag == 0x87) {
+            a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
+            memcpy(a.ip, name.p, name.n);
+            psi_addr_print(&a, ip);
+            name = psi_x509_span_of(ip, strlen(ip));
+        }
+        if (name.n > 64) name.n = 64;
         if (count > 1) psi_x509_put(t, ", ");
-        psi_x509_put_alternative(t, tag, name);
+        psi_x509_put_safe(t, name, "");
     }
     if (!count) psi_x509_put(t, "no host (it has no alternative names)");
-    if (count > 3) psi_x509_put(t, " and others");
-    psi_x509_put(t, ", not for ");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
-    if (dns_address) psi_x509_put(t, " (which stands there as a DNS name: an address needs an iPAddress)");
-    for (i = 0; i < host.n && host.p[i] < 0x80; i++) {}
-    if (i < host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
+    if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    while (host.n && *host.p < 0x80) host = psi_x509_after(host, 1);
+    if (host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
 }
 
-#define PSI_X(name, rank, code, text) text "\0"
-static const char psi_x509_rule_texts[] = PSI_X509_RULES(PSI_X);
-#undef PSI_X
-
-/* What a rule says of a certificate that breaks it. */
-static void psi_x509_put_rule(psi_x509_text *t, int rule, const psi_x509_cert *c)
-{
-    const char *text = psi_x509_rule_texts;
-    int named = rule == PSI_RULE_EXTENSION || rule == PSI_RULE_IDLE_EXTENSION;
-    for (; rule > 0; rule--) text += strlen(text) + 1;
-    psi_x509_put(t, text);
-    if (named) psi_x509_put(t, c->broken);
-}
-
-/* Fills *e with the sentence for a rule that a certificate broke; index: which one of the peer's. Returns its code. */
+/* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
 static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 {
-    char buf[sizeof e->text];
-    psi_x509_text t = psi_x509_text_in(buf, sizeof buf), room;
     const psi_x509_cert *c = w->culprit;
-    int rule = w->rule, code = psi_x509_rules[rule].code, missing = psi_x509_rules[rule].rank == PSI_X509_ENDED;
-    if (!e) return code;
-    psi_x509_put(&t, "certificate ");
-    if (rule == PSI_RULE_WRONG_NAME) psi_x509_put_names(&t, c, w->q->name);
+    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
+    char what[sizeof e->text] = "", whose[200] = "";
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
-    else psi_x509_put_rule(&t, rule, c);
-    room = t;
-    room.size = t.used + 200 < t.size ? t.used + 200 : t.size; /* of the name, so that what follows has its place */
-    psi_x509_put(&room, ": ");
-    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&room, c->issuer);
-    else if (rule != PSI_RULE_WRONG_NAME) psi_x509_put_label(&room, c);
-    if (rule != PSI_RULE_WRONG_NAME) t.used = room.used;
-    buf[t.used] = 0;
-    if (missing) psi_x509_put(&t, " (to trust it, give it in ca_file or SSL_CERT_FILE)");
-    psi_err(e, code, "%s", buf);
-    e->tls_alert = psi_x509_alert(code);
-    e->cert_index = index;
+    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
+    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&label, c->issuer);
+    else if (rule != PSI_RULE_NAME) psi_x509_put_label(&label, c);
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
+                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+    if (e) e->cert_index = index;
     return code;
 }
 
 /* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
-    psi_x509_walk *w = NULL;
-    int r = chain->count ? 0 : (int)PSOCKET_CERT_MISSING;
-    if (!r && !(w = (psi_x509_walk *)psi_alloc(sizeof *w))) r = PSOCKET_NOMEM;
-    if (r) psi_err_code(e, r);
-    else r = psi_x509_trust(q->trust, &w->trust, e);
-    if (r) {
-        if (e) e->tls_alert = psi_x509_alert(r);
-    } else {
+    psi_x509_walk *w;
+    const psi_trust *trust;
+    int r = 0, index;
+    if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    w = (psi_x509_walk *)psi_alloc(sizeof *w);
+    if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
+    r = psi_x509_trust(q->trust, &trust, e);
+    if (r && e) e->tls_alert = psi_x509_alert(r);
+    if (!r) {
         w->q = q;
+        w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
+        w->rule = PSI_RULE_NONE;
         psi_x509_judge(w);
-        if (w->rule >= 0) {
-            int sent = w->culprit >= chain->certs && w->culprit < chain->certs + chain->count;
-            r = psi_x509_explain(w, sent ? (int)(w->culprit - chain->certs) : -1, e);
-        }
+        for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
+        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
     }
     psi_free(w);
     return r;
@@ -6290,7 +5795,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    return w.rule < 0 ? 0 : psi_x509_explain(&w, 0, e);
+    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -10872,14 +10377,14 @@ static PSI_UNUSED size_t psi_hs_put(psi_rec *r, int type, const void *data, size
 
 PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
 {
-    if (tls) psi_os_ref_inc(&tls->refs);
+    if (tls) psi_os_ref(&tls->refs, 1);
     return tls;
 }
 
 PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 {
     size_t i;
-    if (!tls || psi_os_ref_dec(&tls->refs) > 0) return;
+    if (!tls || psi_os_ref(&tls->refs, -1) > 0) return;
     for (i = 0; i < tls->identity_count; i++) {
         psi_x509_chain_free(&tls->identities[i].chain);
         psi_x509_key_free(&tls->identities[i].key);
@@ -11212,8 +10717,1323 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     return code;
 }
 
-/* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 2};
+static uint8_t *psi_tls_write(uint8_t *to, const void *from, size_t n)
+{
+    memcpy(to, from, n);
+    return to + n;
+}
+
+static uint8_t *psi_tls_write_number(uint8_t *to, uint64_t value, size_t bytes)
+{
+    while (bytes--) *to++ = (uint8_t)(value >> 8 * bytes & 0xFF);
+    return to;
+}
+
+/* What a session is kept under. */
+static void psi_tls_name_hash(const char *name, int port, uint8_t out[32])
+{
+    uint8_t end[3] = {0, (uint8_t)(port >> 8 & 0xFF), (uint8_t)(port & 0xFF)};
+    br_sha256_context sha;
+    br_sha256_init(&sha);
+    for (; *name; name++) {
+        char c = (char)psi_lower((unsigned char)*name);
+        br_sha256_update(&sha, &c, 1);
+    }
+    br_sha256_update(&sha, end, sizeof end);
+    br_sha256_out(&sha, out);
+}
+
+/* --- the handshake: state ---------------------------------------------------------------------------------------- */
+
+#define PSI_HS_IN BR_SSL_BUFSIZE_INPUT /* a whole record */
+#define PSI_HS_OUT (4096 + 85)         /* the engine writes records of up to 4096 bytes */
+#define PSI_HS_MESSAGE 16384           /* longest message, but for certificates and certificate requests */
+#define PSI_HS_REQUEST 66560           /* longest certificate request: its list of names has a 16-bit length */
+#define PSI_HS_TOTAL (PSOCKET_CHAIN_BYTES + 3 * PSI_HS_REQUEST) /* most bytes of a whole handshake */
+#define PSI_HS_EXTENSIONS 256          /* most extensions of a hello */
+
+enum { PSI_HS_HELLO, PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
+
+/* BearSSL's callbacks get the address of one of these. */
+typedef struct psi_hs psi_hs;
+typedef struct psi_hs_x509 { const br_x509_class *vtable; psi_hs *hs; } psi_hs_x509;
+typedef struct psi_hs_policy { const br_ssl_server_policy_class *vtable; psi_hs *hs; } psi_hs_policy;
+typedef struct psi_hs_cache { const br_ssl_session_cache_class *vtable; psi_hs *hs; } psi_hs_cache;
+typedef struct psi_hs_auth { const br_ssl_client_certificate_class *vtable; psi_hs *hs; } psi_hs_auth;
+
+struct psi_hs {
+    union {
+        br_ssl_engine_context eng; /* the first member of both others */
+        br_ssl_client_context client;
+        br_ssl_server_context server;
+    } u;
+    psocket_tls *tls;
+    int server, state;
+    psocket_error err;
+    char name[256];             /* client: the name to verify; server: the name asked for */
+    uint8_t name_hash[32];
+    const psi_tls_identity *identity; /* what we prove to be; NULL none */
+    const char *alpn[1];        /* server: the protocol chosen */
+    uint16_t suite;             /* server: the cipher suite chosen */
+    int sign_hash;              /* server: the hash of its signature */
+    /* input */
+    uint8_t header[5];
+    size_t header_len;
+    size_t body_len, body_got;  /* of the current record */
+    size_t held;                /* bytes of the peer's hello that wait for the rest of it */
+    uint8_t message[4];         /* header of the current plaintext handshake message */
+    size_t message_len, message_left;
+    size_t total;
+    size_t encrypted;           /* bytes of encrypted handshake messages: there is one, Finished */
+    int dull;                   /* empty records and warnings */
+    /* output */
+    uint8_t *out;
+    size_t out_at, out_len, out_cap;
+    /* the peer's certificates */
+    psi_hs_x509 x509;
+    psi_x509_chain chain;
+    uint8_t *cert;              /* the one being received */
+    size_t cert_len, cert_got;
+    psocket_error verdict;      /* code 0 once accepted */
+    int key_usages;             /* 0: no key */
+    /* sessions and hooks */
+    psi_hs_policy policy;
+    psi_hs_cache cache;
+    psi_hs_auth auth;
+    br_ssl_session_parameters offered; /* what the client wants to resume; session_id_len 0 nothing */
+    psi_tlsinfo *peer;          /* the peer of the session that is resumed */
+    int resumed;
+    /* what the engine reads and writes */
+    uint8_t ibuf[PSI_HS_IN];
+    uint8_t obuf[PSI_HS_OUT];
+};
+
+static int psi_hs_append(psi_hs *h, const uint8_t *p, size_t n)
+{
+    if (n > h->out_cap - h->out_len) {
+        size_t cap = h->out_len + n + 1024;
+        uint8_t *more = (uint8_t *)psi_realloc(h->out, h->out_len, cap);
+        if (!more) return PSOCKET_NOMEM;
+        h->out = more;
+        h->out_cap = cap;
+    }
+    memcpy(h->out + h->out_len, p, n);
+    h->out_len += n;
+    return 0;
+}
+
+/* Puts an alert into the output, encrypted if the engine has begun to encrypt. Without memory it is left out. */
+static void psi_hs_alert(psi_hs *h, int level, int alert)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    uint8_t buf[64];
+    uint8_t *p = buf + PSI_REC_HEAD + 5;
+    size_t n = 2;
+    p[0] = (uint8_t)level;
+    p[1] = (uint8_t)alert;
+    if (!eng->out.vtable || eng->out.vtable == &br_sslrec_out_clear_vtable) {
+        unsigned version = eng->version_out ? eng->version_out : BR_TLS12;
+        p -= 5;
+        p[0] = PSI_REC_ALERT;
+        p[1] = (uint8_t)(version >> 8);
+        p[2] = (uint8_t)version;
+        p[3] = 0;
+        p[4] = 2;
+        n = 7;
+    } else {
+        p = eng->out.vtable->encrypt(&eng->out.vtable, PSI_REC_ALERT, BR_TLS12, p, &n);
+    }
+    psi_hs_append(h, p, n);
+}
+
+/* Ends the handshake with an error and, unless alert is negative, tells the peer. */
+PSI_PRINTF(4, 5)
+static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    char text[sizeof h->err.text];
+    if (h->state == PSI_HS_FAILED) return;
+    h->state = PSI_HS_FAILED;
+    va_start(ap, format);
+    vsnprintf(text, sizeof text, format, ap);
+    va_end(ap);
+    psi_err(&h->err, code, "%s", text);
+    h->err.bearssl_error = h->u.eng.err;
+    if (alert < 0) return;
+    h->err.tls_alert = alert;
+    psi_hs_alert(h, 2, alert);
+}
+
+/* --- the handshake: the peer's certificates ---------------------------------------------------------------------- */
+
+static psi_hs *psi_hs_of_x509(const br_x509_class **ctx)
+{
+    return ((psi_hs_x509 *)(void *)ctx)->hs;
+}
+
+static void psi_hs_x509_refuse(psi_hs *h, int code, int alert)
+{
+    if (h->verdict.code) return;
+    psi_err_code(&h->verdict, code);
+    h->verdict.tls_alert = alert;
+}
+
+static void psi_hs_x509_start_chain(const br_x509_class **ctx, const char *name)
+{
+    (void)ctx;
+    (void)name; /* the name we were given counts, it may be an IP address */
+}
+
+static void psi_hs_x509_start_cert(const br_x509_class **ctx, uint32_t length)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    h->cert_got = h->cert_len = 0;
+    if (h->verdict.code) return;
+    if (!length) {
+        psi_hs_x509_refuse(h, PSOCKET_CERT_MALFORMED, 42);
+    } else if (length > PSOCKET_CHAIN_BYTES) {
+        psi_hs_x509_refuse(h, PSOCKET_CERT_LIMIT, 42);
+    } else {
+        h->cert = (uint8_t *)psi_alloc(length);
+        if (h->cert) h->cert_len = length;
+        else psi_hs_x509_refuse(h, PSOCKET_NOMEM, 80);
+    }
+}
+
+static void psi_hs_x509_append(const br_x509_class **ctx, const unsigned char *p, size_t n)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    if (!h->cert || n > h->cert_len - h->cert_got) return;
+    memcpy(h->cert + h->cert_got, p, n);
+    h->cert_got += n;
+}
+
+static void psi_hs_x509_end_cert(const br_x509_class **ctx)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    if (h->cert) {
+        int code = psi_x509_chain_add(&h->chain, h->cert, h->cert_len);
+        if (code) psi_hs_x509_refuse(h, code, code == PSOCKET_NOMEM ? 80 : 42);
+    }
+    psi_free(h->cert);
+    h->cert = NULL;
+}
+
+static unsigned psi_hs_x509_end_chain(const br_x509_class **ctx)
+{
+    psi_hs *h = psi_hs_of_x509(ctx);
+    int code;
+    if (h->verdict.code) return BR_ERR_X509_NOT_TRUSTED;
+    code = psi_tls_judge(h->tls, &h->chain, h->name, h->server, &h->verdict);
+    if (!code) {
+        memset(&h->verdict, 0, sizeof h->verdict);
+        code = psi_x509_usable(&h->chain.certs[0], &h->verdict);
+        if (!code && h->chain.certs[0].pss_key) {
+            code = psi_err(&h->verdict, PSOCKET_CERT_ALGORITHM, "certificate has an RSA-PSS key, which is not supported");
+            h->verdict.tls_alert = psi_x509_alert(code);
+            h->verdict.cert_index = 0;
+        }
+        if (!code) {
+            h->key_usages = BR_KEYTYPE_SIGN;
+            return 0;
+        }
+    } else if (!h->verdict.code) {
+        psi_err_code(&h->verdict, code);
+    }
+    return BR_ERR_X509_NOT_TRUSTED;
+}
+
+static const br_x509_pkey *psi_hs_x509_get_pkey(const br_x509_class *const *ctx, unsigned *usages)
+{
+    const psi_hs *h = ((const psi_hs_x509 *)(const void *)ctx)->hs;
+    if (usages) *usages = (unsigned)h->key_usages;
+    return h->key_usages ? &h->chain.certs[0].key : NULL;
+}
+
+static const br_x509_class psi_hs_x509_class = {
+    sizeof(psi_hs_x509), psi_hs_x509_start_chain, psi_hs_x509_start_cert, psi_hs_x509_append, psi_hs_x509_end_cert,
+    psi_hs_x509_end_chain, psi_hs_x509_get_pkey};
+
+/* --- the handshake: our own certificate -------------------------------------------------------------------------- */
+
+/* The best hash among a set of them, 0 if none will do. SHA-1 and MD5 will not. */
+static int psi_hs_pick_hash(unsigned set)
+{
+    if (set >> br_sha256_ID & 1) return br_sha256_ID;
+    if (set >> br_sha384_ID & 1) return br_sha384_ID;
+    if (set >> br_sha512_ID & 1) return br_sha512_ID;
+    return 0;
+}
+
+/* Signs a hash value, which may stand where the signature will. Returns the signature's length, 0 on failure. */
+static size_t psi_hs_sign(const psi_x509_key *k, int hash, unsigned char *data, size_t hash_len, size_t room)
+{
+    const br_hash_class *hc = hash == br_sha256_ID ? &br_sha256_vtable
+                            : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+    static const unsigned char oid256[] = {0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01};
+    unsigned char value[64], oid[sizeof oid256];
+    size_t n;
+    if (hash < br_sha256_ID || hash > br_sha512_ID || hash_len > sizeof value) return 0;
+    memcpy(value, data, hash_len);
+    if (k->type == BR_KEYTYPE_EC)
+        return room < 139 ? 0
+                          : br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), hc, value, &k->ec, data);
+    memcpy(oid, oid256, sizeof oid);
+    oid[sizeof oid - 1] = (unsigned char)(hash - br_sha256_ID + 1);
+    n = (k->rsa.n_bitlen + 7) / 8;
+    return n <= room && br_rsa_pkcs1_sign_get_default()(oid, value, hash_len, &k->rsa, data) ? n : 0;
+}
+
+static int psi_hs_policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_context *sc,
+                                br_ssl_server_choices *choice)
+{
+    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
+    (void)sc;
+    choice->cipher_suite = h->suite;
+    choice->algo_id = 0xFF00u + (unsigned)h->sign_hash;
+    choice->chain = h->identity->sent;
+    choice->chain_len = h->identity->chain.count;
+    return 1;
+}
+
+static uint32_t psi_hs_policy_keyx(const br_ssl_server_policy_class **ctx, unsigned char *data, size_t *len)
+{
+    (void)ctx;
+    (void)data;
+    (void)len;
+    return 0; /* static RSA and ECDH: none of our suites */
+}
+
+static size_t psi_hs_policy_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned char *data,
+                                 size_t hash_len, size_t room)
+{
+    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
+    return psi_hs_sign(&h->identity->key, (int)(algo & 0xFF), data, hash_len, room);
+}
+
+static const br_ssl_server_policy_class psi_hs_policy_class = {
+    sizeof(psi_hs_policy), psi_hs_policy_choose, psi_hs_policy_keyx, psi_hs_policy_sign};
+
+static void psi_hs_auth_nothing(const br_ssl_client_certificate_class **ctx)
+{
+    (void)ctx;
+}
+
+static void psi_hs_auth_name(const br_ssl_client_certificate_class **ctx, size_t len)
+{
+    (void)ctx;
+    (void)len;
+}
+
+static void psi_hs_auth_name_part(const br_ssl_client_certificate_class **ctx, const unsigned char *p, size_t n)
+{
+    (void)ctx;
+    (void)p;
+    (void)n;
+}
+
+/* Bits 0 to 7 of types are hashes allowed with RSA, bits 8 to 15 those with ECDSA. Without a common one no certificate
+   is sent and the server decides. */
+static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, const br_ssl_client_context *cc,
+                               uint32_t types, br_ssl_client_certificate *choice)
+{
+    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
+    int rsa = h->identity->key.type == BR_KEYTYPE_RSA;
+    int hash = psi_hs_pick_hash((unsigned)(rsa ? types : types >> 8));
+    (void)cc;
+    memset(choice, 0, sizeof *choice);
+    if (!hash) return;
+    choice->auth_type = rsa ? BR_AUTH_RSA : BR_AUTH_ECDSA;
+    choice->hash_id = hash;
+    choice->chain = h->identity->sent;
+    choice->chain_len = h->identity->chain.count;
+}
+
+static size_t psi_hs_auth_sign(const br_ssl_client_certificate_class **ctx, int hash, size_t hash_len,
+                               unsigned char *data, size_t room)
+{
+    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
+    return psi_hs_sign(&h->identity->key, hash, data, hash_len, room);
+}
+
+static const br_ssl_client_certificate_class psi_hs_auth_class = {
+    sizeof(psi_hs_auth), psi_hs_auth_nothing, psi_hs_auth_name, psi_hs_auth_name_part, psi_hs_auth_nothing,
+    psi_hs_auth_nothing, psi_hs_auth_choose, NULL, psi_hs_auth_sign};
+
+/* --- the handshake: sessions ------------------------------------------------------------------------------------- */
+
+static void psi_hs_cache_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
+                              const br_ssl_session_parameters *par)
+{
+    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
+    psocket_tls *tls = h->tls;
+    int64_t now = psi_tls_now(tls);
+    psi_tls_session *s;
+    (void)sc;
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_place(&tls->server_sessions);
+    if (s) {
+        s->par = *par;
+        memcpy(s->name, h->name_hash, sizeof s->name);
+        s->from = now;
+        s->until = now + PSI_TLS_SESSION_TIME;
+        s->used = ++tls->server_sessions.clock;
+    }
+    psi_os_unlock(&tls->lock);
+}
+
+static int psi_hs_cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
+                             br_ssl_session_parameters *par)
+{
+    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
+    (void)sc;
+    if (h->resumed) *par = h->offered;
+    return h->resumed;
+}
+
+static const br_ssl_session_cache_class psi_hs_cache_class = {sizeof(psi_hs_cache), psi_hs_cache_save,
+                                                              psi_hs_cache_load};
+
+/* Clients remember one session per name and port. Not when the application judges each certificate itself. */
+static int psi_hs_remembers(const psi_hs *h)
+{
+    return !h->server && h->name[0] && !h->tls->decide;
+}
+
+/* Looks up a session to resume. */
+static void psi_hs_recall(psi_hs *h)
+{
+    psocket_tls *tls = h->tls;
+    int64_t now;
+    psi_tls_session *s;
+    if (!psi_hs_remembers(h)) return;
+    now = psi_tls_now(tls);
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
+    if (s && now >= s->from && now < s->until) {
+        h->peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(s->peer, s->peer->subject_at), s->peer);
+        if (h->peer) {
+            h->offered = s->par;
+            s->used = ++tls->client_sessions.clock;
+        }
+    }
+    psi_os_unlock(&tls->lock);
+}
+
+/* Remembers (info) the session with this server, or forgets (NULL) the one that was offered. */
+static void psi_hs_remember(psi_hs *h, const psi_tlsinfo *info)
+{
+    psocket_tls *tls = h->tls;
+    psi_tlsinfo *peer = NULL;
+    psi_tls_session *s;
+    int64_t now = psi_tls_now(tls);
+    if (!psi_hs_remembers(h)) return;
+    if (info && h->u.eng.session.session_id_len && info->has_peer && now < info->not_after)
+        peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(info, info->subject_at), info);
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, info ? NULL : h->offered.session_id);
+    if (s) {
+        psi_tls_session_drop(s);
+        if (!peer) {
+            *s = tls->client_sessions.list[--tls->client_sessions.count];
+            psi_wipe(&tls->client_sessions.list[tls->client_sessions.count], sizeof *s);
+        }
+    } else if (peer) {
+        s = psi_tls_sessions_place(&tls->client_sessions);
+    }
+    if (s && peer) {
+        s->par = h->u.eng.session;
+        memcpy(s->name, h->name_hash, sizeof s->name);
+        s->from = now;
+        s->until = now + PSI_TLS_SESSION_TIME < peer->not_after ? now + PSI_TLS_SESSION_TIME : peer->not_after;
+        s->used = ++tls->client_sessions.clock;
+        s->peer = peer;
+        peer = NULL;
+    }
+    psi_os_unlock(&tls->lock);
+    psi_tlsinfo_free(peer);
+}
+
+/* --- the handshake: reading the peer's hello --------------------------------------------------------------------- */
+
+/* Bytes still to be read; bad once something did not fit. */
+typedef struct psi_hs_bytes {
+    const uint8_t *p;
+    size_t n;
+    int bad;
+} psi_hs_bytes;
+
+/* The next n bytes, NULL if there are fewer. */
+static const uint8_t *psi_hs_take(psi_hs_bytes *b, size_t n)
+{
+    const uint8_t *p = b->p;
+    if (b->n < n) {
+        b->bad = 1;
+        b->n = 0;
+        return NULL;
+    }
+    b->p += n;
+    b->n -= n;
+    return p;
+}
+
+static unsigned psi_hs_number(psi_hs_bytes *b, size_t size)
+{
+    const uint8_t *p = psi_hs_take(b, size);
+    unsigned v = 0;
+    while (p && size--) v = v << 8 | *p++;
+    return v;
+}
+
+/* A vector of at least min bytes, in front of which its length stands in size bytes. */
+static psi_hs_bytes psi_hs_vector(psi_hs_bytes *b, size_t size, size_t min)
+{
+    psi_hs_bytes v = PSI_ZERO;
+    v.n = psi_hs_number(b, size);
+    v.p = psi_hs_take(b, v.n);
+    if (v.n < min) b->bad = 1;
+    if (b->bad) b->n = v.n = 0;
+    v.bad = b->bad;
+    return v;
+}
+
+/* What a client offers, as far as a choice hangs on it. */
+typedef struct psi_hs_offer {
+    const uint8_t *random;
+    psi_hs_bytes id, alpn;
+    unsigned suites[2]; /* bits: which of the settings' suites; [0] signed with ECDSA, [1] with RSA */
+    unsigned hashes[2]; /* bits: hashes to sign, likewise */
+    uint32_t curves;
+    int secure;         /* knows RFC 5746 */
+    uint8_t fragment;   /* max_fragment_length, 0 none */
+} psi_hs_offer;
+
+/* One extension of a hello: 0, or the alert that answers a malformed one. o is what a server fills; clients have NULL. */
+static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_bytes body)
+{
+    psi_hs_bytes list, name = PSI_ZERO;
+    size_t i;
+    if (type == 0xFF01) { /* renegotiation_info, RFC 5746 3.6: empty in a first handshake */
+        if (o) o->secure = 1;
+        return body.n == 1 && body.p[0] == 0 ? 0 : 40;
+    }
+    if (o && type == 1) { /* max_fragment_length, RFC 6066 4 */
+        if (body.n != 1) return 50;
+        o->fragment = body.p[0];
+        return o->fragment < 1 || o->fragment > 4 ? 47 : 0;
+    }
+    if (type != 16 && (!o || (type != 0 && type != 10 && type != 11 && type != 13 && type != 43))) return 0;
+    list = psi_hs_vector(&body, type == 11 || type == 43 ? 1 : 2, 1);
+    if (list.bad || body.n) return 50;
+    if (type == 16 && o) o->alpn = list;
+    if (type == 11) return memchr(list.p, 0, list.n) ? 0 : 47; /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must */
+    if (type == 10) o->curves = 0;
+    while (list.n) {
+        unsigned kind = 0, number = 0;
+        if (type == 0) kind = psi_hs_number(&list, 1);
+        if (type == 0 || type == 16) name = psi_hs_vector(&list, type == 0 ? 2 : 1, 1);
+        else number = psi_hs_number(&list, 2);
+        if (list.bad) return 50;
+        switch (type) {
+        case 0: /* server_name, RFC 6066 3 */
+            if (kind) break;
+            if (h->name[0]) return 47; /* a second host name */
+            if (name.n > 255) return 50;
+            for (i = 0; i < name.n; i++)
+                if (name.p[i] <= ' ' || name.p[i] > '~') return 50;
+            memcpy(h->name, name.p, name.n);
+            if (name.n > 1 && h->name[name.n - 1] == '.') h->name[name.n - 1] = 0;
+            break;
+        case 10: /* supported_groups, RFC 8422 5.1.1 */
+            if (number < 32) o->curves |= (uint32_t)1 << number;
+            break;
+        case 13: /* signature_algorithms, RFC 5246 7.4.1.4.1: hash and signature, 1 RSA or 3 ECDSA */
+            if (number >> 8 >= br_sha256_ID && number >> 8 <= br_sha512_ID && ((number & 255) == 1 || (number & 255) == 3))
+                o->hashes[(number & 255) == 1] |= 1u << (number >> 8);
+            break;
+        case 16: /* ALPN, RFC 7301: from a server exactly one name, one of ours */
+            if (o) break;
+            if (list.n) return 50;
+            for (i = 0; i < h->tls->alpn_count; i++)
+                if (strlen(h->tls->alpn[i]) == name.n && !memcmp(h->tls->alpn[i], name.p, name.n)) return 0;
+            if (!i) return 0; /* BearSSL refuses extensions that were not offered */
+            psi_hs_fail(h, PSOCKET_TLS_ALPN, 47, "the server chose an application protocol that was not offered");
+            return 47;
+        default: /* 43, supported_versions, RFC 8446 4.2.1 */
+            if (number == BR_TLS12) return 0;
+        }
+    }
+    return type == 43 ? 70 : 0;
+}
+
+/* All extensions of a hello, which end it: 0, or the alert that answers a malformed list. */
+static int psi_hs_extensions(psi_hs *h, psi_hs_offer *o, psi_hs_bytes *hello)
+{
+    uint16_t seen[PSI_HS_EXTENSIONS];
+    size_t i, count = 0;
+    psi_hs_bytes list;
+    if (!hello->n) return 0;
+    list = psi_hs_vector(hello, 2, 0);
+    if (list.bad || hello->n) return 50;
+    while (list.n) {
+        unsigned type = psi_hs_number(&list, 2);
+        psi_hs_bytes body = psi_hs_vector(&list, 2, 0);
+        int alert;
+        if (body.bad || count == PSI_HS_EXTENSIONS) return 50;
+        for (i = 0; i < count; i++)
+            if (seen[i] == type) return 47; /* RFC 5246 7.4.1.4: at most one of a type */
+        seen[count++] = (uint16_t)type;
+        alert = psi_hs_extension(h, o, type, body);
+        if (alert) return alert;
+    }
+    return 0;
+}
+
+/* Can the client work with this identity? */
+static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_identity *id)
+{
+    int rsa = id->key.type == BR_KEYTYPE_RSA;
+    return o->suites[rsa] && o->hashes[rsa] && (o->curves & h->tls->prim.server_ec.supported_curves) &&
+           (rsa || (id->key.ec.curve < 32 && (o->curves >> id->key.ec.curve & 1)));
+}
+
+/* The identity for a client: by name (exact, wildcard, then the first), and EC for those who can. NULL: none suits. */
+static const psi_tls_identity *psi_hs_choose_identity(const psi_hs *h, const psi_hs_offer *o)
+{
+    const psi_tls_identity *best = NULL;
+    psi_x509_host host;
+    int best_score = 0, named = h->name[0] && psi_x509_host_parse(&host, h->name);
+    size_t i;
+    for (i = 0; i < h->tls->identity_count; i++) {
+        const psi_tls_identity *id = &h->tls->identities[i];
+        int score = 1;
+        if (!psi_hs_suits(h, o, id)) continue;
+        if (named) score += 2 * psi_x509_names(&id->chain.certs[0], &host);
+        if (score > 1 && id->key.type == BR_KEYTYPE_EC) score++;
+        if (score > best_score) {
+            best = id;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+/* The application protocol, by the server's preference: 0, or -1 when nothing is in common. */
+static int psi_hs_choose_alpn(psi_hs *h, const psi_hs_offer *o)
+{
+    size_t i;
+    if (!o->alpn.n || !h->tls->alpn_count) return 0;
+    for (i = 0; i < h->tls->alpn_count; i++) {
+        psi_hs_bytes list = o->alpn;
+        while (list.n) {
+            psi_hs_bytes name = psi_hs_vector(&list, 1, 1);
+            if (name.n == strlen(h->tls->alpn[i]) && !memcmp(name.p, h->tls->alpn[i], name.n)) {
+                h->alpn[0] = h->tls->alpn[i];
+                return 0;
+            }
+        }
+    }
+    return -1;
+}
+
+/* The session to resume: one for this name whose cipher suite the client still offers. */
+static void psi_hs_choose_session(psi_hs *h, const psi_hs_offer *o)
+{
+    psocket_tls *tls = h->tls;
+    int64_t now = psi_tls_now(tls);
+    psi_tls_session *s;
+    size_t i;
+    if (o->id.n != 32 || tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) return;
+    psi_os_lock(&tls->lock);
+    s = psi_tls_sessions_find(&tls->server_sessions, h->name_hash, o->id.p);
+    for (i = 0; s && i < tls->prim.suite_count; i++)
+        if (tls->prim.suites[i] == s->par.cipher_suite && ((o->suites[0] | o->suites[1]) >> i & 1) && s->par.version == BR_TLS12 &&
+            now >= s->from && now < s->until) {
+            s->used = ++tls->server_sessions.clock;
+            h->offered = s->par;
+            h->suite = s->par.cipher_suite;
+            h->resumed = 1;
+        }
+    psi_os_unlock(&tls->lock);
+}
+
+/* Reads a whole ClientHello and makes all choices. */
+static void psi_hs_read_client_hello(psi_hs *h, psi_hs_offer *o, psi_hs_bytes b)
+{
+    const psi_tls_primitives *prim = &h->tls->prim;
+    psi_hs_bytes suites, compression;
+    unsigned version = psi_hs_number(&b, 2);
+    size_t i;
+    int alert, rsa, fallback = 0;
+    o->curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
+    o->random = psi_hs_take(&b, 32);
+    o->id = psi_hs_vector(&b, 1, 0);
+    suites = psi_hs_vector(&b, 2, 2);
+    compression = psi_hs_vector(&b, 1, 1);
+    alert = b.bad || o->id.n > 32 || suites.n % 2 ? 50 : 0;
+    while (suites.n) {
+        unsigned suite = psi_hs_number(&suites, 2);
+        if (suite == 0x5600) fallback = 1;
+        if (suite == 0x00FF) o->secure = 1;
+        for (i = 0; i < prim->suite_count; i++)
+            if (prim->suites[i] == suite) o->suites[psi_tls_is_rsa(suite)] |= 1u << i;
+    }
+    if (!alert && version < BR_TLS12) { /* RFC 5246 E.1; RFC 7507 3: this client tried a higher version before */
+        h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, fallback ? 86 : 70, "the client accepts no TLS version above 1.%d",
+                    version == BR_TLS11);
+        return;
+    }
+    if (!alert) alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, o, &b) : 47;
+    if (alert == 70) {
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client does not accept TLS 1.2");
+        return;
+    }
+    if (alert) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the client's hello is malformed (%s)", psi_rec_alert_name(alert));
+        return;
+    }
+    psi_tls_name_hash(h->name, 0, h->name_hash);
+    if (psi_hs_choose_alpn(h, o)) {
+        psi_hs_fail(h, PSOCKET_TLS_ALPN, 120, "the client offers none of this server's application protocols");
+        return;
+    }
+    h->identity = psi_hs_choose_identity(h, o);
+    if (!h->identity) {
+        psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, 40, "the client offers %s that this server can use",
+                    !(o->suites[0] | o->suites[1]) ? "no cipher suite"
+                    : !(o->curves & prim->server_ec.supported_curves) ? "no elliptic curve"
+                    : "no signature algorithm and key type");
+        return;
+    }
+    rsa = h->identity->key.type == BR_KEYTYPE_RSA;
+    h->sign_hash = psi_hs_pick_hash(o->hashes[rsa]);
+    for (i = 0; !(o->suites[rsa] >> i & 1); i++) {}
+    h->suite = prim->suites[i];
+    psi_hs_choose_session(h, o);
+}
+
+/* Reads a whole ServerHello: what BearSSL would not notice, and what deserves a clearer message. */
+static void psi_hs_read_server_hello(psi_hs *h, psi_hs_bytes b)
+{
+    unsigned version = psi_hs_number(&b, 2), suite, compression;
+    psi_hs_bytes id;
+    int alert;
+    psi_hs_take(&b, 32);
+    id = psi_hs_vector(&b, 1, 0);
+    suite = psi_hs_number(&b, 2);
+    compression = psi_hs_number(&b, 1);
+    alert = b.bad || id.n > 32 ? 50 : 0;
+    if (!alert && version != BR_TLS12) {
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the server chose another version than TLS 1.2 (%04x)", version);
+        return;
+    }
+    if (!alert && (!psi_tls_has_suite(h->tls, suite) || compression)) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the server chose a %s that was not offered",
+                    compression ? "compression method" : "cipher suite");
+        return;
+    }
+    if (!alert) alert = psi_hs_extensions(h, NULL, &b);
+    if (alert) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the server's hello is malformed (%s)", psi_rec_alert_name(alert));
+        return;
+    }
+    h->resumed = h->offered.session_id_len && id.n == h->offered.session_id_len &&
+                 !memcmp(id.p, h->offered.session_id, id.n);
+}
+
+/* --- the handshake: running the engine --------------------------------------------------------------------------- */
+
+typedef struct psi_hs_reason {
+    uint8_t error, alert;
+    int16_t code;
+    const char *text;
+} psi_hs_reason;
+
+/* What BearSSL's errors mean. It sends next to no alerts of its own. */
+static const psi_hs_reason psi_hs_reasons[] = {
+    {BR_ERR_BAD_PARAM, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
+    {BR_ERR_UNSUPPORTED_VERSION, 70, PSOCKET_TLS_VERSION, "no TLS version in common"},
+    {BR_ERR_BAD_VERSION, 70, PSOCKET_TLS_PROTOCOL, "a record has another TLS version than agreed"},
+    {BR_ERR_BAD_LENGTH, 22, PSOCKET_TLS_PROTOCOL, "a record has an impossible length"},
+    {BR_ERR_TOO_LARGE, 22, PSOCKET_TLS_PROTOCOL, "a record is too long"},
+    {BR_ERR_BAD_MAC, 20, PSOCKET_TLS_RECORD, "the first encrypted record does not decrypt"},
+    {BR_ERR_UNEXPECTED, 10, PSOCKET_TLS_PROTOCOL, "a message came out of order"},
+    {BR_ERR_BAD_CCS, 10, PSOCKET_TLS_PROTOCOL, "a ChangeCipherSpec message is malformed"},
+    {BR_ERR_BAD_ALERT, 50, PSOCKET_TLS_PROTOCOL, "an alert is malformed"},
+    {BR_ERR_BAD_HANDSHAKE, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
+    {BR_ERR_OVERSIZED_ID, 50, PSOCKET_TLS_PROTOCOL, "a session ID is too long"},
+    {BR_ERR_BAD_CIPHER_SUITE, 47, PSOCKET_TLS_PROTOCOL, "the cipher suite was not offered"},
+    {BR_ERR_BAD_COMPRESSION, 47, PSOCKET_TLS_PROTOCOL, "the compression method was not offered"},
+    {BR_ERR_BAD_FRAGLEN, 47, PSOCKET_TLS_PROTOCOL, "max_fragment_length is wrong"},
+    {BR_ERR_BAD_SECRENEG, 40, PSOCKET_TLS_PROTOCOL, "renegotiation_info is wrong"},
+    {BR_ERR_EXTRA_EXTENSION, 110, PSOCKET_TLS_PROTOCOL, "the server answered an extension that was not offered"},
+    {BR_ERR_BAD_SNI, 50, PSOCKET_TLS_PROTOCOL, "the server_name extension is malformed"},
+    {BR_ERR_BAD_HELLO_DONE, 50, PSOCKET_TLS_PROTOCOL, "ServerHelloDone is not empty"},
+    {BR_ERR_LIMIT_EXCEEDED, 47, PSOCKET_TLS_PROTOCOL, "a key or signature is longer than 4096 bits"},
+    {BR_ERR_BAD_FINISHED, 51, PSOCKET_TLS_PROTOCOL, "the Finished messages differ: the handshake was tampered with"},
+    {BR_ERR_RESUME_MISMATCH, 47, PSOCKET_TLS_PROTOCOL, "the resumed session has other parameters"},
+    {BR_ERR_INVALID_ALGORITHM, 47, PSOCKET_TLS_PROTOCOL, "the key exchange uses a curve, point or hash not offered"},
+    {BR_ERR_BAD_SIGNATURE, 51, PSOCKET_TLS_PROTOCOL, "the signature on the key exchange is wrong"},
+    {BR_ERR_WRONG_KEY_USAGE, 43, PSOCKET_CERT_USAGE, "the certificate's key does not fit the cipher suite"},
+    {BR_ERR_NO_CLIENT_AUTH, 40, PSOCKET_CERT_MISSING, "the client sent no certificate"}};
+
+/* The peer refused. */
+static void psi_hs_refused(psi_hs *h, int alert)
+{
+    const char *hint = "";
+    int code = PSOCKET_TLS_ALERT;
+    if (alert == 70) {
+        code = PSOCKET_TLS_VERSION;
+        hint = h->server ? ": it does not accept TLS 1.2" : ": the server probably accepts TLS 1.3 only";
+    } else if (alert == 120) {
+        code = PSOCKET_TLS_ALPN;
+        hint = ": it knows none of the application protocols offered";
+    } else if (alert == 40 && !h->server) {
+        hint = ": it probably found no TLS version (it may accept TLS 1.3 only) or no cipher suite in common, or wants a client certificate";
+    } else if (alert == 112) {
+        hint = ": it does not know this server name";
+    } else if (alert == 116) {
+        hint = ": it wants a client certificate";
+    } else if (alert >= 42 && alert <= 48 && alert != 47) {
+        hint = ": it does not accept our certificate";
+    }
+    psi_hs_fail(h, code, -1, "the %s refused with the TLS alert %s (%d)%s", h->server ? "client" : "server",
+                psi_rec_alert_name(alert), alert, hint);
+    h->err.tls_alert = alert;
+}
+
+static void psi_hs_closed(psi_hs *h)
+{
+    psi_hs_fail(h, PSOCKET_TLS_ALERT, -1, "the %s closed the connection during the handshake",
+                h->server ? "client" : "server");
+    h->err.tls_alert = 0;
+    psi_hs_alert(h, 1, 0);
+}
+
+/* The engine has failed. */
+static void psi_hs_engine_failed(psi_hs *h)
+{
+    int error = br_ssl_engine_last_error(&h->u.eng);
+    size_t i;
+    if (error == BR_ERR_OK) {
+        psi_hs_closed(h);
+    } else if (error >= BR_ERR_SEND_FATAL_ALERT) { /* it has sent the alert itself */
+        int alert = error - BR_ERR_SEND_FATAL_ALERT;
+        int code = alert == 70 || alert == 86 ? PSOCKET_TLS_VERSION : PSOCKET_TLS_HANDSHAKE;
+        psi_hs_fail(h, code, -1, "the client's hello was refused (%s)", psi_rec_alert_name(alert));
+        h->err.tls_alert = alert;
+    } else if (error >= BR_ERR_RECV_FATAL_ALERT) {
+        psi_hs_refused(h, error - BR_ERR_RECV_FATAL_ALERT);
+    } else {
+        for (i = 0; i < sizeof psi_hs_reasons / sizeof psi_hs_reasons[0]; i++)
+            if (psi_hs_reasons[i].error == error) {
+                psi_hs_fail(h, psi_hs_reasons[i].code, psi_hs_reasons[i].alert, "%s", psi_hs_reasons[i].text);
+                return;
+            }
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 80, "the TLS engine failed (error %d)", error);
+    }
+}
+
+#ifdef PSOCKET_KEYLOG
+/* The line that lets Wireshark decrypt this connection. */
+static void psi_hs_keylog(const br_ssl_engine_context *eng)
+{
+    static const char hex[] = "0123456789abcdef";
+    char line[14 + 64 + 1 + 96 + 1] = "CLIENT_RANDOM ";
+    char *p = line + 14;
+    size_t i;
+    for (i = 0; i < 32 + 48; i++) {
+        unsigned b = i < 32 ? eng->client_random[i] : eng->session.master_secret[i - 32];
+        if (i == 32) *p++ = ' ';
+        *p++ = hex[b >> 4];
+        *p++ = hex[b & 15];
+    }
+    *p = 0;
+    PSOCKET_KEYLOG(line);
+    psi_wipe(line, sizeof line);
+}
+#endif
+
+/* Moves what the engine wants to send into the output, then sees where it stands. */
+static void psi_hs_turn(psi_hs *h)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    unsigned char *p;
+    size_t n;
+    while ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+        if (psi_hs_append(h, p, n)) {
+            psi_hs_fail(h, PSOCKET_NOMEM, 80, "%s", psocket_strerror(PSOCKET_NOMEM));
+            return;
+        }
+        br_ssl_engine_sendrec_ack(eng, n);
+    }
+    if (h->verdict.code) {
+        psocket_error verdict = h->verdict;
+        psi_hs_fail(h, verdict.code, verdict.tls_alert > 0 ? verdict.tls_alert : 80, "%s", verdict.text);
+        h->err.cert_index = verdict.cert_index;
+        h->err.bearssl_error = verdict.bearssl_error;
+    } else if (br_ssl_engine_current_state(eng) & BR_SSL_CLOSED) {
+        psi_hs_engine_failed(h);
+    } else if (!br_ssl_engine_recvrec_buf(eng, &n) || n != 5) {
+        /* Bytes that the engine does not take, as behind Finished: waiting for it would last for ever. */
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
+    } else if (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP) {
+        /* No way leads here without the certificate that was demanded; it is checked all the same. */
+        if (!h->key_usages && (h->server ? h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED : !h->resumed)) {
+            psi_hs_fail(h, PSOCKET_CERT_MISSING, 40, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
+            return;
+        }
+        h->state = PSI_HS_DONE;
+#ifdef PSOCKET_KEYLOG
+        psi_hs_keylog(eng);
+#endif
+    }
+}
+
+/* Watches the messages in plaintext handshake records: types and lengths. */
+static void psi_hs_watch(psi_hs *h, const uint8_t *p, size_t n)
+{
+    while (n && h->state != PSI_HS_FAILED) {
+        size_t take, len;
+        if (h->message_len < 4) {
+            h->message[h->message_len++] = *p++;
+            n--;
+            if (h->message_len < 4) continue;
+            len = (size_t)h->message[1] << 16 | (size_t)h->message[2] << 8 | h->message[3];
+            h->message_left = len;
+            if (!h->message[0])
+                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a HelloRequest within a handshake");
+            else if (h->message[0] == 11 && len > PSOCKET_CHAIN_BYTES + 4096)
+                psi_hs_fail(h, PSOCKET_CERT_LIMIT, 42, "%s", psocket_strerror(PSOCKET_CERT_LIMIT));
+            else if (h->message[0] == 11 && len <= 3 && !h->server)
+                psi_hs_fail(h, PSOCKET_CERT_MISSING, 50, "the server sent no certificate");
+            else if (h->message[0] != 11 && len > (h->message[0] == 13 ? PSI_HS_REQUEST : PSI_HS_MESSAGE))
+                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "a handshake message is too long");
+        }
+        take = n < h->message_left ? n : h->message_left;
+        p += take;
+        n -= take;
+        h->message_left -= take;
+        if (!h->message_left && h->message_len == 4) h->message_len = 0;
+    }
+}
+
+/* A plaintext alert. */
+static void psi_hs_read_alert(psi_hs *h, const uint8_t *p, size_t n)
+{
+    if (n != 2 || p[0] < 1 || p[0] > 2)
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "an alert is malformed");
+    else if (p[1] == 0)
+        psi_hs_closed(h);
+    else if (p[0] == 2)
+        psi_hs_refused(h, p[1]);
+}
+
+/* Hands the engine the n bytes in ibuf, which lie where it would have them, as a record. */
+static void psi_hs_give(psi_hs *h, size_t n)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    size_t room;
+    if (!br_ssl_engine_recvrec_buf(eng, &room) || room != 5) return; /* failed, or stuck: psi_hs_turn tells */
+    memcpy(h->ibuf, h->header, 3);
+    h->ibuf[3] = (uint8_t)(n >> 8);
+    h->ibuf[4] = (uint8_t)n;
+    br_ssl_engine_recvrec_ack(eng, 5);
+    if (br_ssl_engine_recvrec_buf(eng, &room) && room == n) br_ssl_engine_recvrec_ack(eng, n);
+}
+
+/* Lets the engine answer a client's hello of n bytes, header included, at ibuf + 5. It reads one in its place that leaves
+   it no choice, so that nothing a stranger wrote is parsed twice and no hello costs more than another; what it hashes is
+   the client's. It answers as soon as it has the last byte: up to there the hash is exchanged, and that byte is the same
+   in both. */
+static void psi_hs_give_hello(psi_hs *h, const psi_hs_offer *o, size_t n)
+{
+    static const uint8_t choices[26] = {0, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 10, 0, 4, 0, 2, 0, 0, 0, 13, 0, 4, 0, 2, 0, 0};
+    br_ssl_server_context *sc = &h->u.server;
+    br_multihash_context hash;
+    uint8_t hello[4 + 2 + 32 + 33 + sizeof choices + 5 + 7 + 255 + 5] = {1, 0}, last = h->ibuf[4 + n];
+    uint8_t *p = psi_tls_write_number(hello + 4, BR_TLS12, 2), *at;
+    size_t i, alpn = h->alpn[0] ? strlen(h->alpn[0]) : 0;
+    int id, prf = h->suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+                  h->suite == BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 ? br_sha384_ID : br_sha256_ID;
+    p = psi_tls_write(p, o->random, 32);
+    *p++ = h->offered.session_id_len;
+    at = psi_tls_write(p, h->offered.session_id, h->offered.session_id_len);
+    p = psi_tls_write(at, choices, sizeof choices);
+    psi_tls_write_number(at + 2, h->suite, 2);
+    if (o->secure) at[5] = 0xFF; /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV */
+    at[17] = o->curves >> BR_EC_curve25519 & 1 ? BR_EC_curve25519
+           : o->curves >> BR_EC_secp256r1 & 1 ? BR_EC_secp256r1 : BR_EC_secp384r1;
+    at[24] = (uint8_t)h->sign_hash;
+    at[25] = psi_tls_is_rsa(h->suite) ? 1 : 3;
+    if (o->fragment) {
+        p = psi_tls_write_number(p, 0x00010001, 4);
+        *p++ = o->fragment;
+    }
+    if (alpn) {
+        br_ssl_engine_set_protocol_names(&sc->eng, h->alpn, 1);
+        p = psi_tls_write_number(p, 16, 2);
+        p = psi_tls_write_number(p, alpn + 3, 2);
+        p = psi_tls_write_number(p, alpn + 1, 2);
+        *p++ = (uint8_t)alpn;
+        p = psi_tls_write(p, h->alpn[0], alpn);
+    }
+    p = psi_tls_write_number(p, 0x00150001, 4); /* padding: the last byte */
+    n--;
+    psi_tls_write_number(at + 8, (size_t)(p - at) - 9, 2);
+    psi_tls_write_number(hello + 2, (size_t)(p - hello) - 3, 2);
+    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) /* no other hash will be asked for */
+        for (id = br_sha256_ID; id <= br_sha512_ID; id++)
+            if (id != prf && id != h->sign_hash) br_ssl_engine_set_hash(&sc->eng, id, NULL);
+    hash = sc->eng.mhash;
+    br_multihash_init(&hash);
+    br_multihash_update(&hash, h->ibuf + 5, n);
+    n = (size_t)(p - hello);
+    memcpy(h->ibuf + 5, hello, n);
+    psi_hs_give(h, n);
+    sc->eng.mhash = hash;
+    /* Of the 48 suites that BearSSL has room for it looks up the empty ones too, each by a search to the end of its table:
+       a fifth of a P-256 handshake. The table's first suite in their places is found at once, and never chosen. */
+    for (i = 0; i < BR_MAX_CIPHER_SUITES; i++)
+        if (!sc->client_suites[i][0]) sc->client_suites[i][0] = BR_TLS_RSA_WITH_3DES_EDE_CBC_SHA;
+    h->ibuf[5] = last;
+    psi_hs_give(h, 1);
+    psi_hs_turn(h);
+}
+
+/* The peer's hello is collected in front, across records, until it is whole: 1 once it has been read and, on a client,
+   may be fed. */
+static int psi_hs_collect_hello(psi_hs *h, int type)
+{
+    const uint8_t *p = h->ibuf + 5;
+    psi_hs_offer offer = PSI_ZERO;
+    psi_hs_bytes b = PSI_ZERO;
+    size_t len;
+    h->held += h->body_len;
+    if (type != PSI_REC_HANDSHAKE || p[0] != (h->server ? 1 : 2)) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer does not begin with a hello");
+        return 0;
+    }
+    if (h->held < 4) return 0;
+    len = (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+    if (len > PSI_REC_PLAIN - 4) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
+        return 0;
+    }
+    if (h->held - 4 < len) return 0;
+    b.p = p + 4;
+    b.n = len;
+    h->body_len = h->held;
+    h->held = 0;
+    if (!h->server) {
+        psi_hs_read_server_hello(h, b);
+        if (h->state != PSI_HS_FAILED) h->state = PSI_HS_RUNNING;
+        return h->state == PSI_HS_RUNNING;
+    }
+    if (h->body_len - 4 > len)
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a message follows the client's hello too early");
+    else
+        psi_hs_read_client_hello(h, &offer, b);
+    if (h->state == PSI_HS_FAILED) return 0;
+    h->state = PSI_HS_RUNNING;
+    psi_hs_give_hello(h, &offer, h->body_len);
+    return 0;
+}
+
+/* A whole record is in ibuf. */
+static void psi_hs_record(psi_hs *h)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    int type = h->header[0];
+    if (type == PSI_REC_ALERT || h->body_len == 0 || (eng->incrypt && h->body_len <= 24)) {
+        if (++h->dull > PSI_REC_QUIET) {
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending empty records or warnings");
+            return;
+        }
+    }
+    if (!eng->incrypt) {
+        if (type == PSI_REC_ALERT) {
+            psi_hs_read_alert(h, h->ibuf + 5 + h->held, h->body_len);
+            return;
+        }
+        if (!h->body_len) return;
+        if (h->state == PSI_HS_HELLO && !psi_hs_collect_hello(h, type)) return;
+        if (type == PSI_REC_HANDSHAKE) psi_hs_watch(h, h->ibuf + 5, h->body_len);
+    } else if (type == PSI_REC_HANDSHAKE) {
+        int chacha = eng->session.cipher_suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 ||
+                     eng->session.cipher_suite == BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+        size_t overhead = chacha ? 16 : 24;
+        if (h->body_len > overhead) h->encrypted += h->body_len - overhead;
+        if (h->encrypted > 16)
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
+    }
+    if (h->state == PSI_HS_FAILED) return;
+    psi_hs_give(h, h->body_len);
+    psi_hs_turn(h);
+}
+
+/* Checks a record's header; the body goes to ibuf. */
+static void psi_hs_header(psi_hs *h)
+{
+    const uint8_t *p = h->header;
+    h->body_len = (size_t)p[3] << 8 | p[4];
+    h->body_got = 0;
+    h->total += 5 + h->body_len;
+    if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA || p[1] != 3) {
+        int first = h->state == PSI_HS_HELLO && !h->held;
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, p[1] != 3 && p[0] == PSI_REC_HANDSHAKE ? 70 : 10,
+                    first ? "the peer does not speak TLS on this port"
+                          : "the peer sent a record of unknown type or version");
+    } else if (p[0] == PSI_REC_APPDATA) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent data before the handshake was over");
+    } else if (h->body_len > PSI_REC_PLAIN + (h->u.eng.incrypt ? 256u : 0u) || h->held + h->body_len > PSI_HS_IN - 5) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 22, "the peer sent a record that is too long");
+    } else if (h->held && h->held + h->body_len > PSI_REC_PLAIN) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
+    } else if (h->total > PSI_HS_TOTAL) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the handshake is too long");
+    }
+}
+
+/* --- the handshake: interface ------------------------------------------------------------------------------------ */
+
+static PSI_UNUSED void psi_hs_free(psi_hs *h)
+{
+    if (!h) return;
+    if (h->state != PSI_HS_DONE && h->offered.session_id_len) psi_hs_remember(h, NULL); /* perhaps it was the cause */
+    psi_x509_chain_free(&h->chain);
+    psi_tlsinfo_free(h->peer);
+    psi_free(h->cert);
+    psi_free(h->out);
+    psocket_tls_free(h->tls);
+    psi_wipe(&h->u, sizeof h->u); /* the buffers and the rest hold no secret */
+    psi_wipe(&h->offered, sizeof h->offered);
+    psi_free(h);
+}
+
+/* The generator's whole state (SP 800-90A 10.1.2.1) comes from the platform: hashing a seed into it would cost a tenth
+   of a resumed handshake. */
+static int psi_hs_seed(br_hmac_drbg_context *rng)
+{
+    int code = psi_os_entropy(rng->K, sizeof rng->K);
+    if (!code) code = psi_os_entropy(rng->V, sizeof rng->V);
+    rng->vtable = &br_hmac_drbg_vtable;
+    rng->digest_class = &br_sha256_vtable;
+    return code;
+}
+
+/* What both sides have in common. */
+static int psi_hs_setup(psi_hs *h)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    const psi_tls_primitives *prim = &h->tls->prim;
+    int code = psi_hs_seed(&eng->rng);
+    if (code) return code;
+    eng->rng_init_done = 2; /* seeded, and not again by BearSSL */
+    eng->rng_os_rand_done = 1;
+    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
+    br_ssl_engine_set_suites(eng, prim->suites, prim->suite_count);
+    br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION);
+    br_ssl_engine_add_flags(eng, BR_OPT_FAIL_ON_ALPN_MISMATCH);
+    br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
+    br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
+    br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
+    br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
+    br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
+    br_ssl_engine_set_gcm(eng, &br_sslrec_in_gcm_vtable, &br_sslrec_out_gcm_vtable);
+    br_ssl_engine_set_aes_ctr(eng, prim->aes);
+    br_ssl_engine_set_ghash(eng, prim->ghash);
+    br_ssl_engine_set_chapol(eng, &br_sslrec_in_chapol_vtable, &br_sslrec_out_chapol_vtable);
+    br_ssl_engine_set_chacha20(eng, prim->chacha);
+    br_ssl_engine_set_poly1305(eng, prim->poly);
+    br_ssl_engine_set_ec(eng, h->server ? &prim->server_ec : &prim->client_ec);
+    br_ssl_engine_set_ecdsa(eng, psi_tls_ecdsa_verify);
+    br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
+    br_ssl_engine_set_buffers_bidi(eng, h->ibuf, sizeof h->ibuf, h->obuf, sizeof h->obuf);
+    eng->log_max_frag_len = 14; /* records of any size may come, whatever the size of obuf */
+    h->x509.vtable = &psi_hs_x509_class;
+    h->x509.hs = h;
+    h->policy.vtable = &psi_hs_policy_class;
+    h->policy.hs = h;
+    h->cache.vtable = &psi_hs_cache_class;
+    h->cache.hs = h;
+    h->auth.vtable = &psi_hs_auth_class;
+    h->auth.hs = h;
+    return 0;
+}
+
+static int psi_hs_start_server(psi_hs *h, psocket_error *e)
+{
+    br_ssl_server_context *sc = &h->u.server;
+    psocket_tls *tls = h->tls;
+    if (!tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
+    br_ssl_server_set_policy(sc, &h->policy.vtable);
+    if (tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) {
+        br_ssl_server_set_cache(sc, &h->cache.vtable);
+    } else { /* no sessions: a resumed one would have to bring the client's identity with it */
+        br_ssl_engine_set_x509(&sc->eng, &h->x509.vtable);
+        br_ssl_server_set_trust_anchor_names(sc, tls->ca_names, tls->ca_name_count);
+        if (tls->client_auth == PSOCKET_CLIENT_AUTH_OPTIONAL)
+            br_ssl_engine_add_flags(&sc->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+    }
+    if (!br_ssl_server_reset(sc)) return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
+    return 0;
+}
+
+static int psi_hs_start_client(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    br_ssl_client_context *cc = &h->u.client;
+    psocket_tls *tls = h->tls;
+    int kind = name ? psi_tls_name(name, h->name) : 0;
+    if (!name && !tls->insecure_no_name && !tls->insecure_no_verify)
+        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
+    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
+    psi_tls_name_hash(h->name, port, h->name_hash);
+    psi_hs_recall(h);
+    if (h->offered.session_id_len) br_ssl_engine_set_session_parameters(&cc->eng, &h->offered);
+    br_ssl_engine_set_x509(&cc->eng, &h->x509.vtable);
+    if (tls->alpn_count) br_ssl_engine_set_protocol_names(&cc->eng, tls->alpn, tls->alpn_count);
+    if (tls->identity_count) {
+        h->identity = &tls->identities[0];
+        br_ssl_client_set_client_certificate(cc, &h->auth.vtable);
+    }
+    if (!br_ssl_client_reset(cc, kind == 1 ? h->name : NULL, h->offered.session_id_len != 0))
+        return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
+    return 0;
+}
+
+/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
+   that is not known; servers ignore it. */
+static PSI_UNUSED int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, int port,
+                                 psocket_error *e)
+{
+    psi_hs *h = (psi_hs *)PSOCKET_MALLOC(sizeof *h);
+    int code;
+    *out = NULL;
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
+    memset(h, 0, offsetof(psi_hs, ibuf)); /* the buffers need no clearing */
+    h->server = server;
+    h->tls = psocket_tls_retain(tls);
+    code = psi_hs_setup(h);
+    if (code) psi_err_code(e, code);
+    else code = server ? psi_hs_start_server(h, e) : psi_hs_start_client(h, name, port, e);
+    if (!code) {
+        psi_hs_turn(h);
+        if (h->state == PSI_HS_FAILED) {
+            code = h->err.code;
+            if (e) *e = h->err;
+        }
+    }
+    if (code) {
+        psi_hs_free(h);
+        return code;
+    }
+    *out = h;
+    return 0;
+}
+
+/* Bytes from the peer: how many were consumed. Fewer than n only when the handshake is over; the rest are records of
+   what follows, or of no interest if it failed. */
+static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n)
+{
+    size_t used = 0;
+    while (used < n && h->state < PSI_HS_DONE) {
+        size_t take;
+        if (h->header_len < 5) {
+            h->header[h->header_len++] = p[used++];
+            if (h->header_len < 5) continue;
+            psi_hs_header(h);
+            if (h->state == PSI_HS_FAILED) break;
+        }
+        take = h->body_len - h->body_got;
+        if (take > n - used) take = n - used;
+        memcpy(h->ibuf + 5 + h->held + h->body_got, p + used, take);
+        used += take;
+        h->body_got += take;
+        if (h->body_got == h->body_len) {
+            h->header_len = 0;
+            psi_hs_record(h);
+        }
+    }
+    return (ptrdiff_t)used;
+}
+
+/* Bytes to send now, 0 if there are none. */
+static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
+{
+    *p = h->out ? h->out + h->out_at : NULL;
+    return h->out_len - h->out_at;
+}
+
+/* That many of them were sent. */
+static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
+{
+    h->out_at += n;
+    if (h->out_at >= h->out_len) h->out_at = h->out_len = 0;
+}
+
+/* PSOCKET_WANT_READ: running, or there is output to send first. 0: done. Else the error, also in *e. */
+static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
+{
+    if (h->state == PSI_HS_FAILED) {
+        if (e) *e = h->err;
+        return h->err.code;
+    }
+    return h->state == PSI_HS_DONE && h->out_at == h->out_len ? 0 : PSOCKET_WANT_READ;
+}
+
+/* What is known about the peer and the connection. NULL: out of memory. */
+static psi_tlsinfo *psi_hs_info(psi_hs *h)
+{
+    const char *alpn = br_ssl_engine_get_selected_protocol(&h->u.eng);
+    const char *subject = "";
+    psi_tlsinfo peer = PSI_ZERO;
+    psocket_certinfo cert;
+    psi_tlsinfo *i;
+    char text[2 * sizeof ((psocket_tlsinfo *)0)->peer_subject];
+    if (h->resumed && h->peer) {
+        peer = *h->peer;
+        subject = psi_tlsinfo_text(h->peer, h->peer->subject_at);
+    } else if (h->chain.count) {
+        psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text);
+        peer.has_peer = 1;
+        peer.not_before = cert.not_before;
+        peer.not_after = cert.not_after;
+        memcpy(peer.sha256, cert.sha256, sizeof peer.sha256);
+        memcpy(peer.spki, cert.spki_sha256, sizeof peer.spki);
+        subject = cert.subject;
+    }
+    i = psi_tlsinfo_new(alpn ? alpn : "", h->name, subject, &peer);
+    if (!i) return NULL;
+    i->suite = h->u.eng.session.cipher_suite;
+    i->resumed = (uint8_t)(h->resumed != 0);
+    return i;
+}
+
+/* Once the status is 0: hands over the record layer and the facts. The caller owns both, and frees h. 0 or NOMEM. */
+static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
+{
+    br_ssl_engine_context *eng = &h->u.eng;
+    size_t max_send = eng->peer_log_max_frag_len ? (size_t)1 << eng->peer_log_max_frag_len : PSI_REC_PLAIN;
+    *info = psi_hs_info(h);
+    *rec = psi_rec_new(&eng->in, &eng->out, h->server, max_send);
+    if (!*info || !*rec) {
+        psi_tlsinfo_free(*info);
+        psi_rec_free(*rec);
+        *info = NULL;
+        *rec = NULL;
+        return PSOCKET_NOMEM;
+    }
+    if (!h->resumed) psi_hs_remember(h, *info);
+    return 0;
+}
+
+/* --- sessions as bytes ------------------------------------------------------------------------------------------- */
+
+/* Numbers are big-endian. Format, policy; for each session suite, ID with its length, master secret, name, from, until
+   and the peer: validity, digests, subject with its length; then the SHA-256 of all that, against damage. */
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 1};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
 
@@ -11411,166 +12231,352 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 
 /*==================================================================================================
- * >>sock
- * The socket. Its life: dialling (dial is set), handshaking (hs is set), open, ended. Nothing in this section waits; the
- * blocking calls of >>public wait between its steps. How each direction ended is kept in end_in and end_out (0: it has
- * not); once closed here, closed is set. Every function leaves the socket usable or ended.
+ * >>watch
+ * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
+ * when they want to be looked at, and the hot ring of those to be looked at without being told by the system. It knows
+ * nothing of sockets, so that a socket can take its descriptors out before it closes them; >>poll does the looking.
+ * A socket owns its watch; those of foreign descriptors and timers are the application's.
  *================================================================================================*/
 
-#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB */
-#define PSI_SOCK_READ_MIN (1u << PSI_SOCK_READ_LOG)
-#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
-#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
-#define PSI_DATAGRAM 65536u
-#define PSI_SPARE_MAX (PSOCKET_READ_SIZE + 64u) /* the largest buffer that a poller keeps */
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
-typedef struct psi_io psi_io;
-typedef struct psi_listen psi_listen;
+/* A place in the hot ring; next is NULL outside of it. */
+typedef struct psi_link {
+    struct psi_link *next, *prev;
+} psi_link;
 
-#if !defined(_WIN32) && !defined(PSOCKET_LWIP) /* until >>platform has it */
-static int psi_os_pair(psocket_fd fd[2], int *os)
-{
-    int pair[2], i;
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) {
-        *os = errno;
-        return psi_os_code(*os);
-    }
-    for (i = 0; i < 2; i++) {
-        fcntl(pair[i], F_SETFL, fcntl(pair[i], F_GETFL) | O_NONBLOCK);
-        fcntl(pair[i], F_SETFD, FD_CLOEXEC);
-        fd[i] = pair[i];
-    }
-    return 0;
-}
-#else
-static int psi_os_pair(psocket_fd fd[2], int *os) { (void)fd; *os = 0; return PSOCKET_UNSUPPORTED; }
-#endif
-
-/* A connection being made. */
-#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
-typedef struct psi_dial {
-    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
-    int resolving, next, live, delay, port, code, os;
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
-    int64_t next_at;
-    size_t said;
-    char why[400]; /* each address that failed, and its reason */
-} psi_dial;
-
-/* What a poller keeps about a socket, foreign descriptor or timer. Its working is >>poll's; it is declared here because a
-   socket takes its descriptors out before it closes them, and announces what the system cannot. */
-typedef struct psocket_watch psi_entry;
 struct psocket_watch {
-    psocket_poller *poller;
-    psocket *sock;                 /* NULL: a foreign descriptor or timer */
+    psi_link link;           /* first, so that a link is its watch */
+    psocket_poller *poller;  /* NULL once that was freed */
+    psocket *sock;           /* NULL: a foreign descriptor or a timer */
     void *user;
-    psi_os_watch watch;            /* the one descriptor of what has just one */
-    psi_os_watch *more;            /* PSOCKET_POLLSET_MAX of them for a socket that dials or is carried; else NULL */
-    struct psocket_watch *next, *prev; /* in the poller's hot ring (to be looked at without being told by the system) or cold ring */
-    int64_t due, wake;             /* when the user's time is over, and when to look again; INT64_MAX: never */
-    int heap;                      /* 1 + index in the heap; 0 none */
-    int events;                    /* what the user wants */
-    unsigned turn;                 /* the poller's turn in which the socket last sent */
-    short given;                   /* 1 + index in the array handed out last; 0 none */
-    uint8_t hot;
+    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
+    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
+    int heap;                /* index in the heap */
+    unsigned sent;           /* the poller's turn in which the socket last sent, */
+    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    short given;             /* 1 + index in the array handed out last; 0 none */
+    uint8_t events;          /* what the user wants */
 };
 
 struct psocket_poller {
     psi_os_poller os;
-    void (*unwatch)(psi_entry *e); /* pointers, so that a program without pollers links without them */
-    void (*forget)(psi_entry *e);
-    psi_entry hot, cold; /* heads of two rings: every entry is in one of them */
-    int entries;
-    psi_entry **heap;    /* has room for all of them */
-    int heap_count, heap_cap;
-    psi_entry *given[PSI_EVENTS];
+    psi_link hot;
+    psocket_watch **heap;    /* all watches, the one with the earliest time first */
+    int count, cap;          /* of the heap */
+    int given_count;
+    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
     psocket_event events[PSI_EVENTS];
-    int count;
-    unsigned turn;       /* counts waits, from 1 */
-    uint8_t *spare;      /* a buffer for the socket that reads next */
+    unsigned turn;           /* counts waits, from 1 */
     uint32_t spare_cap;
+    uint8_t *spare;          /* a buffer for the socket that reads next */
+    uint8_t nested;          /* a foreign loop watches the poller's own descriptor, and none waits in it */
+    uint8_t announced;       /* that descriptor is readable, since there is something hot */
 };
 
-/* Moves an entry, which may be in no ring yet, to a ring of its poller. */
-static void psi_entry_move(psi_entry *e, int hot)
+/* There is something to look at of which the system does not know: tells a foreign loop. */
+static void psi_watch_announce(psocket_poller *p)
 {
-    psi_entry *head = hot ? &e->poller->hot : &e->poller->cold;
-    if (e->next) {
-        e->prev->next = e->next;
-        e->next->prev = e->prev;
-    }
-    e->hot = (uint8_t)hot;
-    e->prev = head->prev;
-    e->next = head;
-    head->prev->next = e;
-    head->prev = e;
+    if (!p->nested || p->announced) return;
+    p->announced = 1;
+    psi_os_poller_busy(&p->os, 1);
 }
 
-static void psi_entry_heat(psi_entry *e)
+/* A wait begins. */
+static void psi_watch_rest(psocket_poller *p)
 {
-    if (!e->hot) psi_entry_move(e, 1);
+    if (p->announced) psi_os_poller_busy(&p->os, 0);
+    p->announced = 0;
 }
+
+/* Has the poller look at w in its next wait. */
+static void psi_watch_heat(psocket_watch *w)
+{
+    psi_link *head = &w->poller->hot;
+    if (w->link.next) return;
+    w->link.prev = head->prev;
+    w->link.next = head;
+    head->prev->next = &w->link;
+    head->prev = &w->link;
+    psi_watch_announce(w->poller);
+}
+
+static void psi_watch_cool(psocket_watch *w)
+{
+    if (!w->link.next) return;
+    w->link.prev->next = w->link.next;
+    w->link.next->prev = w->link.prev;
+    w->link.next = NULL;
+}
+
+/*--- the heap of times */
+
+static int64_t psi_watch_key(const psocket_watch *w)
+{
+    return w->due < w->wake ? w->due : w->wake;
+}
+
+static void psi_watch_place(psocket_poller *p, int i, psocket_watch *w)
+{
+    p->heap[i] = w;
+    w->heap = i;
+}
+
+/* Moves w, which counts as being at index i, to where it belongs. */
+static void psi_watch_settle(psocket_poller *p, int i, psocket_watch *w)
+{
+    int64_t key = psi_watch_key(w);
+    int child;
+    while (i > 0 && psi_watch_key(p->heap[(i - 1) / 2]) > key) {
+        psi_watch_place(p, i, p->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (; (child = 2 * i + 1) < p->count; i = child) {
+        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child])) child++;
+        if (psi_watch_key(p->heap[child]) >= key) break;
+        psi_watch_place(p, i, p->heap[child]);
+    }
+    psi_watch_place(p, i, w);
+}
+
+/* Sets the two times of w. */
+static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
+{
+    if (w->due == due && w->wake == wake) return;
+    w->due = due;
+    w->wake = wake;
+    psi_watch_settle(w->poller, w->heap, w);
+}
+
+/*--- descriptors */
+
+/* Has the system watch exactly these descriptors for w, which may have several. */
+static int psi_watch_many(psocket_watch *w, const psocket_pollfd *fds, int n)
+{
+    psi_os_poller *os = &w->poller->os;
+    int i, r = 0, e;
+    psi_os_poller_ctl(os, &w->one, 0, &e);
+    if (!w->more) {
+        if (!n) return 0;
+        w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
+        if (!w->more) return PSOCKET_NOMEM;
+    }
+    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
+        psi_os_watch *one = &w->more[i];
+        psocket_fd fd = i < n ? fds[i].fd : -1;
+        if (one->events && one->fd != fd) psi_os_poller_ctl(os, one, 0, &e);
+        one->fd = fd;
+        one->owner = w;
+        if (i < n && !r) r = psi_os_poller_ctl(os, one, fds[i].events, &e);
+    }
+    return r;
+}
+
+/* The same for one descriptor. */
+static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
+{
+    psi_os_poller *os = &w->poller->os;
+    int e = 0;
+    if (w->more) {
+        psi_watch_many(w, NULL, 0);
+        psi_free(w->more);
+        w->more = NULL;
+    }
+    if (w->one.events && w->one.fd != fd) psi_os_poller_ctl(os, &w->one, 0, &e);
+    w->one.fd = fd;
+    return fd == -1 ? 0 : psi_os_poller_ctl(os, &w->one, events, &e);
+}
+
+/* Takes all of its descriptors out of the system's set, before one of them is closed. */
+static void psi_watch_unwatch(psocket_watch *w)
+{
+    psi_watch_many(w, NULL, 0);
+    psi_watch_heat(w);
+}
+
+/*--- making and ending one */
+
+static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
+{
+    psocket_watch *w;
+    if (p->count == p->cap) {
+        int cap = p->cap * 2 + 16;
+        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
+        if (!heap) return NULL;
+        p->heap = heap;
+        p->cap = cap;
+    }
+    w = (psocket_watch *)psi_alloc(sizeof *w);
+    if (!w) return NULL;
+    w->poller = p;
+    w->sock = s;
+    w->due = w->wake = INT64_MAX;
+    w->one.owner = w;
+    w->one.fd = -1;
+    psi_watch_place(p, p->count++, w);
+    psi_watch_heat(w);
+    return w;
+}
+
+/* Takes w out of its poller. */
+static void psi_watch_leave(psocket_watch *w)
+{
+    psocket_poller *p = w->poller;
+    psocket_watch *last;
+    if (!p) return;
+    psi_watch_unwatch(w);
+    psi_watch_cool(w);
+    last = p->heap[--p->count];
+    if (last != w) psi_watch_settle(p, w->heap, last);
+    if (w->given) {
+        p->given[w->given - 1] = NULL;
+        p->events[w->given - 1].user = NULL;
+        p->events[w->given - 1].events = 0;
+    }
+    psi_free(w->more);
+    w->more = NULL;
+    w->poller = NULL;
+}
+
+static void psi_watch_end(psocket_watch *w)
+{
+    if (!w) return;
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
+/*==================================================================================================
+ * >>sock
+ * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares. Nothing in this
+ * section waits; the blocking calls of >>public wait between its steps. Every function leaves the socket usable or ended.
+ *================================================================================================*/
+
+#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
+#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
+#define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
+#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
+#define PSI_SOCK_SPARE (PSOCKET_READ_SIZE + 2 * PSI_RING_SLACK) /* the largest buffer that a poller keeps */
+
+enum psi_state {
+    PSI_RESOLVING,   /* dial is set: its host is being looked up */
+    PSI_CONNECTING,  /* dial is set: attempts are under way */
+    PSI_HANDSHAKING, /* hs is set: the transport carries the TLS handshake */
+    PSI_OPEN,        /* bytes or datagrams move, and each direction ends by itself */
+    PSI_LISTENING,   /* listen is set: connections come */
+    PSI_ENDED,       /* a failure ended both directions, the transport is gone; chunks stay readable */
+    PSI_CLOSED       /* psocket_close ended them, likewise */
+};
+
+/* How the sending direction fares; the receiving one is open or ended. Negative: the code that it ended with. */
+enum psi_end {
+    PSI_FLOWS,       /* open */
+    PSI_ENDING,      /* shut down: close_notify is to follow what was sent, */
+    PSI_FINISHING    /* and then the transport's own end */
+};
+
+/* What whoever waits knows of the chunks that nobody has taken. */
+enum psi_news {
+    PSI_NEWS,        /* something has come: to be told */
+    PSI_TOLD,        /* told; still ready, unless a call looks and wants more */
+    PSI_QUIET        /* one did: not ready before more comes */
+};
+
+#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
+
+/* A connection being made. */
+typedef struct psi_dial {
+    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
+    int next, live, port, code, os;
+    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    int64_t next_at;
+    int delay;              /* between attempts, in milliseconds */
+    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
+    size_t said;
+    char why[400];          /* each address that failed, and its reason */
+} psi_dial;
 
 /* What a listener has besides. */
-struct psi_listen {
-    psocket_fd next;   /* a connection already accepted for psocket_hasconnection, or -1 */
+typedef struct psi_listen {
+    psocket_fd next;        /* a connection already accepted for psocket_hasconnection, or -1 */
     psi_addr next_peer;
-    psocket_options opt;
-    long process;      /* who made it: a forked copy leaves the path alone */
-    char *path;        /* of a Unix-domain socket: removed on close */
-};
+    psocket_options opt;    /* for accepted sockets */
+    psi_os_settings set;
+    long process;           /* who made it: a forked copy leaves the path alone */
+    char *path;             /* of a Unix-domain socket: removed on close */
+} psi_listen;
 
 struct psocket {
-    const psi_io *io;
-    psocket_fd fd;
-    void *below;         /* the user's transport, or the carrying psocket */
-    const psocket_transport *transport;
-    struct psi_listen *listen;
+    const psocket_transport *io; /* NULL: none yet, or no more */
+    void *user;          /* its first argument: the socket itself if fd is the transport */
+    psocket_fd fd;       /* -1: none of its own */
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
     psi_dial *dial;
-    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
+    psi_listen *listen;  /* kept when it is closed: it stays a listener */
     psi_hs *hs;
     psi_rec *rec;
     psi_tlsinfo *info;
-    psi_entry *entry;
-    psocket_error *error;
+    psocket_watch *watch;
+    psocket_error *error; /* details of what code says; NULL: there are none */
+    int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
+                            is over; 0: none waits, or for ever */
     size_t sent;
-    int64_t deadline;    /* of dialling or handshaking; 0 none */
     psi_addr peer;
     int timeout;
     uint32_t out_at, out_len, limit;
-    uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
-    int code, end_in, end_out;
-    unsigned side : 1, nonblocking : 1, udp : 1, closed : 1, drained : 1, full : 1, deaf : 1, shut : 2, family : 4;
+    uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
+    short code, end_in, end_out;
+    unsigned state : 3, news : 2, side : 1, nonblocking : 1, udp : 1, family : 4;
+    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
     unsigned out_log : 5;  /* out has 1 << out_log bytes of room; 0: none to spare */
-    unsigned moved : 8;    /* counts transfers during a handshake: the sign that it is not idle */
 };
 
-/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
-static void psi_sock_unwatch(psocket *s)
+/* Does r say that a call has to wait for the transport? */
+static int psi_is_wait(ptrdiff_t r)
 {
-    for (; s; s = s->above)
-        if (s->entry) s->entry->poller->unwatch(s->entry);
+    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
 }
 
-/* The transport below a socket: a descriptor, a pair in memory, or another socket. */
-struct psi_io {
-    ptrdiff_t (*get)(psocket *s, void *p, size_t n, int *os);       /* 0: the stream has ended */
-    ptrdiff_t (*put)(psocket *s, const void *p, size_t n, int *os);
-    int (*fin)(psocket *s, int *os);                                /* no more will be sent */
-    void (*end)(psocket *s);                                        /* lets go of the transport */
-    int (*wants)(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
-    int carried;                                                    /* below is a psocket */
-};
+/* Or for anything at all? */
+static int psi_is_want(ptrdiff_t r)
+{
+    return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
+}
 
 static void psi_lower_ms(int *ms, int64_t left)
 {
     if (left < 0) left = 0;
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
+static void psi_sock_unwatch(psocket *s)
+{
+    for (; s; s = s->above)
+        if (s->watch) psi_watch_unwatch(s->watch);
+}
+
+/*--- the clock of what waits */
+
+/* Begins the time of an operation, unless it has begun. */
+static void psi_sock_clock(psocket *s, int way)
+{
+    if (s->timeout && !s->due[way]) s->due[way] = psi_os_now() + s->timeout;
+}
+
+static int psi_sock_late(const psocket *s, int way)
+{
+    return s->due[way] && psi_os_now() >= s->due[way];
+}
+
+/* Bytes have left, which gives a send its time anew; but once it is over it is over. */
+static void psi_sock_left(psocket *s)
+{
+    if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
@@ -11579,29 +12585,28 @@ static void psi_lower_ms(int *ms, int64_t left)
 PSI_PRINTF(4, 5)
 static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
 {
-    char what[400], text[128];
     va_list ap;
     if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
-    s->code = code;
+    s->code = (short)code;
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (!s->error) return code;
     if (format) {
         va_start(ap, format);
-        vsnprintf(what, sizeof what, format, ap);
+        psi_err_v(s->error, code, format, ap);
         va_end(ap);
+    } else if (code == PSOCKET_OS) {
+        psi_err_os(s->error, code, os, "%s", psocket_strerror(code));
     } else {
-        snprintf(what, sizeof what, "%s", psocket_strerror(code));
+        psi_err_code(s->error, code);
     }
-    if (os && code == PSOCKET_OS) psi_err(s->error, code, "%s: %s", what, psi_os_text(os, text, sizeof text));
-    else psi_err(s->error, code, "%s", what);
     s->error->os_error = os;
     return code;
 }
 
-static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
+static int psi_sock_note_error(psocket *s, const psocket_error *e)
 {
-    s->code = e->code;
+    s->code = (short)e->code;
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (s->error) *s->error = *e;
     return e->code;
@@ -11609,61 +12614,61 @@ static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
 
 /*--- the transport: a descriptor */
 
-static ptrdiff_t psi_fd_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 {
-    return psi_os_recv(s->fd, p, n, os);
+    return psi_os_recv(((psocket *)user)->fd, p, n, os);
 }
 
-static ptrdiff_t psi_fd_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return psi_os_send(s->fd, p, n, os);
+    return n || ((psocket *)user)->udp ? psi_os_send(((psocket *)user)->fd, p, n, os) : 0;
 }
 
-static int psi_fd_fin(psocket *s, int *os)
+static int psi_fd_finish(void *user, int *os)
 {
-    return s->udp ? 0 : psi_os_shutdown(s->fd, os);
+    return ((psocket *)user)->udp ? 0 : psi_os_shutdown(((psocket *)user)->fd, os);
 }
 
 /* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
    away first, within reason. */
-static void psi_fd_close(psocket *s)
+static void psi_fd_close(void *user)
 {
-    char sink[4096];
+    psocket *s = (psocket *)user;
+    char sink[1024];
     int os, i;
     if (!s->udp && (!s->end_in || s->info) && s->family != PSI_UNIX)
-        for (i = 0; i < 16 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
+        for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
 }
 
-static int psi_fd_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_fd_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     (void)ms;
     if (!events || cap < 1) return 0;
-    fds[0].fd = s->fd;
+    fds[0].fd = ((psocket *)user)->fd;
     fds[0].events = events;
     return 1;
 }
 
-static const psi_io psi_io_fd = { psi_fd_get, psi_fd_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
 /*--- the transport: a UDP socket that anybody may send to */
 
-static ptrdiff_t psi_udp_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_get(void *user, void *p, size_t n, int *os)
 {
     psi_addr from;
-    ptrdiff_t got = psi_os_recvfrom(s->fd, p, n, &from, os);
-    if (got >= 0) {
-        psi_addr_normalise(&from);
-        s->peer = from;
-    }
+    ptrdiff_t got = psi_os_recvfrom(((psocket *)user)->fd, p, n, &from, os);
+    if (got < 0) return got;
+    psi_addr_normalise(&from);
+    ((psocket *)user)->peer = from;
     return got;
 }
 
-static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
 {
+    psocket *s = (psocket *)user;
     psi_addr to = s->peer;
-    if (!to.family) return PSOCKET_INVALID;
     if (to.family == PSI_IP4 && s->family == PSI_IP6) { /* an IPv6 socket reaches IPv4 through mapped addresses */
         memmove(to.ip + 12, to.ip, 4);
         memset(to.ip, 0, 10);
@@ -11673,36 +12678,18 @@ static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
     return psi_os_sendto(s->fd, p, n, &to, os);
 }
 
-static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
-/*--- the transport: the user's own */
-
-static ptrdiff_t psi_user_get(psocket *s, void *p, size_t n, int *os)
+/* Has fd, whose other end s->peer is, carry s from now on. */
+static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *io)
 {
-    return s->transport->get(s->below, p, n, os);
+    s->fd = fd;
+    s->io = io;
+    s->user = s;
+    s->family = s->peer.family & 15u;
+    s->state = PSI_OPEN;
+    psi_addr_normalise(&s->peer);
 }
-
-static ptrdiff_t psi_user_put(psocket *s, const void *p, size_t n, int *os)
-{
-    return s->transport->put(s->below, p, n, os);
-}
-
-static int psi_user_fin(psocket *s, int *os)
-{
-    return s->transport->finish(s->below, os);
-}
-
-static void psi_user_close(psocket *s)
-{
-    s->transport->close(s->below);
-}
-
-static int psi_user_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
-{
-    return s->transport->wants(s->below, events, fds, cap, ms);
-}
-
-static const psi_io psi_io_user = { psi_user_get, psi_user_put, psi_user_fin, psi_user_close, psi_user_wants, 0 };
 
 /*--- ending */
 
@@ -11714,64 +12701,79 @@ static void psi_sock_out_free(psocket *s)
     s->out_log = 0;
 }
 
-/* Lets go of the transport and all secrets. What was received stays. */
-static void psi_sock_drop(psocket *s)
+static void psi_dial_free(psi_dial *d)
 {
     int i;
+    if (!d) return;
+    for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
+    if (d->names) psi_dns_release(d->names);
+    psi_free(d);
+}
+
+/* Lets go of the transport and all secrets. What was received stays. */
+static void psi_sock_drop(psocket *s, int state)
+{
+    const psocket_transport *io = s->io;
     psi_sock_unwatch(s);
-    if (s->dial) {
-        for (i = 0; i < s->dial->live; i++) psi_os_close(s->dial->tries[i].fd);
-        if (s->dial->names) psi_dns_release(s->dial->names);
-        psi_free(s->dial);
-        s->dial = NULL;
-    }
+    psi_dial_free(s->dial);
+    s->dial = NULL;
     psi_hs_free(s->hs);
     s->hs = NULL;
     if (s->rec) psi_rec_free(s->rec);
     s->rec = NULL;
     psi_sock_out_free(s);
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
-    if (s->io) s->io->end(s);
+    s->due[0] = s->due[1] = 0;
+    s->state = (unsigned)state & 7u;
     s->io = NULL;
+    if (io) io->close(s->user);
 }
 
 /* Ends both directions with an error and lets go. Returns code. */
 static int psi_sock_end(psocket *s, int code)
 {
-    psi_sock_drop(s);
-    if (!s->end_in) s->end_in = code;
-    if (!s->end_out) s->end_out = code;
+    psi_sock_drop(s, PSI_ENDED);
+    if (!s->end_in) s->end_in = (short)code;
+    if (s->end_out >= 0) s->end_out = (short)code;
     return code;
 }
 
-/*--- sending */
+/*--- what goes out */
 
-/* Are there bytes that s, or a socket that carries it, has taken and the transport has not? */
-static int psi_sock_unsent(const psocket *s)
+/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
+   what it sent still ends as it would have. Returns what is to be answered. */
+static int psi_sock_cannot_put(psocket *s, int code, int os)
 {
-    for (; s; s = s->io && s->io->carried ? (const psocket *)s->below : NULL)
-        if (s->out) return 1;
-    return 0;
+    s->broken = code != PSOCKET_CLOSED;
+    if (code == PSOCKET_CLOSED) code = PSOCKET_RESET;
+    psi_sock_out_free(s);
+    s->end_out = (short)code;
+    return psi_sock_note(s, code, os, NULL);
 }
 
-/* Hands sealed bytes to the transport: 0 when none is left, PSOCKET_WANT_WRITE, or an error. */
+/* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
+    int os = 0;
+    ptrdiff_t n = 0;
+    if (s->state != PSI_OPEN) return 0;
     while (s->out) {
-        int os = 0;
-        ptrdiff_t n = s->io->put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
-        s->full = n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE;
-        if (s->full) return PSOCKET_WANT_WRITE;
-        if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
-        if (n < 0) {
-            psi_sock_out_free(s);
-            s->end_out = (int)n;
-            return psi_sock_note(s, (int)n, os, NULL);
-        }
+        n = s->io->put(s->user, s->out + s->out_at, s->out_len - s->out_at, &os);
+        if (n < 0) break;
+        psi_sock_left(s);
         s->out_at += (uint32_t)n;
-        if (s->out_at == s->out_len) psi_sock_out_free(s);
+        if (s->out_at < s->out_len) continue;
+        psi_sock_out_free(s);
+        s->due[1] = 0;
     }
-    return s->io && s->io->carried ? psi_sock_flush((psocket *)s->below) : 0;
+    if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
+    if (psi_is_wait(n)) {
+        if (s->watch) s->watch->full = s->watch->poller->turn;
+        return PSOCKET_WANT_WRITE;
+    }
+    if (n >= 0) return 0;
+    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
+    return psi_sock_cannot_put(s, (int)n, os);
 }
 
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
@@ -11782,8 +12784,8 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
         unsigned log = 0;
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)PSOCKET_REALLOC(s->out, more ? (size_t)1 << log : room);
-        if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+        out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
+        if (!out) return PSOCKET_NOMEM;
         s->out = out;
         s->out_log = log & 31u;
     }
@@ -11797,66 +12799,8 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
     psi_sock_flush(s);
-}
-
-/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
-static int psi_sock_corked(psocket *s)
-{
-    unsigned *turn = s->entry && s->nonblocking ? &s->entry->turn : NULL;
-    if (!turn || *turn == s->entry->poller->turn) return turn != NULL;
-    *turn = s->entry->poller->turn;
-    return 0;
-}
-
-/* Takes some of the data: how many bytes, WANT_*, or an error. */
-static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
-{
-    int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) return s->end_out;
-    if (s->shut) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
-    if (PSI_TLS && s->rec) {
-        int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, e = 0;
-        if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-        if (!cork || s->full || s->out_len + n > PSI_SOCK_CORK) e = psi_sock_flush(s);
-        if (e) return e;
-        e = psi_sock_seal(s, 23, data, n, cork);
-        if (e) return e;
-        if (!cork) e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
-        return e && e != PSOCKET_WANT_WRITE && e != PSOCKET_NOMEM ? e : (ptrdiff_t)n;
-    }
-    if (s->full) { /* the last send filled the system's buffer, and the poller has not reported that there is room */
-        s->full = 0;
-        if (s->entry) return PSOCKET_WANT_WRITE;
-    }
-    r = s->io->put(s, data, n, &os);
-    s->full = r > 0 && (size_t)r < n;
-    if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
-    if (!s->udp && r != PSOCKET_NOMEM) s->end_out = (int)r;
-    return psi_sock_note(s, (int)r, os, NULL);
-}
-
-/* Carries a half-close on: 0 when done. */
-static int psi_sock_fin(psocket *s)
-{
-    int os = 0, r = s->end_out;
-    if (r) return r;
-    if (s->shut == 1) {
-        static const uint8_t close_notify[2] = { 1, 0 };
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return r;
-        s->shut = 2;
-    }
-    if ((r = psi_sock_flush(s)) != 0) return r;
-    if (s->shut == 2) {
-        r = s->io->fin(s, &os);
-        if (r && r != PSOCKET_RESET) return r == PSOCKET_WANT_WRITE ? r : psi_sock_note(s, r, os, NULL);
-        s->shut = 3;
-    }
-    return 0;
 }
 
 /*--- receiving */
@@ -11864,9 +12808,9 @@ static int psi_sock_fin(psocket *s)
 /* Gives up the buffer if nothing is in it. The poller keeps one for the socket that reads next. */
 static void psi_sock_relax(psocket *s)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     psi_ring *r = &s->ring;
-    if (p && r->buf && r->head == r->tail && r->cap <= PSI_SPARE_MAX) {
+    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
@@ -11881,7 +12825,7 @@ static void psi_sock_relax(psocket *s)
    PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
@@ -11890,85 +12834,111 @@ static int psi_sock_reserve(psocket *s, size_t n)
     return psi_ring_reserve(&s->ring, n);
 }
 
-/* Has s what its reader is waiting for? */
-static int psi_sock_has_input(const psocket *s)
+/* Is as much unread as may be? */
+static int psi_sock_full(const psocket *s)
 {
-    return (!psi_ring_empty(&s->ring) && (s->ring.bytes >= s->need || s->ring.bytes >= s->limit)) || s->end_in;
+    return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
 }
 
-/* Decrypts every whole record in the raw bytes, in place. 0 or how the stream ended. */
-static int psi_sock_decode(psocket *s)
+/* Decrypts every whole record in the raw bytes, in place. */
+static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
         psocket_error e; /* filled on error */
-        uint32_t end;
-        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
-        if (kind == PSI_REC_MORE) return 0;
+        int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
+        if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
             psi_sock_note_error(s, &e); /* whatever became of the alert */
-            return psi_sock_end(s, kind);
+            psi_sock_end(s, kind);
+            return;
         }
-        end = r->raw + (uint32_t)in.used;
-        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, end);
-        else psi_ring_skip(r, end);
+        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
+        else r->raw += (uint32_t)in.used;
+        if (kind == PSI_REC_DATA) s->news = PSI_NEWS;
         if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
         if (kind == PSI_REC_END) {
             s->end_in = PSOCKET_CLOSED;
-            r->tail = r->raw; /* RFC 5246 7.2.1: whatever follows close_notify is ignored */
+            r->tail = r->raw; /* RFC 5246 7.2.1, RFC 8446 6.1: whatever follows close_notify is ignored */
         }
     }
-    return s->end_in;
+}
+
+/* How much to ask the transport for. *room: how much has to fit, which is more if the rest of a record is longer than the
+   largest read. */
+static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
+{
+    const psi_ring *r = &s->ring;
+    uint32_t n = (uint32_t)1 << s->read_log, have = r->tail - r->raw;
+    *room = 0;
+    if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
+    if (PSI_TLS && (s->rec || s->hs)) {
+        n += PSI_SOCK_AROUND;
+        if (have >= 5) { /* RFC 5246 6.2.1, RFC 8446 5.1: the record's header tells its length */
+            const uint8_t *p = r->buf + r->raw;
+            uint32_t all = 5u + ((uint32_t)p[3] << 8 | p[4]);
+            if (all > have) *room = all - have;
+        }
+        if (*room > n) n = *room;
+    }
+    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
+    if (*room < n) *room = n;
+    return n;
+}
+
+/* got of `want` bytes have come, and lie behind the ring's tail. */
+static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
+{
+    uint32_t size = (uint32_t)1 << s->read_log;
+    if (!s->udp) {
+        if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+        if (got == want && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
+        else if (got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
+    }
+    if (PSI_TLS && (s->rec || s->hs)) {
+        s->ring.tail += got;
+        if (s->rec) psi_sock_decode(s);
+        return;
+    }
+    psi_ring_append(&s->ring, got);
+    s->news = PSI_NEWS;
+}
+
+/* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
+static void psi_sock_input_ends(psocket *s, int code, int os)
+{
+    s->ring.tail = s->ring.raw;
+    if (s->broken) code = s->end_out;
+    else if (code == 0 && (s->rec || s->hs)) code = PSOCKET_TRUNCATED;
+    else if (code == 0) code = PSOCKET_CLOSED;
+    else if (s->end_out >= 0) s->end_out = (short)code;
+    s->end_in = (short)code;
+    if (!s->broken) psi_sock_note(s, code, os, NULL);
 }
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
-   or an error that ends nothing (PSOCKET_NOMEM). */
+   or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
 static int psi_sock_fill(psocket *s)
 {
-    psi_ring *r = &s->ring;
-    int os = 0, e;
-    uint32_t want = s->udp ? PSI_DATAGRAM : (uint32_t)1 << s->read_log, at;
+    int os = 0, r;
+    uint32_t want, room;
     ptrdiff_t got;
     if (s->end_in) return s->end_in;
-    if (r->bytes >= s->limit || (s->udp && !psi_ring_empty(r))) return PSOCKET_LIMIT;
-    if (s->drained) { /* the last read took all there was, and the poller has not reported more */
-        s->drained = 0;
-        if (s->entry) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-    }
-    e = psi_sock_reserve(s, PSI_RING_ROOM(want));
-    if (e) return psi_sock_note(s, e, 0, NULL);
-    at = s->rec ? r->tail : r->tail + PSI_RING_HEAD;
-    got = s->io->get(s, r->buf + at, want, &os);
-    if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-        psi_sock_relax(s);
-        return PSOCKET_WANT_READ;
-    }
-    if (got == PSOCKET_NOMEM || (got < 0 && s->udp)) /* e.g. refused: the next datagram may do better */
-        return psi_sock_note(s, (int)got, os, NULL);
-    if (got < 0) {
-        s->end_in = psi_sock_note(s, (int)got, os, NULL);
+    if (psi_sock_full(s)) return PSOCKET_LIMIT;
+    want = psi_sock_read_size(s, &room);
+    if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
+    got = s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os);
+    if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
+    if (got > 0 || (got == 0 && s->udp)) {
+        psi_sock_arrived(s, (uint32_t)got, want);
         return 1;
     }
-    if (got == 0 && !s->udp) {
-        s->end_in = s->rec ? psi_sock_note(s, PSOCKET_TRUNCATED, 0, NULL) : PSOCKET_CLOSED;
-        if (!s->rec) psi_sock_note(s, PSOCKET_CLOSED, 0, NULL);
-        r->tail = r->raw;
-        return 1;
-    }
-    s->drained = (uint32_t)got < want && !s->udp;
-    if ((uint32_t)got == want && 2 * want <= PSOCKET_READ_SIZE) s->read_log++;
-    else if ((uint32_t)got < want / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    if (PSI_TLS && s->rec) {
-        r->tail += (uint32_t)got;
-        psi_sock_decode(s);
-        return 1;
-    }
-    psi_ring_append(r, (uint32_t)got);
+    psi_sock_relax(s);
+    if (psi_is_wait(got)) return PSOCKET_WANT_READ;
+    if (got == PSOCKET_NOMEM || s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
 
@@ -11978,8 +12948,8 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     const void *data;
     int r = 1;
     uint32_t len;
-    while (psi_ring_empty(&s->ring) && r == 1 && !s->end_in) r = psi_sock_fill(s);
-    if (psi_ring_empty(&s->ring)) return s->end_in ? s->end_in : r;
+    while (psi_ring_empty(&s->ring) && r == 1) r = psi_sock_fill(s);
+    if (psi_ring_empty(&s->ring)) return r;
     len = psi_ring_front(&s->ring, &data);
     if (len > n) len = (uint32_t)n;
     psi_ring_take(&s->ring, len, &data);
@@ -11987,19 +12957,99 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     return (ptrdiff_t)len;
 }
 
+/*--- sending */
+
+/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
+static int psi_sock_corked(psocket *s)
+{
+    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
+    if (!turn || s->watch->sent == turn) return turn != 0;
+    s->watch->sent = turn;
+    return 0;
+}
+
+/* Has it filled the transport in this turn of its poller? */
+static int psi_sock_is_full(const psocket *s)
+{
+    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+}
+
+/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
+static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
+{
+    int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
+    if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
+    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (r) return r;
+    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    if (r) return psi_sock_note(s, r, 0, NULL);
+    if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
+    return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
+}
+
+/* Takes some of the data: how many bytes, WANT_*, or an error. */
+static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
+{
+    int os = 0;
+    ptrdiff_t r;
+    if (s->end_out) {
+        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
+    }
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    if (!n && !s->udp) return 0;
+    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
+    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    r = s->io->put(s->user, n ? data : "", n, &os);
+    if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+    if (r >= 0) {
+        psi_sock_left(s);
+        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
+        return r;
+    }
+    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+}
+
+/* Carries a half-close on: 0 when done. */
+static int psi_sock_finish(psocket *s)
+{
+    static const uint8_t close_notify[2] = { 1, 0 };
+    int os = 0, r;
+    if (s->end_out == PSI_ENDING) {
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        s->end_out = PSI_FINISHING;
+    }
+    if (s->end_out == PSI_FINISHING) {
+        if ((r = psi_sock_flush(s)) != 0) return r;
+        r = s->io->finish(s->user, &os);
+        if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        s->end_out = PSOCKET_CLOSED_HERE;
+    }
+    return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
+}
+
 /*--- dialling: RFC 8305 section 5 */
 
-static void psi_dial_failed(psocket *s, int index, int code, int os)
+/* The address of this index, with its port. */
+static psi_addr psi_dial_address(const psi_dial *d, int index)
 {
-    psi_dial *d = s->dial;
-    char where[80], text[128];
-    int n;
     psi_addr a = d->names->addrs[index];
     a.port = (uint16_t)d->port;
+    return a;
+}
+
+/* This address has failed: adds it and its reason to the sentence. */
+static void psi_dial_failed(psi_dial *d, int index, int code, int os)
+{
+    char where[80] = "", text[128];
+    psi_addr a = psi_dial_address(d, index);
+    int n;
     d->code = code;
     d->os = os;
-    if (a.family == PSI_UNIX) where[0] = 0;
-    else psi_addr_print_port(&a, where);
+    if (a.family != PSI_UNIX) psi_addr_print_port(&a, where);
     n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
                  os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
     if (n > 0) d->said += (size_t)n;
@@ -12011,169 +13061,225 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     psi_dial *d = s->dial;
     int i;
     for (i = 0; i < d->live; i++)
-        if (d->tries[i].fd != fd) psi_os_close(d->tries[i].fd);
-    s->fd = fd;
-    s->io = &psi_io_fd;
-    s->peer = d->names->addrs[index];
-    s->peer.port = (uint16_t)d->port;
-    s->family = s->peer.family & 15u;
-    psi_addr_normalise(&s->peer);
-    psi_dns_release(d->names);
-    psi_free(d);
+        if (d->tries[i].fd == fd) d->tries[i].fd = -1;
+    s->peer = psi_dial_address(d, index);
+    psi_sock_on_fd(s, fd, &psi_transport_fd);
+    psi_dial_free(d);
     s->dial = NULL;
-    s->deadline = s->hs && s->timeout > 0 ? psi_os_now() + s->timeout : 0;
+    s->due[0] = 0;
+    if (!s->hs) return;
+    s->state = PSI_HANDSHAKING;
+    psi_sock_clock(s, 0);
 }
 
-/* 0: connected; 1: under way; negative: failed. */
-static int psi_dial_start(psocket *s, int index, int64_t now)
+/* Begins an attempt. 0: connected; 1: under way; negative: failed. */
+static int psi_dial_try(psocket *s, int index, int64_t now)
 {
     psi_dial *d = s->dial;
-    psi_addr a = d->names->addrs[index];
+    psi_addr a = psi_dial_address(d, index), local = d->set.local;
     psocket_fd fd;
-    int os = 0, r;
-    a.port = (uint16_t)d->port;
-    r = psi_os_socket(&fd, a.family, s->udp, &os);
-    if (!r) {
-        r = psi_os_connect(fd, &a, d->names->host, &os);
-        if (r == 0) {
-            psi_dial_won(s, fd, index);
-            return 0;
-        }
-        if (r == PSOCKET_WANT_WRITE) {
-            d->tries[d->live].fd = fd;
-            d->tries[d->live++].index = index;
-            d->next_at = now + d->delay;
-            return 1;
-        }
-        psi_os_close(fd);
-        if (r == PSOCKET_WANT_READ) { /* no descriptor tells when there is room */
-            d->next = index;
-            d->next_at = now + 20;
-            return 1;
-        }
+    int os = 0, r = psi_os_socket(&fd, a.family, s->udp, &os);
+    if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
+    if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
+        if (!local.family) local.family = a.family;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
-    psi_dial_failed(s, index, r, os);
+    if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
+    if (r == 0) {
+        psi_dial_won(s, fd, index);
+        return 0;
+    }
+    if (r == PSOCKET_WANT_WRITE) {
+        d->tries[d->live].fd = fd;
+        d->tries[d->live++].index = index;
+        d->next_at = now + d->delay;
+        return 1;
+    }
+    psi_os_close(fd);
+    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells when there is room */
+        d->next = index;
+        d->next_at = now + 20;
+        return 1;
+    }
+    psi_dial_failed(d, index, r, os);
     return r;
 }
 
-static int psi_dial_step(psocket *s)
+/* Asks the attempts that are under way: 1 if one of them has won. */
+static int psi_dial_results(psocket *s, int64_t now)
 {
     psi_dial *d = s->dial;
-    int64_t now = psi_os_now();
     int i;
-    if (d->resolving && !psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
-    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
-    if (d->resolving) {
-        d->resolving = 0;
-        if (d->names->code) {
-            int code = d->names->code, os = d->names->os;
-            psi_sock_note(s, code, os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
-            return psi_sock_end(s, code);
-        }
-        psi_dns_interleave(d->names);
-    }
     for (i = 0; i < d->live;) {
-        int os = 0, r = psi_os_connect_result(d->tries[i].fd, &os);
+        int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
         if (r == 0) {
-            psi_dial_won(s, d->tries[i].fd, d->tries[i].index);
-            return 0;
+            psi_dial_won(s, d->tries[i].fd, index);
+            return 1;
         }
         if (r == PSOCKET_WANT_WRITE) {
             i++;
             continue;
         }
         psi_os_close(d->tries[i].fd);
-        psi_dial_failed(s, d->tries[i].index, r, os);
+        psi_dial_failed(d, index, r, os);
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
+    return 0;
+}
+
+/* Nothing is left to try. */
+static int psi_dial_lost(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int code = d->code;
+    if (d->names->addrs[0].family == PSI_UNIX)
+        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
+    else
+        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    return psi_sock_end(s, code);
+}
+
+static int psi_dial_step(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int64_t now;
+    if (s->state == PSI_RESOLVING) {
+        int code;
+        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+        if ((code = d->names->code) != 0) {
+            psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
+            return psi_sock_end(s, code);
+        }
+        psi_dns_interleave(d->names);
+        s->state = PSI_CONNECTING;
+    }
+    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
+    now = psi_os_now();
+    if (psi_dial_results(s, now)) return 0;
     while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
         int index = d->next++;
-        if (psi_dial_start(s, index, now) == 0) return 0;
+        if (psi_dial_try(s, index, now) == 0) return 0;
     }
-    if (d->live || d->next < d->names->count) return PSOCKET_WANT_WRITE;
-    {
-        int code = d->code, os = d->os;
-        if (d->names->addrs[0].family == PSI_UNIX)
-            psi_sock_note(s, code, os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-        else
-            psi_sock_note(s, code, os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
-        return psi_sock_end(s, code);
+    return d->live || d->next < d->names->count ? PSOCKET_WANT_WRITE : psi_dial_lost(s);
+}
+
+/* What it waits for, as psocket_pollset has it. */
+static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int cap, int *ms)
+{
+    int i, n = 0;
+    if (state == PSI_RESOLVING) {
+        int wait = psi_dns_ms(d->names);
+        if (wait >= 0) psi_lower_ms(ms, wait);
+        if (d->names->bell.rd == -1 || cap < 1) return 0;
+        fds[0].fd = d->names->bell.rd;
+        fds[0].events = PSOCKET_READ;
+        return 1;
     }
+    for (i = 0; i < d->live && n < cap; i++) {
+        fds[n].fd = d->tries[i].fd;
+        fds[n++].events = PSOCKET_WRITE;
+    }
+    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
+    return n;
+}
+
+/* The time for resolving, connecting or handshaking is over. */
+static int psi_sock_too_late(psocket *s)
+{
+    psi_dial *d = s->dial;
+    if (s->state == PSI_RESOLVING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
+    } else if (s->state == PSI_HANDSHAKING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
+    } else if (d->names->addrs[0].family == PSI_UNIX) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
+    } else {
+        char where[80] = "";
+        psi_addr a = psi_dial_address(d, d->live ? d->tries[0].index : 0);
+        psi_addr_print_port(&a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
+                      d->names->host, d->why, d->said ? "; " : "", where);
+    }
+    return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
 
 /*--- handshaking */
 
-static int psi_sock_handshake_failed(psocket *s)
+/* The transport failed in the midst of a handshake. */
+static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
-    int code = s->code;
-    if (s->deaf && code == PSOCKET_TRUNCATED) code = PSOCKET_RESET;
-    return psi_sock_end(s, code);
+    return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
+/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
+   closed already hears nothing more, but its alert is still to be read. */
+static int psi_sock_speak(psocket *s)
+{
+    const uint8_t *p;
+    size_t n;
+    int os = 0;
+    while ((n = psi_hs_output(s->hs, &p)) != 0) {
+        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : s->io->put(s->user, p, n, &os);
+        if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
+        if (put < 0) {
+            int code = psi_sock_cannot_put(s, (int)put, os);
+            psi_sock_hangs_up(s, code, os);
+            if (code != PSOCKET_RESET) return code;
+            put = (ptrdiff_t)n;
+        }
+        psi_hs_sent(s->hs, (size_t)put);
+    }
+    return 0;
+}
+
+/* Reads for the handshake: 1, PSOCKET_WANT_READ, or an error. */
+static int psi_sock_hear(psocket *s)
+{
+    int r = psi_sock_fill(s);
+    if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
+    if (s->end_in == PSOCKET_TRUNCATED)
+        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
+    return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
+}
+
+/* The handshake is over: 0, or why it is not. */
+static int psi_sock_secured(psocket *s)
+{
+    int r = psi_hs_finish(s->hs, &s->rec, &s->info);
+    if (r) return psi_sock_note(s, r, 0, NULL);
+    psi_hs_free(s->hs);
+    s->hs = NULL;
+    s->due[0] = 0;
+    s->state = PSI_OPEN;
+    psi_sock_decode(s);
+    psi_sock_relax(s);
+    return 0;
+}
+
+/* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
 static int psi_sock_handshake(psocket *s)
 {
     psi_ring *r = &s->ring;
     for (;;) {
-        const uint8_t *p;
         psocket_error e = PSI_ZERO;
-        int os = 0, status;
-        size_t n = psi_hs_output(s->hs, &p);
-        ptrdiff_t put, got;
-        uint32_t fed;
-        if (n) {
-            put = s->deaf ? (ptrdiff_t)n : s->io->put(s, p, n, &os);
-            if (put == PSOCKET_WANT_READ || put == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
-            if (put < 0) {
-                psi_sock_note(s, (int)put, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)put));
-                if (put != PSOCKET_RESET) return psi_sock_end(s, (int)put);
-                s->deaf = 1; /* a peer that refused us and has closed already: its alert is still to be read */
-                put = (ptrdiff_t)n;
-            }
-            psi_hs_sent(s->hs, (size_t)put);
-            s->moved = (s->moved + 1u) & 255u;
-            continue;
+        uint32_t fed = 0;
+        int status = psi_sock_speak(s);
+        if (!status) {
+            status = psi_hs_status(s->hs, &e);
+            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
+            if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
-        status = psi_hs_status(s->hs, &e);
-        if (status == 0) {
-            psi_hs_finish(s->hs, &s->rec, &s->info);
-            psi_hs_free(s->hs);
-            s->hs = NULL;
-            s->deadline = 0;
-            psi_sock_decode(s);
-            psi_sock_relax(s);
-            return 0;
+        if (status == PSOCKET_WANT_READ) {
+            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw);
+            r->raw += fed;
+            if (fed || (status = psi_sock_hear(s)) == 1) continue;
         }
-        if (status == PSOCKET_WANT_DECISION || status == PSOCKET_WANT_SIGNATURE) return status;
-        if (status != PSOCKET_WANT_READ) {
-            psi_sock_note_error(s, &e);
-            return psi_sock_handshake_failed(s);
-        }
-        fed = r->raw < r->tail ? (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw) : 0;
-        if (fed) psi_ring_skip(r, r->raw + fed);
-        if (fed || psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) continue;
-        if (psi_sock_reserve(s, PSI_SOCK_READ_MIN)) {
-            psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
-            return psi_sock_handshake_failed(s);
-        }
-        got = s->io->get(s, r->buf + r->tail, PSI_SOCK_READ_MIN, &os);
-        if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-        if (got <= 0) {
-            if (!s->deaf && got == 0)
-                psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
-            else if (!s->deaf)
-                psi_sock_note(s, (int)got, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)got));
-            return psi_sock_handshake_failed(s);
-        }
-        r->tail += (uint32_t)got;
-        s->moved = (s->moved + 1u) & 255u;
+        return psi_is_want(status) ? status : psi_sock_end(s, status);
     }
 }
 
-/* Begins a handshake on an open socket. */
+/* Begins a handshake on an open socket, or on one that dials, to follow that. */
 static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
@@ -12185,152 +13291,211 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
         return psi_sock_end(s, r);
     }
     psi_ring_undecode(&s->ring);
-    s->deaf = 0;
-    s->drained = s->full = 0;
-    if (s->timeout > 0 && !s->dial) s->deadline = psi_os_now() + s->timeout;
+    if (s->state != PSI_OPEN) return 0;
+    s->state = PSI_HANDSHAKING;
+    s->due[0] = s->due[1] = 0;
+    psi_sock_clock(s, 0);
     return 0;
+}
+
+/*--- listening */
+
+/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
+static int psi_listen_ready(psocket *s)
+{
+    psi_listen *l = s->listen;
+    int os = 0, r;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (l->next != -1) return 1;
+    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
+    if (r == 0) {
+        if (s->watch) psi_watch_heat(s->watch); /* the system says nothing of it any more */
+        return 1;
+    }
+    l->next = -1;
+    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
 }
 
 /*--- everything together */
 
-/* Carries on whatever is pending: 0 when nothing is, WANT_*, or an error. */
+/* Carries on whatever is pending: 0 when nothing is, what it waits for, or an error. */
 static int psi_sock_step(psocket *s)
 {
     int r = 0;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (s->dial) r = psi_dial_step(s);
-    if (PSI_TLS && !r && s->hs) r = psi_sock_handshake(s); /* begun before or after dialling */
-    else if (s->dial || r) {}
-    else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
-    else if (psi_sock_unsent(s)) return psi_sock_flush(s);
-    else if (s->end_in && s->end_in == s->end_out) return s->end_in;
-    if ((r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) && s->deadline && psi_os_now() >= s->deadline) {
-        if (s->dial && !s->dial->resolving && s->dial->live) {
-            char where[80];
-            psi_addr a = s->dial->names->addrs[s->dial->tries[0].index];
-            a.port = (uint16_t)s->dial->port;
-            psi_addr_print_port(&a, where);
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                          s->dial->names->host, s->dial->why, s->dial->said ? "; " : "", where);
-        } else if (s->dial) {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", s->dial->names->host);
-        } else {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-        }
-        return psi_sock_end(s, PSOCKET_TIMEOUT);
+    if (s->state == PSI_OPEN) {
+        if (s->end_in && s->end_in == s->end_out) return s->end_in;
+        return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
     }
-    return r;
+    if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
+    if (s->dial) r = psi_dial_step(s);
+    if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
+    return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-#define PSI_MORE 4 /* an event: more input than there is already */
+/* Does a handshake wait for the application? */
+static int psi_sock_asks(const psocket *s)
+{
+    const uint8_t *p;
+    return PSI_TLS && psi_hs_output(s->hs, &p) == 0 && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ;
+}
 
-/* The descriptors to wait for and the time until which to, if s is to become ready for events. Nothing is ready if *ms
-   does not become 0. */
+/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
+   transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
+static int psi_sock_ready(const psocket *s, int events)
+{
+    int ready = 0;
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return 0;
+    case PSI_HANDSHAKING:
+        return psi_sock_asks(s) ? events : 0;
+    case PSI_LISTENING:
+        if (s->listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
+        return events & ready;
+    case PSI_OPEN:
+        if (!psi_ring_empty(&s->ring) && (s->news != PSI_QUIET || psi_sock_full(s))) ready |= PSOCKET_READ;
+        if (s->end_in || psi_sock_late(s, 0)) ready |= PSOCKET_READ;
+        if (s->end_out < 0 || psi_sock_late(s, 1)) ready |= PSOCKET_WRITE;
+        return events & ready;
+    default:
+        return events;
+    }
+}
+
+/* Whoever waits has been told that these are ready. Returns them. */
+static int psi_sock_told(psocket *s, int events)
+{
+    if ((events & PSOCKET_READ) && s->news == PSI_NEWS) s->news = PSI_TOLD;
+    return events;
+}
+
+/* The descriptors to wait for and the time until which to, for s to get on with events. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    int i, n = 0;
-    if (s->listen && !s->closed) {
-        if (s->listen->next >= 0) *ms = 0;
-        if (cap < 1 || !(events & PSOCKET_READ)) return 0;
-        fds[0].fd = s->fd;
-        fds[0].events = PSOCKET_READ;
-        return 1;
-    }
-    if (s->closed || !(s->dial || s->io)) {
-        *ms = 0;
+    const uint8_t *p;
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_lower_ms(ms, s->due[0] - psi_os_now());
+    if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return psi_dial_wants(s->dial, s->state, fds, cap, ms);
+    case PSI_LISTENING:
+        return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
+    case PSI_HANDSHAKING:
+        events = PSI_TLS && psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        break;
+    case PSI_OPEN:
+        if (psi_sock_full(s) || s->end_in) events &= ~PSOCKET_READ;
+        if (s->out || s->end_out > 0) events |= PSOCKET_WRITE;
+        break;
+    default:
         return 0;
     }
-    if (s->deadline) psi_lower_ms(ms, s->deadline - psi_os_now());
-    if (s->dial) {
-        psi_dial *d = s->dial;
-        if (d->resolving) {
-            if (psi_dns_is_done(d->names)) *ms = 0;
-            if (d->names->bell.rd < 0) psi_lower_ms(ms, 10); /* a system without bells: look now and then */
-            else if (n < cap) {
-                fds[n].fd = d->names->bell.rd;
-                fds[n++].events = PSOCKET_READ;
-            }
-            return n;
-        }
-        for (i = 0; i < d->live && n < cap; i++) {
-            fds[n].fd = d->tries[i].fd;
-            fds[n++].events = PSOCKET_WRITE;
-        }
-        if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
-        return n;
-    }
-    if (PSI_TLS && s->hs) {
-        const uint8_t *p;
-        events = psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
-        if (events == PSOCKET_READ && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) *ms = 0;
-        return s->io->wants(s, events, fds, cap, ms);
-    }
-    if (((events & PSOCKET_READ) && psi_sock_has_input(s)) || ((events & PSOCKET_WRITE) && s->end_out)) *ms = 0;
-    if ((events & PSOCKET_READ) && s->ring.bytes >= s->limit) events &= ~PSOCKET_READ;
-    if (events & PSI_MORE) events = PSOCKET_READ;
-    if (s->out || (s->shut && s->shut < 3)) events |= PSOCKET_WRITE;
-    return s->io->wants(s, events, fds, cap, ms);
+    return s->io->wants(s->user, events, fds, cap, ms);
 }
 
-/* Which of events would not wait now, as far as is known without asking the transport about writing; reads if need be. */
+/* Would a call that receives not wait? Reads if that must be known. */
 static int psi_sock_readable(psocket *s)
 {
-    if (s->udp && !psi_sock_has_input(s)) { /* reading would change the peer, or take an error that is for recv to tell */
-        psocket_pollfd fd;
-        int os;
+    int os, r = 1;
+    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
+        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
         fd.fd = s->fd;
         fd.events = PSOCKET_READ;
         return psi_os_poll(&fd, 1, 0, &os) != 0;
     }
-    while (!psi_sock_has_input(s)) {
-        int r = psi_sock_fill(s);
-        if (r != 1) return r != PSOCKET_WANT_READ;
-    }
-    return 1;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
+    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
 }
 
-/*--- a socket carried by another */
-
-static ptrdiff_t psi_wrap_get(psocket *s, void *p, size_t n, int *os)
+/* Would one that sends not wait? step: what psi_sock_step has just answered. */
+static int psi_sock_writable(psocket *s, int step)
 {
+    psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+    int ms = -1, n, os;
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
+    if (step < 0) return 1; /* out of memory: the call tells */
+    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/*--- closing */
+
+/* Closes without waiting. What was received and handed out stays. */
+static void psi_sock_close(psocket *s)
+{
+    psi_listen *l = s->listen;
+    if (s->state == PSI_CLOSED) return;
+    if (s->state == PSI_OPEN && s->end_out >= 0) {
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        psi_sock_step(s);
+    }
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+    psi_sock_drop(s, PSI_CLOSED);
+    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!l) return;
+    psi_os_close(l->next);
+    psi_os_close(s->fd);
+    l->next = s->fd = -1;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
+}
+
+static void psi_sock_free(psocket *s)
+{
+    if (!s) return;
+    psi_sock_close(s);
+    psi_ring_free(&s->ring);
+    if (s->info) psi_tlsinfo_free(s->info);
+    if (s->listen) psi_free(s->listen->path);
+    psi_free(s->listen);
+    psi_free(s->error);
+    psi_free(s);
+}
+
+/*--- the transport: another socket */
+
+static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
+{
+    psocket *c = (psocket *)user;
     ptrdiff_t r;
-    psi_sock_flush((psocket *)s->below);
-    r = psi_sock_take((psocket *)s->below, p, n);
     *os = 0;
+    psi_sock_flush(c);
+    r = psi_sock_take(c, p, n);
     return r == PSOCKET_CLOSED ? 0 : r;
 }
 
-static ptrdiff_t psi_wrap_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
 {
-    psocket *c = (psocket *)s->below;
-    int e = psi_sock_flush(c);
+    psocket *c = (psocket *)user;
+    int r = psi_sock_flush(c);
     *os = 0;
-    return e ? e : psi_sock_send(c, p, n);
+    return r || !n ? r : psi_sock_send(c, p, n);
 }
 
-static int psi_wrap_fin(psocket *s, int *os)
+static int psi_wrap_finish(void *user, int *os)
 {
-    psocket *c = (psocket *)s->below;
+    psocket *c = (psocket *)user;
     *os = 0;
-    if (!c->shut) c->shut = 1;
-    return psi_sock_fin(c);
+    if (!c->end_out) c->end_out = PSI_ENDING;
+    return psi_sock_finish(c);
 }
 
-static void psi_wrap_close(psocket *s)
+static void psi_wrap_close(void *user)
 {
-    psocket *c = (psocket *)s->below;
-    s->below = NULL;
-    psi_sock_flush(c);
-    c->above = NULL;
-    psocket_free(c);
+    ((psocket *)user)->above = NULL;
+    psi_sock_free((psocket *)user);
 }
 
-static int psi_wrap_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_wrap_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    return psi_sock_wants((psocket *)s->below, events, fds, cap, ms);
+    if (psi_sock_ready((psocket *)user, events)) *ms = 0;
+    return psi_sock_wants((psocket *)user, events, fds, cap, ms);
 }
 
-static const psi_io psi_io_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_fin, psi_wrap_close, psi_wrap_wants, 1 };
+static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants };
 
 /*--- making one */
 
@@ -12340,331 +13505,231 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
     if (!s) return NULL;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
+    s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
-    if (opt) {
-        s->nonblocking = opt->nonblocking != 0;
-        s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-        if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
-    }
+    if (!opt) return s;
+    s->nonblocking = opt->nonblocking != 0;
+    s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
+    if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     return s;
 }
 
-/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
-static int psi_listen_ready(psocket *s)
+#ifdef PSOCKET_CHECK
+/*--- what must hold of every socket between calls */
+
+static void psi_check_ring(const psi_ring *r)
 {
-    psi_listen *l = s->listen;
-    int os = 0, r;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (l->next >= 0) return 1;
-    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
-    if (r == 0) {
-        if (s->entry) psi_entry_heat(s->entry); /* the system says nothing of it any more */
-        return 1;
+    uint32_t at = r->head, bytes = 0;
+    if (!r->buf) {
+        PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
+        return;
     }
-    l->next = -1;
-    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+    PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
+    for (; at != r->end; at = psi_ring_payload(r, at) + psi_ring_get(r, at)) {
+        PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
+        bytes += psi_ring_get(r, at);
+    }
+    PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
 }
+
+static void psi_check_sock(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
+    psi_check_ring(&s->ring);
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
+    PSI_SURE(!s->hs || s->state < PSI_OPEN);
+    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
+    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
+    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
+    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+}
+#endif
 
 /*==================================================================================================
  * >>poll
- * The poller. An entry is looked at when it is hot: after it was set, after its events were handed out (there may be
- * more in the ring), or when the socket announced something. A look reports what is known without the system and sets
- * what the system is to watch. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the
- * logarithm of the number of timers. The system's interest is changed only when it has to be.
+ * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
+ * or when the socket has done what the system cannot know. A look reports what is known and has the system watch for the
+ * rest. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the logarithm of the number
+ * of watches for each time that is set. The system's interest is changed only when it has to be.
  *================================================================================================*/
 
-/*--- the heap of times */
-
-static int64_t psi_heap_key(const psi_entry *e)
+static void psi_poll_report(psocket_watch *w, int events)
 {
-    return e->due < e->wake ? e->due : e->wake;
-}
-
-static void psi_heap_place(psocket_poller *p, int i, psi_entry *e)
-{
-    p->heap[i] = e;
-    e->heap = i + 1;
-}
-
-/* Moves e, now at index i, to where it belongs. */
-static void psi_heap_settle(psocket_poller *p, int i, psi_entry *e)
-{
-    int child;
-    while (i > 0 && psi_heap_key(p->heap[(i - 1) / 2]) > psi_heap_key(e)) {
-        psi_heap_place(p, i, p->heap[(i - 1) / 2]);
-        i = (i - 1) / 2;
-    }
-    for (; (child = 2 * i + 1) < p->heap_count; i = child) {
-        if (child + 1 < p->heap_count && psi_heap_key(p->heap[child + 1]) < psi_heap_key(p->heap[child])) child++;
-        if (psi_heap_key(p->heap[child]) >= psi_heap_key(e)) break;
-        psi_heap_place(p, i, p->heap[child]);
-    }
-    psi_heap_place(p, i, e);
-}
-
-/* Sets an entry's two times and its place in the heap. */
-static void psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
-{
-    psocket_poller *p = e->poller;
-    if (e->due == due && e->wake == wake) return;
-    e->due = due;
-    e->wake = wake;
-    if (psi_heap_key(e) == INT64_MAX) {
-        int i = e->heap - 1;
-        e->heap = 0;
-        if (i >= 0 && i != --p->heap_count) psi_heap_settle(p, i, p->heap[p->heap_count]);
-        return;
-    }
-    if (!e->heap) e->heap = ++p->heap_count;
-    psi_heap_settle(p, e->heap - 1, e);
-}
-
-/*--- entries */
-
-/* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
-static void psi_entry_unwatch(psi_entry *e)
-{
-    int i, os;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    for (i = 0; e->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&e->poller->os, &e->more[i], 0, &os);
-    psi_entry_heat(e);
-}
-
-static void psi_entry_free(psi_entry *e)
-{
-    psocket_poller *p = e->poller;
-    if (e->sock && e->sock->out) psi_sock_flush(e->sock); /* nobody will do it later */
-    psi_entry_unwatch(e);
-    e->prev->next = e->next;
-    e->next->prev = e->prev;
-    psi_heap_set(e, INT64_MAX, INT64_MAX);
-    if (e->given) {
-        p->given[e->given - 1] = NULL;
-        p->events[e->given - 1].user = NULL;
-        p->events[e->given - 1].events = 0;
-    }
-    if (e->sock) e->sock->entry = NULL;
-    p->entries--;
-    psi_free(e->more);
-    e->poller = NULL;
-    if (e->sock) psi_free(e); /* a foreign one is its owner's */
-}
-
-static psi_entry *psi_entry_new(psocket_poller *p)
-{
-    psi_entry *e;
-    if (p->entries == p->heap_cap) {
-        int cap = p->heap_cap ? p->heap_cap * 2 : 16;
-        psi_entry **heap = (psi_entry **)PSOCKET_REALLOC(p->heap, (size_t)cap * sizeof *heap);
-        if (!heap) return NULL;
-        p->heap = heap;
-        p->heap_cap = cap;
-    }
-    e = (psi_entry *)psi_alloc(sizeof *e);
-    if (!e) return NULL;
-    p->entries++;
-    e->poller = p;
-    e->due = e->wake = INT64_MAX;
-    e->watch.owner = e;
-    e->watch.fd = -1;
-    psi_entry_move(e, 1);
-    return e;
-}
-
-/* Sets what the user wants of an entry. */
-static void psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
-{
-    int64_t due = timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms;
-    e->user = user;
-    if (e->given) e->poller->events[e->given - 1].user = e->user;
-    if (e->events != events) {
-        e->events = events;
-        psi_entry_heat(e);
-    } else if (e->sock && (events & PSOCKET_READ) && psi_sock_has_input(e->sock)) {
-        psi_entry_heat(e);
-    }
-    psi_heap_set(e, due, e->wake);
-}
-
-/*--- looking */
-
-static void psi_poll_report(psi_entry *e, int events)
-{
-    psocket_poller *p = e->poller;
-    if (e->given) { /* a timeout is reported alone; events come again */
-        int *told = &p->events[e->given - 1].events;
+    psocket_poller *p = w->poller;
+    if (w->given) { /* a timeout is reported alone; events come again */
+        int *told = &p->events[w->given - 1].events;
         if (!events) *told = 0;
         else if (*told) *told |= events;
-        if (!*told) psi_entry_heat(e);
-        return;
+        if (!*told) psi_watch_heat(w);
+    } else {
+        p->given[p->given_count] = w;
+        p->events[p->given_count].user = w->user;
+        p->events[p->given_count].events = events;
+        w->given = (short)++p->given_count;
     }
-    p->given[p->count] = e;
-    p->events[p->count].user = e->user;
-    p->events[p->count].events = events;
-    e->given = (short)++p->count;
+    if (w->sock) psi_sock_told(w->sock, p->events[w->given - 1].events);
 }
 
-/* Has the system watch exactly these descriptors for an entry that may have several. */
-static int psi_poll_watch_many(psi_entry *e, const psocket_pollfd *fds, int n)
+/* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
+   socket, which was in the state `before`, has answered. */
+static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 {
-    int i, os = 0, r = 0;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    if (!e->more) {
-        if (!n) return 0;
-        e->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *e->more);
-        if (!e->more) return PSOCKET_NOMEM;
-    }
-    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
-        psi_os_watch *w = &e->more[i];
-        psocket_fd fd = i < n ? fds[i].fd : -1;
-        if (w->events && w->fd != fd) psi_os_poller_ctl(&e->poller->os, w, 0, &os);
-        w->fd = fd;
-        w->owner = e;
-        if (i < n && !r) r = psi_os_poller_ctl(&e->poller->os, w, fds[i].events, &os);
-    }
-    return r;
+    psocket *s = w->sock;
+    int ready, open = s->state == PSI_OPEN;
+    if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
+    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (s->rec && (fired & PSOCKET_READ))))
+        fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
+    if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
+        fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
+    ready = psi_sock_ready(s, w->events);
+    if (s->state == PSI_OPEN || s->state == PSI_LISTENING) ready |= fired;
+    return ready & w->events;
 }
 
-static int psi_poll_watch_one(psi_entry *e, psocket_fd fd, int events)
+/* Looks at a socket: reports what is ready, watches for the rest. */
+static int psi_poll_look_socket(psocket_watch *w, int fired)
 {
-    int os = 0;
-    if (e->more) {
-        psi_poll_watch_many(e, NULL, 0);
-        psi_free(e->more);
-        e->more = NULL;
-    }
-    if (e->watch.events && e->watch.fd != fd) psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    e->watch.fd = fd;
-    return psi_os_poller_ctl(&e->poller->os, &e->watch, events, &os);
-}
-
-/* Would the transport take bytes, given what the system has just said of it? */
-static int psi_poll_writable(psocket *s, int fired)
-{
-    psocket_pollfd none;
-    psocket *bottom = s;
-    int ms = -1;
-    while (bottom->io == &psi_io_wrap) bottom = (psocket *)bottom->below;
-    if (!bottom->io || bottom->end_out) return 1;
-    if (bottom->io != &psi_io_user) return fired & PSOCKET_WRITE;
-    s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
-    return ms == 0;
-}
-
-/* Looks at a socket, of which the system has just said `fired` (0: nothing): reports what is ready, watches for the rest. */
-static int psi_poll_look_socket(psi_entry *e, int fired)
-{
-    psocket *s = e->sock;
-    int step = psi_sock_step(s), ready = 0, ms = -1, input = 0, r;
+    psocket *s = w->sock;
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    psi_entry_move(e, 0);
-    psi_heap_set(e, e->due, INT64_MAX);
-    if (!s->io && !s->dial) { /* ended: every call says so */
-        if (e->events) psi_poll_report(e, e->events);
-        return 0;
-    }
-    if (!s->dial && !s->hs) {
-        int many = s->io == &psi_io_user || s->io == &psi_io_wrap;
-        if (fired & PSOCKET_READ) s->drained = 0;
-        if (fired & PSOCKET_WRITE) s->full = 0;
-        if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) input = psi_sock_readable(s);
-        if (!s->io) { /* a broken record ended it */
-            if (e->events) psi_poll_report(e, e->events);
-            return 0;
-        }
-        if (input || psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
-        if (s->end_out || step == PSOCKET_NOMEM ||
-            (!psi_sock_unsent(s) && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired)))
-            ready |= PSOCKET_WRITE;
-        ready &= e->events;
-        if (ready) psi_poll_report(e, ready);
-        if (!many) {
-            int want = e->events;
-            if (s->ring.bytes >= s->limit) want &= ~PSOCKET_READ;
-            if (s->out || (s->shut && s->shut < 3)) want |= PSOCKET_WRITE;
-            return psi_poll_watch_one(e, s->fd, want);
-        }
-    }
-    r = psi_sock_wants(s, e->events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (ready && ms == 0) ms = -1; /* told already; it is looked at again after the user has seen it */
-    psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1));
-    return psi_poll_watch_many(e, fds, r);
+    int before = s->state, ready, n, ms = -1;
+    ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
+    psi_watch_cool(w);
+    if (ready) psi_poll_report(w, ready);
+    n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
+    if (ms == 0 && !ready) psi_watch_heat(w);
+    psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    if (n > 1) return psi_watch_many(w, fds, n);
+    return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
-static int psi_poll_look_at(psi_entry *e, int fired)
+/* Looks at a watch. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w, int fired)
 {
-    if (e->sock && !e->sock->listen) return psi_poll_look_socket(e, fired);
-    psi_entry_move(e, 0);
-    if (e->sock) {
-        int os = 0;
-        if (e->events && (fired || e->sock->listen->next >= 0)) psi_poll_report(e, PSOCKET_READ);
-        e->watch.fd = e->sock->fd;
-        return psi_os_poller_ctl(&e->poller->os, &e->watch, e->events & PSOCKET_READ, &os);
+    int r;
+    if (w->sock) {
+        r = psi_poll_look_socket(w, fired);
+    } else {
+        psi_watch_cool(w);
+        if (fired & w->events) psi_poll_report(w, fired & w->events);
+        r = psi_watch_one(w, w->one.fd, w->events);
     }
-    if (fired & e->events) psi_poll_report(e, fired & e->events);
-    return e->watch.fd < 0 ? 0 : psi_poll_watch_one(e, e->watch.fd, e->events);
-}
-
-/* An entry that could not be dealt with stays hot. */
-static int psi_poll_look(psi_entry *e, int fired)
-{
-    int r = psi_poll_look_at(e, fired);
-    if (r) psi_entry_heat(e);
+    if (r) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at every entry that is hot now, as long as the array has room. */
+/* Looks at every watch that is hot now, as long as the array has room. */
 static int psi_poll_look_hot(psocket_poller *p, int cap)
 {
-    psi_entry *last = p->hot.prev, *e = p->hot.next;
+    psi_link *last = p->hot.prev, *at = p->hot.next;
     int r = 0;
-    while (e != &p->hot && p->count < cap && !r) {
-        psi_entry *next = e->next;
-        int done = e == last;
-        r = psi_poll_look(e, 0);
+    while (at != &p->hot && p->given_count < cap && !r) {
+        psi_link *next = at->next;
+        int done = at == last;
+        r = psi_poll_look((psocket_watch *)at, 0);
         if (done) break;
-        e = next;
+        at = next;
     }
     return r;
 }
 
-/* Times that have passed: the user's are reported once, others make their entry hot. */
+/* Times that have passed: the user's are reported once, others make their watch hot. */
 static void psi_poll_times(psocket_poller *p, int64_t now)
 {
-    while (p->heap_count && psi_heap_key(p->heap[0]) <= now && p->count < PSI_EVENTS) {
-        psi_entry *e = p->heap[0];
-        if (e->due <= now) {
-            psi_poll_report(e, 0);
-            psi_heap_set(e, INT64_MAX, e->wake);
+    while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
+        psocket_watch *w = p->heap[0];
+        if (w->due <= now) {
+            psi_poll_report(w, 0);
+            psi_watch_times(w, INT64_MAX, w->wake);
         } else {
-            psi_heap_set(e, e->due, INT64_MAX);
-            psi_entry_heat(e);
+            psi_watch_times(w, w->due, INT64_MAX);
+            psi_watch_heat(w);
         }
     }
+}
+
+/* A signal has interrupted the wait. */
+static void psi_poll_signal(psocket_poller *p)
+{
+    int i;
+    for (i = 0; i < p->count && p->given_count < PSI_EVENTS; i++)
+        if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
-    for (i = 0; i < p->count; i++) {
-        psi_entry *e = p->given[i];
-        if (!e) continue;
-        e->given = 0;
-        if (!e->sock) continue;
-        if (e->sock->listen) {
-            if (e->sock->listen->next >= 0) psi_entry_heat(e);
-            continue;
-        }
-        psi_sock_relax(e->sock);
-        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_user ||
-            e->sock->io == &psi_io_wrap || e->sock->out ||
-            (e->events & ~e->watch.events)) /* a full ring had reading switched off */
-            psi_entry_heat(e);
+    for (i = 0; i < p->given_count; i++) {
+        psocket_watch *w = p->given[i];
+        psocket *s = w ? w->sock : NULL;
+        if (!w) continue;
+        w->given = 0;
+        if (!s) continue;
+        psi_sock_relax(s);
+        if (s->fd == -1 || s->out || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
+            (w->events & ~w->one.events)) /* a full ring had reading switched off */
+            psi_watch_heat(w);
     }
-    p->count = 0;
+    p->given_count = 0;
 }
+
+/* One round of waiting: looks, waits until `end` or what comes before it, looks at what came. 0 or an error. */
+static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
+{
+    psi_os_ready ready[PSI_EVENTS];
+    psocket_watch *owners[PSI_EVENTS];
+    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
+    if (r) return r;
+    psi_poll_times(p, *now);
+    if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
+    if (p->given_count || p->hot.next != &p->hot) wait = 0;
+    else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
+    n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
+    if (n < 0) return n;
+    if (n == 0 && os) psi_poll_signal(p);
+    for (i = 0; i < n; i++) owners[i] = (psocket_watch *)ready[i].watch->owner; /* a look may free what is ready, never its owner */
+    for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
+    if (p->given_count) return r;
+    *now = psi_os_now();
+    psi_poll_times(p, *now);
+    return r;
+}
+
+/* Sets what the user wants of a watch. */
+static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *user)
+{
+    psocket *s = w->sock;
+    w->user = user;
+    if (w->given) w->poller->events[w->given - 1].user = user;
+    if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
+    w->events = (uint8_t)events;
+    psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
+}
+
+#ifdef PSOCKET_CHECK
+/* What must hold of every poller between calls. */
+static void psi_check_poller(const psocket_poller *p)
+{
+    const psi_link *at;
+    int i, hot = 0;
+    for (i = 0; i < p->count; i++) {
+        const psocket_watch *w = p->heap[i];
+        PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->sock || w->sock->watch == w);
+        PSI_SURE(!w->given || p->given[w->given - 1] == w);
+        PSI_SURE(w->sock || !w->more);
+        hot += w->link.next != NULL;
+    }
+    for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
+    PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
+    for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
+}
+#endif
 
 /*--- public */
 
@@ -12681,85 +13746,83 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
         psi_free(p);
         return r;
     }
-    p->unwatch = psi_entry_unwatch;
-    p->forget = psi_entry_free;
     p->hot.next = p->hot.prev = &p->hot;
-    p->cold.next = p->cold.prev = &p->cold;
     p->turn = 1;
     *out = p;
     return 0;
 }
 
+/* Takes a socket out. */
+static void psi_poll_remove(psocket *s)
+{
+    if (!s->watch) return;
+    psi_sock_flush(s); /* nobody will do it later */
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+}
+
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    if (!p || !s || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (s->entry && s->entry->poller != p) return events ? PSOCKET_BUSY : 0;
+    int other = s && s->watch && s->watch->poller != p;
+    if (!s) return PSOCKET_INVALID;
+    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
-        if (s->entry) psi_entry_free(s->entry);
+        if (!other) psi_poll_remove(s);
         return 0;
     }
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->entry) {
-        s->entry = psi_entry_new(p);
-        if (!s->entry) return PSOCKET_NOMEM;
-        s->entry->sock = s;
-    }
-    psi_entry_want(s->entry, events, timeout_ms, user);
+    if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s->watch) s->watch = psi_watch_new(p, s);
+    if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    psi_poll_want(s->watch, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
     return 0;
 }
 
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user)
 {
-    psi_entry *e;
-    int r = 0, os;
-    if (!p || !w || (events & ~(fd < 0 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (*w && (*w)->poller != p) return PSOCKET_INVALID;
-    e = *w ? *w : psi_entry_new(p);
-    if (!e) return PSOCKET_NOMEM;
-    psi_entry_want(e, events, timeout_ms, user);
-    if (e->watch.events == events) psi_os_poller_ctl(&p->os, &e->watch, 0, &os); /* its number may have come back: ask anew */
-    if (fd >= 0) r = psi_poll_watch_one(e, fd, events);
-    if (r && !*w) psocket_watch_free(e);
-    else *w = e;
-    return r == PSOCKET_ACCESS ? PSOCKET_UNSUPPORTED : r;
+    psocket_watch *made = NULL;
+    int r, os;
+    if (!p || !w || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (*w && ((*w)->poller != p || (*w)->sock)) return PSOCKET_INVALID;
+    if (!*w) *w = made = psi_watch_new(p, NULL);
+    if (!*w) return PSOCKET_NOMEM;
+    if ((*w)->one.events == events) psi_os_poller_ctl(&p->os, &(*w)->one, 0, &os); /* its number may have come back: ask anew */
+    r = psi_watch_one(*w, fd == -1 ? -1 : fd, events);
+    if (r) {
+        psi_watch_end(made);
+        if (made) *w = NULL;
+        return r;
+    }
+    psi_poll_want(*w, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
+    return 0;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
 {
-    if (!w) return;
-    if (w->poller) psi_entry_free(w);
-    psi_free(w);
+    psi_watch_end(w);
 }
 
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
 {
-    psi_os_ready ready[PSI_EVENTS];
-    psi_entry *owners[PSI_EVENTS];
     int64_t now, end;
+    int r, nested;
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
+    nested = p->nested;
+    psi_watch_rest(p);
+    p->nested = 0;
     p->turn++;
     psi_poll_recycle(p);
     p->os.rang = 0;
     now = psi_os_now();
     end = ms < 0 ? INT64_MAX : now + ms;
-    for (;;) {
-        int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-        int64_t until;
-        if (r) return p->count ? p->count : r; /* what is known already is not lost; the failure comes again */
-        psi_poll_times(p, now);
-        until = p->heap_count && psi_heap_key(p->heap[0]) < end ? psi_heap_key(p->heap[0]) : end;
-        if (p->count || p->hot.next != &p->hot) wait = 0;
-        else if (until != INT64_MAX) psi_lower_ms(&wait, until - now);
-        n = p->count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->count, wait, &os) : 0;
-        if (n < 0) return p->count ? p->count : n;
-        for (i = 0; i < n; i++) owners[i] = (psi_entry *)ready[i].watch->owner; /* a look may free a watch, never an entry */
-        for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
-        if (r && !p->count) return r;
-        if (!p->count) psi_poll_times(p, now = psi_os_now());
-        if (p->count || p->os.rang) return p->count;
-        if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
-    }
+    do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
+    p->nested = nested != 0;
+    if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
+    PSI_CHECK_POLLER(p);
+    return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
 PSOCKET_API void psocket_poller_wake(psocket_poller *p)
@@ -12769,18 +13832,24 @@ PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
 {
+    int busy;
     if (!p) return -1;
-    if (ms && p->hot.next != &p->hot) *ms = 0;
-    if (ms && p->count) *ms = 0; /* what was handed out last may have more */
-    if (ms && p->heap_count) psi_lower_ms(ms, psi_heap_key(p->heap[0]) - psi_os_now());
+    busy = p->given_count || p->hot.next != &p->hot; /* what was handed out last may have more */
+    p->nested = 1;
+    if (busy) psi_watch_announce(p);
+    if (ms && busy) *ms = 0;
+    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return psi_os_poller_fd(&p->os);
 }
 
 PSOCKET_API void psocket_poller_free(psocket_poller *p)
 {
     if (!p) return;
-    while (p->hot.next != &p->hot) psi_entry_free(p->hot.next);
-    while (p->cold.next != &p->cold) psi_entry_free(p->cold.next);
+    while (p->count) {
+        psocket_watch *w = p->heap[p->count - 1];
+        if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_leave(w);
+    }
     psi_free(p->spare);
     psi_os_poller_free(&p->os);
     psi_free(p->heap);
@@ -12789,86 +13858,143 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
 
 /*==================================================================================================
  * >>public
- * Argument checks, and the waiting that makes blocking calls of the steps of >>sock.
+ * The public functions: argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* The time limit of one operation. */
-typedef struct psi_limit {
-    int64_t end; /* INT64_MAX: none */
-    int ms;
-} psi_limit;
-
-static psi_limit psi_limit_start(int timeout)
-{
-    psi_limit l;
-    l.end = timeout > 0 ? psi_os_now() + timeout : INT64_MAX;
-    l.ms = timeout;
-    return l;
-}
-
-/* Those of a transfer. A nonblocking one never waits, and need not ask for the time. */
-static psi_limit psi_limit_of(const psocket *s)
-{
-    return psi_limit_start(s->nonblocking ? 0 : s->timeout);
-}
-
-static void psi_limit_progress(psi_limit *l)
-{
-    if (l->ms > 0) l->end = psi_os_now() + l->ms;
-}
-
-/* Waits until s may be able to do events, or a limit passes: 0, PSOCKET_TIMEOUT (not noted) or an error. */
-static int psi_public_sleep(psocket *s, int events, const psi_limit *l)
+/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it earlier:
+   PSOCKET_SIGNAL; or an error. */
+static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (l->end != INT64_MAX) {
-        int64_t left = l->end - psi_os_now();
-        if (left <= 0 && ms != 0) return PSOCKET_TIMEOUT;
-        psi_lower_ms(&ms, left);
-    }
-    if (!n && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nobody else can make it ready */
+    if (end != INT64_MAX) psi_lower_ms(&ms, end - psi_os_now());
     n = psi_os_poll(fds, n, ms, &os);
-    return n < 0 ? psi_sock_note(s, n, os, NULL) : 0;
+    if (n < 0) return psi_sock_note(s, n, os, NULL);
+    return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-static int psi_public_pause(psocket *s, int events, const psi_limit *l)
-{
-    int r = psi_public_sleep(s, events, l);
-    return r == PSOCKET_TIMEOUT ? psi_sock_note(s, r, 0, NULL) : r;
-}
-
-/* Something may change here that the poller's system will then say nothing of, such as bytes read or kept. (What the
-   poller has just handed out it looks at again anyway.) */
+/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
+   out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
+    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+}
+
+/* What a call answers: psocket_geterror is to say the same. */
+static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
+{
+    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    PSI_CHECK(s);
+    return r;
+}
+
+static int psi_public_wrong(psocket *s, const char *why)
+{
+    return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
+}
+
+/* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
+static int psi_public_begin(psocket *s, int ok)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener moves no data");
+    if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
+    psi_public_tell(s);
+    psi_public_push(s);
+    return 0;
+}
+
+/* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
+   is the answer. The time of an operation begins with the first try that has to wait. */
+static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
+{
+    if (s->state < PSI_OPEN) return 0;
+    if (!psi_is_wait(*r)) {
+        s->due[way] = 0;
+        return 0;
+    }
+    if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
+    psi_sock_clock(s, way);
+    if (psi_sock_late(s, way)) {
+        s->due[way] = 0;
+        *r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        return 0;
+    }
+    if (s->nonblocking) return 0;
+    if (way == 0) psi_public_push(s);
+    *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
+    return *r >= 0;
 }
 
 /* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
-    int r;
-    psi_limit l;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->dial && !s->hs) return 0;
-    l = psi_limit_start(0);
-    psi_public_tell(s);
-    for (;;) {
-        r = psi_sock_step(s);
-        if ((r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) || s->nonblocking) break;
-        r = psi_public_pause(s, r == PSOCKET_WANT_READ ? PSOCKET_READ : PSOCKET_WRITE, &l);
-        if (r) return psi_sock_end(s, r);
+    while (s->state < PSI_OPEN) {
+        int r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->nonblocking || !psi_is_wait(r)) return r;
+        if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
-    return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+    return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : 0;
 }
 
-/*--- connections */
+/*--- making sockets */
 
-/* What connect and listen answer when there is no socket to ask. */
+/* What these answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
-    return psi_err_os(opt ? opt->error : NULL, code, os, what);
+    return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
+}
+
+/* Ends one that could not be made. Returns code. */
+static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
+{
+    psi_sock_free(s);
+    return psi_public_fail(opt, code, os, what);
+}
+
+/* Reads what opt says of descriptors: NULL, or what is wrong with it. */
+static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
+{
+    memset(set, 0, sizeof *set);
+    if (!opt) return NULL;
+    if (opt->local_port < 0 || opt->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (opt->local && !psi_addr_parse(&set->local, opt->local, strlen(opt->local))) return "local is no numeric address";
+    set->local.port = (uint16_t)opt->local_port;
+    set->keepalive = opt->keepalive;
+    set->reuse_port = opt->reuse_port != 0;
+    set->v6only = opt->v6only != 0;
+    if (!opt->udp) return NULL;
+    set->broadcast = opt->broadcast != 0;
+    set->ttl = opt->multicast_ttl;
+    set->noloop = opt->multicast_noloop != 0;
+    if (opt->multicast_interface && !(set->interface_index = psi_os_interface(opt->multicast_interface)))
+        return "multicast_interface is no interface";
+    if (opt->multicast_group && !psi_addr_parse(&set->group, opt->multicast_group, strlen(opt->multicast_group)))
+        return "multicast_group is no numeric address";
+    return NULL;
+}
+
+/* Begins to dial: NULL, or what is wrong (*r is the code). */
+static const char *psi_public_dial(psocket *s, const char *host, int port, const psocket_options *opt, int *r)
+{
+    psi_dial *d = s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    const char *wrong;
+    *r = PSOCKET_NOMEM;
+    if (!d) return "";
+    d->port = port;
+    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
+    *r = PSOCKET_INVALID;
+    if ((wrong = psi_public_settings(&d->set, opt)) != NULL) return wrong;
+    *r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
+    s->state = PSI_RESOLVING;
+    return *r ? "bad host" : NULL;
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -12877,42 +14003,23 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
     int r = PSOCKET_INVALID, udp = opt && opt->udp;
     if (out) *out = NULL;
-    if (!out) {
-        wrong = "no place for the socket";
-    } else if (!host || !*host) {
-        wrong = "no host given";
-    } else if (path && port) {
-        wrong = "a path has no port";
-    } else if (!path && (port < 1 || port > 65535)) {
-        wrong = "port out of range 1 to 65535";
-    } else if (path && udp) {
-        wrong = "datagrams on a path";
-        r = PSOCKET_UNSUPPORTED;
-    } else if ((r = psi_os_start()) != 0) {
-        wrong = "";
-    }
-    if (wrong) return psi_public_fail(opt, r, 0, wrong);
+    if (!out) wrong = "no place for the socket";
+    else if (!host || !*host) wrong = "no host given";
+    else if (path && port) wrong = "a path has no port";
+    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
+    else if (path && udp) wrong = "datagrams on a path";
+    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
-    if (s) s->role = PSI_CLIENT;
-    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
-    if (!s || !s->dial) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = udp != 0;
-    s->dial->port = port;
-    s->dial->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
-    s->dial->resolving = 1;
-    if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
-    r = psi_dns_start(&s->dial->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
-    if (r) {
-        psocket_free(s);
-        return psi_public_fail(opt, r, 0, "bad host");
-    }
+    psi_sock_clock(s, 0);
+    wrong = psi_public_dial(s, host, port, opt, &r);
+    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
     r = psi_public_settle(s);
-    if (r && r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) {
+    if (r && !psi_is_want(r)) {
         if (opt && opt->error) psocket_geterror(s, opt->error);
-        psocket_free(s);
+        psi_sock_free(s);
         return r;
     }
     *out = s;
@@ -12940,10 +14047,11 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
 }
 
 /* Makes a bound descriptor, which listens if there is a backlog; without one it is for datagrams. */
-static int psi_public_open(psocket_fd *fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path, int dual, int backlog, const psi_os_settings *set, int *os)
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
-    if (!r) r = psi_os_bind(*fd, a, path, any, backlog, os);
+    if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
@@ -12961,93 +14069,127 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Opens a descriptor bound to address and port. *path (Unix-domain) points into address. */
-static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, const char *address, int port, int backlog,
-                           const psocket_options *opt)
+/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
+static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
 {
     psi_addr a;
     char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, !backlog);
-    int os = 0, r, any = !address || !*address;
+    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
+    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
+    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_open(fd, &a, *path, any, backlog, &os);
-    if (r && any && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
         a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_open(fd, &a, NULL, 0, backlog, &os);
+        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path)) r = psi_public_open(fd, &a, *path, 0, backlog, &os);
-    *family = a.family;
+    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
+        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
+    s->family = a.family & 15u;
     if (!r) return 0;
     if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
     return psi_public_fail(opt, r, os, what);
+}
+
+/* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
+static int psi_public_endpoint(psocket *s, const psi_os_settings *set, const psocket_options *opt)
+{
+    unsigned family = s->family;
+    int os = 0, r;
+    psi_sock_on_fd(s, s->fd, &psi_transport_udp);
+    s->family = family & 15u;
+    r = psi_os_join(s->fd, set, &os);
+    return r ? psi_public_fail(opt, r, os, "cannot join the group") : 0;
+}
+
+/* Makes s, whose descriptor listens, a listener. 0, or what opt->error tells. */
+static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_listen *l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
+    if (l) l->next = -1;
+    if (l && path) l->path = psi_strdup(path);
+    if (!l || (path && !l->path)) {
+        psi_free(l);
+        s->listen = NULL;
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    if (opt) l->opt = *opt;
+    l->set = *set;
+    l->process = psi_os_process();
+    s->state = PSI_LISTENING;
+    return 0;
 }
 
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
-    psi_listen *l = NULL;
-    const char *path;
-    uint8_t family = 0;
-    int r, udp = opt && opt->udp;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the listener");
-    *out = NULL;
+    psi_os_settings set;
+    const char *path, *wrong = psi_public_settings(&set, opt);
+    int r;
+    if (out) *out = NULL;
+    if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
-    if (s && !udp) {
-        l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
-        if (l) l->next = -1;
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s->udp = opt && opt->udp;
+    r = psi_public_bind(s, &path, address, port, &set, opt);
+    if (!r) {
+        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
+        if (r && path) psi_os_unlink(path);
+        if (r && !s->udp) psi_os_close(s->fd);
     }
-    if (!s || (!udp && !l)) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    s->udp = udp != 0;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : 4096, opt);
-    if (!r && path && !(l->path = psi_strdup(path))) {
-        psi_os_unlink(path);
-        r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    if (r) {
-        psocket_free(s);
-        return r;
-    }
-    s->family = family & 15u;
-    if (udp) s->io = &psi_io_udp;
-    if (l && opt) l->opt = *opt;
-    if (l) l->process = psi_os_process();
-    *out = s;
-    return 0;
+    if (r) psi_sock_free(s);
+    else *out = s;
+    return r;
+}
+
+/* Is there a place for what is made, and something to make it of? */
+static int psi_public_can(psocket **out, int ok, int side)
+{
+    if (out) *out = NULL;
+    return out && ok && (side == PSOCKET_CLIENT || side == PSOCKET_SERVER);
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (out) *out = NULL;
-    if (!out || !t || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    s = psi_sock_new(opt, side);
+    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->transport = t;
-    s->below = user;
-    s->io = &psi_io_user;
-    s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
-    *out = s;
+    s->io = t;
+    s->user = user;
+    s->state = PSI_OPEN;
     return 0;
 }
 
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt)
 {
     psocket *s;
-    char path[PSI_DNS_HOST];
-    if (out) *out = NULL;
-    if (!out || fd < 0 || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    psi_addr local = PSI_ZERO;
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, opt);
+    int r, os = 0, kind = 0, known;
+    if (!psi_public_can(out, fd != -1, side)) wrong = "no place for the socket, no descriptor, or no such side";
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
+        return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    psi_os_getname(fd, 1, &s->peer, path, sizeof path);
-    s->family = s->peer.family & 15u;
-    s->fd = fd;
-    s->io = &psi_io_fd;
-    s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
+    psi_os_getname(fd, 0, &local, NULL, 0);
+    if (kind == PSI_OS_LISTENER) {
+        s->fd = fd;
+        if ((r = psi_public_listener(s, NULL, &set, opt)) != 0) {
+            psi_sock_free(s);
+            return r;
+        }
+    } else {
+        known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
+        s->udp = kind == PSI_OS_DATAGRAM;
+        psi_sock_on_fd(s, fd, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    }
+    s->family = local.family & 15u;
     *out = s;
     return 0;
 }
@@ -13058,267 +14200,232 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     int r, os = 0;
     if (a) *a = NULL;
     if (b) *b = NULL;
-    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    if ((r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
+    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
     if (!r) return 0;
     psi_os_close(fd[1]);
-    psocket_free(*a);
+    psi_sock_free(*a);
     *a = NULL;
     return r;
 }
 
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
 {
-    psocket *s;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
-    *out = NULL;
-    if (!carrier || carrier->listen || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
-    if (carrier->dial || carrier->hs) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (carrier->entry) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
-    s = psi_sock_new(opt, carrier->side);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->below = carrier;
-    s->peer = carrier->peer;
-    s->io = &psi_io_wrap;
-    s->role = carrier->role;
-    carrier->above = s;
-    carrier->nonblocking = 1;
-    *out = s;
+    psocket *c = carrier;
+    int r;
+    if (!psi_public_can(out, c && !c->udp && !c->above && !c->listen && c->state != PSI_CLOSED, PSOCKET_CLIENT))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, or nothing that could carry it");
+    if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
+    if (c->watch) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
+    if (r) return r;
+    (*out)->peer = c->peer;
+    c->above = *out;
+    c->nonblocking = 1;
+    c->due[0] = c->due[1] = 0;
+    return 0;
+}
+
+/* Takes a connection if one is there. */
+static int psi_public_accept(psocket *s, psocket **out)
+{
+    psi_listen *l = s->listen;
+    psocket *c;
+    int os = 0, r = psi_listen_ready(s);
+    if (r <= 0) return r ? r : PSOCKET_WANT_READ;
+    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    if (!c) return PSOCKET_NOMEM; /* the connection waits for the next call */
+    c->peer = l->next_peer;
+    psi_sock_on_fd(c, l->next, &psi_transport_fd);
+    l->next = -1;
+    r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
+    if (r) {
+        psi_sock_free(c);
+        return psi_sock_note(s, r, os, NULL);
+    }
+    *out = c;
     return 0;
 }
 
 PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 {
-    psi_listen *l;
-    psocket *c;
-    int r;
+    ptrdiff_t r;
     if (out) *out = NULL;
-    if (!s || !out || !s->listen) return PSOCKET_INVALID;
-    l = s->listen;
-    r = psi_listen_ready(s);
-    if (r == 0 && s->nonblocking) return PSOCKET_WANT_READ;
-    if (r == 0) r = psocket_wait(s, PSOCKET_READ, s->timeout > 0 ? s->timeout : -1);
-    if (r > 0) r = psi_listen_ready(s);
-    if (r == 0) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-    if (r < 0) return r;
-    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
-    if (!c) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL); /* the connection waits for the next call */
-    c->fd = l->next;
-    c->peer = l->next_peer;
-    c->family = c->peer.family & 15u;
-    c->io = &psi_io_fd;
-    c->role = PSI_SERVER;
-    l->next = -1;
-    psi_addr_normalise(&c->peer);
-    *out = c;
-    return 0;
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
+    psi_public_tell(s);
+    do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
-    return s && s->listen ? psi_listen_ready(s) : PSOCKET_INVALID;
-}
-
-/* Copies an address out. */
-static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
-{
-    char text[64];
-    size_t n;
-    psi_addr_print(a, text);
-    if (a->family != PSI_UNIX) path = text;
-    n = strlen(path) + 1;
-    if (port) *port = a->port;
-    if (!ip || !ip_size) return 0;
-    if (n > ip_size) return PSOCKET_LIMIT;
-    memcpy(ip, path, n);
-    return 0;
-}
-
-static int psi_public_local(psocket_fd fd, char *ip, size_t ip_size, int *port)
-{
-    psi_addr a = PSI_ZERO;
-    char path[PSI_DNS_HOST];
-    int r = psi_os_getname(fd, 0, &a, path, sizeof path);
-    if (r) return r;
-    psi_addr_normalise(&a);
-    return psi_public_address(&a, path, ip, ip_size, port);
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen) return psi_public_wrong(s, "only a listener has connections");
+    return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
 /*--- data */
 
-/* Repeats psi_sock_flush or psi_sock_fin while it has to wait, if s is to wait for it. */
-static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+/* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
+static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
-    psi_limit l = psi_limit_of(s);
-    for (;;) {
-        uint32_t before = s->out_at;
-        int r = step(s);
-        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    int r;
+    if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
+    while (s->sent < len || !len) {
+        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : data, len - s->sent);
+        if (n < 0 || s->nonblocking || s->udp) return n;
+        s->sent += (size_t)n;
+        if (!len) break;
     }
+    r = psi_sock_flush(s);
+    return r ? r : (ptrdiff_t)len;
 }
 
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
-    psi_limit l;
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
+    ptrdiff_t r = psi_public_begin(s, data || !len);
+    if (r) return r;
     s->sent = 0;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->nonblocking || s->udp) {
-        ptrdiff_t n = psi_sock_send(s, data, len);
-        if (psi_sock_unsent(s)) psi_public_tell(s);
-        if (!s->udp || s->nonblocking || n != PSOCKET_WANT_WRITE) return n;
-    }
-    psi_public_tell(s);
-    l = psi_limit_start(s->timeout);
-    for (;;) {
-        uint32_t before = s->out_at;
-        ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
-        if (n >= 0) {
-            s->sent += (size_t)n;
-            if (s->sent == len && !psi_sock_unsent(s)) return (ptrdiff_t)len;
-            if (s->sent == len) {
-                r = psi_public_finish(s, psi_sock_flush);
-                return r ? r : (ptrdiff_t)len;
-            }
-            psi_limit_progress(&l);
-            continue;
-        }
-        if (n != PSOCKET_WANT_READ && n != PSOCKET_WANT_WRITE) return n;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
-    }
+    if ((r = psi_public_settle(s)) == 0)
+        do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    return psi_public_answer(s, r);
+}
+
+/* Repeats psi_sock_flush or psi_sock_finish while it has to wait, if s is to wait for it. */
+static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+{
+    ptrdiff_t r;
+    do r = psi_sock_late(s, 1) ? psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL) : step(s); while (psi_public_again(s, &r, 1));
+    return (int)psi_public_answer(s, r);
+}
+
+/* Before what was sent is dealt with: 0, or what the caller is to answer. *done: there is nothing to deal with. */
+static int psi_public_sending(psocket *s, int *done)
+{
+    int r = (int)psi_public_begin(s, 1);
+    if (r) return r;
+    r = psi_public_settle(s);
+    *done = s->end_out < 0;
+    if (!r && *done && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_flush(psocket *s)
 {
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    return psi_sock_unsent(s) ? psi_public_finish(s, psi_sock_flush) : s->end_out;
+    int done, r = psi_public_sending(s, &done);
+    return r || done ? r : psi_public_finish(s, psi_sock_flush);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
+PSOCKET_API int psocket_shutdown(psocket *s)
 {
-    if (!s->closed && !s->dial && !s->hs && (psi_sock_unsent(s) || (s->shut && s->shut < 3))) psi_sock_step(s);
+    int done, r = psi_public_sending(s, &done);
+    if (r || done) return r;
+    if (!s->end_out) s->end_out = PSI_ENDING;
+    return psi_public_finish(s, psi_sock_finish);
 }
 
-/* Reads until there is a chunk of at least n bytes in all: 0, or what the caller is to answer. */
-static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
+/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
+   whatever has become of the socket. */
+static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
-    while (s->ring.bytes < n || psi_ring_empty(&s->ring)) {
-        int r;
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        r = psi_sock_fill(s);
-        if (r == 1) continue;
-        psi_public_push(s);
-        if (r == PSOCKET_WANT_READ && s->nonblocking && n) s->need = s->ring.bytes + 1;
-        if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
-        if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
+    if (n > s->limit && n > s->need) s->need = n;
+    while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
+        int r = psi_public_settle(s);
+        if (r) return r;
+        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+            psi_sock_relax(s); /* the poller will report if there is more */
+            return PSOCKET_WANT_READ;
+        }
+        if ((r = psi_sock_fill(s)) != 1) return r;
     }
-    return 0;
+    return 1;
 }
 
-/* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
-static int psi_public_receiving(psocket *s)
+/* Takes n bytes of the first chunk. */
+static ptrdiff_t psi_public_take(psocket *s, uint32_t n, const void **data)
 {
-    int r;
-    s->need = 0; /* a new reader is content with any chunk */
-    psi_public_tell(s);
-    psi_public_push(s);
-    if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
-    r = psi_public_settle(s);
-    return psi_ring_empty(&s->ring) ? r : 0;
+    psi_ring_take(&s->ring, n, data);
+    s->news = PSI_NEWS;
+    s->need = 0;
+    return (ptrdiff_t)n;
 }
 
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    if (psi_ring_empty(&s->ring)) {
-        l = psi_limit_of(s);
-        if ((r = psi_public_gather(s, &l, 0)) != 0) return r;
-    }
-    return (ptrdiff_t)psi_ring_pop(&s->ring, data);
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    do r = psi_public_gather(s, 0); while (psi_public_again(s, &r, 0));
+    if (r == 1) r = psi_public_take(s, psi_ring_front(&s->ring, data), data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
 {
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    s->need = 0;
-    psi_public_tell(s);
-    while (psi_ring_empty(&s->ring) || s->hs) {
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        if (s->dial || s->hs) {
-            r = psi_sock_step(s);
-            if (s->hs && r == PSOCKET_WANT_WRITE) r = PSOCKET_WANT_READ;
-            if (s->dial || s->hs || (r && psi_ring_empty(&s->ring))) return r == PSOCKET_WANT_WRITE ? PSOCKET_WANT_READ : r;
-            continue;
-        }
-        r = psi_sock_fill(s);
-        if (r != 1) return r;
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) {
+        if (s->state < PSI_OPEN) r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
     }
-    return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (!psi_ring_empty(&s->ring)) return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    int r = psi_public_begin(s, data || !len);
+    if (r) return r;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
-    s->need = 0;
-    if (s->entry) psi_entry_heat(s->entry);
-    return r ? psi_sock_note(s, r, 0, NULL) : 0;
+    s->news = PSI_NEWS;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !n) return PSOCKET_INVALID;
-    if (n > s->limit) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than recv_limit");
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    if ((r = psi_public_gather(s, &l, (uint32_t)n)) != 0) return r;
-    psi_ring_join(&s->ring, (uint32_t)n);
-    psi_ring_take(&s->ring, (uint32_t)n, data);
-    return (ptrdiff_t)n;
+    if ((r = psi_public_begin(s, data && n)) != 0) return r;
+    if (n > PSI_RING_MAX / 2) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than 1 GB");
+    do r = psi_public_gather(s, (uint32_t)n); while (psi_public_again(s, &r, 0));
+    if (r == 1) {
+        psi_ring_join(&s->ring, (uint32_t)n);
+        r = psi_public_take(s, (uint32_t)n, data);
+    }
+    return psi_public_answer(s, r);
+}
+
+/* Finds the delimiter, reading as need be: where it ends, or what the caller is to answer. */
+static ptrdiff_t psi_public_seek(psocket *s, const char *delimiter, uint32_t max)
+{
+    uint32_t m = (uint32_t)strlen(delimiter), end;
+    while ((end = psi_ring_find(&s->ring, delimiter, m, max)) == 0) {
+        ptrdiff_t r;
+        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if ((r = psi_public_gather(s, s->ring.bytes + 1)) != 1) return r;
+    }
+    return (ptrdiff_t)end;
 }
 
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data)
 {
-    psi_limit l;
-    size_t m;
-    uint32_t end;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !delimiter || !*delimiter || !max) return PSOCKET_INVALID;
-    m = strlen(delimiter);
+    if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > s->limit) max = s->limit;
-    if (m > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, NULL);
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    while ((end = psi_ring_find(&s->ring, delimiter, (uint32_t)m, (uint32_t)max)) == 0) {
-        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
-        if ((r = psi_public_gather(s, &l, s->ring.bytes + 1)) != 0) return r;
-    }
-    psi_ring_take(&s->ring, end, data);
-    return (ptrdiff_t)end;
+    if (strlen(delimiter) > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+    do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
+    if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API size_t psocket_pending(const psocket *s)
@@ -13326,48 +14433,16 @@ PSOCKET_API size_t psocket_pending(const psocket *s)
     return s ? s->ring.bytes : 0;
 }
 
-PSOCKET_API int psocket_shutdown(psocket *s)
-{
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->end_out) return s->end_out;
-    if (!s->shut) s->shut = 1;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_finish(s, psi_sock_fin);
-}
-
 PSOCKET_API void psocket_close(psocket *s)
 {
-    if (!s || s->closed) return;
-    if (s->io && !s->hs && !s->end_out) {
-        if (PSI_TLS && s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
-        if (s->shut && s->shut < 3) psi_sock_fin(s);
-        else psi_sock_flush(s);
-    }
-    if (s->entry) s->entry->poller->forget(s->entry);
-    psi_sock_drop(s);
-    psi_ring_relax(&s->ring);
-    if (s->listen) {
-        psi_os_close(s->listen->next);
-        psi_os_close(s->fd);
-        if (s->listen->path && s->listen->process == psi_os_process()) psi_os_unlink(s->listen->path);
-        s->listen->next = s->fd = -1;
-    }
-    s->closed = 1;
-    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!s) return;
+    psi_sock_close(s);
+    PSI_CHECK(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
 {
-    if (!s) return;
-    psocket_close(s);
-    psi_ring_free(&s->ring);
-    if (s->info) psi_tlsinfo_free(s->info);
-    if (s->listen) psi_free(s->listen->path);
-    psi_free(s->listen);
-    psi_free(s->error);
-    psi_free(s);
+    psi_sock_free(s);
 }
 
 /*--- TLS */
@@ -13376,52 +14451,30 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     psocket_error e = PSI_ZERO;
     int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if (s->info && !s->closed) return PSOCKET_ALREADY_TLS;
-    if (s->hs) return psi_public_settle(s); /* it carries on, perhaps with an answer */
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
+    if (s->info && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    if ((r = psi_public_settle(s)) != 0 && !(s->dial && s->nonblocking)) return r; /* the handshake follows the dialling */
-    if (s->end_out || s->shut) return psi_sock_note(s, s->shut ? PSOCKET_CLOSED_HERE : s->end_out, 0, NULL);
-    if (tls) psocket_tls_retain(tls);
-    else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-    else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
-    r = psi_sock_starttls(s, tls, server_name);
-    psocket_tls_free(tls);
-    if (r) return r;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_settle(s);
+    psi_public_tell(s);
+    if (!s->hs) {
+        r = psi_public_settle(s);
+        if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
+        if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (tls) psocket_tls_retain(tls);
+        else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        r = psi_sock_starttls(s, tls, server_name);
+        psocket_tls_free(tls);
+        if (r) return r;
+    }
+    return (int)psi_public_answer(s, psi_public_settle(s));
 }
 
-PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
-{
-    const psocket_question *asked = s && s->hs ? psi_hs_asks(s->hs) : NULL;
-    if (q) memset(q, 0, sizeof *q);
-    if (!asked || !q) return PSOCKET_INVALID;
-    *q = *asked;
-    return 0;
-}
-
-PSOCKET_API int psocket_decide(psocket *s, int code)
-{
-    return s && s->hs && code <= 0 ? psi_hs_decide(s->hs, code) : PSOCKET_INVALID;
-}
-
-PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
-{
-    return s && s->hs && (sig || !len) ? psi_hs_signed(s->hs, sig, len) : PSOCKET_INVALID;
-}
-
-PSOCKET_API ptrdiff_t psocket_tls_export(const psocket *s, const char *label, const void *context, size_t context_len,
-                                         void *out, size_t n)
-{
-    if (!s || !s->rec || !label || !out || !n) return PSOCKET_INVALID;
-    return psi_tls_export(s->rec, label, context, context_len, out, n);
-}
-
-PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
+PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
-    if (!s || !info || !s->info) return PSOCKET_INVALID;
+    if (!s) return PSOCKET_INVALID;
+    if (!info || !s->info) return psi_public_wrong(s, "no place for the answer, or no TLS");
     psi_tlsinfo_get(s->info, info);
     return 0;
 }
@@ -13433,39 +14486,79 @@ PSOCKET_API int psocket_istls(const psocket *s)
 
 /*--- state */
 
-PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
+/* Copies an address out. */
+static int psi_public_address(psocket *s, const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+{
+    char text[64];
+    size_t n;
+    psi_addr_print(a, text);
+    if (a->family != PSI_UNIX) path = text;
+    n = strlen(path) + 1;
+    if (port) *port = a->port;
+    if (!ip || !ip_size) return 0;
+    if (n > ip_size) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the address needs %lu bytes", (unsigned long)n);
+    memcpy(ip, path, n);
+    return 0;
+}
+
+PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
-    if (!s || !s->peer.family) return PSOCKET_INVALID;
-    if (s->peer.family == PSI_UNIX && s->fd >= 0) psi_os_getname(s->fd, 1, &a, path, sizeof path);
-    return psi_public_address(&s->peer, path, ip, ip_size, port);
+    if (!s) return PSOCKET_INVALID;
+    if (!s->peer.family) return psi_public_wrong(s, "there is no peer");
+    if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
+    return psi_public_address(s, &s->peer, path, ip, ip_size, port);
 }
 
-PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port)
 {
+    char path[PSI_DNS_HOST] = "";
+    psi_addr a = PSI_ZERO;
+    psocket *c = s;
+    int r;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s) return PSOCKET_INVALID;
-    if (s->io == &psi_io_wrap) return psocket_getlocal((const psocket *)s->below, ip, ip_size, port);
-    if (s->fd < 0) return s->closed ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
-    return psi_public_local(s->fd, ip, ip_size, port);
+    while (c->io == &psi_transport_wrap) c = (psocket *)c->user;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (c->fd == -1) return psi_public_wrong(s, "there is no local address");
+    if ((r = psi_os_getname(c->fd, 0, &a, path, sizeof path)) != 0) return psi_sock_note(s, r, 0, NULL);
+    psi_addr_normalise(&a);
+    return psi_public_address(s, &a, path, ip, ip_size, port);
+}
+
+/* A UDP socket that is still looking for its peer is given another one. */
+static int psi_public_redirect(psocket *s, const char *ip, int port)
+{
+    psocket_resolve *names;
+    int r = psi_dns_start(&names, ip, NULL, NULL);
+    if (r) return r;
+    psi_sock_unwatch(s);
+    psi_dns_release(s->dial->names);
+    s->dial->names = names;
+    s->dial->port = port;
+    s->dial->next = 0;
+    s->state = PSI_RESOLVING;
+    r = psi_sock_step(s);
+    return psi_is_wait(r) ? 0 : r;
 }
 
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
 {
     psi_addr a;
     int os = 0, r;
-    if (!s || !ip) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s) return PSOCKET_INVALID;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
-    if (port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port");
+    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
+    if (s->dial) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
-    if (s->io == &psi_io_fd) {
-        if (a.family != s->family) return psi_sock_note(s, PSOCKET_INVALID, 0, "the address family cannot change");
+    if (s->io == &psi_transport_fd) {
+        if (a.family != s->family) return psi_public_wrong(s, "the address family cannot change");
         r = psi_os_connect(s->fd, &a, NULL, &os);
         if (r) return psi_sock_note(s, r, os, NULL);
     }
@@ -13480,15 +14573,12 @@ PSOCKET_API int psocket_getside(const psocket *s)
 
 PSOCKET_API int psocket_isopen(psocket *s)
 {
-    if (!s || s->closed) return 0;
-    if (s->listen) return 1;
+    if (!s) return 0;
     psi_public_tell(s);
-    if (s->dial || s->hs) psi_sock_step(s);
-    if (!s->dial && !s->hs && !s->udp) {
-        s->drained = 0;
-        while (psi_sock_fill(s) == 1) {}
-    }
-    return !s->end_in && !s->end_out && !s->shut;
+    if (s->state < PSI_OPEN) psi_sock_step(s);
+    while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
+    PSI_CHECK(s);
+    return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
 PSOCKET_API int psocket_isudp(const psocket *s)
@@ -13498,15 +14588,25 @@ PSOCKET_API int psocket_isudp(const psocket *s)
 
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
+    int way;
     if (!s) return;
     s->timeout = timeout_ms > 0 ? timeout_ms : 0;
-    if (s->dial || s->hs) s->deadline = s->timeout ? psi_os_now() + s->timeout : 0;
-    if (s->entry) psi_entry_heat(s->entry);
+    for (way = 0; way < 2; way++) {
+        int runs = s->due[way] || (!way && s->state < PSI_OPEN);
+        s->due[way] = 0;
+        if (runs) psi_sock_clock(s, way);
+    }
+    psi_public_tell(s);
 }
 
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
 {
     if (s) s->nonblocking = on != 0;
+}
+
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
+{
+    return s ? s->fd : -1;
 }
 
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
@@ -13519,51 +14619,48 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
     return s->code;
 }
 
-PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
-{
-    return s ? s->fd : -1;
-}
-
 /*--- waiting */
 
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
     psi_public_tell(s);
-    return psi_sock_step(s);
+    return (int)psi_public_answer(s, psi_sock_step(s));
+}
+
+/* Which of events are ready now, after a step of s, which was in the state `before`, has answered r. */
+static int psi_public_ready(psocket *s, int events, int before, int r)
+{
+    int ready = 0;
+    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* what was to be waited for is done */
+    if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
+    if ((events & PSOCKET_WRITE) && psi_sock_writable(s, r)) ready |= PSOCKET_WRITE;
+    return ready | psi_sock_ready(s, events);
 }
 
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
-    psi_limit l;
-    if (!s || !events || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    l = psi_limit_start(ms);
+    int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
+    int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
+    if (!s) return PSOCKET_INVALID;
+    if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
     psi_public_tell(s);
-    for (;;) {
-        int r = psi_sock_step(s), ready = 0;
-        if (s->listen && (events & PSOCKET_READ) && (r = psi_listen_ready(s)) != 0) return r < 0 ? r : PSOCKET_READ;
-        if (!s->io && !s->dial && !s->listen) return events; /* ended: any call says how */
-        if (!s->dial && !s->hs && s->io) {
-            s->drained = s->full = 0;
-            if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
-            if (!s->io) return events;
-            if ((events & PSOCKET_WRITE) && (s->end_out || (!s->out && r != PSOCKET_WANT_WRITE))) {
-                psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-                int now = -1, os, n = s->end_out ? 0 : s->io->wants(s, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &now);
-                if (s->end_out || now == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) > 0)) ready |= PSOCKET_WRITE;
-            }
-            if (ready) return ready;
-        }
-        if (ms == 0) return 0;
-        r = psi_public_sleep(s, events, &l);
-        if (r) return r == PSOCKET_TIMEOUT ? 0 : r;
+    for (before = (int)s->state;;) {
+        ready = psi_public_ready(s, calls, before, psi_sock_step(s));
+        if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
 
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    if (!s || !fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    return psi_sock_wants(s, events, fds, cap, ms);
+    int n;
+    if (!s) return PSOCKET_INVALID;
+    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_public_wrong(s, "no place for the answer, or unknown events");
+    n = psi_sock_wants(s, events, fds, cap, ms);
+    if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
+    return n;
 }
 
 PSOCKET_API int64_t psocket_now(void)
@@ -16474,7 +17571,6 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-    psi_os_pin(); /* the one function that is not public: a resolver's thread may outlive dlclose of this library */
 
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);

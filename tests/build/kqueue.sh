@@ -28,5 +28,5 @@ variant() { # NAME FLAGS...
 variant kqueue -U__linux__ -D__DragonFly__ -Itests/build/kqueue
 variant poll -U__linux__
 check "kqueue was compiled in, and epoll was not" sh -c "$cc $bear -U__linux__ -D__DragonFly__ -Itests/build/kqueue -DPSOCKET_IMPLEMENTATION -E -x c psocket.h |
-    sed -n '/psi_os_poller_wait(/,/^}/p' | grep -q ' kevent('"
+    sed -n '/psi_os_set_wait(/,/^}/p' | grep -q ' kevent('"
 finish

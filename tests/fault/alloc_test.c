@@ -2,6 +2,7 @@
    nothing crashes, hangs or is lost, and afterwards the same process runs the scenario as if nothing had happened. */
 #include <stddef.h>
 #include <stdlib.h>
+#include "fault/names.h"
 static void *fault_malloc(size_t n);
 static void *fault_realloc(void *p, size_t n);
 static void fault_free(void *p);

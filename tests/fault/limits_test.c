@@ -4,6 +4,7 @@
 static void *fault_malloc(size_t n);
 static void *fault_realloc(void *p, size_t n);
 static void fault_free(void *p);
+#include "fault/names.h"
 #define PSOCKET_MALLOC(n) fault_malloc(n)
 #define PSOCKET_REALLOC(p, n) fault_realloc(p, n)
 #define PSOCKET_FREE(p) fault_free(p)

@@ -323,7 +323,7 @@ static CHECK_UNUSED int scene_tcp(void)
 
 static CHECK_UNUSED int scene_name(void)
 {
-    return scene_stream(NULL, "localhost");
+    return scene_stream(NULL, SCENE_NAME);
 }
 
 /* Sockets that are given up while their names are being resolved or their handshakes are under way. */
@@ -339,7 +339,7 @@ static CHECK_UNUSED int scene_given_up(void)
     memset(s, 0, sizeof s);
     TRY(psocket_poller_new(&p));
     for (i = 0; i < 10; i++) {
-        TRY(scene_told(psocket_connect(&s[i], "localhost", 1, &o), &e));
+        TRY(scene_told(psocket_connect(&s[i], SCENE_NAME, 1, &o), &e));
         if (i % 2) TRY(psocket_poller_set(p, s[i], PSOCKET_READ | PSOCKET_WRITE, 1000, &s[i]));
         if (i == 5) TRY(psocket_poller_wait(p, &events, 0));
         if (i % 3 == 0) psocket_close(s[i]);
@@ -475,7 +475,7 @@ static CHECK_UNUSED int scene_poller(void)
     TRY(psocket_poller_watch(p, &watch, fds[0], PSOCKET_READ, 10000, fds));
     for (i = 0; i < SCENE_MANY; i++) {
         TRY(psocket_poller_watch(p, &timer[i], -1, 0, 1 + i % 5, &timers[i]));
-        TRY(scene_told(psocket_connect(&client[i].s, i % 4 ? "127.0.0.1" : "localhost", port, &o), &e));
+        TRY(scene_told(psocket_connect(&client[i].s, i % 4 ? "127.0.0.1" : SCENE_NAME, port, &o), &e));
         client[i].mark = 'c';
         TRY(psocket_poller_set(p, client[i].s, PSOCKET_WRITE, 10000, &client[i]));
     }

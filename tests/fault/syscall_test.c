@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <bearssl.h>
 #include "check.h"
+#include "fault/names.h"
+#undef getaddrinfo
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -19,7 +21,7 @@
 enum call {
     C_socket, C_connect, C_bind, C_listen, C_accept4, C_getsockopt, C_setsockopt, C_getsockname, C_getpeername, C_recv,
     C_recvfrom, C_send, C_sendto, C_shutdown, C_poll, C_epoll_create1, C_epoll_ctl, C_epoll_wait, C_eventfd, C_read,
-    C_write, C_getrandom, C_pthread_create, C_getaddrinfo, C_open, C_unlink, CALLS
+    C_getrandom, C_pthread_create, C_getaddrinfo, C_open, C_unlink, CALLS
 };
 
 static long fault_counts[CALLS], fault_at, fault_hits, fault_live;
@@ -33,7 +35,7 @@ static int fault_if(enum call c, int may_wait)
     long n = __atomic_add_fetch(&fault_counts[c], 1, __ATOMIC_SEQ_CST);
     if (fault_storm && may_wait) {
         if (c == C_recv || c == C_recvfrom || c == C_send || c == C_sendto || c == C_accept4 || c == C_poll || c == C_epoll_wait ||
-            c == C_read || c == C_write || c == C_getrandom) {
+            c == C_read || c == C_getrandom) {
             if (storm_left-- > 0) return errno = EINTR, 1;
             storm_left = (storm_seed = storm_seed * 1103515245 + 12345) >> 16 & 7; /* that many before the next one gets through */
         }
@@ -85,6 +87,7 @@ static int fault_getpeername(int fd, struct sockaddr *sa, socklen_t *n) { return
 static ssize_t fault_recv(int fd, void *p, size_t n, int flags) { return fault(C_recv) ? broken(fd) : recv(fd, p, fault_short && n && !datagrams(fd) ? 1 : n, flags); }
 static ssize_t fault_recvfrom(int fd, void *p, size_t n, int flags, struct sockaddr *sa, socklen_t *size)
 {
+    if (!sa) return fault_recv(fd, p, n, flags);
     return fault(C_recvfrom) ? -1 : recvfrom(fd, p, n, flags, sa, size);
 }
 static ssize_t fault_send(int fd, const void *p, size_t n, int flags)
@@ -93,6 +96,7 @@ static ssize_t fault_send(int fd, const void *p, size_t n, int flags)
 }
 static ssize_t fault_sendto(int fd, const void *p, size_t n, int flags, const struct sockaddr *sa, socklen_t size)
 {
+    if (!sa) return fault_send(fd, p, n, flags);
     return fault(C_sendto) ? -1 : sendto(fd, p, n, flags, sa, size);
 }
 static int fault_shutdown(int fd, int how) { return fault(C_shutdown) ? (int)broken(fd) : shutdown(fd, how); }
@@ -105,7 +109,6 @@ static int fault_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 static int fault_epoll_wait(int fd, struct epoll_event *ev, int n, int ms) { return fault_if(C_epoll_wait, ms != 0) ? -1 : epoll_wait(fd, ev, n, ms); }
 static int fault_eventfd(unsigned n, int flags) { return fault(C_eventfd) ? -1 : eventfd(n, flags); }
 static ssize_t fault_read(int fd, void *p, size_t n) { return (fault_errno != EIO || n > 64) && fault(C_read) ? -1 : read(fd, p, fault_short && n > 8 ? n / 2 : n); }
-static ssize_t fault_write(int fd, const void *p, size_t n) { return fault(C_write) ? -1 : write(fd, p, n); }
 static ssize_t fault_getrandom(void *p, size_t n, unsigned flags) { return fault(C_getrandom) ? -1 : getrandom(p, fault_short && n ? 1 : n, flags); }
 static int fault_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg)
 {
@@ -113,7 +116,7 @@ static int fault_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*r
 }
 static int fault_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
 {
-    if (!fault(C_getaddrinfo)) return getaddrinfo(host, service, hints, out);
+    if (!fault(C_getaddrinfo)) return names_getaddrinfo(host, service, hints, out);
     return fault_errno == ENOMEM ? EAI_MEMORY : fault_errno == EAGAIN ? EAI_AGAIN : fault_errno == ENOENT ? EAI_NONAME : EAI_SYSTEM;
 }
 static int fault_open(const char *path, int flags) { return fault(C_open) ? -1 : open(path, flags); }
@@ -146,9 +149,7 @@ static void fault_free(void *p)
 #define setsockopt fault_setsockopt
 #define getsockname fault_getsockname
 #define getpeername fault_getpeername
-#define recv fault_recv
 #define recvfrom fault_recvfrom
-#define send fault_send
 #define sendto fault_sendto
 #define shutdown fault_shutdown
 #define poll fault_poll
@@ -157,7 +158,6 @@ static void fault_free(void *p)
 #define epoll_wait fault_epoll_wait
 #define eventfd fault_eventfd
 #define read fault_read
-#define write fault_write
 #define getrandom fault_getrandom
 #define pthread_create fault_pthread_create
 #define getaddrinfo fault_getaddrinfo
@@ -174,9 +174,7 @@ static void fault_free(void *p)
 #undef setsockopt
 #undef getsockname
 #undef getpeername
-#undef recv
 #undef recvfrom
-#undef send
 #undef sendto
 #undef shutdown
 #undef poll
@@ -185,7 +183,6 @@ static void fault_free(void *p)
 #undef epoll_wait
 #undef eventfd
 #undef read
-#undef write
 #undef getrandom
 #undef pthread_create
 #undef getaddrinfo
@@ -258,10 +255,9 @@ static const struct failure {
     { C_eventfd, "eventfd", ENOMEM, ENDS, { PSOCKET_NOMEM } },
     { C_read, "read", EINTR, CONTINUES, { 0 } },
     { C_read, "read", EIO, EITHER, { PSOCKET_FILE, PSOCKET_TLS_NO_TRUST } },
-    { C_write, "write", EINTR, CONTINUES, { 0 } },
     { C_getrandom, "getrandom", EINTR, CONTINUES, { 0 } },
     { C_getrandom, "getrandom", ENOSYS, ENDS, { PSOCKET_NO_ENTROPY } },
-    { C_pthread_create, "pthread_create", EAGAIN, CONTINUES, { 0 } },
+    { C_pthread_create, "pthread_create", EAGAIN, ENDS, { PSOCKET_OS } },
     { C_getaddrinfo, "getaddrinfo", ENOMEM, ENDS, { PSOCKET_NOMEM } },
     { C_getaddrinfo, "getaddrinfo", EAGAIN, ENDS, { PSOCKET_DNS_TEMPORARY } },
     { C_getaddrinfo, "getaddrinfo", ENOENT, ENDS, { PSOCKET_DNS_NOT_FOUND } },

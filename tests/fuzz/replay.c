@@ -27,7 +27,7 @@ static int replay_file(const char *path)
     if (!f) return -1;
     size = fread(data, 1, sizeof data, f);
     fclose(f);
-    step = size / 256 + 1; /* at most 256 prefixes of each input */
+    step = size / 64 + 1; /* at most 64 prefixes of each input */
     for (cut = 0; cut < size; cut += step)
         if (replay_one(data, cut)) return -1;
     return replay_one(data, size);

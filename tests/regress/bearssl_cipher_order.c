@@ -1,18 +1,20 @@
 /* BearSSL, server: the cipher suite is chosen in the order of the client unless told otherwise. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
-TEST(cipher_order)
+KIT_TEST(cipher_order, 20)
 {
-    psocket_tls *client = pipe_client(), *server = pipe_server("rsa");
-    psocket_tlsinfo ci, si;
-    size_t i;
-    REQUIRE(client && server);
-    for (i = 0; i < PSI_TLS_SUITES; i++) client->prim.suites[i] = server->prim.suites[PSI_TLS_SUITES - 1 - i];
-    pipe_good(client, server, "localhost", 512, &ci, &si);
-    CHECK_INT(ci.suite, server->prim.suites[1]); /* the server's best for RSA */
-    psocket_tls_free(client);
-    psocket_tls_free(server);
+    static const char *const one_way[] = {"TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+                                          "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"};
+    static const char *const the_other[] = {"TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+                                            "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384"};
+    int v = kit_version == 0x0304, i;
+    for (i = 0; i < 2; i++) {
+        psocket_tls *client = kit_tls(NULL, i ? one_way[v] : the_other[v], 0), *server = kit_tls("rsa", i ? the_other[v] : one_way[v], 0);
+        psocket_tlsinfo ci, si;
+        REQUIRE(client && server);
+        kit_good(client, server, "localhost", 512, &ci, &si);
+        CHECK_INT(strstr(ci.suite_name, "CHACHA20") != NULL, i); /* the server's first */
+        psocket_tls_free(client);
+        psocket_tls_free(server);
+    }
 }

@@ -1,38 +1,55 @@
 /* BearSSL seeds itself from RDRAND alone or /dev/urandom. Here it gets the platform's random bytes, and no others: when there
-   are none, there is no handshake. */
-#include <stddef.h>
-static int test_entropy(void *p, size_t n);
-#define PSOCKET_ENTROPY(p, n) test_entropy(p, n)
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+   are none, there is no handshake, and the peer is told. */
+#include "kit.h"
 
-static int entropy_fails, entropy_calls;
-static int test_entropy(void *p, size_t n)
+KIT_TEST(only_the_platforms_entropy, 20)
 {
-    entropy_calls++;
-    memset(p, 7, n);
-    return entropy_fails ? -1 : 0;
-}
-
-TEST(only_the_platforms_entropy)
-{
-    psocket_tls *tls = pipe_client();
-    psi_hs *h = NULL;
+    psocket_tls *tls = kit_client();
+    kit_end *h = NULL;
     psocket_error e = {0};
-    pipe_bytes a, b;
+    static kit_bytes a, b;
     REQUIRE(tls);
-    REQUIRE(!psi_hs_new(&h, tls, 0, "localhost", 0, &e));
-    CHECK(entropy_calls > 0);
-    pipe_take(h, &a);
-    psi_hs_free(h);
-    REQUIRE(!psi_hs_new(&h, tls, 0, "localhost", 0, &e));
-    pipe_take(h, &b);
-    psi_hs_free(h);
+    kit_seed(7);
+    REQUIRE(!kit_new(&h, tls, PSOCKET_CLIENT, "localhost", &e));
+    kit_take(h, &a);
+    kit_free(h);
+    kit_seed(7);
+    REQUIRE(!kit_new(&h, tls, PSOCKET_CLIENT, "localhost", &e));
+    kit_take(h, &b);
+    kit_free(h);
+    CHECK(a.n > 50);
+    CHECK_INT(a.n, b.n);
     CHECK_MEM(a.p, b.p, a.n); /* the same seed, the same hello: no other source is mixed in */
-    entropy_fails = 1;
-    CHECK(psi_hs_new(&h, tls, 0, "localhost", 0, &e) < 0);
+    kit_seed(8);
+    REQUIRE(!kit_new(&h, tls, PSOCKET_CLIENT, "localhost", &e));
+    kit_take(h, &b);
+    kit_free(h);
+    CHECK(memcmp(a.p, b.p, a.n) != 0);
+    kit_no_entropy = 1;
+    CHECK(kit_new(&h, tls, PSOCKET_CLIENT, "localhost", &e) < 0);
     CHECK(h == NULL && e.code && e.text[0]);
     psocket_tls_free(tls);
 }
+
+#ifndef KIT_BASE
+/* A server that has none says so (internal_error), whenever it notices. */
+KIT_TEST(a_server_without_entropy, 20)
+{
+    psocket_tls *client = kit_client(), *server = kit_server("ec");
+    kit_end *c = NULL, *s = NULL;
+    psocket_error e = {0};
+    REQUIRE(client && server);
+    REQUIRE(!kit_new(&c, client, PSOCKET_CLIENT, "localhost", &e));
+    kit_no_entropy = 1;
+    if (kit_new(&s, server, PSOCKET_SERVER, NULL, &e)) {
+        CHECK_INT(e.code, PSOCKET_NO_ENTROPY);
+    } else {
+        kit_feed(s, c->out.p, c->out.n);
+        kit_failed(s, PSOCKET_NO_ENTROPY, 80, "no entropy");
+    }
+    kit_free(c);
+    kit_free(s);
+    psocket_tls_free(client);
+    psocket_tls_free(server);
+}
+#endif

@@ -1,45 +1,42 @@
 /* BearSSL, client: takes an ALPN name that it never offered and repeated extensions. tests/tls/hello.c has all cases. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
 static void answer(const char *extensions, size_t n, int code, int alert)
 {
     static const char *const names[] = {"h2"};
-    pipe_settings s;
+    kit_settings s;
     psocket_tls *tls;
-    psi_hs *c = NULL;
+    kit_end *c = NULL;
     psocket_error e = {0};
-    pipe_bytes b, m;
+    static kit_bytes b, m;
     static uint8_t random[32];
     memset(&s, 0, sizeof s);
-    pipe_ca(&s, "ca.pem");
+    kit_ca(&s, "ca.pem");
     s.opt.alpn = names;
     s.opt.alpn_count = 1;
-    tls = pipe_make(&s);
-    pipe_done(&s);
-    REQUIRE(tls && !psi_hs_new(&c, tls, 0, "localhost", 0, &e));
-    pipe_take(c, &b);
+    tls = kit_make(&s);
+    kit_done(&s);
+    REQUIRE(tls && !kit_new(&c, tls, PSOCKET_CLIENT, "localhost", &e));
+    kit_take(c, &b);
     m.n = b.n = 0;
-    pipe_number(&m, 2, 1);
-    pipe_number(&m, 2 + 32 + 1 + 2 + 1 + 2 + n, 3);
-    pipe_number(&m, 0x0303, 2);
-    pipe_put(&m, random, 32);
-    pipe_number(&m, 0, 1);
-    pipe_number(&m, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 2);
-    pipe_number(&m, 0, 1);
-    pipe_number(&m, n, 2);
-    pipe_put(&m, extensions, n);
-    pipe_record(&b, 22, m.p, m.n);
-    pipe_feed(c, b.p, b.n);
-    if (code) pipe_failed(c, code, alert, "hello");
-    else CHECK_INT(psi_hs_status(c, &e), PSOCKET_WANT_READ);
-    psi_hs_free(c);
+    kit_number(&m, 2, 1);
+    kit_number(&m, 2 + 32 + 1 + 2 + 1 + 2 + n, 3);
+    kit_number(&m, 0x0303, 2);
+    kit_put(&m, random, 32);
+    kit_number(&m, 0, 1);
+    kit_number(&m, 0xC02F, 2);
+    kit_number(&m, 0, 1);
+    kit_number(&m, n, 2);
+    kit_put(&m, extensions, n);
+    kit_record(&b, 22, m.p, m.n);
+    kit_feed(c, b.p, b.n);
+    if (code) kit_failed(c, code, alert, "hello");
+    else CHECK_INT(kit_status(c, &e), PSOCKET_WANT_READ);
+    kit_free(c);
     psocket_tls_free(tls);
 }
 
-TEST(hello_hygiene)
+KIT_TEST_12(hello_hygiene, 20)
 {
     answer("\0\20\0\5\0\3\2h2", 9, 0, 0);
     answer("\0\20\0\7\0\5\4evil", 11, PSOCKET_TLS_ALPN, 47);

@@ -1,42 +1,44 @@
-/* BearSSL renegotiates unless told not to. Here the record layer answers any attempt with a no_renegotiation warning. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+/* BearSSL renegotiates unless told not to. Here any attempt is answered with a no_renegotiation warning. */
+#include "tls/wire.h"
 
-static void attempt(psi_rec *from, psi_rec *to, const char *message, size_t n)
+static kit_wire w;
+
+static void attempt(int dir, const char *message, size_t n)
 {
-    uint8_t room[128];
-    uint8_t *p = room + PSI_REC_HEAD;
-    psi_rec_in in;
-    psocket_error e = {0};
-    memcpy(p, message, n);
-    p = psi_rec_seal(from, PSI_REC_HANDSHAKE, p, &n);
-    CHECK_INT(psi_rec_open(to, p, n, &in, &e), PSI_REC_SKIP);
-    CHECK_INT(in.alert_level, 1);
-    CHECK_INT(in.alert, 100);
-    pipe_say(from, to, "still here");
-    pipe_say(to, from, "me too");
+    const void *data;
+    REQUIRE(kit_wire_join(&w, NULL));
+    kit_forge(&w, dir, 22, message, n);
+    CHECK_INT(psocket_recv(kit_sender(&w, !dir)->s, &data), PSOCKET_WANT_READ);
+    CHECK_INT(kit_hear_alert(&w, !dir), 256 + 100);
+    kit_forge(&w, dir, 23, "still here", 10);
+    CHECK_INT(psocket_recv(kit_sender(&w, !dir)->s, &data), 10);
+    CHECK_INT(psocket_send(kit_sender(&w, !dir)->s, "me too", 6), 6);
+    kit_wire_end(&w);
 }
 
-TEST(renegotiation_is_refused)
+KIT_TEST_12(renegotiation_is_refused, 20)
 {
-    psocket_tls *ct = pipe_client(), *stls = pipe_server("ec");
-    pipe_ends p;
-    psi_rec *c = NULL, *s = NULL;
-    psi_tlsinfo *ci = NULL, *si = NULL;
-    REQUIRE(ct && stls);
-    pipe_shake(&p, ct, stls, "localhost", 512);
-    CHECK(p.client->u.eng.flags & BR_OPT_NO_RENEGOTIATION);
-    CHECK(p.server->u.eng.flags & BR_OPT_NO_RENEGOTIATION);
-    REQUIRE(!psi_hs_finish(p.client, &c, &ci) && !psi_hs_finish(p.server, &s, &si));
-    attempt(s, c, "\0\0\0\0", 4);
-    attempt(c, s, "\1\0\0\2xx", 6);
-    psi_rec_free(c);
-    psi_rec_free(s);
-    psi_tlsinfo_free(ci);
-    psi_tlsinfo_free(si);
-    pipe_end(&p);
-    psocket_tls_free(ct);
-    psocket_tls_free(stls);
+    attempt(1, "\0\0\0\0", 4);
+    attempt(0, "\1\0\0\2xx", 6);
 }
+
+#ifndef KIT_BASE
+/* TLS 1.3 has none at all. */
+TEST(nor_in_tls_1_3)
+{
+    static const char *const messages[] = {"\0\0\0\0", "\1\0\0\2xx"};
+    const void *data;
+    int dir;
+    kit_version = 0x0304;
+    for (dir = 0; dir < 2; dir++) {
+        psocket_error e = {0};
+        REQUIRE(kit_wire_join(&w, NULL));
+        kit_forge(&w, dir, 22, messages[!dir], dir ? 4 : 6);
+        CHECK_INT(psocket_recv(kit_sender(&w, !dir)->s, &data), PSOCKET_TLS_PROTOCOL);
+        psocket_geterror(kit_sender(&w, !dir)->s, &e);
+        CHECK_INT(e.tls_alert, 10);
+        CHECK_INT(kit_hear_alert(&w, !dir), 512 + 10);
+        kit_wire_end(&w);
+    }
+}
+#endif

@@ -1,45 +1,29 @@
 /* The compile-time hooks of TLS: PSOCKET_KEYLOG, PSOCKET_WALLCLOCK and PSOCKET_BUILD_TIME. */
 #include <stdint.h>
-static void test_keylog(const char *line);
 static int64_t test_wallclock, test_build_time;
-#define PSOCKET_KEYLOG(line) test_keylog(line)
 #define PSOCKET_WALLCLOCK() test_wallclock
 #define PSOCKET_BUILD_TIME test_build_time
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "tls/wire.h"
 
-static char lines[4][256];
-static int line_count;
-
-static void test_keylog(const char *line)
+/* What the log says opens what is on the wire: kit_wire_run takes its keys from there. */
+KIT_TEST(keylog, 20)
 {
-    if (line_count < 4) snprintf(lines[line_count], sizeof lines[0], "%s", line);
-    line_count++;
-}
-
-TEST(keylog)
-{
-    psocket_tls *client = pipe_client(), *server = pipe_server("ec");
-    pipe_ends p;
-    char want[256];
-    size_t i, n;
-    REQUIRE(client && server);
+    static const char *const labels[2][4] = {{"CLIENT_RANDOM"}, {"CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+        "SERVER_HANDSHAKE_TRAFFIC_SECRET", "CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"}};
+    static uint8_t plain[1000];
+    int v = kit_version == 0x0304, i, type;
+    kit_wire w;
     test_wallclock = (int64_t)time(NULL);
-    pipe_shake(&p, client, server, "localhost", 512);
-    REQUIRE(p.client_status == 0 && p.server_status == 0);
-    CHECK_INT(line_count, 2); /* one for each side */
-    n = (size_t)snprintf(want, sizeof want, "CLIENT_RANDOM ");
-    for (i = 0; i < 32; i++) n += (size_t)snprintf(want + n, sizeof want - n, "%02x", p.client->u.eng.client_random[i]);
-    n += (size_t)snprintf(want + n, sizeof want - n, " ");
-    for (i = 0; i < 48; i++)
-        n += (size_t)snprintf(want + n, sizeof want - n, "%02x", p.client->u.eng.session.master_secret[i]);
-    CHECK_STR(lines[0], want);
-    CHECK_STR(lines[1], want);
-    pipe_end(&p);
-    psocket_tls_free(client);
-    psocket_tls_free(server);
+    REQUIRE(kit_wire_join(&w, NULL));
+    CHECK_INT(kit_keylog_lines, v ? 10 : 2); /* once for each side; EXPORTER_SECRET too */
+    for (i = 0; i < 4 && labels[v][i]; i++) CHECK(kit_find_secret(labels[v][i], w.tap.client_random) != NULL);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(psocket_send(kit_sender(&w, i)->s, "logged", 6), 6);
+        CHECK_INT(kit_hear(&w, i, plain, &type), 6);
+        CHECK_INT(type, 23);
+        CHECK_MEM(plain, "logged", 6);
+    }
+    kit_wire_end(&w);
 }
 
 static int64_t own_time;
@@ -49,27 +33,27 @@ static int64_t own_clock(void *user)
     return own_time;
 }
 
-TEST(a_clock_that_is_not_set)
+KIT_TEST(a_clock_that_is_not_set, 20)
 {
-    psocket_tls *client = pipe_client(), *server = pipe_server("ec");
-    pipe_settings s;
+    psocket_tls *client = kit_client(), *server = kit_server("ec");
+    kit_settings s;
     REQUIRE(client && server);
     test_wallclock = 1000; /* a device without battery: 1970 */
     test_build_time = 0;
-    pipe_bad(client, server, "localhost", PSOCKET_CERT_NOT_YET_VALID, PSOCKET_TLS_ALERT, 45);
+    kit_bad(client, server, "localhost", PSOCKET_CERT_NOT_YET_VALID, PSOCKET_TLS_ALERT, 45);
     test_build_time = (int64_t)time(NULL); /* it cannot be earlier than this */
-    pipe_good(client, server, "localhost", 512, NULL, NULL);
+    kit_good(client, server, "localhost", 512, NULL, NULL);
     test_wallclock = test_build_time + (int64_t)50 * 365 * 86400; /* a later calendar counts */
-    pipe_bad(client, server, "localhost", PSOCKET_CERT_EXPIRED, PSOCKET_TLS_ALERT, 45);
+    kit_bad(client, server, "localhost", PSOCKET_CERT_EXPIRED, PSOCKET_TLS_ALERT, 45);
     psocket_tls_free(client);
     memset(&s, 0, sizeof s);
-    pipe_ca(&s, "ca.pem");
+    kit_ca(&s, "ca.pem");
     s.opt.clock = own_clock; /* the application's clock is believed */
-    client = pipe_make(&s);
-    pipe_done(&s);
+    client = kit_make(&s);
+    kit_done(&s);
     REQUIRE(client);
     own_time = 1000;
-    pipe_bad(client, server, "localhost", PSOCKET_CERT_NOT_YET_VALID, PSOCKET_TLS_ALERT, 45);
+    kit_bad(client, server, "localhost", PSOCKET_CERT_NOT_YET_VALID, PSOCKET_TLS_ALERT, 45);
     psocket_tls_free(client);
     psocket_tls_free(server);
 }

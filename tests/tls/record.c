@@ -1,266 +1,236 @@
-/* The record layer after the handshake. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+/* Records after the handshake, in each version and with each kind of suite. */
+#include "tls/wire.h"
 
-static psi_rec *client, *server;
+static kit_wire w;
 
-/* Two joined record layers, with AES-GCM or ChaCha20-Poly1305. */
+/* A connection with AES-GCM or ChaCha20-Poly1305. */
 static int join(int chacha)
 {
-    psocket_tls *c = pipe_client(), *s = pipe_server("ec");
-    psi_tlsinfo *ci = NULL, *si = NULL;
-    pipe_ends p;
-    size_t i;
-    if (!c || !s) return 0;
-    for (i = 0; i < PSI_TLS_SUITES; i++)
-        c->prim.suites[i] = (uint16_t)(chacha ? BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
-                                              : BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
-    pipe_shake(&p, c, s, "localhost", 10000);
-    if (p.client_status || p.server_status) return 0;
-    CHECK_INT(psi_hs_finish(p.client, &client, &ci), 0);
-    CHECK_INT(psi_hs_finish(p.server, &server, &si), 0);
-    psi_tlsinfo_free(ci);
-    psi_tlsinfo_free(si);
-    pipe_end(&p);
-    psocket_tls_free(c);
-    psocket_tls_free(s);
-    return client && server;
+    return kit_wire_join(&w, kit_version == 0x0303 ? (chacha ? "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" : "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
+                                                   : (chacha ? "TLS_CHACHA20_POLY1305_SHA256" : "TLS_AES_128_GCM_SHA256"));
 }
 
-static void part(void)
+/* What the receiver of dir has to say to a record: psocket_recv's answer. */
+static ptrdiff_t tell(int dir, int type, const void *p, size_t n)
 {
-    psi_rec_free(client);
-    psi_rec_free(server);
-    client = server = NULL;
+    const void *data;
+    kit_forge(&w, dir, type, p, n);
+    return psocket_recv(kit_sender(&w, !dir)->s, &data);
 }
 
-/* A sealed record in b. */
-static void seal(psi_rec *r, int type, const void *p, size_t n, pipe_bytes *b)
+/* It has failed with this code and has told the peer so by this alert. */
+static void failed(int dir, ptrdiff_t got, int code, int alert, const char *what)
 {
-    static uint8_t room[20000];
-    uint8_t *q = room + PSI_REC_HEAD;
-    if (n) memcpy(q, p, n);
-    q = psi_rec_seal(r, type, q, &n);
-    CHECK(q >= room && n <= sizeof room);
-    b->n = 0;
-    pipe_put(b, q, n);
+    psocket_error e = {0};
+    int heard;
+    psocket_geterror(kit_sender(&w, !dir)->s, &e);
+    heard = kit_hear_alert(&w, !dir);
+    if (got != code || e.code != code || e.tls_alert != alert || heard != 512 + alert || !e.text[0])
+        check_fail(__FILE__, __LINE__, "%s: %ld and %d (%s), alert %d, on the wire %d; not %d, alert %d", what, (long)got,
+                   e.code, e.text, e.tls_alert, heard, code, alert);
 }
 
-/* Opens one record in memory of exactly its size. */
-static int open_exactly(psi_rec *r, const pipe_bytes *b, psi_rec_in *in, psocket_error *e, pipe_bytes *plain)
-{
-    uint8_t *copy = (uint8_t *)malloc(b->n ? b->n : 1);
-    int result;
-    memcpy(copy, b->p, b->n);
-    result = psi_rec_open(r, copy, b->n, in, e);
-    if (result == PSI_REC_DATA) {
-        CHECK(in->data >= copy + 5);
-        CHECK(in->data + in->len <= copy + b->n);
-        plain->n = 0;
-        pipe_put(plain, in->data, in->len);
-    }
-    free(copy);
-    return result;
-}
-
-TEST(every_length_comes_through)
+KIT_TEST(every_length_comes_through, 60)
 {
     static uint8_t text[16384];
     static const size_t lengths[] = {1, 2, 15, 16, 17, 63, 64, 255, 256, 1000, 4096, 16383, 16384};
-    psi_rec_in in;
-    psocket_error e = {0};
-    pipe_bytes b, plain;
     size_t i;
     int k;
     for (i = 0; i < sizeof text; i++) text[i] = (uint8_t)(i * 7);
     for (k = 0; k < 2; k++) {
         REQUIRE(join(k));
-        for (i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
-            seal(i % 2 ? client : server, PSI_REC_APPDATA, text, lengths[i], &b);
-            REQUIRE(open_exactly(i % 2 ? server : client, &b, &in, &e, &plain) == PSI_REC_DATA);
-            CHECK_INT(in.used, b.n);
-            CHECK_INT(in.len, lengths[i]);
-            CHECK_MEM(plain.p, text, lengths[i]);
+        for (i = 0; i < sizeof lengths / sizeof lengths[0]; i++) { /* from end to end */
+            kit_end *from = kit_sender(&w, i % 2), *to = kit_sender(&w, !(i % 2));
+            const void *data = NULL;
+            CHECK_INT(psocket_send(from->s, text, lengths[i]), lengths[i]);
+            CHECK_INT(psocket_flush(from->s), 0);
+            kit_pass(&w, i % 2, NULL);
+            CHECK_INT(psocket_recv(to->s, &data), lengths[i]);
+            CHECK_MEM(data, text, lengths[i]);
         }
-        part();
+        for (i = 0; i < sizeof lengths / sizeof lengths[0]; i++) { /* from a stranger */
+            const void *data = NULL;
+            kit_forge(&w, 1, 23, text, lengths[i]);
+            CHECK_INT(psocket_recv(w.ends.client->s, &data), lengths[i]);
+            CHECK_MEM(data, text, lengths[i]);
+        }
+        kit_wire_end(&w);
     }
 }
 
-TEST(incomplete_records_wait)
+KIT_TEST(incomplete_records_wait, 30)
 {
-    psi_rec_in in;
-    psocket_error e = {0};
-    pipe_bytes b, c, plain;
+    static kit_bytes b;
+    const void *data;
     size_t i;
+    kit_end *c;
     REQUIRE(join(0));
-    seal(client, PSI_REC_APPDATA, "hello", 5, &b);
+    c = w.ends.client;
+    kit_seal(&w.key[1], &b, 23, "hello", 5, 0);
     for (i = 0; i < b.n; i++) {
-        c = b;
-        c.n = i;
-        CHECK_INT(open_exactly(server, &c, &in, &e, &plain), PSI_REC_MORE);
-        CHECK_INT(in.used, i < 5 ? 5 : b.n);
+        CHECK_INT(psocket_recv(c->s, &data), PSOCKET_WANT_READ);
+        kit_feed(c, b.p + i, 1);
     }
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSI_REC_DATA);
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSOCKET_TLS_RECORD); /* replayed */
-    part();
+    CHECK_INT(psocket_recv(c->s, &data), 5);
+    kit_feed(c, b.p, b.n); /* replayed */
+    failed(1, psocket_recv(c->s, &data), PSOCKET_TLS_RECORD, 20, "replayed");
+    kit_wire_end(&w);
 }
 
-TEST(every_bit_counts)
+/* No bit of a record may change. */
+KIT_TEST(every_bit_counts, 120)
 {
-    psi_rec_in in;
+    static kit_bytes b;
+    const void *data;
     psocket_error e;
-    pipe_bytes b, c, plain;
-    size_t i;
+    size_t i, n = 0;
     int k;
     for (k = 0; k < 2; k++) {
-        REQUIRE(join(k));
-        seal(client, PSI_REC_APPDATA, "hello", 5, &b);
-        for (i = 0; i < b.n * 8; i++) {
-            uint8_t saved[1024];
-            int result;
-            REQUIRE(server->size <= sizeof saved);
-            memcpy(saved, server, server->size);
+        for (i = 0; i == 0 || i < n * 8; i += i < 48 ? 1 : 5) {
+            ptrdiff_t got;
+            REQUIRE(join(k));
+            b.n = 0;
+            kit_seal(&w.key[1], &b, 23, "hello", 5, 0);
+            n = b.n;
+            b.p[i / 8] ^= (uint8_t)(1 << i % 8);
+            kit_feed(w.ends.client, b.p, b.n);
+            got = psocket_recv(w.ends.client->s, &data);
             memset(&e, 0, sizeof e);
-            c = b;
-            c.p[i / 8] ^= (uint8_t)(1 << i % 8);
-            result = open_exactly(server, &c, &in, &e, &plain);
-            memcpy(server, saved, server->size);
-            if (result == PSI_REC_MORE) { /* the length grew */
-                CHECK(i / 8 == 3 || i / 8 == 4);
-                continue;
-            }
-            CHECK(result == PSOCKET_TLS_RECORD || result == PSOCKET_TLS_PROTOCOL);
-            CHECK_INT(e.code, result);
-            CHECK_INT(in.alert_level, 2);
-            CHECK_INT(e.tls_alert, in.alert);
-            CHECK(e.text[0]);
+            psocket_geterror(w.ends.client->s, &e);
+            if (got == PSOCKET_WANT_READ) CHECK(i / 8 == 3 || i / 8 == 4); /* the length grew */
+            else failed(1, got, got == PSOCKET_TLS_RECORD ? PSOCKET_TLS_RECORD : PSOCKET_TLS_PROTOCOL, e.tls_alert, "a bit");
+            kit_wire_end(&w);
         }
-        CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSI_REC_DATA);
-        part();
     }
 }
 
-TEST(bad_headers)
+/* Headers that are refused before the rest has come. */
+KIT_TEST(bad_headers, 60)
 {
     static const struct { uint8_t p[5]; int code, alert; } bad[] = {
         {{23, 3, 3, 0x48, 0}, PSOCKET_TLS_PROTOCOL, 22},  {{23, 3, 3, 0xFF, 0xFF}, PSOCKET_TLS_PROTOCOL, 22},
         {{23, 3, 3, 0, 0}, PSOCKET_TLS_RECORD, 20},       {{23, 3, 3, 0, 15}, PSOCKET_TLS_RECORD, 20},
         {{24, 3, 3, 0, 50}, PSOCKET_TLS_PROTOCOL, 10},    {{19, 3, 3, 0, 50}, PSOCKET_TLS_PROTOCOL, 10},
-        {{23, 3, 1, 0, 50}, PSOCKET_TLS_PROTOCOL, 70},    {{23, 2, 3, 0, 50}, PSOCKET_TLS_PROTOCOL, 70},
-        {{'H', 'T', 'T', 'P', '/'}, PSOCKET_TLS_PROTOCOL, 10}};
-    psi_rec_in in;
-    psocket_error e;
+        {{23, 2, 3, 0, 50}, PSOCKET_TLS_PROTOCOL, 70},    {{'H', 'T', 'T', 'P', '/'}, PSOCKET_TLS_PROTOCOL, 10}};
+    const void *data;
     size_t i;
     int k;
     for (k = 0; k < 2; k++) {
-        REQUIRE(join(k));
         for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-            uint8_t copy[5];
-            memcpy(copy, bad[i].p, 5);
-            memset(&e, 0, sizeof e);
-            CHECK_INT(psi_rec_open(client, copy, 5, &in, &e), bad[i].code);
-            CHECK_INT(in.alert, bad[i].alert);
-            CHECK_INT(in.alert_level, 2);
+            REQUIRE(join(k));
+            kit_feed(w.ends.client, bad[i].p, 5);
+            failed(1, psocket_recv(w.ends.client->s, &data), bad[i].code, bad[i].alert, "header");
+            kit_wire_end(&w);
         }
-        part();
     }
 }
 
-TEST(alerts)
+KIT_TEST(alerts, 60)
 {
-    static const uint8_t close[] = {1, 0}, fatal_close[] = {2, 0}, fatal[] = {2, 20}, warning[] = {1, 90}, odd[] = {2, 20, 0};
-    psi_rec_in in;
+    static const struct { uint8_t p[3]; size_t n; int code, alert; } refused[] = {
+        {{2, 20, 0}, 3, PSOCKET_TLS_PROTOCOL, 50}, {{2, 20}, 0, PSOCKET_TLS_PROTOCOL, 50}, {{2, 20}, 1, PSOCKET_TLS_PROTOCOL, 50},
+        {{0x42, 20}, 2, PSOCKET_TLS_PROTOCOL, 47}, {{0, 90}, 2, PSOCKET_TLS_PROTOCOL, 47}};
     psocket_error e = {0};
-    pipe_bytes b, plain;
+    size_t i;
+    int level;
     REQUIRE(join(0));
-    seal(server, PSI_REC_ALERT, warning, 2, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_SKIP);
-    CHECK_INT(in.alert_level, 0);
-    seal(server, PSI_REC_ALERT, close, 2, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_END);
-    CHECK_INT(in.used, b.n);
-    seal(server, PSI_REC_ALERT, fatal_close, 2, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_END);
-    seal(server, PSI_REC_ALERT, fatal, 2, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_ALERT);
-    CHECK_INT(e.tls_alert, 20);
-    CHECK(strstr(e.text, "bad_record_mac") != NULL);
-    CHECK_INT(in.alert_level, 0); /* no answer */
-    seal(server, PSI_REC_ALERT, odd, 3, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    CHECK_INT(in.alert, 50);
-    seal(server, PSI_REC_ALERT, odd, 0, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    part();
+    if (kit_version == 0x0303) { /* warnings do no harm */
+        CHECK_INT(tell(1, 21, "\1\132", 2), PSOCKET_WANT_READ);
+        CHECK_INT(kit_hear_alert(&w, 0), -1);
+    }
+    CHECK_INT(tell(1, 21, "\1\0", 2), PSOCKET_CLOSED);
+    kit_wire_end(&w);
+    for (level = 1; level <= 2; level++) { /* close_notify of either level */
+        REQUIRE(join(0));
+        CHECK_INT(tell(1, 21, level == 1 ? "\1\0" : "\2\0", 2), PSOCKET_CLOSED);
+        kit_wire_end(&w);
+        REQUIRE(join(0));
+        if (level == 2 || kit_version == 0x0304) { /* TLS 1.3 knows no levels: what is no closure is fatal */
+            CHECK_INT(tell(1, 21, level == 1 ? "\1\24" : "\2\24", 2), PSOCKET_TLS_ALERT);
+            psocket_geterror(w.ends.client->s, &e);
+            CHECK_INT(e.tls_alert, 20);
+            CHECK(strstr(e.text, "bad_record_mac") != NULL);
+            CHECK_INT(kit_hear_alert(&w, 0), -1); /* no answer */
+        }
+        kit_wire_end(&w);
+    }
+    for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+#ifdef KIT_BASE
+        if (i > 2) break;
+#endif
+        REQUIRE(join(0));
+        if (kit_version == 0x0303 || i < 3) failed(1, tell(1, 21, refused[i].p, refused[i].n), refused[i].code, refused[i].alert, "alert");
+        kit_wire_end(&w);
+    }
 }
 
-TEST(records_without_data_are_limited)
+/* Records that bring nothing cannot go on for ever; data in between makes it well. */
+KIT_TEST(records_without_data_are_limited, 60)
 {
-    static const uint8_t warning[] = {1, 90};
-    psi_rec_in in;
-    psocket_error e = {0};
-    pipe_bytes b, plain;
+    ptrdiff_t n = 0;
     int i, kind;
-    REQUIRE(join(0));
     for (kind = 0; kind < 2; kind++) {
-        for (i = 0; i < 2 * PSI_REC_QUIET; i++) { /* data in between makes it well */
-            seal(server, kind ? PSI_REC_ALERT : PSI_REC_APPDATA, warning, kind ? 2 : 0, &b);
-            CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_SKIP);
-            seal(server, PSI_REC_APPDATA, "x", 1, &b);
-            CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_DATA);
+        if (kind && kit_version == 0x0304) continue; /* no warnings */
+        REQUIRE(join(0));
+        for (i = 0; i < 100; i++) {
+            CHECK_INT(tell(1, kind ? 21 : 23, "\1\132", kind ? 2 : 0), PSOCKET_WANT_READ);
+            CHECK_INT(tell(1, 23, "x", 1), 1);
         }
+        for (i = 0; i < 100 && (n = tell(1, kind ? 21 : 23, "\1\132", kind ? 2 : 0)) == PSOCKET_WANT_READ; i++) continue;
+        CHECK(i >= 3 && i <= 32);
+        failed(1, n, PSOCKET_TLS_PROTOCOL, 10, "nothing");
+        kit_wire_end(&w);
     }
-    for (i = 0; i < PSI_REC_QUIET; i++) {
-        seal(server, i % 2 ? PSI_REC_ALERT : PSI_REC_APPDATA, warning, i % 2 ? 2 : 0, &b);
-        CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_SKIP);
-    }
-    seal(server, PSI_REC_APPDATA, NULL, 0, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    CHECK_INT(in.alert, 10);
-    part();
 }
 
-TEST(renegotiation_is_refused)
+/* Renegotiation is declined, whole or in pieces, and the connection goes on. */
+TEST_LIMIT(renegotiation_is_refused, 60)
 {
-    static const uint8_t request[] = {0, 0, 0, 0}, two[] = {0, 0, 0, 0, 0, 0, 0, 0}, longer[] = {0, 0, 0, 1, 0}, cut[] = {0, 0, 0};
-    static const uint8_t finished[] = {20, 0, 0, 12}, huge[] = {1, 0, 0x40, 1};
+    static const uint8_t two[] = {0, 0, 0, 0, 0, 0, 0, 0};
+    static const struct { int dir, type; uint8_t p[6]; size_t n; } refused[] = {
+        {1, 22, {0, 0, 0, 1, 0}, 5}, {1, 22, {20, 0, 0, 12}, 4}, {1, 20, {1}, 1}, {0, 22, {1, 0, 0x40, 1}, 4}, {1, 22, {4, 0, 0, 0}, 4}};
     uint8_t hello[304] = {1, 0, 1, 44};
-    psi_rec_in in;
-    psocket_error e = {0};
-    pipe_bytes b, plain;
+    size_t i;
+    psocket_error e;
+    kit_version = 0x0303;
     REQUIRE(join(0));
-    seal(server, PSI_REC_HANDSHAKE, request, 4, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_SKIP);
-    CHECK_INT(in.alert_level * 256 + in.alert, 256 + 100);
-    seal(server, PSI_REC_HANDSHAKE, two, 8, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSI_REC_SKIP);
-    seal(client, PSI_REC_HANDSHAKE, hello, 304, &b); /* whole */
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSI_REC_SKIP);
-    CHECK_INT(in.alert_level * 256 + in.alert, 256 + 100);
-    seal(client, PSI_REC_HANDSHAKE, hello, 100, &b); /* in three records, with data in between */
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSI_REC_SKIP);
-    CHECK_INT(in.alert_level, 1);
-    seal(client, PSI_REC_APPDATA, "x", 1, &b);
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSI_REC_DATA);
-    seal(client, PSI_REC_HANDSHAKE, hello + 100, 200, &b);
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSI_REC_SKIP);
-    CHECK_INT(in.alert_level, 0);
-    seal(client, PSI_REC_HANDSHAKE, hello + 300, 4, &b);
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSI_REC_SKIP);
-    seal(client, PSI_REC_HANDSHAKE, huge, 4, &b);
-    CHECK_INT(open_exactly(server, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    part();
+    CHECK_INT(tell(1, 22, two, 4), PSOCKET_WANT_READ);
+    CHECK_INT(kit_hear_alert(&w, 0), 256 + 100);
+    CHECK_INT(tell(1, 22, two, 8), PSOCKET_WANT_READ);
+    CHECK_INT(kit_hear_alert(&w, 0), 256 + 100);
+    CHECK_INT(tell(1, 23, "me too", 6), 6);
+    kit_wire_end(&w);
     REQUIRE(join(0));
-    seal(server, PSI_REC_HANDSHAKE, longer, 5, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    CHECK_INT(in.alert, 10);
-    seal(server, PSI_REC_HANDSHAKE, cut, 3, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    seal(server, PSI_REC_HANDSHAKE, finished, 4, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    seal(server, PSI_REC_CCS, "\1", 1, &b);
-    CHECK_INT(open_exactly(client, &b, &in, &e, &plain), PSOCKET_TLS_PROTOCOL);
-    part();
+    CHECK_INT(tell(0, 22, hello, 304), PSOCKET_WANT_READ); /* whole */
+    CHECK_INT(kit_hear_alert(&w, 1), 256 + 100);
+    CHECK_INT(tell(0, 22, hello, 100), PSOCKET_WANT_READ); /* in three records */
+    CHECK_INT(tell(0, 22, hello + 100, 200), PSOCKET_WANT_READ);
+    CHECK_INT(tell(0, 22, hello + 300, 4), PSOCKET_WANT_READ);
+    CHECK_INT(kit_hear_alert(&w, 1), 256 + 100);
+    CHECK_INT(tell(0, 23, "still here", 10), 10);
+    kit_wire_end(&w);
+    for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        ptrdiff_t n;
+        REQUIRE(join(0));
+        n = tell(refused[i].dir, refused[i].type, refused[i].p, refused[i].n);
+        memset(&e, 0, sizeof e);
+        psocket_geterror(kit_sender(&w, !refused[i].dir)->s, &e);
+        CHECK_INT(n, PSOCKET_TLS_PROTOCOL);
+        CHECK(e.tls_alert == 10 || e.tls_alert == 50 || e.tls_alert == 47);
+        kit_wire_end(&w);
+    }
 }
+
+#ifndef KIT_BASE
+/* A HelloRequest in two records is declined like a whole one. */
+TEST(half_hello_requests)
+{
+    kit_version = 0x0303;
+    REQUIRE(join(0));
+    CHECK_INT(tell(1, 22, "\0\0\0", 3), PSOCKET_WANT_READ);
+    CHECK_INT(tell(1, 22, "\0", 1), PSOCKET_WANT_READ);
+    CHECK_INT(kit_hear_alert(&w, 0), 256 + 100);
+    CHECK_INT(tell(1, 23, "on", 2), 2);
+    kit_wire_end(&w);
+}
+#endif

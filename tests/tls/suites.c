@@ -1,8 +1,5 @@
 /* psocket_tls_options.suites and min_version: order and choice on both sides, and what is refused. */
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#include "kit.h"
 
 #define A128 "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 #define A256 "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
@@ -11,30 +8,18 @@
 #define R256 "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"
 #define RCHA "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"
 
+/* The list is copied. */
 static psocket_tls *with_suites(const char *suites, const char *identity)
 {
-    pipe_settings s;
+    char copy[512];
     psocket_tls *tls;
-    char cert[64], key[64], copy[512];
-    memset(&s, 0, sizeof s);
-    pipe_ca(&s, "ca.pem");
-    if (identity) {
-        snprintf(cert, sizeof cert, "%s.pem", identity);
-        snprintf(key, sizeof key, "%s.key", identity);
-        pipe_identity(&s, cert, key);
-    }
-    if (suites) {
-        snprintf(copy, sizeof copy, "%s", suites); /* is copied */
-        s.opt.suites = copy;
-    }
-    s.opt.min_version = 0x0303;
-    tls = pipe_make(&s);
+    if (suites) snprintf(copy, sizeof copy, "%s", suites);
+    tls = kit_tls(identity, suites ? copy : NULL, PSOCKET_CLIENT_AUTH_NONE);
     memset(copy, 0, sizeof copy);
-    pipe_done(&s);
     return tls;
 }
 
-TEST_LIMIT(order_and_choice, 60)
+KIT_TEST_12(order_and_choice, 60)
 {
     static const char *const table[][3] = { /* client, server, what comes of it (NULL: nothing) */
         {A128, NULL, A128}, {A256, NULL, A256}, {CHA, NULL, CHA},
@@ -51,34 +36,46 @@ TEST_LIMIT(order_and_choice, 60)
         int round;
         REQUIRE(client && server);
         for (round = 0; round < 2 && table[i][2]; round++) {
-            pipe_good(client, server, "localhost", 100000, &ci, &si);
+            kit_good(client, server, "localhost", 100000, &ci, &si);
             CHECK_STR(ci.suite_name, table[i][2]);
             CHECK_STR(si.suite_name, table[i][2]);
             CHECK_INT(ci.resumed, round);
         }
-        if (!table[i][2]) pipe_bad(client, server, "localhost", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
+        if (!table[i][2]) kit_bad(client, server, "localhost", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
         psocket_tls_free(client);
         psocket_tls_free(server);
     }
 }
 
-/* The ClientHello names the suites of the list, in its order, and no others. */
-TEST(the_hello_says_so)
+/* Where the suites of a ClientHello are: their length stands there. */
+static size_t suites_at(const kit_bytes *b)
 {
-    static const uint8_t want[] = {0, 6, 0xCC, 0xA8, 0xC0, 0x2C, 0xC0, 0x2B};
+    size_t at = 5 + 4 + 2 + 32;
+    return at + 1 + (size_t)b->p[at];
+}
+
+/* The ClientHello names the suites of the list, in its order, and no others but those that mean nothing: GREASE (RFC 8701)
+   and signals. */
+KIT_TEST_12(the_hello_says_so, 20)
+{
+    static const int want[] = {0xCCA8, 0xC02C, 0xC02B};
     psocket_tls *client = with_suites(RCHA ":" A256 ":" A128, NULL);
-    psi_hs *h = NULL;
-    pipe_bytes b;
+    kit_end *h = NULL;
     psocket_error e = {0};
-    size_t at;
+    size_t at, end, n = 0;
     REQUIRE(client);
-    REQUIRE(!psi_hs_new(&h, client, 0, "localhost", 0, &e));
-    pipe_take(h, &b);
-    at = 5 + 4 + 2 + 32; /* the session ID */
-    at += 1 + (size_t)b.p[at];
-    REQUIRE(at + sizeof want <= b.n);
-    CHECK_MEM(b.p + at, want, sizeof want);
-    psi_hs_free(h);
+    REQUIRE(!kit_new(&h, client, PSOCKET_CLIENT, "localhost", &e));
+    at = suites_at(&h->out);
+    end = at + 2 + kit_get(h->out.p + at, 2);
+    REQUIRE(end < h->out.n);
+    for (at += 2; at < end; at += 2) {
+        int suite = (int)kit_get(h->out.p + at, 2);
+        if ((suite & 0x0F0F) == 0x0A0A || suite == 0x00FF) continue;
+        if (n < 3) CHECK_INT(suite, want[n]);
+        n++;
+    }
+    CHECK_INT(n, 3);
+    kit_free(h);
     psocket_tls_free(client);
 }
 
@@ -117,26 +114,45 @@ TEST(refused_versions)
     refused(NULL, 0x0301, PSOCKET_UNSUPPORTED, "before TLS 1.2");
     refused(NULL, 0x0302, PSOCKET_UNSUPPORTED, "before TLS 1.2");
     refused(NULL, -1, PSOCKET_UNSUPPORTED, "before TLS 1.2");
+#ifdef KIT_BASE
     refused(NULL, 0x0304, PSOCKET_UNSUPPORTED, "newest");
+#else
+    refused(NULL, 0x0305, PSOCKET_UNSUPPORTED, "newest");
+#endif
 }
 
-/* Suites that the engine knows and we do not speak: never chosen, alone or among others. */
-TEST(other_suites_are_never_chosen)
+/* Suites that we do not speak are never chosen, alone or among others: the server's answer to a changed hello. */
+KIT_TEST_12(other_suites_are_never_chosen, 20)
 {
-    static const uint16_t others[] = {0x000A, 0x002F, 0xC02D, 0xC009};
+    static const int others[] = {0x000A, 0x002F, 0xC02D, 0xC009, 0x1301};
+    psocket_tls *client = with_suites(R128 ":" R256, NULL), *server = with_suites(NULL, "rsa");
     size_t i;
-    for (i = 0; i < sizeof others / sizeof others[0]; i++) {
-        psocket_tls *client = with_suites(R128, NULL), *server = with_suites(NULL, "rsa");
-        psocket_tlsinfo ci, si;
-        REQUIRE(client && server);
-        client->prim.suites[1] = client->prim.suites[0];
-        client->prim.suites[0] = others[i];
-        client->prim.suite_count = 2;
-        pipe_good(client, server, "localhost", 100000, &ci, &si);
-        CHECK_STR(si.suite_name, R128);
-        client->prim.suite_count = 1;
-        pipe_bad(client, server, "example.test", PSOCKET_TLS_ALERT, PSOCKET_TLS_HANDSHAKE, 40);
-        psocket_tls_free(client);
-        psocket_tls_free(server);
+    int alone;
+    REQUIRE(client && server);
+    for (i = 0; i < 2 * sizeof others / sizeof others[0]; i++) {
+        static kit_bytes b, m;
+        kit_ends p;
+        size_t at, end, last = 0;
+        alone = (int)(i % 2);
+        REQUIRE(kit_begin(&p, client, server, "localhost"));
+        kit_take(p.client, &b);
+        at = suites_at(&b);
+        for (end = at + 2 + kit_get(b.p + at, 2), at += 2; at < end; at += 2) {
+            if (!alone && kit_get(b.p + at, 2) == 0xC02F) continue;
+            b.p[at] = (uint8_t)(others[i / 2] >> 8);
+            b.p[at + 1] = (uint8_t)others[i / 2];
+        }
+        kit_feed(p.server, b.p, b.n);
+        if (alone) {
+            kit_failed(p.server, PSOCKET_TLS_HANDSHAKE, 40, "a strange suite");
+        } else {
+            kit_take(p.server, &b);
+            kit_messages(&b, &m, NULL);
+            REQUIRE(kit_message(&m, 0, &last) > 40 && m.p[0] == 2);
+            CHECK_INT(kit_get(m.p + 39 + m.p[38], 2), 0xC02F);
+        }
+        kit_end_both(&p);
     }
+    psocket_tls_free(client);
+    psocket_tls_free(server);
 }

@@ -1,10 +1,8 @@
 /* Settings shared by threads: clients and servers at once, resumption, sessions stored and loaded, identities replaced by
  * new settings while handshakes use the old ones. Made for a build with -fsanitize=thread; elsewhere it checks results. */
 #include <pthread.h>
-#define PSOCKET_IMPLEMENTATION
-#include "psocket.h"
-#include "check.h"
-#include "tls/pipe.h"
+#define PSOCKET_KEYLOG(line) (void)(line) /* the kit's is for one thread */
+#include "kit.h"
 
 static psocket_tls *shared_client, *shared_server; /* what new handshakes use */
 static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -42,23 +40,19 @@ static void *shake(void *arg)
     int i;
     (void)arg;
     for (i = 0; i < 60; i++) {
-        psi_hs *c = NULL, *s = NULL;
-        psi_rec *rec = NULL;
-        psi_tlsinfo *info = NULL;
+        kit_end *c = NULL, *s = NULL;
+        psocket_tlsinfo info;
         psocket_tls *client = take(&shared_client), *server = take(&shared_server);
-        int code = psi_hs_new(&c, client, 0, names[i % 3], i % 2, NULL);
-        if (!code) code = psi_hs_new(&s, server, 1, NULL, 0, NULL);
+        int code = kit_new(&c, client, PSOCKET_CLIENT, names[i % 3], NULL);
+        if (!code) code = kit_new(&s, server, PSOCKET_SERVER, NULL, NULL);
         psocket_tls_free(client);
         psocket_tls_free(server);
-        if (!code) pipe_run(c, s, 4096);
-        if (!code && !(code = psi_hs_status(c, NULL)) && !(code = psi_hs_finish(c, &rec, &info))) {
-            count(info->resumed ? &shared_resumed : &shared_full);
-            psi_rec_free(rec);
-            psi_tlsinfo_free(info);
-        }
+        if (!code) kit_run(c, s, 4096);
+        if (!code && !(code = kit_status(c, NULL)) && !(code = psocket_gettlsinfo(c->s, &info)))
+            count(info.resumed ? &shared_resumed : &shared_full);
         if (code) count(&shared_failed);
-        psi_hs_free(c);
-        psi_hs_free(s);
+        kit_free(c);
+        kit_free(s);
     }
     return NULL;
 }
@@ -79,19 +73,19 @@ static void *store(void *arg)
     return NULL;
 }
 
-TEST_LIMIT(shared_settings, 120)
+KIT_TEST(shared_settings, 120)
 {
     pthread_t threads[4];
     int i;
-    shared_client = pipe_client();
-    shared_server = pipe_server("ec");
+    shared_client = kit_client();
+    shared_server = kit_server("ec");
     REQUIRE(shared_client && shared_server);
     REQUIRE(!pthread_create(&threads[0], NULL, store, NULL));
     for (i = 1; i < 4; i++) REQUIRE(!pthread_create(&threads[i], NULL, shake, NULL));
     for (i = 0; i < 20; i++) {
         const struct timespec pause = {0, 10000000};
-        replace(&shared_server, pipe_server(i % 2 ? "ec" : "rsa"));
-        if (i % 7 == 6) replace(&shared_client, pipe_client());
+        replace(&shared_server, kit_server(i % 2 ? "ec" : "rsa"));
+        if (i % 7 == 6) replace(&shared_client, kit_client());
         nanosleep(&pause, NULL);
     }
     for (i = 0; i < 4; i++) pthread_join(threads[i], NULL);
