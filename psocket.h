@@ -8675,15 +8675,20 @@ static void psi_session_recall(psi_hs *h)
     h->session = s;
 }
 
-/* Forgets all sessions with this server: one may have been the cause of a failure. */
+/* Forgets the session that was offered: it may have been the cause of a failure. */
 static void psi_session_forget(psi_hs *h)
 {
     psi_session_slot *slot;
-    uint8_t key[32];
-    if (!h->name) return;
-    psi_session_name(h->name, h->port, key);
+    psi_session s;
+    psi_reader flat;
     psi_os_lock(&h->tls->lock);
-    while ((slot = psi_sessions_find(&h->tls->client_sessions, key)) != NULL) psi_sessions_drop(slot);
+    slot = psi_sessions_find(&h->tls->client_sessions, h->session->name);
+    if (slot) {
+        flat = psi_sessions_flat(slot);
+        psi_session_read(&flat, &s);
+        if (psi_read_same(s.ticket, h->session->ticket.p, h->session->ticket.n)) psi_sessions_drop(slot);
+        psi_wipe(&s, sizeof s);
+    }
     psi_os_unlock(&h->tls->lock);
 }
 
@@ -10072,7 +10077,7 @@ static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
 static PSI_UNUSED void psi_hs_free(psi_hs *h)
 {
     if (!h) return;
-    if (h->state == PSI_HS_FAILED && h->session) h->role->failed(h);
+    if (h->state != PSI_HS_DONE && h->session) h->role->failed(h);
     psi_rec_free(h->rec);
     psi_write_free(&h->transcript.bytes);
     psi_write_free(&h->flight);
@@ -10319,7 +10324,7 @@ static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
 {
     int level = in->len == 2 ? in->data[0] : 0, alert;
     if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level > PSI_REC_FATAL ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
     alert = in->data[1];
     if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
     if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
@@ -10483,7 +10488,7 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     if (t->min_version && t->min_version < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version are 0x0303 (TLS 1.2) or 0x0304 (TLS 1.3)");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
     for (i = 0; i < tls->suite_count; i++) suites |= tls->suites[i]->version == PSI_TLS13 ? 2 : 1;
     if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
