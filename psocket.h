@@ -604,11 +604,6 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 #ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
 #define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#define PSI_CHECK(s) psi_check_sock(s)
-#define PSI_CHECK_POLLER(p) psi_check_poller(p)
-#else
-#define PSI_CHECK_POLLER(p) ((void)(p))
-#define PSI_CHECK(s) ((void)(s))
 #endif
 
 #ifdef __cplusplus
@@ -1086,7 +1081,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_SYS(name) name
 #define PSI_E(name) WSA##name
 #define PSI_OS_ERRNO WSAGetLastError()
-#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
                      { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1486,7 +1481,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_E(name) name
 #define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
-                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -8857,29 +8852,31 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
 }
 
+/* May n bytes be sent at all? 0, or what is to be answered. */
+static int psi_sock_may_send(psocket *s, size_t n)
+{
+    if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+}
+
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
 static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 {
     int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) {
-        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
-        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
-    }
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    ptrdiff_t r = psi_sock_may_send(s, n);
+    if (r || (!n && !s->udp)) return r;
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
     if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r >= 0) {
-        psi_sock_left(s);
-        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
-        return r;
-    }
-    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    psi_sock_left(s);
+    if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
+    return r;
 }
 
 /* Carries a half-close on: 0 when done. */
@@ -8895,7 +8892,7 @@ static int psi_sock_finish(psocket *s)
         if ((r = psi_sock_flush(s)) != 0) return r;
         r = s->io->finish(s->user, &os);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
     }
     return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
@@ -9403,21 +9400,31 @@ static void psi_check_ring(const psi_ring *r)
     PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
 }
 
+/* Has it what its state asks for, and nothing else? */
+static void psi_check_state(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
+    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
+    PSI_SURE(s->hs ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
+    PSI_SURE(!s->rec || s->state == PSI_OPEN);
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !s->out && s->fd == -1);
+}
+
 static void psi_check_sock(const psocket *s)
 {
-    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
     psi_check_ring(&s->ring);
-    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
-    PSI_SURE(!s->hs || s->state < PSI_OPEN);
-    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
-    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    if (s->out) PSI_SURE(s->rec && s->out_at < s->out_len);
+    else PSI_SURE(!s->out_at && !s->out_len);
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
-    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+    if (s->watch) PSI_SURE(s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED);
+    if (s->above) PSI_SURE(s->above->user == s);
 }
+#else
+#define psi_check_sock(s) ((void)(s))
 #endif
 
 /*==================================================================================================
@@ -9599,6 +9606,8 @@ static void psi_check_poller(const psocket_poller *p)
     PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
     for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
 }
+#else
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*--- public */
@@ -9645,7 +9654,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     if (!s->watch) s->watch = psi_watch_new(p, s);
     if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(s->watch, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -9665,7 +9674,7 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psock
         return r;
     }
     psi_poll_want(*w, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -9691,7 +9700,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
     p->nested = nested != 0;
     if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
@@ -9754,7 +9763,7 @@ static void psi_public_tell(psocket *s)
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
-    PSI_CHECK(s);
+    psi_check_sock(s);
     return r;
 }
 
@@ -9822,13 +9831,6 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
 }
 
-/* Ends one that could not be made. Returns code. */
-static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
-{
-    psi_sock_free(s);
-    return psi_public_fail(opt, code, os, what);
-}
-
 /* Reads what opt says of descriptors: NULL, or what is wrong with it. */
 static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
 {
@@ -9867,33 +9869,43 @@ static const char *psi_public_dial(psocket *s, const char *host, int port, const
     return *r ? "bad host" : NULL;
 }
 
+/* NULL, or what is wrong with the host and port to connect to (*r is the code). */
+static const char *psi_public_target(const char *host, int port, int udp, int *r)
+{
+    const char *path = host ? psi_addr_path(host) : NULL;
+    *r = PSOCKET_INVALID;
+    if (!host || !*host) return "no host given";
+    if (path && port) return "a path has no port";
+    if (!path && (port < 1 || port > 65535)) return "port out of range 1 to 65535";
+    if (path && udp) *r = PSOCKET_UNSUPPORTED;
+    return path && udp ? "datagrams on a path" : NULL;
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psocket *s;
-    const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
-    int r = PSOCKET_INVALID, udp = opt && opt->udp;
+    int r, udp = opt && opt->udp;
+    const char *wrong = psi_public_target(host, port, udp, &r);
     if (out) *out = NULL;
-    if (!out) wrong = "no place for the socket";
-    else if (!host || !*host) wrong = "no host given";
-    else if (path && port) wrong = "a path has no port";
-    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
-    else if (path && udp) wrong = "datagrams on a path";
-    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = udp != 0;
     psi_sock_clock(s, 0);
     wrong = psi_public_dial(s, host, port, opt, &r);
-    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
-    r = psi_public_settle(s);
-    if (r && !psi_is_want(r)) {
-        if (opt && opt->error) psocket_geterror(s, opt->error);
+    if (wrong) {
         psi_sock_free(s);
-        return r;
+        return psi_public_fail(opt, r, 0, wrong);
     }
-    *out = s;
-    return 0;
+    r = psi_public_settle(s);
+    if (!r || psi_is_want(r)) {
+        *out = s;
+        return 0;
+    }
+    if (opt && opt->error) psocket_geterror(s, opt->error);
+    psi_sock_free(s);
+    return r;
 }
 
 /* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
@@ -9939,29 +9951,17 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
-static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+/* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
+static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, int backlog, const psi_os_settings *set, int *os)
 {
-    psi_addr a;
-    char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
-    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
-    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    int dual = any && !set->v6only, r = psi_public_bound(&s->fd, a, path, dual, backlog, set, os);
     if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-        a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
+        a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(&s->fd, a, NULL, 0, backlog, set, os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
-        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
-    s->family = a.family & 15u;
-    if (!r) return 0;
-    if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-    return psi_public_fail(opt, r, os, what);
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(&s->fd, a, path, 0, backlog, set, os);
+    s->family = a->family & 15u;
+    return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
 /* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
@@ -9993,23 +9993,39 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     return 0;
 }
 
+/* Makes s listen, or (udp) wait for datagrams. 0, or what opt->error tells. */
+static int psi_public_listen(psocket *s, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_addr a;
+    char what[160];
+    const char *path, *wrong = psi_public_place(&a, &path, address, port, s->udp);
+    int r, os = 0, any = !address || !*address, backlog = opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if ((r = psi_public_bind(s, &a, path, any, s->udp ? 0 : backlog, set, &os)) != 0) {
+        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        return psi_public_fail(opt, r, os, what);
+    }
+    if (s->udp) return psi_public_endpoint(s, set, opt);
+    if ((r = psi_public_listener(s, path, set, opt)) == 0) return 0;
+    if (path) psi_os_unlink(path);
+    psi_os_close(s->fd);
+    return r;
+}
+
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
     psi_os_settings set;
-    const char *path, *wrong = psi_public_settings(&set, opt);
+    const char *wrong = psi_public_settings(&set, opt);
     int r;
     if (out) *out = NULL;
     if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = opt && opt->udp;
-    r = psi_public_bind(s, &path, address, port, &set, opt);
-    if (!r) {
-        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
-        if (r && path) psi_os_unlink(path);
-        if (r && !s->udp) psi_os_close(s->fd);
-    }
+    r = psi_public_listen(s, address, port, &set, opt);
     if (r) psi_sock_free(s);
     else *out = s;
     return r;
@@ -10312,7 +10328,7 @@ PSOCKET_API void psocket_close(psocket *s)
 {
     if (!s) return;
     psi_sock_close(s);
-    PSI_CHECK(s);
+    psi_check_sock(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
@@ -10448,7 +10464,7 @@ PSOCKET_API int psocket_isopen(psocket *s)
     psi_public_tell(s);
     if (s->state < PSI_OPEN) psi_sock_step(s);
     while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
-    PSI_CHECK(s);
+    psi_check_sock(s);
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
