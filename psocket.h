@@ -232,7 +232,8 @@ typedef struct psocket_options {
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask; may be NULL */
+    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
+                                 to live as long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -470,7 +471,7 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 PSOCKET_API int psocket_istls(const psocket *s);
 
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
-PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info);
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
 
 /* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
    (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
@@ -490,10 +491,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
    are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
-PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
-PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* UDP: sends to this numeric address from now on. */
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
@@ -651,11 +652,6 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 #ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
 #define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#define PSI_CHECK(s) psi_check_sock(s)
-#define PSI_CHECK_POLLER(p) psi_check_poller(p)
-#else
-#define PSI_CHECK_POLLER(p) ((void)(p))
-#define PSI_CHECK(s) ((void)(s))
 #endif
 
 #ifdef __cplusplus
@@ -1018,13 +1014,6 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
 static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
 static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
 
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
-{
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
 static int psi_os_start(void)
 {
     return 0; /* tcpip_init is the application's */
@@ -1086,7 +1075,6 @@ static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
     }
 }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1141,7 +1129,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_SYS(name) name
 #define PSI_E(name) WSA##name
 #define PSI_OS_ERRNO WSAGetLastError()
-#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
                      { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1315,7 +1303,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return r;
 }
 
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     wchar_t w[256];
     int n, put;
@@ -1331,20 +1320,13 @@ static const char *psi_os_raw_text(int e, char *buf, size_t size)
     return "unknown error";
 }
 
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+/* There is no WSACleanup: it would have to wait for every socket of the process. */
 static int psi_os_start(void)
 {
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
+    static volatile int started = 0;
+    WSADATA data;
+    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    return started ? 0 : PSOCKET_OS;
 }
 
 static PSI_UNUSED long psi_os_process(void)
@@ -1395,7 +1377,6 @@ typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 
 #ifndef PSOCKET_NO_DNS
@@ -1411,12 +1392,15 @@ static void psi_os_pin(void)
                        (LPCWSTR)(const void *)&anchor, &module);
 }
 
-static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) return (int)GetLastError();
-    CloseHandle((HANDLE)thread);
-    return 0;
+    uintptr_t thread;
+    psi_os_pin();
+    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    *os = thread ? 0 : (int)GetLastError();
+    if (thread) CloseHandle((HANDLE)thread);
+    return thread ? 0 : PSOCKET_OS;
 }
 #endif
 #endif
@@ -1545,7 +1529,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_E(name) name
 #define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
-                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1624,14 +1608,14 @@ static int psi_os_reuse(int fd, int stream, int share)
 #endif
 }
 
-/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
 #if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size);
 }
 #else
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
 }
@@ -1688,7 +1672,6 @@ typedef pthread_mutex_t psi_os_mutex;
 #define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
 
 #ifndef PSOCKET_NO_DNS
@@ -1715,18 +1698,18 @@ static void psi_os_pin(void)
 static void psi_os_pin(void) {}
 #endif
 
-/* Signals stay with the application's threads. */
-static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
+static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    int e;
+    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, run, arg);
+    *os = pthread_create(&thread, NULL, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!e) pthread_detach(thread);
-    return e;
+    if (*os == 0) pthread_detach(thread);
+    return *os ? PSOCKET_OS : 0;
 }
 #endif
 #endif
@@ -1779,27 +1762,18 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
-#if defined(__linux__)
-static int psi_os_privileged(void)
-{
-    return getauxval(AT_SECURE) != 0;
-}
-#elif defined(PSI_OS_KQUEUE)
-static int psi_os_privileged(void)
-{
-    return issetugid();
-}
-#else
-static int psi_os_privileged(void)
-{
-    return getuid() != geteuid() || getgid() != getegid();
-}
-#endif
-
+/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it: setuid,
+   setgid, file capabilities. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
-    const char *value = psi_os_privileged() ? NULL : getenv(name);
+#if defined(__linux__)
+    int raised = getauxval(AT_SECURE) != 0;
+#elif defined(PSI_OS_KQUEUE)
+    int raised = issetugid();
+#else
+    int raised = getuid() != geteuid() || getgid() != getegid();
+#endif
+    const char *value = raised ? NULL : getenv(name);
     (void)buf;
     return value && *value ? value : NULL;
 }
@@ -1874,11 +1848,16 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+#ifdef PSOCKET_LWIP
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
-    return psi_os_raw_text(e, buf, size);
+    int code = psi_os_code(e);
+    if (code != PSOCKET_OS) return psocket_strerror(code);
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
 }
+#endif
 
 /* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
    the system calls it, or else the code's own text. */
@@ -1902,9 +1881,14 @@ typedef int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
+
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
+{
+    static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
+    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+}
 
 /* Adds to a count of owners; the new value. */
 static PSI_UNUSED int psi_os_ref(int *p, int by)
@@ -1917,11 +1901,6 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
     return value;
 }
 
-#ifdef PSI_OS_THREADS
-/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
-#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
-#endif
-
 /*--- files */
 
 #ifdef PSI_OS_FILES
@@ -1931,39 +1910,34 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 0, n = 0;
-    ptrdiff_t got = 1;
-    char *buf = NULL;
-    int result = 0;
+    size_t cap, n = 0;
+    ptrdiff_t got = 0;
+    char *buf = NULL, *bigger;
+    int r = 0;
     intptr_t file = psi_os_file_open(path);
     *data = NULL;
     *len = 0;
     *os = 0;
     if (file == -1) {
-        result = psi_os_why(os);
-        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+        r = psi_os_why(os);
+        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!result && got > 0) {
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
-            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
-            if (!bigger && !result) result = PSOCKET_NOMEM;
-            if (result) break;
-            buf = bigger;
-        }
-        got = psi_os_file_read(file, buf + n, cap - n - 1);
-        if (got > 0) n += (size_t)got;
+    for (cap = 16384;; cap *= 2) {
+        bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(buf, n, cap);
+        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
+        if (r) break;
+        buf = bigger;
+        while (n + 1 < cap && (got = psi_os_file_read(file, buf + n, cap - n - 1)) > 0) n += (size_t)got;
+        if (got <= 0) break;
     }
     if (got < 0) {
-        *os = PSI_OS_ERRNO;
-        result = PSOCKET_FILE;
+        psi_os_why(os);
+        r = PSOCKET_FILE;
     }
     psi_os_file_close(file);
-    if (result) {
+    if (r) {
         psi_free(buf);
-        return result;
+        return r;
     }
     buf[n] = 0;
     *data = buf;
@@ -2337,20 +2311,16 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
-static int psi_os_is_self(psocket_fd fd)
+/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
+   (simultaneous open). */
+static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_addr here, there;
     int type = 0;
     socklen_t n = sizeof type;
-    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
-           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
-           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
-}
-
-static int psi_os_connected(psocket_fd fd, int *os)
-{
-    if (!psi_os_is_self(fd)) return 0;
+    if (psi_os_getname(fd, 0, &here, NULL, 0) || psi_os_getname(fd, 1, &there, NULL, 0)) return 0;
+    if (!here.port || here.port != there.port || memcmp(here.ip, there.ip, sizeof here.ip)) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) || type != SOCK_STREAM) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2833,37 +2803,19 @@ typedef struct psi_os_poller {
     psi_os_bell bell;
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
+    psocket_fd fd; /* -1: the system has no such thing */
+#if !defined(PSI_OS_EPOLL) && !defined(PSI_OS_KQUEUE)
     struct pollfd *fds;
     psi_os_watch **watches;
     int count, cap, next;
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
-   w->fd for events from now on; 0 forgets it. */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-}
-
-#endif
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
+   now on (0 forgets it); psi_os_set_wait. */
 #if defined(PSI_OS_EPOLL)
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    return p->fd < 0 ? psi_os_why(os) : 0;
-}
+#define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2876,10 +2828,10 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+        r = epoll_ctl((int)p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
@@ -2890,7 +2842,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
     struct epoll_event ev[PSI_OS_BATCH];
-    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         unsigned e = ev[i].events;
@@ -2905,12 +2857,11 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
+static int psi_os_set_new(void)
 {
-    p->fd = kqueue();
-    if (p->fd < 0) return psi_os_why(os);
-    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    return 0;
+    int fd = kqueue();
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
 }
 
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2924,7 +2875,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
         if (!on && !(w->events & bits[i])) continue;
         EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        if (kevent((int)p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
         w->events = on ? w->events | bits[i] : w->events & ~bits[i];
     }
     return 0;
@@ -2937,7 +2888,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n;
     t.tv_sec = ms / 1000;
     t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    n = kevent((int)p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         out[i].watch = (psi_os_watch *)ev[i].udata;
@@ -2948,24 +2899,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #else
 
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    (void)p;
-    (void)os;
-    return 0;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_free(p->fds);
-    psi_free(p->watches);
-}
+#define PSI_OS_ARRAY
+#define psi_os_set_new() (-1)
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
@@ -3020,9 +2955,18 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #endif
 
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_set_free(p);
+    psi_os_close(p->fd);
+#ifdef PSI_OS_ARRAY
+    psi_free(p->fds);
+    psi_free(p->watches);
+#endif
     psi_os_bell_free(&p->bell);
 }
 
@@ -3032,7 +2976,10 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     memset(p, 0, sizeof *p);
     if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
     p->ear.fd = p->bell.rd;
-    r = psi_os_set_new(p, os);
+    p->fd = psi_os_set_new();
+#ifndef PSI_OS_ARRAY
+    if (p->fd < 0) r = psi_os_why(os);
+#endif
     if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
     if (r) psi_os_poller_free(p);
     return r;
@@ -4417,20 +4364,19 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
 }
 
+/* The tags of a GeneralName, [0] to [8]. */
+static const uint8_t psi_x509_general[9] = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88};
+
 /* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
 static int psi_x509_check_general(int tag, psi_x509_span name)
 {
     uint32_t hash;
-    switch (tag) {
-    case 0xA0: case 0xA3: case 0xA5: case 0x88: return 1;
-    case 0xA4: return psi_x509_check_name(name, &hash);
-    case 0x87: return name.n == 4 || name.n == 16;
-    case 0x81: case 0x82: case 0x86:
-        if (name.n == 0) return 0;
-        while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
-        return name.n == 0;
-    default: return 0;
-    }
+    if (tag == 0x87) return name.n == 4 || name.n == 16;
+    if (tag == 0xA4) return psi_x509_check_name(name, &hash);
+    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return memchr(psi_x509_general, tag, sizeof psi_x509_general) != NULL;
+    if (name.n == 0) return 0;
+    while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
+    return name.n == 0;
 }
 
 static int psi_x509_check_san(psi_x509_span names)
@@ -5477,7 +5423,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
     if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
     while (list.n) {
         if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
-        if ((type & 0xDF) < 0x80 || (type & 0xDF) > 0x88) return 1;
+        if (!memchr(psi_x509_general, type, sizeof psi_x509_general)) return 1;
         w->work -= 1 + (long)(name.n + base.n) / 64;
         if (w->work < 0) return 1;
         if (type != tag) continue;
@@ -11283,10 +11229,11 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left, which gives a send its time anew; but once it is over it is over. */
+/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
-    if (!psi_sock_late(s, 1)) s->due[1] = 0;
+    for (; s; s = s->above)
+        if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
@@ -11436,7 +11383,7 @@ static void psi_sock_drop(psocket *s, int state)
     s->due[0] = s->due[1] = 0;
     s->state = (unsigned)state & 7u;
     s->io = NULL;
-    if (io) io->close(s->user);
+    if (io) (io->close)(s->user); /* lwIP may have a macro of the name */
 }
 
 /* Ends both directions with an error and lets go. Returns code. */
@@ -11576,44 +11523,43 @@ static void psi_sock_decode(psocket *s)
     }
 }
 
-/* How much to ask the transport for. *room: how much has to fit, which is more if the rest of a record is longer than the
-   largest read. */
+/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
+{
+    const uint8_t *p = r->buf + r->raw;
+    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
+    if (!rest || (n > rest && have < n / 4)) return n;
+    if (n > fits) n = fits;
+    return n > rest ? n : rest;
+}
+
+/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
-    const psi_ring *r = &s->ring;
-    uint32_t n = (uint32_t)1 << s->read_log, have = r->tail - r->raw;
-    *room = 0;
+    uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) {
-        n += PSI_SOCK_AROUND;
-        if (have >= 5) { /* RFC 5246 6.2.1, RFC 8446 5.1: the record's header tells its length */
-            const uint8_t *p = r->buf + r->raw;
-            uint32_t all = 5u + ((uint32_t)p[3] << 8 | p[4]);
-            if (all > have) *room = all - have;
-        }
-        if (*room > n) n = *room;
-    }
-    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
-    if (*room < n) *room = n;
-    return n;
+    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
+    *room = n;
+    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
 static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
+    int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (!s->udp) {
-        if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
-        if (got == want && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-        else if (got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    }
-    if (PSI_TLS && (s->rec || s->hs)) {
-        s->ring.tail += got;
-        if (s->rec) psi_sock_decode(s);
+    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
+    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (!raw) {
+        psi_ring_append(&s->ring, got);
+        s->news = PSI_NEWS;
         return;
     }
-    psi_ring_append(&s->ring, got);
-    s->news = PSI_NEWS;
+    s->ring.tail += got;
+    if (s->rec) psi_sock_decode(s);
 }
 
 /* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
@@ -11697,29 +11643,31 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
 }
 
+/* May n bytes be sent at all? 0, or what is to be answered. */
+static int psi_sock_may_send(psocket *s, size_t n)
+{
+    if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+}
+
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
 static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 {
     int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) {
-        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
-        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
-    }
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    ptrdiff_t r = psi_sock_may_send(s, n);
+    if (r || (!n && !s->udp)) return r;
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
     if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r >= 0) {
-        psi_sock_left(s);
-        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
-        return r;
-    }
-    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    psi_sock_left(s);
+    if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
+    return r;
 }
 
 /* Carries a half-close on: 0 when done. */
@@ -11735,7 +11683,7 @@ static int psi_sock_finish(psocket *s)
         if ((r = psi_sock_flush(s)) != 0) return r;
         r = s->io->finish(s->user, &os);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
     }
     return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
@@ -12244,21 +12192,31 @@ static void psi_check_ring(const psi_ring *r)
     PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
 }
 
+/* Has it what its state asks for, and nothing else? */
+static void psi_check_state(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
+    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
+    PSI_SURE(s->hs ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
+    PSI_SURE(!s->rec || s->state == PSI_OPEN);
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !s->out && s->fd == -1);
+}
+
 static void psi_check_sock(const psocket *s)
 {
-    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
     psi_check_ring(&s->ring);
-    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
-    PSI_SURE(!s->hs || s->state < PSI_OPEN);
-    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
-    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    if (s->out) PSI_SURE(s->rec && s->out_at < s->out_len);
+    else PSI_SURE(!s->out_at && !s->out_len);
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
-    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+    if (s->watch) PSI_SURE(s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED);
+    if (s->above) PSI_SURE(s->above->user == s);
 }
+#else
+#define psi_check_sock(s) ((void)(s))
 #endif
 
 /*==================================================================================================
@@ -12440,6 +12398,8 @@ static void psi_check_poller(const psocket_poller *p)
     PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
     for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
 }
+#else
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*--- public */
@@ -12486,7 +12446,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     if (!s->watch) s->watch = psi_watch_new(p, s);
     if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(s->watch, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12506,7 +12466,7 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psock
         return r;
     }
     psi_poll_want(*w, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12532,7 +12492,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
     p->nested = nested != 0;
     if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
@@ -12595,7 +12555,7 @@ static void psi_public_tell(psocket *s)
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
-    PSI_CHECK(s);
+    psi_check_sock(s);
     return r;
 }
 
@@ -12663,13 +12623,6 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
 }
 
-/* Ends one that could not be made. Returns code. */
-static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
-{
-    psi_sock_free(s);
-    return psi_public_fail(opt, code, os, what);
-}
-
 /* Reads what opt says of descriptors: NULL, or what is wrong with it. */
 static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
 {
@@ -12708,18 +12661,25 @@ static const char *psi_public_dial(psocket *s, const char *host, int port, const
     return *r ? "bad host" : NULL;
 }
 
+/* NULL, or what is wrong with the host and port to connect to (*r is the code). */
+static const char *psi_public_target(const char *host, int port, int udp, int *r)
+{
+    const char *path = host ? psi_addr_path(host) : NULL;
+    *r = PSOCKET_INVALID;
+    if (!host || !*host) return "no host given";
+    if (path && port) return "a path has no port";
+    if (!path && (port < 1 || port > 65535)) return "port out of range 1 to 65535";
+    if (path && udp) *r = PSOCKET_UNSUPPORTED;
+    return path && udp ? "datagrams on a path" : NULL;
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psocket *s;
-    const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
-    int r = PSOCKET_INVALID, udp = opt && opt->udp;
+    int r, udp = opt && opt->udp;
+    const char *wrong = psi_public_target(host, port, udp, &r);
     if (out) *out = NULL;
-    if (!out) wrong = "no place for the socket";
-    else if (!host || !*host) wrong = "no host given";
-    else if (path && port) wrong = "a path has no port";
-    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
-    else if (path && udp) wrong = "datagrams on a path";
-    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
     if (s) s->role = PSI_CLIENT;
@@ -12727,15 +12687,18 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     s->udp = udp != 0;
     psi_sock_clock(s, 0);
     wrong = psi_public_dial(s, host, port, opt, &r);
-    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
-    r = psi_public_settle(s);
-    if (r && !psi_is_want(r)) {
-        if (opt && opt->error) psocket_geterror(s, opt->error);
+    if (wrong) {
         psi_sock_free(s);
-        return r;
+        return psi_public_fail(opt, r, 0, wrong);
     }
-    *out = s;
-    return 0;
+    r = psi_public_settle(s);
+    if (!r || psi_is_want(r)) {
+        *out = s;
+        return 0;
+    }
+    if (opt && opt->error) psocket_geterror(s, opt->error);
+    psi_sock_free(s);
+    return r;
 }
 
 /* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
@@ -12781,29 +12744,17 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
-static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+/* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
+static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, int backlog, const psi_os_settings *set, int *os)
 {
-    psi_addr a;
-    char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
-    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
-    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    int dual = any && !set->v6only, r = psi_public_bound(&s->fd, a, path, dual, backlog, set, os);
     if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-        a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
+        a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(&s->fd, a, NULL, 0, backlog, set, os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
-        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
-    s->family = a.family & 15u;
-    if (!r) return 0;
-    if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-    return psi_public_fail(opt, r, os, what);
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(&s->fd, a, path, 0, backlog, set, os);
+    s->family = a->family & 15u;
+    return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
 /* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
@@ -12835,23 +12786,39 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     return 0;
 }
 
+/* Makes s listen, or (udp) wait for datagrams. 0, or what opt->error tells. */
+static int psi_public_listen(psocket *s, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_addr a;
+    char what[160];
+    const char *path, *wrong = psi_public_place(&a, &path, address, port, s->udp);
+    int r, os = 0, any = !address || !*address, backlog = opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if ((r = psi_public_bind(s, &a, path, any, s->udp ? 0 : backlog, set, &os)) != 0) {
+        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        return psi_public_fail(opt, r, os, what);
+    }
+    if (s->udp) return psi_public_endpoint(s, set, opt);
+    if ((r = psi_public_listener(s, path, set, opt)) == 0) return 0;
+    if (path) psi_os_unlink(path);
+    psi_os_close(s->fd);
+    return r;
+}
+
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
     psi_os_settings set;
-    const char *path, *wrong = psi_public_settings(&set, opt);
+    const char *wrong = psi_public_settings(&set, opt);
     int r;
     if (out) *out = NULL;
     if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = opt && opt->udp;
-    r = psi_public_bind(s, &path, address, port, &set, opt);
-    if (!r) {
-        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
-        if (r && path) psi_os_unlink(path);
-        if (r && !s->udp) psi_os_close(s->fd);
-    }
+    r = psi_public_listen(s, address, port, &set, opt);
     if (r) psi_sock_free(s);
     else *out = s;
     return r;
@@ -12973,7 +12940,9 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
     psi_public_tell(s);
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
-    return (int)psi_public_answer(s, r);
+    psi_public_answer(s, r);
+    if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
+    return (int)r;
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
@@ -13088,7 +13057,10 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
         if (s->state < PSI_OPEN) r = psi_sock_step(s);
         if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
     }
-    if (!psi_ring_empty(&s->ring)) return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (!psi_ring_empty(&s->ring)) {
+        if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
+        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    }
     if (psi_is_wait(r)) return PSOCKET_WANT_READ;
     return psi_public_answer(s, r);
 }
@@ -13152,7 +13124,7 @@ PSOCKET_API void psocket_close(psocket *s)
 {
     if (!s) return;
     psi_sock_close(s);
-    PSI_CHECK(s);
+    psi_check_sock(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
@@ -13221,11 +13193,10 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
     return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
 }
 
-PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info)
+PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
-    if (!s) return PSOCKET_INVALID;
-    if (!info || !s->info) return psi_public_wrong(s, "no place for the answer, or no TLS");
+    if (!s || !info || !s->info) return PSOCKET_INVALID;
     psi_tlsinfo_get(s->info, info);
     return 0;
 }
@@ -13238,7 +13209,7 @@ PSOCKET_API int psocket_istls(const psocket *s)
 /*--- state */
 
 /* Copies an address out. */
-static int psi_public_address(psocket *s, const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
 {
     char text[64];
     size_t n;
@@ -13247,38 +13218,35 @@ static int psi_public_address(psocket *s, const psi_addr *a, const char *path, c
     n = strlen(path) + 1;
     if (port) *port = a->port;
     if (!ip || !ip_size) return 0;
-    if (n > ip_size) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the address needs %lu bytes", (unsigned long)n);
+    if (n > ip_size) return PSOCKET_LIMIT;
     memcpy(ip, path, n);
     return 0;
 }
 
-PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
-    if (!s) return PSOCKET_INVALID;
-    if (!s->peer.family) return psi_public_wrong(s, "there is no peer");
+    if (!s || !s->peer.family) return PSOCKET_INVALID;
     if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
-    return psi_public_address(s, &s->peer, path, ip, ip_size, port);
+    return psi_public_address(&s->peer, path, ip, ip_size, port);
 }
 
-PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a = PSI_ZERO;
-    psocket *c = s;
     int r;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s) return PSOCKET_INVALID;
-    while (c->io == &psi_transport_wrap) c = (psocket *)c->user;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (c->fd == -1) return psi_public_wrong(s, "there is no local address");
-    if ((r = psi_os_getname(c->fd, 0, &a, path, sizeof path)) != 0) return psi_sock_note(s, r, 0, NULL);
+    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    if ((r = psi_os_getname(s->fd, 0, &a, path, sizeof path)) != 0) return r;
     psi_addr_normalise(&a);
-    return psi_public_address(s, &a, path, ip, ip_size, port);
+    return psi_public_address(&a, path, ip, ip_size, port);
 }
 
 /* A UDP socket that is still looking for its peer is given another one. */
@@ -13328,7 +13296,7 @@ PSOCKET_API int psocket_isopen(psocket *s)
     psi_public_tell(s);
     if (s->state < PSI_OPEN) psi_sock_step(s);
     while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
-    PSI_CHECK(s);
+    psi_check_sock(s);
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
@@ -13643,6 +13611,7 @@ typedef struct psi_lua_listener {
     psi_lua_io io;
     psi_lua_limits limits;
     psocket *l;
+    psocket_error error; /* of accept */
     int burst; /* connections taken since it last waited */
 } psi_lua_listener;
 
@@ -14645,6 +14614,7 @@ static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
         if (r == 0) return PSI_LUA_AGAIN;
         if (r < 0) break;
     }
+    if (r == 0) psocket_settimeout(k->s, 0); /* the limits are kept here from now on */
     psi_lua_release(op);
     psi_lua_forget(op->vm, &k->io); /* writable is the usual state: it would only be reported once more */
     if (r < 0 && r != PSOCKET_CLOSED) {
@@ -15188,7 +15158,7 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
             if (r == 0) return PSI_LUA_AGAIN;
             if (r == 1) r = 0;
         }
-        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout);
+        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, 0);
         if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
         if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
         if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
@@ -15471,7 +15441,6 @@ static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     k->limits = psi_lua_new_limits(L);
-    psocket_settimeout(k->s, k->limits.timeout);
     return 0;
 }
 
@@ -15553,8 +15522,10 @@ static int psi_lua_listen(lua_State *L)
     l->io.kind = PSI_LUA_IS_LISTENER;
     l->limits.timeout = o.timeout_ms;
     psi_lua_setmetatable(L, PSI_LUA_LISTENER);
+    o.timeout_ms = 0;
+    o.error = &l->error;
     r = psocket_listen(&l->l, address, port, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+    return r < 0 ? psi_lua_fail_error(L, r, &l->error) : 1;
 }
 
 static int psi_lua_hasconnection(lua_State *L)
@@ -15633,6 +15604,7 @@ static int psi_lua_udpserver(lua_State *L)
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
     o.udp = 1;
+    o.timeout_ms = 0;
     r = psocket_listen(&k->s, address, port, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
@@ -15651,6 +15623,7 @@ static int psi_lua_wrap(lua_State *L)
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
     psi_lua_forget(vm, &carrier->io);
+    o.timeout_ms = 0;
     r = psocket_wrap(&k->s, carrier->s, &o);
     if (r < 0) return psi_lua_fail_error(L, r, &e);
     carrier->s = NULL;
@@ -15667,6 +15640,7 @@ static int psi_lua_pair(lua_State *L)
     a = psi_lua_new_sock(L);
     b = psi_lua_new_sock(L);
     a->limits.timeout = b->limits.timeout = o.timeout_ms;
+    o.timeout_ms = 0;
     r = psocket_pair(&a->s, &b->s, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
