@@ -2077,25 +2077,33 @@ static int psi_os_walk_list(psi_os_walk *w, const char *list)
 
 /* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
    SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
-   an error. PSOCKET_TLS_NO_TRUST, with the reason in *e (may be NULL), if there is none. What each answers is passed on. */
+   an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there is none, PSOCKET_NOMEM,
+   PSOCKET_DESCRIPTORS, or what each answered. */
 static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
 {
     char buf[PSI_OS_PATH];
     psi_os_walk w = PSI_ZERO;
     const char *file, *list;
-    int r = 0, before;
+    int r, before;
     w.each = each;
     w.ctx = ctx;
     file = psi_os_getenv("SSL_CERT_FILE", buf);
-    if (file && (r = psi_os_walk_file(&w, file)) != 0) return r;
-    if (file && !w.found) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    if (file) {
+        r = psi_os_walk_file(&w, file);
+        if (!r && !w.found) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    }
     before = w.found;
     list = psi_os_getenv("SSL_CERT_DIR", buf);
-    if (list && (r = psi_os_walk_list(&w, list)) != 0) return r;
-    if (list && w.found == before) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    if (list) {
+        r = psi_os_walk_list(&w, list);
+        if (!r && w.found == before) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    }
     if (file || list) return 0;
     r = psi_os_trust_store(&w);
-    return r || w.found ? r : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+    if (r) return psi_err_os(e, r, w.os, "cannot read the system's trust anchors");
+    return w.found ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
 }
 
 #elif !defined(PSOCKET_NO_TLS)
