@@ -120,6 +120,8 @@ extern "C" {
     X(UNSUPPORTED,      -12,   "not supported here") \
     X(LIMIT,            -13,   "a limit was reached") \
     X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
+    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
+    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
     /* operating system */ \
     X(OS,               -20,   "operating system error") \
     X(REFUSED,          -21,   "connection refused") \
@@ -226,7 +228,8 @@ typedef struct psocket_options {
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask; may be NULL */
+    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
+                                 to live as long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -595,6 +598,19 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_BUILD_TIME 0
 #endif
 
+#ifndef PSOCKET_DATAGRAM
+#define PSOCKET_DATAGRAM 65536 /* largest datagram that is received; a larger one is an error */
+#endif
+
+#ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
+#define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
+#define PSI_CHECK(s) psi_check_sock(s)
+#define PSI_CHECK_POLLER(p) psi_check_poller(p)
+#else
+#define PSI_CHECK_POLLER(p) ((void)(p))
+#define PSI_CHECK(s) ((void)(s))
+#endif
+
 #ifdef __cplusplus
 #define PSI_ZERO {}
 #else
@@ -955,13 +971,6 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
 static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
 static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
 
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
-{
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
 static int psi_os_start(void)
 {
     return 0; /* tcpip_init is the application's */
@@ -1023,7 +1032,6 @@ static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
     }
 }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1252,7 +1260,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return r;
 }
 
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     wchar_t w[256];
     int n, put;
@@ -1268,20 +1277,13 @@ static const char *psi_os_raw_text(int e, char *buf, size_t size)
     return "unknown error";
 }
 
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+/* There is no WSACleanup: it would have to wait for every socket of the process. */
 static int psi_os_start(void)
 {
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
+    static volatile int started = 0;
+    WSADATA data;
+    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    return started ? 0 : PSOCKET_OS;
 }
 
 static PSI_UNUSED long psi_os_process(void)
@@ -1332,7 +1334,6 @@ typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 
 #ifndef PSOCKET_NO_DNS
@@ -1348,12 +1349,15 @@ static void psi_os_pin(void)
                        (LPCWSTR)(const void *)&anchor, &module);
 }
 
-static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) return (int)GetLastError();
-    CloseHandle((HANDLE)thread);
-    return 0;
+    uintptr_t thread;
+    psi_os_pin();
+    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    *os = thread ? 0 : (int)GetLastError();
+    if (thread) CloseHandle((HANDLE)thread);
+    return thread ? 0 : PSOCKET_OS;
 }
 #endif
 #endif
@@ -1561,14 +1565,14 @@ static int psi_os_reuse(int fd, int stream, int share)
 #endif
 }
 
-/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
 #if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size);
 }
 #else
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
 }
@@ -1625,7 +1629,6 @@ typedef pthread_mutex_t psi_os_mutex;
 #define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
 
 #ifndef PSOCKET_NO_DNS
@@ -1652,18 +1655,18 @@ static void psi_os_pin(void)
 static void psi_os_pin(void) {}
 #endif
 
-/* Signals stay with the application's threads. */
-static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
+static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    int e;
+    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, run, arg);
+    *os = pthread_create(&thread, NULL, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!e) pthread_detach(thread);
-    return e;
+    if (*os == 0) pthread_detach(thread);
+    return *os ? PSOCKET_OS : 0;
 }
 #endif
 #endif
@@ -1716,27 +1719,18 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
-#if defined(__linux__)
-static int psi_os_privileged(void)
-{
-    return getauxval(AT_SECURE) != 0;
-}
-#elif defined(PSI_OS_KQUEUE)
-static int psi_os_privileged(void)
-{
-    return issetugid();
-}
-#else
-static int psi_os_privileged(void)
-{
-    return getuid() != geteuid() || getgid() != getegid();
-}
-#endif
-
+/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it: setuid,
+   setgid, file capabilities. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
-    const char *value = psi_os_privileged() ? NULL : getenv(name);
+#if defined(__linux__)
+    int raised = getauxval(AT_SECURE) != 0;
+#elif defined(PSI_OS_KQUEUE)
+    int raised = issetugid();
+#else
+    int raised = getuid() != geteuid() || getgid() != getegid();
+#endif
+    const char *value = raised ? NULL : getenv(name);
     (void)buf;
     return value && *value ? value : NULL;
 }
@@ -1811,11 +1805,16 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+#ifdef PSOCKET_LWIP
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
-    return psi_os_raw_text(e, buf, size);
+    int code = psi_os_code(e);
+    if (code != PSOCKET_OS) return psocket_strerror(code);
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
 }
+#endif
 
 /* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
    the system calls it, or else the code's own text. */
@@ -1839,9 +1838,14 @@ typedef int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
+
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
+{
+    static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
+    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+}
 
 /* Adds to a count of owners; the new value. */
 static PSI_UNUSED int psi_os_ref(int *p, int by)
@@ -1854,11 +1858,6 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
     return value;
 }
 
-#ifdef PSI_OS_THREADS
-/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
-#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
-#endif
-
 /*--- files */
 
 #ifdef PSI_OS_FILES
@@ -1868,39 +1867,34 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 0, n = 0;
-    ptrdiff_t got = 1;
-    char *buf = NULL;
-    int result = 0;
+    size_t cap, n = 0;
+    ptrdiff_t got = 0;
+    char *buf = NULL, *bigger;
+    int r = 0;
     intptr_t file = psi_os_file_open(path);
     *data = NULL;
     *len = 0;
     *os = 0;
     if (file == -1) {
-        result = psi_os_why(os);
-        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+        r = psi_os_why(os);
+        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!result && got > 0) {
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
-            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
-            if (!bigger && !result) result = PSOCKET_NOMEM;
-            if (result) break;
-            buf = bigger;
-        }
-        got = psi_os_file_read(file, buf + n, cap - n - 1);
-        if (got > 0) n += (size_t)got;
+    for (cap = 16384;; cap *= 2) {
+        bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(buf, n, cap);
+        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
+        if (r) break;
+        buf = bigger;
+        while (n + 1 < cap && (got = psi_os_file_read(file, buf + n, cap - n - 1)) > 0) n += (size_t)got;
+        if (got <= 0) break;
     }
     if (got < 0) {
-        *os = PSI_OS_ERRNO;
-        result = PSOCKET_FILE;
+        psi_os_why(os);
+        r = PSOCKET_FILE;
     }
     psi_os_file_close(file);
-    if (result) {
+    if (r) {
         psi_free(buf);
-        return result;
+        return r;
     }
     buf[n] = 0;
     *data = buf;
@@ -2040,25 +2034,33 @@ static int psi_os_walk_list(psi_os_walk *w, const char *list)
 
 /* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
    SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
-   an error. PSOCKET_TLS_NO_TRUST, with the reason in *e (may be NULL), if there is none. What each answers is passed on. */
+   an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there is none, PSOCKET_NOMEM,
+   PSOCKET_DESCRIPTORS, or what each answered. */
 static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
 {
     char buf[PSI_OS_PATH];
     psi_os_walk w = PSI_ZERO;
     const char *file, *list;
-    int r = 0, before;
+    int r, before;
     w.each = each;
     w.ctx = ctx;
     file = psi_os_getenv("SSL_CERT_FILE", buf);
-    if (file && (r = psi_os_walk_file(&w, file)) != 0) return r;
-    if (file && !w.found) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    if (file) {
+        r = psi_os_walk_file(&w, file);
+        if (!r && !w.found) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    }
     before = w.found;
     list = psi_os_getenv("SSL_CERT_DIR", buf);
-    if (list && (r = psi_os_walk_list(&w, list)) != 0) return r;
-    if (list && w.found == before) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    if (list) {
+        r = psi_os_walk_list(&w, list);
+        if (!r && w.found == before) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    }
     if (file || list) return 0;
     r = psi_os_trust_store(&w);
-    return r || w.found ? r : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+    if (r) return psi_err_os(e, r, w.os, "cannot read the system's trust anchors");
+    return w.found ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
 }
 
 #elif !defined(PSOCKET_NO_TLS)
@@ -2262,8 +2264,8 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     psi_addr a;
     *os = 0;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
-        psi_os_why(os);
-        return PSOCKET_INVALID;
+        int r = psi_os_why(os);
+        return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
     }
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
@@ -2274,20 +2276,16 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
-static int psi_os_is_self(psocket_fd fd)
+/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
+   (simultaneous open). */
+static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_addr here, there;
     int type = 0;
     socklen_t n = sizeof type;
-    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
-           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
-           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
-}
-
-static int psi_os_connected(psocket_fd fd, int *os)
-{
-    if (!psi_os_is_self(fd)) return 0;
+    if (psi_os_getname(fd, 0, &here, NULL, 0) || psi_os_getname(fd, 1, &there, NULL, 0)) return 0;
+    if (!here.port || here.port != there.port || memcmp(here.ip, there.ip, sizeof here.ip)) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) || type != SOCK_STREAM) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2770,37 +2768,19 @@ typedef struct psi_os_poller {
     psi_os_bell bell;
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
+    psocket_fd fd; /* -1: the system has no such thing */
+#if !defined(PSI_OS_EPOLL) && !defined(PSI_OS_KQUEUE)
     struct pollfd *fds;
     psi_os_watch **watches;
     int count, cap, next;
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
-   w->fd for events from now on; 0 forgets it. */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-}
-
-#endif
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
+   now on (0 forgets it); psi_os_set_wait. */
 #if defined(PSI_OS_EPOLL)
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    return p->fd < 0 ? psi_os_why(os) : 0;
-}
+#define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2813,10 +2793,10 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+        r = epoll_ctl((int)p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
@@ -2827,7 +2807,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
     struct epoll_event ev[PSI_OS_BATCH];
-    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         unsigned e = ev[i].events;
@@ -2842,12 +2822,11 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
+static int psi_os_set_new(void)
 {
-    p->fd = kqueue();
-    if (p->fd < 0) return psi_os_why(os);
-    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    return 0;
+    int fd = kqueue();
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
 }
 
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2861,7 +2840,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
         if (!on && !(w->events & bits[i])) continue;
         EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        if (kevent((int)p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
         w->events = on ? w->events | bits[i] : w->events & ~bits[i];
     }
     return 0;
@@ -2874,7 +2853,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n;
     t.tv_sec = ms / 1000;
     t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    n = kevent((int)p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         out[i].watch = (psi_os_watch *)ev[i].udata;
@@ -2885,24 +2864,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #else
 
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    (void)p;
-    (void)os;
-    return 0;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_free(p->fds);
-    psi_free(p->watches);
-}
+#define PSI_OS_ARRAY
+#define psi_os_set_new() (-1)
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
@@ -2957,9 +2920,18 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #endif
 
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_set_free(p);
+    psi_os_close(p->fd);
+#ifdef PSI_OS_ARRAY
+    psi_free(p->fds);
+    psi_free(p->watches);
+#endif
     psi_os_bell_free(&p->bell);
 }
 
@@ -2969,7 +2941,10 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     memset(p, 0, sizeof *p);
     if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
     p->ear.fd = p->bell.rd;
-    r = psi_os_set_new(p, os);
+    p->fd = psi_os_set_new();
+#ifndef PSI_OS_ARRAY
+    if (p->fd < 0) r = psi_os_why(os);
+#endif
     if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
     if (r) psi_os_poller_free(p);
     return r;
@@ -3004,23 +2979,25 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  * >>ring
  * The ring of received chunks: one growing buffer of chunks in order, then bytes received and not yet decoded.
  *
- *     buf | free | [header][payload] gap [header][payload] gap | raw bytes | free | cap
- *                  ^head                                         ^raw        ^tail
+ *     buf | free | [header] skip [payload][header] skip [payload] | hole | raw bytes | free | cap
+ *                  ^head                                          ^end     ^raw        ^tail
  *
- * A chunk's header (PSI_RING_HEAD bytes just before its payload) holds the payload's length and the gap behind it, so
- * that records decrypted in place become chunks where they lie. The PSI_RING_HEAD bytes before raw belong to nobody.
- * head == raw means no chunk. What was taken lies before head and stays readable until the next change. A ring that is
- * empty owns no memory once psi_ring_relax has run.
+ * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so that
+ * records decrypted in place become chunks where they lie. The hole has room for one header at least. head == end means
+ * no chunk. What was taken lies before head and stays readable until the next change. A ring that is empty owns no memory
+ * once psi_ring_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
 #define PSI_RING_MAX 0x7fff0000u
+#define PSI_RING_SLACK 192u /* a header on each side, and the most that alignment takes */
 
 typedef struct psi_ring {
     uint8_t *buf;
-    uint32_t cap, head, raw, tail;
-    uint32_t last;  /* where the newest chunk's payload begins; valid while there is a chunk */
+    uint32_t cap, head, end, raw, tail;
     uint32_t bytes; /* sum of the chunks' payloads */
+    uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
+    uint32_t key;   /* of which this is the hash */
 } psi_ring;
 
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
@@ -3030,23 +3007,23 @@ static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
     return v;
 }
 
-/* Writes the header of the chunk whose payload is n bytes at `at` and which reaches, with its gap, to `end`. */
-static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* Writes the header at `at` of the n bytes whose payload begins at `payload`. */
+static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t payload)
 {
-    uint32_t gap = end - (at + n);
-    memcpy(r->buf + at - PSI_RING_HEAD, &n, 4);
-    memcpy(r->buf + at - PSI_RING_HEAD + 4, &gap, 4);
+    uint32_t skip = payload - at - PSI_RING_HEAD;
+    memcpy(r->buf + at, &n, 4);
+    memcpy(r->buf + at + 4, &skip, 4);
 }
 
-/* Where a chunk, with its gap, ends, given where its payload begins. */
-static uint32_t psi_ring_end(const psi_ring *r, uint32_t at)
+/* Where the payload of the chunk whose header is at `at` begins. */
+static uint32_t psi_ring_payload(const psi_ring *r, uint32_t at)
 {
-    return at + psi_ring_get(r, at - PSI_RING_HEAD) + psi_ring_get(r, at - PSI_RING_HEAD + 4);
+    return at + PSI_RING_HEAD + psi_ring_get(r, at + 4);
 }
 
 static int psi_ring_empty(const psi_ring *r)
 {
-    return r->head == r->raw;
+    return r->head == r->end;
 }
 
 static void psi_ring_free(psi_ring *r)
@@ -3055,107 +3032,81 @@ static void psi_ring_free(psi_ring *r)
     memset(r, 0, sizeof *r);
 }
 
+/* Is there nothing in it? */
+static int psi_ring_idle(const psi_ring *r)
+{
+    return r->head == r->end && r->raw == r->tail;
+}
+
 /* Gives the memory back if nothing is in it. */
 static void psi_ring_relax(psi_ring *r)
 {
-    if (r->head == r->tail && r->buf) psi_ring_free(r);
+    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
-/* What was live at head is now at `at`. */
-static void psi_ring_moved(psi_ring *r, uint32_t at)
+/* Moves what is live to `buf`, which may be the ring's own, so that head is at `at` and the hole is as small as can be. */
+static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
 {
-    uint32_t shift = at - r->head; /* wraps when moving down, as intended */
-    r->head += shift;
-    r->raw += shift;
-    r->tail += shift;
-    r->last += shift;
+    uint32_t chunks = r->end - r->head, raws = r->tail - r->raw, raw = at + chunks + PSI_RING_HEAD;
+    int up = at > r->head; /* within one buffer the one that is in the way of the other moves first */
+    if (up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (chunks) memmove(buf + at, r->buf + r->head, chunks);
+    if (!up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (buf != r->buf) psi_free(r->buf);
+    r->buf = buf;
+    r->cap = cap;
+    r->head = at;
+    r->end = at + chunks;
+    r->raw = raw;
+    r->tail = raw + raws;
 }
 
-/* Moves what is live so that head is at `at`, into a new buffer of `cap` bytes if the old one is smaller. */
-static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
+/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
+   kernel's copy overtakes itself. Small buffers are not worth it. */
+static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
 {
-    uint32_t live = r->tail - r->head;
-    uint8_t *buf = r->buf;
-    if (cap > r->cap) {
-        buf = (uint8_t *)PSOCKET_MALLOC(cap);
-        if (!buf) return PSOCKET_NOMEM;
-        r->cap = cap;
-    }
-    if (live) memmove(buf + at, r->buf + r->head, live);
-    if (buf != r->buf) {
-        psi_free(r->buf);
-        r->buf = buf;
-    }
-    psi_ring_moved(r, at);
-    return 0;
-}
-
-/* Takes out the gaps behind chunks: what a peer can put between them at will, such as empty TLS records. */
-static void psi_ring_compact(psi_ring *r)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, to = at;
-    if (psi_ring_empty(r)) return;
-    for (;;) {
-        uint32_t n = psi_ring_get(r, at - PSI_RING_HEAD), end = psi_ring_end(r, at), last = at == r->last;
-        uint32_t gap = !last ? 0 : end - at - n < PSI_RING_HEAD ? end - at - n : PSI_RING_HEAD, close = to + n + gap;
-        memmove(r->buf + to, r->buf + at, n);
-        psi_ring_header(r, to, n, close);
-        if (last) {
-            r->last = to;
-            memmove(r->buf + close, r->buf + r->raw, r->tail - r->raw);
-            r->tail -= r->raw - close;
-            r->raw = close;
-            return;
-        }
-        at = end + PSI_RING_HEAD;
-        to = close + PSI_RING_HEAD;
-    }
+    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
+    if (n < 4096) return 0;
+    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
 }
 
 /* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
-    uint32_t live = r->tail - r->head, need;
-    if (n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (!live && r->buf) r->head = r->raw = r->tail = PSI_RING_HEAD;
-    if (r->buf && r->cap - r->tail >= n) return 0;
-    if (r->bytes < live / 4) {
-        psi_ring_compact(r);
-        live = r->tail - r->head;
-        if (r->cap - r->tail >= n) return 0;
+    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
+    if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
+    if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
+    need = live + (uint32_t)n + PSI_RING_SLACK;
+    if (chunks) need += live / 2; /* growing by parts would copy all each time */
+    if (need > r->cap) {
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
+        if (!buf) return PSOCKET_NOMEM;
+        psi_ring_move(r, buf, need, psi_ring_place(buf, live, n));
+    } else {
+        psi_ring_move(r, r->buf, r->cap, psi_ring_place(r->buf, live, n));
     }
-    need = PSI_RING_HEAD + live + (uint32_t)n;
-    if (need > r->cap && live / 2 < PSI_RING_MAX - need) need += live / 2; /* growing by parts would copy all each time */
-    return psi_ring_move(r, PSI_RING_HEAD, need);
+    return 0;
 }
 
-/* The n bytes at `at` become the newest chunk; everything up to `end` counts as decoded. */
-static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* The n bytes at `at` become the newest chunk; everything up to `next` counts as decoded. */
+static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t next)
 {
-    uint32_t header = at - PSI_RING_HEAD;
-    if (psi_ring_empty(r)) r->head = header;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), header); /* its gap ends here now */
-    psi_ring_header(r, at, n, end);
-    r->last = at;
-    r->raw = end;
+    if (psi_ring_empty(r)) {
+        r->head = r->end = at - PSI_RING_HEAD;
+    } else if (at - r->end > 64 + n / 4) { /* what a peer can put between chunks at will, such as empty records */
+        memmove(r->buf + r->end + PSI_RING_HEAD, r->buf + at, n);
+        at = r->end + PSI_RING_HEAD;
+    }
+    psi_ring_header(r, r->end, n, at);
+    r->end = at + n;
+    r->raw = next;
     r->bytes += n;
 }
 
-/* Everything up to `end` counts as decoded and held nothing for the user. */
-static PSI_UNUSED void psi_ring_skip(psi_ring *r, uint32_t end)
-{
-    if (psi_ring_empty(r)) r->head = end;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), end);
-    r->raw = end;
-}
-
-/* Room that one transport read of n bytes needs, and where in it the bytes go: see psi_ring_append. */
-#define PSI_RING_ROOM(n) ((n) + 2 * PSI_RING_HEAD)
-
-/* n bytes that were stored PSI_RING_HEAD behind tail become a chunk. There must be no raw bytes. */
+/* n bytes that were stored at tail become a chunk. There must be no raw bytes. */
 static void psi_ring_append(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->tail + PSI_RING_HEAD;
+    uint32_t at = r->tail;
     r->tail = at + n + PSI_RING_HEAD;
     psi_ring_chunk(r, at, n, r->tail);
 }
@@ -3163,109 +3114,103 @@ static void psi_ring_append(psi_ring *r, uint32_t n)
 /* The oldest chunk's length and place. There must be one. */
 static uint32_t psi_ring_front(const psi_ring *r, const void **data)
 {
-    *data = r->buf + r->head + PSI_RING_HEAD;
+    *data = r->buf + psi_ring_payload(r, r->head);
     return psi_ring_get(r, r->head);
 }
 
-/* Takes the oldest chunk. */
-static uint32_t psi_ring_pop(psi_ring *r, const void **data)
-{
-    uint32_t n = psi_ring_front(r, data);
-    uint32_t end = psi_ring_end(r, r->head + PSI_RING_HEAD);
-    r->head = end;
-    r->bytes -= n;
-    return n;
-}
-
-/* Takes the first n bytes, fewer than all, of the oldest chunk. They move down by a header's size so that the rest can
-   have a header of its own without touching them. */
-static void psi_ring_split(psi_ring *r, uint32_t n, const void **data)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, len = psi_ring_get(r, r->head), end = psi_ring_end(r, at);
-    memmove(r->buf + r->head, r->buf + at, n);
-    *data = r->buf + r->head;
-    psi_ring_header(r, at + n, len - n, end);
-    if (r->last == at) r->last = at + n;
-    r->head += n;
-    r->bytes -= n;
-}
-
-/* Takes the first n bytes, perhaps all, of the oldest chunk. */
+/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the rest can have
+   a header of its own without being touched. */
 static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
 {
-    if (psi_ring_get(r, r->head) == n) psi_ring_pop(r, data);
-    else psi_ring_split(r, n, data);
+    uint32_t at = psi_ring_payload(r, r->head), left = psi_ring_get(r, r->head) - n;
+    *data = r->buf + at;
+    r->head = at + n;
+    if (left) {
+        memmove(r->buf + at - PSI_RING_HEAD, r->buf + at, n);
+        *data = r->buf + at - PSI_RING_HEAD;
+        r->head -= PSI_RING_HEAD;
+        psi_ring_header(r, r->head, left, at + n);
+    }
+    r->bytes -= n;
+    r->seen = 0;
 }
 
 /* Joins the oldest chunks until the first has at least n bytes or is alone. */
 static void psi_ring_join(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
+    uint32_t at, len, next;
     if (psi_ring_empty(r)) return;
-    while (r->last != at && psi_ring_get(r, r->head) < n) {
-        uint32_t len = psi_ring_get(r, r->head);
-        uint32_t next = psi_ring_end(r, at) + PSI_RING_HEAD, add = psi_ring_get(r, next - PSI_RING_HEAD);
-        uint32_t end = psi_ring_end(r, next);
-        memmove(r->buf + at + len, r->buf + next, add);
-        psi_ring_header(r, at, len + add, end);
-        if (r->last == next) r->last = at;
+    at = psi_ring_payload(r, r->head);
+    len = psi_ring_get(r, r->head);
+    if (len >= n || at + len == r->end) return;
+    for (next = at + len; len < n && next != r->end;) {
+        uint32_t add = psi_ring_get(r, next), from = psi_ring_payload(r, next);
+        memmove(r->buf + at + len, r->buf + from, add);
+        len += add;
+        next = from + add;
     }
+    psi_ring_header(r, r->head, len, at);
+    if (next == r->end) r->end = at + len;
+    else psi_ring_header(r, at + len, psi_ring_get(r, next), psi_ring_payload(r, next));
 }
 
 /* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
-static int psi_ring_unshift(psi_ring *r, const void *data, size_t len)
+static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
 {
-    uint32_t n = (uint32_t)len, at, live = r->tail - r->head, room = n + 2 * PSI_RING_HEAD;
-    if (len > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (r->head < room) {
-        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(room + live);
+    uint32_t live = r->tail - r->head, len = (uint32_t)n, room = len + PSI_RING_HEAD, at;
+    if (n > PSI_RING_MAX - PSI_RING_SLACK || live > PSI_RING_MAX - PSI_RING_SLACK - n) return PSOCKET_LIMIT;
+    if (r->buf && r->head >= room) {
+        at = r->head - room;
+        if (n) memmove(r->buf + at + PSI_RING_HEAD, data, n);
+    } else {
+        uint32_t cap = room + live + live / 2 + PSI_RING_SLACK; /* with room for more of the kind */
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
-        if (n) memcpy(buf + PSI_RING_HEAD, data, n);
-        if (live) memcpy(buf + room, r->buf + r->head, live);
-        psi_free(r->buf);
-        r->buf = buf;
-        r->cap = room + live;
-        psi_ring_moved(r, room);
-    } else if (n) {
-        memmove(r->buf + r->head - PSI_RING_HEAD - n, data, n);
+        at = live / 2;
+        if (n) memcpy(buf + at + PSI_RING_HEAD, data, n);
+        psi_ring_move(r, buf, cap, at + room);
     }
-    at = r->head - PSI_RING_HEAD - n;
-    psi_ring_header(r, at, n, r->head);
-    if (psi_ring_empty(r)) r->last = at;
-    r->head = at - PSI_RING_HEAD;
-    r->bytes += n;
+    psi_ring_header(r, at, len, at + PSI_RING_HEAD);
+    r->head = at;
+    r->bytes += len;
+    r->seen = 0;
     return 0;
 }
 
 /* All chunks become raw bytes again: they are the start of a TLS stream. */
 static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
     if (psi_ring_empty(r)) return;
-    psi_ring_join(r, PSI_RING_MAX);
-    r->tail = at + psi_ring_get(r, r->head);
-    r->head = r->raw = at;
-    r->bytes = 0;
+    psi_ring_join(r, UINT32_MAX);
+    r->raw = psi_ring_payload(r, r->head);
+    r->tail = r->end;
+    r->head = r->end = r->raw - PSI_RING_HEAD;
+    r->bytes = r->seen = 0;
 }
 
 /* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. */
+   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter leaves
+   out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
-    const uint8_t *p, *hit;
-    uint32_t n, i = 0;
+    const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
+    const void *data;
+    uint32_t n, i, key = 2166136261u; /* FNV-1a */
+    for (i = 0; i < m; i++) key = (key ^ d[i]) * 16777619u;
     if (psi_ring_empty(r)) return 0;
     psi_ring_join(r, max);
-    p = r->buf + r->head + PSI_RING_HEAD;
-    n = psi_ring_get(r, r->head);
+    n = psi_ring_front(r, &data);
+    p = (const uint8_t *)data;
     if (n > max) n = max;
-    while (n - i >= m && n >= m) {
-        hit = (const uint8_t *)memchr(p + i, *(const uint8_t *)delimiter, n - m - i + 1);
-        if (!hit) return 0;
-        i = (uint32_t)(hit - p);
-        if (memcmp(hit, delimiter, m) == 0) return i + m;
-        i++;
+    i = r->key == key ? r->seen : 0;
+    while (n >= m && i <= n - m) {
+        hit = (const uint8_t *)memchr(p + i, d[0], n - m - i + 1);
+        i = hit ? (uint32_t)(hit - p) : n - m + 1;
+        if (hit && memcmp(hit, d, m) == 0) return i + m;
+        if (hit) i++;
     }
+    r->key = key;
+    r->seen = i;
     return 0;
 }
 
@@ -8119,146 +8064,353 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 #endif /* PSOCKET_NO_TLS */
 
 /*==================================================================================================
- * >>sock
- * The socket. Its life: dialling (dial is set), handshaking (hs is set), open, ended. Nothing in this section waits; the
- * blocking calls of >>public wait between its steps. How each direction ended is kept in end_in and end_out (0: it has
- * not); once closed here, closed is set. Every function leaves the socket usable or ended.
+ * >>watch
+ * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
+ * when they want to be looked at, and the hot ring of those to be looked at without being told by the system. It knows
+ * nothing of sockets, so that a socket can take its descriptors out before it closes them; >>poll does the looking.
+ * A socket owns its watch; those of foreign descriptors and timers are the application's.
  *================================================================================================*/
 
-#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB */
-#define PSI_SOCK_READ_MIN (1u << PSI_SOCK_READ_LOG)
-#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
-#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
-#define PSI_DATAGRAM 65536u
-#define PSI_SPARE_MAX (PSOCKET_READ_SIZE + 64u) /* the largest buffer that a poller keeps */
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
-typedef struct psi_io psi_io;
-typedef struct psi_listen psi_listen;
+/* A place in the hot ring; next is NULL outside of it. */
+typedef struct psi_link {
+    struct psi_link *next, *prev;
+} psi_link;
 
-/* A connection being made. */
-#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
-typedef struct psi_dial {
-    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
-    int resolving, next, live, delay, port, code, os;
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
-    int64_t next_at;
-    size_t said;
-    char why[400]; /* each address that failed, and its reason */
-} psi_dial;
-
-/* What a poller keeps about a socket, foreign descriptor or timer. Its working is >>poll's; it is declared here because a
-   socket takes its descriptors out before it closes them, and announces what the system cannot. */
-typedef struct psocket_watch psi_entry;
 struct psocket_watch {
-    psocket_poller *poller;
-    psocket *sock;                 /* NULL: a foreign descriptor or timer */
+    psi_link link;           /* first, so that a link is its watch */
+    psocket_poller *poller;  /* NULL once that was freed */
+    psocket *sock;           /* NULL: a foreign descriptor or a timer */
     void *user;
-    psi_os_watch watch;            /* the one descriptor of what has just one */
-    psi_os_watch *more;            /* PSOCKET_POLLSET_MAX of them for a socket that dials or is carried; else NULL */
-    struct psocket_watch *next, *prev; /* in the poller's hot ring (to be looked at without being told by the system) or cold ring */
-    int64_t due, wake;             /* when the user's time is over, and when to look again; INT64_MAX: never */
-    int heap;                      /* 1 + index in the heap; 0 none */
-    int events;                    /* what the user wants */
-    unsigned turn;                 /* the poller's turn in which the socket last sent */
-    short given;                   /* 1 + index in the array handed out last; 0 none */
-    uint8_t hot;
+    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
+    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
+    int heap;                /* index in the heap */
+    unsigned sent;           /* the poller's turn in which the socket last sent, */
+    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    short given;             /* 1 + index in the array handed out last; 0 none */
+    uint8_t events;          /* what the user wants */
 };
 
 struct psocket_poller {
     psi_os_poller os;
-    void (*unwatch)(psi_entry *e); /* pointers, so that a program without pollers links without them */
-    void (*forget)(psi_entry *e);
-    psi_entry hot, cold; /* heads of two rings: every entry is in one of them */
-    int entries;
-    psi_entry **heap;    /* has room for all of them */
-    int heap_count, heap_cap;
-    psi_entry *given[PSI_EVENTS];
+    psi_link hot;
+    psocket_watch **heap;    /* all watches, the one with the earliest time first */
+    int count, cap;          /* of the heap */
+    int given_count;
+    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
     psocket_event events[PSI_EVENTS];
-    int count;
-    unsigned turn;       /* counts waits, from 1 */
-    uint8_t *spare;      /* a buffer for the socket that reads next */
+    unsigned turn;           /* counts waits, from 1 */
     uint32_t spare_cap;
+    uint8_t *spare;          /* a buffer for the socket that reads next */
+    uint8_t nested;          /* a foreign loop watches the poller's own descriptor, and none waits in it */
+    uint8_t announced;       /* that descriptor is readable, since there is something hot */
 };
 
-/* Moves an entry, which may be in no ring yet, to a ring of its poller. */
-static void psi_entry_move(psi_entry *e, int hot)
+/* There is something to look at of which the system does not know: tells a foreign loop. */
+static void psi_watch_announce(psocket_poller *p)
 {
-    psi_entry *head = hot ? &e->poller->hot : &e->poller->cold;
-    if (e->next) {
-        e->prev->next = e->next;
-        e->next->prev = e->prev;
-    }
-    e->hot = (uint8_t)hot;
-    e->prev = head->prev;
-    e->next = head;
-    head->prev->next = e;
-    head->prev = e;
+    if (!p->nested || p->announced) return;
+    p->announced = 1;
+    psi_os_poller_busy(&p->os, 1);
 }
 
-static void psi_entry_heat(psi_entry *e)
+/* A wait begins. */
+static void psi_watch_rest(psocket_poller *p)
 {
-    if (!e->hot) psi_entry_move(e, 1);
+    if (p->announced) psi_os_poller_busy(&p->os, 0);
+    p->announced = 0;
 }
+
+/* Has the poller look at w in its next wait. */
+static void psi_watch_heat(psocket_watch *w)
+{
+    psi_link *head = &w->poller->hot;
+    if (w->link.next) return;
+    w->link.prev = head->prev;
+    w->link.next = head;
+    head->prev->next = &w->link;
+    head->prev = &w->link;
+    psi_watch_announce(w->poller);
+}
+
+static void psi_watch_cool(psocket_watch *w)
+{
+    if (!w->link.next) return;
+    w->link.prev->next = w->link.next;
+    w->link.next->prev = w->link.prev;
+    w->link.next = NULL;
+}
+
+/*--- the heap of times */
+
+static int64_t psi_watch_key(const psocket_watch *w)
+{
+    return w->due < w->wake ? w->due : w->wake;
+}
+
+static void psi_watch_place(psocket_poller *p, int i, psocket_watch *w)
+{
+    p->heap[i] = w;
+    w->heap = i;
+}
+
+/* Moves w, which counts as being at index i, to where it belongs. */
+static void psi_watch_settle(psocket_poller *p, int i, psocket_watch *w)
+{
+    int64_t key = psi_watch_key(w);
+    int child;
+    while (i > 0 && psi_watch_key(p->heap[(i - 1) / 2]) > key) {
+        psi_watch_place(p, i, p->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (; (child = 2 * i + 1) < p->count; i = child) {
+        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child])) child++;
+        if (psi_watch_key(p->heap[child]) >= key) break;
+        psi_watch_place(p, i, p->heap[child]);
+    }
+    psi_watch_place(p, i, w);
+}
+
+/* Sets the two times of w. */
+static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
+{
+    if (w->due == due && w->wake == wake) return;
+    w->due = due;
+    w->wake = wake;
+    psi_watch_settle(w->poller, w->heap, w);
+}
+
+/*--- descriptors */
+
+/* Has the system watch exactly these descriptors for w, which may have several. */
+static int psi_watch_many(psocket_watch *w, const psocket_pollfd *fds, int n)
+{
+    psi_os_poller *os = &w->poller->os;
+    int i, r = 0, e;
+    psi_os_poller_ctl(os, &w->one, 0, &e);
+    if (!w->more) {
+        if (!n) return 0;
+        w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
+        if (!w->more) return PSOCKET_NOMEM;
+    }
+    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
+        psi_os_watch *one = &w->more[i];
+        psocket_fd fd = i < n ? fds[i].fd : -1;
+        if (one->events && one->fd != fd) psi_os_poller_ctl(os, one, 0, &e);
+        one->fd = fd;
+        one->owner = w;
+        if (i < n && !r) r = psi_os_poller_ctl(os, one, fds[i].events, &e);
+    }
+    return r;
+}
+
+/* The same for one descriptor. */
+static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
+{
+    psi_os_poller *os = &w->poller->os;
+    int e = 0;
+    if (w->more) {
+        psi_watch_many(w, NULL, 0);
+        psi_free(w->more);
+        w->more = NULL;
+    }
+    if (w->one.events && w->one.fd != fd) psi_os_poller_ctl(os, &w->one, 0, &e);
+    w->one.fd = fd;
+    return fd == -1 ? 0 : psi_os_poller_ctl(os, &w->one, events, &e);
+}
+
+/* Takes all of its descriptors out of the system's set, before one of them is closed. */
+static void psi_watch_unwatch(psocket_watch *w)
+{
+    psi_watch_many(w, NULL, 0);
+    psi_watch_heat(w);
+}
+
+/*--- making and ending one */
+
+static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
+{
+    psocket_watch *w;
+    if (p->count == p->cap) {
+        int cap = p->cap * 2 + 16;
+        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
+        if (!heap) return NULL;
+        p->heap = heap;
+        p->cap = cap;
+    }
+    w = (psocket_watch *)psi_alloc(sizeof *w);
+    if (!w) return NULL;
+    w->poller = p;
+    w->sock = s;
+    w->due = w->wake = INT64_MAX;
+    w->one.owner = w;
+    w->one.fd = -1;
+    psi_watch_place(p, p->count++, w);
+    psi_watch_heat(w);
+    return w;
+}
+
+/* Takes w out of its poller. */
+static void psi_watch_leave(psocket_watch *w)
+{
+    psocket_poller *p = w->poller;
+    psocket_watch *last;
+    if (!p) return;
+    psi_watch_unwatch(w);
+    psi_watch_cool(w);
+    last = p->heap[--p->count];
+    if (last != w) psi_watch_settle(p, w->heap, last);
+    if (w->given) {
+        p->given[w->given - 1] = NULL;
+        p->events[w->given - 1].user = NULL;
+        p->events[w->given - 1].events = 0;
+    }
+    psi_free(w->more);
+    w->more = NULL;
+    w->poller = NULL;
+}
+
+static void psi_watch_end(psocket_watch *w)
+{
+    if (!w) return;
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
+/*==================================================================================================
+ * >>sock
+ * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares. Nothing in this
+ * section waits; the blocking calls of >>public wait between its steps. Every function leaves the socket usable or ended.
+ *================================================================================================*/
+
+#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
+#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
+#define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
+#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
+#define PSI_SOCK_SPARE (PSOCKET_READ_SIZE + 2 * PSI_RING_SLACK) /* the largest buffer that a poller keeps */
+
+enum psi_state {
+    PSI_RESOLVING,   /* dial is set: its host is being looked up */
+    PSI_CONNECTING,  /* dial is set: attempts are under way */
+    PSI_HANDSHAKING, /* hs is set: the transport carries the TLS handshake */
+    PSI_OPEN,        /* bytes or datagrams move, and each direction ends by itself */
+    PSI_LISTENING,   /* listen is set: connections come */
+    PSI_ENDED,       /* a failure ended both directions, the transport is gone; chunks stay readable */
+    PSI_CLOSED       /* psocket_close ended them, likewise */
+};
+
+/* How the sending direction fares; the receiving one is open or ended. Negative: the code that it ended with. */
+enum psi_end {
+    PSI_FLOWS,       /* open */
+    PSI_ENDING,      /* shut down: close_notify is to follow what was sent, */
+    PSI_FINISHING    /* and then the transport's own end */
+};
+
+/* What whoever waits knows of the chunks that nobody has taken. */
+enum psi_news {
+    PSI_NEWS,        /* something has come: to be told */
+    PSI_TOLD,        /* told; still ready, unless a call looks and wants more */
+    PSI_QUIET        /* one did: not ready before more comes */
+};
+
+#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
+
+/* A connection being made. */
+typedef struct psi_dial {
+    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
+    int next, live, port, code, os;
+    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    int64_t next_at;
+    int delay;              /* between attempts, in milliseconds */
+    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
+    size_t said;
+    char why[400];          /* each address that failed, and its reason */
+} psi_dial;
 
 /* What a listener has besides. */
-struct psi_listen {
-    psocket_fd next;   /* a connection already accepted for psocket_hasconnection, or -1 */
+typedef struct psi_listen {
+    psocket_fd next;        /* a connection already accepted for psocket_hasconnection, or -1 */
     psi_addr next_peer;
-    psocket_options opt;
-    long process;      /* who made it: a forked copy leaves the path alone */
-    char *path;        /* of a Unix-domain socket: removed on close */
-};
+    psocket_options opt;    /* for accepted sockets */
+    psi_os_settings set;
+    long process;           /* who made it: a forked copy leaves the path alone */
+    char *path;             /* of a Unix-domain socket: removed on close */
+} psi_listen;
 
 struct psocket {
-    const psi_io *io;
-    psocket_fd fd;
-    void *below;         /* the user's transport, or the carrying psocket */
-    const psocket_transport *transport;
-    struct psi_listen *listen;
+    const psocket_transport *io; /* NULL: none yet, or no more */
+    void *user;          /* its first argument: the socket itself if fd is the transport */
+    psocket_fd fd;       /* -1: none of its own */
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
     psi_dial *dial;
+    psi_listen *listen;  /* kept when it is closed: it stays a listener */
     psi_hs *hs;
     psi_rec *rec;
     psi_tlsinfo *info;
-    psi_entry *entry;
-    psocket_error *error;
+    psocket_watch *watch;
+    psocket_error *error; /* details of what code says; NULL: there are none */
+    int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
+                            is over; 0: none waits, or for ever */
     size_t sent;
-    int64_t deadline;    /* of dialling or handshaking; 0 none */
     psi_addr peer;
     int timeout;
     uint32_t out_at, out_len, limit;
-    uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
-    int code, end_in, end_out;
-    unsigned side : 1, nonblocking : 1, udp : 1, closed : 1, drained : 1, full : 1, deaf : 1, shut : 2, family : 4;
+    uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
+    short code, end_in, end_out;
+    unsigned state : 3, news : 2, side : 1, nonblocking : 1, udp : 1, family : 4;
+    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
     unsigned out_log : 5;  /* out has 1 << out_log bytes of room; 0: none to spare */
-    unsigned moved : 8;    /* counts transfers during a handshake: the sign that it is not idle */
 };
 
-/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
-static void psi_sock_unwatch(psocket *s)
+/* Does r say that a call has to wait for the transport? */
+static int psi_is_wait(ptrdiff_t r)
 {
-    for (; s; s = s->above)
-        if (s->entry) s->entry->poller->unwatch(s->entry);
+    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
 }
 
-/* The transport below a socket: a descriptor, a pair in memory, or another socket. */
-struct psi_io {
-    ptrdiff_t (*get)(psocket *s, void *p, size_t n, int *os);       /* 0: the stream has ended */
-    ptrdiff_t (*put)(psocket *s, const void *p, size_t n, int *os);
-    int (*fin)(psocket *s, int *os);                                /* no more will be sent */
-    void (*end)(psocket *s);                                        /* lets go of the transport */
-    int (*wants)(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
-    int carried;                                                    /* below is a psocket */
-};
+/* Or for anything at all? */
+static int psi_is_want(ptrdiff_t r)
+{
+    return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
+}
 
 static void psi_lower_ms(int *ms, int64_t left)
 {
     if (left < 0) left = 0;
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
+static void psi_sock_unwatch(psocket *s)
+{
+    for (; s; s = s->above)
+        if (s->watch) psi_watch_unwatch(s->watch);
+}
+
+/*--- the clock of what waits */
+
+/* Begins the time of an operation, unless it has begun. */
+static void psi_sock_clock(psocket *s, int way)
+{
+    if (s->timeout && !s->due[way]) s->due[way] = psi_os_now() + s->timeout;
+}
+
+static int psi_sock_late(const psocket *s, int way)
+{
+    return s->due[way] && psi_os_now() >= s->due[way];
+}
+
+/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
+static void psi_sock_left(psocket *s)
+{
+    for (; s; s = s->above)
+        if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
@@ -8267,29 +8419,28 @@ static void psi_lower_ms(int *ms, int64_t left)
 PSI_PRINTF(4, 5)
 static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
 {
-    char what[400], text[128];
     va_list ap;
     if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
-    s->code = code;
+    s->code = (short)code;
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (!s->error) return code;
     if (format) {
         va_start(ap, format);
-        vsnprintf(what, sizeof what, format, ap);
+        psi_err_v(s->error, code, format, ap);
         va_end(ap);
+    } else if (code == PSOCKET_OS) {
+        psi_err_os(s->error, code, os, "%s", psocket_strerror(code));
     } else {
-        snprintf(what, sizeof what, "%s", psocket_strerror(code));
+        psi_err_code(s->error, code);
     }
-    if (os && code == PSOCKET_OS) psi_err(s->error, code, "%s: %s", what, psi_os_text(os, text, sizeof text));
-    else psi_err(s->error, code, "%s", what);
     s->error->os_error = os;
     return code;
 }
 
-static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
+static int psi_sock_note_error(psocket *s, const psocket_error *e)
 {
-    s->code = e->code;
+    s->code = (short)e->code;
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (s->error) *s->error = *e;
     return e->code;
@@ -8297,61 +8448,61 @@ static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
 
 /*--- the transport: a descriptor */
 
-static ptrdiff_t psi_fd_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 {
-    return psi_os_recv(s->fd, p, n, os);
+    return psi_os_recv(((psocket *)user)->fd, p, n, os);
 }
 
-static ptrdiff_t psi_fd_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return psi_os_send(s->fd, p, n, os);
+    return n || ((psocket *)user)->udp ? psi_os_send(((psocket *)user)->fd, p, n, os) : 0;
 }
 
-static int psi_fd_fin(psocket *s, int *os)
+static int psi_fd_finish(void *user, int *os)
 {
-    return s->udp ? 0 : psi_os_shutdown(s->fd, os);
+    return ((psocket *)user)->udp ? 0 : psi_os_shutdown(((psocket *)user)->fd, os);
 }
 
 /* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
    away first, within reason. */
-static void psi_fd_close(psocket *s)
+static void psi_fd_close(void *user)
 {
-    char sink[4096];
+    psocket *s = (psocket *)user;
+    char sink[1024];
     int os, i;
     if (!s->udp && (!s->end_in || s->info) && s->family != PSI_UNIX)
-        for (i = 0; i < 16 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
+        for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
 }
 
-static int psi_fd_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_fd_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     (void)ms;
     if (!events || cap < 1) return 0;
-    fds[0].fd = s->fd;
+    fds[0].fd = ((psocket *)user)->fd;
     fds[0].events = events;
     return 1;
 }
 
-static const psi_io psi_io_fd = { psi_fd_get, psi_fd_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
 /*--- the transport: a UDP socket that anybody may send to */
 
-static ptrdiff_t psi_udp_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_get(void *user, void *p, size_t n, int *os)
 {
     psi_addr from;
-    ptrdiff_t got = psi_os_recvfrom(s->fd, p, n, &from, os);
-    if (got >= 0) {
-        psi_addr_normalise(&from);
-        s->peer = from;
-    }
+    ptrdiff_t got = psi_os_recvfrom(((psocket *)user)->fd, p, n, &from, os);
+    if (got < 0) return got;
+    psi_addr_normalise(&from);
+    ((psocket *)user)->peer = from;
     return got;
 }
 
-static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
 {
+    psocket *s = (psocket *)user;
     psi_addr to = s->peer;
-    if (!to.family) return PSOCKET_INVALID;
     if (to.family == PSI_IP4 && s->family == PSI_IP6) { /* an IPv6 socket reaches IPv4 through mapped addresses */
         memmove(to.ip + 12, to.ip, 4);
         memset(to.ip, 0, 10);
@@ -8361,36 +8512,18 @@ static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
     return psi_os_sendto(s->fd, p, n, &to, os);
 }
 
-static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
-/*--- the transport: the user's own */
-
-static ptrdiff_t psi_user_get(psocket *s, void *p, size_t n, int *os)
+/* Has fd, whose other end s->peer is, carry s from now on. */
+static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *io)
 {
-    return s->transport->get(s->below, p, n, os);
+    s->fd = fd;
+    s->io = io;
+    s->user = s;
+    s->family = s->peer.family & 15u;
+    s->state = PSI_OPEN;
+    psi_addr_normalise(&s->peer);
 }
-
-static ptrdiff_t psi_user_put(psocket *s, const void *p, size_t n, int *os)
-{
-    return s->transport->put(s->below, p, n, os);
-}
-
-static int psi_user_fin(psocket *s, int *os)
-{
-    return s->transport->finish(s->below, os);
-}
-
-static void psi_user_close(psocket *s)
-{
-    s->transport->close(s->below);
-}
-
-static int psi_user_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
-{
-    return s->transport->wants(s->below, events, fds, cap, ms);
-}
-
-static const psi_io psi_io_user = { psi_user_get, psi_user_put, psi_user_fin, psi_user_close, psi_user_wants, 0 };
 
 /*--- ending */
 
@@ -8402,64 +8535,79 @@ static void psi_sock_out_free(psocket *s)
     s->out_log = 0;
 }
 
-/* Lets go of the transport and all secrets. What was received stays. */
-static void psi_sock_drop(psocket *s)
+static void psi_dial_free(psi_dial *d)
 {
     int i;
+    if (!d) return;
+    for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
+    if (d->names) psi_dns_release(d->names);
+    psi_free(d);
+}
+
+/* Lets go of the transport and all secrets. What was received stays. */
+static void psi_sock_drop(psocket *s, int state)
+{
+    const psocket_transport *io = s->io;
     psi_sock_unwatch(s);
-    if (s->dial) {
-        for (i = 0; i < s->dial->live; i++) psi_os_close(s->dial->tries[i].fd);
-        if (s->dial->names) psi_dns_release(s->dial->names);
-        psi_free(s->dial);
-        s->dial = NULL;
-    }
+    psi_dial_free(s->dial);
+    s->dial = NULL;
     psi_hs_free(s->hs);
     s->hs = NULL;
     if (s->rec) psi_rec_free(s->rec);
     s->rec = NULL;
     psi_sock_out_free(s);
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
-    if (s->io) s->io->end(s);
+    s->due[0] = s->due[1] = 0;
+    s->state = (unsigned)state & 7u;
     s->io = NULL;
+    if (io) (io->close)(s->user); /* lwIP may have a macro of the name */
 }
 
 /* Ends both directions with an error and lets go. Returns code. */
 static int psi_sock_end(psocket *s, int code)
 {
-    psi_sock_drop(s);
-    if (!s->end_in) s->end_in = code;
-    if (!s->end_out) s->end_out = code;
+    psi_sock_drop(s, PSI_ENDED);
+    if (!s->end_in) s->end_in = (short)code;
+    if (s->end_out >= 0) s->end_out = (short)code;
     return code;
 }
 
-/*--- sending */
+/*--- what goes out */
 
-/* Are there bytes that s, or a socket that carries it, has taken and the transport has not? */
-static int psi_sock_unsent(const psocket *s)
+/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
+   what it sent still ends as it would have. Returns what is to be answered. */
+static int psi_sock_cannot_put(psocket *s, int code, int os)
 {
-    for (; s; s = s->io && s->io->carried ? (const psocket *)s->below : NULL)
-        if (s->out) return 1;
-    return 0;
+    s->broken = code != PSOCKET_CLOSED;
+    if (code == PSOCKET_CLOSED) code = PSOCKET_RESET;
+    psi_sock_out_free(s);
+    s->end_out = (short)code;
+    return psi_sock_note(s, code, os, NULL);
 }
 
-/* Hands sealed bytes to the transport: 0 when none is left, PSOCKET_WANT_WRITE, or an error. */
+/* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
+    int os = 0;
+    ptrdiff_t n = 0;
+    if (s->state != PSI_OPEN) return 0;
     while (s->out) {
-        int os = 0;
-        ptrdiff_t n = s->io->put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
-        s->full = n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE;
-        if (s->full) return PSOCKET_WANT_WRITE;
-        if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
-        if (n < 0) {
-            psi_sock_out_free(s);
-            s->end_out = (int)n;
-            return psi_sock_note(s, (int)n, os, NULL);
-        }
+        n = s->io->put(s->user, s->out + s->out_at, s->out_len - s->out_at, &os);
+        if (n < 0) break;
+        psi_sock_left(s);
         s->out_at += (uint32_t)n;
-        if (s->out_at == s->out_len) psi_sock_out_free(s);
+        if (s->out_at < s->out_len) continue;
+        psi_sock_out_free(s);
+        s->due[1] = 0;
     }
-    return s->io && s->io->carried ? psi_sock_flush((psocket *)s->below) : 0;
+    if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
+    if (psi_is_wait(n)) {
+        if (s->watch) s->watch->full = s->watch->poller->turn;
+        return PSOCKET_WANT_WRITE;
+    }
+    if (n >= 0) return 0;
+    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
+    return psi_sock_cannot_put(s, (int)n, os);
 }
 
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
@@ -8472,7 +8620,7 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
         out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
-        if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+        if (!out) return PSOCKET_NOMEM;
         s->out = out;
         s->out_log = log & 31u;
     }
@@ -8494,66 +8642,8 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
     psi_sock_flush(s);
-}
-
-/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
-static int psi_sock_corked(psocket *s)
-{
-    unsigned *turn = s->entry && s->nonblocking ? &s->entry->turn : NULL;
-    if (!turn || *turn == s->entry->poller->turn) return turn != NULL;
-    *turn = s->entry->poller->turn;
-    return 0;
-}
-
-/* Takes some of the data: how many bytes, WANT_*, or an error. */
-static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
-{
-    int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) return s->end_out;
-    if (s->shut) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
-    if (PSI_TLS && s->rec) {
-        int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, e = 0;
-        if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-        if (!cork || s->full || s->out_len + n > PSI_SOCK_CORK) e = psi_sock_flush(s);
-        if (e) return e;
-        e = psi_sock_seal(s, 23, data, n, cork);
-        if (e) return e;
-        if (!cork) e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
-        return e && e != PSOCKET_WANT_WRITE && e != PSOCKET_NOMEM ? e : (ptrdiff_t)n;
-    }
-    if (s->full) { /* the last send filled the system's buffer, and the poller has not reported that there is room */
-        s->full = 0;
-        if (s->entry) return PSOCKET_WANT_WRITE;
-    }
-    r = s->io->put(s, data, n, &os);
-    s->full = r > 0 && (size_t)r < n;
-    if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
-    if (!s->udp && r != PSOCKET_NOMEM) s->end_out = (int)r;
-    return psi_sock_note(s, (int)r, os, NULL);
-}
-
-/* Carries a half-close on: 0 when done. */
-static int psi_sock_fin(psocket *s)
-{
-    int os = 0, r = s->end_out;
-    if (r) return r;
-    if (s->shut == 1) {
-        static const uint8_t close_notify[2] = { 1, 0 };
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return r;
-        s->shut = 2;
-    }
-    if ((r = psi_sock_flush(s)) != 0) return r;
-    if (s->shut == 2) {
-        r = s->io->fin(s, &os);
-        if (r && r != PSOCKET_RESET) return r == PSOCKET_WANT_WRITE ? r : psi_sock_note(s, r, os, NULL);
-        s->shut = 3;
-    }
-    return 0;
 }
 
 /*--- receiving */
@@ -8561,9 +8651,9 @@ static int psi_sock_fin(psocket *s)
 /* Gives up the buffer if nothing is in it. The poller keeps one for the socket that reads next. */
 static void psi_sock_relax(psocket *s)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     psi_ring *r = &s->ring;
-    if (p && r->buf && r->head == r->tail && r->cap <= PSI_SPARE_MAX) {
+    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
@@ -8577,7 +8667,7 @@ static void psi_sock_relax(psocket *s)
    PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
@@ -8586,85 +8676,110 @@ static int psi_sock_reserve(psocket *s, size_t n)
     return psi_ring_reserve(&s->ring, n);
 }
 
-/* Has s what its reader is waiting for? */
-static int psi_sock_has_input(const psocket *s)
+/* Is as much unread as may be? */
+static int psi_sock_full(const psocket *s)
 {
-    return (!psi_ring_empty(&s->ring) && (s->ring.bytes >= s->need || s->ring.bytes >= s->limit)) || s->end_in;
+    return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
 }
 
-/* Decrypts every whole record in the raw bytes, in place. 0 or how the stream ended. */
-static int psi_sock_decode(psocket *s)
+/* Decrypts every whole record in the raw bytes, in place. */
+static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
         psocket_error e; /* filled on error */
-        uint32_t end;
         int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
-        if (kind == PSI_REC_MORE) return 0;
+        if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
             psi_sock_note_error(s, &e); /* whatever became of the alert */
-            return psi_sock_end(s, kind);
+            psi_sock_end(s, kind);
+            return;
         }
-        end = r->raw + (uint32_t)in.used;
-        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, end);
-        else psi_ring_skip(r, end);
+        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
+        else r->raw += (uint32_t)in.used;
+        if (kind == PSI_REC_DATA) s->news = PSI_NEWS;
         if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
         if (kind == PSI_REC_END) {
             s->end_in = PSOCKET_CLOSED;
-            r->tail = r->raw; /* RFC 5246 7.2.1: whatever follows close_notify is ignored */
+            r->tail = r->raw; /* RFC 5246 7.2.1, RFC 8446 6.1: whatever follows close_notify is ignored */
         }
     }
-    return s->end_in;
+}
+
+/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
+{
+    const uint8_t *p = r->buf + r->raw;
+    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
+    if (!rest || (n > rest && have < n / 4)) return n;
+    if (n > fits) n = fits;
+    return n > rest ? n : rest;
+}
+
+/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
+static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
+{
+    uint32_t n = (uint32_t)1 << s->read_log;
+    if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
+    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
+    *room = n;
+    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
+}
+
+/* got of `want` bytes have come, and lie behind the ring's tail. */
+static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
+{
+    int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
+    uint32_t size = (uint32_t)1 << s->read_log;
+    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
+    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (!raw) {
+        psi_ring_append(&s->ring, got);
+        s->news = PSI_NEWS;
+        return;
+    }
+    s->ring.tail += got;
+    if (s->rec) psi_sock_decode(s);
+}
+
+/* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
+static void psi_sock_input_ends(psocket *s, int code, int os)
+{
+    s->ring.tail = s->ring.raw;
+    if (s->broken) code = s->end_out;
+    else if (code == 0 && (s->rec || s->hs)) code = PSOCKET_TRUNCATED;
+    else if (code == 0) code = PSOCKET_CLOSED;
+    else if (s->end_out >= 0) s->end_out = (short)code;
+    s->end_in = (short)code;
+    if (!s->broken) psi_sock_note(s, code, os, NULL);
 }
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
-   or an error that ends nothing (PSOCKET_NOMEM). */
+   or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
 static int psi_sock_fill(psocket *s)
 {
-    psi_ring *r = &s->ring;
-    int os = 0, e;
-    uint32_t want = s->udp ? PSI_DATAGRAM : (uint32_t)1 << s->read_log, at;
+    int os = 0, r;
+    uint32_t want, room;
     ptrdiff_t got;
     if (s->end_in) return s->end_in;
-    if (r->bytes >= s->limit || (s->udp && !psi_ring_empty(r))) return PSOCKET_LIMIT;
-    if (s->drained) { /* the last read took all there was, and the poller has not reported more */
-        s->drained = 0;
-        if (s->entry) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-    }
-    e = psi_sock_reserve(s, PSI_RING_ROOM(want));
-    if (e) return psi_sock_note(s, e, 0, NULL);
-    at = s->rec ? r->tail : r->tail + PSI_RING_HEAD;
-    got = s->io->get(s, r->buf + at, want, &os);
-    if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-        psi_sock_relax(s);
-        return PSOCKET_WANT_READ;
-    }
-    if (got == PSOCKET_NOMEM || (got < 0 && s->udp)) /* e.g. refused: the next datagram may do better */
-        return psi_sock_note(s, (int)got, os, NULL);
-    if (got < 0) {
-        s->end_in = psi_sock_note(s, (int)got, os, NULL);
+    if (psi_sock_full(s)) return PSOCKET_LIMIT;
+    want = psi_sock_read_size(s, &room);
+    if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
+    got = s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os);
+    if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
+    if (got > 0 || (got == 0 && s->udp)) {
+        psi_sock_arrived(s, (uint32_t)got, want);
         return 1;
     }
-    if (got == 0 && !s->udp) {
-        s->end_in = s->rec ? psi_sock_note(s, PSOCKET_TRUNCATED, 0, NULL) : PSOCKET_CLOSED;
-        if (!s->rec) psi_sock_note(s, PSOCKET_CLOSED, 0, NULL);
-        r->tail = r->raw;
-        return 1;
-    }
-    s->drained = (uint32_t)got < want && !s->udp;
-    if ((uint32_t)got == want && 2 * want <= PSOCKET_READ_SIZE) s->read_log++;
-    else if ((uint32_t)got < want / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    if (PSI_TLS && s->rec) {
-        r->tail += (uint32_t)got;
-        psi_sock_decode(s);
-        return 1;
-    }
-    psi_ring_append(r, (uint32_t)got);
+    psi_sock_relax(s);
+    if (psi_is_wait(got)) return PSOCKET_WANT_READ;
+    if (got == PSOCKET_NOMEM || s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
 
@@ -8674,8 +8789,8 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     const void *data;
     int r = 1;
     uint32_t len;
-    while (psi_ring_empty(&s->ring) && r == 1 && !s->end_in) r = psi_sock_fill(s);
-    if (psi_ring_empty(&s->ring)) return s->end_in ? s->end_in : r;
+    while (psi_ring_empty(&s->ring) && r == 1) r = psi_sock_fill(s);
+    if (psi_ring_empty(&s->ring)) return r;
     len = psi_ring_front(&s->ring, &data);
     if (len > n) len = (uint32_t)n;
     psi_ring_take(&s->ring, len, &data);
@@ -8683,19 +8798,99 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     return (ptrdiff_t)len;
 }
 
+/*--- sending */
+
+/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
+static int psi_sock_corked(psocket *s)
+{
+    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
+    if (!turn || s->watch->sent == turn) return turn != 0;
+    s->watch->sent = turn;
+    return 0;
+}
+
+/* Has it filled the transport in this turn of its poller? */
+static int psi_sock_is_full(const psocket *s)
+{
+    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+}
+
+/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
+static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
+{
+    int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
+    if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
+    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (r) return r;
+    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    if (r) return psi_sock_note(s, r, 0, NULL);
+    if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
+    return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
+}
+
+/* Takes some of the data: how many bytes, WANT_*, or an error. */
+static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
+{
+    int os = 0;
+    ptrdiff_t r;
+    if (s->end_out) {
+        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
+    }
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    if (!n && !s->udp) return 0;
+    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
+    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    r = s->io->put(s->user, n ? data : "", n, &os);
+    if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+    if (r >= 0) {
+        psi_sock_left(s);
+        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
+        return r;
+    }
+    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+}
+
+/* Carries a half-close on: 0 when done. */
+static int psi_sock_finish(psocket *s)
+{
+    static const uint8_t close_notify[2] = { 1, 0 };
+    int os = 0, r;
+    if (s->end_out == PSI_ENDING) {
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        s->end_out = PSI_FINISHING;
+    }
+    if (s->end_out == PSI_FINISHING) {
+        if ((r = psi_sock_flush(s)) != 0) return r;
+        r = s->io->finish(s->user, &os);
+        if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        s->end_out = PSOCKET_CLOSED_HERE;
+    }
+    return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
+}
+
 /*--- dialling: RFC 8305 section 5 */
 
-static void psi_dial_failed(psocket *s, int index, int code, int os)
+/* The address of this index, with its port. */
+static psi_addr psi_dial_address(const psi_dial *d, int index)
 {
-    psi_dial *d = s->dial;
-    char where[80], text[128];
-    int n;
     psi_addr a = d->names->addrs[index];
     a.port = (uint16_t)d->port;
+    return a;
+}
+
+/* This address has failed: adds it and its reason to the sentence. */
+static void psi_dial_failed(psi_dial *d, int index, int code, int os)
+{
+    char where[80] = "", text[128];
+    psi_addr a = psi_dial_address(d, index);
+    int n;
     d->code = code;
     d->os = os;
-    if (a.family == PSI_UNIX) where[0] = 0;
-    else psi_addr_print_port(&a, where);
+    if (a.family != PSI_UNIX) psi_addr_print_port(&a, where);
     n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
                  os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
     if (n > 0) d->said += (size_t)n;
@@ -8707,171 +8902,225 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     psi_dial *d = s->dial;
     int i;
     for (i = 0; i < d->live; i++)
-        if (d->tries[i].fd != fd) psi_os_close(d->tries[i].fd);
-    s->fd = fd;
-    s->io = &psi_io_fd;
-    s->peer = d->names->addrs[index];
-    s->peer.port = (uint16_t)d->port;
-    s->family = s->peer.family & 15u;
-    psi_addr_normalise(&s->peer);
-    psi_dns_release(d->names);
-    psi_free(d);
+        if (d->tries[i].fd == fd) d->tries[i].fd = -1;
+    s->peer = psi_dial_address(d, index);
+    psi_sock_on_fd(s, fd, &psi_transport_fd);
+    psi_dial_free(d);
     s->dial = NULL;
-    s->deadline = s->hs && s->timeout > 0 ? psi_os_now() + s->timeout : 0;
+    s->due[0] = 0;
+    if (!s->hs) return;
+    s->state = PSI_HANDSHAKING;
+    psi_sock_clock(s, 0);
 }
 
-/* 0: connected; 1: under way; negative: failed. */
-static int psi_dial_start(psocket *s, int index, int64_t now)
+/* Begins an attempt. 0: connected; 1: under way; negative: failed. */
+static int psi_dial_try(psocket *s, int index, int64_t now)
 {
     psi_dial *d = s->dial;
-    psi_addr a = d->names->addrs[index];
+    psi_addr a = psi_dial_address(d, index), local = d->set.local;
     psocket_fd fd;
-    int os = 0, r;
-    a.port = (uint16_t)d->port;
-    r = psi_os_socket(&fd, a.family, s->udp, &os);
-    if (!r) {
-        r = psi_os_connect(fd, &a, d->names->host, &os);
-        if (r == 0) {
-            psi_dial_won(s, fd, index);
-            return 0;
-        }
-        if (r == PSOCKET_WANT_WRITE) {
-            d->tries[d->live].fd = fd;
-            d->tries[d->live++].index = index;
-            d->next_at = now + d->delay;
-            return 1;
-        }
-        psi_os_close(fd);
-        if (r == PSOCKET_WANT_READ) { /* no descriptor tells when there is room */
-            d->next = index;
-            d->next_at = now + 20;
-            return 1;
-        }
+    int os = 0, r = psi_os_socket(&fd, a.family, s->udp, &os);
+    if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
+    if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
+        if (!local.family) local.family = a.family;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
-    psi_dial_failed(s, index, r, os);
+    if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
+    if (r == 0) {
+        psi_dial_won(s, fd, index);
+        return 0;
+    }
+    if (r == PSOCKET_WANT_WRITE) {
+        d->tries[d->live].fd = fd;
+        d->tries[d->live++].index = index;
+        d->next_at = now + d->delay;
+        return 1;
+    }
+    psi_os_close(fd);
+    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells when there is room */
+        d->next = index;
+        d->next_at = now + 20;
+        return 1;
+    }
+    psi_dial_failed(d, index, r, os);
     return r;
 }
 
-static int psi_dial_step(psocket *s)
+/* Asks the attempts that are under way: 1 if one of them has won. */
+static int psi_dial_results(psocket *s, int64_t now)
 {
     psi_dial *d = s->dial;
-    int64_t now = psi_os_now();
     int i;
-    if (d->resolving && !psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
-    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
-    if (d->resolving) {
-        d->resolving = 0;
-        if (d->names->code) {
-            int code = d->names->code, os = d->names->os;
-            psi_sock_note(s, code, os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
-            return psi_sock_end(s, code);
-        }
-        psi_dns_interleave(d->names);
-    }
     for (i = 0; i < d->live;) {
-        int os = 0, r = psi_os_connect_result(d->tries[i].fd, &os);
+        int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
         if (r == 0) {
-            psi_dial_won(s, d->tries[i].fd, d->tries[i].index);
-            return 0;
+            psi_dial_won(s, d->tries[i].fd, index);
+            return 1;
         }
         if (r == PSOCKET_WANT_WRITE) {
             i++;
             continue;
         }
         psi_os_close(d->tries[i].fd);
-        psi_dial_failed(s, d->tries[i].index, r, os);
+        psi_dial_failed(d, index, r, os);
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
+    return 0;
+}
+
+/* Nothing is left to try. */
+static int psi_dial_lost(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int code = d->code;
+    if (d->names->addrs[0].family == PSI_UNIX)
+        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
+    else
+        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    return psi_sock_end(s, code);
+}
+
+static int psi_dial_step(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int64_t now;
+    if (s->state == PSI_RESOLVING) {
+        int code;
+        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+        if ((code = d->names->code) != 0) {
+            psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
+            return psi_sock_end(s, code);
+        }
+        psi_dns_interleave(d->names);
+        s->state = PSI_CONNECTING;
+    }
+    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
+    now = psi_os_now();
+    if (psi_dial_results(s, now)) return 0;
     while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
         int index = d->next++;
-        if (psi_dial_start(s, index, now) == 0) return 0;
+        if (psi_dial_try(s, index, now) == 0) return 0;
     }
-    if (d->live || d->next < d->names->count) return PSOCKET_WANT_WRITE;
-    {
-        int code = d->code, os = d->os;
-        if (d->names->addrs[0].family == PSI_UNIX)
-            psi_sock_note(s, code, os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-        else
-            psi_sock_note(s, code, os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
-        return psi_sock_end(s, code);
+    return d->live || d->next < d->names->count ? PSOCKET_WANT_WRITE : psi_dial_lost(s);
+}
+
+/* What it waits for, as psocket_pollset has it. */
+static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int cap, int *ms)
+{
+    int i, n = 0;
+    if (state == PSI_RESOLVING) {
+        int wait = psi_dns_ms(d->names);
+        if (wait >= 0) psi_lower_ms(ms, wait);
+        if (d->names->bell.rd == -1 || cap < 1) return 0;
+        fds[0].fd = d->names->bell.rd;
+        fds[0].events = PSOCKET_READ;
+        return 1;
     }
+    for (i = 0; i < d->live && n < cap; i++) {
+        fds[n].fd = d->tries[i].fd;
+        fds[n++].events = PSOCKET_WRITE;
+    }
+    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
+    return n;
+}
+
+/* The time for resolving, connecting or handshaking is over. */
+static int psi_sock_too_late(psocket *s)
+{
+    psi_dial *d = s->dial;
+    if (s->state == PSI_RESOLVING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
+    } else if (s->state == PSI_HANDSHAKING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
+    } else if (d->names->addrs[0].family == PSI_UNIX) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
+    } else {
+        char where[80] = "";
+        psi_addr a = psi_dial_address(d, d->live ? d->tries[0].index : 0);
+        psi_addr_print_port(&a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
+                      d->names->host, d->why, d->said ? "; " : "", where);
+    }
+    return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
 
 /*--- handshaking */
 
-static int psi_sock_handshake_failed(psocket *s)
+/* The transport failed in the midst of a handshake. */
+static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
-    int code = s->code;
-    if (s->deaf && code == PSOCKET_TRUNCATED) code = PSOCKET_RESET;
-    return psi_sock_end(s, code);
+    return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
+/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
+   closed already hears nothing more, but its alert is still to be read. */
+static int psi_sock_speak(psocket *s)
+{
+    const uint8_t *p;
+    size_t n;
+    int os = 0;
+    while ((n = psi_hs_output(s->hs, &p)) != 0) {
+        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : s->io->put(s->user, p, n, &os);
+        if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
+        if (put < 0) {
+            int code = psi_sock_cannot_put(s, (int)put, os);
+            psi_sock_hangs_up(s, code, os);
+            if (code != PSOCKET_RESET) return code;
+            put = (ptrdiff_t)n;
+        }
+        psi_hs_sent(s->hs, (size_t)put);
+    }
+    return 0;
+}
+
+/* Reads for the handshake: 1, PSOCKET_WANT_READ, or an error. */
+static int psi_sock_hear(psocket *s)
+{
+    int r = psi_sock_fill(s);
+    if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
+    if (s->end_in == PSOCKET_TRUNCATED)
+        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
+    return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
+}
+
+/* The handshake is over: 0, or why it is not. */
+static int psi_sock_secured(psocket *s)
+{
+    int r = psi_hs_finish(s->hs, &s->rec, &s->info);
+    if (r) return psi_sock_note(s, r, 0, NULL);
+    psi_hs_free(s->hs);
+    s->hs = NULL;
+    s->due[0] = 0;
+    s->state = PSI_OPEN;
+    psi_sock_decode(s);
+    psi_sock_relax(s);
+    return 0;
+}
+
+/* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
 static int psi_sock_handshake(psocket *s)
 {
     psi_ring *r = &s->ring;
     for (;;) {
-        const uint8_t *p;
         psocket_error e = PSI_ZERO;
-        int os = 0, status;
-        size_t n = psi_hs_output(s->hs, &p);
-        ptrdiff_t put, got;
-        if (n) {
-            put = s->deaf ? (ptrdiff_t)n : s->io->put(s, p, n, &os);
-            if (put == PSOCKET_WANT_READ || put == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
-            if (put < 0) {
-                psi_sock_note(s, (int)put, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)put));
-                if (put != PSOCKET_RESET) return psi_sock_end(s, (int)put);
-                s->deaf = 1; /* a peer that refused us and has closed already: its alert is still to be read */
-                put = (ptrdiff_t)n;
-            }
-            psi_hs_sent(s->hs, (size_t)put);
-            s->moved = (s->moved + 1u) & 255u;
-            continue;
+        uint32_t fed = 0;
+        int status = psi_sock_speak(s);
+        if (!status) {
+            status = psi_hs_status(s->hs, &e);
+            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
+            if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
-        status = psi_hs_status(s->hs, &e);
-        if (status == 0) {
-            status = psi_hs_finish(s->hs, &s->rec, &s->info);
-            if (!status) {
-                psi_hs_free(s->hs);
-                s->hs = NULL;
-                s->deadline = 0;
-                psi_sock_decode(s);
-                psi_sock_relax(s);
-                return 0;
-            }
-            psi_err_code(&e, status);
+        if (status == PSOCKET_WANT_READ) {
+            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw);
+            r->raw += fed;
+            if (fed || (status = psi_sock_hear(s)) == 1) continue;
         }
-        if (status != PSOCKET_WANT_READ) {
-            psi_sock_note_error(s, &e);
-            return psi_sock_handshake_failed(s);
-        }
-        if (r->raw < r->tail) {
-            psi_ring_skip(r, r->raw + (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw));
-            continue;
-        }
-        if (psi_sock_reserve(s, PSI_SOCK_READ_MIN)) {
-            psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
-            return psi_sock_handshake_failed(s);
-        }
-        got = s->io->get(s, r->buf + r->tail, PSI_SOCK_READ_MIN, &os);
-        if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-        if (got <= 0) {
-            if (!s->deaf && got == 0)
-                psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
-            else if (!s->deaf)
-                psi_sock_note(s, (int)got, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)got));
-            return psi_sock_handshake_failed(s);
-        }
-        r->tail += (uint32_t)got;
-        s->moved = (s->moved + 1u) & 255u;
+        return psi_is_want(status) ? status : psi_sock_end(s, status);
     }
 }
 
-/* Begins a handshake on an open socket. */
+/* Begins a handshake on an open socket, or on one that dials, to follow that. */
 static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
@@ -8883,152 +9132,211 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
         return psi_sock_end(s, r);
     }
     psi_ring_undecode(&s->ring);
-    s->deaf = 0;
-    s->drained = s->full = 0;
-    if (s->timeout > 0 && !s->dial) s->deadline = psi_os_now() + s->timeout;
+    if (s->state != PSI_OPEN) return 0;
+    s->state = PSI_HANDSHAKING;
+    s->due[0] = s->due[1] = 0;
+    psi_sock_clock(s, 0);
     return 0;
+}
+
+/*--- listening */
+
+/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
+static int psi_listen_ready(psocket *s)
+{
+    psi_listen *l = s->listen;
+    int os = 0, r;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (l->next != -1) return 1;
+    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
+    if (r == 0) {
+        if (s->watch) psi_watch_heat(s->watch); /* the system says nothing of it any more */
+        return 1;
+    }
+    l->next = -1;
+    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
 }
 
 /*--- everything together */
 
-/* Carries on whatever is pending: 0 when nothing is, WANT_*, or an error. */
+/* Carries on whatever is pending: 0 when nothing is, what it waits for, or an error. */
 static int psi_sock_step(psocket *s)
 {
     int r = 0;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (s->dial) r = psi_dial_step(s);
-    if (PSI_TLS && !r && s->hs) r = psi_sock_handshake(s); /* begun before or after dialling */
-    else if (s->dial || r) {}
-    else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
-    else if (psi_sock_unsent(s)) return psi_sock_flush(s);
-    else if (s->end_in && s->end_in == s->end_out) return s->end_in;
-    if ((r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) && s->deadline && psi_os_now() >= s->deadline) {
-        if (s->dial && !s->dial->resolving && s->dial->live) {
-            char where[80];
-            psi_addr a = s->dial->names->addrs[s->dial->tries[0].index];
-            a.port = (uint16_t)s->dial->port;
-            psi_addr_print_port(&a, where);
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                          s->dial->names->host, s->dial->why, s->dial->said ? "; " : "", where);
-        } else if (s->dial) {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", s->dial->names->host);
-        } else {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-        }
-        return psi_sock_end(s, PSOCKET_TIMEOUT);
+    if (s->state == PSI_OPEN) {
+        if (s->end_in && s->end_in == s->end_out) return s->end_in;
+        return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
     }
-    return r;
+    if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
+    if (s->dial) r = psi_dial_step(s);
+    if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
+    return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-#define PSI_MORE 4 /* an event: more input than there is already */
+/* Does a handshake wait for the application? */
+static int psi_sock_asks(const psocket *s)
+{
+    const uint8_t *p;
+    return PSI_TLS && psi_hs_output(s->hs, &p) == 0 && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ;
+}
 
-/* The descriptors to wait for and the time until which to, if s is to become ready for events. Nothing is ready if *ms
-   does not become 0. */
+/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
+   transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
+static int psi_sock_ready(const psocket *s, int events)
+{
+    int ready = 0;
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return 0;
+    case PSI_HANDSHAKING:
+        return psi_sock_asks(s) ? events : 0;
+    case PSI_LISTENING:
+        if (s->listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
+        return events & ready;
+    case PSI_OPEN:
+        if (!psi_ring_empty(&s->ring) && (s->news != PSI_QUIET || psi_sock_full(s))) ready |= PSOCKET_READ;
+        if (s->end_in || psi_sock_late(s, 0)) ready |= PSOCKET_READ;
+        if (s->end_out < 0 || psi_sock_late(s, 1)) ready |= PSOCKET_WRITE;
+        return events & ready;
+    default:
+        return events;
+    }
+}
+
+/* Whoever waits has been told that these are ready. Returns them. */
+static int psi_sock_told(psocket *s, int events)
+{
+    if ((events & PSOCKET_READ) && s->news == PSI_NEWS) s->news = PSI_TOLD;
+    return events;
+}
+
+/* The descriptors to wait for and the time until which to, for s to get on with events. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    int i, n = 0;
-    if (s->listen && !s->closed) {
-        if (s->listen->next >= 0) *ms = 0;
-        if (cap < 1 || !(events & PSOCKET_READ)) return 0;
-        fds[0].fd = s->fd;
-        fds[0].events = PSOCKET_READ;
-        return 1;
-    }
-    if (s->closed || !(s->dial || s->io)) {
-        *ms = 0;
+    const uint8_t *p;
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_lower_ms(ms, s->due[0] - psi_os_now());
+    if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return psi_dial_wants(s->dial, s->state, fds, cap, ms);
+    case PSI_LISTENING:
+        return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
+    case PSI_HANDSHAKING:
+        events = PSI_TLS && psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        break;
+    case PSI_OPEN:
+        if (psi_sock_full(s) || s->end_in) events &= ~PSOCKET_READ;
+        if (s->out || s->end_out > 0) events |= PSOCKET_WRITE;
+        break;
+    default:
         return 0;
     }
-    if (s->deadline) psi_lower_ms(ms, s->deadline - psi_os_now());
-    if (s->dial) {
-        psi_dial *d = s->dial;
-        if (d->resolving) {
-            int wait = psi_dns_ms(d->names);
-            if (wait >= 0) psi_lower_ms(ms, wait);
-            if (d->names->bell.rd >= 0 && n < cap) {
-                fds[n].fd = d->names->bell.rd;
-                fds[n++].events = PSOCKET_READ;
-            }
-            return n;
-        }
-        for (i = 0; i < d->live && n < cap; i++) {
-            fds[n].fd = d->tries[i].fd;
-            fds[n++].events = PSOCKET_WRITE;
-        }
-        if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
-        return n;
-    }
-    if (PSI_TLS && s->hs) {
-        const uint8_t *p;
-        events = psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
-        if (events == PSOCKET_READ && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) *ms = 0;
-        return s->io->wants(s, events, fds, cap, ms);
-    }
-    if (((events & PSOCKET_READ) && psi_sock_has_input(s)) || ((events & PSOCKET_WRITE) && s->end_out)) *ms = 0;
-    if ((events & PSOCKET_READ) && s->ring.bytes >= s->limit) events &= ~PSOCKET_READ;
-    if (events & PSI_MORE) events = PSOCKET_READ;
-    if (s->out || (s->shut && s->shut < 3)) events |= PSOCKET_WRITE;
-    return s->io->wants(s, events, fds, cap, ms);
+    return s->io->wants(s->user, events, fds, cap, ms);
 }
 
-/* Which of events would not wait now, as far as is known without asking the transport about writing; reads if need be. */
+/* Would a call that receives not wait? Reads if that must be known. */
 static int psi_sock_readable(psocket *s)
 {
-    if (s->udp && !psi_sock_has_input(s)) { /* reading would change the peer, or take an error that is for recv to tell */
-        psocket_pollfd fd;
-        int os;
+    int os, r = 1;
+    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
+        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
         fd.fd = s->fd;
         fd.events = PSOCKET_READ;
         return psi_os_poll(&fd, 1, 0, &os) != 0;
     }
-    while (!psi_sock_has_input(s)) {
-        int r = psi_sock_fill(s);
-        if (r != 1) return r != PSOCKET_WANT_READ;
-    }
-    return 1;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
+    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
 }
 
-/*--- a socket carried by another */
-
-static ptrdiff_t psi_wrap_get(psocket *s, void *p, size_t n, int *os)
+/* Would one that sends not wait? step: what psi_sock_step has just answered. */
+static int psi_sock_writable(psocket *s, int step)
 {
+    psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+    int ms = -1, n, os;
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
+    if (step < 0) return 1; /* out of memory: the call tells */
+    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/*--- closing */
+
+/* Closes without waiting. What was received and handed out stays. */
+static void psi_sock_close(psocket *s)
+{
+    psi_listen *l = s->listen;
+    if (s->state == PSI_CLOSED) return;
+    if (s->state == PSI_OPEN && s->end_out >= 0) {
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        psi_sock_step(s);
+    }
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+    psi_sock_drop(s, PSI_CLOSED);
+    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!l) return;
+    psi_os_close(l->next);
+    psi_os_close(s->fd);
+    l->next = s->fd = -1;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
+}
+
+static void psi_sock_free(psocket *s)
+{
+    if (!s) return;
+    psi_sock_close(s);
+    psi_ring_free(&s->ring);
+    if (s->info) psi_tlsinfo_free(s->info);
+    if (s->listen) psi_free(s->listen->path);
+    psi_free(s->listen);
+    psi_free(s->error);
+    psi_free(s);
+}
+
+/*--- the transport: another socket */
+
+static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
+{
+    psocket *c = (psocket *)user;
     ptrdiff_t r;
-    psi_sock_flush((psocket *)s->below);
-    r = psi_sock_take((psocket *)s->below, p, n);
     *os = 0;
+    psi_sock_flush(c);
+    r = psi_sock_take(c, p, n);
     return r == PSOCKET_CLOSED ? 0 : r;
 }
 
-static ptrdiff_t psi_wrap_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
 {
-    psocket *c = (psocket *)s->below;
-    int e = psi_sock_flush(c);
+    psocket *c = (psocket *)user;
+    int r = psi_sock_flush(c);
     *os = 0;
-    return e ? e : psi_sock_send(c, p, n);
+    return r || !n ? r : psi_sock_send(c, p, n);
 }
 
-static int psi_wrap_fin(psocket *s, int *os)
+static int psi_wrap_finish(void *user, int *os)
 {
-    psocket *c = (psocket *)s->below;
+    psocket *c = (psocket *)user;
     *os = 0;
-    if (!c->shut) c->shut = 1;
-    return psi_sock_fin(c);
+    if (!c->end_out) c->end_out = PSI_ENDING;
+    return psi_sock_finish(c);
 }
 
-static void psi_wrap_close(psocket *s)
+static void psi_wrap_close(void *user)
 {
-    psocket *c = (psocket *)s->below;
-    s->below = NULL;
-    psi_sock_flush(c);
-    c->above = NULL;
-    psocket_free(c);
+    ((psocket *)user)->above = NULL;
+    psi_sock_free((psocket *)user);
 }
 
-static int psi_wrap_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_wrap_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    return psi_sock_wants((psocket *)s->below, events, fds, cap, ms);
+    if (psi_sock_ready((psocket *)user, events)) *ms = 0;
+    return psi_sock_wants((psocket *)user, events, fds, cap, ms);
 }
 
-static const psi_io psi_io_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_fin, psi_wrap_close, psi_wrap_wants, 1 };
+static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants };
 
 /*--- making one */
 
@@ -9038,331 +9346,231 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
     if (!s) return NULL;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
+    s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
-    if (opt) {
-        s->nonblocking = opt->nonblocking != 0;
-        s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-        if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
-    }
+    if (!opt) return s;
+    s->nonblocking = opt->nonblocking != 0;
+    s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
+    if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     return s;
 }
 
-/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
-static int psi_listen_ready(psocket *s)
+#ifdef PSOCKET_CHECK
+/*--- what must hold of every socket between calls */
+
+static void psi_check_ring(const psi_ring *r)
 {
-    psi_listen *l = s->listen;
-    int os = 0, r;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (l->next >= 0) return 1;
-    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
-    if (r == 0) {
-        if (s->entry) psi_entry_heat(s->entry); /* the system says nothing of it any more */
-        return 1;
+    uint32_t at = r->head, bytes = 0;
+    if (!r->buf) {
+        PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
+        return;
     }
-    l->next = -1;
-    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+    PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
+    for (; at != r->end; at = psi_ring_payload(r, at) + psi_ring_get(r, at)) {
+        PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
+        bytes += psi_ring_get(r, at);
+    }
+    PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
 }
+
+static void psi_check_sock(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
+    psi_check_ring(&s->ring);
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
+    PSI_SURE(!s->hs || s->state < PSI_OPEN);
+    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
+    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
+    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
+    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+}
+#endif
 
 /*==================================================================================================
  * >>poll
- * The poller. An entry is looked at when it is hot: after it was set, after its events were handed out (there may be
- * more in the ring), or when the socket announced something. A look reports what is known without the system and sets
- * what the system is to watch. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the
- * logarithm of the number of timers. The system's interest is changed only when it has to be.
+ * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
+ * or when the socket has done what the system cannot know. A look reports what is known and has the system watch for the
+ * rest. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the logarithm of the number
+ * of watches for each time that is set. The system's interest is changed only when it has to be.
  *================================================================================================*/
 
-/*--- the heap of times */
-
-static int64_t psi_heap_key(const psi_entry *e)
+static void psi_poll_report(psocket_watch *w, int events)
 {
-    return e->due < e->wake ? e->due : e->wake;
-}
-
-static void psi_heap_place(psocket_poller *p, int i, psi_entry *e)
-{
-    p->heap[i] = e;
-    e->heap = i + 1;
-}
-
-/* Moves e, now at index i, to where it belongs. */
-static void psi_heap_settle(psocket_poller *p, int i, psi_entry *e)
-{
-    int child;
-    while (i > 0 && psi_heap_key(p->heap[(i - 1) / 2]) > psi_heap_key(e)) {
-        psi_heap_place(p, i, p->heap[(i - 1) / 2]);
-        i = (i - 1) / 2;
-    }
-    for (; (child = 2 * i + 1) < p->heap_count; i = child) {
-        if (child + 1 < p->heap_count && psi_heap_key(p->heap[child + 1]) < psi_heap_key(p->heap[child])) child++;
-        if (psi_heap_key(p->heap[child]) >= psi_heap_key(e)) break;
-        psi_heap_place(p, i, p->heap[child]);
-    }
-    psi_heap_place(p, i, e);
-}
-
-/* Sets an entry's two times and its place in the heap. */
-static void psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
-{
-    psocket_poller *p = e->poller;
-    if (e->due == due && e->wake == wake) return;
-    e->due = due;
-    e->wake = wake;
-    if (psi_heap_key(e) == INT64_MAX) {
-        int i = e->heap - 1;
-        e->heap = 0;
-        if (i >= 0 && i != --p->heap_count) psi_heap_settle(p, i, p->heap[p->heap_count]);
-        return;
-    }
-    if (!e->heap) e->heap = ++p->heap_count;
-    psi_heap_settle(p, e->heap - 1, e);
-}
-
-/*--- entries */
-
-/* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
-static void psi_entry_unwatch(psi_entry *e)
-{
-    int i, os;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    for (i = 0; e->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&e->poller->os, &e->more[i], 0, &os);
-    psi_entry_heat(e);
-}
-
-static void psi_entry_free(psi_entry *e)
-{
-    psocket_poller *p = e->poller;
-    if (e->sock && e->sock->out) psi_sock_flush(e->sock); /* nobody will do it later */
-    psi_entry_unwatch(e);
-    e->prev->next = e->next;
-    e->next->prev = e->prev;
-    psi_heap_set(e, INT64_MAX, INT64_MAX);
-    if (e->given) {
-        p->given[e->given - 1] = NULL;
-        p->events[e->given - 1].user = NULL;
-        p->events[e->given - 1].events = 0;
-    }
-    if (e->sock) e->sock->entry = NULL;
-    p->entries--;
-    psi_free(e->more);
-    e->poller = NULL;
-    if (e->sock) psi_free(e); /* a foreign one is its owner's */
-}
-
-static psi_entry *psi_entry_new(psocket_poller *p)
-{
-    psi_entry *e;
-    if (p->entries == p->heap_cap) {
-        int cap = p->heap_cap ? p->heap_cap * 2 : 16;
-        psi_entry **heap = (psi_entry **)psi_realloc(p->heap, (size_t)p->heap_count * sizeof *heap, (size_t)cap * sizeof *heap);
-        if (!heap) return NULL;
-        p->heap = heap;
-        p->heap_cap = cap;
-    }
-    e = (psi_entry *)psi_alloc(sizeof *e);
-    if (!e) return NULL;
-    p->entries++;
-    e->poller = p;
-    e->due = e->wake = INT64_MAX;
-    e->watch.owner = e;
-    e->watch.fd = -1;
-    psi_entry_move(e, 1);
-    return e;
-}
-
-/* Sets what the user wants of an entry. */
-static void psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
-{
-    int64_t due = timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms;
-    e->user = user;
-    if (e->given) e->poller->events[e->given - 1].user = e->user;
-    if (e->events != events) {
-        e->events = events;
-        psi_entry_heat(e);
-    } else if (e->sock && (events & PSOCKET_READ) && psi_sock_has_input(e->sock)) {
-        psi_entry_heat(e);
-    }
-    psi_heap_set(e, due, e->wake);
-}
-
-/*--- looking */
-
-static void psi_poll_report(psi_entry *e, int events)
-{
-    psocket_poller *p = e->poller;
-    if (e->given) { /* a timeout is reported alone; events come again */
-        int *told = &p->events[e->given - 1].events;
+    psocket_poller *p = w->poller;
+    if (w->given) { /* a timeout is reported alone; events come again */
+        int *told = &p->events[w->given - 1].events;
         if (!events) *told = 0;
         else if (*told) *told |= events;
-        if (!*told) psi_entry_heat(e);
-        return;
+        if (!*told) psi_watch_heat(w);
+    } else {
+        p->given[p->given_count] = w;
+        p->events[p->given_count].user = w->user;
+        p->events[p->given_count].events = events;
+        w->given = (short)++p->given_count;
     }
-    p->given[p->count] = e;
-    p->events[p->count].user = e->user;
-    p->events[p->count].events = events;
-    e->given = (short)++p->count;
+    if (w->sock) psi_sock_told(w->sock, p->events[w->given - 1].events);
 }
 
-/* Has the system watch exactly these descriptors for an entry that may have several. */
-static int psi_poll_watch_many(psi_entry *e, const psocket_pollfd *fds, int n)
+/* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
+   socket, which was in the state `before`, has answered. */
+static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 {
-    int i, os = 0, r = 0;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    if (!e->more) {
-        if (!n) return 0;
-        e->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *e->more);
-        if (!e->more) return PSOCKET_NOMEM;
-    }
-    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
-        psi_os_watch *w = &e->more[i];
-        psocket_fd fd = i < n ? fds[i].fd : -1;
-        if (w->events && w->fd != fd) psi_os_poller_ctl(&e->poller->os, w, 0, &os);
-        w->fd = fd;
-        w->owner = e;
-        if (i < n && !r) r = psi_os_poller_ctl(&e->poller->os, w, fds[i].events, &os);
-    }
-    return r;
+    psocket *s = w->sock;
+    int ready, open = s->state == PSI_OPEN;
+    if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
+    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (s->rec && (fired & PSOCKET_READ))))
+        fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
+    if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
+        fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
+    ready = psi_sock_ready(s, w->events);
+    if (s->state == PSI_OPEN || s->state == PSI_LISTENING) ready |= fired;
+    return ready & w->events;
 }
 
-static int psi_poll_watch_one(psi_entry *e, psocket_fd fd, int events)
+/* Looks at a socket: reports what is ready, watches for the rest. */
+static int psi_poll_look_socket(psocket_watch *w, int fired)
 {
-    int os = 0;
-    if (e->more) {
-        psi_poll_watch_many(e, NULL, 0);
-        psi_free(e->more);
-        e->more = NULL;
-    }
-    if (e->watch.events && e->watch.fd != fd) psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    e->watch.fd = fd;
-    return psi_os_poller_ctl(&e->poller->os, &e->watch, events, &os);
-}
-
-/* Would the transport take bytes, given what the system has just said of it? */
-static int psi_poll_writable(psocket *s, int fired)
-{
-    psocket_pollfd none;
-    psocket *bottom = s;
-    int ms = -1;
-    while (bottom->io == &psi_io_wrap) bottom = (psocket *)bottom->below;
-    if (!bottom->io || bottom->end_out) return 1;
-    if (bottom->io != &psi_io_user) return fired & PSOCKET_WRITE;
-    s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
-    return ms == 0;
-}
-
-/* Looks at a socket, of which the system has just said `fired` (0: nothing): reports what is ready, watches for the rest. */
-static int psi_poll_look_socket(psi_entry *e, int fired)
-{
-    psocket *s = e->sock;
-    int step = psi_sock_step(s), ready = 0, ms = -1, input = 0, r;
+    psocket *s = w->sock;
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    psi_entry_move(e, 0);
-    psi_heap_set(e, e->due, INT64_MAX);
-    if (!s->io && !s->dial) { /* ended: every call says so */
-        if (e->events) psi_poll_report(e, e->events);
-        return 0;
-    }
-    if (!s->dial && !s->hs) {
-        int many = s->io == &psi_io_user || s->io == &psi_io_wrap;
-        if (fired & PSOCKET_READ) s->drained = 0;
-        if (fired & PSOCKET_WRITE) s->full = 0;
-        if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) input = psi_sock_readable(s);
-        if (!s->io) { /* a broken record ended it */
-            if (e->events) psi_poll_report(e, e->events);
-            return 0;
-        }
-        if (input || psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
-        if (s->end_out || step == PSOCKET_NOMEM ||
-            (!psi_sock_unsent(s) && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired)))
-            ready |= PSOCKET_WRITE;
-        ready &= e->events;
-        if (ready) psi_poll_report(e, ready);
-        if (!many) {
-            int want = e->events;
-            if (s->ring.bytes >= s->limit) want &= ~PSOCKET_READ;
-            if (s->out || (s->shut && s->shut < 3)) want |= PSOCKET_WRITE;
-            return psi_poll_watch_one(e, s->fd, want);
-        }
-    }
-    r = psi_sock_wants(s, e->events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (ready && ms == 0) ms = -1; /* told already; it is looked at again after the user has seen it */
-    psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1));
-    return psi_poll_watch_many(e, fds, r);
+    int before = s->state, ready, n, ms = -1;
+    ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
+    psi_watch_cool(w);
+    if (ready) psi_poll_report(w, ready);
+    n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
+    if (ms == 0 && !ready) psi_watch_heat(w);
+    psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    if (n > 1) return psi_watch_many(w, fds, n);
+    return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
-static int psi_poll_look_at(psi_entry *e, int fired)
+/* Looks at a watch. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w, int fired)
 {
-    if (e->sock && !e->sock->listen) return psi_poll_look_socket(e, fired);
-    psi_entry_move(e, 0);
-    if (e->sock) {
-        int os = 0;
-        if (e->events && (fired || e->sock->listen->next >= 0)) psi_poll_report(e, PSOCKET_READ);
-        e->watch.fd = e->sock->fd;
-        return psi_os_poller_ctl(&e->poller->os, &e->watch, e->events & PSOCKET_READ, &os);
+    int r;
+    if (w->sock) {
+        r = psi_poll_look_socket(w, fired);
+    } else {
+        psi_watch_cool(w);
+        if (fired & w->events) psi_poll_report(w, fired & w->events);
+        r = psi_watch_one(w, w->one.fd, w->events);
     }
-    if (fired & e->events) psi_poll_report(e, fired & e->events);
-    return e->watch.fd < 0 ? 0 : psi_poll_watch_one(e, e->watch.fd, e->events);
-}
-
-/* An entry that could not be dealt with stays hot. */
-static int psi_poll_look(psi_entry *e, int fired)
-{
-    int r = psi_poll_look_at(e, fired);
-    if (r) psi_entry_heat(e);
+    if (r) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at every entry that is hot now, as long as the array has room. */
+/* Looks at every watch that is hot now, as long as the array has room. */
 static int psi_poll_look_hot(psocket_poller *p, int cap)
 {
-    psi_entry *last = p->hot.prev, *e = p->hot.next;
+    psi_link *last = p->hot.prev, *at = p->hot.next;
     int r = 0;
-    while (e != &p->hot && p->count < cap && !r) {
-        psi_entry *next = e->next;
-        int done = e == last;
-        r = psi_poll_look(e, 0);
+    while (at != &p->hot && p->given_count < cap && !r) {
+        psi_link *next = at->next;
+        int done = at == last;
+        r = psi_poll_look((psocket_watch *)at, 0);
         if (done) break;
-        e = next;
+        at = next;
     }
     return r;
 }
 
-/* Times that have passed: the user's are reported once, others make their entry hot. */
+/* Times that have passed: the user's are reported once, others make their watch hot. */
 static void psi_poll_times(psocket_poller *p, int64_t now)
 {
-    while (p->heap_count && psi_heap_key(p->heap[0]) <= now && p->count < PSI_EVENTS) {
-        psi_entry *e = p->heap[0];
-        if (e->due <= now) {
-            psi_poll_report(e, 0);
-            psi_heap_set(e, INT64_MAX, e->wake);
+    while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
+        psocket_watch *w = p->heap[0];
+        if (w->due <= now) {
+            psi_poll_report(w, 0);
+            psi_watch_times(w, INT64_MAX, w->wake);
         } else {
-            psi_heap_set(e, e->due, INT64_MAX);
-            psi_entry_heat(e);
+            psi_watch_times(w, w->due, INT64_MAX);
+            psi_watch_heat(w);
         }
     }
+}
+
+/* A signal has interrupted the wait. */
+static void psi_poll_signal(psocket_poller *p)
+{
+    int i;
+    for (i = 0; i < p->count && p->given_count < PSI_EVENTS; i++)
+        if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
-    for (i = 0; i < p->count; i++) {
-        psi_entry *e = p->given[i];
-        if (!e) continue;
-        e->given = 0;
-        if (!e->sock) continue;
-        if (e->sock->listen) {
-            if (e->sock->listen->next >= 0) psi_entry_heat(e);
-            continue;
-        }
-        psi_sock_relax(e->sock);
-        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_user ||
-            e->sock->io == &psi_io_wrap || e->sock->out ||
-            (e->events & ~e->watch.events)) /* a full ring had reading switched off */
-            psi_entry_heat(e);
+    for (i = 0; i < p->given_count; i++) {
+        psocket_watch *w = p->given[i];
+        psocket *s = w ? w->sock : NULL;
+        if (!w) continue;
+        w->given = 0;
+        if (!s) continue;
+        psi_sock_relax(s);
+        if (s->fd == -1 || s->out || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
+            (w->events & ~w->one.events)) /* a full ring had reading switched off */
+            psi_watch_heat(w);
     }
-    p->count = 0;
+    p->given_count = 0;
 }
+
+/* One round of waiting: looks, waits until `end` or what comes before it, looks at what came. 0 or an error. */
+static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
+{
+    psi_os_ready ready[PSI_EVENTS];
+    psocket_watch *owners[PSI_EVENTS];
+    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
+    if (r) return r;
+    psi_poll_times(p, *now);
+    if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
+    if (p->given_count || p->hot.next != &p->hot) wait = 0;
+    else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
+    n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
+    if (n < 0) return n;
+    if (n == 0 && os) psi_poll_signal(p);
+    for (i = 0; i < n; i++) owners[i] = (psocket_watch *)ready[i].watch->owner; /* a look may free what is ready, never its owner */
+    for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
+    if (p->given_count) return r;
+    *now = psi_os_now();
+    psi_poll_times(p, *now);
+    return r;
+}
+
+/* Sets what the user wants of a watch. */
+static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *user)
+{
+    psocket *s = w->sock;
+    w->user = user;
+    if (w->given) w->poller->events[w->given - 1].user = user;
+    if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
+    w->events = (uint8_t)events;
+    psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
+}
+
+#ifdef PSOCKET_CHECK
+/* What must hold of every poller between calls. */
+static void psi_check_poller(const psocket_poller *p)
+{
+    const psi_link *at;
+    int i, hot = 0;
+    for (i = 0; i < p->count; i++) {
+        const psocket_watch *w = p->heap[i];
+        PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->sock || w->sock->watch == w);
+        PSI_SURE(!w->given || p->given[w->given - 1] == w);
+        PSI_SURE(w->sock || !w->more);
+        hot += w->link.next != NULL;
+    }
+    for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
+    PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
+    for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
+}
+#endif
 
 /*--- public */
 
@@ -9379,85 +9587,83 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
         psi_free(p);
         return r;
     }
-    p->unwatch = psi_entry_unwatch;
-    p->forget = psi_entry_free;
     p->hot.next = p->hot.prev = &p->hot;
-    p->cold.next = p->cold.prev = &p->cold;
     p->turn = 1;
     *out = p;
     return 0;
 }
 
+/* Takes a socket out. */
+static void psi_poll_remove(psocket *s)
+{
+    if (!s->watch) return;
+    psi_sock_flush(s); /* nobody will do it later */
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+}
+
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    if (!p || !s || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (s->entry && s->entry->poller != p) return events ? PSOCKET_BUSY : 0;
+    int other = s && s->watch && s->watch->poller != p;
+    if (!s) return PSOCKET_INVALID;
+    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
-        if (s->entry) psi_entry_free(s->entry);
+        if (!other) psi_poll_remove(s);
         return 0;
     }
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->entry) {
-        s->entry = psi_entry_new(p);
-        if (!s->entry) return PSOCKET_NOMEM;
-        s->entry->sock = s;
-    }
-    psi_entry_want(s->entry, events, timeout_ms, user);
+    if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s->watch) s->watch = psi_watch_new(p, s);
+    if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    psi_poll_want(s->watch, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
     return 0;
 }
 
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user)
 {
-    psi_entry *e;
-    int r = 0, os;
-    if (!p || !w || (events & ~(fd < 0 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (*w && (*w)->poller != p) return PSOCKET_INVALID;
-    e = *w ? *w : psi_entry_new(p);
-    if (!e) return PSOCKET_NOMEM;
-    psi_entry_want(e, events, timeout_ms, user);
-    if (e->watch.events == events) psi_os_poller_ctl(&p->os, &e->watch, 0, &os); /* its number may have come back: ask anew */
-    if (fd >= 0) r = psi_poll_watch_one(e, fd, events);
-    if (r && !*w) psocket_watch_free(e);
-    else *w = e;
-    return r == PSOCKET_ACCESS ? PSOCKET_UNSUPPORTED : r;
+    psocket_watch *made = NULL;
+    int r, os;
+    if (!p || !w || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (*w && ((*w)->poller != p || (*w)->sock)) return PSOCKET_INVALID;
+    if (!*w) *w = made = psi_watch_new(p, NULL);
+    if (!*w) return PSOCKET_NOMEM;
+    if ((*w)->one.events == events) psi_os_poller_ctl(&p->os, &(*w)->one, 0, &os); /* its number may have come back: ask anew */
+    r = psi_watch_one(*w, fd == -1 ? -1 : fd, events);
+    if (r) {
+        psi_watch_end(made);
+        if (made) *w = NULL;
+        return r;
+    }
+    psi_poll_want(*w, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
+    return 0;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
 {
-    if (!w) return;
-    if (w->poller) psi_entry_free(w);
-    psi_free(w);
+    psi_watch_end(w);
 }
 
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
 {
-    psi_os_ready ready[PSI_EVENTS];
-    psi_entry *owners[PSI_EVENTS];
     int64_t now, end;
+    int r, nested;
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
+    nested = p->nested;
+    psi_watch_rest(p);
+    p->nested = 0;
     p->turn++;
     psi_poll_recycle(p);
     p->os.rang = 0;
     now = psi_os_now();
     end = ms < 0 ? INT64_MAX : now + ms;
-    for (;;) {
-        int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-        int64_t until;
-        if (r) return p->count ? p->count : r; /* what is known already is not lost; the failure comes again */
-        psi_poll_times(p, now);
-        until = p->heap_count && psi_heap_key(p->heap[0]) < end ? psi_heap_key(p->heap[0]) : end;
-        if (p->count || p->hot.next != &p->hot) wait = 0;
-        else if (until != INT64_MAX) psi_lower_ms(&wait, until - now);
-        n = p->count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->count, wait, &os) : 0;
-        if (n < 0) return p->count ? p->count : n;
-        for (i = 0; i < n; i++) owners[i] = (psi_entry *)ready[i].watch->owner; /* a look may free a watch, never an entry */
-        for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
-        if (r && !p->count) return r;
-        if (!p->count) psi_poll_times(p, now = psi_os_now());
-        if (p->count || p->os.rang) return p->count;
-        if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
-    }
+    do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
+    p->nested = nested != 0;
+    if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
+    PSI_CHECK_POLLER(p);
+    return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
 PSOCKET_API void psocket_poller_wake(psocket_poller *p)
@@ -9467,18 +9673,24 @@ PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
 {
+    int busy;
     if (!p) return -1;
-    if (ms && p->hot.next != &p->hot) *ms = 0;
-    if (ms && p->count) *ms = 0; /* what was handed out last may have more */
-    if (ms && p->heap_count) psi_lower_ms(ms, psi_heap_key(p->heap[0]) - psi_os_now());
+    busy = p->given_count || p->hot.next != &p->hot; /* what was handed out last may have more */
+    p->nested = 1;
+    if (busy) psi_watch_announce(p);
+    if (ms && busy) *ms = 0;
+    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return psi_os_poller_fd(&p->os);
 }
 
 PSOCKET_API void psocket_poller_free(psocket_poller *p)
 {
     if (!p) return;
-    while (p->hot.next != &p->hot) psi_entry_free(p->hot.next);
-    while (p->cold.next != &p->cold) psi_entry_free(p->cold.next);
+    while (p->count) {
+        psocket_watch *w = p->heap[p->count - 1];
+        if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_leave(w);
+    }
     psi_free(p->spare);
     psi_os_poller_free(&p->os);
     psi_free(p->heap);
@@ -9487,86 +9699,143 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
 
 /*==================================================================================================
  * >>public
- * Argument checks, and the waiting that makes blocking calls of the steps of >>sock.
+ * The public functions: argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* The time limit of one operation. */
-typedef struct psi_limit {
-    int64_t end; /* INT64_MAX: none */
-    int ms;
-} psi_limit;
-
-static psi_limit psi_limit_start(int timeout)
-{
-    psi_limit l;
-    l.end = timeout > 0 ? psi_os_now() + timeout : INT64_MAX;
-    l.ms = timeout;
-    return l;
-}
-
-/* Those of a transfer. A nonblocking one never waits, and need not ask for the time. */
-static psi_limit psi_limit_of(const psocket *s)
-{
-    return psi_limit_start(s->nonblocking ? 0 : s->timeout);
-}
-
-static void psi_limit_progress(psi_limit *l)
-{
-    if (l->ms > 0) l->end = psi_os_now() + l->ms;
-}
-
-/* Waits until s may be able to do events, or a limit passes: 0, PSOCKET_TIMEOUT (not noted) or an error. */
-static int psi_public_sleep(psocket *s, int events, const psi_limit *l)
+/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it earlier:
+   PSOCKET_SIGNAL; or an error. */
+static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (l->end != INT64_MAX) {
-        int64_t left = l->end - psi_os_now();
-        if (left <= 0 && ms != 0) return PSOCKET_TIMEOUT;
-        psi_lower_ms(&ms, left);
-    }
-    if (!n && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nobody else can make it ready */
+    if (end != INT64_MAX) psi_lower_ms(&ms, end - psi_os_now());
     n = psi_os_poll(fds, n, ms, &os);
-    return n < 0 ? psi_sock_note(s, n, os, NULL) : 0;
+    if (n < 0) return psi_sock_note(s, n, os, NULL);
+    return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-static int psi_public_pause(psocket *s, int events, const psi_limit *l)
-{
-    int r = psi_public_sleep(s, events, l);
-    return r == PSOCKET_TIMEOUT ? psi_sock_note(s, r, 0, NULL) : r;
-}
-
-/* Something may change here that the poller's system will then say nothing of, such as bytes read or kept. (What the
-   poller has just handed out it looks at again anyway.) */
+/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
+   out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
+    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+}
+
+/* What a call answers: psocket_geterror is to say the same. */
+static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
+{
+    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    PSI_CHECK(s);
+    return r;
+}
+
+static int psi_public_wrong(psocket *s, const char *why)
+{
+    return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
+}
+
+/* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
+static int psi_public_begin(psocket *s, int ok)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener moves no data");
+    if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
+    psi_public_tell(s);
+    psi_public_push(s);
+    return 0;
+}
+
+/* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
+   is the answer. The time of an operation begins with the first try that has to wait. */
+static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
+{
+    if (s->state < PSI_OPEN) return 0;
+    if (!psi_is_wait(*r)) {
+        s->due[way] = 0;
+        return 0;
+    }
+    if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
+    psi_sock_clock(s, way);
+    if (psi_sock_late(s, way)) {
+        s->due[way] = 0;
+        *r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        return 0;
+    }
+    if (s->nonblocking) return 0;
+    if (way == 0) psi_public_push(s);
+    *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
+    return *r >= 0;
 }
 
 /* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
-    int r;
-    psi_limit l;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->dial && !s->hs) return 0;
-    l = psi_limit_start(0);
-    psi_public_tell(s);
-    for (;;) {
-        r = psi_sock_step(s);
-        if ((r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) || s->nonblocking) break;
-        r = psi_public_pause(s, r == PSOCKET_WANT_READ ? PSOCKET_READ : PSOCKET_WRITE, &l);
-        if (r) return psi_sock_end(s, r);
+    while (s->state < PSI_OPEN) {
+        int r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->nonblocking || !psi_is_wait(r)) return r;
+        if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
-    return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+    return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : 0;
 }
 
-/*--- connections */
+/*--- making sockets */
 
-/* What connect and listen answer when there is no socket to ask. */
+/* What these answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
+}
+
+/* Ends one that could not be made. Returns code. */
+static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
+{
+    psi_sock_free(s);
+    return psi_public_fail(opt, code, os, what);
+}
+
+/* Reads what opt says of descriptors: NULL, or what is wrong with it. */
+static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
+{
+    memset(set, 0, sizeof *set);
+    if (!opt) return NULL;
+    if (opt->local_port < 0 || opt->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (opt->local && !psi_addr_parse(&set->local, opt->local, strlen(opt->local))) return "local is no numeric address";
+    set->local.port = (uint16_t)opt->local_port;
+    set->keepalive = opt->keepalive;
+    set->reuse_port = opt->reuse_port != 0;
+    set->v6only = opt->v6only != 0;
+    if (!opt->udp) return NULL;
+    set->broadcast = opt->broadcast != 0;
+    set->ttl = opt->multicast_ttl;
+    set->noloop = opt->multicast_noloop != 0;
+    if (opt->multicast_interface && !(set->interface_index = psi_os_interface(opt->multicast_interface)))
+        return "multicast_interface is no interface";
+    if (opt->multicast_group && !psi_addr_parse(&set->group, opt->multicast_group, strlen(opt->multicast_group)))
+        return "multicast_group is no numeric address";
+    return NULL;
+}
+
+/* Begins to dial: NULL, or what is wrong (*r is the code). */
+static const char *psi_public_dial(psocket *s, const char *host, int port, const psocket_options *opt, int *r)
+{
+    psi_dial *d = s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    const char *wrong;
+    *r = PSOCKET_NOMEM;
+    if (!d) return "";
+    d->port = port;
+    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
+    *r = PSOCKET_INVALID;
+    if ((wrong = psi_public_settings(&d->set, opt)) != NULL) return wrong;
+    *r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
+    s->state = PSI_RESOLVING;
+    return *r ? "bad host" : NULL;
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -9575,41 +9844,23 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
     int r = PSOCKET_INVALID, udp = opt && opt->udp;
     if (out) *out = NULL;
-    if (!out) {
-        wrong = "no place for the socket";
-    } else if (!host || !*host) {
-        wrong = "no host given";
-    } else if (path && port) {
-        wrong = "a path has no port";
-    } else if (!path && (port < 1 || port > 65535)) {
-        wrong = "port out of range 1 to 65535";
-    } else if (path && udp) {
-        wrong = "datagrams on a path";
-        r = PSOCKET_UNSUPPORTED;
-    } else if ((r = psi_os_start()) != 0) {
-        wrong = "";
-    }
-    if (wrong) return psi_public_fail(opt, r, 0, wrong);
+    if (!out) wrong = "no place for the socket";
+    else if (!host || !*host) wrong = "no host given";
+    else if (path && port) wrong = "a path has no port";
+    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
+    else if (path && udp) wrong = "datagrams on a path";
+    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
-    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
-    if (!s || !s->dial) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = udp != 0;
-    s->dial->port = port;
-    s->dial->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
-    s->dial->resolving = 1;
-    if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
-    r = psi_dns_start(&s->dial->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
-    if (r) {
-        psocket_free(s);
-        return psi_public_fail(opt, r, 0, "bad host");
-    }
+    psi_sock_clock(s, 0);
+    wrong = psi_public_dial(s, host, port, opt, &r);
+    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
     r = psi_public_settle(s);
-    if (r && r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) {
+    if (r && !psi_is_want(r)) {
         if (opt && opt->error) psocket_geterror(s, opt->error);
-        psocket_free(s);
+        psi_sock_free(s);
         return r;
     }
     *out = s;
@@ -9637,10 +9888,11 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
 }
 
 /* Makes a bound descriptor, which listens if there is a backlog; without one it is for datagrams. */
-static int psi_public_open(psocket_fd *fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path, int dual, int backlog, const psi_os_settings *set, int *os)
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
-    if (!r) r = psi_os_bind(*fd, a, path, any, backlog, os);
+    if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
@@ -9658,91 +9910,127 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Opens a descriptor bound to address and port. *path (Unix-domain) points into address. */
-static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, const char *address, int port, int backlog,
-                           const psocket_options *opt)
+/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
+static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
 {
     psi_addr a;
     char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, !backlog);
-    int os = 0, r, any = !address || !*address;
+    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
+    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
+    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_open(fd, &a, *path, any, backlog, &os);
-    if (r && any && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
         a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_open(fd, &a, NULL, 0, backlog, &os);
+        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path)) r = psi_public_open(fd, &a, *path, 0, backlog, &os);
-    *family = a.family;
+    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
+        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
+    s->family = a.family & 15u;
     if (!r) return 0;
     if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
     return psi_public_fail(opt, r, os, what);
+}
+
+/* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
+static int psi_public_endpoint(psocket *s, const psi_os_settings *set, const psocket_options *opt)
+{
+    unsigned family = s->family;
+    int os = 0, r;
+    psi_sock_on_fd(s, s->fd, &psi_transport_udp);
+    s->family = family & 15u;
+    r = psi_os_join(s->fd, set, &os);
+    return r ? psi_public_fail(opt, r, os, "cannot join the group") : 0;
+}
+
+/* Makes s, whose descriptor listens, a listener. 0, or what opt->error tells. */
+static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_listen *l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
+    if (l) l->next = -1;
+    if (l && path) l->path = psi_strdup(path);
+    if (!l || (path && !l->path)) {
+        psi_free(l);
+        s->listen = NULL;
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    if (opt) l->opt = *opt;
+    l->set = *set;
+    l->process = psi_os_process();
+    s->state = PSI_LISTENING;
+    return 0;
 }
 
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
-    psi_listen *l = NULL;
-    const char *path;
-    uint8_t family = 0;
-    int r, udp = opt && opt->udp;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the listener");
-    *out = NULL;
+    psi_os_settings set;
+    const char *path, *wrong = psi_public_settings(&set, opt);
+    int r;
+    if (out) *out = NULL;
+    if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
-    if (s && !udp) {
-        l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
-        if (l) l->next = -1;
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s->udp = opt && opt->udp;
+    r = psi_public_bind(s, &path, address, port, &set, opt);
+    if (!r) {
+        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
+        if (r && path) psi_os_unlink(path);
+        if (r && !s->udp) psi_os_close(s->fd);
     }
-    if (!s || (!udp && !l)) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    s->udp = udp != 0;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX, opt);
-    if (!r && path && !(l->path = psi_strdup(path))) {
-        psi_os_unlink(path);
-        r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    if (r) {
-        psocket_free(s);
-        return r;
-    }
-    s->family = family & 15u;
-    if (udp) s->io = &psi_io_udp;
-    if (l && opt) l->opt = *opt;
-    if (l) l->process = psi_os_process();
-    *out = s;
-    return 0;
+    if (r) psi_sock_free(s);
+    else *out = s;
+    return r;
+}
+
+/* Is there a place for what is made, and something to make it of? */
+static int psi_public_can(psocket **out, int ok, int side)
+{
+    if (out) *out = NULL;
+    return out && ok && (side == PSOCKET_CLIENT || side == PSOCKET_SERVER);
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (out) *out = NULL;
-    if (!out || !t || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    s = psi_sock_new(opt, side);
+    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->transport = t;
-    s->below = user;
-    s->io = &psi_io_user;
-    *out = s;
+    s->io = t;
+    s->user = user;
+    s->state = PSI_OPEN;
     return 0;
 }
 
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt)
 {
     psocket *s;
-    char path[PSI_DNS_HOST];
-    if (out) *out = NULL;
-    if (!out || fd < 0 || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    psi_addr local = PSI_ZERO;
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, opt);
+    int r, os = 0, kind = 0, known;
+    if (!psi_public_can(out, fd != -1, side)) wrong = "no place for the socket, no descriptor, or no such side";
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
+        return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    psi_os_getname(fd, 1, &s->peer, path, sizeof path);
-    s->family = s->peer.family & 15u;
-    s->fd = fd;
-    s->io = &psi_io_fd;
+    psi_os_getname(fd, 0, &local, NULL, 0);
+    if (kind == PSI_OS_LISTENER) {
+        s->fd = fd;
+        if ((r = psi_public_listener(s, NULL, &set, opt)) != 0) {
+            psi_sock_free(s);
+            return r;
+        }
+    } else {
+        known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
+        s->udp = kind == PSI_OS_DATAGRAM;
+        psi_sock_on_fd(s, fd, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    }
+    s->family = local.family & 15u;
     *out = s;
     return 0;
 }
@@ -9753,265 +10041,237 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     int r, os = 0;
     if (a) *a = NULL;
     if (b) *b = NULL;
-    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    if ((r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
+    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
     if (!r) return 0;
     psi_os_close(fd[1]);
-    psocket_free(*a);
+    psi_sock_free(*a);
     *a = NULL;
     return r;
 }
 
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
 {
-    psocket *s;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
-    *out = NULL;
-    if (!carrier || carrier->listen || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
-    if (carrier->dial || carrier->hs) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (carrier->entry) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
-    s = psi_sock_new(opt, carrier->side);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->below = carrier;
-    s->peer = carrier->peer;
-    s->io = &psi_io_wrap;
-    carrier->above = s;
-    carrier->nonblocking = 1;
-    *out = s;
+    psocket *c = carrier;
+    int r;
+    if (!psi_public_can(out, c && !c->udp && !c->above && !c->listen && c->state != PSI_CLOSED, PSOCKET_CLIENT))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, or nothing that could carry it");
+    if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
+    if (c->watch) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
+    if (r) return r;
+    (*out)->peer = c->peer;
+    c->above = *out;
+    c->nonblocking = 1;
+    c->due[0] = c->due[1] = 0;
+    return 0;
+}
+
+/* Takes a connection if one is there. */
+static int psi_public_accept(psocket *s, psocket **out)
+{
+    psi_listen *l = s->listen;
+    psocket *c;
+    int os = 0, r = psi_listen_ready(s);
+    if (r <= 0) return r ? r : PSOCKET_WANT_READ;
+    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    if (!c) return PSOCKET_NOMEM; /* the connection waits for the next call */
+    c->peer = l->next_peer;
+    psi_sock_on_fd(c, l->next, &psi_transport_fd);
+    l->next = -1;
+    r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
+    if (r) {
+        psi_sock_free(c);
+        return psi_sock_note(s, r, os, NULL);
+    }
+    *out = c;
     return 0;
 }
 
 PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 {
-    psi_listen *l;
-    psocket *c;
-    int r;
+    ptrdiff_t r;
     if (out) *out = NULL;
-    if (!s || !out || !s->listen) return PSOCKET_INVALID;
-    l = s->listen;
-    r = psi_listen_ready(s);
-    if (r == 0 && s->nonblocking) return PSOCKET_WANT_READ;
-    if (r == 0) r = psocket_wait(s, PSOCKET_READ, s->timeout > 0 ? s->timeout : -1);
-    if (r > 0) r = psi_listen_ready(s);
-    if (r == 0) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-    if (r < 0) return r;
-    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
-    if (!c) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL); /* the connection waits for the next call */
-    c->fd = l->next;
-    c->peer = l->next_peer;
-    c->family = c->peer.family & 15u;
-    c->io = &psi_io_fd;
-    l->next = -1;
-    psi_addr_normalise(&c->peer);
-    *out = c;
-    return 0;
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
+    psi_public_tell(s);
+    do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
+    psi_public_answer(s, r);
+    if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
+    return (int)r;
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
-    return s && s->listen ? psi_listen_ready(s) : PSOCKET_INVALID;
-}
-
-/* Copies an address out. */
-static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
-{
-    char text[64];
-    size_t n;
-    psi_addr_print(a, text);
-    if (a->family != PSI_UNIX) path = text;
-    n = strlen(path) + 1;
-    if (port) *port = a->port;
-    if (!ip || !ip_size) return 0;
-    if (n > ip_size) return PSOCKET_LIMIT;
-    memcpy(ip, path, n);
-    return 0;
-}
-
-static int psi_public_local(psocket_fd fd, char *ip, size_t ip_size, int *port)
-{
-    psi_addr a = PSI_ZERO;
-    char path[PSI_DNS_HOST];
-    int r = psi_os_getname(fd, 0, &a, path, sizeof path);
-    if (r) return r;
-    psi_addr_normalise(&a);
-    return psi_public_address(&a, path, ip, ip_size, port);
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen) return psi_public_wrong(s, "only a listener has connections");
+    return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
 /*--- data */
 
-/* Repeats psi_sock_flush or psi_sock_fin while it has to wait, if s is to wait for it. */
-static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+/* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
+static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
-    psi_limit l = psi_limit_of(s);
-    for (;;) {
-        uint32_t before = s->out_at;
-        int r = step(s);
-        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    int r;
+    if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
+    while (s->sent < len || !len) {
+        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : data, len - s->sent);
+        if (n < 0 || s->nonblocking || s->udp) return n;
+        s->sent += (size_t)n;
+        if (!len) break;
     }
+    r = psi_sock_flush(s);
+    return r ? r : (ptrdiff_t)len;
 }
 
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
-    psi_limit l;
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
+    ptrdiff_t r = psi_public_begin(s, data || !len);
+    if (r) return r;
     s->sent = 0;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->nonblocking || s->udp) {
-        ptrdiff_t n = psi_sock_send(s, data, len);
-        if (psi_sock_unsent(s)) psi_public_tell(s);
-        if (!s->udp || s->nonblocking || n != PSOCKET_WANT_WRITE) return n;
-    }
-    psi_public_tell(s);
-    l = psi_limit_start(s->timeout);
-    for (;;) {
-        uint32_t before = s->out_at;
-        ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
-        if (n >= 0) {
-            s->sent += (size_t)n;
-            if (s->sent == len && !psi_sock_unsent(s)) return (ptrdiff_t)len;
-            if (s->sent == len) {
-                r = psi_public_finish(s, psi_sock_flush);
-                return r ? r : (ptrdiff_t)len;
-            }
-            psi_limit_progress(&l);
-            continue;
-        }
-        if (n != PSOCKET_WANT_READ && n != PSOCKET_WANT_WRITE) return n;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
-    }
+    if ((r = psi_public_settle(s)) == 0)
+        do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    return psi_public_answer(s, r);
+}
+
+/* Repeats psi_sock_flush or psi_sock_finish while it has to wait, if s is to wait for it. */
+static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+{
+    ptrdiff_t r;
+    do r = psi_sock_late(s, 1) ? psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL) : step(s); while (psi_public_again(s, &r, 1));
+    return (int)psi_public_answer(s, r);
+}
+
+/* Before what was sent is dealt with: 0, or what the caller is to answer. *done: there is nothing to deal with. */
+static int psi_public_sending(psocket *s, int *done)
+{
+    int r = (int)psi_public_begin(s, 1);
+    if (r) return r;
+    r = psi_public_settle(s);
+    *done = s->end_out < 0;
+    if (!r && *done && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_flush(psocket *s)
 {
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    return psi_sock_unsent(s) ? psi_public_finish(s, psi_sock_flush) : s->end_out;
+    int done, r = psi_public_sending(s, &done);
+    return r || done ? r : psi_public_finish(s, psi_sock_flush);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
+PSOCKET_API int psocket_shutdown(psocket *s)
 {
-    if (!s->closed && !s->dial && !s->hs && (psi_sock_unsent(s) || (s->shut && s->shut < 3))) psi_sock_step(s);
+    int done, r = psi_public_sending(s, &done);
+    if (r || done) return r;
+    if (!s->end_out) s->end_out = PSI_ENDING;
+    return psi_public_finish(s, psi_sock_finish);
 }
 
-/* Reads until there is a chunk of at least n bytes in all: 0, or what the caller is to answer. */
-static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
+/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
+   whatever has become of the socket. */
+static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
-    while (s->ring.bytes < n || psi_ring_empty(&s->ring)) {
-        int r;
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        r = psi_sock_fill(s);
-        if (r == 1) continue;
-        psi_public_push(s);
-        if (r == PSOCKET_WANT_READ && s->nonblocking && n) s->need = s->ring.bytes + 1;
-        if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
-        if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
+    if (n > s->limit && n > s->need) s->need = n;
+    while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
+        int r = psi_public_settle(s);
+        if (r) return r;
+        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+            psi_sock_relax(s); /* the poller will report if there is more */
+            return PSOCKET_WANT_READ;
+        }
+        if ((r = psi_sock_fill(s)) != 1) return r;
     }
-    return 0;
+    return 1;
 }
 
-/* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
-static int psi_public_receiving(psocket *s)
+/* Takes n bytes of the first chunk. */
+static ptrdiff_t psi_public_take(psocket *s, uint32_t n, const void **data)
 {
-    int r;
-    s->need = 0; /* a new reader is content with any chunk */
-    psi_public_tell(s);
-    psi_public_push(s);
-    if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
-    r = psi_public_settle(s);
-    return psi_ring_empty(&s->ring) ? r : 0;
+    psi_ring_take(&s->ring, n, data);
+    s->news = PSI_NEWS;
+    s->need = 0;
+    return (ptrdiff_t)n;
 }
 
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    if (psi_ring_empty(&s->ring)) {
-        l = psi_limit_of(s);
-        if ((r = psi_public_gather(s, &l, 0)) != 0) return r;
-    }
-    return (ptrdiff_t)psi_ring_pop(&s->ring, data);
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    do r = psi_public_gather(s, 0); while (psi_public_again(s, &r, 0));
+    if (r == 1) r = psi_public_take(s, psi_ring_front(&s->ring, data), data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
 {
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    s->need = 0;
-    psi_public_tell(s);
-    while (psi_ring_empty(&s->ring) || s->hs) {
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        if (s->dial || s->hs) {
-            r = psi_sock_step(s);
-            if (s->hs && r == PSOCKET_WANT_WRITE) r = PSOCKET_WANT_READ;
-            if (s->dial || s->hs || (r && psi_ring_empty(&s->ring))) return r == PSOCKET_WANT_WRITE ? PSOCKET_WANT_READ : r;
-            continue;
-        }
-        r = psi_sock_fill(s);
-        if (r != 1) return r;
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) {
+        if (s->state < PSI_OPEN) r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
     }
-    return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (!psi_ring_empty(&s->ring)) {
+        if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
+        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    }
+    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    int r = psi_public_begin(s, data || !len);
+    if (r) return r;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
-    s->need = 0;
-    if (s->entry) psi_entry_heat(s->entry);
-    return r ? psi_sock_note(s, r, 0, NULL) : 0;
+    s->news = PSI_NEWS;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !n) return PSOCKET_INVALID;
-    if (n > s->limit) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than recv_limit");
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    if ((r = psi_public_gather(s, &l, (uint32_t)n)) != 0) return r;
-    psi_ring_join(&s->ring, (uint32_t)n);
-    psi_ring_take(&s->ring, (uint32_t)n, data);
-    return (ptrdiff_t)n;
+    if ((r = psi_public_begin(s, data && n)) != 0) return r;
+    if (n > PSI_RING_MAX / 2) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than 1 GB");
+    do r = psi_public_gather(s, (uint32_t)n); while (psi_public_again(s, &r, 0));
+    if (r == 1) {
+        psi_ring_join(&s->ring, (uint32_t)n);
+        r = psi_public_take(s, (uint32_t)n, data);
+    }
+    return psi_public_answer(s, r);
+}
+
+/* Finds the delimiter, reading as need be: where it ends, or what the caller is to answer. */
+static ptrdiff_t psi_public_seek(psocket *s, const char *delimiter, uint32_t max)
+{
+    uint32_t m = (uint32_t)strlen(delimiter), end;
+    while ((end = psi_ring_find(&s->ring, delimiter, m, max)) == 0) {
+        ptrdiff_t r;
+        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if ((r = psi_public_gather(s, s->ring.bytes + 1)) != 1) return r;
+    }
+    return (ptrdiff_t)end;
 }
 
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data)
 {
-    psi_limit l;
-    size_t m;
-    uint32_t end;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !delimiter || !*delimiter || !max) return PSOCKET_INVALID;
-    m = strlen(delimiter);
+    if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > s->limit) max = s->limit;
-    if (m > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, NULL);
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    while ((end = psi_ring_find(&s->ring, delimiter, (uint32_t)m, (uint32_t)max)) == 0) {
-        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
-        if ((r = psi_public_gather(s, &l, s->ring.bytes + 1)) != 0) return r;
-    }
-    psi_ring_take(&s->ring, end, data);
-    return (ptrdiff_t)end;
+    if (strlen(delimiter) > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+    do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
+    if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API size_t psocket_pending(const psocket *s)
@@ -10019,48 +10279,16 @@ PSOCKET_API size_t psocket_pending(const psocket *s)
     return s ? s->ring.bytes : 0;
 }
 
-PSOCKET_API int psocket_shutdown(psocket *s)
-{
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->end_out) return s->end_out;
-    if (!s->shut) s->shut = 1;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_finish(s, psi_sock_fin);
-}
-
 PSOCKET_API void psocket_close(psocket *s)
 {
-    if (!s || s->closed) return;
-    if (s->io && !s->hs && !s->end_out) {
-        if (PSI_TLS && s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
-        if (s->shut && s->shut < 3) psi_sock_fin(s);
-        else psi_sock_flush(s);
-    }
-    if (s->entry) s->entry->poller->forget(s->entry);
-    psi_sock_drop(s);
-    psi_ring_relax(&s->ring);
-    if (s->listen) {
-        psi_os_close(s->listen->next);
-        psi_os_close(s->fd);
-        if (s->listen->path && s->listen->process == psi_os_process()) psi_os_unlink(s->listen->path);
-        s->listen->next = s->fd = -1;
-    }
-    s->closed = 1;
-    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!s) return;
+    psi_sock_close(s);
+    PSI_CHECK(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
 {
-    if (!s) return;
-    psocket_close(s);
-    psi_ring_free(&s->ring);
-    if (s->info) psi_tlsinfo_free(s->info);
-    if (s->listen) psi_free(s->listen->path);
-    psi_free(s->listen);
-    psi_free(s->error);
-    psi_free(s);
+    psi_sock_free(s);
 }
 
 /*--- TLS */
@@ -10069,20 +10297,23 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     psocket_error e = PSI_ZERO;
     int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if (s->info && !s->closed) return PSOCKET_ALREADY_TLS;
-    if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
+    if (s->info && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    if ((r = psi_public_settle(s)) != 0 && !(s->dial && s->nonblocking)) return r; /* the handshake follows the dialling */
-    if (s->end_out || s->shut) return psi_sock_note(s, s->shut ? PSOCKET_CLOSED_HERE : s->end_out, 0, NULL);
-    if (tls) psocket_tls_retain(tls);
-    else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-    else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
-    r = psi_sock_starttls(s, tls, server_name);
-    psocket_tls_free(tls);
-    if (r) return r;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_settle(s);
+    psi_public_tell(s);
+    if (!s->hs) {
+        r = psi_public_settle(s);
+        if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
+        if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (tls) psocket_tls_retain(tls);
+        else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        r = psi_sock_starttls(s, tls, server_name);
+        psocket_tls_free(tls);
+        if (r) return r;
+    }
+    return (int)psi_public_answer(s, psi_public_settle(s));
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
@@ -10100,6 +10331,21 @@ PSOCKET_API int psocket_istls(const psocket *s)
 
 /*--- state */
 
+/* Copies an address out. */
+static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+{
+    char text[64];
+    size_t n;
+    psi_addr_print(a, text);
+    if (a->family != PSI_UNIX) path = text;
+    n = strlen(path) + 1;
+    if (port) *port = a->port;
+    if (!ip || !ip_size) return 0;
+    if (n > ip_size) return PSOCKET_LIMIT;
+    memcpy(ip, path, n);
+    return 0;
+}
+
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
@@ -10107,32 +10353,54 @@ PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int 
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s || !s->peer.family) return PSOCKET_INVALID;
-    if (s->peer.family == PSI_UNIX && s->fd >= 0) psi_os_getname(s->fd, 1, &a, path, sizeof path);
+    if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
     return psi_public_address(&s->peer, path, ip, ip_size, port);
 }
 
 PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
 {
+    char path[PSI_DNS_HOST] = "";
+    psi_addr a = PSI_ZERO;
+    int r;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s) return PSOCKET_INVALID;
-    if (s->io == &psi_io_wrap) return psocket_getlocal((const psocket *)s->below, ip, ip_size, port);
-    if (s->fd < 0) return s->closed ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
-    return psi_public_local(s->fd, ip, ip_size, port);
+    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    if ((r = psi_os_getname(s->fd, 0, &a, path, sizeof path)) != 0) return r;
+    psi_addr_normalise(&a);
+    return psi_public_address(&a, path, ip, ip_size, port);
+}
+
+/* A UDP socket that is still looking for its peer is given another one. */
+static int psi_public_redirect(psocket *s, const char *ip, int port)
+{
+    psocket_resolve *names;
+    int r = psi_dns_start(&names, ip, NULL, NULL);
+    if (r) return r;
+    psi_sock_unwatch(s);
+    psi_dns_release(s->dial->names);
+    s->dial->names = names;
+    s->dial->port = port;
+    s->dial->next = 0;
+    s->state = PSI_RESOLVING;
+    r = psi_sock_step(s);
+    return psi_is_wait(r) ? 0 : r;
 }
 
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
 {
     psi_addr a;
     int os = 0, r;
-    if (!s || !ip) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s) return PSOCKET_INVALID;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
-    if (port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port");
+    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
+    if (s->dial) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
-    if (s->io == &psi_io_fd) {
-        if (a.family != s->family) return psi_sock_note(s, PSOCKET_INVALID, 0, "the address family cannot change");
+    if (s->io == &psi_transport_fd) {
+        if (a.family != s->family) return psi_public_wrong(s, "the address family cannot change");
         r = psi_os_connect(s->fd, &a, NULL, &os);
         if (r) return psi_sock_note(s, r, os, NULL);
     }
@@ -10147,15 +10415,12 @@ PSOCKET_API int psocket_getside(const psocket *s)
 
 PSOCKET_API int psocket_isopen(psocket *s)
 {
-    if (!s || s->closed) return 0;
-    if (s->listen) return 1;
+    if (!s) return 0;
     psi_public_tell(s);
-    if (s->dial || s->hs) psi_sock_step(s);
-    if (!s->dial && !s->hs && !s->udp) {
-        s->drained = 0;
-        while (psi_sock_fill(s) == 1) {}
-    }
-    return !s->end_in && !s->end_out && !s->shut;
+    if (s->state < PSI_OPEN) psi_sock_step(s);
+    while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
+    PSI_CHECK(s);
+    return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
 PSOCKET_API int psocket_isudp(const psocket *s)
@@ -10165,15 +10430,25 @@ PSOCKET_API int psocket_isudp(const psocket *s)
 
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
+    int way;
     if (!s) return;
     s->timeout = timeout_ms > 0 ? timeout_ms : 0;
-    if (s->dial || s->hs) s->deadline = s->timeout ? psi_os_now() + s->timeout : 0;
-    if (s->entry) psi_entry_heat(s->entry);
+    for (way = 0; way < 2; way++) {
+        int runs = s->due[way] || (!way && s->state < PSI_OPEN);
+        s->due[way] = 0;
+        if (runs) psi_sock_clock(s, way);
+    }
+    psi_public_tell(s);
 }
 
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
 {
     if (s) s->nonblocking = on != 0;
+}
+
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
+{
+    return s ? s->fd : -1;
 }
 
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
@@ -10186,51 +10461,48 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
     return s->code;
 }
 
-PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
-{
-    return s ? s->fd : -1;
-}
-
 /*--- waiting */
 
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
     psi_public_tell(s);
-    return psi_sock_step(s);
+    return (int)psi_public_answer(s, psi_sock_step(s));
+}
+
+/* Which of events are ready now, after a step of s, which was in the state `before`, has answered r. */
+static int psi_public_ready(psocket *s, int events, int before, int r)
+{
+    int ready = 0;
+    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* what was to be waited for is done */
+    if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
+    if ((events & PSOCKET_WRITE) && psi_sock_writable(s, r)) ready |= PSOCKET_WRITE;
+    return ready | psi_sock_ready(s, events);
 }
 
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
-    psi_limit l;
-    if (!s || !events || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    l = psi_limit_start(ms);
+    int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
+    int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
+    if (!s) return PSOCKET_INVALID;
+    if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
     psi_public_tell(s);
-    for (;;) {
-        int r = psi_sock_step(s), ready = 0;
-        if (s->listen && (events & PSOCKET_READ) && (r = psi_listen_ready(s)) != 0) return r < 0 ? r : PSOCKET_READ;
-        if (!s->io && !s->dial && !s->listen) return events; /* ended: any call says how */
-        if (!s->dial && !s->hs && s->io) {
-            s->drained = s->full = 0;
-            if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
-            if (!s->io) return events;
-            if ((events & PSOCKET_WRITE) && (s->end_out || (!s->out && r != PSOCKET_WANT_WRITE))) {
-                psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-                int now = -1, os, n = s->end_out ? 0 : s->io->wants(s, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &now);
-                if (s->end_out || now == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) > 0)) ready |= PSOCKET_WRITE;
-            }
-            if (ready) return ready;
-        }
-        if (ms == 0) return 0;
-        r = psi_public_sleep(s, events, &l);
-        if (r) return r == PSOCKET_TIMEOUT ? 0 : r;
+    for (before = (int)s->state;;) {
+        ready = psi_public_ready(s, calls, before, psi_sock_step(s));
+        if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
 
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    if (!s || !fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    return psi_sock_wants(s, events, fds, cap, ms);
+    int n;
+    if (!s) return PSOCKET_INVALID;
+    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_public_wrong(s, "no place for the answer, or unknown events");
+    n = psi_sock_wants(s, events, fds, cap, ms);
+    if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
+    return n;
 }
 
 PSOCKET_API int64_t psocket_now(void)
@@ -10242,26 +10514,25 @@ PSOCKET_API int64_t psocket_now(void)
  * >>lua
  * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions only.
  *
- * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries, and answers
- * PSI_LUA_AGAIN when it has to wait in a coroutine: the coroutine then yields no values, and whoever resumes it makes
- * the operation try again. What it has to remember meanwhile (PSI_LUA_DONE ...) stays on the coroutine's stack. Outside a
- * coroutine the operation blocks.
+ * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
+ * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
  *
- * Who waits for what is kept beside: each socket has a slot per direction that names the operation (its ticket, so that
- * a second one is refused) and, if it runs in a task of one of our schedulers, the task. The scheduler sleeps in its
- * poller and resumes whom an event is for. Interest in events is dropped when an event comes that nobody waits for, so
- * a socket that is read in a loop costs no call to change it.
+ * A task is a coroutine that a scheduler of ours resumes. Before it yields, its psi_lua_task says what it waits for
+ * (object, direction, due) and the object says who waits; both are undone before it is resumed. What any other coroutine
+ * waits for is noted at the object alone, so that a second one is refused: who resumes it is not our concern, and a task
+ * that such a coroutine runs inside is resumed in every turn.
  *
- * Nothing here is allocated but by Lua, and userdata is made before what it owns, so an error that Lua raises leaks
- * nothing. No lua_State is kept but those of tasks, which their scheduler's table keeps alive.
+ * Memory is taken before an object is changed, and what was looked at before is looked at again: taking memory may run
+ * finalizers. Objects are made before what they own, so an error that Lua raises leaks nothing.
  *
  * What a user of the module should know:
  *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
- *   false instead of nil, and the socket is closed. Wrong types of arguments raise; a port out of range is "INVALID".
- *   Times are in seconds. timeout given to connect, listen, udpserver and pair holds for every later
- *   operation (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
- *   bind closes a client's socket when its callback's coroutine ends, also by an error. Whoever wants to keep the
- *   socket keeps the coroutine, or uses accept.
+ *   false instead of nil, and the socket is closed. Wrong types of arguments and unknown options raise; a port out of
+ *   range is "INVALID".
+ *   Times are in seconds. timeout given to connect, listen, udpserver, pair and wrap holds for every later operation
+ *   (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
+ *   bind finishes a client's socket when its callback has returned, and closes it when it has failed. Whoever wants to keep
+ *   the socket keeps the coroutine, or uses accept.
  *   A table of certificates (or of client options) is parsed once and known again by identity: a change to it later
  *   goes unnoticed; make a new table. psocket.tls makes settings that report errors at once.
  *   A task that yields by itself is resumed in the next turn; when all do, a turn comes about every millisecond.
@@ -10281,10 +10552,6 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 /*--- what differs between the versions */
-
-#ifdef LUA_LJDIR
-#include <luajit.h> /* for its version */
-#endif
 
 #if LUA_VERSION_NUM >= 504
 #define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
@@ -10309,73 +10576,47 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
-#if LUA_VERSION_NUM < 503 && !defined(LUA_LJDIR)
-#define PSI_LUA_MARKS 1 /* no telling whether a yield will succeed: see psi_lua_mark */
+#if LUA_VERSION_NUM == 501 && defined(LUA_OK)
+#define PSI_LUA_JIT 1 /* LuaJIT: Lua 5.1 has no LUA_OK */
 #else
-#define PSI_LUA_MARKS 0
+#define PSI_LUA_JIT 0
 #endif
 
+#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 503)    /* a string is copied before garbage is collected for it, not after */
+#define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
+
+#if LUA_VERSION_NUM >= 503
+#define PSI_LUA_PUSH_WHOLE(L, n) lua_pushinteger(L, (lua_Integer)(n))
+#else
+#define PSI_LUA_PUSH_WHOLE(L, n) lua_pushnumber(L, n)
+#endif
+
+#ifdef _WIN32
+#define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
+#else
+#define PSI_LUA_SLICE INT_MAX
+#endif
+
+#define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
 #define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
 
-/* Resumes co and drops what it yields or returns: a coroutine that has ended leaves nothing on its stack. *marked: the
-   yield was one of ours (see psi_lua_mark). */
-static int psi_lua_switch(lua_State *co, lua_State *L, int nargs, const void *mark, int *marked)
-{
-    int status;
 #if LUA_VERSION_NUM >= 504
-    int results = 0;
-    status = lua_resume(co, L, nargs, &results);
-    if ((status == LUA_YIELD || status == 0) && results) lua_pop(co, results);
+#define PSI_LUA_RESUME(co, L, n, results) lua_resume(co, L, n, results)
 #elif LUA_VERSION_NUM >= 502
-    status = lua_resume(co, L, nargs);
+#define PSI_LUA_RESUME(co, L, n, results) (*(results) = -1, lua_resume(co, L, n))
 #else
-    (void)L;
-    status = lua_resume(co, nargs);
+#define PSI_LUA_RESUME(co, L, n, results) ((void)(L), *(results) = -1, lua_resume(co, n))
 #endif
-    *marked = !PSI_LUA_MARKS || (lua_gettop(co) && lua_touserdata(co, 1) == mark);
-#if LUA_VERSION_NUM < 504
-    if (status == LUA_YIELD || status == 0) lua_settop(co, 0);
-#endif
-    return status;
-}
 
 /* Closes the to-be-closed variables of a coroutine that has failed. */
-static void psi_lua_unwind(lua_State *co, lua_State *L)
-{
 #if LUA_VERSION_NUM >= 505 || (LUA_VERSION_NUM == 504 && LUA_VERSION_RELEASE_NUM >= 50406)
-    lua_closethread(co, L);
+#define PSI_LUA_UNWIND(co, L) ((void)lua_closethread(co, L))
 #elif LUA_VERSION_NUM == 504
-    (void)L;
-    lua_resetthread(co);
+#define PSI_LUA_UNWIND(co, L) ((void)lua_resetthread(co))
 #else
-    (void)co;
-    (void)L;
+#define PSI_LUA_UNWIND(co, L) ((void)0)
 #endif
-}
-
-/* trace(message, coroutine): the message, if it is a string, with the coroutine's stack behind it. */
-static int psi_lua_trace(lua_State *L)
-{
-    lua_State *co = lua_tothread(L, 2);
-    const char *message = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
-#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
-    luaL_traceback(L, co, message, 0);
-#else
-    (void)co;
-    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-    lua_getfield(L, -1, "debug");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
-    else lua_pushnil(L);
-    if (lua_isfunction(L, -1)) {
-        lua_pushvalue(L, 2);
-        lua_pushstring(L, message ? message : "");
-        lua_call(L, 2, 1);
-    } else {
-        lua_pushstring(L, message ? message : "");
-    }
-#endif
-    return 1;
-}
 
 enum { PSI_LUA_DEAD, PSI_LUA_SUSPENDED, PSI_LUA_RUNNING };
 
@@ -10389,6 +10630,28 @@ static int psi_lua_state(lua_State *co)
     return lua_gettop(co) ? PSI_LUA_SUSPENDED : PSI_LUA_DEAD;
 }
 
+/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will fail (as in
+   pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
+static int psi_lua_waits(lua_State *co)
+{
+    lua_Debug frame;
+    if (psi_lua_state(co) != PSI_LUA_SUSPENDED) return 0;
+    return PSI_LUA_TELLS || (lua_getstack(co, 1, &frame) && lua_getinfo(co, "S", &frame) &&
+                             strcmp(frame.source, PSI_LUA_CHUNK) == 0);
+}
+
+#if LUA_VERSION_NUM >= 503 || PSI_LUA_JIT
+#define PSI_LUA_YIELDABLE(L) lua_isyieldable(L)
+#else
+#define PSI_LUA_YIELDABLE(L) psi_lua_in_coroutine(L)
+static int psi_lua_in_coroutine(lua_State *L)
+{
+    int first = lua_pushthread(L);
+    lua_pop(L, 1);
+    return !first;
+}
+#endif
+
 /*--- objects */
 
 #define PSI_LUA_SOCKET "psocket.socket" /* metatables in the registry */
@@ -10396,145 +10659,89 @@ static int psi_lua_state(lua_State *co)
 #define PSI_LUA_SETTINGS "psocket.tls"
 #define PSI_LUA_CLASS "psocket.scheduler" /* the class of schedulers, which are tables */
 #define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
+#define PSI_LUA_QUEUE "psocket.queue"
 #define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_WAITERS "psocket.waiters" /* per direction: socket -> coroutine, both weak */
-#define PSI_LUA_PARSED "psocket.parsed"   /* table with certificates -> settings made of it, weak keys */
-#define PSI_LUA_ASKING "psocket.asking"   /* settings with functions by number, weak values */
-#define PSI_LUA_ANCHOR "psocket.anchor"   /* socket in a handshake -> its settings with functions, weak keys */
+#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task, weak values */
 
-typedef struct psi_lua_sched psi_lua_sched;
+/* Links of a ring, whose head is one, too. */
+typedef struct psi_lua_link {
+    struct psi_lua_link *next, *prev;
+} psi_lua_link;
+
+typedef struct psi_lua_sock psi_lua_sock;
+
+enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
+enum { PSI_LUA_FOR_NOTHING, PSI_LUA_FOR_SOCKET, PSI_LUA_FOR_OTHERS };
+
+typedef struct psi_lua_task {
+    psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
+    lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
+    void *on;            /* what it waits for: a psi_lua_sock, or a psi_lua_task to end */
+    psi_lua_sock *own;   /* to be closed when it ends */
+    psocket_watch *watch; /* its timer */
+    int64_t due;         /* to be resumed no later; INT64_MAX never */
+    uint32_t sched;      /* id of its scheduler */
+    uint32_t alarm;      /* when the timer goes off, low bits of the clock; 0 it is not set */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
+    uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
+    uint8_t joined;      /* others wait for its end */
+    uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
+} psi_lua_task;
+
+/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
+typedef struct psi_lua_sched {
+    psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_lua_link joiners;    /* tasks that wait for the end of others */
+    psi_lua_link unused;
+    struct psi_lua_sched *next;
+    struct psi_lua_vm *vm;
+    psocket_poller *poller;  /* NULL once closed */
+    psocket_watch *signals;
+    uint32_t id, live;
+    uint32_t inside;         /* how many of its tasks are being resumed, one from within the other */
+    uint32_t ran;            /* how many were, and turns begun, since psi_lua_bury */
+    uint8_t urgent;          /* one of the ready ones was woken */
+    uint8_t interrupted;     /* a signal came: the hook of an interrupt may be to be run */
+} psi_lua_sched;
 
 /* One per Lua. Upvalue 1 of every function. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
-    psi_lua_sched *at;     /* the scheduler whose task is being resumed, its coroutine (to compare with), and its id */
-    lua_State *co;
-    uint32_t task;
-    uint32_t tickets, ids; /* the last ones given */
-    uint32_t ops;          /* sends and receipts of that task since it was resumed */
-    int held;              /* how many sockets are PSI_LUA_HELD */
+    psi_lua_task *at;      /* the task that its scheduler resumes now */
+    psi_lua_task stranger; /* stands for a coroutine in PSI_LUA_STRANGERS */
+    uint32_t ids;          /* the last one given to a scheduler */
+    uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
+    int depth;             /* how many tasks are being resumed, one from within the other */
+    int copy, check, heed, finish, note, trace; /* functions in the registry */
     const void *bytes;     /* what psi_lua_copy is to copy */
     size_t len;
-    int copy;              /* psi_lua_copy in the registry */
-    struct psi_lua_sock *driven; /* the PSI_LUA_APART socket that an operation was begun on last */
-    lua_State *asker;      /* where functions are called that a handshake asks; made with the first settings that do */
-    const struct psi_lua_question *question; /* while one is */
-    int numbers;           /* of settings, the last one given */
-    int depth;             /* how many tasks are being resumed, one from within the other */
 } psi_lua_vm;
 
-/* An operation that waits. */
-typedef struct psi_lua_slot {
-    uint32_t ticket; /* 0: none */
-    uint32_t task;   /* the task to wake, in the scheduler `home`; 0: the coroutine is no task of ours */
-} psi_lua_slot;
-
-enum { PSI_LUA_IS_SOCKET, PSI_LUA_IS_LISTENER, PSI_LUA_IS_CORE };
-
-/* What can be waited for; begins every object that can. */
-typedef struct psi_lua_io {
-    psi_lua_slot slot[2]; /* [0] for PSOCKET_READ, [1] for PSOCKET_WRITE */
-    psocket_watch *watch; /* of what is no socket, or not to be driven by the poller */
-    uint32_t home;        /* the scheduler whose poller it is in; that may be gone */
-    uint8_t kind;
-    uint8_t interest;     /* events that the poller watches for */
-    uint8_t armed;        /* events that wake the slot's task */
-    uint8_t noted;        /* events whose waiting coroutine is in PSI_LUA_WAITERS; and PSI_LUA_HELD ... */
-} psi_lua_io;
-
-#define PSI_LUA_HELD 16    /* bytes in the socket's buffer are being copied: it must not be touched */
-#define PSI_LUA_CLOSING 32 /* and is to be closed afterwards */
-#define PSI_LUA_APART 64   /* it is in a handshake that may ask a Lua function: no poller may drive it, only its watch fd */
-#define PSI_LUA_SEEN 128   /* nothing was done with it since psi_lua_push_chunk began */
-
-typedef struct psi_lua_limits {
-    int timeout; /* milliseconds; 0 none */
-} psi_lua_limits;
-
-typedef struct psi_lua_sock psi_lua_sock;
+/* A socket or listener. */
 struct psi_lua_sock {
-    psi_lua_io io;
-    psi_lua_limits limits;
-    psocket *s;
+    psocket *s;              /* NULL: collected, or carried by another one */
+    psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
+    psi_lua_task *owner;     /* closes it when it ends */
+    uint32_t due;            /* when the receipt under way is over its time: low bits of the clock, 0 never */
+    int limit;               /* the time limit that C keeps, for what is sent */
+    uint32_t home;           /* id of the scheduler whose poller it is in */
+    int timeout;             /* of each operation, in milliseconds; 0 none */
+    uint32_t calls;          /* how often it was used */
+    uint8_t interest;        /* events that the poller watches for */
+    uint8_t blocks;          /* it does not yield */
+    uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
+    uint8_t closing;         /* and is to be closed afterwards */
 };
 
-typedef struct psi_lua_listener {
-    psi_lua_io io;
-    psi_lua_limits limits;
-    psocket *l;
-    int burst; /* connections taken since it last waited */
-} psi_lua_listener;
-
-/* Their uservalue is a table of the functions they ask: [1] decide, [2] clock. */
+/* Made by tls and starttls. */
 typedef struct psi_lua_settings {
-    psocket_tls *tls;
-    psi_lua_vm *vm;
-    int number; /* in PSI_LUA_ASKING; 0 if there is nothing to ask */
+    psocket_tls *tls; /* NULL: collected */
+    int64_t now;      /* what options.clock has said */
 } psi_lua_settings;
-
-enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
-enum { PSI_LUA_INNER = 1, PSI_LUA_DIRECT }; /* a coroutine inside the task waits, or the task itself */
-
-typedef struct psi_lua_task {
-    lua_State *co;    /* kept alive by the scheduler's table; NULL: unused */
-    int64_t deadline; /* to be resumed no later; INT64_MAX none */
-    psocket_watch *watch; /* its timer */
-    int64_t timer;    /* when the poller's timer for it goes off; INT64_MAX none */
-    uint32_t next;    /* in the queue of the ready, or of the unused */
-    uint16_t age;     /* how often this place was used: part of the task's id */
-    uint8_t queued;   /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
-    uint8_t waits;    /* since it was last resumed it has said what it waits for: PSI_LUA_INNER or PSI_LUA_DIRECT */
-} psi_lua_task;
-
-/* A scheduler. Its uservalue is a table: [0] the memory of tasks and map, [2i - 1] the coroutine of task i, [2i] the
-   socket to close with it, or false. */
-struct psi_lua_sched {
-    psi_lua_io io; /* for waiting for it in another scheduler */
-    psi_lua_vm *vm;
-    psi_lua_sched *next;
-    psocket_poller *poller; /* NULL once closed */
-    psi_lua_task *tasks;    /* [1] to [count] */
-    uint32_t *map;          /* hash table from coroutines to tasks, twice as many entries */
-    uint32_t count, live, unused;
-    uint32_t first, last;   /* the queue */
-    uint32_t ready, woken;  /* its length, and how many in it are PSI_LUA_WOKEN */
-    uint32_t id;
-    uint32_t inside;        /* how many of its tasks are being resumed */
-    uint32_t ran;           /* how many were, and turns begun, since psi_lua_bury */
-    uint8_t told;           /* yieldfunc is being called */
-};
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
     return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
-}
-
-static int psi_lua_yieldable(lua_State *L)
-{
-#if LUA_VERSION_NUM >= 503 || (defined(LUAJIT_VERSION_NUM) && LUAJIT_VERSION_NUM >= 20100)
-    return lua_isyieldable(L);
-#else
-    int first = lua_pushthread(L);
-    lua_pop(L, 1);
-    return !first && psi_lua_here(L)->asker != L; /* the first thread of all is no coroutine */
-#endif
-}
-
-/* The socket at 1, even if it must not be touched. Upvalue 2 is its metatable. */
-static psi_lua_sock *psi_lua_any_self(lua_State *L)
-{
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, 1);
-    if (k && lua_getmetatable(L, 1)) {
-        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
-        lua_pop(L, 1);
-        if (same) return k;
-    }
-    return (psi_lua_sock *)luaL_checkudata(L, 1, PSI_LUA_SOCKET);
-}
-
-static psi_lua_listener *psi_lua_listening(lua_State *L)
-{
-    return (psi_lua_listener *)luaL_checkudata(L, 1, PSI_LUA_LISTENER);
 }
 
 static void psi_lua_setmetatable(lua_State *L, const char *name)
@@ -10543,51 +10750,76 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L)
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name)
 {
     psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k);
-    memset(k, 0, sizeof *k);
-    lua_pushvalue(L, lua_upvalueindex(2));
-    lua_setmetatable(L, -2);
+    memset((void *)k, 0, sizeof *k);
+    psi_lua_setmetatable(L, class_name);
     return k;
 }
 
-/* A whole number, as an integer where there are some. */
-static void psi_lua_push_count(lua_State *L, double n)
+static void psi_lua_unlink(psi_lua_link *l)
 {
-#if LUA_VERSION_NUM >= 503
-    if (n >= -2147483648.0 && n <= (sizeof(lua_Integer) > 4 ? 9e15 : 2147483647.0)) lua_pushinteger(L, (lua_Integer)n);
-    else lua_pushnumber(L, (lua_Number)n);
-#else
-    lua_pushnumber(L, (lua_Number)n);
-#endif
+    l->prev->next = l->next;
+    l->next->prev = l->prev;
+    l->next = l->prev = l;
 }
 
-/*--- fields of the table on top */
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+static void psi_lua_append(psi_lua_link *head, psi_lua_link *l)
 {
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
+    l->prev = head->prev;
+    l->next = head;
+    head->prev->next = l;
+    head->prev = l;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+/*--- errors and failures */
+
+/* The level of the user's function that called this module; *callee says how it called. */
+static int psi_lua_caller(lua_State *L, lua_Debug *callee)
 {
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
+    lua_Debug frame;
+    int level = 0;
+    memset(callee, 0, sizeof *callee);
+    while (lua_getstack(L, level + 1, &frame) && lua_getinfo(L, "S", &frame) &&
+           (strcmp(frame.source, PSI_LUA_CHUNK) == 0 || strcmp(frame.what, "tail") == 0)) level++;
+    if (lua_getstack(L, level, callee)) lua_getinfo(L, "n", callee);
+    return level + 1;
 }
 
-static void psi_lua_set_number(lua_State *L, const char *name, double value)
+/* Raises an error that points to the user's line. */
+static int psi_lua_raise(lua_State *L, const char *format, ...)
 {
-    psi_lua_push_count(L, value);
-    lua_setfield(L, -2, name);
+    lua_Debug callee;
+    va_list args;
+    luaL_where(L, psi_lua_caller(L, &callee));
+    va_start(args, format);
+    lua_pushvfstring(L, format, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
 }
 
-/*--- failures */
+/* The same about an argument of the public function of this name. */
+static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *problem)
+{
+    lua_Debug callee;
+    psi_lua_caller(L, &callee);
+    if (callee.namewhat && strcmp(callee.namewhat, "method") == 0) arg--;
+    if (arg == 0) return psi_lua_raise(L, "calling '%s' on a bad self (%s)", name, problem);
+    return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
+}
+
+/* About one of the function's whose public name is upvalue 3. */
+static int psi_lua_argument(lua_State *L, int arg, const char *problem)
+{
+    return psi_lua_bad(L, lua_tostring(L, lua_upvalueindex(3)), arg, problem);
+}
+
+static int psi_lua_expected(lua_State *L, int arg, const char *what)
+{
+    return psi_lua_argument(L, arg, lua_pushfstring(L, "%s expected, got %s", what, luaL_typename(L, arg)));
+}
 
 static int psi_lua_fail(lua_State *L, int code, const char *text)
 {
@@ -10607,149 +10839,261 @@ static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
-    if (code == PSOCKET_BUSY || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
     psocket_geterror(k->s, &e);
     return psi_lua_fail_error(L, code, &e);
 }
 
-static int psi_lua_fail_listener(lua_State *L, const psi_lua_listener *l, int code)
-{
-    psocket_error e;
-    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT) return psi_lua_fail(L, code, NULL);
-    psocket_geterror(l->l, &e);
-    return psi_lua_fail_error(L, code, &e);
-}
 
 /*--- arguments */
 
-/* The number on top of the stack, seconds, as milliseconds rounded up; 0 for none. Pops it. */
-static int psi_lua_pop_ms(lua_State *L, int arg, const char *name)
+/* Is the function at hand known by this name? */
+static int psi_lua_named(lua_State *L, const char *name)
 {
-    double ms = (double)lua_tonumber(L, -1) * 1000;
-    int whole = 0;
-    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(ms >= 0)))
-        luaL_argerror(L, arg, lua_pushfstring(L, "%s is not a time in seconds", name));
-    if (ms < INT_MAX) { /* more is for ever */
-        whole = (int)ms;
-        if (whole < ms) whole++;
+    return strcmp(lua_tostring(L, lua_upvalueindex(3)), name) == 0;
+}
+
+/* The userdata at index, if it is of this class. */
+static void *psi_lua_is(lua_State *L, int index, const char *name)
+{
+    void *p = lua_touserdata(L, index);
+    int same = 0;
+    if (p && lua_getmetatable(L, index)) {
+        lua_getfield(L, LUA_REGISTRYINDEX, name);
+        same = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
     }
-    lua_pop(L, 1);
-    return whole;
+    return same ? p : NULL;
 }
 
-static int psi_lua_field_ms(lua_State *L, int table, const char *name)
+/* The object at 1, of the class whose metatable is upvalue 2. */
+static void *psi_lua_object(lua_State *L)
 {
-    lua_getfield(L, table, name);
-    return psi_lua_pop_ms(L, table, name);
-}
-
-/* A whole number from 0 to most; 0 if it is not there. */
-static size_t psi_lua_field_count(lua_State *L, int table, const char *name, size_t most)
-{
-    double n;
-    lua_getfield(L, table, name);
-    n = (double)lua_tonumber(L, -1);
-    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(n >= 0) || n > (double)most || n != (double)(size_t)n))
-        luaL_argerror(L, table, lua_pushfstring(L, "%s is not a whole number in range", name));
-    lua_pop(L, 1);
-    return (size_t)n;
-}
-
-static int psi_lua_field_true(lua_State *L, int table, const char *name)
-{
-    int yes;
-    lua_getfield(L, table, name);
-    yes = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return yes;
-}
-
-/* The options table at index, if there is one: 1 or 0. */
-static int psi_lua_has_options(lua_State *L, int index)
-{
-    if (lua_isnoneornil(L, index)) return 0;
-    luaL_checktype(L, index, LUA_TTABLE);
-    return 1;
-}
-
-/* The time limits of one operation: the object's, unless the options at index name others. */
-static psi_lua_limits psi_lua_get_limits(lua_State *L, int index, const psi_lua_limits *own)
-{
-    psi_lua_limits l = *own;
-    if (!psi_lua_has_options(L, index)) return l;
-    lua_getfield(L, index, "timeout");
-    if (lua_isnil(L, -1)) lua_pop(L, 1);
-    else l.timeout = psi_lua_pop_ms(L, index, "timeout");
-    return l;
-}
-
-/* Options of a new socket or listener from the table (or the word "udp") at index. */
-static void psi_lua_get_options(lua_State *L, int index, psocket_options *o, psocket_error *e)
-{
-    memset(o, 0, sizeof *o);
-    memset(e, 0, sizeof *e);
-    o->nonblocking = 1;
-    o->error = e;
-    if (lua_type(L, index) == LUA_TSTRING) {
-        const char *word = lua_tostring(L, index);
-        luaL_argcheck(L, strcmp(word, "udp") == 0 || strcmp(word, "tcp") == 0, index,
-                      "\"udp\", \"tcp\" or a table expected");
-        o->udp = word[0] == 'u';
-        return;
+    void *p = lua_touserdata(L, 1);
+    if (p && lua_getmetatable(L, 1)) {
+        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
+        lua_pop(L, 1);
+        if (same) return p;
     }
-    if (!psi_lua_has_options(L, index)) return;
-    o->udp = psi_lua_field_true(L, index, "udp");
-    o->timeout_ms = psi_lua_field_ms(L, index, "timeout");
-    o->attempt_delay_ms = psi_lua_field_ms(L, index, "attempt_delay");
-    o->backlog = (int)psi_lua_field_count(L, index, "backlog", 65535);
-    o->recv_limit = psi_lua_field_count(L, index, "recv_limit", 0x3fffffff);
+    lua_getfield(L, lua_upvalueindex(2), "__name");
+    psi_lua_expected(L, 1, lua_tostring(L, -1));
+    return NULL;
 }
 
-/* The string at index, which C must not take for a shorter one. */
-static const char *psi_lua_get_text(lua_State *L, int index)
+/* The socket or listener at 1. */
+static psi_lua_sock *psi_lua_self(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    k->calls++;
+    return k;
+}
+
+static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
+{
+    if (!lua_isstring(L, arg)) psi_lua_expected(L, arg, "string");
+    return lua_tolstring(L, arg, len);
+}
+
+/* A string that C must not take for a shorter one. */
+static const char *psi_lua_check_text(lua_State *L, int arg)
 {
     size_t len;
-    const char *text = luaL_checklstring(L, index, &len);
-    luaL_argcheck(L, strlen(text) == len, index, "contains a zero byte");
+    const char *text = psi_lua_check_string(L, arg, &len);
+    if (strlen(text) != len) psi_lua_argument(L, arg, "contains a zero byte");
     return text;
 }
 
-/* The port at index, or -1 if it is a number but no port. */
-static int psi_lua_get_port(lua_State *L, int index)
+static double psi_lua_check_number(lua_State *L, int arg)
 {
-    double port = (double)luaL_checknumber(L, index);
+    if (!lua_isnumber(L, arg)) psi_lua_expected(L, arg, "number");
+    return (double)lua_tonumber(L, arg);
+}
+
+/* The port at arg, or -1 if it is a number but no port. */
+static int psi_lua_check_port(lua_State *L, int arg)
+{
+    double port = psi_lua_check_number(L, arg);
     return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
 }
 
-/* Where to listen: a port, or an address with or without one. */
-static const char *psi_lua_get_address(lua_State *L, int index, int *port)
+/* Seconds at index, as milliseconds rounded up. */
+static int psi_lua_milliseconds(lua_State *L, int index)
 {
+    double ms = (double)lua_tonumber(L, index) * 1000;
+    int whole = ms < INT_MAX ? (int)ms : INT_MAX; /* more is for ever */
+    return whole < ms && whole < INT_MAX ? whole + 1 : whole;
+}
+
+/* A moment of the clock in seconds at index, in milliseconds. */
+static int64_t psi_lua_moment(lua_State *L, int index)
+{
+    double ms = (double)lua_tonumber(L, index) * 1000;
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+}
+
+/* Seconds at arg, checked, as milliseconds; nil is 0. */
+static int psi_lua_check_time(lua_State *L, int arg)
+{
+    if (lua_isnoneornil(L, arg)) return 0;
+    if (!lua_isnumber(L, arg) || !(lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
+    return psi_lua_milliseconds(L, arg);
+}
+
+/*--- options: tables whose fields have known names. The script checks them, by the kinds given here, and copies them */
+
+typedef struct psi_lua_options {
+    psocket_options o;
+    psocket_tls_options t;
+} psi_lua_options;
+
+typedef struct psi_lua_option {
+    const char *name;
+    const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
+    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
+                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    size_t at;          /* where it goes, */
+    size_t more;        /* and its length or number; or the most it may be */
+} psi_lua_option;
+
+#define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
+#define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
+#define PSI_LUA_I(field) offsetof(psocket_identity, field)
+
+static const psi_lua_option psi_lua_known[] = {
+    { "timeout", "cst", 't', PSI_LUA_O(timeout_ms), 0 },
+    { "attempt_delay", "s", 't', PSI_LUA_O(attempt_delay_ms), 0 },
+    { "backlog", "s", 'i', PSI_LUA_O(backlog), 65535 },
+    { "broadcast", "s", 'b', PSI_LUA_O(broadcast), 0 },
+    { "keepalive", "s", 'i', PSI_LUA_O(keepalive), 32767 },
+    { "local_address", "s", 's', PSI_LUA_O(local), 0 },
+    { "local_port", "s", 'i', PSI_LUA_O(local_port), 65535 },
+    { "multicast_group", "s", 's', PSI_LUA_O(multicast_group), 0 },
+    { "multicast_interface", "s", 's', PSI_LUA_O(multicast_interface), 0 },
+    { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
+    { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
+    { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
+    { "resolve", "s", 'f', 0, 0 },
+    { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
+    { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
+    { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
+    { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
+    { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
+    { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
+    { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
+    { "clock", "t", 'f', 0, 0 },
+    { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
+    { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
+    { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
+    { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { NULL, NULL, 0, 0, 0 }
+};
+
+/* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
+   pushed. */
+static void psi_lua_store_options(lua_State *L, char taker, char *base)
+{
+    const psi_lua_option *o;
+    int table = lua_gettop(L);
+    for (o = psi_lua_known; o->name; o++) {
+        void *at = base + o->at;
+        size_t i, n = 0;
+        if (!strchr(o->takers, taker)) continue;
+        lua_getfield(L, table, o->name);
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+        } else if (o->kind == 'l') {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
+            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+                lua_rawgeti(L, -2, (int)(i + 1));
+                names[i] = lua_tostring(L, -1);
+                lua_pop(L, 1);
+            }
+            *(const char *const **)at = names;
+        } else if (o->kind == 'k') {
+            int list = lua_gettop(L);
+            psocket_identity *all;
+            n = PSI_LUA_LENGTH(L, list);
+            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            memset(all, 0, (n + 1) * sizeof *all);
+            for (i = 0; i < n; i++) {
+                lua_rawgeti(L, list, (int)(i + 1));
+                psi_lua_store_options(L, 'i', (char *)&all[i]);
+                lua_settop(L, list + 1);
+            }
+            *(const psocket_identity **)at = all;
+        } else {
+            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
+            else if (text) *(const char **)at = text;
+            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+            if (o->kind == 'p') n /= 32;
+            lua_pop(L, 1);
+        }
+        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+    }
+}
+
+/* Reads the options in the table at arg, if there is one, into what lies at base. */
+static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
+{
+    if (lua_isnoneornil(L, arg)) return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
+    lua_pushvalue(L, arg);
+    lua_pushlstring(L, &taker, 1);
+    lua_call(L, 2, 2);
+    if (!lua_isnil(L, -2)) psi_lua_argument(L, arg, lua_tostring(L, -2));
+    psi_lua_store_options(L, taker, (char *)base);
+}
+
+/* The time limit of one operation: what it has, unless the options at arg name another. */
+static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
+{
+    int top = lua_gettop(L);
+    psi_lua_options all;
+    all.o.timeout_ms = timeout;
+    psi_lua_read_options(L, arg, 'c', &all);
+    if (top >= arg) lua_settop(L, top);
+    return all.o.timeout_ms;
+}
+
+/* Options of a new socket or listener from the table (or the word "udp") at arg. */
+static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
+{
+    memset(all, 0, sizeof *all);
+    memset(e, 0, sizeof *e);
+    all->o.nonblocking = 1;
+    all->o.error = e;
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
+    else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
+    else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
+}
+
+/* Where to listen: a port, or an address and a port; -2 if that is missing. */
+static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
+{
+    const char *text, *colon;
     *port = 0;
-    if (lua_isnumber(L, index)) {
-        *port = psi_lua_get_port(L, index);
+    if (lua_isnumber(L, arg)) {
+        *port = psi_lua_check_port(L, arg);
         return NULL;
     }
-    luaL_argcheck(L, lua_type(L, index) == LUA_TSTRING, index, "port or \"address:port\" expected");
-    return psi_lua_get_text(L, index);
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_expected(L, arg, "port or \"address:port\"");
+    text = psi_lua_check_text(L, arg);
+    colon = strrchr(text, ':');
+    if (strncmp(text, "unix:", 5) && (!colon || (strchr(text, ':') != colon && colon[-1] != ']'))) *port = -2;
+    return text;
 }
 
-/*--- tasks */
-
-#define PSI_LUA_INDEX_BITS 22
-#define PSI_LUA_MOST_TASKS ((1u << PSI_LUA_INDEX_BITS) - 1)
-
-static uint32_t psi_lua_id(const psi_lua_sched *S, uint32_t i)
-{
-    return i | (uint32_t)S->tasks[i].age << PSI_LUA_INDEX_BITS;
-}
-
-/* The task with this id, or 0 if it is gone. */
-static uint32_t psi_lua_lookup(const psi_lua_sched *S, uint32_t id)
-{
-    uint32_t i = id & PSI_LUA_MOST_TASKS;
-    return i && i <= S->count && S->tasks[i].co && S->tasks[i].age == id >> PSI_LUA_INDEX_BITS ? i : 0;
-}
+/*--- waiting */
 
 static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
 {
@@ -10758,472 +11102,266 @@ static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
     return S;
 }
 
-static uint32_t psi_lua_map_home(const psi_lua_sched *S, const lua_State *co)
-{
-    return (uint32_t)((uint64_t)(uintptr_t)co * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (2 * S->count - 1);
-}
-
-/* The task that runs in this coroutine, or 0. */
-static uint32_t psi_lua_find_task(const psi_lua_sched *S, const lua_State *co)
-{
-    uint32_t at;
-    if (!S->count) return 0;
-    for (at = psi_lua_map_home(S, co); S->map[at]; at = (at + 1) & (2 * S->count - 1))
-        if (S->tasks[S->map[at]].co == co) return S->map[at];
-    return 0;
-}
-
-static void psi_lua_map_add(psi_lua_sched *S, uint32_t i)
-{
-    uint32_t at = psi_lua_map_home(S, S->tasks[i].co);
-    while (S->map[at]) at = (at + 1) & (2 * S->count - 1);
-    S->map[at] = i;
-}
-
-static void psi_lua_map_remove(psi_lua_sched *S, uint32_t i)
-{
-    uint32_t mask = 2 * S->count - 1, hole = psi_lua_map_home(S, S->tasks[i].co), at;
-    while (S->map[hole] != i) hole = (hole + 1) & mask;
-    for (at = (hole + 1) & mask; S->map[at]; at = (at + 1) & mask) {
-        uint32_t home = psi_lua_map_home(S, S->tasks[S->map[at]].co);
-        if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would come before its home */
-        S->map[hole] = S->map[at];
-        hole = at;
-    }
-    S->map[hole] = 0;
-}
-
-/* Room for twice as many tasks. table is the index of the scheduler's table. */
-static void psi_lua_grow(lua_State *L, psi_lua_sched *S, int table)
-{
-    uint32_t i, count = S->count ? 2 * S->count : 16;
-    size_t size = ((size_t)count + 1) * sizeof(psi_lua_task);
-    psi_lua_task *tasks;
-    if (count > PSI_LUA_MOST_TASKS) luaL_error(L, "too many tasks");
-    tasks = (psi_lua_task *)PSI_LUA_USERDATA(L, size + 2 * (size_t)count * sizeof *S->map);
-    memset((void *)tasks, 0, size + 2 * (size_t)count * sizeof *S->map);
-    if (S->count) memcpy((void *)tasks, S->tasks, ((size_t)S->count + 1) * sizeof *tasks);
-    lua_rawseti(L, table, 0); /* the old memory goes with the next collection, not before the lines below */
-    for (i = count; i > S->count; i--) {
-        tasks[i].next = S->unused;
-        S->unused = i;
-    }
-    S->tasks = tasks;
-    S->map = (uint32_t *)(void *)((char *)tasks + size);
-    S->count = count;
-    for (i = 1; i <= count; i++)
-        if (tasks[i].co) psi_lua_map_add(S, i);
-}
-
-/* Makes the coroutine at index a task. */
-static uint32_t psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int index)
-{
-    psi_lua_task *t;
-    uint32_t i;
-    if (!S->unused) psi_lua_grow(L, S, table);
-    i = S->unused;
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i));
-    lua_pushvalue(L, index);
-    lua_rawseti(L, table, (int)(2 * i - 1));
-    t = &S->tasks[i];
-    S->unused = t->next;
-    t->co = lua_tothread(L, index);
-    t->deadline = t->timer = INT64_MAX;
-    t->queued = PSI_LUA_IDLE;
-    t->waits = 0;
-    S->live++;
-    psi_lua_map_add(S, i);
-    return i;
-}
-
-static void psi_lua_enqueue(psi_lua_sched *S, uint32_t i, int how)
-{
-    psi_lua_task *t = &S->tasks[i];
-    if (how == PSI_LUA_WOKEN && t->queued != PSI_LUA_WOKEN) S->woken++;
-    if (t->queued) {
-        if (how == PSI_LUA_WOKEN) t->queued = PSI_LUA_WOKEN;
-        return;
-    }
-    t->queued = (uint8_t)how;
-    t->next = 0;
-    if (S->ready++) S->tasks[S->last].next = i;
-    else S->first = i;
-    S->last = i;
-}
-
-/* There is something new for this scheduler to do: wakes whoever waits for it in another one, and so on. */
-static void psi_lua_stir(psi_lua_sched *S)
-{
-    while (S && S->io.armed) {
-        psi_lua_sched *outer = psi_lua_find_sched(S->vm, S->io.home);
-        uint32_t i = outer ? psi_lua_lookup(outer, S->io.slot[0].task) : 0;
-        S->io.armed = 0;
-        if (i) psi_lua_enqueue(outer, i, PSI_LUA_WOKEN);
-        S = outer;
-    }
-}
-
 /* Has the task resumed in the next turn. */
-static void psi_lua_queue(psi_lua_sched *S, uint32_t i, int how)
+static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
 {
-    psi_lua_enqueue(S, i, how);
-    psi_lua_stir(S);
+    if (how == PSI_LUA_WOKEN) S->urgent = 1;
+    if (!t->queued) {
+        psi_lua_unlink(&t->link);
+        psi_lua_append(&S->ready, &t->link);
+    }
+    if (t->queued != PSI_LUA_WOKEN) t->queued = (uint8_t)how;
 }
 
-static uint32_t psi_lua_unqueue(psi_lua_sched *S)
+static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
 {
-    uint32_t i = S->first;
-    psi_lua_task *t = &S->tasks[i];
-    S->first = t->next;
-    S->ready--;
-    if (t->queued == PSI_LUA_WOKEN) S->woken--;
-    t->queued = PSI_LUA_IDLE;
-    if (t->co) return i;
-    t->next = S->unused; /* it ended while it was in the queue */
-    S->unused = i;
-    return 0;
+    psi_lua_sched *S = t && t->sched ? psi_lua_find_sched(vm, t->sched) : NULL;
+    if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
 }
 
-static void *psi_lua_timer_key(uint32_t i)
+/* Undoes what the task has said about its waiting. */
+static void psi_lua_release(psi_lua_task *t)
 {
-    return (void *)((uintptr_t)i * 2 + 1); /* odd: no object's address */
+    psi_lua_sock *k = t->waits == PSI_LUA_FOR_SOCKET ? (psi_lua_sock *)t->on : NULL;
+    int way;
+    for (way = 0; k && way < 2; way++)
+        if (k->waiter[way] == t) k->waiter[way] = NULL;
+    t->on = NULL;
+    t->due = INT64_MAX;
+    t->waits = PSI_LUA_FOR_NOTHING;
 }
 
-/* The task is to be resumed by then. The timer is left alone if it goes off earlier: it is set anew when it does. */
-static int psi_lua_set_deadline(psi_lua_sched *S, uint32_t i, int64_t due)
+/* Wakes whoever waits for k. */
+static void psi_lua_wake_all(const psi_lua_vm *vm, const psi_lua_sock *k)
 {
-    psi_lua_task *t = &S->tasks[i];
-    int64_t left;
-    int r;
-    if (due < t->deadline) t->deadline = due;
-    if (t->deadline >= t->timer) return 0;
-    left = t->deadline - psocket_now();
-    r = psocket_poller_watch(S->poller, &t->watch, -1, 0, left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left, psi_lua_timer_key(i));
-    if (!r) t->timer = t->deadline;
-    psi_lua_stir(S);
+    psi_lua_wake(vm, k->waiter[0]);
+    psi_lua_wake(vm, k->waiter[1]);
+}
+
+/* Has the scheduler's poller watch for events on k, and nothing else. */
+static int psi_lua_watch(psi_lua_sched *S, psi_lua_sock *k, int events)
+{
+    int r = psocket_poller_set(S->poller, k->s, events, -1, k);
+    if (r >= 0) k->interest = (uint8_t)events;
     return r;
 }
 
-/* The scheduler and task that L runs for: its own; or, for a coroutine inside a task, that task's (*inner is 1). */
-static psi_lua_sched *psi_lua_whose(const psi_lua_vm *vm, const lua_State *L, uint32_t *task, int *inner)
+/* Takes k out of the poller it is in. */
+static void psi_lua_forget(const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    psi_lua_sched *S = k->interest ? psi_lua_find_sched(vm, k->home) : NULL;
+    if (S) psi_lua_watch(S, k, 0);
+    k->interest = 0;
+}
+
+/* Sees to it that S hears of event on k: 0, or an error if that cannot be. */
+static int psi_lua_listen_for(const psi_lua_vm *vm, psi_lua_sched *S, psi_lua_sock *k, int event)
+{
+    if (k->home != S->id) {
+        const psi_lua_task *other = k->waiter[!(event >> 1)];
+        if (other && other->sched == k->home) return PSOCKET_BUSY; /* it is in that task's poller */
+        psi_lua_forget(vm, k);
+        k->home = S->id;
+    }
+    return k->interest & event ? 0 : psi_lua_watch(S, k, k->interest | event);
+}
+
+/* Sees to it that the task is resumed by then. A timer that goes off earlier is set anew when it does. */
+static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
+{
+    int64_t now = psocket_now(), left = due - now;
+    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+    uint32_t at = (uint32_t)(now + ms) | 1;
+    if (!t->alarm || (int32_t)(at - t->alarm) < 0) {
+        int r = psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+        if (r) return r;
+        t->alarm = at;
+    }
+    t->due = due;
+    return 0;
+}
+
+/* The core in the table at 1, or NULL. Pushes it, or nil. */
+static psi_lua_sched *psi_lua_find_core(lua_State *L)
 {
     psi_lua_sched *S;
-    *inner = 0;
-    if (vm->co != L) {
-        for (S = vm->scheds; S; S = S->next)
-            if ((*task = psi_lua_find_task(S, L)) != 0) return S;
-        *inner = 1;
-    }
-    *task = vm->at ? psi_lua_lookup(vm->at, vm->task) : 0;
-    return *task ? vm->at : NULL;
+    if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
+    lua_pushliteral(L, "_core");
+    lua_rawget(L, 1);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
+    return S;
 }
 
-/*--- waiting */
-
-/* The stack of an operation: its arguments, then what it has to remember, if there is anything. */
-enum {
-    PSI_LUA_ARGS = 4,
-    PSI_LUA_TICKET, /* used without lua_yieldk only */
-    PSI_LUA_OBJECT, /* the socket being made, or settings */
-    PSI_LUA_DUE,    /* when its time is over, */
-    PSI_LUA_STALL,  /* or sooner if nothing moves, */
-    PSI_LUA_DONE,   /* that is, while this stays as it is */
-    PSI_LUA_TOP = PSI_LUA_DONE
-};
+/* The task that runs in the coroutine at index co, or NULL. table is the index of the scheduler's table. */
+static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
+{
+    psi_lua_task *t;
+    lua_pushvalue(L, co);
+    lua_rawget(L, table);
+    t = (psi_lua_task *)lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return t;
+}
 
 #define PSI_LUA_AGAIN (-1)
-#define PSI_LUA_OP_BITS 4 /* psi_lua_again's context, an int in Lua 5.2: the operation, and its ticket */
-#define PSI_LUA_MOST_TICKETS 0x7ffffffu
 
-/* An operation, each time it is tried. */
+/* An operation, while it is tried. */
 typedef struct psi_lua_op {
     psi_lua_vm *vm;
-    psi_lua_io *io;  /* what it waits for, */
-    int index;       /* where on the stack that is, */
-    int claims;      /* and in which of its slots no other may wait meanwhile */
-    uint32_t ticket; /* of the slots it waits in; 0: it has not waited yet */
-    psi_lua_limits limits;
+    psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
+    int event;          /* for what of it, */
+    int claims;         /* and in which directions no other may wait meanwhile */
+    psi_lua_link *ring; /* or where somebody finds and wakes it, */
+    psi_lua_task *task; /* perhaps when this one ends, */
+    int64_t due;        /* or how long */
+    int again;          /* it has waited before */
+    int soon;           /* it need not wait, but has done its share of this turn */
+    double state;       /* what it remembers from one try to the next */
 } psi_lua_op;
 
-static void psi_lua_remember(lua_State *L, int index, double value)
+/* Pushes the table of strangers and the key for a waiter. */
+static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
 {
-    if (lua_gettop(L) < index) lua_settop(L, index);
-    lua_pushnumber(L, (lua_Number)value);
-    lua_replace(L, index);
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    lua_pushlightuserdata(L, &k->waiter[way]);
 }
 
-/* Has the scheduler's poller watch for events on io, and nothing else. */
-static int psi_lua_watch(psi_lua_sched *S, psi_lua_io *io, int events)
+/* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
+static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
-    int r = 0;
-    void *user = io;
-    psocket_watch_free(io->watch);
-    io->watch = NULL;
-    if (io->noted & PSI_LUA_APART) {
-        psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-        int ms = -1, n = psocket_pollset(((psi_lua_sock *)user)->s, events ? events : PSOCKET_READ, fds, 1, &ms);
-        if (n < 1) r = PSOCKET_UNSUPPORTED; /* it is tried in every turn */
-        else if (events) r = psocket_poller_watch(S->poller, &io->watch, fds[0].fd, fds[0].events, ms, user);
-    } else if (io->kind == PSI_LUA_IS_SOCKET) {
-        r = psocket_poller_set(S->poller, ((psi_lua_sock *)user)->s, events, -1, user);
-    } else if (io->kind == PSI_LUA_IS_LISTENER) {
-        r = psocket_poller_set(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
-    } else {
-        psocket_fd fd = psocket_poller_getfd(((psi_lua_sched *)user)->poller, NULL);
-        if (events) r = psocket_poller_watch(S->poller, &io->watch, fd, events, -1, user);
-    }
-    if (r >= 0) io->interest = (uint8_t)events;
-    return r;
-}
-
-/* Takes io out of the poller it is in. */
-static void psi_lua_forget(psi_lua_vm *vm, psi_lua_io *io)
-{
-    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-    if (S && S->poller && io->interest) psi_lua_watch(S, io, 0);
-    psocket_watch_free(io->watch);
-    io->watch = NULL;
-    io->interest = io->armed = 0;
-}
-
-/* Wakes whoever waits for io. */
-static void psi_lua_wake(psi_lua_vm *vm, psi_lua_io *io)
-{
-    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
     int way;
-    for (way = 0; S && way < 2; way++) {
-        uint32_t i = io->slot[way].ticket ? psi_lua_lookup(S, io->slot[way].task) : 0;
-        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
+    for (way = 0; way < 2; way++) {
+        psi_lua_task *t = k->waiter[way];
+        lua_State *co;
+        if (!t || !(claims & (way + 1))) continue;
+        co = t->co;
+        if (t == &vm->stranger) {
+            psi_lua_push_stranger(L, k, way);
+            lua_rawget(L, -2);
+            co = lua_tothread(L, -1);
+            lua_pop(L, 2);
+        }
+        if (co && co != L && psi_lua_waits(co)) return PSOCKET_BUSY;
+        if (t != &vm->stranger) {
+            psi_lua_wake(vm, t); /* somebody else has resumed it: its scheduler is to find out what it does now */
+            psi_lua_release(t);
+        }
+        k->waiter[way] = NULL;
     }
-    io->armed = 0;
+    return 0;
 }
 
-static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k. */
+static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
-    if ((k->io.noted & PSI_LUA_HELD) || (vm->question && vm->driven == k)) {
-        k->io.noted |= PSI_LUA_CLOSING;
+    int way;
+    for (way = 0; way < 2; way++) {
+        if (!(claims & (way + 1))) continue;
+        psi_lua_push_stranger(L, k, way);
+        lua_pushthread(L);
+        lua_rawset(L, -3);
+        lua_pop(L, 1);
+        k->waiter[way] = &vm->stranger;
+    }
+}
+
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
+   again. */
+static void psi_lua_park(lua_State *L, const psi_lua_op *op)
+{
+    psi_lua_vm *vm = op->vm;
+    psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
+    psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
+    int way;
+    if (!S || (op->task && op->task->sched != S->id) || /* whose end is another scheduler's affair */
+        (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
+        (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
+        psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
-    psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
-    psocket_close(k->s);
+    for (way = 0; way < 2; way++)
+        if (op->claims & (way + 1)) op->k->waiter[way] = t;
+    t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
+    t->on = op->claims ? (void *)op->k : op->task;
+    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
 }
 
-/* Before anything is done with a PSI_LUA_APART socket. It is taken out of the poller while its descriptor is still open;
-   whoever waits for it puts it back. */
-static void psi_lua_drive(lua_State *L, psi_lua_sock *k)
+/* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
+static int psi_lua_patience(int64_t due)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    if (vm->question) luaL_error(L, "decide and clock must not use a socket that is in a handshake");
-    if (k->io.noted & PSI_LUA_CLOSING) {
-        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_CLOSING);
-        psi_lua_shut(vm, k);
-    }
-    vm->driven = k;
-    if (!vm->at || vm->at->id != k->io.home || (vm->task != k->io.slot[0].task && vm->task != k->io.slot[1].task))
-        psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
+    int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
+    if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
+    return left > 0 ? (int)left : 0;
 }
 
-static psi_lua_sock *psi_lua_self(lua_State *L)
+/* Waits where nothing can yield, for a signal, too. */
+static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_any_self(L);
-    if (k->io.noted & PSI_LUA_HELD) luaL_error(L, "the socket is being read: this finalizer came in between");
-    if (k->io.noted & PSI_LUA_APART) psi_lua_drive(L, k);
-    k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
-    return k;
+    int ms = psi_lua_patience(op->due);
+    psocket_poller *p = NULL;
+    psocket_watch *signals = NULL;
+    const psocket_event *events;
+    if (op->soon) return;
+    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
+    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
+    if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
+    psocket_watch_free(signals);
+    psocket_poller_free(p);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
+    lua_call(L, 0, 0);
 }
 
-/* Does an operation still wait in this slot? Its task may be gone, its coroutine dead or collected. io is at index. */
-static int psi_lua_occupied(lua_State *L, psi_lua_vm *vm, const psi_lua_io *io, int index, int event)
+/* Has C keep this time limit. */
+static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 {
-    const psi_lua_slot *slot = &io->slot[event >> 1];
-    lua_State *co;
-    int yes;
-    if (!slot->ticket) return 0;
-    if (slot->task) {
-        const psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-        uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
-        if (!i) return 0;
-        if (!(io->noted & event)) return S->tasks[i].waits && psi_lua_state(S->tasks[i].co) == PSI_LUA_SUSPENDED;
-    }
-    if (!(io->noted & event)) return 0;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-    lua_rawgeti(L, -1, event);
-    lua_pushvalue(L, index);
-    lua_rawget(L, -2);
-    co = lua_tothread(L, -1);
-    yes = co && psi_lua_state(co) == PSI_LUA_SUSPENDED;
-    lua_pop(L, 3);
-    return yes;
+    if (k->limit != ms) psocket_settimeout(k->s, ms);
+    k->limit = ms;
 }
 
-/* Notes that L itself waits for io, for psi_lua_occupied. */
-static void psi_lua_note(lua_State *L, psi_lua_io *io, int index, int event)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-    lua_rawgeti(L, -1, event);
-    lua_pushvalue(L, index);
-    lua_pushthread(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 2);
-    io->noted = (uint8_t)(io->noted | event);
-}
+/*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
 
-/* Sees to it that S hears of event on io: 0, or an error if that cannot be. */
-static int psi_lua_adopt(lua_State *L, psi_lua_vm *vm, psi_lua_sched *S, psi_lua_io *io, int index, int event)
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
-    if (io->home != S->id) {
-        int other = PSOCKET_READ + PSOCKET_WRITE - event;
-        if (io->slot[other >> 1].task) {
-            if (psi_lua_occupied(L, vm, io, index, other)) return PSOCKET_BUSY; /* it is in that task's poller */
-            io->slot[other >> 1].ticket = io->slot[other >> 1].task = 0;
-        }
-        psi_lua_forget(vm, io);
-        io->home = S->id;
-    }
-    if ((io->interest & event) && !(io->noted & PSI_LUA_APART)) return 0;
-    psi_lua_stir(S);
-    return psi_lua_watch(S, io, io->interest | event);
-}
-
-/* Notes that L waits until io (at index) is ready for event, or until due. One of our schedulers then resumes it in
-   time; any other just has it try again. fresh: a new ticket. */
-static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index, int event, int64_t due, int fresh)
-{
-    psi_lua_slot *slot = &io->slot[event >> 1];
-    int inner;
-    uint32_t i;
-    psi_lua_sched *S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && psi_lua_adopt(L, vm, S, io, index, event)) S = NULL;
-    if (S && due != INT64_MAX && psi_lua_set_deadline(S, i, due)) S = NULL;
-    if ((!S || inner) && (fresh || !(io->noted & event))) psi_lua_note(L, io, index, event);
-    slot->task = S ? psi_lua_id(S, i) : 0;
-    if (!S) return;
-    io->armed = (uint8_t)(io->armed | event);
-    S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
-}
-
-/* Before an operation tries: PSOCKET_BUSY if another one waits there already. */
-static int psi_lua_claim(lua_State *L, const psi_lua_op *op)
-{
-    const psi_lua_io *io = op->io;
-    int event;
-    if (!io->slot[0].ticket && !io->slot[1].ticket) return 0;
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++)
-        if ((op->claims & event) && io->slot[event >> 1].ticket && io->slot[event >> 1].ticket != op->ticket &&
-            psi_lua_occupied(L, op->vm, io, op->index, event)) return PSOCKET_BUSY;
+    psi_lua_sock *k = psi_lua_self(L);
+    int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
+    op->k = k;
+    op->event = op->claims = event;
+    if (r || op->again) return r;
+    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    else psi_lua_set_limit(k, ms);
     return 0;
-}
-
-/* After an operation, however it ended. */
-static void psi_lua_release(const psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_io *io = op->io;
-    int event;
-    if (!op->ticket) return; /* it never waited */
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        psi_lua_slot *slot = &io->slot[event >> 1];
-        if (!(op->claims & event) || slot->ticket != op->ticket) continue;
-        if (slot->task && !(vm->at && vm->at->id == io->home && vm->task == slot->task)) {
-            /* Somebody else has resumed the task: its scheduler has to find out what it does now. */
-            psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-            uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
-            if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        }
-        slot->ticket = slot->task = 0;
-        io->armed = (uint8_t)(io->armed & ~event);
-        io->noted = (uint8_t)(io->noted & ~event);
-    }
-}
-
-/* When the operation's time is over, INT64_MAX: never. done tells progress. */
-static int64_t psi_lua_due(lua_State *L, const psi_lua_limits *limits, int64_t now, double done)
-{
-    int64_t due = INT64_MAX;
-    if (limits->timeout) {
-        if (lua_isnoneornil(L, PSI_LUA_DUE)) psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
-        due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
-    }
-    (void)done;
-    return due;
-}
-
-/* The operation has to wait until io is ready for event: 1 after waiting, 0 if it is to yield, or PSOCKET_TIMEOUT or
-   another error. done tells progress. */
-static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_io *io = op->io;
-    int64_t due = INT64_MAX, now = 0;
-    int fresh = !op->ticket, way, ms = -1, r;
-    if (op->limits.timeout) {
-        now = psocket_now();
-        due = psi_lua_due(L, &op->limits, now, done);
-        if (now >= due) return PSOCKET_TIMEOUT;
-        ms = due - now > INT_MAX ? INT_MAX : (int)(due - now);
-    }
-    if ((double)lua_tonumber(L, PSI_LUA_DONE) != done) psi_lua_remember(L, PSI_LUA_DONE, done);
-    if (!psi_lua_yieldable(L)) {
-        if (io->kind == PSI_LUA_IS_LISTENER) {
-            psocket_wait(((psi_lua_listener *)(void *)io)->l, PSOCKET_READ, ms);
-            return 1; /* accept tells what came of it */
-        }
-        r = psocket_wait(((psi_lua_sock *)(void *)io)->s, event, ms);
-        if (r == 0 && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nothing would ever come */
-        return r < 0 ? r : 1;
-    }
-    if (fresh) op->ticket = vm->tickets = vm->tickets % PSI_LUA_MOST_TICKETS + 1;
-    for (way = 0; way < 2; way++) {
-        if (!(op->claims & (way + 1)) || io->slot[way].ticket == op->ticket) continue;
-        io->slot[way].ticket = op->ticket;
-        io->slot[way].task = 0;
-        io->armed = (uint8_t)(io->armed & ~(way + 1));
-        io->noted = (uint8_t)(io->noted & ~(way + 1));
-    }
-    psi_lua_park(L, vm, io, op->index, event, due, fresh);
-    if (op->claims != event) { /* a handshake holds both directions; events for one are enough */
-        io->slot[!(event >> 1)].task = io->slot[event >> 1].task;
-        if (io->noted & event) psi_lua_note(L, io, op->index, op->claims & ~event);
-    }
-    return 0;
-}
-
-/*--- operations that wait: each tries, from the start or where it left off, and answers how many results, or AGAIN */
-
-/* Begins to try an operation on the socket at 1, with options at index options (0: it has none). */
-static psi_lua_sock *psi_lua_begin(lua_State *L, psi_lua_op *op, int claims, int options)
-{
-    psi_lua_sock *k = op->ticket ? (psi_lua_sock *)lua_touserdata(L, 1) : NULL; /* checked before */
-    if (!k || (k->io.noted & (PSI_LUA_APART | PSI_LUA_HELD | PSI_LUA_SEEN))) k = psi_lua_self(L);
-    op->io = &k->io;
-    op->index = 1;
-    op->claims = claims;
-    op->limits = options ? psi_lua_get_limits(L, options, &k->limits) : k->limits;
-    return k;
-}
-
-/* After psi_lua_wait answered r to an operation on a socket: AGAIN, or the results of its failure. */
-static int psi_lua_stop(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int r)
-{
-    if (r == 0) return PSI_LUA_AGAIN;
-    psi_lua_release(op);
-    return r == PSOCKET_TIMEOUT ? psi_lua_fail(L, r, NULL) : psi_lua_fail_sock(L, k, r);
-}
-
-/* Has the running task done enough for one turn? It then waits although it need not: the others come first. */
-static int psi_lua_tired(psi_lua_vm *vm)
-{
-    if (!vm->at || vm->ops++ < 32) return 0;
-    vm->ops = 0;
-    return 1;
 }
 
 static int psi_lua_is_want(ptrdiff_t r)
 {
     return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
+}
+
+/* After an operation's call answered r, a WANT or an error: AGAIN, or the results of its failure. */
+static int psi_lua_stop(lua_State *L, psi_lua_op *op, ptrdiff_t r)
+{
+    if (psi_lua_is_want(r)) {
+        int32_t left = (int32_t)(op->k->due - (uint32_t)psocket_now());
+        if (op->event == PSOCKET_WRITE || !op->k->due) return PSI_LUA_AGAIN;
+        op->due = psocket_now() + left;
+        if (left > 0) return PSI_LUA_AGAIN;
+        r = PSOCKET_TIMEOUT;
+    }
+    return psi_lua_fail_sock(L, op->k, (int)r);
+}
+
+/* Has the running task done enough for one turn? It then yields although it need not: the others come first. */
+static int psi_lua_tired(psi_lua_op *op)
+{
+    if (!op->vm->at || op->vm->ops++ < 32) return 0;
+    op->vm->ops = 0;
+    op->soon = 1;
+    return 1;
 }
 
 static int psi_lua_copy(lua_State *L)
@@ -11233,99 +11371,86 @@ static int psi_lua_copy(lua_State *L)
     return 1;
 }
 
-/* Pushes a string of bytes that lie in k's buffer. Finalizers, which may run meanwhile, cannot touch k. If there is no
-   memory the bytes, if they were taken, go back and the error is raised. */
-static void psi_lua_push_bytes(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
+static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    k->closing = k->lent;
+    if (k->lent) return;
+    psi_lua_wake_all(vm, k);
+    psi_lua_forget(vm, k);
+    psocket_close(k->s);
+}
+
+/* Pushes a string of bytes that k has lent. Finalizers, which may run meanwhile, cannot touch k. If there is no memory the
+   bytes, if they were taken, go back and the error is raised. */
+static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
     const void *outer = vm->bytes; /* if this is in a finalizer that runs before another one's are copied */
     size_t outer_len = vm->len;
-    int status, closing;
-    vm->bytes = data;
-    vm->len = len;
+    int status;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy); /* neither a new function, */
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
-    k->io.noted |= PSI_LUA_HELD;
-    vm->held++;
+    vm->bytes = data;
+    vm->len = len;
+    k->lent = 1;
     status = lua_pcall(L, 1, 1, 0);
-    vm->held--;
+    k->lent = 0;
     vm->bytes = outer;
     vm->len = outer_len;
-    closing = k->io.noted & PSI_LUA_CLOSING;
-    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_HELD | PSI_LUA_CLOSING));
     if (status && taken) psocket_unrecv(k->s, data, len);
-    if (closing) psi_lua_shut(vm, k);
+    if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
 }
 
-/* Pushes the oldest chunk, n bytes at data, without taking it: 0 if it has to be looked for again, since a finalizer has
-   taken it meanwhile. */
-static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t n)
+/* Pushes the oldest chunk, len bytes at data, and takes it if take is 1: 0 if it has to be looked for again, since a
+   finalizer has used the socket meanwhile. */
+static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int take)
 {
-#if LUA_VERSION_NUM >= 503
-    k->io.noted |= PSI_LUA_SEEN;
-    lua_pushlstring(L, (const char *)data, n); /* copies, then collects garbage */
-    if (k->io.noted & PSI_LUA_SEEN) {
-        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
-        return 1;
+    uint32_t calls = k->calls;
+    if (PSI_LUA_COPIES) lua_pushlstring(L, (const char *)data, len);
+    else psi_lua_push_lent(L, k, data, len, 0);
+    if (calls != k->calls &&
+        (psocket_peek(k->s, &data) != (ptrdiff_t)len || memcmp(data, lua_tostring(L, -1), len))) {
+        lua_pop(L, 1);
+        return 0;
     }
-#else
-    char copy[2048]; /* these collect garbage first */
-    if (n > sizeof copy) {
-        psi_lua_push_bytes(L, k, data, n, 0);
-        return 1;
-    }
-    memcpy(copy, data, n);
-    lua_pushlstring(L, copy, n);
-#endif
-    if (psocket_peek(k->s, &data) == (ptrdiff_t)n && memcmp(lua_tostring(L, -1), data, n) == 0) return 1;
-    lua_pop(L, 1);
-    return 0;
+    if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
+    return 1;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
-static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const char *delimiter, size_t n)
+static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, size_t n)
 {
-    int r = psi_lua_claim(L, op);
-    while (r >= 0) {
-        const void *data;
-        ptrdiff_t got = PSOCKET_WANT_READ;
-        if (psi_lua_tired(op->vm)) { /* what an earlier read found too little is enough to be woken for */
-            if (psocket_pending(k->s)) psocket_peek(k->s, &data);
-        } else if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
-        else if (n) got = psocket_read(k->s, n, &data);
-        else got = psocket_peek(k->s, &data);
-        if (got >= 0) {
-            psi_lua_release(op);
-            if (n) {
-                psi_lua_push_bytes(L, k, data, (size_t)got, 1);
-                return 1;
-            }
-            if (!psi_lua_push_chunk(L, k, data, (size_t)got)) {
-                r = psi_lua_claim(L, op);
-                continue;
-            }
-            psocket_recv(k->s, &data); /* only now that there is a string of it */
-            return 1;
-        }
-        r = psi_lua_is_want(got) ? psi_lua_wait(L, op, PSOCKET_READ, (double)psocket_pending(k->s)) : (int)got;
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, op, k, r);
+    psi_lua_sock *k = op->k;
+    const void *data;
+    ptrdiff_t got;
+    int tries = 0;
+    if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
+    do {
+        do { /* TIMEOUT is of C's clock, which is then off */
+            if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+            else if (n) got = psocket_read(k->s, n, &data);
+            else got = psocket_peek(k->s, &data);
+        } while (got == PSOCKET_TIMEOUT && !tries++);
+        if (got < 0) return psi_lua_stop(L, op, got);
+        if (n) psi_lua_push_lent(L, k, data, (size_t)got, 1);
+    } while (!n && !psi_lua_push_chunk(L, k, data, (size_t)got, 1));
+    return 1;
 }
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 2);
-    return psi_lua_receive(L, op, k, NULL, 0);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
+    return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 3);
-    double n = (double)luaL_checknumber(L, 2);
-    luaL_argcheck(L, n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n, 2, "a number of bytes expected");
-    if (n > 0) return psi_lua_receive(L, op, k, NULL, (size_t)n);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
+    double n = psi_lua_check_number(L, 2);
+    if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
+    if (r) return psi_lua_stop(L, op, r);
+    if (n > 0) return psi_lua_receive(L, op, NULL, (size_t)n);
     lua_pushliteral(L, "");
     return 1;
 }
@@ -11333,1170 +11458,378 @@ static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
     size_t len, max = (size_t)-1;
-    const char *delimiter = luaL_checklstring(L, 2, &len);
-    luaL_argcheck(L, len > 0 && strlen(delimiter) == len, 2, "the delimiter must not be empty or contain a zero byte");
+    const char *delimiter = psi_lua_check_string(L, 2, &len);
+    if (!len || strlen(delimiter) != len)
+        psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
     if (options == 4 && !lua_isnoneornil(L, 3)) {
-        double most = (double)luaL_checknumber(L, 3);
-        luaL_argcheck(L, most >= 1, 3, "a number of bytes expected");
+        double most = psi_lua_check_number(L, 3);
+        if (!(most >= 1)) psi_lua_argument(L, 3, "a number of bytes expected");
         if (most < 0x7fffffff) max = (size_t)most;
     }
-    return psi_lua_receive(L, op, k, delimiter, max);
+    return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, delimiter, max);
 }
 
-static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
-    size_t len, done = op->ticket ? (size_t)lua_tonumber(L, PSI_LUA_DONE) : 0;
-    const char *data = luaL_checklstring(L, 2, &len);
-    int r = psi_lua_claim(L, op);
-    while (r >= 0) {
-        ptrdiff_t n;
-        do {
-            n = psi_lua_tired(op->vm) ? (ptrdiff_t)PSOCKET_WANT_WRITE
-                : done < len || !len ? psocket_send(k->s, data + done, len - done) : 0;
-            if (n > 0) done += (size_t)n;
-        } while (n >= 0 && done < len);
-        if (n >= 0) n = psocket_flush(k->s);
-        if (n >= 0) {
-            psi_lua_release(op);
-            lua_pushboolean(L, 1);
-            return 1;
-        }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, (double)done) : (int)n;
-        if (r <= 0) break;
-    }
-    r = psi_lua_stop(L, op, k, r);
-    if (r == PSI_LUA_AGAIN) return r;
-    lua_pushnumber(L, (lua_Number)done); /* how much the peer may get */
-    return r + 1;
-}
+/* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
+typedef struct psi_lua_pieces {
+    int list, count, i; /* the one at hand, from 0 */
+    int options;        /* where they may stand */
+    size_t at;          /* what of it is gone */
+} psi_lua_pieces;
 
-static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
+static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *len)
 {
-    static const char *const ways[] = { "send", NULL };
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 0);
-    int r = psi_lua_claim(L, op);
-    luaL_checkoption(L, 2, "send", ways);
-    while (r >= 0) {
-        int n = psocket_shutdown(k->s);
-        if (n >= 0) {
-            psi_lua_release(op);
-            lua_pushboolean(L, 1);
-            return 1;
-        }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, 0) : n;
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, op, k, r);
-}
-
-/* The addresses that options.resolve returned, each ended by a zero, the last by two. */
-static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
-{
-    const char *ip = (const char *)user;
-    int code = PSOCKET_DNS_NOT_FOUND;
-    (void)host;
-    for (; *ip; ip += strlen(ip) + 1)
-        if (psocket_resolve_add(r, ip) == 0) code = 0;
-    psocket_resolve_done(r, code);
-}
-
-/* Makes that text of the string or list at index, in a userdata on top of the stack. */
-static void *psi_lua_addresses(lua_State *L, int index)
-{
-    size_t i, n = lua_istable(L, index) ? PSI_LUA_LENGTH(L, index) : 1, size = 1, room = 0;
-    char *text;
-    for (;;) { /* once to measure, once to copy */
-        text = size > 1 ? (char *)PSI_LUA_USERDATA(L, size) : NULL;
-        room = size;
-        size = 1;
-        for (i = 1; i <= n; i++) {
-            size_t len;
-            const char *ip;
-            if (lua_istable(L, index)) lua_rawgeti(L, index, (int)i);
-            else lua_pushvalue(L, index);
-            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "options.resolve must return addresses (strings)");
-            ip = lua_tostring(L, -1);
-            len = strlen(ip);
-            if (text && size + len + 1 > room) luaL_error(L, "the list of addresses has changed"); /* by a finalizer */
-            if (text && len) memcpy(text + size - 1, ip, len + 1);
-            if (len) size += len + 1;
-            lua_pop(L, 1);
-        }
-        if (text) {
-            text[size - 1] = 0;
-            return text;
-        }
-        if (size == 1) size = 2; /* none at all */
-    }
-}
-
-/* connect(host, port, options, addresses) */
-static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
-    int r;
-    if (!k) {
-        psocket_options o;
-        psocket_error e;
-        const char *host = psi_lua_get_text(L, 1);
-        int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_get_port(L, 2);
-        psi_lua_get_options(L, 3, &o, &e);
-        lua_settop(L, PSI_LUA_OBJECT);
-        k = psi_lua_new_sock(L);
-        lua_replace(L, PSI_LUA_OBJECT);
-        if (!lua_isnil(L, 4)) {
-            o.resolve_user = psi_lua_addresses(L, 4);
-            lua_replace(L, 4); /* stays there until the connection is made */
-            o.resolve = psi_lua_resolved;
-        }
-        k->limits.timeout = o.timeout_ms;
-        r = psocket_connect(&k->s, host, port, &o);
-        if (r < 0) return psi_lua_fail_error(L, r, &e);
-    }
-    op->io = &k->io; /* without limits: the C side keeps them while connecting, and says more */
-    op->index = PSI_LUA_OBJECT;
-    op->claims = PSOCKET_WRITE;
-    while (psi_lua_is_want(r = psocket_step(k->s))) {
-        r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
-        if (r == 0) return PSI_LUA_AGAIN;
-        if (r < 0) break;
-    }
-    psi_lua_release(op);
-    psi_lua_forget(op->vm, &k->io); /* writable is the usual state: it would only be reported once more */
-    if (r < 0 && r != PSOCKET_CLOSED) {
-        psocket_close(k->s);
-        return psi_lua_fail_sock(L, k, r);
-    }
-    lua_settop(L, PSI_LUA_OBJECT);
-    return 1;
-}
-
-static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
-    int r;
-    op->io = &l->io;
-    op->index = 1;
-    op->claims = PSOCKET_READ;
-    op->limits = psi_lua_get_limits(L, 2, &l->limits);
-    r = psi_lua_claim(L, op);
-    if (!k) {
-        lua_settop(L, PSI_LUA_OBJECT);
-        k = psi_lua_new_sock(L);
-        k->limits = l->limits;
-        lua_replace(L, PSI_LUA_OBJECT);
-    }
-    while (r >= 0) {
-        /* A flood of connections must not starve the others: let the poller have a look now and then. */
-        int n = l->burst < 16 ? psocket_accept(l->l, &k->s) : PSOCKET_WANT_READ;
-        if (n == 0) {
-            l->burst++;
-            psi_lua_release(op);
-            lua_settop(L, PSI_LUA_OBJECT);
-            return 1;
-        }
-        l->burst = 0;
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_READ, 0) : n;
-        if (r == 0) return PSI_LUA_AGAIN;
-        if (r < 0) break;
-    }
-    psi_lua_release(op);
-    return psi_lua_fail_listener(L, l, r);
-}
-
-/* sleep(scheduler, seconds) */
-static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    int64_t now = psocket_now(), due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
-    double ms;
-    int inner;
-    uint32_t i;
-    psi_lua_sched *S;
-    if (lua_isnoneornil(L, PSI_LUA_DUE)) {
-        luaL_checknumber(L, 2);
-        lua_pushvalue(L, 2);
-        due = now + psi_lua_pop_ms(L, 2, "the argument"); /* 0 lets all others run once */
-        ms = (double)lua_tonumber(L, 2) * 1000;
-        if (ms >= INT_MAX) due = ms < 9e15 ? now + (int64_t)ms : (int64_t)9e15;
-        psi_lua_remember(L, PSI_LUA_DUE, (double)due);
-    } else if (now >= due) {
-        return 0;
-    }
-    if (!psi_lua_yieldable(L)) {
-        psocket_poller *p;
-        const psocket_event *events;
-        if (psocket_poller_new(&p)) return luaL_error(L, "sleep: no poller can be made");
-        while ((now = psocket_now()) < due)
-            psocket_poller_wait(p, &events, due - now > INT_MAX ? INT_MAX : (int)(due - now));
-        psocket_poller_free(p);
-        return 0;
-    }
-    S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && psi_lua_set_deadline(S, i, due) == 0) S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
-    op->ticket = 1; /* it waits in no slot */
-    return PSI_LUA_AGAIN;
-}
-
-/*--- TLS settings */
-
-/* The string in field name of the table at index, left on the stack; NULL if there is none. Without len it must not be
-   one that C takes for a shorter one. */
-static const char *psi_lua_field_string(lua_State *L, int table, const char *name, size_t *len)
-{
-    size_t n;
     const char *text;
-    lua_getfield(L, table, name);
-    if (lua_isnil(L, -1)) return NULL;
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s must be a string", name);
-    text = lua_tolstring(L, -1, &n);
-    if (len) *len = n;
-    else if (strlen(text) != n) luaL_error(L, "%s contains a zero byte", name);
+    if (!p->list) return psi_lua_check_string(L, 2 + p->i, len);
+    lua_rawgeti(L, 2, p->i + 1);
+    if (lua_type(L, -1) != LUA_TSTRING)
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
+    text = lua_tolstring(L, -1, len);
+    lua_pop(L, 1); /* the list keeps it */
     return text;
 }
 
-/* What weakens the verification must be said clearly: "no" and 0 are true in Lua. */
-static int psi_lua_field_flag(lua_State *L, int table, const char *name)
+/* Finds them, and checks all before any is sent. */
+static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
 {
-    int yes;
-    lua_getfield(L, table, name);
-    if (!lua_isnil(L, -1) && !lua_isboolean(L, -1)) luaL_error(L, "%s must be true or false", name);
-    yes = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return yes;
+    int top = lua_gettop(L);
+    size_t len;
+    psi_lua_self(L);
+    p->at = 0;
+    p->list = lua_istable(L, 2);
+    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
+    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
+    if (!p->count && !p->list) psi_lua_expected(L, 2, "string");
+    for (p->i = 0; p->i < p->count; p->i++) psi_lua_piece(L, p, &len);
+    p->i = 0;
 }
 
-/* The list of certificates at index; its strings and itself stay on the stack. */
-static const psocket_identity *psi_lua_identities(lua_State *L, int list, size_t *count)
+/* These bytes are gone. */
+static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    size_t i, n = PSI_LUA_LENGTH(L, list);
-    psocket_identity *all;
-    luaL_checkstack(L, (int)(n < 10000 ? 3 * n : 1000000) + 8, "too many certificates");
-    all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
-    memset(all, 0, (n + 1) * sizeof *all);
-    for (i = 0; i < n; i++) {
-        int one;
-        lua_rawgeti(L, list, (int)(i + 1));
-        if (!lua_istable(L, -1))
-            luaL_error(L, "certificate %d is not a table with chain and private_key", (int)(i + 1));
-        one = lua_gettop(L);
-        all[i].chain = psi_lua_field_string(L, one, "chain", &all[i].chain_len);
-        all[i].key = psi_lua_field_string(L, one, "private_key", &all[i].key_len);
-        if (!all[i].chain || !all[i].key)
-            luaL_error(L, "certificate %d has no %s", (int)(i + 1), all[i].chain ? "private_key" : "chain");
+    size_t len;
+    for (bytes += (double)p->at; p->i < p->count; p->i++) {
+        psi_lua_piece(L, p, &len);
+        if (bytes < (double)len) break;
+        bytes -= (double)len;
     }
-    *count = n;
-    return all;
+    p->at = (size_t)bytes;
 }
 
-/* A digest as 32 bytes or 64 hexadecimal digits: 1 if it is one. */
-static int psi_lua_digest(const char *text, size_t len, uint8_t *out)
+/* The next bytes: those of one piece, or of several small ones, joined in buf. */
+static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    size_t i;
-    if (len == 32) {
-        memcpy(out, text, 32);
+    const char *text = "";
+    size_t n = 0;
+    for (*used = 0; p.i < p.count && *used < size; p.i++, p.at = 0) {
+        text = psi_lua_piece(L, &p, &n) + p.at;
+        n -= p.at;
+        if (!*used && (n >= size || p.i + 1 == p.count)) {
+            *used = n;
+            return text;
+        }
+        if (n > size - *used) n = size - *used;
+        memcpy(buf + *used, text, n);
+        *used += n;
+    }
+    return buf;
+}
+
+/* send(socket, strings ... or a list of them [, options]) */
+static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
+{
+    char buf[4096];
+    psi_lua_pieces p;
+    ptrdiff_t n;
+    int r;
+    psi_lua_find_pieces(L, &p);
+    n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
+    if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
+    psi_lua_advance(L, &p, op->state);
+    while (n >= 0 && (p.i < p.count || op->state == 0)) {
+        size_t len;
+        const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
+        if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
+        n = psocket_send(op->k->s, data, len);
+        if (n <= 0) break;
+        psi_lua_advance(L, &p, (double)n);
+        op->state += (double)n;
+    }
+    if (n >= 0) n = psocket_flush(op->k->s);
+    if (n >= 0) {
+        lua_pushboolean(L, 1);
         return 1;
     }
-    for (i = 0; len == 64 && i < 64; i++) {
-        int c = (unsigned char)text[i], v = -1;
-        if (c >= '0' && c <= '9') v = c - '0';
-        else if ((c | 32) >= 'a' && (c | 32) <= 'f') v = (c | 32) - 'a' + 10;
-        if (v < 0) return 0;
-        out[i / 2] = (uint8_t)(i & 1 ? out[i / 2] | v : v << 4);
-    }
-    return len == 64;
+    r = psi_lua_stop(L, op, n);
+    if (r == PSI_LUA_AGAIN) return r;
+    PSI_LUA_PUSH_WHOLE(L, op->state); /* how much the peer may get */
+    return r + 1;
 }
 
-/* A question of a handshake. */
-typedef struct psi_lua_question {
-    const psi_lua_settings *settings;
-    const psocket_certinfo *peer; /* of decide; NULL: of clock */
-    const psocket_error *verdict;
-} psi_lua_question;
-
-/* Asks what vm->question says; runs in vm->asker, protected. */
-static int psi_lua_asked(lua_State *L)
+/* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
+   ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
+static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    const psi_lua_question *q = vm->question;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    lua_rawgeti(L, -1, q->settings->number);
-    if (!lua_isuserdata(L, -1)) return luaL_error(L, "the settings were collected");
-    PSI_LUA_GETVALUE(L, -1);
-    lua_rawgeti(L, -1, q->peer ? 1 : 2);
-    if (!q->peer) {
-        lua_call(L, 0, 1);
-        return 1;
-    }
-    lua_newtable(L);
-    psi_lua_set_text(L, "subject", q->peer->subject);
-    psi_lua_set_text(L, "issuer", q->peer->issuer);
-    psi_lua_set_number(L, "not_before", (double)q->peer->not_before);
-    psi_lua_set_number(L, "not_after", (double)q->peer->not_after);
-    psi_lua_set_hex(L, "sha256", q->peer->sha256);
-    psi_lua_set_hex(L, "spki_sha256", q->peer->spki_sha256);
-    if (q->verdict->code) {
-        const char *name = psocket_codename(q->verdict->code);
-        lua_pushstring(L, q->verdict->text[0] ? q->verdict->text : psocket_strerror(q->verdict->code));
-        lua_pushstring(L, name ? name : "OS");
-        lua_call(L, 3, 1);
-    } else {
-        lua_call(L, 1, 1);
-    }
-    lua_pushboolean(L, lua_isboolean(L, -1) && lua_toboolean(L, -1));
-    return 1;
-}
-
-/* The answer lies on top of vm->asker: 1, to be popped; 0 if there is none. Nothing outside the protected call needs
-   memory; an error, a yield or a question within a question is no answer. */
-static int psi_lua_ask(const psi_lua_settings *t, const psocket_certinfo *peer, const psocket_error *verdict)
-{
-    psi_lua_vm *vm = t->vm;
-    psi_lua_question q;
-    int status;
-    if (vm->question) return 0;
-    q.settings = t;
-    q.peer = peer;
-    q.verdict = verdict;
-    vm->question = &q;
-    lua_pushvalue(vm->asker, 1); /* psi_lua_asked */
-    status = lua_pcall(vm->asker, 0, 1, 0);
-    vm->question = NULL;
-    if (status) lua_settop(vm->asker, 1);
-    return !status;
-}
-
-static int psi_lua_decide(void *user, const psocket_certinfo *peer, const psocket_error *verdict)
-{
-    const psi_lua_settings *t = (const psi_lua_settings *)user;
-    int yes;
-    if (!psi_lua_ask(t, peer, verdict)) return 1;
-    yes = lua_toboolean(t->vm->asker, -1);
-    lua_settop(t->vm->asker, 1);
-    return !yes;
-}
-
-static int64_t psi_lua_clock(void *user)
-{
-    const psi_lua_settings *t = (const psi_lua_settings *)user;
-    double now;
-    if (!psi_lua_ask(t, NULL, NULL)) return 0; /* nothing was valid then */
-    now = (double)lua_tonumber(t->vm->asker, -1);
-    lua_settop(t->vm->asker, 1);
-    return now > 0 && now < 1e15 ? (int64_t)now : 0;
-}
-
-/* Notes the functions among options in the uservalue of the settings on top of the stack. */
-static void psi_lua_set_questions(lua_State *L, psi_lua_settings *t, int options, psocket_tls_options *o)
-{
-    static const char *const names[] = { "decide", "clock" };
-    psi_lua_vm *vm = psi_lua_here(L);
-    int i, any = 0, settings = lua_gettop(L);
-    lua_newtable(L);
-    for (i = 0; i < 2; i++) {
-        lua_getfield(L, options, names[i]);
-        if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "%s must be a function", names[i]);
-        if (!lua_isnil(L, -1)) any |= 1 << i;
-        lua_rawseti(L, -2, i + 1);
-    }
-    if (!any) {
-        lua_pop(L, 1);
-        return;
-    }
-    PSI_LUA_SETVALUE(L, settings);
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    if (!vm->asker) {
-        lua_State *co = lua_newthread(L);
-        lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR); /* whose metatable holds it: values here are weak */
-        lua_getmetatable(L, -1);
-        lua_pushvalue(L, -3);
-        lua_setfield(L, -2, "asker");
-        lua_pop(L, 2);
-        lua_pushvalue(L, lua_upvalueindex(1));
-        lua_pushvalue(L, lua_upvalueindex(2));
-        lua_pushcclosure(L, psi_lua_asked, 2);
-        lua_xmove(L, co, 1);
-        lua_pop(L, 1);
-        vm->asker = co;
-    }
-    t->vm = vm;
-    t->number = ++vm->numbers;
-    lua_pushvalue(L, settings);
-    lua_rawseti(L, -2, t->number);
-    lua_pop(L, 1);
-    if (any & 1) {
-        o->decide = psi_lua_decide;
-        o->decide_user = t;
-    }
-    if (any & 2) {
-        o->clock = psi_lua_clock;
-        o->clock_user = t;
-    }
-}
-
-/* The version of TLS in field min_version: "TLSv1.2", or its number. */
-static int psi_lua_field_version(lua_State *L, int table)
-{
-    int version = 0;
-    lua_getfield(L, table, "min_version");
-    if (lua_type(L, -1) == LUA_TSTRING) {
-        const char *text = lua_tostring(L, -1);
-        if (strncmp(text, "TLSv1.", 6) == 0 && text[6] >= '0' && text[6] <= '3' && !text[7]) version = 0x301 + text[6] - '0';
-    } else if (lua_type(L, -1) == LUA_TNUMBER && lua_tonumber(L, -1) >= 1 && lua_tonumber(L, -1) < 0x10000) {
-        version = (int)lua_tonumber(L, -1);
-    }
-    if (!version && !lua_isnil(L, -1)) luaL_error(L, "min_version must be a version of TLS, as \"TLSv1.2\"");
-    lua_pop(L, 1);
-    return version;
-}
-
-/* The cipher suites in field suites, with colons between; left on the stack. */
-static const char *psi_lua_field_suites(lua_State *L, int table)
-{
-    size_t i, n;
-    int list;
-    lua_getfield(L, table, "suites");
-    list = lua_gettop(L);
-    if (lua_isnil(L, list)) return NULL;
-    if (lua_istable(L, list)) {
-        n = PSI_LUA_LENGTH(L, list);
-        lua_pushliteral(L, "");
-        for (i = 1; i <= n && i <= 100; i++) {
-            if (i > 1) lua_pushliteral(L, ":");
-            lua_rawgeti(L, list, (int)i);
-            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
-            lua_concat(L, i > 1 ? 3 : 2);
-        }
-    }
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
-    if (strlen(lua_tostring(L, -1)) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "suites contains a zero byte");
-    return lua_tostring(L, -1);
-}
-
-/* Makes settings of the options at `options` and the certificates at `certs` (0: none; then options may hold some).
-   Pushes the settings and answers 1, or pushes nil, a message and a name and answers 3. */
-static int psi_lua_make_settings(lua_State *L, int options, int certs)
-{
-    static const char *const auth[] = { "none", "optional", "required", NULL };
-    psocket_tls_options o;
-    psocket_error e;
-    int top = lua_gettop(L), r, list;
-    size_t i;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA_1(L, sizeof *t);
-    memset(t, 0, sizeof *t);
-    psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
-    memset(&o, 0, sizeof o);
-    memset(&e, 0, sizeof e);
-    o.error = &e;
-    luaL_checkstack(L, 20, NULL);
-    if (options) {
-        const char **names;
-        uint8_t *pins;
-        psi_lua_set_questions(L, t, options, &o);
-        o.min_version = psi_lua_field_version(L, options);
-        o.suites = psi_lua_field_suites(L, options);
-        o.ca = psi_lua_field_string(L, options, "ca", &o.ca_len);
-        o.ca_file = psi_lua_field_string(L, options, "ca_file", NULL);
-        o.ca_dir = psi_lua_field_string(L, options, "ca_dir", NULL);
-        o.insecure_no_verify = psi_lua_field_flag(L, options, "insecure_no_verify");
-        o.insecure_no_name = psi_lua_field_flag(L, options, "insecure_no_name");
-        lua_getfield(L, options, "client_auth");
-        for (r = 0; !lua_isnil(L, -1) && !(lua_isstring(L, -1) && strcmp(lua_tostring(L, -1), auth[r]) == 0); r++)
-            if (r == 2) luaL_error(L, "client_auth must be \"none\", \"optional\" or \"required\"");
-        o.client_auth = r;
-        lua_getfield(L, options, "alpn");
-        list = lua_gettop(L);
-        if (!lua_isnil(L, list)) {
-            if (!lua_istable(L, list)) luaL_error(L, "alpn must be a list of names");
-            o.alpn_count = PSI_LUA_LENGTH(L, list);
-            luaL_checkstack(L, (int)(o.alpn_count < 10000 ? o.alpn_count : 1000000) + 8, "too many names in alpn");
-            names = (const char **)PSI_LUA_USERDATA(L, (o.alpn_count + 1) * sizeof *names);
-            for (i = 0; i < o.alpn_count; i++) {
-                lua_rawgeti(L, list, (int)(i + 1));
-                if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "alpn must be a list of names");
-                names[i] = lua_tostring(L, -1);
-                if (strlen(names[i]) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "a name in alpn contains a zero byte");
-            }
-            o.alpn = names;
-        }
-        lua_getfield(L, options, "pins");
-        list = lua_gettop(L);
-        if (!lua_isnil(L, list)) {
-            if (!lua_istable(L, list)) luaL_error(L, "pins must be a list of SHA-256 digests");
-            o.spki_pin_count = PSI_LUA_LENGTH(L, list);
-            if (!o.spki_pin_count) luaL_error(L, "pins must be a list of SHA-256 digests: it is empty");
-            pins = (uint8_t *)PSI_LUA_USERDATA(L, (o.spki_pin_count + 1) * 32);
-            for (i = 0; i < o.spki_pin_count; i++) {
-                size_t len = 0;
-                const char *text;
-                lua_rawgeti(L, list, (int)(i + 1));
-                text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";
-                if (!psi_lua_digest(text, len, pins + 32 * i))
-                    luaL_error(L, "pin %d is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)", (int)(i + 1));
-                lua_pop(L, 1);
-            }
-            o.spki_pins = pins;
-        }
-        if (!certs) {
-            lua_getfield(L, options, "identities");
-            if (!lua_isnil(L, -1) && !lua_istable(L, -1)) luaL_error(L, "identities must be a list of certificates");
-            certs = lua_istable(L, -1) ? lua_gettop(L) : options; /* psocket.tls { {chain =, private_key =} } will do */
-        }
-    }
-    if (certs) o.identities = psi_lua_identities(L, certs, &o.identity_count);
-    r = psocket_tls_new(&t->tls, &o);
-    lua_settop(L, top + 1);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
-}
-
-/* Do these options say anything about TLS, or just about time? */
-static int psi_lua_about_tls(lua_State *L, int options)
-{
-    static const char *const names[] = { "ca", "ca_file", "ca_dir", "alpn", "pins", "identities", "client_auth",
-                                         "insecure_no_verify", "insecure_no_name", "suites", "min_version", "decide",
-                                         "clock" };
-    size_t i;
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
-        int there;
-        lua_getfield(L, options, names[i]);
-        there = !lua_isnil(L, -1);
-        lua_pop(L, 1);
-        if (there) return 1;
-    }
-    return 0;
-}
-
-/* As psi_lua_make_settings, but the same tables give the settings that were made of them before. */
-static int psi_lua_cached_settings(lua_State *L, int options, int certs)
-{
-    int first = certs ? certs : options, second, top = lua_gettop(L), r;
-    if (options && certs && !psi_lua_about_tls(L, options)) options = 0;
-    second = options ? options : certs;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
-    lua_pushvalue(L, first);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_getmetatable(L, -2); /* weak keys too */
-        lua_setmetatable(L, -2);
-        lua_pushvalue(L, first);
-        lua_pushvalue(L, -2);
-        lua_rawset(L, -4);
-    }
-    lua_pushvalue(L, second);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        r = psi_lua_make_settings(L, options, certs);
-        if (r != 1) return r;
-        if (LUA_VERSION_NUM >= 502 || !((psi_lua_settings *)lua_touserdata(L, -1))->number) {
-            /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-            lua_pushvalue(L, second);
-            lua_pushvalue(L, -2);
-            lua_rawset(L, top + 2);
-        }
-    }
-    lua_replace(L, top + 1);
-    lua_settop(L, top + 1);
-    return 1;
-}
-
-/* The handshake of the socket at 1 may ask functions of the settings at index `given` (0: PSI_LUA_OBJECT): they have to
-   stay as long, and no poller may call them in the midst of its work. */
-static void psi_lua_set_apart(lua_State *L, psi_lua_sock *k, int given)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, given ? given : PSI_LUA_OBJECT);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-    psi_lua_forget(psi_lua_here(L), &k->io);
-    k->io.noted |= PSI_LUA_APART;
-    psi_lua_here(L)->driven = k;
-}
-
-/* It is over. */
-static void psi_lua_end_apart(lua_State *L, psi_lua_sock *k)
-{
-    psi_lua_forget(psi_lua_here(L), &k->io);
-    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_APART | PSI_LUA_CLOSING));
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_pushvalue(L, 1);
-    lua_pushnil(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-}
-
-/* starttls(socket, name | certificates | settings, options | settings, options) */
-static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_tlsinfo info;
-    int r, made = 1, options = 0;
-    lua_settop(L, PSI_LUA_TOP);
-    op->io = &k->io; /* without limits: kept on the C side, as in connect */
-    op->index = 1;
-    op->claims = PSOCKET_READ | PSOCKET_WRITE;
-    if (lua_isnil(L, PSI_LUA_DONE) && psocket_istls(k->s) &&
-        psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
-        lua_pushnil(L);
-        return 1;
-    }
-    r = psi_lua_claim(L, op);
-    if (lua_isnil(L, PSI_LUA_DONE) && !r) {
-        int server = psocket_getside(k->s) == PSOCKET_SERVER, given = 0;
-        psi_lua_settings *t = NULL;
-        psi_lua_limits limits;
-        const char *name = NULL;
-        if (lua_isuserdata(L, 2)) given = 2;
-        else if (server) luaL_checktype(L, 2, LUA_TTABLE);
-        else name = psi_lua_get_text(L, 2);
-        if (!given && lua_isuserdata(L, 3)) given = 3;
-        if (given) {
-            t = (psi_lua_settings *)luaL_checkudata(L, given, PSI_LUA_SETTINGS);
-            luaL_argcheck(L, t->tls, given, "these settings were collected");
-        }
-        if (psi_lua_has_options(L, given ? given + 1 : 3)) options = given ? given + 1 : 3;
-        limits = psi_lua_get_limits(L, options ? options : 4, &k->limits);
-        if (!given && (server || (options && psi_lua_about_tls(L, options)))) {
-            made = psi_lua_cached_settings(L, options, server ? 2 : 0);
-            if (made == 1) {
-                t = (psi_lua_settings *)lua_touserdata(L, -1);
-                lua_replace(L, PSI_LUA_OBJECT);
-            }
-        }
-        if (t && t->number && psi_lua_here(L)->question)
-            return luaL_error(L, "decide and clock must not start a handshake that asks functions itself");
-        if (made == 1) {
-            psi_lua_remember(L, PSI_LUA_DONE, 1);
-            if (t && t->number) psi_lua_set_apart(L, k, given);
-            psocket_settimeout(k->s, limits.timeout);
-            r = psocket_starttls(k->s, t ? t->tls : NULL, name);
-        }
-    }
-    if (made == 1) {
-        if (k->io.noted & PSI_LUA_APART) psi_lua_here(L)->driven = k;
-        while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psocket_step(k->s))) {
-            if (k->io.noted & PSI_LUA_CLOSING) { /* by decide or clock */
-                r = PSOCKET_CLOSED_HERE;
-                break;
-            }
-            r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
-            if (r == 0) return PSI_LUA_AGAIN;
-            if (r == 1) r = 0;
-        }
-        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout);
-        if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
-        if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
-        if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
-            psi_lua_release(op);
-            psi_lua_forget(op->vm, &k->io);
-            lua_pushboolean(L, 1);
-            if (!info.alpn[0]) return 1;
-            lua_pushstring(L, info.alpn);
-            return 2;
-        }
-        psi_lua_fail_sock(L, k, r);
-    }
-    /* nil, a message and a name are on top: here the spec says false, and that the socket is closed. */
-    psi_lua_release(op);
-    psi_lua_shut(op->vm, k);
-    lua_pushboolean(L, 0);
-    lua_replace(L, -4);
-    return 3;
+    op->event = (int)lua_tonumber(L, 2);
+    op->claims = (int)lua_tonumber(L, 3);
+    if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
+    op->task = (psi_lua_task *)lua_touserdata(L, 5);
+    if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
+    else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
 /*--- driving the operations */
 
-/* What an operation yields: no values. But where a yield may fail, as in pcall in Lua 5.1, a task that is resumed by our
-   scheduler yields a mark to it: a task that yields without one after it was to wait has failed to, and went on. */
-static int psi_lua_mark(lua_State *L)
-{
-#if PSI_LUA_MARKS
-    psi_lua_vm *vm = psi_lua_here(L);
-    if (vm->co != L) return 0;
-    lua_pushlightuserdata(L, vm);
-    return 1;
-#else
-    (void)L;
-    return 0;
-#endif
-}
+typedef struct psi_lua_waiting {
+    const char *name;
+    int (*try_it)(lua_State *, psi_lua_op *);
+} psi_lua_waiting;
 
-static int psi_lua_yield(lua_State *L)
-{
-    return lua_yield(L, psi_lua_mark(L));
-}
-
-enum {
-    PSI_LUA_CONNECT, PSI_LUA_ACCEPT, PSI_LUA_RECV, PSI_LUA_READ, PSI_LUA_READ_UNTIL, PSI_LUA_SEND, PSI_LUA_SHUTDOWN,
-    PSI_LUA_STARTTLS, PSI_LUA_SLEEP
+static const psi_lua_waiting psi_lua_all_waiting[] = {
+    { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
+    { "send", psi_lua_try_send }, { "wait", psi_lua_try_wait }
 };
 
-/* Tries one of them, for the ticket that it has got or for the first time (0). Answers what it answered. */
-static int psi_lua_try(lua_State *L, int what, uint32_t *ticket)
+enum { PSI_LUA_WAIT = 4 };
+
+/* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
+static int psi_lua_try(lua_State *L, int again, double *state)
 {
-    static int (*const ops[])(lua_State *, psi_lua_op *) = {
-        psi_lua_try_connect, psi_lua_try_accept, psi_lua_try_recv, psi_lua_try_read, psi_lua_try_read_until,
-        psi_lua_try_send, psi_lua_try_shutdown, psi_lua_try_starttls, psi_lua_try_sleep
-    };
-    psi_lua_op op;
-    int n;
-    op.vm = psi_lua_here(L);
-    op.ticket = *ticket;
-    op.limits.timeout = 0;
-    n = ops[what](L, &op);
-    *ticket = op.ticket;
-    return n;
+    int top = lua_gettop(L), n, which = (int)lua_tointeger(L, lua_upvalueindex(4));
+    for (;; again = 1) {
+        psi_lua_op op;
+        memset((void *)&op, 0, sizeof op);
+        op.vm = psi_lua_here(L);
+        op.due = INT64_MAX;
+        op.again = again;
+        op.state = *state;
+        n = psi_lua_all_waiting[which].try_it(L, &op);
+        *state = op.state;
+        if (n != PSI_LUA_AGAIN) return n;
+        lua_settop(L, top);
+        if (PSI_LUA_YIELDABLE(L) && !(op.k && op.k->blocks)) {
+            op.vm->ops = 0;
+            psi_lua_park(L, &op);
+            return n;
+        }
+        psi_lua_block(L, &op);
+    }
 }
 
-#if LUA_VERSION_NUM >= 503
+#if PSI_LUA_CONTINUES
+
+static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
+{
+    int n = psi_lua_try(L, again, &state);
+    if (n != PSI_LUA_AGAIN) return n;
+    lua_pushnumber(L, (lua_Number)state); /* behind the arguments, whose number is the context */
+    return lua_yieldk(L, 0, top, next);
+}
 
 static int psi_lua_again(lua_State *L, int status, lua_KContext context)
 {
-    uint32_t ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
-    int n, what = (int)context & ((1 << PSI_LUA_OP_BITS) - 1);
+    double state;
     (void)status;
-    if (ticket) lua_settop(L, PSI_LUA_TOP); /* without what resume was given */
-    n = psi_lua_try(L, what, &ticket);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_settop(L, PSI_LUA_TOP);
-    return lua_yieldk(L, 0, (lua_KContext)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
+    lua_settop(L, (int)context + 1); /* without what resume was given */
+    state = (double)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return psi_lua_finish_try(L, 1, state, (int)context, psi_lua_again);
 }
 
-static int psi_lua_run(lua_State *L, int what)
+static int psi_lua_run(lua_State *L)
 {
-    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
-    return psi_lua_again(L, 0, what);
-}
-
-#elif LUA_VERSION_NUM == 502
-
-static int psi_lua_again(lua_State *L)
-{
-    int n, context = 0, mask = (1 << PSI_LUA_OP_BITS) - 1;
-    uint32_t ticket;
-    lua_getctx(L, &context);
-    ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
-    lua_settop(L, PSI_LUA_TOP);
-    n = psi_lua_try(L, context & mask, &ticket);
-    return n == PSI_LUA_AGAIN ? lua_yieldk(L, psi_lua_mark(L), context, psi_lua_again) : n; /* it keeps its ticket */
-}
-
-static int psi_lua_run(lua_State *L, int what)
-{
-    uint32_t ticket = 0;
-    int n;
-    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
-    n = psi_lua_try(L, what, &ticket);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_settop(L, PSI_LUA_TOP);
-    return lua_yieldk(L, psi_lua_mark(L), (int)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
+    return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
 }
 
 #else
 
-/* Without lua_yieldk a Lua function (psi_lua_wrapper) yields, and calls this again with what is to be remembered. The
-   first result tells it to: upvalue 1, which no operation returns. */
-static int psi_lua_run(lua_State *L, int what)
+/* A Lua function (psi_lua_wrapper) yields, and calls this again, with `again` and what is to be remembered in front of the
+   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+static int psi_lua_run(lua_State *L)
 {
-    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
-    int n = psi_lua_try(L, what, &ticket), i, top;
+    int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
+    double state = again ? (double)lua_tonumber(L, 2) : 0;
+    if (again) {
+        lua_remove(L, 1);
+        lua_remove(L, 1);
+    }
+    n = psi_lua_try(L, again, &state);
     if (n != PSI_LUA_AGAIN) return n;
-    psi_lua_remember(L, PSI_LUA_TICKET, ticket);
-    top = lua_gettop(L);
     lua_pushvalue(L, lua_upvalueindex(1));
-    for (i = PSI_LUA_TICKET; i <= top; i++) lua_pushvalue(L, i);
-    return 2 + top - PSI_LUA_TICKET;
+    lua_pushnumber(L, (lua_Number)state);
+    return 2;
 }
 
-static const char psi_lua_wrapper[] =
+static const char *const psi_lua_wrapper[] = {
     "local again, yield = ...\n"
     "return function(f)\n"
-    "  return function(a, b, c, d)\n"
-    "    local r, x, y, z, v, w = f(a, b, c, d)\n"
+    "  return function(...)\n"
+    "    local r, x, y, z = f(...)\n"
     "    while r == again do\n"
     "      yield()\n"
-    "      r, x, y, z, v, w = f(a, b, c, d, x, y, z, v, w)\n"
+    "      r, x, y, z = f(again, x, ...)\n"
     "    end\n"
     "    if x == nil then return r end\n" /* as many results as there are */
     "    if y == nil then return r, x end\n"
     "    if z == nil then return r, x, y end\n"
     "    return r, x, y, z\n"
     "  end\n"
-    "end\n";
+    "end\n",
+    NULL
+};
 
 #endif
 
-static int psi_lua_connect(lua_State *L) { return psi_lua_run(L, PSI_LUA_CONNECT); }
-static int psi_lua_accept(lua_State *L) { return psi_lua_run(L, PSI_LUA_ACCEPT); }
-static int psi_lua_recv(lua_State *L) { return psi_lua_run(L, PSI_LUA_RECV); }
-static int psi_lua_read(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ); }
-static int psi_lua_read_until(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ_UNTIL); }
-static int psi_lua_send(lua_State *L) { return psi_lua_run(L, PSI_LUA_SEND); }
-static int psi_lua_shutdown(lua_State *L) { return psi_lua_run(L, PSI_LUA_SHUTDOWN); }
-static int psi_lua_starttls(lua_State *L) { return psi_lua_run(L, PSI_LUA_STARTTLS); }
-static int psi_lua_sleep(lua_State *L) { return psi_lua_run(L, PSI_LUA_SLEEP); }
+/*--- what the script tries, without waiting: true (or an object), false for WANT, or nil, a message and a name */
 
-/*--- the rest of sockets */
-
-/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
-static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
+static int psi_lua_answer(lua_State *L, const psi_lua_sock *k, int r)
 {
-    if ((k->io.armed & PSOCKET_READ) && (ended || psocket_pending(k->s))) psi_lua_wake(psi_lua_here(L), &k->io);
-}
-
-static int psi_lua_peek(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    const void *data;
-    ptrdiff_t n;
-    do {
-        n = psocket_peek(k->s, &data);
-        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
-        if (n < 0) return 0;
-    } while (!psi_lua_push_chunk(L, k, data, (size_t)n));
+    if (r < 0 && !psi_lua_is_want(r)) return psi_lua_fail_sock(L, k, r);
+    lua_pushboolean(L, r >= 0);
     return 1;
 }
 
-static int psi_lua_unrecv(lua_State *L)
+/* take(listener): the next connection. */
+static int psi_lua_take(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L), *k;
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
+    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r) r = psocket_hasconnection(l->s);
+    if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = l->timeout;
+    r = psocket_accept(l->s, &k->s);
+    return r ? psi_lua_answer(L, l, r) : 1;
+}
+
+/* shut(socket, "send" [, seconds]): ends the direction out, after all that was sent. */
+static int psi_lua_shut_out(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    size_t len;
-    const char *data = luaL_checklstring(L, 2, &len);
-    int r = psocket_unrecv(k->s, data, len);
-    if (r < 0) return psi_lua_fail_sock(L, k, r);
-    psi_lua_looked(L, k, 0);
-    lua_pushboolean(L, 1);
-    return 1;
+    int r = psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_WRITE);
+    if (!r && lua_isnumber(L, 3)) psi_lua_set_limit(k, psi_lua_milliseconds(L, 3));
+    if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
+        psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
+    return psi_lua_answer(L, k, r ? r : psocket_shutdown(k->s));
 }
 
-static int psi_lua_close(lua_State *L)
+/* step(socket): connects. C keeps the time. */
+static int psi_lua_step(lua_State *L)
 {
-    psi_lua_shut(psi_lua_here(L), psi_lua_any_self(L));
-    return 0;
+    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, k, PSOCKET_WRITE);
+    psocket_error e;
+    if (!r) r = psocket_step(k->s);
+    if (!psi_lua_is_want(r)) psi_lua_forget(vm, k); /* writable is the usual state: it would only be reported once more */
+    if (r >= 0 || psi_lua_is_want(r) || r == PSOCKET_CLOSED) return psi_lua_answer(L, k, r == PSOCKET_CLOSED ? 0 : r);
+    psocket_geterror(k->s, &e);
+    psocket_close(k->s);
+    return psi_lua_fail_error(L, r, &e);
 }
 
-static int psi_lua_gc(lua_State *L)
+/* side(socket): is it a server's, and does it use TLS already? */
+static int psi_lua_side(lua_State *L)
 {
-    psi_lua_sock *k = psi_lua_any_self(L);
-    psocket *s = k->s;
-    if ((k->io.noted & PSI_LUA_HELD) || (psi_lua_here(L)->question && psi_lua_here(L)->driven == k)) return psi_lua_close(L);
-    if (k->io.noted & PSI_LUA_APART) psi_lua_forget(psi_lua_here(L), &k->io);
-    if (s) psi_lua_wake(psi_lua_here(L), &k->io); /* nobody can wait for it, unless __gc is called by hand */
-    k->s = NULL;
-    psocket_free(s); /* also takes it out of its poller */
-    return 0;
-}
-
-/* Pushes what an address function has found. */
-static int psi_lua_address(lua_State *L, int r, const char *ip, int port)
-{
-    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
-    lua_pushstring(L, ip);
-    lua_pushinteger(L, port);
+    const psi_lua_sock *k = psi_lua_self(L);
+    lua_pushboolean(L, psocket_getside(k->s) == PSOCKET_SERVER);
+    lua_pushboolean(L, psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS);
     return 2;
 }
 
-static int psi_lua_getpeer(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getpeer(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_setpeer(lua_State *L)
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
+   fails the socket is closed. C keeps the time. */
+static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    const char *ip = psi_lua_get_text(L, 2);
-    int r = psocket_setpeer(k->s, ip, psi_lua_get_port(L, 3));
-    if (r < 0) return psi_lua_fail_sock(L, k, r);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-static int psi_lua_getside(lua_State *L)
-{
-    lua_pushstring(L, psocket_getside(psi_lua_self(L)->s) == PSOCKET_SERVER ? "server" : "client");
-    return 1;
-}
-
-static int psi_lua_istls(lua_State *L)
-{
-    lua_pushboolean(L, psocket_istls(psi_lua_self(L)->s) == 1);
-    return 1;
-}
-
-static int psi_lua_isudp(lua_State *L)
-{
-    lua_pushboolean(L, psocket_isudp(psi_lua_self(L)->s) == 1);
-    return 1;
-}
-
-static int psi_lua_isopen(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    int open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
-    lua_pushboolean(L, open);
-    return 1;
-}
-
-static int psi_lua_pending(lua_State *L)
-{
-    psi_lua_push_count(L, (double)psocket_pending(psi_lua_self(L)->s));
-    return 1;
-}
-
-/* settimeout(seconds), of a socket or a listener. */
-static psi_lua_limits psi_lua_new_limits(lua_State *L)
-{
-    psi_lua_limits l;
-    lua_settop(L, 2);
-    l.timeout = psi_lua_pop_ms(L, 2, "the argument");
-    return l;
-}
-
-static int psi_lua_settimeout(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    k->limits = psi_lua_new_limits(L);
-    psocket_settimeout(k->s, k->limits.timeout);
-    return 0;
-}
-
-/* geterror(): a message, a name, and a table with the details that there are. */
-static int psi_lua_geterror(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_error e;
-    int code = psocket_geterror(k->s, &e);
-    if (code == 0) return 0;
-    psi_lua_fail_sock(L, k, code);
-    lua_newtable(L);
-    if (e.code == code) {
-        int tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert and no certificate */
-        if (e.os_error) psi_lua_set_number(L, "os_error", e.os_error);
-        if (e.bearssl_error) psi_lua_set_number(L, "bearssl_error", e.bearssl_error);
-        if (tls && e.tls_alert >= 0) psi_lua_set_number(L, "tls_alert", e.tls_alert);
-        if (tls && e.cert_index >= 0) psi_lua_set_number(L, "cert_index", e.cert_index);
-    }
-    return 3;
-}
-
-static int psi_lua_tlsinfo(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
-    if (psocket_gettlsinfo(k->s, &info) < 0) return psi_lua_fail(L, PSOCKET_INVALID, "the socket is not using TLS");
-    lua_newtable(L);
-    psi_lua_set_text(L, "version", info.version_name);
-    psi_lua_set_text(L, "suite", info.suite_name);
-    psi_lua_set_text(L, "alpn", info.alpn);
-    psi_lua_set_text(L, "server_name", info.server_name);
-    lua_pushboolean(L, info.resumed);
-    lua_setfield(L, -2, "resumed");
-    if (info.peer_subject[0] || info.peer_not_after) {
-        psi_lua_set_text(L, "peer_subject", info.peer_subject);
-        psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
-        psi_lua_set_hex(L, "peer_spki_sha256", info.peer_spki_sha256);
-        psi_lua_set_number(L, "peer_not_before", (double)info.peer_not_before);
-        psi_lua_set_number(L, "peer_not_after", (double)info.peer_not_after);
+    int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1) {
+        psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
     }
-    return 1;
-}
-
-static void psi_lua_push_address(lua_State *L, const char *ip, int port)
-{
-    if (port) lua_pushfstring(L, strchr(ip, ':') ? "[%s]:%d" : "%s:%d", ip, port);
-    else lua_pushfstring(L, "unix:%s", ip);
-}
-
-static int psi_lua_tostring(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_tlsinfo info;
-    char ip[256];
-    int port = 0, open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
-    if (psocket_getpeer(k->s, ip, sizeof ip, &port) < 0) lua_pushliteral(L, "no address");
-    else psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket: %s (%s%s%s)", lua_tostring(L, -1), open ? "open" : "closed",
-                    psocket_isudp(k->s) == 1 ? ", UDP" : psocket_istls(k->s) == 1 ? ", " : "",
-                    psocket_gettlsinfo(k->s, &info) == 0 ? info.version_name : "");
-    return 1;
-}
-
-/*--- listeners */
-
-static int psi_lua_listen(lua_State *L)
-{
-    psi_lua_listener *l;
-    psocket_options o;
-    psocket_error e;
-    int port, r;
-    const char *address = psi_lua_get_address(L, 1, &port);
-    psi_lua_get_options(L, 2, &o, &e);
-    luaL_argcheck(L, !o.udp, 2, "listen is for TCP; udpserver makes a UDP socket");
-    l = (psi_lua_listener *)PSI_LUA_USERDATA(L, sizeof *l);
-    memset(l, 0, sizeof *l);
-    l->io.kind = PSI_LUA_IS_LISTENER;
-    l->limits.timeout = o.timeout_ms;
-    psi_lua_setmetatable(L, PSI_LUA_LISTENER);
-    r = psocket_listen(&l->l, address, port, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
-}
-
-static int psi_lua_hasconnection(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    int r = psocket_hasconnection(l->l);
+    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
+    psi_lua_forget(vm, k);
+    psi_lua_answer(L, k, r);
     if (r < 0) {
-        psi_lua_fail_listener(L, l, r);
-        lua_pushboolean(L, 0);
-        lua_replace(L, -4);
+        psi_lua_shut(vm, k);
         return 3;
     }
-    if (r) l->burst = 0; /* accept will not wait, then */
-    if (r) psi_lua_wake(psi_lua_here(L), &l->io); /* whoever waits in accept: the system will not report it again */
-    lua_pushboolean(L, r);
-    return 1;
+    psi_lua_set_limit(k, k->timeout);
+    if (psocket_gettlsinfo(k->s, &info) < 0 || !info.alpn[0]) return 1;
+    lua_pushstring(L, info.alpn);
+    return 2;
 }
 
-static int psi_lua_listener_close(lua_State *L)
+/*--- TLS settings */
+
+static int64_t psi_lua_clock(void *user)
 {
-    psi_lua_listener *l = psi_lua_listening(L);
-    psi_lua_wake(psi_lua_here(L), &l->io);
-    psi_lua_forget(psi_lua_here(L), &l->io);
-    psocket_close(l->l);
-    return 0;
+    return ((const psi_lua_settings *)user)->now;
 }
 
-static int psi_lua_listener_gc(lua_State *L)
+/* settings(options): made of checked ones. */
+static int psi_lua_make_settings(lua_State *L)
 {
-    psi_lua_listener *l = psi_lua_listening(L);
-    psocket *p = l->l;
-    if (p) psi_lua_wake(psi_lua_here(L), &l->io);
-    l->l = NULL;
-    psocket_free(p);
-    return 0;
-}
-
-static int psi_lua_listener_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_listening(L)->l, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_listener_settimeout(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    l->limits = psi_lua_new_limits(L);
-    return 0;
-}
-
-static int psi_lua_listener_tostring(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    char ip[256];
-    int port = 0;
-    if (psocket_getlocal(l->l, ip, sizeof ip, &port) < 0) {
-        lua_pushliteral(L, "psocket listener: (closed)");
-        return 1;
-    }
-    psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket listener: %s (open)", lua_tostring(L, -1));
-    return 1;
-}
-
-/*--- functions of the module */
-
-static int psi_lua_udpserver(lua_State *L)
-{
-    psi_lua_sock *k;
-    psocket_options o;
+    psi_lua_options all;
     psocket_error e;
-    int port, r;
-    const char *address = psi_lua_get_address(L, 1, &port);
-    psi_lua_get_options(L, 2, &o, &e);
-    k = psi_lua_new_sock(L);
-    k->limits.timeout = o.timeout_ms;
-    o.udp = 1;
-    r = psocket_listen(&k->s, address, port, &o);
+    int r, clock;
+    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
+    memset(t, 0, sizeof *t);
+    psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
+    memset(&all, 0, sizeof all);
+    memset(&e, 0, sizeof e);
+    lua_insert(L, 1);
+    lua_getfield(L, 2, "clock");
+    clock = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    psi_lua_store_options(L, 't', (char *)&all); /* those on top */
+    all.t.error = &e;
+    if (clock) {
+        all.t.clock = psi_lua_clock;
+        all.t.clock_user = t;
+    }
+    r = psocket_tls_new(&t->tls, &all.t);
+    lua_settop(L, 1);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
 
-/* wrap(carrier [, options]): the carrier's object is left without a socket. */
-static int psi_lua_wrap(lua_State *L)
+static psi_lua_settings *psi_lua_settings_self(lua_State *L)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    psi_lua_sock *carrier = psi_lua_self(L), *k;
-    psocket_options o;
-    psocket_error e;
-    int r;
-    psi_lua_get_options(L, 2, &o, &e);
-    if (psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_READ) || psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_WRITE))
-        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
-    k = psi_lua_new_sock(L);
-    k->limits.timeout = o.timeout_ms;
-    psi_lua_forget(vm, &carrier->io);
-    r = psocket_wrap(&k->s, carrier->s, &o);
-    if (r < 0) return psi_lua_fail_error(L, r, &e);
-    carrier->s = NULL;
-    return 1;
-}
-
-static int psi_lua_pair(lua_State *L)
-{
-    psi_lua_sock *a, *b;
-    psocket_options o;
-    psocket_error e;
-    int r;
-    psi_lua_get_options(L, 1, &o, &e);
-    a = psi_lua_new_sock(L);
-    b = psi_lua_new_sock(L);
-    a->limits.timeout = b->limits.timeout = o.timeout_ms;
-    r = psocket_pair(&a->s, &b->s, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
-}
-
-static int psi_lua_now(lua_State *L)
-{
-    lua_pushnumber(L, (lua_Number)psocket_now() / 1000);
-    return 1;
-}
-
-static int psi_lua_tls(lua_State *L)
-{
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_settop(L, 1);
-    return psi_lua_make_settings(L, 1, 0);
-}
-
-/* The settings at 1, of which something is asked. */
-static psi_lua_settings *psi_lua_settled(lua_State *L)
-{
-    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
-    luaL_argcheck(L, t->tls, 1, "these settings were collected");
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
+    if (!t->tls) psi_lua_argument(L, 1, "these settings were collected");
     return t;
+}
+
+/* issettings(x): nil if it is something else; are they still there? */
+static int psi_lua_is_settings(lua_State *L)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
+    if (!t) return 0;
+    lua_pushboolean(L, t->tls != NULL);
+    return 1;
+}
+
+/* tell(settings, seconds): what clock has said. */
+static int psi_lua_tell(lua_State *L)
+{
+    psi_lua_settings *t = psi_lua_settings_self(L);
+    double now = (double)lua_tonumber(L, 2);
+    if (!(now > 0 && now < 1e15)) return psi_lua_raise(L, "clock must return seconds since 1970");
+    t->now = (int64_t)now;
+    return 0;
 }
 
 static int psi_lua_savesessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_settled(L);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     ptrdiff_t n = psocket_tls_savesessions(t->tls, NULL, 0), room = -1;
     void *buf = NULL;
     while (n > room && n >= 0) { /* there may be more by now */
@@ -12512,455 +11845,747 @@ static int psi_lua_savesessions(lua_State *L)
 
 static int psi_lua_loadsessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_settled(L);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     size_t len;
-    const char *data = luaL_checklstring(L, 2, &len);
+    const char *data = psi_lua_check_string(L, 2, &len);
     int r = psocket_tls_loadsessions(t->tls, data, len);
     if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "damaged, or of settings that verify otherwise" : NULL);
     lua_pushboolean(L, 1);
     return 1;
 }
 
-static int psi_lua_tls_gc(lua_State *L)
+static int psi_lua_settings_gc(lua_State *L)
 {
-    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
     psocket_tls_free(t->tls);
     t->tls = NULL;
     return 0;
 }
 
-/* options.resolve, if connect(host, port, options) has to ask it: not for addresses and paths. */
-static int psi_lua_resolver(lua_State *L)
+/*--- the rest of sockets and listeners */
+
+/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
+static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
 {
-    const char *host = psi_lua_get_text(L, 1);
-    if (!lua_istable(L, 3) || strchr(host, ':') || host[strspn(host, "0123456789.")] == 0) return 0;
-    lua_getfield(L, 3, "resolve");
-    if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "options.resolve must be a function");
+    if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(psi_lua_here(L), k);
+}
+
+static int psi_lua_peek(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const void *data;
+    ptrdiff_t n;
+    do {
+        n = psocket_peek(k->s, &data);
+        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+        if (n < 0) return 0;
+    } while (!psi_lua_push_chunk(L, k, data, (size_t)n, 0));
     return 1;
 }
 
-static int psi_lua_raise(lua_State *L)
+static int psi_lua_unrecv(lua_State *L)
 {
-    lua_settop(L, 1);
-    return lua_error(L);
+    psi_lua_sock *k = psi_lua_self(L);
+    size_t len;
+    const char *data = psi_lua_check_string(L, 2, &len);
+    int r = psocket_unrecv(k->s, data, len);
+    psi_lua_looked(L, k, 0);
+    return psi_lua_answer(L, k, r);
 }
 
-/* Checks the arguments of addloop. */
-static int psi_lua_looping(lua_State *L)
+static int psi_lua_close(lua_State *L)
 {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    if (!lua_isfunction(L, 2)) luaL_argcheck(L, luaL_getmetafield(L, 2, "__call"), 2, "function expected");
+    psi_lua_shut(psi_lua_here(L), (psi_lua_sock *)psi_lua_object(L));
     return 0;
+}
+
+/* Nobody can wait for what is collected, unless this is called by hand. */
+static int psi_lua_gc(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    psocket *s = k->s;
+    psi_lua_shut(psi_lua_here(L), k);
+    if (k->lent) return 0;
+    if (k->owner) k->owner->own = NULL;
+    k->owner = NULL;
+    k->s = NULL;
+    psocket_free(s);
+    return 0;
+}
+
+/* getpeer and getlocal. */
+static int psi_lua_address(lua_State *L)
+{
+    const psi_lua_sock *k = psi_lua_self(L);
+    char ip[256];
+    int port = 0, r = (psi_lua_named(L, "getpeer") ? psocket_getpeer : psocket_getlocal)(k->s, ip, sizeof ip, &port);
+    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
+    lua_pushstring(L, ip);
+    lua_pushinteger(L, port);
+    return 2;
+}
+
+static int psi_lua_setpeer(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *ip = psi_lua_check_text(L, 2);
+    return psi_lua_answer(L, k, psocket_setpeer(k->s, ip, psi_lua_check_port(L, 3)));
+}
+
+static int psi_lua_push_fd(lua_State *L, psocket_fd fd)
+{
+    if (fd < 0) lua_pushnil(L); /* there is none */
+    else PSI_LUA_PUSH_WHOLE(L, (double)fd);
+    return 1;
+}
+
+#define PSI_LUA_GETTER(name, push) \
+    static int psi_lua_##name(lua_State *L) \
+    { \
+        const psi_lua_sock *k = psi_lua_self(L); \
+        push; \
+        return 1; \
+    }
+PSI_LUA_GETTER(getside, lua_pushstring(L, psocket_getside(k->s) == PSOCKET_SERVER ? "server" : "client"))
+PSI_LUA_GETTER(istls, lua_pushboolean(L, psocket_istls(k->s) == 1))
+PSI_LUA_GETTER(isudp, lua_pushboolean(L, psocket_isudp(k->s) == 1))
+PSI_LUA_GETTER(pending, PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(k->s)))
+PSI_LUA_GETTER(getfd, psi_lua_push_fd(L, psocket_getfd(k->s)))
+PSI_LUA_GETTER(timeout, lua_pushnumber(L, (lua_Number)k->timeout / 1000))
+
+static int psi_lua_isopen(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    int open = psocket_isopen(k->s) == 1;
+    psi_lua_looked(L, k, !open);
+    lua_pushboolean(L, open);
+    return 1;
+}
+
+static int psi_lua_settimeout(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    k->timeout = psi_lua_check_time(L, 2);
+    psi_lua_set_limit(k, k->timeout);
+    return 0;
+}
+
+/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's own. */
+static int psi_lua_setyield(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    if (!lua_isboolean(L, 2)) psi_lua_expected(L, 2, "boolean");
+    k->blocks = (uint8_t)!lua_toboolean(L, 2);
+    return 0;
+}
+
+static int psi_lua_hasconnection(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L);
+    int r = psocket_hasconnection(l->s);
+    if (r > 0) {
+        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
+    }
+    if (r < 0) psi_lua_fail_sock(L, l, r);
+    lua_pushboolean(L, r > 0);
+    if (r < 0) lua_replace(L, -4);
+    return r < 0 ? 3 : 1;
+}
+
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+/* geterror(): a message, a name, and a table with the details that there are. */
+static int psi_lua_geterror(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_error e;
+    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
+    if (code == 0) return 0;
+    psi_lua_fail_error(L, code, &e);
+    lua_newtable(L);
+    if (e.os_error) psi_lua_set_whole(L, "os_error", e.os_error);
+    if (e.bearssl_error) psi_lua_set_whole(L, "bearssl_error", e.bearssl_error);
+    if (tls && e.tls_alert >= 0) psi_lua_set_whole(L, "tls_alert", e.tls_alert);
+    if (tls && e.cert_index >= 0) psi_lua_set_whole(L, "cert_index", e.cert_index);
+    return 3;
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+static int psi_lua_tlsinfo(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_tlsinfo info;
+    if (psocket_gettlsinfo(k->s, &info) < 0) return psi_lua_fail(L, PSOCKET_INVALID, "the socket is not using TLS");
+    lua_newtable(L);
+    psi_lua_set_text(L, "version", info.version_name);
+    psi_lua_set_text(L, "suite", info.suite_name);
+    psi_lua_set_text(L, "alpn", info.alpn);
+    psi_lua_set_text(L, "server_name", info.server_name);
+    lua_pushboolean(L, info.resumed);
+    lua_setfield(L, -2, "resumed");
+    if (!info.peer_subject[0] && !info.peer_not_after) return 1;
+    psi_lua_set_text(L, "peer_subject", info.peer_subject);
+    psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
+    psi_lua_set_hex(L, "peer_spki_sha256", info.peer_spki_sha256);
+    psi_lua_set_whole(L, "peer_not_before", (double)info.peer_not_before);
+    psi_lua_set_whole(L, "peer_not_after", (double)info.peer_not_after);
+    return 1;
+}
+
+/*--- functions of the module that make sockets */
+
+/* The object just made, or why there is none. */
+static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
+{
+    return r < 0 ? psi_lua_fail_error(L, r, e) : 1;
+}
+
+/* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
+static int psi_lua_listen(lua_State *L)
+{
+    int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
+    psi_lua_sock *k;
+    psi_lua_options all;
+    psocket_error e;
+    int port;
+    const char *address = psi_lua_check_address(L, bind ? 2 : 1, &port);
+    psi_lua_socket_options(L, bind ? 4 : 2, &all, &e);
+    if (all.o.udp && !udp) psi_lua_argument(L, bind ? 4 : 2, "listen is for TCP; udpserver makes a UDP socket");
+    if (port == -2) {
+        lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
+        return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
+    }
+    all.o.udp = udp;
+    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
+    k->timeout = k->limit = all.o.timeout_ms;
+    return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
+}
+
+/* wrap(carrier [, options]): the carrier's object is left without a socket. */
+static int psi_lua_wrap(lua_State *L)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_sock *carrier = psi_lua_self(L), *k;
+    psi_lua_options all;
+    psocket_error e;
+    int r;
+    psi_lua_socket_options(L, 2, &all, &e);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = all.o.timeout_ms;
+    if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
+    psi_lua_forget(vm, carrier);
+    r = psocket_wrap(&k->s, carrier->s, &all.o);
+    if (r == 0) carrier->s = NULL;
+    return psi_lua_made(L, r, &e);
+}
+
+static int psi_lua_pair(lua_State *L)
+{
+    psi_lua_sock *a, *b;
+    psi_lua_options all;
+    psocket_error e;
+    int r;
+    psi_lua_socket_options(L, 1, &all, &e);
+    a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    r = psocket_pair(&a->s, &b->s, &all.o);
+    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
+}
+
+static int psi_lua_now(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)psocket_now() / 1000);
+    return 1;
+}
+
+/* Answers with the list at 4, which options.resolve has returned. */
+static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
+{
+    lua_State *L = (lua_State *)user;
+    int i, code = PSOCKET_DNS_NOT_FOUND;
+    (void)host;
+    for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
+        lua_rawgeti(L, 4, i);
+        if (lua_type(L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(L, -1)) == 0) code = 0;
+        lua_pop(L, 1);
+    }
+    psocket_resolve_done(r, code);
+}
+
+/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked first. */
+static int psi_lua_dial(lua_State *L)
+{
+    psi_lua_sock *k;
+    psi_lua_options all;
+    psocket_error e;
+    const char *host = psi_lua_check_text(L, 1);
+    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
+    lua_settop(L, 4);
+    psi_lua_socket_options(L, 3, &all, &e);
+    if (lua_istable(L, 4)) {
+        all.o.resolve = psi_lua_resolved;
+        all.o.resolve_user = L;
+    } else if (lua_istable(L, 3) && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
+        lua_pushboolean(L, 0);
+        lua_getfield(L, 3, "resolve");
+        if (!lua_isnil(L, -1)) return 2;
+    }
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = all.o.timeout_ms;
+    return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
 /*--- the scheduler */
 
-/* The scheduler in the table at 1, made when first used, so that a class derived from it needs no constructor. Pushes
-   it and its own table. */
-static psi_lua_sched *psi_lua_scheduling(lua_State *L)
+/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
+static void psi_lua_make_core(lua_State *L)
 {
-    psi_lua_sched *S;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (!lua_isnil(L, -1)) {
-        S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
-        if (!S->poller) luaL_error(L, "the scheduler is closed");
-        PSI_LUA_GETVALUE(L, -1);
-        return S;
-    }
-    lua_pop(L, 1);
-    S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
+    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
     memset((void *)S, 0, sizeof *S);
-    S->io.kind = PSI_LUA_IS_CORE;
-    S->vm = psi_lua_here(L);
+    S->vm = vm;
+    S->ready.next = S->ready.prev = &S->ready;
+    S->now.next = S->now.prev = &S->now;
+    S->joiners.next = S->joiners.prev = &S->joiners;
+    S->unused.next = S->unused.prev = &S->unused;
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
-    lua_pushvalue(L, -1);
-    PSI_LUA_SETVALUE(L, -3);
-    if (psocket_poller_new(&S->poller)) luaL_error(L, "no poller can be made: too many open files, or out of memory");
+    PSI_LUA_SETVALUE(L, -2);
+    if (psocket_poller_new(&S->poller))
+        psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
+    if (psi_lua_find_core(L)) { /* a finalizer has used the scheduler first */
+        lua_pop(L, 2);
+        return;
+    }
+    lua_pop(L, 1);
     lua_pushliteral(L, "_core");
-    lua_pushvalue(L, -3);
+    lua_insert(L, -2);
     lua_rawset(L, 1);
-    S->id = ++S->vm->ids;
-    S->next = S->vm->scheds;
-    S->vm->scheds = S;
+    S->id = ++vm->ids;
+    S->next = vm->scheds;
+    vm->scheds = S;
+}
+
+/* The scheduler in the table at 1. Pushes it and its own table. */
+static psi_lua_sched *psi_lua_scheduling(lua_State *L)
+{
+    psi_lua_sched *S = psi_lua_find_core(L);
+    if (!S) {
+        lua_pop(L, 1);
+        psi_lua_make_core(L);
+        S = psi_lua_find_core(L);
+    }
+    if (!S->poller) psi_lua_raise(L, "the scheduler is closed");
+    PSI_LUA_GETVALUE(L, -1);
     return S;
 }
 
-static void psi_lua_end_sched(psi_lua_sched *S)
+/* Has memory for one more task. */
+static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
+{
+    uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
+    psi_lua_task *block;
+    if (S->unused.next != &S->unused) return;
+    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block);
+    memset((void *)block, 0, n * sizeof *block);
+    lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
+    for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
+}
+
+/* Makes the coroutine at index co a task, if it is none. */
+static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int co)
+{
+    psi_lua_task *t;
+    psi_lua_reserve(L, S, table);
+    if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
+    t = psi_lua_find_task(L, table, co);
+    if (t) return t;
+    t = (psi_lua_task *)(void *)S->unused.next;
+    lua_pushvalue(L, co);
+    lua_pushlightuserdata(L, t);
+    lua_rawset(L, table);
+    psi_lua_unlink(&t->link);
+    t->co = lua_tothread(L, co);
+    t->sched = S->id;
+    t->due = INT64_MAX;
+    S->live++;
+    return t;
+}
+
+/* Leaves nothing of a task, but for its place in the table. */
+static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
+{
+    psi_lua_link link;
+    psi_lua_release(t);
+    psi_lua_unlink(&t->link);
+    psocket_watch_free(t->watch);
+    if (t->own) t->own->owner = NULL;
+    link = t->link;
+    memset((void *)t, 0, sizeof *t);
+    t->link = link;
+    S->live--;
+}
+
+/* Pushes the coroutine of a task. */
+static void psi_lua_push_coroutine(lua_State *L, lua_State *co)
+{
+    lua_pushthread(co);
+    lua_xmove(co, L, 1);
+}
+
+/* Wakes those that wait for the end of t; are there any? */
+static int psi_lua_wake_joiners(psi_lua_sched *S, const psi_lua_task *t)
+{
+    psi_lua_link *l = S->joiners.next;
+    int any = 0;
+    while (t->joined && l != &S->joiners) {
+        psi_lua_task *joiner = (psi_lua_task *)(void *)l;
+        l = l->next;
+        if (joiner->on != t) continue;
+        psi_lua_queue(S, joiner, PSI_LUA_WOKEN);
+        any = 1;
+    }
+    return any;
+}
+
+/* The task is over; close: with the socket that it owns. */
+static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int close)
+{
+    psi_lua_sock *own = t->own;
+    psi_lua_wake_joiners(S, t);
+    psi_lua_push_coroutine(L, t->co);
+    lua_pushnil(L);
+    lua_rawset(L, table);
+    psi_lua_clear_task(S, t);
+    psi_lua_append(&S->unused, &t->link);
+    if (close && own) psi_lua_shut(S->vm, own);
+}
+
+/* Ends a scheduler, at any time. It is at index. */
+static void psi_lua_end_core(lua_State *L, psi_lua_sched *S, int index)
 {
     psi_lua_sched **at = &S->vm->scheds;
     if (!S->poller) return;
-    psi_lua_wake(S->vm, &S->io); /* whoever runs it inside another one finds it closed */
-    psi_lua_forget(S->vm, &S->io);
     while (*at && *at != S) at = &(*at)->next;
     if (*at) *at = S->next;
-    for (; S->count; S->count--) psocket_watch_free(S->tasks[S->count].watch);
+    PSI_LUA_GETVALUE(L, index);
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        if (lua_isthread(L, -2)) psi_lua_clear_task(S, (psi_lua_task *)lua_touserdata(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    psocket_watch_free(S->signals);
     psocket_poller_free(S->poller);
     S->poller = NULL;
-    S->count = S->live = S->ready = S->woken = S->unused = 0;
 }
 
 static int psi_lua_core_gc(lua_State *L)
 {
-    psi_lua_end_sched((psi_lua_sched *)luaL_checkudata(L, 1, PSI_LUA_CORE));
+    psi_lua_end_core(L, (psi_lua_sched *)psi_lua_object(L), 1);
     return 0;
 }
 
 static int psi_lua_sched_close(lua_State *L)
 {
-    psi_lua_sched *S;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (lua_isnil(L, -1)) return 0;
-    S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
-    if (S->inside) return luaL_error(L, "a task cannot close its scheduler");
-    psi_lua_end_sched(S);
+    psi_lua_sched *S = psi_lua_find_core(L);
+    if (!S) return 0;
+    if (S->inside) return psi_lua_raise(L, "a task cannot close its scheduler");
+    psi_lua_end_core(L, S, lua_gettop(L));
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2); /* lets go of the coroutines */
     return 0;
 }
 
-/* The task is over. table is the index of the scheduler's table; close: with the socket that it owns. */
-static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int close)
+/* Notes what the coroutine at index thread has returned or failed with, for join: n values on top. */
+static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread, int n, int ok)
 {
-    psi_lua_task *t = &S->tasks[i];
-    psi_lua_map_remove(S, i);
-    psocket_watch_free(t->watch);
-    t->watch = NULL;
-    t->timer = INT64_MAX;
-    t->co = NULL;
-    t->age = (uint16_t)((t->age + 1) & ((1u << (32 - PSI_LUA_INDEX_BITS)) - 1));
-    S->live--;
-    if (!t->queued) {
-        t->next = S->unused;
-        S->unused = i;
-    }
-    lua_rawgeti(L, table, (int)(2 * i));
-    if (close && lua_touserdata(L, -1)) psi_lua_shut(S->vm, (psi_lua_sock *)lua_touserdata(L, -1));
-    lua_pop(L, 1);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i));
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i - 1));
+    int first = lua_gettop(L) - n + 1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
+    lua_insert(L, first);
+    lua_pushvalue(L, thread);
+    lua_insert(L, first + 1);
+    lua_pushboolean(L, ok);
+    lua_insert(L, first + 2);
+    lua_call(L, n + 2, 0);
 }
 
-/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler is at 1, the task's
-   coroutine on top. Whatever fails in here, the task is over. */
-static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, uint32_t i, lua_State *co)
+/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
+   scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
+static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 2;
-    psi_lua_sock *own;
-    if (i) lua_rawgeti(L, table, (int)(2 * i));
-    else lua_pushnil(L);
-    own = (psi_lua_sock *)lua_touserdata(L, -1);
-    if (i) psi_lua_end_task(L, S, table, i, 0);
-#if LUA_VERSION_NUM >= 504
-    if (lua_checkstack(co, 1)) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
-#endif
+    int thread = lua_gettop(L), error = thread + 1, joined = t && psi_lua_wake_joiners(S, t);
+    if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
-    lua_pushcfunction(L, psi_lua_trace);
-    lua_pushvalue(L, error);
+    if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
-    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or what stands in for debug.traceback */
+    if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
+    else lua_pushliteral(L, "");
+    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or there is no debug.traceback */
         lua_pushvalue(L, error);
         lua_replace(L, -2);
     }
-    psi_lua_unwind(co, L);
-    if (own) psi_lua_shut(S->vm, own);
+    PSI_LUA_UNWIND(co, L);
+    if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
+    lua_pushvalue(L, error);
+    psi_lua_note_results(L, S->vm, thread, 1, 0);
     lua_getfield(L, 1, "errorfunc");
-    if (lua_isnil(L, -1)) {
+    if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
         lua_error(L);
     }
     lua_insert(L, error);
-    lua_call(L, 2, 0);
+    if (!joined) lua_call(L, 2, 0);
     lua_settop(L, thread);
 }
 
-/* Resumes task i until it waits, yields or ends. keep: if it ends it still counts until the next turn. */
-static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int keep)
+/* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
+static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
+{
+    int thread = lua_gettop(L), n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    if (n > 0 && (n < 10 || lua_checkstack(L, n + 20))) lua_xmove(co, L, n);
+    else n = 0;
+    lua_settop(co, 0);
+    if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else if (t) psi_lua_end_task(L, S, table, t, 1);
+    if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
+}
+
+/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
+static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua_State *co, int nargs)
 {
     psi_lua_vm *vm = S->vm;
-    psi_lua_sched *at = vm->at;
-    lua_State *co = S->tasks[i].co, *outer = vm->co;
-    uint32_t task = vm->task;
-    int status, marked, state = psi_lua_state(co);
-    if (state == PSI_LUA_RUNNING) { /* by somebody else, for now */
-        psi_lua_queue(S, i, PSI_LUA_YIELDED);
-        return;
-    }
-    if (state == PSI_LUA_DEAD) {
-        psi_lua_end_task(L, S, table, i, 1);
-        return;
-    }
-    lua_rawgeti(L, table, (int)(2 * i - 1)); /* keeps it alive meanwhile, even if it is removed */
-    S->tasks[i].waits = 0;
-    S->tasks[i].deadline = INT64_MAX;
-    vm->at = S;
-    vm->co = co;
-    vm->task = psi_lua_id(S, i);
+    psi_lua_task *outer = vm->at;
+    int status, results;
+    vm->at = *t;
     vm->ops = 0;
     vm->depth++;
     S->inside++;
     S->ran++;
-    status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1, vm, &marked);
+    status = PSI_LUA_RESUME(co, L, nargs, &results);
     S->inside--;
     vm->depth--;
-    vm->at = at;
-    vm->co = outer;
-    vm->task = task;
-    if (!S->tasks[i].co || S->tasks[i].co != co) i = 0; /* it was removed */
-    if (status == LUA_YIELD) {
-        if (i && !marked && S->tasks[i].waits == PSI_LUA_DIRECT) S->tasks[i].waits = 0; /* it could not yield then */
-        if (i && !S->tasks[i].waits) psi_lua_queue(S, i, PSI_LUA_YIELDED);
-    } else if (status) {
-        psi_lua_failed(L, S, table, i, co);
-    } else if (i && keep) {
-        psi_lua_queue(S, i, PSI_LUA_WOKEN);
-    } else if (i) {
-        psi_lua_end_task(L, S, table, i, 1);
+    vm->at = outer;
+    if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
+    if (status == LUA_YIELD) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    return status;
+}
+
+/* Resumes a task. keep: if it ends it still counts until the next turn. */
+static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int keep)
+{
+    lua_State *co = t->co;
+    int status, state = psi_lua_state(co);
+    if (state == PSI_LUA_RUNNING) psi_lua_queue(S, t, PSI_LUA_YIELDED); /* by somebody else, for now */
+    if (state == PSI_LUA_DEAD) psi_lua_end_task(L, S, table, t, 1);
+    if (state != PSI_LUA_SUSPENDED) return;
+    psi_lua_release(t);
+    psi_lua_push_coroutine(L, co); /* keeps it alive meanwhile, even if it is removed */
+    status = psi_lua_let_run(L, S, &t, co, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1 - (t->bound != 0));
+    if (!status && t && t->own && t->bound == 1 && psocket_isopen(t->own->s) == 1) {
+        t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
+        lua_settop(co, 1);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
+        lua_xmove(L, co, 1);
+        lua_pushvalue(co, 1);
+        status = psi_lua_let_run(L, S, &t, co, 1);
+    }
+    if (status == 0) psi_lua_returned(L, S, table, t, co, keep);
+    else if (status != LUA_YIELD) psi_lua_failed(L, S, table, t, co);
+    if (status == LUA_YIELD && t) {
+        if (t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
+        if (!t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
     }
     lua_pop(L, 1);
 }
 
-/* add(function or coroutine, arguments ...): starts it at once. spawn: starts it in the next turn, and closes the
-   socket that is its first argument when it ends. */
-static int psi_lua_start(lua_State *L, int spawn)
+/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next turn, and
+   finishes the socket when it ends. */
+static int psi_lua_start(lua_State *L)
 {
-    int n = lua_gettop(L), table, i;
+    int n = lua_gettop(L), spawn = psi_lua_named(L, "bind"), table, thread, i;
     psi_lua_sched *S;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
-    uint32_t task;
-    if (!co) luaL_checktype(L, 2, LUA_TFUNCTION);
-    luaL_checkstack(L, n + 20, "too many arguments");
+    psi_lua_task *t;
+    if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
+    if (n > 8) luaL_checkstack(L, n + 20, "too many arguments");
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many tasks inside each other");
+    if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many tasks inside each other");
     if (co) {
         int first = lua_pushthread(co);
         lua_pop(co, 1);
-        luaL_argcheck(L, !first && psi_lua_state(co) != PSI_LUA_DEAD, 2,
-                      "a function or a coroutine that has not ended expected");
-        task = psi_lua_find_task(S, co);
+        if (first || psi_lua_state(co) == PSI_LUA_DEAD)
+            return psi_lua_argument(L, 2, "a function or a coroutine that has not ended expected");
         lua_pushvalue(L, 2);
-        if (!task) task = psi_lua_new_task(L, S, table, table + 1);
     } else {
         co = lua_newthread(L);
-        if (!lua_checkstack(co, n + 1)) return luaL_error(L, "too many arguments");
+        if (n > 8 && !lua_checkstack(co, n + 2)) return psi_lua_raise(L, "too many arguments");
+        if (spawn) lua_pushvalue(L, 3);
         for (i = 2; i <= n; i++) lua_pushvalue(L, i);
-        lua_xmove(L, co, n - 1);
-        task = psi_lua_new_task(L, S, table, table + 1);
+        lua_xmove(L, co, n - 1 + spawn);
     }
-    if (spawn) {
-        lua_pushvalue(L, 3);
-        lua_rawseti(L, table, (int)(2 * task));
-        psi_lua_queue(S, task, PSI_LUA_WOKEN);
-    } else {
-        psi_lua_resume(L, S, table, task, 1);
-    }
+    thread = table + 1;
+    t = psi_lua_new_task(L, S, table, thread);
+    if (own && own->owner) own->owner->own = NULL;
+    if (own) own->owner = t;
+    t->own = own;
+    t->bound = (uint8_t)spawn;
+    if (spawn) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else psi_lua_resume(L, S, table, t, 1);
     return 1;
-}
-
-static int psi_lua_add(lua_State *L)
-{
-    return psi_lua_start(L, 0);
-}
-
-static int psi_lua_spawn(lua_State *L)
-{
-    return psi_lua_start(L, 1);
 }
 
 /* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
    without that (nil: not before). For a foreign event loop. */
-static int psi_lua_getfd(lua_State *L)
+static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = S->ready ? 0 : -1;
-    psocket_fd fd = psocket_poller_getfd(S->poller, &ms);
-    if (fd < 0) lua_pushnil(L); /* the system has none */
-    else psi_lua_push_count(L, (double)fd);
+    int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
+    psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     if (ms < 0) lua_pushnil(L);
     else lua_pushnumber(L, (lua_Number)ms / 1000);
     return 2;
 }
 
+/* The scheduler at 1 and the task in the coroutine at 2, or NULL; pushes the scheduler and its table. */
+static psi_lua_task *psi_lua_named_task(lua_State *L, psi_lua_sched **S)
+{
+    if (!lua_isthread(L, 2)) psi_lua_expected(L, 2, "coroutine");
+    *S = psi_lua_scheduling(L);
+    return psi_lua_find_task(L, lua_gettop(L), 2);
+}
+
 static int psi_lua_contains(lua_State *L)
 {
-    psi_lua_sched *S = psi_lua_scheduling(L);
-    lua_State *co = lua_tothread(L, 2);
-    lua_pushboolean(L, co && psi_lua_find_task(S, co));
+    psi_lua_sched *S;
+    lua_pushboolean(L, psi_lua_named_task(L, &S) != NULL);
     return 1;
 }
 
 static int psi_lua_remove(lua_State *L)
 {
-    psi_lua_sched *S = psi_lua_scheduling(L);
-    lua_State *co = lua_tothread(L, 2);
-    uint32_t i = co ? psi_lua_find_task(S, co) : 0;
-    if (i) psi_lua_end_task(L, S, lua_gettop(L), i, 0);
-    lua_pushboolean(L, i != 0);
+    psi_lua_sched *S;
+    psi_lua_task *t = psi_lua_named_task(L, &S);
+    if (t) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
+    lua_pushboolean(L, t != NULL);
     return 1;
 }
 
 /* Something has happened: wakes the task it is for. */
 static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
 {
-    uintptr_t key = (uintptr_t)e->user;
-    psi_lua_io *io = (psi_lua_io *)e->user;
-    int event, unwanted = 0, events = e->events;
-    uint32_t i;
-    if (!key) return; /* it was taken out meanwhile */
-    if (key & 1) {
-        psi_lua_task *t;
-        i = (uint32_t)(key / 2);
-        if (i > S->count || !S->tasks[i].co) return;
-        t = &S->tasks[i];
-        t->timer = INT64_MAX;
-        if (!t->waits || t->deadline == INT64_MAX) return;
-        if (t->deadline <= psocket_now() || psi_lua_set_deadline(S, i, t->deadline)) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        return;
+    psi_lua_sock *k = (psi_lua_sock *)e->user;
+    int way, unwanted = 0;
+    if (!k) return; /* it was taken out meanwhile */
+    if (e->user == &S->signals) {
+        S->interrupted = 1;
+    } else if ((uintptr_t)e->user & 1) { /* no object's address */
+        psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
+        t->alarm = 0;
+        if (!t->waits || t->due == INT64_MAX) return;
+        if (t->due <= psocket_now() || psi_lua_set_alarm(S, t, t->due)) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else {
+        for (way = 0; way < 2; way++) {
+            psi_lua_task *t = k->waiter[way];
+            if (!(e->events & (way + 1))) continue;
+            if (t && t->sched == S->id) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+            else unwanted |= way + 1;
+        }
+        if (unwanted & k->interest) psi_lua_watch(S, k, k->interest & ~unwanted);
     }
-    if (io->noted & PSI_LUA_APART) { /* whatever its descriptor has to say, the handshake goes on */
-        if (!io->armed) psi_lua_watch(S, io, 0);
-        events = io->armed;
-    }
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        if (!(events & event)) continue;
-        i = io->armed & event ? psi_lua_lookup(S, io->slot[event >> 1].task) : 0;
-        io->armed = (uint8_t)(io->armed & ~event);
-        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        else unwanted |= event;
-    }
-    if (unwanted & io->interest) psi_lua_watch(S, io, io->interest & ~unwanted);
-}
-
-/* Has the task that L runs for, if it has one, wait for a scheduler (at index) that is run inside it: for its poller's
-   descriptor fd, and no longer than until. Any other caller just tries again. */
-static void psi_lua_await_core(lua_State *L, psi_lua_sched *S, int index, psocket_fd fd, int64_t until)
-{
-    psi_lua_slot *slot = &S->io.slot[0];
-    int inner;
-    uint32_t i;
-    psi_lua_sched *outer = psi_lua_whose(S->vm, L, &i, &inner);
-    if (!outer) return;
-    if (fd >= 0) {
-        uint32_t id = psi_lua_id(outer, i);
-        if (slot->task != id && psi_lua_occupied(L, S->vm, &S->io, index, PSOCKET_READ)) return;
-        if (psi_lua_adopt(L, S->vm, outer, &S->io, index, PSOCKET_READ)) return;
-        slot->ticket = 1;
-        slot->task = id;
-        S->io.armed = PSOCKET_READ;
-    } else if (until == INT64_MAX || until > psocket_now() + 1) {
-        until = psocket_now() + 1; /* a system whose pollers cannot be nested */
-    }
-    if (until == INT64_MAX || psi_lua_set_deadline(outer, i, until) == 0)
-        outer->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
 }
 
 /* coroutine.close tells nobody: looks for tasks that are dead. */
-static void psi_lua_bury(psi_lua_sched *S)
+static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
 {
-    uint32_t i;
     S->ran = 0;
-    for (i = 1; i <= S->count; i++)
-        if (S->tasks[i].co && !S->tasks[i].queued && psi_lua_state(S->tasks[i].co) == PSI_LUA_DEAD)
-            psi_lua_enqueue(S, i, PSI_LUA_WOKEN);
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        if (lua_isthread(L, -2) && psi_lua_state(lua_tothread(L, -2)) == PSI_LUA_DEAD)
+            psi_lua_queue(S, (psi_lua_task *)lua_touserdata(L, -1), PSI_LUA_WOKEN);
+        lua_pop(L, 1);
+    }
 }
 
-/* What turn answers. */
-enum { PSI_LUA_FINISHED, PSI_LUA_TURNED, PSI_LUA_YIELD, PSI_LUA_YIELDFUNC };
+/* One turn: waits for events, and resumes who is ready. How many events there were. */
+static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
+{
+    const psocket_event *events;
+    int i, n, ms;
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    ms = psi_lua_patience(due);
+    if (S->urgent || S->now.next != &S->now) ms = 0;
+    else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
+    else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
+    if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
+    n = psocket_poller_wait(S->poller, &events, ms);
+    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
+    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    if (n == 0 && ms == 1000) S->ran = S->live;
+    while (S->ready.next != &S->ready) { /* what an error had left over comes first */
+        psi_lua_link *l = S->ready.next;
+        psi_lua_unlink(l);
+        psi_lua_append(&S->now, l);
+    }
+    S->urgent = 0;
+    while (S->now.next != &S->now) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
+        psi_lua_unlink(&t->link);
+        t->queued = PSI_LUA_IDLE;
+        psi_lua_resume(L, S, table, t, 0);
+        n++;
+    }
+    return n;
+}
 
-/* turn(scheduler, seconds, due). Without seconds it goes on until no task is left, else it is one turn that waits at
-   most that long. Answers PSI_LUA_FINISHED: no task is left; PSI_LUA_TURNED: the turn is over (without seconds: call
-   again; this lets the caller's debug hooks run, an interrupt's too); PSI_LUA_YIELD and due: yield, then call again
-   with due; PSI_LUA_YIELDFUNC: call yieldfunc, then call again. */
+/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left, has
+   something happened, and do those that are ready only yield by themselves? */
 static int psi_lua_turn(lua_State *L)
 {
-    int endless, yieldable = psi_lua_yieldable(L), table, turns;
-    int64_t due = INT64_MAX;
+    int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
+    int64_t due = endless ? INT64_MAX : psi_lua_moment(L, 2);
     psi_lua_sched *S;
-    lua_settop(L, 3);
-    endless = lua_isnil(L, 2);
+    lua_settop(L, 2);
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->inside) return luaL_error(L, "a scheduler cannot be run by one of its own tasks");
-    if (S->vm->held) return luaL_error(L, "a finalizer cannot run a scheduler while a socket is being read");
-    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many schedulers inside each other");
-    if (S->vm->at && S->vm->at->id == S->io.home && S->vm->task == S->io.slot[0].task) S->io.armed = 0;
-    psi_lua_stir(S); /* if somebody else waits for it */
+    if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
+    if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
-    if (!endless && lua_isnil(L, 3)) {
-        int ms;
-        lua_pushvalue(L, 2);
-        ms = psi_lua_pop_ms(L, 2, "the argument");
-        if (ms) due = psocket_now() + ms;
-        else if ((double)lua_tonumber(L, 2) == 0) due = 0;
-    } else if (!endless) {
-        due = (int64_t)lua_tonumber(L, 3);
+    for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
+        n = psi_lua_one_turn(L, S, table, due);
+        if (!S->poller) break; /* closed by a task, or a finalizer */
+        lazy = S->ready.next != &S->ready && !S->urgent;
+        if (!endless || !n) break;
     }
-    for (turns = 0; turns < 32; turns++) {
-        const psocket_event *events;
-        int ms = -1, n, i;
-        uint32_t ran;
-        if (!S->live && !S->ready) {
-            lua_pushinteger(L, PSI_LUA_FINISHED);
-            return 1;
-        }
-        if (due == 0) {
-            ms = 0;
-        } else if (due != INT64_MAX) {
-            int64_t left = due - psocket_now();
-            ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-        }
-        if (LUA_VERSION_NUM >= 504 && !S->woken && S->ran) { /* at a cost that what ran is worth, or after a second */
-            if ((uint64_t)S->ran * 8 >= S->live) psi_lua_bury(S);
-            else if (ms < 0 || ms > 1000) ms = 1000;
-        }
-        if (S->woken || yieldable) {
-            ms = 0;
-        } else if (S->ready) { /* only such as yielded by themselves: they are in no hurry */
-            if (ms) ms = 1;
-            if (endless && S->told) {
-                ms = S->told = 0;
-            } else if (endless) {
-                lua_getfield(L, 1, "yieldfunc");
-                if (!lua_isnil(L, -1)) {
-                    S->told = 1;
-                    lua_pushinteger(L, PSI_LUA_YIELDFUNC);
-                    return 1;
-                }
-                lua_pop(L, 1);
-            }
-        }
-        n = psocket_poller_wait(S->poller, &events, ms);
-        if (n < 0) return luaL_error(L, "cannot wait for sockets: %s", psocket_strerror(n));
-        for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
-        if (n == 0 && ms >= 1000 && S->ran) S->ran = S->live;
-        for (ran = S->ready; ran && S->ready; ran--) {
-            uint32_t task = psi_lua_unqueue(S);
-            if (task) psi_lua_resume(L, S, table, task, 0);
-        }
-        if (!S->live) continue;
-        if (yieldable && (endless || (n == 0 && due && psocket_now() < due))) {
-            if (!S->ready) { /* the other scheduler can sleep until this one has something to do */
-                int wait = -1;
-                psocket_fd fd = psocket_poller_getfd(S->poller, &wait);
-                int64_t until = wait < 0 ? INT64_MAX : psocket_now() + wait;
-                if (due < until) until = due;
-                psi_lua_await_core(L, S, table - 1, fd, until);
-            }
-            lua_pushinteger(L, PSI_LUA_YIELD);
-            lua_pushnumber(L, (lua_Number)(due == INT64_MAX ? 9e15 : (double)due));
-            return 2;
-        }
-        if (!endless || n == 0) break;
-    }
-    lua_pushinteger(L, S->live ? PSI_LUA_TURNED : PSI_LUA_FINISHED);
-    return 1;
+    S->interrupted = 0;
+    lua_pushboolean(L, S->live != 0);
+    lua_pushboolean(L, n != 0);
+    lua_pushboolean(L, lazy);
+    return 3;
 }
 
 static int psi_lua_new_scheduler(lua_State *L)
@@ -12979,258 +12604,745 @@ static int psi_lua_construct(lua_State *L)
 
 static int psi_lua_sched_tostring(lua_State *L)
 {
-    psi_lua_sched *S = NULL;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (!lua_isnil(L, -1)) S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
+    const psi_lua_sched *S = psi_lua_find_core(L);
     if (S && !S->poller) lua_pushliteral(L, "psocket scheduler: (closed)");
     else lua_pushfstring(L, "psocket scheduler: (%d tasks)", S ? (int)S->live : 0);
     return 1;
 }
 
-/* Checks the arguments of bind; is the scheduler one of ours, and the callback a function? */
-static int psi_lua_binding(lua_State *L)
+/* joining(scheduler, coroutine): nothing if that task has ended; else where to wait for its end. */
+static int psi_lua_joining(lua_State *L)
 {
-    luaL_checkany(L, 1);
-    luaL_argcheck(L, lua_istable(L, 1) || lua_isuserdata(L, 1), 1, "scheduler expected");
-    lua_getfield(L, 1, "add");
-    luaL_argcheck(L, !lua_isnil(L, -1), 1, "scheduler expected");
-    if (!lua_isfunction(L, 3)) {
-        luaL_argcheck(L, luaL_getmetafield(L, 3, "__call"), 3, "function expected");
-        lua_pop(L, 1);
-    }
-    lua_pushboolean(L, lua_tocfunction(L, -1) == psi_lua_add);
-    lua_pushboolean(L, lua_isfunction(L, 3));
+    psi_lua_sched *S;
+    psi_lua_task *t = psi_lua_named_task(L, &S);
+    lua_State *co = lua_tothread(L, 2);
+    if (!t && psi_lua_state(co) != PSI_LUA_DEAD) psi_lua_argument(L, 2, "a task of this scheduler expected");
+    if (co == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
+    if (!t) return 0;
+    t->joined = 1;
+    lua_pushlightuserdata(L, &S->joiners);
+    lua_pushlightuserdata(L, t);
     return 2;
 }
 
-/* What is plainer in Lua: whatever calls a function that may yield. */
-static const char psi_lua_script[] =
-    "local M, S, C = ...\n"
-    "local accept, binding, dial, looping, resolver, sleep, spawn, turn, yield =\n"
-    "  C.accept, C.binding, C.dial, C.looping, C.resolver, C.sleep, C.spawn, C.turn, C.yield\n"
-    "local listen, close, pcall, raise = M.listen, M.close, C.pcall, C.raise\n"
-    "local forever = { timeout = 0 }\n"
+/*--- queues */
+
+static int psi_lua_new_queue(lua_State *L)
+{
+    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA_1(L, sizeof *ring);
+    ring->next = ring->prev = ring;
+    psi_lua_setmetatable(L, PSI_LUA_QUEUE);
+    lua_newtable(L);
+    PSI_LUA_SETVALUE(L, -2);
+    return 1;
+}
+
+/* items(queue): its table. */
+static int psi_lua_items(lua_State *L)
+{
+    psi_lua_object(L);
+    PSI_LUA_GETVALUE(L, 1);
+    return 1;
+}
+
+/* signal(queue): wakes all that wait. */
+static int psi_lua_signal(lua_State *L)
+{
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    return 0;
+}
+
+/*--- what else the script asks */
+
+static int psi_lua_yieldable(lua_State *L)
+{
+    lua_pushboolean(L, PSI_LUA_YIELDABLE(L));
+    return 1;
+}
+
+/* bad(problem): an error at the user's line. bad(problem, function, arg): the same about an argument. */
+static int psi_lua_blame(lua_State *L)
+{
+    if (lua_isnoneornil(L, 2)) return psi_lua_raise(L, "%s", lua_tostring(L, 1));
+    return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
+}
+
+/* known(): name of an option -> { kind, takers, most }. */
+static int psi_lua_push_known(lua_State *L)
+{
+    const psi_lua_option *o;
+    lua_newtable(L);
+    for (o = psi_lua_known; o->name; o++) {
+        lua_createtable(L, 3, 0);
+        lua_pushlstring(L, &o->kind, 1);
+        lua_rawseti(L, -2, 1);
+        lua_pushstring(L, o->takers);
+        lua_rawseti(L, -2, 2);
+        lua_pushnumber(L, (lua_Number)o->more);
+        lua_rawseti(L, -2, 3);
+        lua_setfield(L, -2, o->name);
+    }
+    return 1;
+}
+
+/*--- what is plainer in Lua: checking options, and whatever calls a function that may yield */
+
+static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
+    "local M, S, Q, N, C = ...\n"
+    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, turn, type, wait, yield, yieldable =\n"
+    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.turn, C.type, C.wait,\n"
+    "  C.yield, C.yieldable\n"
+    "local known = C.known()\n"
+    "local kinds, check = {}, nil\n"
+    "local function list(v, each, what)\n"
+    "  if type(v) ~= 'table' then return nil, ' must be a list of ' .. what end\n"
+    "  local copy = {}\n"
+    "  for i = 1, #v do\n"
+    "    local item, problem = each(v[i], i)\n"
+    "    if not item then return nil, problem or ' must be a list of ' .. what end\n"
+    "    copy[i] = item\n"
+    "  end\n"
+    "  return copy\n"
+    "end\n"
+    "function kinds.t(v)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 then return v end\n"
+    "  return nil, ' is not a time in seconds'\n"
+    "end\n"
+    "function kinds.i(v, most)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 and v <= most and v % 1 == 0 then return v end\n"
+    "  return nil, ' must be a whole number up to ' .. most\n"
+    "end\n"
+    "kinds.z = kinds.i\n"
+    "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
+    "  if type(v) == 'boolean' then return v end\n"
+    "  return nil, ' must be true or false'\n"
+    "end\n"
+    "function kinds.x(v)\n"
+    "  if type(v) == 'string' then return v end\n"
+    "  return nil, ' must be a string'\n"
+    "end\n"
+    "function kinds.s(v)\n"
+    "  if type(v) == 'string' and v:find('\\0', 1, true) then return nil, ' contains a zero byte' end\n"
+    "  return kinds.x(v)\n"
+    "end\n"
+    "function kinds.f(v)\n"
+    "  if type(v) == 'function' then return v end\n"
+    "  return nil, ' must be a function'\n"
+    "end\n"
+    "function kinds.l(v)\n"
+    "  return list(v, function(name)\n"
+    "    if type(name) == 'string' then return kinds.s(name) end\n"
+    "  end, 'names')\n"
+    "end\n"
+    "function kinds.c(v)\n"
+    "  if type(v) == 'string' then return kinds.s(v) end\n"
+    "  local names, problem = kinds.l(v)\n"
+    "  local text = names and names[1] or ''\n"
+    "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
+    "  return names and text, problem\n"
+    "end\n"
+    "function kinds.p(v)\n"
+    "  local text = ''\n"
+    "  local pins, problem = list(v, function(pin, i)\n"
+    "    if type(pin) == 'string' and #pin == 64 then\n"
+    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "    end\n"
+    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
+    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    end\n"
+    "    text = text .. pin\n"
+    "    return pin\n"
+    "  end, 'SHA-256 digests')\n"
+    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
+    "  return pins and text, problem\n"
+    "end\n"
+    "function kinds.k(v)\n"
+    "  return list(v, function(one, i)\n"
+    "    local what = ': certificate ' .. i\n"
+    "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
+    "    local problem, plain = check(one, 'i')\n"
+    "    if problem then return nil, what .. ': ' .. problem end\n"
+    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
+    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    return plain\n"
+    "  end, 'certificates')\n"
+    "end\n"
+    "local auth = { none = 0, optional = 1, required = 2 }\n"
+    "function kinds.a(v)\n"
+    "  return auth[v], ' must be \"none\", \"optional\" or \"required\"'\n"
+    "end\n"
+    "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
+    "function kinds.v(v)\n"
+    "  if type(v) == 'number' and v >= 1 and v < 65536 then return v end\n"
+    "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
+    "end\n",
+
+    /* How many letters have to be changed, put in or left out to make b of a. */
+    "local function distance(a, b)\n"
+    "  local row = {}\n"
+    "  for j = 0, #b do row[j] = j end\n"
+    "  for i = 1, #a do\n"
+    "    local diagonal = row[0]\n"
+    "    row[0] = i\n"
+    "    for j = 1, #b do\n"
+    "      local best = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)\n"
+    "      diagonal = row[j]\n"
+    "      if row[j] + 1 < best then best = row[j] + 1 end\n"
+    "      if row[j - 1] + 1 < best then best = row[j - 1] + 1 end\n"
+    "      row[j] = best\n"
+    "    end\n"
+    "  end\n"
+    "  return row[#b]\n"
+    "end\n"
+    "local function stranger(name, taker)\n"
+    "  if type(name) ~= 'string' then return 'the name of an option is a ' .. type(name) end\n"
+    "  local best, nearest = 1e9, nil\n"
+    "  for other, o in next, known do\n"
+    "    local d = o[2]:find(taker, 1, true) and distance(name:sub(1, 40), other) or 1e9\n"
+    "    if d < best or (d == best and other < (nearest or '')) then best, nearest = d, other end\n"
+    "  end\n"
+    "  return 'unknown option \"' .. name .. '\"; the nearest is \"' .. nearest .. '\"'\n"
+    "end\n"
+    /* What is wrong with the options for this taker; or nil and a plain copy of them. */
+    "function check(options, taker)\n"
+    "  if type(options) ~= 'table' then return 'table expected, got ' .. type(options) end\n"
+    "  local plain = {}\n"
+    "  for name in next, options do\n"
+    "    local o = known[name]\n"
+    "    if not (o and o[2]:find(taker, 1, true)) and not (taker == 't' and type(name) == 'number') then\n"
+    "      return stranger(name, taker)\n"
+    "    end\n"
+    "  end\n"
+    "  for name, o in next, known do\n"
+    "    local v\n"
+    "    if o[2]:find(taker, 1, true) then v = options[name] end\n" /* it may be inherited */
+    "    if v ~= nil then\n"
+    "      local good, problem = kinds[o[1]](v, o[3])\n"
+    "      if good == nil then return name .. problem end\n"
+    "      plain[name] = good\n"
+    "    end\n"
+    "  end\n"
+    "  return nil, plain\n"
+    "end\n"
+    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function settings(what, options, arg, certs)\n"
+    "  local problem, plain = check(options or {}, 't')\n"
+    "  if problem then bad(problem, what, arg) end\n"
+    "  if not certs and not plain.identities and #options > 0 then certs = options end\n"
+    "  if certs then\n"
+    "    plain.identities, problem = kinds.k(certs)\n"
+    "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
+    "  end\n"
+    "  local t, message, name = C.settings(plain)\n"
+    "  if t then clocks[t] = plain.clock end\n"
+    "  return t, message, name\n"
+    "end\n"
+    /* The same tables give the settings that were made of them before. */
+    "local function cached(options, arg, certs)\n"
+    "  local first, second = certs or options, options or certs\n"
+    "  local of = parsed[first]\n"
+    "  if not of then\n"
+    "    of = setmetatable({}, { __mode = 'k' })\n"
+    "    parsed[first] = of\n"
+    "  end\n"
+    "  local t, message, name = of[second], nil, nil\n"
+    "  if t then return t end\n"
+    "  t, message, name = settings('starttls', options, arg, certs)\n"
+    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  return t, message, name\n"
+    "end\n"
+    "local function expected(what, arg, v)\n"
+    "  bad(what .. ' expected, got ' .. type(v), 'starttls', arg)\n"
+    "end\n"
+    "function M.tls(options)\n"
+    "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
+    "  local t, message, name = settings('tls', options, 1)\n"
+    "  if not t then return nil, message, name end\n"
+    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  return t\n"
+    "end\n",
+
+    /* starttls(socket, name | certificates | settings, options | settings, options) */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
+    "  if alive == nil then\n"
+    "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
+    "    if type(a) ~= want then expected(want, 2, a) end\n"
+    "    if want == 'string' and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
+    "    t, alive = nil, C.issettings(b)\n"
+    "    if alive ~= nil then t, options, arg = b, c, 4 elseif type(b) == 'userdata' then expected('psocket.tls', 3, b) end\n"
+    "  end\n"
+    "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
+    "  local problem, plain = check(options == nil and {} or options, 't')\n"
+    "  if problem then bad(problem, 'starttls', arg) end\n"
+    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  plain.timeout = nil\n"
+    "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
+    "  if not t and (server or options) then\n"
+    "    t, message, why = cached(options, arg, server and a or nil)\n"
+    "    ok = t and true\n"
+    "  end\n"
+    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  else M.close(s) end\n"
+    "  while ok == false do\n"
+    "    wait(s, 2, 3)\n"
+    "    ok, message, why = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, message, why end\n"
+    "  if message then return true, message end\n"
+    "  return true\n"
+    "end\n"
     "function M.connect(host, port, options)\n"
-    "  local resolve = resolver(host, port, options)\n"
-    "  if not resolve then return dial(host, port, options) end\n"
-    "  local list, message, name = resolve(host)\n"
-    "  if list then return dial(host, port, options, list) end\n"
-    "  return nil, message or 'cannot resolve \"' .. host .. '\"', name or 'DNS'\n"
+    "  local s, message, why = C.dial(host, port, options)\n"
+    "  if s == false then\n"
+    "    local list\n"
+    "    list, message, why = message(host)\n" /* options.resolve */
+    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(list) ~= 'table' then list = { list } end\n"
+    "    for i = 1, #list do\n"
+    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    end\n"
+    "    s, message, why = C.dial(host, port, options, list)\n"
+    "  end\n"
+    "  while s do\n"
+    "    local ok\n"
+    "    ok, message, why = C.step(s)\n"
+    "    if ok then return s end\n"
+    "    if ok == nil then break end\n"
+    "    wait(s, 2, 2)\n"
+    "  end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    "local function seconds_of(what, arg, options, seconds)\n"
+    "  if options ~= nil then\n"
+    "    local problem, plain = check(options, 'c')\n"
+    "    if problem then bad(problem, what, arg) end\n"
+    "    seconds = plain.timeout or seconds\n"
+    "  end\n"
+    "  return seconds\n"
+    "end\n"
+    "local function limit(...)\n"
+    "  local seconds = seconds_of(...)\n"
+    "  return seconds > 0 and now() + seconds or nil\n"
+    "end\n"
+    "local function timed_out(due)\n"
+    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  return true\n"
+    "end\n"
+    "function M.shutdown(s, how, options)\n"
+    "  local ok, message, why = C.shut(s, how, seconds_of('shutdown', 3, options, C.shutdown_timeout(s)))\n"
+    "  while ok == false do\n"
+    "    wait(s, 2, 2)\n"
+    "    ok, message, why = C.shut(s, how)\n"
+    "  end\n"
+    "  if ok then return true end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    /* In a task it also waits for descriptors and memory, which others may give back. */
+    "local short = { DESCRIPTORS = true, NOMEM = true }\n"
+    "function N.accept(l, options)\n"
+    "  local due = limit('accept', 2, options, C.accept_timeout(l))\n"
+    "  local s, message, why = C.take(l)\n"
+    "  while not s do\n"
+    "    local ok = s == false or (short[why] and yieldable())\n"
+    "    if ok then ok, message, why = timed_out(due) end\n"
+    "    if not ok then return nil, message, why end\n"
+    "    if s == false then wait(l, 1, 1, due) else wait(nil, 0, 0, now() + 0.05) end\n"
+    "    s, message, why = C.take(l)\n"
+    "  end\n"
+    "  return s\n"
+    "end\n",
+
+    "local function time(what, seconds)\n"
+    "  seconds = tonumber(seconds)\n"
+    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', what, 2) end\n"
+    "  return seconds\n"
+    "end\n"
+    /* Closes in stages (RFC 9112 9.6): an answer must not be lost to the reset that unread input would cause. */
+    "function M.finish(s, seconds)\n"
+    "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
+    "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
+    "  while data do\n"
+    "    data, message, why = timed_out(due)\n"
+    "    if data then data, message, why = M.recv(s, left) end\n"
+    "    if data then room = room - #data end\n"
+    "    if room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT' end\n"
+    "  end\n"
+    "  M.close(s)\n"
+    "  if why == 'CLOSED' then return true end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    "function M.lines(s, delimiter, options)\n"
+    "  local newline = delimiter == nil\n"
+    "  delimiter = delimiter or '\\n'\n"
+    "  return function()\n"
+    "    local line, message, why = M.read_until(s, delimiter, options)\n"
+    "    if line then return line:sub(1, -1 - #(newline and line:match('\\r?\\n$') or delimiter)) end\n"
+    "    if why ~= 'CLOSED' then bad(message) end\n"
+    "    local n = M.pending(s)\n"
+    "    return n > 0 and M.read(s, n) or nil\n" /* the last one, without an end */
+    "  end\n"
+    "end\n"
+    "local function place(ip, port)\n"
+    "  if not ip then return 'no address' end\n"
+    "  if port == 0 then return 'unix:' .. ip end\n"
+    "  return (ip:find(':', 1, true) and '[' .. ip .. ']:' or ip .. ':') .. port\n"
+    "end\n"
+    "function C.socket.__tostring(s)\n"
+    "  local open, info = M.isopen(s), M.tlsinfo(s)\n"
+    "  return 'psocket: ' .. place(M.getpeer(s)) .. ' (' .. (open and 'open' or 'closed') ..\n"
+    "    (M.isudp(s) and ', UDP' or info and ', ' .. info.version or '') .. ')'\n"
+    "end\n"
+    "function N.__tostring(l)\n"
+    "  local ip, port, why = N.getlocal(l)\n"
+    "  if why then return 'psocket listener: (closed)' end\n"
+    "  return 'psocket listener: ' .. place(ip, port) .. ' (open)'\n"
+    "end\n"
+    "local function callable(f)\n"
+    "  local meta = type(f) ~= 'function' and getmetatable(f)\n"
+    "  return type(f) == 'function' or (type(meta) == 'table' and meta.__call ~= nil)\n"
     "end\n"
     "function M.bind(sched, port, callback, options)\n"
-    "  local own, plain, f = binding(sched, port, callback)\n"
-    "  if not plain then f, callback = callback, function(s) return f(s) end end\n"
-    "  local listener, message, name = listen(port, options)\n"
-    "  if not listener then return nil, message, name end\n"
+    "  local kind, f = type(sched), callback\n"
+    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 'bind', 1) end\n"
+    "  if (kind ~= 'table' and kind ~= 'userdata') or not sched.add then\n"
+    "    bad('scheduler expected, got ' .. kind, 'bind', 1)\n"
+    "  end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'bind', 3) end\n"
+    "  local listener, message = C.listen(sched, port, f, options)\n"
+    "  if not listener then bad(message) end\n"
+    "  if type(f) ~= 'function' then callback = function(s) return f(s) end end\n"
+    "  local function begin(s)\n"
+    "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
+    "    return sched:add(function()\n"
+    "      local ok, why = true, nil\n"
+    "      if C.passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
+    "    end)\n"
+    "  end\n"
+    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
     "  sched:add(function()\n"
     "    while true do\n"
-    "      local s, _, why = accept(listener, forever)\n"
-    "      if not s then\n"
-    "        if why == 'CLOSED_HERE' then return end\n"
-    "        sleep(sched, 0.05)\n" /* too many open files, mostly: until some are closed */
-    "      elseif own then spawn(sched, callback, s)\n"
-    "      else\n"
-    "        sched:add(function()\n"
-    "          if not pcall then callback(s) return close(s) end\n" /* it could not yield there */
-    "          local ok, message = pcall(callback, s)\n"
-    "          close(s)\n"
-    "          if not ok then raise(message) end\n"
-    "        end)\n"
-    "      end\n"
+    "      local fine, s, _, why = pcall(C.take, listener)\n"
+    "      if not fine or short[why] then wait(nil, 0, 0, now() + 0.05)\n"
+    "      elseif s then while not pcall(begin, s) do wait(nil, 0, 0, now() + 0.05) end\n"
+    "      elseif s == nil then return\n"
+    "      else wait(listener, 1, 1) end\n"
     "    end\n"
     "  end)\n"
     "  return listener\n"
-    "end\n"
+    "end\n",
+
     "function S.addloop(self, f)\n"
-    "  looping(self, f)\n"
+    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 'addloop', 1) end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'addloop', 2) end\n"
     "  return self:add(function() while f() ~= false do yield() end end)\n"
     "end\n"
     "function S.run(self)\n"
-    "  local what\n"
+    "  local nested, told, live, lazy, _ = yieldable(), false, nil, nil, nil\n"
     "  repeat\n"
-    "    what = turn(self)\n"
-    "    if what == 2 then yield() elseif what == 3 then self.yieldfunc() end\n"
-    "  until what == 0\n"
+    "    live, _, lazy = turn(self, (nested or told) and 0 or nil)\n"
+    "    local f = lazy and not nested and self.yieldfunc\n"
+    "    told = f and true\n"
+    "    if f then f() elseif live and nested then yield() end\n"
+    "  until not live\n"
     "end\n"
     "function S.step(self, seconds)\n"
-    "  local what, due = turn(self, seconds or 0)\n"
-    "  while what == 2 do\n"
-    "    yield()\n"
-    "    what, due = turn(self, 0, due)\n"
+    "  local due, nested = now() + time('step', seconds or 0), yieldable()\n"
+    "  while true do\n"
+    "    local live, happened = turn(self, nested and 0 or due)\n"
+    "    if not live or happened or now() >= due then return live end\n"
+    "    if nested then yield() end\n"
     "  end\n"
-    "  return what ~= 0\n"
-    "end\n";
+    "end\n"
+    "function S.sleep(self, seconds)\n"
+    "  if seconds == nil then bad('number expected, got no value', 'sleep', 2) end\n"
+    "  local due = now() + time('sleep', seconds)\n"
+    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "end\n"
+    "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local function note(co, ok, ...)\n"
+    "  results[co] = { ok = ok, n = C.select('#', ...), ... }\n"
+    "end\n"
+    "function S.join(self, co)\n"
+    "  local ring, task = C.joining(self, co)\n"
+    "  while ring do\n"
+    "    if yieldable() then wait(ring, 0, 0, nil, task) else S.step(self, 1) end\n"
+    "    ring, task = C.joining(self, co)\n"
+    "  end\n"
+    "  local r = results[co]\n"
+    "  if not r then return end\n"
+    "  if not r.ok then error(r[1], 0) end\n"
+    "  return C.unpack(r, 1, r.n)\n"
+    "end\n"
+    "function M.queue()\n"
+    "  local q = C.queue()\n"
+    "  local items = C.items(q)\n"
+    "  items.first, items.last = 1, 0\n"
+    "  return q\n"
+    "end\n"
+    "function Q.push(q, value)\n"
+    "  local items = C.items(q)\n"
+    "  if value == nil then bad('nil cannot be queued', 'push', 2) end\n"
+    "  if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
+    "  local last = items.last + 1\n"
+    "  items[last] = value\n"
+    "  items.last = last\n"
+    "  C.signal(q)\n"
+    "  return true\n"
+    "end\n"
+    "function Q.pop(q, options)\n"
+    "  local items, due = C.items(q), limit('pop', 2, options, 0)\n"
+    "  while items.first > items.last do\n"
+    "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
+    "    local ok, message, why = timed_out(due)\n"
+    "    if not ok then return nil, message, why end\n"
+    "    wait(q, 0, 0, due)\n"
+    "  end\n"
+    "  local first = items.first\n"
+    "  local value = items[first]\n"
+    "  items[first] = nil\n"
+    "  items.first = first + 1\n"
+    "  return value\n"
+    "end\n"
+    "function Q.close(q)\n"
+    "  C.items(q).closed = true\n"
+    "  C.signal(q)\n"
+    "end\n"
+    "function Q.__len(q)\n"
+    "  local items = C.items(q)\n"
+    "  return items.last - items.first + 1\n"
+    "end\n"
+    "return note, M.finish, check, function() end\n",
+    NULL
+};
 
 /*--- the module */
 
-/* Puts functions into the table on top, each passed through the Lua function at index wrapper (0: none). */
-static void psi_lua_register(lua_State *L, const luaL_Reg *f, int vm, int sock, int wrapper)
+typedef struct psi_lua_function {
+    const char *key;
+    lua_CFunction f;
+    const char *name; /* its public name, for errors; NULL: the key */
+} psi_lua_function;
+
+enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
+
+/* Puts functions into the table on top. Their objects have the metatable at index meta. */
+static void psi_lua_register(lua_State *L, const psi_lua_function *f, int meta)
 {
-    for (; f->name; f++) {
-        if (wrapper) lua_pushvalue(L, wrapper);
-        lua_pushvalue(L, vm);
-        lua_pushvalue(L, sock);
-        lua_pushcclosure(L, f->func, 2);
-        if (wrapper) lua_call(L, 1, 1);
-        lua_setfield(L, -2, f->name);
+    for (; f->key; f++) {
+        lua_pushvalue(L, PSI_LUA_AT_VM);
+        lua_pushvalue(L, meta);
+        lua_pushstring(L, f->name ? f->name : f->key);
+        lua_pushcclosure(L, f->f, 3);
+        lua_setfield(L, -2, f->key);
     }
 }
 
-static void psi_lua_load(lua_State *L, const char *script, size_t len)
+/* Puts those that wait, from the first to before the last, into the table on top, each passed through the wrapper. */
+static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta)
 {
-    if (luaL_loadbuffer(L, script, len, "=psocket")) lua_error(L);
+    for (; first < last; first++) {
+        lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
+        lua_pushvalue(L, PSI_LUA_AT_VM);
+        lua_pushvalue(L, meta);
+        lua_pushstring(L, psi_lua_all_waiting[first].name);
+        lua_pushinteger(L, first);
+        lua_pushcclosure(L, psi_lua_run, 4);
+        if (lua_isnil(L, -2)) lua_remove(L, -2);
+        else lua_call(L, 1, 1);
+        lua_setfield(L, -2, psi_lua_all_waiting[first].name);
+    }
 }
 
-static void psi_lua_new_weak(lua_State *L, const char *mode)
+/* Pushes the function that a script is. */
+static void psi_lua_load(lua_State *L, const char *const *parts)
 {
-    lua_newtable(L);
-    lua_newtable(L);
-    lua_pushstring(L, mode);
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
+    int n = 0, r;
+    for (; parts[n]; n++) lua_pushstring(L, parts[n]);
+    lua_concat(L, n);
+    r = luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK);
+    lua_remove(L, -2);
+    if (r) lua_error(L);
+}
+
+/* Pushes the wrapper of functions that wait; nil where they need none. */
+#if PSI_LUA_CONTINUES
+static void psi_lua_push_wrapper(lua_State *L)
+{
+    lua_pushnil(L);
+}
+#else
+static void psi_lua_push_wrapper(lua_State *L)
+{
+    psi_lua_load(L, psi_lua_wrapper);
+    lua_pushvalue(L, PSI_LUA_AT_VM);
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield");
+    lua_remove(L, -2);
+    lua_call(L, 2, 1);
+}
+#endif
+
+/* Pushes a new class: a metatable with these functions, whose own fields are what its objects have. */
+static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
+{
+    luaL_newmetatable(L, name);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    psi_lua_register(L, f, lua_gettop(L));
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    return lua_gettop(L);
+}
+
+/* What the script needs of Lua's own library, in the table on top. */
+static void psi_lua_set_tools(lua_State *L)
+{
+    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber",
+                                         "type", "unpack", NULL };
+    int i, table = lua_gettop(L);
+    for (i = 0; names[i]; i++) {
+        lua_getglobal(L, names[i]);
+        lua_setfield(L, -2, names[i]);
+    }
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield"); /* in LuaJIT it alone works while a hook or a finalizer runs */
+    lua_setfield(L, table, "yield");
+    lua_getglobal(L, "table");
+    lua_getfield(L, -1, "unpack");
+    if (!lua_isnil(L, -1)) lua_setfield(L, table, "unpack");
+    lua_settop(L, table);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
+    lua_setfield(L, -2, "passes");
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502); /* a weak key does not live on by what it refers to itself */
+    lua_setfield(L, -2, "ephemeral");
 }
 
 PSOCKET_API int luaopen_psocket(lua_State *L)
 {
-    static const luaL_Reg waiting[] = {
-        { "recv", psi_lua_recv }, { "read", psi_lua_read }, { "read_until", psi_lua_read_until },
-        { "send", psi_lua_send }, { "shutdown", psi_lua_shutdown }, { "starttls", psi_lua_starttls }, { NULL, NULL }
+    static const psi_lua_function hidden[] = {
+        { "bad", psi_lua_blame, NULL }, { "dial", psi_lua_dial, "connect" }, { "issettings", psi_lua_is_settings, "starttls" },
+        { "joining", psi_lua_joining, "join" }, { "known", psi_lua_push_known, NULL }, { "listen", psi_lua_listen, "bind" },
+        { "queue", psi_lua_new_queue, NULL }, { "settings", psi_lua_make_settings, "tls" }, { "spawn", psi_lua_start, "bind" },
+        { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg hidden_waiting[] = {
-        { "accept", psi_lua_accept }, { "dial", psi_lua_connect }, { "sleep", psi_lua_sleep }, { NULL, NULL }
+    static const psi_lua_function hidden_socket[] = {
+        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
+        { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg hidden[] = {
-        { "binding", psi_lua_binding }, { "looping", psi_lua_looping }, { "raise", psi_lua_raise },
-        { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn }, { "turn", psi_lua_turn },
-        { "yield", psi_lua_yield }, { NULL, NULL }
+    static const psi_lua_function hidden_listener[] = {
+        { "accept_timeout", psi_lua_timeout, "accept" }, { "take", psi_lua_take, "accept" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg module[] = {
-        { "close", psi_lua_close }, { "geterror", psi_lua_geterror }, { "getlocal", psi_lua_getlocal },
-        { "getpeer", psi_lua_getpeer }, { "getside", psi_lua_getside }, { "isopen", psi_lua_isopen },
-        { "istls", psi_lua_istls }, { "isudp", psi_lua_isudp }, { "listen", psi_lua_listen }, { "now", psi_lua_now },
-        { "pair", psi_lua_pair }, { "peek", psi_lua_peek }, { "pending", psi_lua_pending },
-        { "setpeer", psi_lua_setpeer }, { "settimeout", psi_lua_settimeout }, { "tls", psi_lua_tls },
-        { "tlsinfo", psi_lua_tlsinfo },
-        { "udpserver", psi_lua_udpserver }, { "unrecv", psi_lua_unrecv }, { "wrap", psi_lua_wrap }, { NULL, NULL }
+    static const psi_lua_function hidden_queue[] = {
+        { "items", psi_lua_items, "queue" }, { "signal", psi_lua_signal, "push" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg socket_meta[] = {
-        { "__gc", psi_lua_gc }, { "__close", psi_lua_close }, { "__tostring", psi_lua_tostring }, { NULL, NULL }
+    static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
+    static const psi_lua_function module[] = {
+        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
+        { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
+        { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
+        { "peek", psi_lua_peek, NULL }, { "pending", psi_lua_pending, NULL }, { "setpeer", psi_lua_setpeer, NULL },
+        { "settimeout", psi_lua_settimeout, NULL }, { "setyield", psi_lua_setyield, NULL }, { "tlsinfo", psi_lua_tlsinfo, NULL },
+        { "udpserver", psi_lua_listen, NULL }, { "unrecv", psi_lua_unrecv, NULL }, { "wrap", psi_lua_wrap, NULL },
+        { NULL, NULL, NULL }
     };
-    static const luaL_Reg listener[] = {
-        { "close", psi_lua_listener_close }, { "getlocal", psi_lua_listener_getlocal },
-        { "hasconnection", psi_lua_hasconnection }, { "settimeout", psi_lua_listener_settimeout },
-        { "__gc", psi_lua_listener_gc }, { "__close", psi_lua_listener_close },
-        { "__tostring", psi_lua_listener_tostring }, { NULL, NULL }
+    static const psi_lua_function socket[] = {
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg settings_meta[] = {
-        { "loadsessions", psi_lua_loadsessions }, { "savesessions", psi_lua_savesessions }, { "__gc", psi_lua_tls_gc },
-        { NULL, NULL }
+    static const psi_lua_function listener[] = {
+        { "close", psi_lua_close, NULL }, { "getfd", psi_lua_getfd, NULL }, { "getlocal", psi_lua_address, NULL },
+        { "hasconnection", psi_lua_hasconnection, NULL }, { "settimeout", psi_lua_settimeout, NULL },
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg core_meta[] = { { "__gc", psi_lua_core_gc }, { NULL, NULL } };
-    static const luaL_Reg scheduler[] = {
-        { "add", psi_lua_add }, { "close", psi_lua_sched_close }, { "contains", psi_lua_contains },
-        { "getfd", psi_lua_getfd },
-        { "new", psi_lua_new_scheduler }, { "remove", psi_lua_remove }, { "__close", psi_lua_sched_close },
-        { "__construct", psi_lua_construct }, { "__tostring", psi_lua_sched_tostring }, { NULL, NULL }
+    static const psi_lua_function settings[] = {
+        { "loadsessions", psi_lua_loadsessions, NULL }, { "savesessions", psi_lua_savesessions, NULL },
+        { "__gc", psi_lua_settings_gc, NULL }, { NULL, NULL, NULL }
     };
-    enum { VM = 1, SOCKET, LISTENER, CLASS, MODULE, HIDDEN, WRAPPER };
-    int wrapper = 0, event;
+    static const psi_lua_function core[] = { { "__gc", psi_lua_core_gc, NULL }, { NULL, NULL, NULL } };
+    static const psi_lua_function queue[] = { { NULL, NULL, NULL } };
+    static const psi_lua_function scheduler[] = {
+        { "add", psi_lua_start, NULL }, { "close", psi_lua_sched_close, NULL }, { "contains", psi_lua_contains, NULL },
+        { "getfd", psi_lua_sched_getfd, NULL }, { "new", psi_lua_new_scheduler, NULL }, { "remove", psi_lua_remove, NULL },
+        { "__close", psi_lua_sched_close, NULL }, { "__construct", psi_lua_construct, NULL },
+        { "__tostring", psi_lua_sched_tostring, NULL }, { NULL, NULL, NULL }
+    };
+    enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
     psi_lua_vm *vm;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);
-    lua_pushcfunction(L, psi_lua_copy);
-    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    luaL_newmetatable(L, PSI_LUA_SOCKET);
-    luaL_newmetatable(L, PSI_LUA_LISTENER);
-    luaL_newmetatable(L, PSI_LUA_CLASS);
+    psi_lua_push_wrapper(L);
     lua_newtable(L); /* the module */
-    lua_newtable(L); /* what its script needs besides */
-#if LUA_VERSION_NUM < 502
-    psi_lua_load(L, psi_lua_wrapper, sizeof psi_lua_wrapper - 1);
-    lua_pushvalue(L, VM);
-    lua_pushvalue(L, VM);
-    lua_pushcclosure(L, psi_lua_yield, 1);
-    lua_call(L, 2, 1);
-    wrapper = WRAPPER;
-    lua_pushvalue(L, HIDDEN);
-#endif
-    psi_lua_register(L, hidden, VM, SOCKET, 0);
-    psi_lua_register(L, hidden_waiting, VM, SOCKET, wrapper);
-#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
-    lua_getglobal(L, "pcall"); /* one that can be yielded through */
-    lua_setfield(L, -2, "pcall");
-#endif
+    psi_lua_new_class(L, PSI_LUA_SOCKET, socket);
+    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
+    lua_setfield(L, -2, "__index");
+    psi_lua_new_class(L, PSI_LUA_LISTENER, listener);
+    psi_lua_new_class(L, PSI_LUA_SETTINGS, settings);
+    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
+    psi_lua_new_class(L, PSI_LUA_CORE, core);
+    lua_pop(L, 1);
+    psi_lua_new_class(L, PSI_LUA_CLASS, scheduler);
+    lua_newtable(L);
+    lua_pushcfunction(L, psi_lua_new_scheduler);
+    lua_setfield(L, -2, "__call");
+    lua_setmetatable(L, CLASS);
+    lua_newtable(L); /* what the script needs besides */
+    psi_lua_register(L, hidden, CLASS);
+    psi_lua_register(L, hidden_socket, SOCKET);
+    psi_lua_register(L, hidden_listener, LISTENER);
+    psi_lua_register(L, hidden_queue, QUEUE);
+    psi_lua_register(L, hidden_settings, SETTINGS);
+    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAIT + 1, SOCKET);
+    lua_pushvalue(L, SOCKET);
+    lua_setfield(L, -2, "socket");
+    psi_lua_set_tools(L);
+    lua_settop(L, HIDDEN);
     lua_pushvalue(L, MODULE);
-    psi_lua_register(L, module, VM, SOCKET, 0);
-    psi_lua_register(L, waiting, VM, SOCKET, wrapper);
+    psi_lua_register(L, module, SOCKET);
+    psi_lua_register_waiting(L, 0, PSI_LUA_WAIT, SOCKET);
     lua_pushliteral(L, PSOCKET_VERSION);
     lua_setfield(L, -2, "version");
     lua_pushvalue(L, CLASS);
     lua_setfield(L, -2, "scheduler");
 
-    lua_pushvalue(L, SOCKET);
-    psi_lua_register(L, socket_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
-    lua_setfield(L, -2, "__index");
-    lua_pushvalue(L, LISTENER);
-    psi_lua_register(L, listener, VM, SOCKET, 0);
-    lua_getfield(L, HIDDEN, "accept");
-    lua_setfield(L, -2, "accept");
-    lua_pushvalue(L, LISTENER);
-    lua_setfield(L, -2, "__index");
-    luaL_newmetatable(L, PSI_LUA_SETTINGS);
-    psi_lua_register(L, settings_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    luaL_newmetatable(L, PSI_LUA_CORE);
-    psi_lua_register(L, core_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, CLASS);
-    psi_lua_register(L, scheduler, VM, SOCKET, 0);
-    lua_pushvalue(L, CLASS);
-    lua_setfield(L, -2, "__index");
-    lua_getfield(L, HIDDEN, "sleep");
-    lua_setfield(L, -2, "sleep");
-    lua_newtable(L);
-    lua_pushcfunction(L, psi_lua_new_scheduler);
-    lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, CLASS);
-
-    lua_newtable(L); /* its own metatable, and that of what is in it */
-    lua_pushliteral(L, "k");
+    lua_newtable(L); /* strangers, in the table that is their metatable, too */
+    lua_pushliteral(L, "v");
     lua_setfield(L, -2, "__mode");
     lua_pushvalue(L, -1);
     lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
-    psi_lua_new_weak(L, "v");
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    psi_lua_new_weak(L, "k");
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_newtable(L);
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        lua_newtable(L);
-        lua_newtable(L);
-        lua_pushliteral(L, "kv");
-        lua_setfield(L, -2, "__mode");
-        lua_setmetatable(L, -2);
-        lua_rawseti(L, -2, event);
-    }
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-
-    psi_lua_load(L, psi_lua_script, sizeof psi_lua_script - 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    psi_lua_load(L, psi_lua_script);
     lua_pushvalue(L, MODULE);
     lua_pushvalue(L, CLASS);
+    lua_pushvalue(L, QUEUE);
+    lua_pushvalue(L, LISTENER);
     lua_pushvalue(L, HIDDEN);
-    lua_call(L, 3, 0);
+    lua_call(L, 5, 4);
+    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->check = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushcfunction(L, psi_lua_copy);
+    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_getglobal(L, "debug");
+    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
+    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, MODULE);
     lua_pushvalue(L, MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
-    lua_settop(L, MODULE);
     return 1;
 }
 
