@@ -1544,7 +1544,9 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_UNIX 1
 #define PSI_OS_SEND_MAX INT_MAX
 #define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
 #define PSI_OS_SEND_DROPS_INPUT 0
+#endif
 #define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 typedef int psi_os_int;
@@ -3044,6 +3046,13 @@ typedef struct psi_ring {
     uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
     uint32_t key;   /* of which this is the hash */
 } psi_ring;
+
+/* Is this in the ring's buffer, handed out before? */
+static int psi_ring_holds(const psi_ring *r, const void *p)
+{
+    uintptr_t at = (uintptr_t)p, buf = (uintptr_t)r->buf;
+    return r->buf && at >= buf && at < buf + r->cap;
+}
 
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
 {
@@ -9285,7 +9294,7 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
 
 static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish, psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
-#define PSI_CLIENT NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
 #else
 #define PSI_CLIENT (&psi_client)
 #endif
@@ -9878,7 +9887,7 @@ static void psi_server_failed(psi_hs *h)
 
 static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin, psi_server_finish, psi_server_failed};
 #ifdef PSOCKET_NO_SERVER
-#define PSI_SERVER NULL
+#define PSI_SERVER ((const psi_role *)NULL)
 #else
 #define PSI_SERVER (&psi_server)
 #endif
@@ -10779,8 +10788,8 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 /*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
-#define PSI_CLIENT NULL
-#define PSI_SERVER NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
+#define PSI_SERVER ((const psi_role *)NULL)
 enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
@@ -11631,7 +11640,8 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
     if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
-    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
+        psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r >= 0) {
