@@ -4023,8 +4023,9 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
-static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
+/* Does a Name start with all relative names of base? 1, 0, -1: base is malformed, or it depends. unsure stands for what
+   depends. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
     psi_x509_span part, other;
     uint32_t hash;
@@ -4033,14 +4034,14 @@ static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
     while (psi_x509_take(&base, 0x31, &part)) {
         same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
         if (same == 0) return 0;
-        if (same < 0) r = -1;
+        if (same < 0) r = unsure;
     }
     return r;
 }
 
 static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 {
-    return psi_x509_same(a, b) || (psi_x509_name_within(a, b) > 0 && psi_x509_name_within(b, a) > 0);
+    return psi_x509_same(a, b) || (psi_x509_name_within(a, b, 0) > 0 && psi_x509_name_within(b, a, 0) > 0);
 }
 
 /* --- names for people --------------------------------------------------------------------------------------------- */
@@ -4274,28 +4275,27 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm from an AlgorithmIdentifier. */
-static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
+/* Reads the signature algorithm: 0 if it is malformed. */
+static int psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
-    if (oid == PSI_OID_PSS) {
-        if (!psi_x509_pss_params(params, &c->alg))
-            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        c->alg.kind = PSI_X509_PKCS1;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        ok = psi_x509_no_params(params);
-    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        c->alg.kind = PSI_X509_ECDSA;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        ok = params.n == 0;
-    } else {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    psi_x509_alg *alg = &c->alg;
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
+    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        alg->kind = PSI_X509_PKCS1;
+        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        return psi_x509_no_params(params);
     }
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        alg->kind = PSI_X509_ECDSA;
+        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        return params.n == 0;
+    }
+    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1)
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    else if (oid != PSI_OID_PSS || !psi_x509_pss_params(params, alg))
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    return oid >= 0;
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4323,20 +4323,18 @@ static size_t psi_x509_bit_length(psi_x509_span v)
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span rsa, n, e;
-    const char *why = NULL;
     size_t bits;
     if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
     bits = psi_x509_bit_length(n);
-    if (bits < 2048)
+    if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
-    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
-    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
-        why = "has an unusual RSA key";
-    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
-    if (why || bits < 2048) return 1;
-    c->key.key_type = BR_KEYTYPE_RSA;
-    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
-    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+    } else {
+        c->key.key_type = BR_KEYTYPE_RSA;
+        c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+        c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    }
     return 1;
 }
 
@@ -4398,42 +4396,32 @@ static int psi_x509_check_access(psi_x509_span list)
     return ok;
 }
 
-/* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
-static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
-{
-    psi_x509_span list, one, v;
-    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
-    while (ok && list.n) {
-        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
-        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
-        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
-        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
-        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-    }
-    return ok;
-}
-
+/* Critical policies, whose qualifiers must be understood (RFC 5280 4.2.1.4): each a pointer to a text, or a text. */
 static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
 {
-    psi_x509_span one, v;
-    int ok = list.n != 0;
-    while (ok && list.n)
-        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    psi_x509_span policy, more, one, v;
+    int tag, oid, ok = 1;
+    while (ok && list.n) {
+        ok = psi_x509_seq(&list, &policy) && psi_x509_take_oid(&policy, &v);
+        if (!ok || !policy.n) continue;
+        ok = psi_x509_only_seq(policy, &more) && more.n;
+        while (ok && more.n) {
+            oid = psi_x509_seq(&more, &one) ? psi_x509_oid(&one) : -1;
+            ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+            if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+            else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+            else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        }
+    }
     return ok;
 }
 
-/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
-static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
+/* The first byte of a BIT STRING of flags, -1 if it is malformed. */
+static int psi_x509_flags(psi_x509_span in)
 {
     psi_x509_span v;
-    int i, ok = seq.n != 0;
-    for (i = 0; i < 2; i++) {
-        if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
-        ok = ok && v.n && v.p[0] < 0x80;
-        if (i == 0)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-    }
-    return ok && seq.n == 0;
+    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return -1;
+    return v.p[0] < 8 && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1)) ? v.p[1] : -1;
 }
 
 /* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
@@ -4455,11 +4443,7 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
     psi_x509_span seq = {NULL, 0}, v;
     int is_seq = psi_x509_only_seq(in, &seq);
     switch (id) {
-    case 0x0F:
-        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
-              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-        if (*ok) c->usage = v.p[1];
-        return "has a malformed keyUsage";
+    case 0x0F: *ok = (c->usage = psi_x509_flags(in)) >= 0; return "has a malformed keyUsage";
     case 0x13:
         *ok = is_seq && psi_x509_bool(&seq, &c->ca);
         if (*ok && seq.n) {
@@ -4474,7 +4458,13 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
         if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
         if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
         return "has malformed nameConstraints";
-    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x24: /* the first number would need the policies of the whole path, the second asks nothing of us */
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0x80, &v))
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_take(&seq, 0x81, &v);
+        if (seq.n) *ok = 0;
+        return "has malformed policyConstraints";
     case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
     default: return NULL;
     }
@@ -4512,10 +4502,8 @@ static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x50
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
     if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
     why = psi_x509_read_powers(c, id, value, critical, &ok);
-    if (!why) {
-        why = psi_x509_read_others(c, id, value, critical, &ok);
-        if (!critical) when = PSI_X509_UNTRUSTED;
-    }
+    if (!why && !critical) when = PSI_X509_UNTRUSTED;
+    if (!why) why = psi_x509_read_others(c, id, value, critical, &ok);
     if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
     if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
 }
@@ -4556,8 +4544,7 @@ static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span 
     if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
         return "has a serial number below 1 or over 20 bytes";
     if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
-    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
-    return NULL;
+    return !c->ca && (c->path_len >= 0 || c->constraints.n) ? "limits authorities below it without being one" : NULL;
 }
 
 /* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
@@ -4565,7 +4552,7 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
     psi_x509_span v, serial, field[FIELDS];
-    int tag, i, version, issuer, subject, key;
+    int tag, i, version, names, key, algorithm, dates;
     const char *tail;
     version = !psi_x509_take(&tbs, 0xA0, &v) ||
               (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
@@ -4574,20 +4561,21 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
     c->issuer = field[ISSUER];
     c->subject = field[SUBJECT];
     c->spki = field[SPKI];
-    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
-    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->readable = psi_x509_check_name(c->subject, &c->subject_hash);
+    names = psi_x509_check_name(c->issuer, &c->issuer_hash) & c->readable;
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
     key = psi_x509_read_key(c);
-    c->readable = subject && key;
-    psi_x509_read_alg(c, field[ALG]);
+    c->readable &= key;
+    algorithm = psi_x509_read_alg(c, field[ALG]);
+    dates = psi_x509_only_seq(field[DATES], &v) && psi_x509_time(&v, &c->not_before) && psi_x509_time(&v, &c->not_after) &&
+            v.n == 0;
     tail = psi_x509_read_tail(c, tbs);
     if (!version) return "has an unknown version";
     if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!algorithm) return "has a malformed signature algorithm";
     if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
-    if (!issuer || !subject) return "has a malformed issuer or subject";
-    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
-        v.n)
-        return "has malformed dates";
+    if (!names) return "has a malformed issuer or subject";
+    if (!dates) return "has malformed dates";
     return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
 }
 
@@ -4762,18 +4750,6 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
            memcmp(digest, got, len) == 0;
-}
-
-/* Is child signed with issuer's key? */
-static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
-{
-    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    br_hash_compat_context h;
-    uint8_t digest[64];
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-    hc->out(&h.vtable, digest);
-    return psi_x509_signed(issuer, &child->alg, digest, child->sig);
 }
 
 /* --- PEM ---------------------------------------------------------------------------------------------------------- */
@@ -5056,29 +5032,19 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
     return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
-/* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
-static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
-{
-    psi_x509_span label;
-    int r;
-    do {
-        r = psi_x509_pem_next(&in, &label, body);
-        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
-        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
-    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
-        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
-    return 0;
-}
-
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
-    psi_x509_span body = psi_x509_span_of(text, len);
+    psi_x509_span in = psi_x509_span_of(text, len), label = {NULL, 0}, body = in;
     const char *why;
-    int is_der = psi_x509_is_der(body), r = is_der ? 0 : psi_x509_key_find(body, &body, e);
+    int r = 1, is_der = psi_x509_is_der(in);
     memset(k, 0, sizeof *k);
-    if (r) return r;
+    while (!is_der && r > 0 && (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0))
+        r = psi_x509_pem_next(&in, &label, &body);
+    if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+    if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    if (!is_der && (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
@@ -5130,33 +5096,27 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
-   give the key away. This costs a small part of a signature. */
-static int psi_x509_is_whole(const psi_x509_key *k)
-{
-    const br_rsa_private_key *r = &k->rsa;
-    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
-    uint8_t n[PSI_X509_SIGNATURE];
-    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
-           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
-}
-
-/* Does the key belong to the certificate? The public halves are compared. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
+   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
-    uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
-    psi_x509_span point = k->point;
+    const br_rsa_private_key *r = &k->rsa;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
+    uint8_t buf[PSI_X509_SIGNATURE];
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_RSA)
-        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
-               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
-    if (k->ec.curve != ec->curve) return 0;
-    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
-    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    if (k->type == BR_KEYTYPE_EC) {
+        if (k->ec.curve != ec->curve) return 0;
+        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    }
+    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
+           br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(buf, r) &&
+           memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
@@ -5235,32 +5195,29 @@ static void psi_trust_free(psi_trust *t)
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
-{
-    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0, before;
-    char *data;
-    int os, r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
-    if (!r && topt->ca_file) {
-        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
-        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
-        r = psi_trust_text(t, data, len, topt->ca_file, e);
-        psi_free(data);
-    }
-    if (r || !topt->ca_dir) return r;
-    before = t->anchors.count;
-    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-    if (before || t->anchors.count) return 0;
-    return psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
-}
-
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
-    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
+    char *data;
+    int os, r;
+    *out = NULL;
+    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
+    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
+    if (!r && topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        else r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+    }
+    if (!r && topt->ca_dir) {
+        r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+        else if (!t->anchors.count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    }
     if (r) psi_trust_free(t);
-    *out = r ? NULL : t;
+    else *out = t;
     return r;
 }
 
@@ -5403,7 +5360,7 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
-    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    int type, r, seen = 0, hit = 0;
     psi_x509_take(&lists, 0xA0, &list);
     if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
     while (list.n) {
@@ -5412,12 +5369,14 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
         w->work -= 1 + (long)(name.n + base.n) / 64;
         if (w->work < 0) return 1;
         if (type != tag) continue;
-        if (!known && ca->constraints_critical) return 1;
-        r = tag == 0x82 ? psi_x509_dns_within(base, name, excluded) : tag == 0x87 ? psi_x509_ip_within(base, name, excluded)
-          : tag == 0xA4 ? psi_x509_name_within(base, name) : 0;
-        if (r < 0 && (excluded || tag != 0xA4)) return 1;
-        seen |= known;
-        hit |= r > 0;
+        if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
+        else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
+        else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
+        else if (ca->constraints_critical) return 1;
+        else continue;
+        if (r < 0) return 1;
+        seen = 1;
+        hit |= r;
     }
     return excluded ? hit : seen && !hit;
 }
@@ -5450,11 +5409,17 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
     int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
+    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
+    br_hash_compat_context h;
+    uint8_t digest[64];
     if (good < 0) {
         w->signatures -= cost + (long)(child->tbs.n / 16384);
         if (w->signatures < 0) w->work = -1;
         if (w->work < 0) return 0;
-        good = psi_x509_check_signature(issuer, child);
+        hc->init(&h.vtable);
+        hc->update(&h.vtable, child->tbs.p, child->tbs.n);
+        hc->out(&h.vtable, digest);
+        good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
         if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
         w->edges[w->edge_count].issuer = issuer;
         w->edges[w->edge_count].child = child;
@@ -5466,29 +5431,21 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
     return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
 }
 
-/* Is one of the pinned keys on the path? */
-static int psi_x509_has_pin(psi_x509_walk *w, int depth)
-{
-    uint8_t digest[32];
-    size_t k;
-    int i;
-    for (i = 0; i <= depth && w->q->pin_count; i++) {
-        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
-        for (k = 0; k < w->q->pin_count; k++)
-            if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
-    }
-    return w->q->pin_count == 0;
-}
-
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then pins and dates. 1 if all is well. */
+   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
-    int i;
+    size_t k, pins = w->q->pin_count;
+    uint8_t digest[32];
+    int i, pinned = pins == 0;
     for (i = depth; i > 0; i--)
         if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
-    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
+    for (i = 0; i <= depth && !pinned; i++) {
+        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
+        psi_x509_sha256(w->path[i]->spki, digest);
+        for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
+    }
+    if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
