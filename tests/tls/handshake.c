@@ -217,7 +217,7 @@ KIT_TEST(client_certificates, 60)
     CHECK(si.peer_subject[0]);
     kit_good(nobody, optional, "localhost", 512, &ci, &si);
     CHECK_STR(si.peer_subject, "");
-    kit_bad(nobody, required, "localhost", PSOCKET_TLS_ALERT, PSOCKET_CERT_MISSING, 40);
+    kit_bad(nobody, required, "localhost", PSOCKET_TLS_ALERT, PSOCKET_CERT_MISSING, kit_version == 0x0304 ? 116 : 40);
     kit_bad(stranger, required, "localhost", PSOCKET_TLS_ALERT, PSOCKET_CERT_UNTRUSTED, 48);
     kit_bad(stranger, optional, "localhost", PSOCKET_TLS_ALERT, PSOCKET_CERT_UNTRUSTED, 48);
     kit_bad(server_cert, optional, "localhost", PSOCKET_TLS_ALERT, PSOCKET_CERT_USAGE, 43);

@@ -188,7 +188,7 @@ TEST_LIMIT(renegotiation_is_refused, 60)
 {
     static const uint8_t two[] = {0, 0, 0, 0, 0, 0, 0, 0};
     static const struct { int dir, type; uint8_t p[6]; size_t n; } refused[] = {
-        {1, 22, {0, 0, 0, 1, 0}, 5}, {1, 22, {20, 0, 0, 12}, 4}, {1, 20, {1}, 1}, {0, 22, {1, 0, 0x40, 1}, 4}, {1, 22, {4, 0, 0, 0}, 4}};
+        {1, 22, {0, 0, 0, 1, 0}, 5}, {1, 22, {20, 0, 0, 0}, 4}, {1, 20, {1}, 1}, {0, 22, {1, 2, 0, 0}, 4}, {1, 22, {4, 0, 0, 0}, 4}};
     uint8_t hello[304] = {1, 0, 1, 44};
     size_t i;
     psocket_error e;

@@ -176,6 +176,7 @@ KIT_TEST(expired_ones_are_dropped, 20)
 }
 
 #ifdef KIT_BASE
+#define DECIDE decide
 static int decide(void *user, const psocket_certinfo *peer, const psocket_error *verdict)
 {
     (void)user;
@@ -183,7 +184,7 @@ static int decide(void *user, const psocket_certinfo *peer, const psocket_error 
     return verdict->code;
 }
 #else
-#define decide 1
+#define DECIDE 1
 #endif
 
 KIT_TEST(other_settings_refuse, 20)
@@ -209,7 +210,7 @@ KIT_TEST(other_settings_refuse, 20)
             s.opt.suites = kit_version == 0x0304 ? "TLS_AES_256_GCM_SHA384" : "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256";
         if (how == 4) s.opt.insecure_no_name = 1;
         if (how == 5) s.opt.insecure_no_verify = 1;
-        if (how == 6) s.opt.decide = decide;
+        if (how == 6) s.opt.decide = DECIDE;
         if (how == 7 || how == 8) s.opt.spki_pins = pins;
         if (how == 7 || how == 8) s.opt.spki_pin_count = (size_t)how - 6;
         if (how == 9) kit_identity(&s, "client");
