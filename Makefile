@@ -114,6 +114,7 @@ help:
 	@echo 'make test       run every test: under ASan and UBSan, then optimised, then the build variants'
 	@echo 'make bench      speed against bare epoll, luv, cqueues, LuaSocket, OpenSSL, BearSSL (B=name: one row); bench-tls, bench-idle'
 	@echo 'make bench-memory, make size: memory per connection, text by feature, beside the same peers'
+	@echo 'make complexity lines, functions and their complexity by section of psocket.h, and the limits that it keeps'
 	@echo 'make install    copy psocket.h and psocket.pc under PREFIX ($(PREFIX)); DESTDIR is respected'
 	@echo 'make clean      remove $(BUILD)/'
 	@echo 'make help       this list'
@@ -176,5 +177,9 @@ $(BUILD)/$(1)/%: examples/%.c psocket.h
 endef
 $(eval $(call test_rules,san,$(SAN)))
 $(eval $(call test_rules,opt,$(OPT)))
+
+.PHONY: complexity
+complexity:
+	@sh tests/complexity.sh
 
 include tests/bench/bench.mk

@@ -55,6 +55,10 @@
  * PSOCKET_LUA                implementation  add luaopen_psocket (needs lua.h and lauxlib.h)
  * PSOCKET_STATIC             every include   declare everything static
  * PSOCKET_NO_TLS             implementation  no TLS, no BearSSL: TLS calls answer PSOCKET_UNSUPPORTED
+ * PSOCKET_NO_TLS12           implementation  TLS 1.3 only
+ * PSOCKET_NO_TLS13           implementation  TLS 1.2 only
+ * PSOCKET_NO_CLIENT          implementation  no TLS clients
+ * PSOCKET_NO_SERVER          implementation  no TLS servers
  * PSOCKET_NO_THREADS         implementation  names are resolved inline (and block)
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
@@ -120,6 +124,8 @@ extern "C" {
     X(UNSUPPORTED,      -12,   "not supported here") \
     X(LIMIT,            -13,   "a limit was reached") \
     X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
+    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
+    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
     /* operating system */ \
     X(OS,               -20,   "operating system error") \
     X(REFUSED,          -21,   "connection refused") \
@@ -235,6 +241,9 @@ typedef struct psocket_identity {
     size_t chain_len;
     const void *key; /* PKCS#8, PKCS#1 or SEC 1; RSA up to 4096 bits or EC P-256, P-384, P-521; not encrypted */
     size_t key_len;
+    const char *cert_file; /* read by psocket_tls_new if chain is NULL */
+    const char *key_file;  /* read if key is NULL */
+    int ask;         /* 1: there is no key to be read; the application makes each signature, PSOCKET_WANT_SIGNATURE */
 } psocket_identity;
 
 /* What a peer's certificate says. Pointers are valid during the call that hands it out. */
@@ -263,13 +272,17 @@ typedef struct psocket_tls_options {
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    /* The last word on a peer's certificate, for trust on first use: 0 accepts, anything else refuses. verdict->code is 0 when
-       verification passed, else its first fault: CERT_EXPIRED means that all else was good, CERT_NAME says nothing of
-       dates. Called in the middle of a handshake, also from psocket_poller_wait: it must close or free no socket. */
-    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict);
-    void *decide_user;
-    const char *suites;          /* cipher suites by their IANA names, most wanted first, with colons between; NULL: all */
-    int min_version;             /* oldest TLS version; 0 or 0x0303 (TLS 1.2), which is the only one there is */
+    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION */
+    const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
+    const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
+    const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
+    int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
+    size_t max_fragment;         /* largest record taken from the peer, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
+                                    them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
+    size_t ticket_key_count;     /* at most 16 */
+    int tickets;                 /* servers: tickets per TLS 1.3 connection; 0 means 2, -1 none, of TLS 1.2 neither */
+    int session_cache;           /* sessions remembered; 0 means 256 by servers (TLS 1.2 session IDs) and 32 by clients, -1 none */
     int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's */
     void *clock_user;
     int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
@@ -279,10 +292,14 @@ typedef struct psocket_tls_options {
 
 /* What a TLS connection agreed on. Strings are empty when there is nothing to tell. */
 typedef struct psocket_tlsinfo {
-    int version;                 /* 0x0303 for TLS 1.2 */
+    int version;                 /* 0x0303 for TLS 1.2, 0x0304 for TLS 1.3 */
     int suite;                   /* IANA cipher suite number */
     int resumed;                 /* 1 if an earlier session was resumed */
-    char version_name[8];        /* "TLSv1.2" */
+    int extended_master_secret;  /* 1 with RFC 7627, which TLS 1.3 does not need */
+    int group, sigalg;           /* IANA numbers of the key exchange's group and of the server's signature; 0 when resumed without */
+    char group_name[16];         /* "x25519" */
+    char sigalg_name[32];        /* "ecdsa_secp256r1_sha256" */
+    char version_name[8];        /* "TLSv1.3" */
     char suite_name[48];         /* IANA name */
     char alpn[256];              /* agreed application protocol */
     char server_name[256];       /* the name asked for (RFC 6066 SNI on a server) */
@@ -291,6 +308,23 @@ typedef struct psocket_tlsinfo {
     uint8_t peer_spki_sha256[32];
     int64_t peer_not_before, peer_not_after;
 } psocket_tlsinfo;
+
+/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid until the
+   next call on the socket. */
+typedef struct psocket_question {
+    int kind;                    /* PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE */
+    psocket_certinfo peer;       /* decision: the peer's certificate, */
+    const uint8_t *certificate;  /* its DER, */
+    size_t certificate_len;
+    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that all else was
+                                    good, CERT_NAME says nothing of dates */
+    size_t identity;             /* signature: which of the settings' identities is to sign, */
+    int scheme;                  /* how (RFC 8446 4.2.3, in TLS 1.2, too), */
+    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest), "rsa_pkcs1_sha256" ... */
+    const char *hash_name;       /* "sha256", "sha384", "sha512" */
+    const uint8_t *digest;       /* and what: the hash of the content */
+    size_t digest_len;
+} psocket_question;
 
 /* A descriptor to wait for in a foreign event loop. */
 typedef struct psocket_pollfd {
@@ -416,11 +450,27 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls);
    PSOCKET_UNSUPPORTED (UDP) and PSOCKET_ALREADY_TLS leave it as it was. */
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
 
+/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. */
+PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
+
+/* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
+   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID. */
+PSOCKET_API int psocket_decide(psocket *s, int code);
+
+/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. */
+PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
+
+/* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
+   "tls-exporter" (32 bytes, RFC 9266) and "tls-server-end-point" (32 to 64, RFC 5929) are channel bindings. Returns the bytes
+   written, PSOCKET_INVALID, or PSOCKET_UNSUPPORTED if TLS 1.2 was spoken without extended master secret. */
+PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const void *context, size_t context_len,
+                                         void *out, size_t n);
+
 /* 1 once a handshake has completed, 0 before. */
 PSOCKET_API int psocket_istls(const psocket *s);
 
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
-PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
+PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info);
 
 /* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
    (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
@@ -428,7 +478,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
 
 /* Stores what resumes a client's sessions (per server name, port and settings; tls NULL: the default settings) as bytes:
    returns how many they are, or an error, and writes them only if size suffices (ask with NULL, 0 first). They hold
-   master secrets: keep them as safe as private keys. Settings with decide remember no sessions. Thread-safe. */
+   master secrets: keep them as safe as private keys. Thread-safe. */
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size);
 
 /* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired or whose server has one here
@@ -440,10 +490,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
    are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
-PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
-PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port);
+PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port);
 
 /* UDP: sends to this numeric address from now on. */
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
@@ -593,6 +643,19 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #endif
 #ifndef PSOCKET_BUILD_TIME
 #define PSOCKET_BUILD_TIME 0
+#endif
+
+#ifndef PSOCKET_DATAGRAM
+#define PSOCKET_DATAGRAM 65536 /* largest datagram that is received; a larger one is an error */
+#endif
+
+#ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
+#define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
+#define PSI_CHECK(s) psi_check_sock(s)
+#define PSI_CHECK_POLLER(p) psi_check_poller(p)
+#else
+#define PSI_CHECK_POLLER(p) ((void)(p))
+#define PSI_CHECK(s) ((void)(s))
 #endif
 
 #ifdef __cplusplus
@@ -2110,7 +2173,7 @@ typedef union psi_os_sockaddr {
 static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
 {
     size_t n = path ? strlen(path) : 0;
-    if (!n || n > sizeof sa->un.sun_path) return PSOCKET_INVALID;
+    if (!n || n > sizeof sa->un.sun_path || !strcmp(path, "@")) return PSOCKET_INVALID;
     sa->un.sun_family = AF_UNIX;
     memcpy(sa->un.sun_path, path, n);
     if (*path != '@') return (int)sizeof sa->un;
@@ -2262,8 +2325,8 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     psi_addr a;
     *os = 0;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
-        psi_os_why(os);
-        return PSOCKET_INVALID;
+        int r = psi_os_why(os);
+        return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
     }
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
@@ -3004,23 +3067,25 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  * >>ring
  * The ring of received chunks: one growing buffer of chunks in order, then bytes received and not yet decoded.
  *
- *     buf | free | [header][payload] gap [header][payload] gap | raw bytes | free | cap
- *                  ^head                                         ^raw        ^tail
+ *     buf | free | [header] skip [payload][header] skip [payload] | hole | raw bytes | free | cap
+ *                  ^head                                          ^end     ^raw        ^tail
  *
- * A chunk's header (PSI_RING_HEAD bytes just before its payload) holds the payload's length and the gap behind it, so
- * that records decrypted in place become chunks where they lie. The PSI_RING_HEAD bytes before raw belong to nobody.
- * head == raw means no chunk. What was taken lies before head and stays readable until the next change. A ring that is
- * empty owns no memory once psi_ring_relax has run.
+ * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so that
+ * records decrypted in place become chunks where they lie. The hole has room for one header at least. head == end means
+ * no chunk. What was taken lies before head and stays readable until the next change. A ring that is empty owns no memory
+ * once psi_ring_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
 #define PSI_RING_MAX 0x7fff0000u
+#define PSI_RING_SLACK 192u /* a header on each side, and the most that alignment takes */
 
 typedef struct psi_ring {
     uint8_t *buf;
-    uint32_t cap, head, raw, tail;
-    uint32_t last;  /* where the newest chunk's payload begins; valid while there is a chunk */
+    uint32_t cap, head, end, raw, tail;
     uint32_t bytes; /* sum of the chunks' payloads */
+    uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
+    uint32_t key;   /* of which this is the hash */
 } psi_ring;
 
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
@@ -3030,23 +3095,23 @@ static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
     return v;
 }
 
-/* Writes the header of the chunk whose payload is n bytes at `at` and which reaches, with its gap, to `end`. */
-static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* Writes the header at `at` of the n bytes whose payload begins at `payload`. */
+static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t payload)
 {
-    uint32_t gap = end - (at + n);
-    memcpy(r->buf + at - PSI_RING_HEAD, &n, 4);
-    memcpy(r->buf + at - PSI_RING_HEAD + 4, &gap, 4);
+    uint32_t skip = payload - at - PSI_RING_HEAD;
+    memcpy(r->buf + at, &n, 4);
+    memcpy(r->buf + at + 4, &skip, 4);
 }
 
-/* Where a chunk, with its gap, ends, given where its payload begins. */
-static uint32_t psi_ring_end(const psi_ring *r, uint32_t at)
+/* Where the payload of the chunk whose header is at `at` begins. */
+static uint32_t psi_ring_payload(const psi_ring *r, uint32_t at)
 {
-    return at + psi_ring_get(r, at - PSI_RING_HEAD) + psi_ring_get(r, at - PSI_RING_HEAD + 4);
+    return at + PSI_RING_HEAD + psi_ring_get(r, at + 4);
 }
 
 static int psi_ring_empty(const psi_ring *r)
 {
-    return r->head == r->raw;
+    return r->head == r->end;
 }
 
 static void psi_ring_free(psi_ring *r)
@@ -3055,107 +3120,81 @@ static void psi_ring_free(psi_ring *r)
     memset(r, 0, sizeof *r);
 }
 
+/* Is there nothing in it? */
+static int psi_ring_idle(const psi_ring *r)
+{
+    return r->head == r->end && r->raw == r->tail;
+}
+
 /* Gives the memory back if nothing is in it. */
 static void psi_ring_relax(psi_ring *r)
 {
-    if (r->head == r->tail && r->buf) psi_ring_free(r);
+    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
-/* What was live at head is now at `at`. */
-static void psi_ring_moved(psi_ring *r, uint32_t at)
+/* Moves what is live to `buf`, which may be the ring's own, so that head is at `at` and the hole is as small as can be. */
+static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
 {
-    uint32_t shift = at - r->head; /* wraps when moving down, as intended */
-    r->head += shift;
-    r->raw += shift;
-    r->tail += shift;
-    r->last += shift;
+    uint32_t chunks = r->end - r->head, raws = r->tail - r->raw, raw = at + chunks + PSI_RING_HEAD;
+    int up = at > r->head; /* within one buffer the one that is in the way of the other moves first */
+    if (up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (chunks) memmove(buf + at, r->buf + r->head, chunks);
+    if (!up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (buf != r->buf) psi_free(r->buf);
+    r->buf = buf;
+    r->cap = cap;
+    r->head = at;
+    r->end = at + chunks;
+    r->raw = raw;
+    r->tail = raw + raws;
 }
 
-/* Moves what is live so that head is at `at`, into a new buffer of `cap` bytes if the old one is smaller. */
-static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
+/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
+   kernel's copy overtakes itself. Small buffers are not worth it. */
+static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
 {
-    uint32_t live = r->tail - r->head;
-    uint8_t *buf = r->buf;
-    if (cap > r->cap) {
-        buf = (uint8_t *)PSOCKET_MALLOC(cap);
-        if (!buf) return PSOCKET_NOMEM;
-        r->cap = cap;
-    }
-    if (live) memmove(buf + at, r->buf + r->head, live);
-    if (buf != r->buf) {
-        psi_free(r->buf);
-        r->buf = buf;
-    }
-    psi_ring_moved(r, at);
-    return 0;
-}
-
-/* Takes out the gaps behind chunks: what a peer can put between them at will, such as empty TLS records. */
-static void psi_ring_compact(psi_ring *r)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, to = at;
-    if (psi_ring_empty(r)) return;
-    for (;;) {
-        uint32_t n = psi_ring_get(r, at - PSI_RING_HEAD), end = psi_ring_end(r, at), last = at == r->last;
-        uint32_t gap = !last ? 0 : end - at - n < PSI_RING_HEAD ? end - at - n : PSI_RING_HEAD, close = to + n + gap;
-        memmove(r->buf + to, r->buf + at, n);
-        psi_ring_header(r, to, n, close);
-        if (last) {
-            r->last = to;
-            memmove(r->buf + close, r->buf + r->raw, r->tail - r->raw);
-            r->tail -= r->raw - close;
-            r->raw = close;
-            return;
-        }
-        at = end + PSI_RING_HEAD;
-        to = close + PSI_RING_HEAD;
-    }
+    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
+    if (n < 4096) return 0;
+    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
 }
 
 /* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
-    uint32_t live = r->tail - r->head, need;
-    if (n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (!live && r->buf) r->head = r->raw = r->tail = PSI_RING_HEAD;
-    if (r->buf && r->cap - r->tail >= n) return 0;
-    if (r->bytes < live / 4) {
-        psi_ring_compact(r);
-        live = r->tail - r->head;
-        if (r->cap - r->tail >= n) return 0;
+    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
+    if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
+    if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
+    need = live + (uint32_t)n + PSI_RING_SLACK;
+    if (chunks) need += live / 2; /* growing by parts would copy all each time */
+    if (need > r->cap) {
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
+        if (!buf) return PSOCKET_NOMEM;
+        psi_ring_move(r, buf, need, psi_ring_place(buf, live, n));
+    } else {
+        psi_ring_move(r, r->buf, r->cap, psi_ring_place(r->buf, live, n));
     }
-    need = PSI_RING_HEAD + live + (uint32_t)n;
-    if (need > r->cap && live / 2 < PSI_RING_MAX - need) need += live / 2; /* growing by parts would copy all each time */
-    return psi_ring_move(r, PSI_RING_HEAD, need);
+    return 0;
 }
 
-/* The n bytes at `at` become the newest chunk; everything up to `end` counts as decoded. */
-static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* The n bytes at `at` become the newest chunk; everything up to `next` counts as decoded. */
+static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t next)
 {
-    uint32_t header = at - PSI_RING_HEAD;
-    if (psi_ring_empty(r)) r->head = header;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), header); /* its gap ends here now */
-    psi_ring_header(r, at, n, end);
-    r->last = at;
-    r->raw = end;
+    if (psi_ring_empty(r)) {
+        r->head = r->end = at - PSI_RING_HEAD;
+    } else if (at - r->end > 64 + n / 4) { /* what a peer can put between chunks at will, such as empty records */
+        memmove(r->buf + r->end + PSI_RING_HEAD, r->buf + at, n);
+        at = r->end + PSI_RING_HEAD;
+    }
+    psi_ring_header(r, r->end, n, at);
+    r->end = at + n;
+    r->raw = next;
     r->bytes += n;
 }
 
-/* Everything up to `end` counts as decoded and held nothing for the user. */
-static PSI_UNUSED void psi_ring_skip(psi_ring *r, uint32_t end)
-{
-    if (psi_ring_empty(r)) r->head = end;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), end);
-    r->raw = end;
-}
-
-/* Room that one transport read of n bytes needs, and where in it the bytes go: see psi_ring_append. */
-#define PSI_RING_ROOM(n) ((n) + 2 * PSI_RING_HEAD)
-
-/* n bytes that were stored PSI_RING_HEAD behind tail become a chunk. There must be no raw bytes. */
+/* n bytes that were stored at tail become a chunk. There must be no raw bytes. */
 static void psi_ring_append(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->tail + PSI_RING_HEAD;
+    uint32_t at = r->tail;
     r->tail = at + n + PSI_RING_HEAD;
     psi_ring_chunk(r, at, n, r->tail);
 }
@@ -3163,109 +3202,103 @@ static void psi_ring_append(psi_ring *r, uint32_t n)
 /* The oldest chunk's length and place. There must be one. */
 static uint32_t psi_ring_front(const psi_ring *r, const void **data)
 {
-    *data = r->buf + r->head + PSI_RING_HEAD;
+    *data = r->buf + psi_ring_payload(r, r->head);
     return psi_ring_get(r, r->head);
 }
 
-/* Takes the oldest chunk. */
-static uint32_t psi_ring_pop(psi_ring *r, const void **data)
-{
-    uint32_t n = psi_ring_front(r, data);
-    uint32_t end = psi_ring_end(r, r->head + PSI_RING_HEAD);
-    r->head = end;
-    r->bytes -= n;
-    return n;
-}
-
-/* Takes the first n bytes, fewer than all, of the oldest chunk. They move down by a header's size so that the rest can
-   have a header of its own without touching them. */
-static void psi_ring_split(psi_ring *r, uint32_t n, const void **data)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, len = psi_ring_get(r, r->head), end = psi_ring_end(r, at);
-    memmove(r->buf + r->head, r->buf + at, n);
-    *data = r->buf + r->head;
-    psi_ring_header(r, at + n, len - n, end);
-    if (r->last == at) r->last = at + n;
-    r->head += n;
-    r->bytes -= n;
-}
-
-/* Takes the first n bytes, perhaps all, of the oldest chunk. */
+/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the rest can have
+   a header of its own without being touched. */
 static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
 {
-    if (psi_ring_get(r, r->head) == n) psi_ring_pop(r, data);
-    else psi_ring_split(r, n, data);
+    uint32_t at = psi_ring_payload(r, r->head), left = psi_ring_get(r, r->head) - n;
+    *data = r->buf + at;
+    r->head = at + n;
+    if (left) {
+        memmove(r->buf + at - PSI_RING_HEAD, r->buf + at, n);
+        *data = r->buf + at - PSI_RING_HEAD;
+        r->head -= PSI_RING_HEAD;
+        psi_ring_header(r, r->head, left, at + n);
+    }
+    r->bytes -= n;
+    r->seen = 0;
 }
 
 /* Joins the oldest chunks until the first has at least n bytes or is alone. */
 static void psi_ring_join(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
+    uint32_t at, len, next;
     if (psi_ring_empty(r)) return;
-    while (r->last != at && psi_ring_get(r, r->head) < n) {
-        uint32_t len = psi_ring_get(r, r->head);
-        uint32_t next = psi_ring_end(r, at) + PSI_RING_HEAD, add = psi_ring_get(r, next - PSI_RING_HEAD);
-        uint32_t end = psi_ring_end(r, next);
-        memmove(r->buf + at + len, r->buf + next, add);
-        psi_ring_header(r, at, len + add, end);
-        if (r->last == next) r->last = at;
+    at = psi_ring_payload(r, r->head);
+    len = psi_ring_get(r, r->head);
+    if (len >= n || at + len == r->end) return;
+    for (next = at + len; len < n && next != r->end;) {
+        uint32_t add = psi_ring_get(r, next), from = psi_ring_payload(r, next);
+        memmove(r->buf + at + len, r->buf + from, add);
+        len += add;
+        next = from + add;
     }
+    psi_ring_header(r, r->head, len, at);
+    if (next == r->end) r->end = at + len;
+    else psi_ring_header(r, at + len, psi_ring_get(r, next), psi_ring_payload(r, next));
 }
 
 /* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
-static int psi_ring_unshift(psi_ring *r, const void *data, size_t len)
+static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
 {
-    uint32_t n = (uint32_t)len, at, live = r->tail - r->head, room = n + 2 * PSI_RING_HEAD;
-    if (len > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (r->head < room) {
-        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(room + live);
+    uint32_t live = r->tail - r->head, len = (uint32_t)n, room = len + PSI_RING_HEAD, at;
+    if (n > PSI_RING_MAX - PSI_RING_SLACK || live > PSI_RING_MAX - PSI_RING_SLACK - n) return PSOCKET_LIMIT;
+    if (r->buf && r->head >= room) {
+        at = r->head - room;
+        if (n) memmove(r->buf + at + PSI_RING_HEAD, data, n);
+    } else {
+        uint32_t cap = room + live + live / 2 + PSI_RING_SLACK; /* with room for more of the kind */
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
-        if (n) memcpy(buf + PSI_RING_HEAD, data, n);
-        if (live) memcpy(buf + room, r->buf + r->head, live);
-        psi_free(r->buf);
-        r->buf = buf;
-        r->cap = room + live;
-        psi_ring_moved(r, room);
-    } else if (n) {
-        memmove(r->buf + r->head - PSI_RING_HEAD - n, data, n);
+        at = live / 2;
+        if (n) memcpy(buf + at + PSI_RING_HEAD, data, n);
+        psi_ring_move(r, buf, cap, at + room);
     }
-    at = r->head - PSI_RING_HEAD - n;
-    psi_ring_header(r, at, n, r->head);
-    if (psi_ring_empty(r)) r->last = at;
-    r->head = at - PSI_RING_HEAD;
-    r->bytes += n;
+    psi_ring_header(r, at, len, at + PSI_RING_HEAD);
+    r->head = at;
+    r->bytes += len;
+    r->seen = 0;
     return 0;
 }
 
 /* All chunks become raw bytes again: they are the start of a TLS stream. */
 static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
     if (psi_ring_empty(r)) return;
-    psi_ring_join(r, PSI_RING_MAX);
-    r->tail = at + psi_ring_get(r, r->head);
-    r->head = r->raw = at;
-    r->bytes = 0;
+    psi_ring_join(r, UINT32_MAX);
+    r->raw = psi_ring_payload(r, r->head);
+    r->tail = r->end;
+    r->head = r->end = r->raw - PSI_RING_HEAD;
+    r->bytes = r->seen = 0;
 }
 
 /* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. */
+   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter leaves
+   out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
-    const uint8_t *p, *hit;
-    uint32_t n, i = 0;
+    const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
+    const void *data;
+    uint32_t n, i, key = 2166136261u; /* FNV-1a */
+    for (i = 0; i < m; i++) key = (key ^ d[i]) * 16777619u;
     if (psi_ring_empty(r)) return 0;
     psi_ring_join(r, max);
-    p = r->buf + r->head + PSI_RING_HEAD;
-    n = psi_ring_get(r, r->head);
+    n = psi_ring_front(r, &data);
+    p = (const uint8_t *)data;
     if (n > max) n = max;
-    while (n - i >= m && n >= m) {
-        hit = (const uint8_t *)memchr(p + i, *(const uint8_t *)delimiter, n - m - i + 1);
-        if (!hit) return 0;
-        i = (uint32_t)(hit - p);
-        if (memcmp(hit, delimiter, m) == 0) return i + m;
-        i++;
+    i = r->key == key ? r->seen : 0;
+    while (n >= m && i <= n - m) {
+        hit = (const uint8_t *)memchr(p + i, d[0], n - m - i + 1);
+        i = hit ? (uint32_t)(hit - p) : n - m + 1;
+        if (hit && memcmp(hit, d, m) == 0) return i + m;
+        if (hit) i++;
     }
+    r->key = key;
+    r->seen = i;
     return 0;
 }
 
@@ -3454,7 +3487,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_list */
-    psi_os_bell bell;      /* rd is -1 if the answer was there at once */
+    psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
     int64_t since;         /* when its thread began */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
@@ -3462,12 +3495,6 @@ struct psocket_resolve {
 };
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
-
-static void psi_dns_free(psocket_resolve *r)
-{
-    psi_os_bell_free(&r->bell);
-    psi_free(r);
-}
 
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. Where one family has taken more than its half, the other
    one takes it back. */
@@ -3508,7 +3535,7 @@ PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
     psi_dns_answer(r, code);
     left = --r->owners;
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_dns_free(r);
+    if (!left) psi_free(r);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3570,7 +3597,7 @@ PSI_OS_THREAD(psi_dns_worker, first)
         next = psi_dns_next();
         if (!next) psi_dns_threads--;
         psi_os_unlock(&psi_dns_lock);
-        if (!left) psi_dns_free(r);
+        if (!left) psi_free(r);
     }
     return 0;
 }
@@ -3647,11 +3674,12 @@ static void psi_dns_release(psocket_resolve *r)
 {
     int left;
     psi_os_lock(&psi_dns_lock);
+    psi_os_bell_free(&r->bell); /* nobody listens any more */
     r->owners--;
     psi_dns_abandon(r);
     left = r->owners;
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_dns_free(r);
+    if (!left) psi_free(r);
 }
 
 static int psi_dns_is_done(psocket_resolve *r)
@@ -3744,17 +3772,21 @@ static void psi_dns_interleave(psocket_resolve *r)
 /*==================================================================================================
  * >>x509
  * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a parsed certificate only points into its DER, which outlives it; trust is
- * immutable once loaded; the work that a peer's chain can cause is capped (PSI_X509_WORK, PSI_X509_SIGNATURES).
+ * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only points into its
+ * DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
+ * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
 #include <bearssl.h>
 
-#define PSI_X509_SIGNATURES 64   /* most signature checks, in P-256 checks; wrong ones count twice */
-#define PSI_X509_WORK 100000     /* most comparisons of one verification: some milliseconds */
-#define PSI_X509_EXTENSIONS 64   /* most extensions of one certificate */
-#define PSI_X509_KEY_STORAGE 528 /* room for any public key that is accepted: RSA 4096 and a 32-bit exponent */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
+   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
+   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
+#define PSI_X509_SIGNATURES 64
+#define PSI_X509_WORK 100000
+#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs; public ones have about ten */
+#define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
 
@@ -3772,24 +3804,37 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     return s;
 }
 
+/* The span without its first n bytes. */
+static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
+{
+    return psi_x509_span_of(s.p + n, s.n - n);
+}
+
 static int psi_x509_same(psi_x509_span a, psi_x509_span b)
 {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Compares with the bytes of a string literal, for object identifiers and PEM labels. */
+/* Where in s a string of n characters first is; s.n if nowhere. */
+static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
+{
+    size_t i;
+    for (i = 0; i + n <= s.n; i++)
+        if (s.p[i] == (uint8_t)what[0] && memcmp(s.p + i, what, n) == 0) return i;
+    return s.n;
+}
+
+/* Compares with the bytes of a string literal. */
 #define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
-#define PSI_X509_STARTS(span, literal) \
-    ((span).n >= sizeof(literal) - 1 && memcmp((span).p, literal, sizeof(literal) - 1) == 0)
 
 /* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
 static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
 {
-    size_t len, head = 2;
+    size_t len, head = 2, more;
     if (in->n < 2 || (in->p[0] & 0x1F) == 0x1F) return 0;
     len = in->p[1];
     if (len >= 0x80) {
-        size_t more = len & 0x7F;
+        more = len & 0x7F;
         if (more < 1 || more > 3 || in->n < 2 + more) return 0;
         for (len = 0; head < 2 + more; head++) len = len << 8 | in->p[head];
         if (len < 0x80 || len >> 8 * (more - 1) == 0) return 0;
@@ -3798,8 +3843,7 @@ static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x5
     *tag = in->p[0];
     *body = psi_x509_span_of(in->p + head, len);
     if (whole) *whole = psi_x509_span_of(in->p, head + len);
-    in->p += head + len;
-    in->n -= head + len;
+    *in = psi_x509_after(*in, head + len);
     return 1;
 }
 
@@ -3815,69 +3859,63 @@ static int psi_x509_seq(psi_x509_span *in, psi_x509_span *body)
     return psi_x509_take(in, 0x30, body);
 }
 
+/* Is it one SEQUENCE and nothing else? *body is its content. */
+static int psi_x509_only_seq(psi_x509_span in, psi_x509_span *body)
+{
+    return psi_x509_seq(&in, body) && in.n == 0;
+}
+
 /* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
 static int psi_x509_no_params(psi_x509_span in)
 {
-    return in.n == 0 || (in.n == 2 && in.p[0] == 0x05 && in.p[1] == 0);
+    return in.n == 0 || PSI_X509_IS(in, "\x05\x00");
 }
 
-/* The object identifiers that are looked for, each after its length, in the order of the enum. */
-static const char psi_x509_oids[] = "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C"
-                                    "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D"
-                                    "\x07\x2A\x86\x48\xCE\x3D\x02\x01"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07"
-                                    "\x05\x2B\x81\x04\x00\x22"
-                                    "\x05\x2B\x81\x04\x00\x23"
-                                    "\x07\x2A\x86\x48\xCE\x3D\x04\x01"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03"
-                                    "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02"
-                                    "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03"
-                                    "\x03\x2B\x65\x70"
-                                    "\x03\x2B\x65\x71"
-                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x01"
-                                    "\x08\x2B\x06\x01\x05\x05\x07\x03\x02"
-                                    "\x04\x55\x1D\x25\x00";
-enum {
-    PSI_OID_OTHER,
-    PSI_OID_RSA,
-    PSI_OID_RSA_MD5,
-    PSI_OID_RSA_SHA1,
-    PSI_OID_MGF1,
-    PSI_OID_PSS,
-    PSI_OID_RSA_SHA256,
-    PSI_OID_RSA_SHA384,
-    PSI_OID_RSA_SHA512,
-    PSI_OID_EC,
-    PSI_OID_P256,
-    PSI_OID_P384,
-    PSI_OID_P521,
-    PSI_OID_ECDSA_SHA1,
-    PSI_OID_ECDSA_SHA256,
-    PSI_OID_ECDSA_SHA384,
-    PSI_OID_ECDSA_SHA512,
-    PSI_OID_SHA256,
-    PSI_OID_SHA384,
-    PSI_OID_SHA512,
-    PSI_OID_ED25519,
-    PSI_OID_ED448,
-    PSI_OID_SERVER_AUTH,
-    PSI_OID_CLIENT_AUTH,
-    PSI_OID_ANY_EKU
-};
+/* The object identifiers that are looked for, each after its length. */
+#define PSI_X509_OIDS(X) \
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") \
+    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") \
+    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") \
+    X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
+    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
+    X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") \
+    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") \
+    X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") \
+    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") \
+    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") \
+    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") \
+    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") \
+    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") \
+    X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
-/* Takes an OBJECT IDENTIFIER; its last number has to end. */
+#define PSI_X(name, bytes) bytes
+static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
+#undef PSI_X
+#define PSI_X(name, bytes) PSI_OID_##name,
+enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X) PSI_OID_COUNT };
+#undef PSI_X
+
+/* Takes an OBJECT IDENTIFIER: every number in the fewest bytes (X.690 8.19.2), so that there is one way to write it. */
 static int psi_x509_take_oid(psi_x509_span *in, psi_x509_span *oid)
 {
-    return psi_x509_take(in, 0x06, oid) && oid->n && oid->p[oid->n - 1] < 0x80;
+    size_t i;
+    int starts = 1;
+    if (!psi_x509_take(in, 0x06, oid)) return 0;
+    for (i = 0; i < oid->n; i++) {
+        if (starts && oid->p[i] == 0x80) return 0;
+        starts = oid->p[i] < 0x80;
+    }
+    return oid->n && starts;
 }
 
 /* The same by number: PSI_OID_*, or -1 if there is none. */
@@ -3888,7 +3926,7 @@ static int psi_x509_oid(psi_x509_span *in)
     int id = 1;
     if (!psi_x509_take_oid(in, &oid)) return -1;
     for (; *p; p += 1 + *p, id++)
-        if (oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0) return id;
+        if (psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p))) return id;
     return PSI_OID_OTHER;
 }
 
@@ -3896,17 +3934,14 @@ static int psi_x509_oid(psi_x509_span *in)
 static int psi_x509_int(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x02, body) || body->n == 0) return 0;
-    return body->n == 1 || !((body->p[0] == 0 && body->p[1] < 0x80) || (body->p[0] == 0xFF && body->p[1] >= 0x80));
+    return body->n == 1 || (body->p[0] != 0 && body->p[0] != 0xFF) || (body->p[0] ^ body->p[1]) >= 0x80;
 }
 
 /* Takes an INTEGER above zero, without the leading zero. */
 static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_int(in, body) || body->p[0] >= 0x80) return 0;
-    if (body->p[0] == 0) {
-        body->p++;
-        body->n--;
-    }
+    if (body->p[0] == 0) *body = psi_x509_after(*body, 1);
     return body->n != 0;
 }
 
@@ -3925,21 +3960,20 @@ static int psi_x509_bool(psi_x509_span *in, int *value)
     psi_x509_span v;
     *value = 0;
     if (in->n == 0 || in->p[0] != 0x01) return 1;
-    if (!psi_x509_take(in, 0x01, &v) || v.n != 1 || (v.p[0] != 0 && v.p[0] != 0xFF)) return 0;
+    if (!psi_x509_take(in, 0x01, &v) || v.n != 1) return 0;
     *value = v.p[0] != 0;
-    return 1;
+    return v.p[0] == 0 || v.p[0] == 0xFF;
 }
 
 /* Takes a BIT STRING of whole bytes. */
 static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x03, body) || body->n < 1 || body->p[0] != 0) return 0;
-    body->p++;
-    body->n--;
+    *body = psi_x509_after(*body, 1);
     return 1;
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 9999. */
+/* Days from 1970-01-01 to a date of the Gregorian calendar. */
 static int64_t psi_x509_days(int y, int m, int d)
 {
     int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
@@ -3949,231 +3983,237 @@ static int64_t psi_x509_days(int y, int m, int d)
 /* Takes UTCTime or GeneralizedTime as RFC 5280 4.1.2.5 wants them: with seconds, in UTC, without fractions. */
 static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
 {
-    static const uint8_t length[12] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
     psi_x509_span t;
-    int f[7], tag, year, i, start = 0;
+    int f[7] = {0}, tag, year, i, d; /* century, year, month, day, hour, minute, second */
     if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
     if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
-    if (t.p[t.n - 1] != 'Z') return 0;
-    if (tag == 0x17) start = 1;
-    for (i = start; i < 7; i++) {
-        const uint8_t *d = t.p + 2 * (i - start);
-        if (d[0] < '0' || d[0] > '9' || d[1] < '0' || d[1] > '9') return 0;
-        f[i] = (d[0] - '0') * 10 + d[1] - '0';
+    for (i = tag == 0x17 ? 2 : 0; i < 14; i++, t.p++) {
+        d = *t.p - '0';
+        f[i / 2] = f[i / 2] * 10 + d;
+        if (d < 0 || d > 9 || f[i / 2] > most[i / 2]) return 0;
     }
-    year = tag == 0x17 ? (f[1] < 50 ? 2000 : 1900) + f[1] : f[0] * 100 + f[1];
-    if (f[2] < 1 || f[2] > 12 || f[3] < 1 || f[3] > length[f[2] - 1] || f[4] > 23 || f[5] > 59 || f[6] > 59) return 0;
-    if (f[2] == 2 && f[3] == 29 && (year % 4 != 0 || (year % 100 == 0 && year % 400 != 0))) return 0;
+    if (tag == 0x17) f[0] = f[1] < 50 ? 20 : 19;
+    year = f[0] * 100 + f[1];
+    d = (int)(psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1)); /* of the month */
+    if (*t.p != 'Z' || !f[2] || !f[3] || f[3] > d) return 0;
     *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
     return 1;
 }
 
-/* --- names -------------------------------------------------------------------------------------------------------- */
+/* --- distinguished names ------------------------------------------------------------------------------------------ */
 
-/* String types whose bytes can be compared with each other. */
-static int psi_x509_is_text(int tag)
-{
-    return tag == 0x0C || tag == 0x12 || tag == 0x13 || tag == 0x14 || tag == 0x16 || tag == 0x1A;
-}
-
-/* Takes the next attribute of a Name; *rdn is what is left of the current relative name, empty before the first. */
-static int psi_x509_attribute(psi_x509_span *name, psi_x509_span *rdn, psi_x509_span *oid, int *tag,
-                              psi_x509_span *value)
+/* Takes the next attribute of a relative name. */
+static int psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *oid, int *tag, psi_x509_span *value)
 {
     psi_x509_span a;
-    if (rdn->n == 0 && (!psi_x509_take(name, 0x31, rdn) || rdn->n == 0)) return 0;
     return psi_x509_seq(rdn, &a) && psi_x509_take_oid(&a, oid) && psi_x509_any(&a, tag, value, NULL) && a.n == 0;
 }
 
-/* Checks the form of a Name and hashes what psi_x509_same_name compares. */
-static int psi_x509_hash_name(psi_x509_span name, uint32_t *hash)
+/* Checks the form of a Name, header included, and hashes what psi_x509_same_name compares. */
+static int psi_x509_check_name(psi_x509_span name, uint32_t *hash)
 {
-    psi_x509_span rdn = PSI_ZERO, oid, value;
+    psi_x509_span rdn, oid, value;
     int tag;
-    uint32_t h = 2166136261u;
-    while (name.n || rdn.n) {
-        if (!psi_x509_attribute(&name, &rdn, &oid, &tag, &value)) return 0;
-        for (; value.n; value.p++, value.n--)
-            if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+    *hash = 2166136261u;
+    if (!psi_x509_only_seq(name, &name)) return 0;
+    while (name.n) {
+        if (!psi_x509_take(&name, 0x31, &rdn) || rdn.n == 0) return 0;
+        while (rdn.n) {
+            if (!psi_x509_attribute(&rdn, &oid, &tag, &value)) return 0;
+            for (; value.n; value = psi_x509_after(value, 1))
+                if (*value.p != ' ') *hash = (*hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+        }
     }
-    *hash = h;
     return 1;
+}
+
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
+   ways that Unicode has for them, only the same bytes are surely the same. */
+static int psi_x509_is_plain(int tag, psi_x509_span s)
+{
+    if (tag != 0x0C && (tag < 0x12 || tag > 0x16 || tag == 0x15) && tag != 0x1A) return 0;
+    while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
+    return s.n == 0;
 }
 
 /* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
 static int psi_x509_folded(psi_x509_span *s, int first)
 {
     int space = 0;
-    while (s->n && *s->p == ' ') {
-        s->p++;
-        s->n--;
-        space = 1;
-    }
-    if (space && !first && s->n) return ' ';
+    for (; s->n && *s->p == ' '; *s = psi_x509_after(*s, 1)) space = !first;
     if (s->n == 0) return -1;
-    s->n--;
-    return psi_lower(*s->p++);
+    if (space) return ' ';
+    *s = psi_x509_after(*s, 1);
+    return psi_lower(s->p[-1]);
 }
 
-/* Does a Name start with all relative names of base (whole: and end with them)? What cannot be compared, as BMPString
-   with another type, counts as unknown. */
-static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int whole, int unknown)
+/* Are two relative names the same? 1, 0, or -1: it depends on who reads them. Real chains need more than the bytes: an
+   authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
+   4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
+static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
 {
-    psi_x509_span rb = PSI_ZERO, rn = PSI_ZERO, ob, on, vb, vn;
-    int tb, tn, first, a, b;
-    if (whole && psi_x509_same(base, name)) return 1;
-    while (base.n || rb.n) {
-        if (!psi_x509_attribute(&base, &rb, &ob, &tb, &vb) || !psi_x509_attribute(&name, &rn, &on, &tn, &vn)) return 0;
-        if ((rb.n == 0) != (rn.n == 0) || !psi_x509_same(ob, on)) return 0;
-        if (tb == tn && psi_x509_same(vb, vn)) continue;
-        if (!psi_x509_is_text(tb) || !psi_x509_is_text(tn)) {
-            if (unknown) continue;
-            return 0;
-        }
-        first = 1;
-        do {
-            a = psi_x509_folded(&vb, first);
-            b = psi_x509_folded(&vn, first);
-            first = 0;
-        } while (a == b && a >= 0);
-        if (a != b) return 0;
+    psi_x509_span oa, ob, va, vb;
+    int ta, tb, ca, cb, first = 1;
+    if (psi_x509_same(a, b)) return 1;
+    if (!psi_x509_attribute(&a, &oa, &ta, &va) || !psi_x509_attribute(&b, &ob, &tb, &vb)) return -1;
+    if (a.n || b.n) return a.n && b.n ? -1 : 0; /* several attributes are in the order of their encodings */
+    if (!psi_x509_same(oa, ob)) return 0;
+    if (!psi_x509_is_plain(ta, va) || !psi_x509_is_plain(tb, vb)) return -1;
+    do {
+        ca = psi_x509_folded(&va, first);
+        cb = psi_x509_folded(&vb, first);
+        first = 0;
+    } while (ca == cb && ca >= 0);
+    return ca == cb;
+}
+
+/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
+{
+    psi_x509_span part, other;
+    uint32_t hash;
+    int r = 1, same;
+    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name)) return -1;
+    while (psi_x509_take(&base, 0x31, &part)) {
+        same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
+        if (same == 0) return 0;
+        if (same < 0) r = -1;
     }
-    return !whole || (name.n == 0 && rn.n == 0);
+    return r;
 }
 
-/* Appends to a string of *used bytes in buf; what does not fit is left out. The string stays terminated. */
-static void psi_x509_put(char *buf, size_t size, size_t *used, const char *text, size_t n)
+static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 {
-    size_t room = size - 1 - *used;
-    if (n > room) n = room;
-    memcpy(buf + *used, text, n);
-    *used += n;
-    buf[*used] = 0;
+    return psi_x509_same(a, b) || (psi_x509_name_within(a, b) > 0 && psi_x509_name_within(b, a) > 0);
+}
+
+/* --- names for people --------------------------------------------------------------------------------------------- */
+
+/* A string that grows in somebody else's memory; what does not fit is left out. It stays terminated. */
+typedef struct psi_x509_text {
+    char *p;
+    size_t size, used;
+} psi_x509_text;
+
+PSI_PRINTF(2, 3)
+static void psi_x509_put(psi_x509_text *t, const char *format, ...)
+{
+    va_list ap;
+    size_t room = t->size - t->used, n;
+    va_start(ap, format);
+    n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
+    va_end(ap);
+    t->used += n < room ? n : room - 1;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
 static size_t psi_x509_utf8(psi_x509_span s)
 {
     size_t i, n = s.p[0] < 0x80 ? 1 : s.p[0] < 0xC2 ? 0 : s.p[0] < 0xE0 ? 2 : s.p[0] < 0xF0 ? 3 : s.p[0] < 0xF5 ? 4 : 0;
-    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (s.p[0] == 0xC2 && n == 2 && s.p[1] < 0xA0)) return 0;
+    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (n == 2 && s.p[0] == 0xC2 && s.p[1] < 0xA0)) return 0;
     for (i = 1; i < n; i++)
         if ((s.p[i] & 0xC0) != 0x80) return 0;
     return n;
 }
 
-/* Writes text for people: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
-static void psi_x509_put_text(char *buf, size_t size, size_t *used, psi_x509_span s, const char *special)
+/* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
+static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
-    char hex[4];
-    while (s.n) {
-        size_t n = psi_x509_utf8(s);
-        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(buf, size, used, "\\", 1);
-        if (n) {
-            psi_x509_put(buf, size, used, (const char *)s.p, n);
-        } else {
-            snprintf(hex, sizeof hex, "\\%02X", s.p[0]);
-            psi_x509_put(buf, size, used, hex, 3);
-            n = 1;
-        }
-        s.p += n;
-        s.n -= n;
+    size_t n;
+    for (; s.n; s = psi_x509_after(s, n ? n : 1)) {
+        n = psi_x509_utf8(s);
+        if (n) psi_x509_put(t, "%s%.*s", n == 1 && strchr(special, *s.p) ? "\\" : "", (int)n, (const char *)s.p);
+        else psi_x509_put(t, "\\%02X", *s.p);
     }
 }
 
-/* Writes an attribute type: a short name, or the dotted form. */
-static void psi_x509_put_type(char *buf, size_t size, size_t *used, psi_x509_span oid)
+/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form, whose first number holds two. */
+static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
-    static const char *const names[] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    char number[24];
-    uint64_t v = 0;
+    static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
+    unsigned long v = 0, top = 0;
     size_t i;
-    int first = 1;
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(buf, size, used, names[oid.p[2] - 3], strlen(names[oid.p[2] - 3]));
-        return;
-    }
-    if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
-        psi_x509_put(buf, size, used, "DC", 2);
-        return;
-    }
-    for (i = 0; i < oid.n; i++) {
-        v = (v & 0xFFFFFFFFFFFFFFu) << 7 | (oid.p[i] & 0x7Fu);
-        if (oid.p[i] & 0x80) continue;
-        if (!first)
-            snprintf(number, sizeof number, ".%lu", (unsigned long)v);
-        else
-            snprintf(number, sizeof number, "%lu.%lu", (unsigned long)(v < 80 ? v / 40 : 2),
-                     (unsigned long)(v < 80 ? v % 40 : v - 80));
-        psi_x509_put(buf, size, used, number, strlen(number));
-        first = 0;
-        v = 0;
+        psi_x509_put(t, "%s", names[oid.p[2] - 3]);
+    } else if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
+        psi_x509_put(t, "DC");
+    } else {
+        for (i = 0; i < oid.n; i++) {
+            v = v << 7 | (oid.p[i] & 0x7Fu);
+            if (oid.p[i] & 0x80) continue;
+            if (top == 0) {
+                top = v < 80 ? v / 40 : 2;
+                psi_x509_put(t, "%lu", top);
+                v -= 40 * top++;
+            }
+            psi_x509_put(t, ".%lu", v);
+            v = 0;
+        }
     }
 }
 
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
-static void psi_x509_put_name(char *buf, size_t size, size_t *used, psi_x509_span name)
+static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 {
-    psi_x509_span rdns[16], rdn, rest = PSI_ZERO, oid, value; /* the last ones, if there are more */
+    psi_x509_span rdns[16], rdn, oid, value; /* the last ones, if there are more */
     size_t total = 0, count;
     int tag;
+    if (!psi_x509_only_seq(name, &name)) return;
     while (psi_x509_take(&name, 0x31, &rdn)) rdns[total++ % 16] = rdn;
-    for (count = total < 16 ? total : 16; count;) {
+    for (count = total < 16 ? total : 16; count; count--) {
         rdn = rdns[--total % 16];
-        count--;
-        while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &value)) {
-            psi_x509_put_type(buf, size, used, oid);
-            psi_x509_put(buf, size, used, "=", 1);
-            psi_x509_put_text(buf, size, used, value, ",+\"\\<>;");
-            if (rdn.n || count) psi_x509_put(buf, size, used, rdn.n ? "+" : ",", 1);
-            if (rdn.n == 0) break;
+        while (psi_x509_attribute(&rdn, &oid, &tag, &value)) {
+            psi_x509_put_type(t, oid);
+            psi_x509_put(t, "=");
+            psi_x509_put_safe(t, value, ",+\"\\<>;");
+            if (rdn.n) psi_x509_put(t, "+");
         }
+        if (count > 1) psi_x509_put(t, ",");
     }
 }
+
+/* --- host names (RFC 9525) ---------------------------------------------------------------------------------------- */
 
 /* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
    digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
     size_t i, label = 0;
-    int letter = 0;
-    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') {
-        s.p += 2;
-        s.n -= 2;
-    }
-    if (s.n == 0 || s.n > 253) return 0;
-    for (i = 0; i <= s.n; i++) {
-        int c = i < s.n ? psi_lower(s.p[i]) : '.';
+    int c, digit, last = '-', letters = 0;
+    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') s = psi_x509_after(s, 2);
+    if (s.n > 253) return 0;
+    for (i = 0; i <= s.n; i++, last = c) {
+        c = i < s.n ? psi_lower(s.p[i]) : '.';
+        digit = c >= '0' && c <= '9';
         if (c == '.') {
-            if (label == 0 || label > 63 || s.p[i - label] == '-' || s.p[i - 1] == '-') return 0;
-            if (i < s.n) letter = 0;
+            if (label == 0 || label > 63 || last == '-') return 0;
+            letters = letters && i == s.n;
             label = 0;
         } else {
-            if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_')) return 0;
-            if (c < '0' || c > '9') letter = 1;
+            if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
+            letters |= !digit;
             label++;
         }
     }
-    return letter;
+    return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. */
+/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
 typedef struct psi_x509_host {
-    int ip_len;        /* 4 or 16: an address, else 0 */
-    uint8_t ip[16];
-    psi_x509_span dns; /* without the trailing dot */
+    psi_x509_span dns; /* without the trailing dot; empty: an address */
+    psi_addr written, plain;
 } psi_x509_host;
 
-/* 1, or 0 if nothing could be issued for such a name. */
+/* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name);
     const char *zone = (const char *)memchr(name, '%', n);
-    psi_addr a;
     memset(h, 0, sizeof *h);
-    if (psi_addr_parse(&a, name, zone ? (size_t)(zone - name) : n)) {
-        psi_addr_normalise(&a);
-        h->ip_len = a.family == PSI_IP4 ? 4 : 16;
-        memcpy(h->ip, a.ip, sizeof h->ip);
+    if (psi_addr_parse(&h->written, name, zone ? (size_t)(zone - name) : n)) {
+        h->plain = h->written;
+        psi_addr_normalise(&h->plain);
         return 1;
     }
     if (n && name[n - 1] == '.') n--;
@@ -4181,33 +4221,40 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
     return psi_x509_is_dns(h->dns, 0);
 }
 
+/* Is it this address, as an iPAddress writes it? */
+static int psi_x509_is_address(const psi_addr *a, psi_x509_span ip)
+{
+    return psi_x509_same(ip, psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16));
+}
+
+/* Does s end like this, whatever the case? */
+static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
+{
+    return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
+}
+
 /* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
-    size_t label;
-    const uint8_t *dot;
-    if (h->ip_len) return tag == 0x87 && psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ? 2 : 0;
+    psi_x509_span rest = h->dns;
+    if (rest.n == 0)
+        return tag == 0x87 && (psi_x509_is_address(&h->written, name) || psi_x509_is_address(&h->plain, name)) ? 2 : 0;
     if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
-    if (name.p[0] != '*')
-        return name.n == h->dns.n && psi_same_nocase((const char *)name.p, (const char *)h->dns.p, name.n) ? 2 : 0;
+    if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
-    dot = (const uint8_t *)memchr(h->dns.p, '.', h->dns.n);
-    if (!dot) return 0;
-    label = (size_t)(dot - h->dns.p);
-    return h->dns.n - label == name.n - 1 && psi_same_nocase((const char *)dot, (const char *)name.p + 1, name.n - 1);
+    rest = psi_x509_after(rest, psi_x509_find(rest, ".", 1));
+    return rest.n == name.n - 1 && psi_x509_ends_with(name, rest);
 }
 
 /* --- certificates ------------------------------------------------------------------------------------------------- */
 
-/* A reason for refusing something: code 0 is none. */
-typedef struct psi_x509_flaw {
-    int code;
-    const char *why;
-} psi_x509_flaw;
-
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
-enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ALL_USES = 3, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
+
+/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key is
+   used, always. Of several the last one in this order is kept, of its kind the first. */
+enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS };
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4215,36 +4262,49 @@ typedef struct psi_x509_alg {
 
 /* One certificate, read once. Everything points into der. */
 typedef struct psi_x509_cert {
-    psi_x509_span der, tbs, sig, serial, issuer, subject, spki; /* tbs and spki with their headers */
+    psi_x509_span der, tbs, sig, issuer, subject, spki; /* all but sig with their headers */
     psi_x509_span ski, aki, san, constraints;
-    psi_x509_span key, exponent; /* RSA modulus and exponent; EC point */
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
-    int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int key_type, curve, key_bits;
-    int pss_key; /* the key may only verify PSS signatures, of key_alg if that is set */
+    br_x509_pkey key; /* key_type 0: none that can be used */
+    int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
     psi_x509_alg alg, key_alg;
+    int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
-    int san_critical;
-    psi_x509_flaw bad;     /* never acceptable */
-    psi_x509_flaw profile; /* not acceptable unless the certificate itself is trusted */
-    psi_x509_flaw bad_key, bad_alg;
+    int san_critical, constraints_critical;
+    int readable;         /* its subject and its key, at least */
+    int when, code;       /* its flaw: PSI_X509_*, 0 none */
+    const char *why;
 } psi_x509_cert;
 
-static void psi_x509_flaw_set(psi_x509_flaw *f, int code, const char *why)
+/* How many certificates were parsed, for the tests. */
+#ifdef PSOCKET_CHECK
+static unsigned long psi_x509_parses;
+#define PSI_X509_PARSES() ((void)psi_x509_parses++)
+#else
+#define PSI_X509_PARSES() ((void)0)
+#endif
+
+static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
 {
-    if (f->code) return;
-    f->code = code;
-    f->why = why;
+    if (when <= c->when) return;
+    c->when = when;
+    c->code = code;
+    c->why = why;
+}
+
+static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
+{
+    *n = s.n;
+    return (unsigned char *)(uintptr_t)s.p;
 }
 
 /* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
 static int psi_x509_hash_alg(psi_x509_span alg)
 {
     int oid = psi_x509_oid(&alg);
-    return oid >= PSI_OID_SHA256 && oid <= PSI_OID_SHA512 && psi_x509_no_params(alg)
-               ? br_sha256_ID + oid - PSI_OID_SHA256
-               : 0;
+    if (oid < PSI_OID_SHA256 || oid > PSI_OID_SHA512 || !psi_x509_no_params(alg)) return 0;
+    return br_sha256_ID + oid - PSI_OID_SHA256;
 }
 
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
@@ -4254,10 +4314,10 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     int value;
     alg->kind = PSI_X509_PSS;
     alg->salt = 20;
-    if (!psi_x509_seq(&in, &p) || in.n) return 0;
-    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_seq(&field, &hash) || field.n) return 0;
-    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_seq(&field, &mgf) || field.n) return 0;
-    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_seq(&mgf, &mgf_hash) || mgf.n) return 0;
+    if (!psi_x509_only_seq(in, &p)) return 0;
+    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_only_seq(field, &hash)) return 0;
+    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_only_seq(field, &mgf)) return 0;
+    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_only_seq(mgf, &mgf_hash)) return 0;
     alg->hash = psi_x509_hash_alg(hash);
     if (!alg->hash || alg->hash != psi_x509_hash_alg(mgf_hash)) return 0;
     if (psi_x509_take(&p, 0xA2, &field) && (!psi_x509_small(&field, &alg->salt) || field.n)) return 0;
@@ -4265,31 +4325,28 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm of c from the content of an AlgorithmIdentifier. */
-static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span alg)
+/* Reads the signature algorithm from an AlgorithmIdentifier. */
+static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
-    int oid = psi_x509_oid(&alg);
+    psi_x509_span params;
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
     if (oid == PSI_OID_PSS) {
-        if (!psi_x509_pss_params(alg, &c->alg))
-            psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-        return;
-    }
-    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        if (!psi_x509_pss_params(params, &c->alg))
+            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
+    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
         c->alg.kind = PSI_X509_PKCS1;
         c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        ok = psi_x509_no_params(params);
     } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
         c->alg.kind = PSI_X509_ECDSA;
         c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+        ok = params.n == 0;
     } else {
-        psi_x509_flaw_set(&c->bad_alg, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
-                              ? "is signed with Ed25519 or Ed448, which are not supported"
-                              : "is signed with an unsupported algorithm");
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    if (oid < 0 || (c->alg.kind && (c->alg.kind == PSI_X509_ECDSA ? alg.n != 0 : !psi_x509_no_params(alg))))
-        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4299,574 +4356,678 @@ static int psi_x509_curve(psi_x509_span *in)
     return oid >= PSI_OID_P256 && oid <= PSI_OID_P521 && in->n == 0 ? BR_EC_secp256r1 + oid - PSI_OID_P256 : 0;
 }
 
-static int psi_x509_curve_bits(int curve)
+/* Bytes of a coordinate, or of the order. */
+static size_t psi_x509_curve_bytes(int curve)
 {
-    return curve == BR_EC_secp256r1 ? 256 : curve == BR_EC_secp384r1 ? 384 : 521;
+    return curve == BR_EC_secp256r1 ? 32 : curve == BR_EC_secp384r1 ? 48 : 66;
 }
 
-static int psi_x509_bit_length(psi_x509_span v)
+static size_t psi_x509_bit_length(psi_x509_span v)
 {
-    int top = v.p[0], bits = (int)(v.n - 1) * 8;
-    for (; top; top >>= 1) bits++;
+    size_t bits = (v.n - 1) * 8;
+    int top;
+    for (top = v.p[0]; top; top >>= 1) bits++;
     return bits;
 }
 
-/* Reads SubjectPublicKeyInfo. What is well-formed but unusable is a flaw of the key only. */
-static int psi_x509_read_key(psi_x509_cert *c, psi_x509_span in)
+/* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
+static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span alg, bits, rsa;
-    int oid;
-    if (!psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
-    c->pss_key = oid == PSI_OID_PSS;
-    if (oid == PSI_OID_RSA || oid == PSI_OID_PSS) {
-        if (oid == PSI_OID_RSA && (alg.n == 0 || !psi_x509_no_params(alg))) return 0;
-        if (oid == PSI_OID_PSS && alg.n && !psi_x509_pss_params(alg, &c->key_alg))
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
-        if (!psi_x509_seq(&bits, &rsa) || bits.n) return 0;
-        if (!psi_x509_uint(&rsa, &c->key) || !psi_x509_uint(&rsa, &c->exponent) || rsa.n) return 0;
-        c->key_type = BR_KEYTYPE_RSA;
-        c->key_bits = c->key.n > 4096 ? 32768 : psi_x509_bit_length(c->key);
-        if (c->key_bits < 2048)
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
-        else if (c->key_bits > 4096)
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits");
-        else if (c->key_bits % 8 || c->exponent.n > 4 || (c->exponent.n == 1 && c->exponent.p[0] < 3) ||
-                 !(c->key.p[c->key.n - 1] & 1) || !(c->exponent.p[c->exponent.n - 1] & 1))
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM, "has an unusual RSA key");
-    } else if (oid == PSI_OID_EC) {
-        c->curve = psi_x509_curve(&alg);
-        if (!c->curve) {
-            psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
-                              "has a key on a curve other than P-256, P-384 and P-521");
-            return 1;
-        }
-        c->key_type = BR_KEYTYPE_EC;
-        c->key_bits = psi_x509_curve_bits(c->curve);
-        c->key = bits;
-        if (bits.n != 1 + 2 * (size_t)((c->key_bits + 7) / 8) || bits.p[0] != 4)
-            return 0; /* RFC 5480 2.2, uncompressed */
-    } else {
-        psi_x509_flaw_set(&c->bad_key, PSOCKET_CERT_ALGORITHM,
-                          oid == PSI_OID_ED25519 || oid == PSI_OID_ED448
-                              ? "has an Ed25519 or Ed448 key, which are not supported"
-                              : "has a key of an unsupported type");
-    }
+    psi_x509_span rsa, n, e;
+    const char *why = NULL;
+    size_t bits;
+    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
+    bits = psi_x509_bit_length(n);
+    if (bits < 2048)
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
+    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
+        why = "has an unusual RSA key";
+    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
+    if (why || bits < 2048) return 1;
+    c->key.key_type = BR_KEYTYPE_RSA;
+    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
     return 1;
 }
 
-/* Is it the tag of a GeneralName? Of [0] to [8], 0, 3, 4 and 5 are constructed. */
-static int psi_x509_is_name_tag(int tag)
+/* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
+static int psi_x509_read_key(psi_x509_cert *c)
 {
-    return (tag & 0xC0) == 0x80 && (tag & 31) <= 8 && (tag >> 5 & 1) == (0x39 >> (tag & 31) & 1);
+    psi_x509_span in, alg, bits;
+    int oid, curve;
+    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg)) return 0;
+    oid = psi_x509_oid(&alg);
+    if (oid < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
+    if (oid == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
+    if (oid == PSI_OID_PSS) {
+        c->pss_key = 1;
+        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        return psi_x509_read_rsa(c, bits);
+    }
+    curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
+    if (!curve) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
+        return 1;
+    }
+    c->key.key_type = BR_KEYTYPE_EC;
+    c->key.key.ec.curve = curve;
+    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
 }
 
-/* Checks the form of GeneralNames: at least one, text in ASCII without NUL, addresses of 4 or 16 bytes. */
-static int psi_x509_check_names(psi_x509_span in)
+/* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
+static int psi_x509_check_general(int tag, psi_x509_span name)
 {
-    psi_x509_span name, dn;
     uint32_t hash;
-    int tag;
-    if (in.n == 0) return 0;
-    while (in.n) {
-        if (!psi_x509_any(&in, &tag, &name, NULL) || !psi_x509_is_name_tag(tag)) return 0;
-        if (tag == 0x81 || tag == 0x82 || tag == 0x86) {
-            if (name.n == 0) return 0;
-            for (; name.n; name.p++, name.n--)
-                if (*name.p == 0 || *name.p > 0x7E) return 0;
-        } else if (tag == 0x87) {
-            if (name.n != 4 && name.n != 16) return 0;
-        } else if (tag == 0xA4) {
-            if (!psi_x509_seq(&name, &dn) || name.n || !psi_x509_hash_name(dn, &hash)) return 0;
-        }
+    switch (tag) {
+    case 0xA0: case 0xA3: case 0xA5: case 0x88: return 1;
+    case 0xA4: return psi_x509_check_name(name, &hash);
+    case 0x87: return name.n == 4 || name.n == 16;
+    case 0x81: case 0x82: case 0x86:
+        if (name.n == 0) return 0;
+        while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
+        return name.n == 0;
+    default: return 0;
     }
-    return 1;
 }
 
-/* The purposes in a list of identifiers, as PSI_X509_*_AUTH and PSI_X509_ANY_EKU; -1 if it is empty or malformed. */
-static int psi_x509_purposes(psi_x509_span in)
+static int psi_x509_check_san(psi_x509_span names)
 {
-    int set = in.n ? 0 : -1, oid;
-    while (in.n) {
-        oid = psi_x509_oid(&in);
+    psi_x509_span name;
+    int tag, ok = names.n != 0;
+    while (ok && names.n) ok = psi_x509_any(&names, &tag, &name, NULL) && psi_x509_check_general(tag, name);
+    return ok;
+}
+
+/* authorityInfoAccess is not used, but checked. */
+static int psi_x509_check_access(psi_x509_span list)
+{
+    psi_x509_span one, v;
+    int ok = list.n != 0;
+    while (ok && list.n) ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && psi_x509_check_san(one);
+    return ok;
+}
+
+/* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
+static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
+{
+    psi_x509_span list, one, v;
+    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
+    while (ok && list.n) {
+        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
+        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+    }
+    return ok;
+}
+
+static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
+{
+    psi_x509_span one, v;
+    int ok = list.n != 0;
+    while (ok && list.n)
+        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    return ok;
+}
+
+/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
+static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
+{
+    psi_x509_span v;
+    int i, ok = seq.n != 0;
+    for (i = 0; i < 2; i++) {
+        if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
+        ok = ok && v.n && v.p[0] < 0x80;
+        if (i == 0)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+    }
+    return ok && seq.n == 0;
+}
+
+/* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
+static int psi_x509_purposes(psi_x509_span list)
+{
+    int set = list.n ? 0 : -1, oid;
+    while (list.n) {
+        oid = psi_x509_oid(&list);
         if (oid < 0) return -1;
         if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
     }
     return set;
 }
 
-/* Reads the content of one extension. id is the last byte of its identifier under id-ce, 0 for all others. */
-static int psi_x509_read_extension(psi_x509_cert *c, int id, int critical, psi_x509_span in)
+/* What an authority may issue, and a key be used for, by the last byte of the extension's identifier: NULL if it is another
+   extension, *ok 0 if it is malformed. */
+static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
 {
-    psi_x509_span seq, v, part;
-    int ok = 1;
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
     switch (id) {
-    case 0x0E: /* subjectKeyIdentifier */
-        ok = !critical && psi_x509_take(&in, 0x04, &c->ski);
-        break;
-    case 0x23: /* authorityKeyIdentifier */
-        ok = !critical && psi_x509_seq(&in, &seq);
-        if (ok) psi_x509_take(&seq, 0x80, &c->aki);
-        break;
-    case 0x0F: /* keyUsage */
-        ok = psi_x509_take(&in, 0x03, &v) && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
-             !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-        if (ok) c->usage = v.p[1];
-        break;
-    case 0x11: /* subjectAltName */
-        ok = psi_x509_seq(&in, &c->san) && psi_x509_check_names(c->san);
-        c->san_critical = critical;
-        break;
-    case 0x13: /* basicConstraints */
-        ok = psi_x509_seq(&in, &seq) && psi_x509_bool(&seq, &c->ca);
-        if (ok && seq.n) {
-            ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
-            if (ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
-            if (!c->ca)
-                psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "limits its path without being an authority");
+    case 0x0F:
+        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
+              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+        if (*ok) c->usage = v.p[1];
+        return "has a malformed keyUsage";
+    case 0x13:
+        *ok = is_seq && psi_x509_bool(&seq, &c->ca);
+        if (*ok && seq.n) {
+            *ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
+            if (*ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
         }
-        break;
-    case 0x1E: /* nameConstraints */
-        ok = psi_x509_seq(&in, &c->constraints);
-        seq = c->constraints;
-        if (ok && psi_x509_take(&seq, 0xA0, &part)) ok = part.n != 0;
-        if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = part.n != 0;
-        ok = ok && seq.n == 0 && c->constraints.n != 0;
-        break;
-    case 0x25: /* extKeyUsage */
-        ok = psi_x509_seq(&in, &seq) && (c->extended = psi_x509_purposes(seq)) >= 0;
-        break;
-    case 0x24: /* policyConstraints: without policies to demand, evaluating them comes down to refusing */
-        psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has policy constraints, which are not supported");
-        return 1;
-    case 0x20: /* certificatePolicies: any policy will do */
-        ok = psi_x509_seq(&in, &seq) && seq.n;
-        break;
-    default:
-        if (critical) psi_x509_flaw_set(&c->bad, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        return 1;
+        return "has a malformed basicConstraints";
+    case 0x1E:
+        c->constraints = seq;
+        c->constraints_critical = critical;
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
+        if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
+        return "has malformed nameConstraints";
+    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
+    default: return NULL;
     }
-    return ok && in.n == 0;
 }
 
+/* The same for all others. Nobody here asks for policies, so any will do, and nothing comes of how they map nor of what
+   anyPolicy no longer means; but what is critical has to be understood. */
+static const char *psi_x509_read_others(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
+{
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
+    switch (id) {
+    case 0x0E: *ok = !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0; return "has a malformed subjectKeyIdentifier";
+    case 0x11:
+        c->san = seq;
+        c->san_critical = critical;
+        *ok = is_seq && psi_x509_check_san(seq);
+        return "has a malformed subjectAltName";
+    case 0x20: *ok = is_seq && seq.n && (!critical || psi_x509_check_policies(c, seq)); return "has malformed certificatePolicies";
+    case 0x21: *ok = !critical || (is_seq && seq.n); return "has malformed policyMappings";
+    case 0x23:
+        *ok = !critical && is_seq;
+        psi_x509_take(&seq, 0x80, &c->aki);
+        return "has a malformed authorityKeyIdentifier";
+    case 0x36: *ok = !critical || (psi_x509_int(&in, &v) && in.n == 0); return "has a malformed inhibitAnyPolicy";
+    case 0x101: *ok = is_seq && psi_x509_check_access(seq); return "has a malformed authorityInfoAccess";
+    default: return NULL;
+    }
+}
+
+static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x509_span value, int critical)
+{
+    int id = 0, ok = 1, when = PSI_X509_ALWAYS;
+    const char *why;
+    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
+    if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
+    why = psi_x509_read_powers(c, id, value, critical, &ok);
+    if (!why) {
+        why = psi_x509_read_others(c, id, value, critical, &ok);
+        if (!critical) when = PSI_X509_UNTRUSTED;
+    }
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
+}
+
+/* Reads all extensions: 0 if their list is malformed. */
 static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span seen[PSI_X509_EXTENSIONS], ext, value, aia;
-    int count = 0, i, critical;
-    if (in.n == 0) return 0;
-    while (in.n) {
-        psi_x509_span *oid = &seen[count];
-        if (count == PSI_X509_EXTENSIONS) return 0;
-        if (!psi_x509_seq(&in, &ext) || !psi_x509_take_oid(&ext, oid)) return 0;
-        if (!psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) return 0;
-        for (i = 0; i < count; i++)
-            if (psi_x509_same(seen[i], *oid)) return 0;
-        count++;
-        if (!psi_x509_read_extension(c, oid->n == 3 && oid->p[0] == 0x55 && oid->p[1] == 0x1D ? oid->p[2] : 0, critical,
-                                     value))
+    psi_x509_span seen[PSI_X509_EXTENSIONS], list, ext, value;
+    int count, i, critical;
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    for (count = 0; list.n; count++) {
+        if (count == PSI_X509_EXTENSIONS || !psi_x509_seq(&list, &ext) || !psi_x509_take_oid(&ext, &seen[count]) ||
+            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n)
             return 0;
-        if (PSI_X509_IS(*oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) { /* authorityInfoAccess: not used, but checked */
-            if (!psi_x509_seq(&value, &aia) || value.n || aia.n == 0) return 0;
-            while (aia.n)
-                if (!psi_x509_seq(&aia, &value) || !psi_x509_take_oid(&value, &ext) || !psi_x509_check_names(value))
-                    return 0;
-        }
+        for (i = 0; i < count; i++)
+            if (psi_x509_same(seen[i], seen[count])) return 0;
+        psi_x509_read_extension(c, seen[count], value, critical);
     }
     return 1;
 }
 
-/* The part of psi_x509_parse that stops at the first malformation and says what it is. */
-static const char *psi_x509_read(psi_x509_cert *c)
+/* What follows the key: unique identifiers and extensions. NULL, or what is wrong. */
+static const char *psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span in = c->der, cert, alg, alg2, tbs, v, part;
-    int tag;
-    if (!psi_x509_seq(&in, &cert) || in.n) return "is not DER, or bytes follow it";
-    if (!psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return "has a malformed body";
-    if (!psi_x509_any(&cert, &tag, &v, &alg) || tag != 0x30) return "has a malformed signature algorithm";
-    if (!psi_x509_bits(&cert, &c->sig) || cert.n) return "has a malformed signature";
-    if (psi_x509_take(&tbs, 0xA0, &v)) {
-        if (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2)
-            return "has an unknown version";
-    }
-    if (!psi_x509_int(&tbs, &c->serial)) return "has a malformed serial number";
-    if (!psi_x509_any(&tbs, &tag, &v, &alg2) || tag != 0x30 || !psi_x509_same(alg, alg2))
-        return "has two signature algorithms that differ";
-    psi_x509_read_alg(c, v);
-    if (!psi_x509_seq(&tbs, &c->issuer) || !psi_x509_hash_name(c->issuer, &c->issuer_hash))
-        return "has a malformed issuer";
-    if (!psi_x509_seq(&tbs, &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) || v.n)
+    psi_x509_span v;
+    int i;
+    for (i = 0; c->version && i < 2; i++)
+        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) return "has a malformed unique identifier";
+    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v) && !psi_x509_read_extensions(c, v))
+        psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has a malformed or repeated extension");
+    return in.n ? "has bytes after its body" : NULL;
+}
+
+/* What RFC 5280 demands of every certificate that it covers, though one that is trusted need not keep to it. */
+static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span serial)
+{
+    if (c->version < 2) return "is not of version 3";
+    if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
+        return "has a serial number below 1 or over 20 bytes";
+    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
+    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
+    return NULL;
+}
+
+/* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
+static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
+{
+    enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
+    psi_x509_span v, serial, field[FIELDS];
+    int tag, i, version, issuer, subject, key;
+    const char *tail;
+    version = !psi_x509_take(&tbs, 0xA0, &v) ||
+              (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
+    for (i = 0; i < FIELDS; i++)
+        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return "has a malformed body";
+    c->issuer = field[ISSUER];
+    c->subject = field[SUBJECT];
+    c->spki = field[SPKI];
+    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
+    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    key = psi_x509_read_key(c);
+    c->readable = subject && key;
+    psi_x509_read_alg(c, field[ALG]);
+    tail = psi_x509_read_tail(c, tbs);
+    if (!version) return "has an unknown version";
+    if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
+    if (!issuer || !subject) return "has a malformed issuer or subject";
+    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
+        v.n)
         return "has malformed dates";
-    if (!psi_x509_seq(&tbs, &c->subject) || !psi_x509_hash_name(c->subject, &c->subject_hash))
-        return "has a malformed subject";
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_name_within(c->subject, c->issuer, 1, 0);
-    if (!psi_x509_any(&tbs, &tag, &v, &c->spki) || tag != 0x30 || !psi_x509_read_key(c, v))
-        return "has a malformed public key";
-    if (c->version && ((psi_x509_take(&tbs, 0x81, &v) && v.n == 0) || (psi_x509_take(&tbs, 0x82, &v) && v.n == 0)))
-        return "has a malformed unique identifier";
-    if (c->version == 2 && psi_x509_take(&tbs, 0xA3, &v)) {
-        if (!psi_x509_seq(&v, &part) || v.n || !psi_x509_read_extensions(c, part))
-            return "has a malformed or repeated extension";
-    }
-    return tbs.n ? "has bytes after its body" : NULL;
+    return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
 }
 
-/* Reads a certificate. What is wrong with it is left in its flaws; 0 if its DER is malformed. */
-static int psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+/* Reads a certificate. Whatever is wrong with it becomes its flaw. */
+static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    const char *why;
-    memset(c, 0, sizeof *c);
-    c->der = psi_x509_span_of(der, len);
-    c->path_len = c->usage = c->extended = -1;
-    why = psi_x509_read(c);
-    if (why) {
-        c->bad.code = PSOCKET_CERT_MALFORMED;
-        c->bad.why = why;
-        return 0;
-    }
-    if (c->version < 2)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "is not of version 3");
-    if (c->serial.p[0] >= 0x80 || (c->serial.n == 1 && c->serial.p[0] == 0) || c->serial.n - (c->serial.p[0] == 0) > 20)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has a serial number below 1 or over 20 bytes");
-    if (c->issuer.n == 0 || (c->subject.n == 0 && (c->ca || !c->san_critical)))
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "lacks an issuer or a subject");
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
-    if (!c->ca && c->constraints.n)
-        psi_x509_flaw_set(&c->profile, PSOCKET_CERT_MALFORMED, "has name constraints but is not an authority");
-    return c->bad.code != PSOCKET_CERT_MALFORMED;
-}
-
-/* Writes what people call a certificate: its subject, else its first alternative name. */
-static const char *psi_x509_label(const psi_x509_cert *c, char *buf, size_t size)
-{
-    size_t used = 0;
-    psi_x509_span san = c->san, name;
+    psi_x509_span in, cert, tbs, alg, v;
+    const char *why = "is not DER, or bytes follow it", *body;
     int tag;
-    buf[0] = 0;
-    psi_x509_put_name(buf, size, &used, c->subject);
-    if (!used && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_text(buf, size, &used, name, "");
-    if (!used) psi_x509_put(buf, size, &used, "a certificate without a subject", 31);
-    return buf;
+    PSI_X509_PARSES();
+    memset(c, 0, sizeof *c);
+    c->der = in = psi_x509_span_of(der, len);
+    c->path_len = c->usage = c->extended = -1;
+    if (psi_x509_seq(&in, &cert) && psi_x509_any(&cert, &tag, &tbs, &c->tbs) && tag == 0x30 &&
+        psi_x509_any(&cert, &tag, &v, &alg)) {
+        body = psi_x509_read_body(c, tbs, alg);
+        if (in.n == 0) why = psi_x509_bits(&cert, &c->sig) && cert.n == 0 ? body : "has a malformed signature";
+    }
+    if (why) psi_x509_flaw(c, c->readable ? PSI_X509_UNTRUSTED : PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, why);
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
 static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 {
     psi_x509_span san = c->san, name;
-    int tag, best = 0;
+    int tag, r, best = 0;
     while (psi_x509_any(&san, &tag, &name, NULL)) {
-        int r = psi_x509_host_is(h, tag, name);
+        r = psi_x509_host_is(h, tag, name);
         if (r > best) best = r;
     }
     return best;
 }
 
-static void psi_x509_fill_key(const psi_x509_cert *c, br_x509_pkey *key)
+/* Writes what people call a certificate: its subject, else its first alternative name. */
+static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
 {
-    memset(key, 0, sizeof *key);
-    key->key_type = (unsigned char)c->key_type;
-    if (c->key_type == BR_KEYTYPE_RSA) {
-        key->key.rsa.n = (unsigned char *)(uintptr_t)c->key.p;
-        key->key.rsa.nlen = c->key.n;
-        key->key.rsa.e = (unsigned char *)(uintptr_t)c->exponent.p;
-        key->key.rsa.elen = c->exponent.n;
-    } else {
-        key->key.ec.curve = c->curve;
-        key->key.ec.q = (unsigned char *)(uintptr_t)c->key.p;
-        key->key.ec.qlen = c->key.n;
-    }
+    psi_x509_span san = c->san, name;
+    size_t before = t->used;
+    int tag;
+    psi_x509_put_name(t, c->subject);
+    if (t->used == before && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_safe(t, name, "");
+    if (t->used == before) psi_x509_put(t, "a certificate without a subject");
+}
+
+static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
+{
+    br_sha256_context h;
+    br_sha256_init(&h);
+    br_sha256_update(&h, s.p, s.n);
+    br_sha256_out(&h, out);
+}
+
+/* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
+static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+{
+    psi_x509_text subject = {NULL, 0, 0}, issuer;
+    subject.p = buf;
+    subject.size = buf_size / 2;
+    issuer = subject;
+    issuer.p += subject.size;
+    *subject.p = *issuer.p = 0;
+    psi_x509_put_name(&subject, c->subject);
+    psi_x509_put_name(&issuer, c->issuer);
+    info->subject = subject.p;
+    info->issuer = issuer.p;
+    info->not_before = c->not_before;
+    info->not_after = c->not_after;
+    psi_x509_sha256(c->der, info->sha256);
+    psi_x509_sha256(c->spki, info->spki_sha256);
 }
 
 /* --- signatures --------------------------------------------------------------------------------------------------- */
 
-static const br_hash_class *psi_x509_hash_class(int id)
+static const br_hash_class *psi_x509_hash_class(int hash)
 {
-    return id == br_sha256_ID ? &br_sha256_vtable : id == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+    return hash == br_sha256_ID ? &br_sha256_vtable : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+}
+
+static size_t psi_x509_hash_len(int hash)
+{
+    return hash == br_sha256_ID ? 32 : hash == br_sha384_ID ? 48 : 64;
+}
+
+static const unsigned char *psi_x509_hash_oid(int hash)
+{
+    return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
 /* MGF1 (RFC 8017 B.2.1): xors the mask that grows from seed onto data. */
-static void psi_x509_mgf1(const br_hash_class *hc, size_t hash_len, const uint8_t *seed, uint8_t *data, size_t n)
+static void psi_x509_mgf1(int hash, const uint8_t *seed, uint8_t *data, size_t n)
 {
+    const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
-    size_t i;
+    size_t i, len = psi_x509_hash_len(hash);
     for (; n; counter[3]++) {
         hc->init(&h.vtable);
-        hc->update(&h.vtable, seed, hash_len);
+        hc->update(&h.vtable, seed, len);
         hc->update(&h.vtable, counter, 4);
         hc->out(&h.vtable, mask);
-        for (i = 0; i < hash_len && n; i++, n--) *data++ ^= mask[i];
+        for (i = 0; i < len && n; i++, n--) *data++ ^= mask[i];
     }
 }
 
-/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
-static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, psi_x509_span sig,
-                              const uint8_t *hash)
+/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
+    static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     const br_hash_class *hc = psi_x509_hash_class(alg->hash);
     br_hash_compat_context h;
-    uint8_t em[512], zero[8] = {0, 0, 0, 0, 0, 0, 0, 0}, out[64];
-    size_t n = key->nlen, hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
-    size_t salt = (size_t)alg->salt, db = n - hash_len - 1, i;
-    if (sig.n != n || n > sizeof em || n < hash_len + salt + 2) return 0;
-    memcpy(em, sig.p, n);
-    if (!br_rsa_public_get_default()(em, n, key) || em[n - 1] != 0xBC || (em[0] & 0x80)) return 0;
-    psi_x509_mgf1(hc, hash_len, em + db, em, db);
-    em[0] &= 0x7F;
-    for (i = 0; i < db - salt - 1; i++)
-        if (em[i]) return 0;
-    if (em[i] != 1) return 0;
+    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (n < len + room + 2) return 0;
     hc->init(&h.vtable);
-    hc->update(&h.vtable, zero, 8);
-    hc->update(&h.vtable, hash, hash_len);
-    hc->update(&h.vtable, em + db - salt, salt);
-    hc->out(&h.vtable, out);
-    return memcmp(out, em + db, hash_len) == 0;
+    hc->update(&h.vtable, zero, sizeof zero);
+    hc->update(&h.vtable, digest, len);
+    hc->update(&h.vtable, salt, room);
+    hc->out(&h.vtable, em + db);
+    memset(em, 0, db);
+    em[db - room - 1] = 1;
+    memcpy(em + db - room, salt, room);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
+    em[0] &= 0x7F;
+    em[n - 1] = 0xBC;
+    return 1;
 }
 
-/* Is child signed with issuer's key? Both are without flaws. */
+/* Verifies by encoding the same with the salt that is found: all that is not as it should be differs. */
+static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
+                              psi_x509_span sig)
+{
+    uint8_t em[PSI_X509_SIGNATURE], block[PSI_X509_SIGNATURE], want[PSI_X509_SIGNATURE];
+    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (sig.n != n || n > sizeof em || n < len + room + 2) return 0;
+    memcpy(em, sig.p, n);
+    if (!br_rsa_public_get_default()(em, n, key)) return 0;
+    memcpy(block, em, db);
+    psi_x509_mgf1(alg->hash, em + db, block, db);
+    return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
+}
+
+/* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
+static int psi_x509_check_ecdsa(const br_ec_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
+                                psi_x509_span sig)
+{
+    size_t n = psi_x509_curve_bytes(key->curve), len = psi_x509_hash_len(alg->hash);
+    psi_x509_span seq, r, s;
+    uint8_t raw[132] = {0};
+    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s)) return 0;
+    if (seq.n || r.n > n || s.n > n) return 0;
+    memcpy(raw + n - r.n, r.p, r.n);
+    memcpy(raw + 2 * n - s.n, s.p, s.n);
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
+}
+
+/* Do a key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
+static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
+{
+    if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
+    if (alg->kind == PSI_X509_PKCS1) return !pss_key;
+    return alg->kind != PSI_X509_PSS || !key_alg->kind || (key_alg->hash == alg->hash && key_alg->salt <= alg->salt);
+}
+
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. */
+static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
+{
+    size_t len = psi_x509_hash_len(alg->hash);
+    uint8_t got[64];
+    if (!psi_x509_fits(c->key.key_type, c->pss_key, &c->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, alg, digest, sig);
+    if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
+    return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
+           memcmp(digest, got, len) == 0;
+}
+
+/* Is child signed with issuer's key? */
 static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    static const unsigned char *const oids[] = {BR_HASH_OID_SHA256, BR_HASH_OID_SHA384, BR_HASH_OID_SHA512};
     const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    size_t hash_len = (size_t)(hc->desc >> BR_HASHDESC_OUT_OFF) & BR_HASHDESC_OUT_MASK;
     br_hash_compat_context h;
-    br_x509_pkey key;
-    uint8_t hash[64], got[64];
-    if (issuer->key_type != (child->alg.kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
-    psi_x509_fill_key(issuer, &key);
+    uint8_t digest[64];
     hc->init(&h.vtable);
     hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-    hc->out(&h.vtable, hash);
-    if (child->alg.kind == PSI_X509_ECDSA)
-        return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, &key.key.ec, child->sig.p,
-                                                child->sig.n) == 1;
-    if (child->alg.kind == PSI_X509_PSS) {
-        if (issuer->key_alg.kind && (issuer->key_alg.hash != child->alg.hash || issuer->key_alg.salt > child->alg.salt))
-            return 0;
-        return psi_x509_check_pss(&key.key.rsa, &child->alg, child->sig, hash);
-    }
-    return !issuer->pss_key &&
-           br_rsa_pkcs1_vrfy_get_default()(child->sig.p, child->sig.n, oids[child->alg.hash - br_sha256_ID], hash_len,
-                                           &key.key.rsa, got) == 1 &&
-           memcmp(hash, got, hash_len) == 0;
+    hc->out(&h.vtable, digest);
+    return psi_x509_signed(issuer, &child->alg, digest, child->sig);
 }
 
 /* --- PEM ---------------------------------------------------------------------------------------------------------- */
 
-/* Where in s a string of n characters first is; s.n if nowhere. */
-static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
+/* Does a BEGIN at p[at] start its line? Blanks, a byte order mark and the dashes of a glued file may stand before it. */
+static int psi_x509_starts_line(const uint8_t *p, size_t at)
 {
-    size_t i;
-    for (i = 0; i + n <= s.n; i++)
-        if (s.p[i] == (uint8_t)what[0] && memcmp(s.p + i, what, n) == 0) return i;
-    return s.n;
+    while (at && (p[at - 1] == ' ' || p[at - 1] == '\t' || p[at - 1] == '-' || p[at - 1] >= 0xBB)) at--;
+    return at == 0 || p[at - 1] == '\n' || p[at - 1] == '\r';
 }
 
 /* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. A BEGIN counts at the start of a line only (after blanks, a byte order mark, or dashes: glued files). */
+   match. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
-    for (;;) {
-        psi_x509_span rest;
-        size_t at = psi_x509_find(*in, "-----BEGIN ", 11), back = at, n;
-        if (at == in->n) return 0;
-        while (back &&
-               (in->p[back - 1] == ' ' || in->p[back - 1] == '\t' || in->p[back - 1] == '-' || in->p[back - 1] >= 0xBB))
-            back--;
-        rest = psi_x509_span_of(in->p + at + 11, in->n - at - 11);
-        n = psi_x509_find(rest, "-----", 5);
-        if (back && in->p[back - 1] != '\n' && in->p[back - 1] != '\r') {
-            *in = rest;
-            continue;
-        }
-        *in = rest;
-        if (n > 64 || n == rest.n) return -1;
-        *label = psi_x509_span_of(rest.p, n);
-        *body = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
-        body->n = psi_x509_find(*body, "-----", 5);
-        rest = psi_x509_span_of(body->p + body->n, (size_t)(in->p + in->n - body->p) - body->n);
-        *in = rest;
-        if (!PSI_X509_STARTS(rest, "-----END ") || rest.n < 9 + n + 5 || memcmp(rest.p + 9, label->p, n) != 0 ||
-            memcmp(rest.p + 9 + n, "-----", 5) != 0)
-            return -1;
-        in->p += 14 + n;
-        in->n -= 14 + n;
-        return 1;
-    }
+    const uint8_t *text = in->p;
+    psi_x509_span rest = *in;
+    size_t at, n;
+    do {
+        at = psi_x509_find(rest, "-----BEGIN ", 11);
+        if (at == rest.n) return 0;
+        rest = psi_x509_after(rest, at + 11);
+    } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
+    *in = rest;
+    n = psi_x509_find(rest, "-----", 5);
+    if (n > 64 || n == rest.n) return -1;
+    *label = psi_x509_span_of(rest.p, n);
+    rest = psi_x509_after(rest, n + 5);
+    *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
+    *in = rest = psi_x509_after(rest, body->n);
+    if (rest.n < 14 + n || memcmp(rest.p, "-----END ", 9) != 0 || memcmp(rest.p + 9, label->p, n) != 0 ||
+        memcmp(rest.p + 9 + n, "-----", 5) != 0)
+        return -1;
+    *in = psi_x509_after(rest, 14 + n);
+    return 1;
+}
+
+/* The value of a base64 digit, -1 if it is none. */
+static int psi_x509_digit(int c)
+{
+    if (c >= 'A' && c <= 'Z') return c - 'A';
+    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
+    if (c >= '0' && c <= '9') return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
-    uint32_t v = 0;
     size_t n = 0, i, start = 0;
-    int have = 0, pad = 0;
+    unsigned held = 0;
+    int bits = 0, pad = 0;
     for (i = 0; i < in.n; i++)
         if (in.p[i] == ':') start = i;
-    if (start)
-        while (start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
+    while (start && start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
     for (i = start; i < in.n; i++) {
-        int c = in.p[i], d;
+        int c = in.p[i], d = psi_x509_digit(c);
         if (c == ' ' || c == '\t' || c == '\n' || c == '\r') continue;
-        if (c >= 'A' && c <= 'Z') d = c - 'A';
-        else if (c >= 'a' && c <= 'z') d = c - 'a' + 26;
-        else if (c >= '0' && c <= '9') d = c - '0' + 52;
-        else if (c == '+') d = 62;
-        else if (c == '/') d = 63;
-        else if (c == '=' && have >= 2) d = -1;
-        else return 0;
-        if ((d < 0 && ++pad > 2) || (d >= 0 && pad)) return 0;
-        v = v << 6 | (uint32_t)(d < 0 ? 0 : d);
-        if (++have < 4) continue;
-        if ((pad == 1 && (v & 0xFF)) || (pad == 2 && (v & 0xFFFF))) return 0;
-        out[n++] = (uint8_t)(v >> 16);
-        if (pad < 2) out[n++] = (uint8_t)(v >> 8 & 255);
-        if (pad < 1) out[n++] = (uint8_t)(v & 255);
-        have = 0;
-        v = 0;
-        if (pad) pad = 3; /* nothing may follow */
+        if (c == '=' && ++pad <= 2) continue;
+        if (d < 0 || pad) return 0;
+        held = held << 6 | (unsigned)d;
+        bits += 6;
+        if (bits < 8) continue;
+        bits -= 8;
+        out[n++] = (uint8_t)(held >> bits);
+        held &= (1u << bits) - 1;
     }
-    return have ? 0 : n;
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
 }
 
 /* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
     psi_x509_span body;
-    int is_long = s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80;
-    return is_long || (psi_x509_seq(&s, &body) && s.n == 0);
+    return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_only_seq(s, &body);
 }
 
-/* What OpenSSL's trust settings, which follow a TRUSTED CERTIFICATE, let it vouch for: a set of PSI_X509_*_AUTH. */
-static int psi_x509_trusted_for(psi_x509_span in)
+/* A text of certificates that is being read: PEM, or DER back to back. */
+typedef struct psi_x509_reader {
+    psi_x509_span in;
+    int is_der;
+    uint8_t *buf;         /* what the last one of PEM decodes to */
+    unsigned long number; /* of the certificate that was read last */
+} psi_x509_reader;
+
+static psi_x509_reader psi_x509_read(const void *text, size_t len)
 {
-    psi_x509_span settings, list;
-    int set = PSI_X509_ALL_USES, not_for;
-    if (in.n == 0) return set;
-    if (!psi_x509_seq(&in, &settings) || in.n) return 0;
-    if (psi_x509_seq(&settings, &list)) {
-        set = psi_x509_purposes(list);
-        set = set < 0 ? 0 : set & PSI_X509_ANY_EKU ? PSI_X509_ALL_USES : set;
-    }
-    if (psi_x509_take(&settings, 0xA0, &list)) {
-        not_for = psi_x509_purposes(list);
-        set = not_for < 0 || (not_for & PSI_X509_ANY_EKU) ? 0 : set & ~not_for;
-    }
-    return set;
+    psi_x509_reader r = PSI_ZERO;
+    r.in = psi_x509_span_of(text, len);
+    r.is_der = psi_x509_is_der(r.in);
+    return r;
 }
 
-/* Hands each certificate of a text (PEM, or DER back to back) and what it is trusted for to each, until that answers
-   other than 0. Malformed ones are an error, or with lenient left out. *found counts certificates. */
-static int psi_x509_each(const void *text, size_t len, int lenient, int (*each)(void *ctx, psi_x509_span der, int uses),
-                         void *ctx, size_t *found, psocket_error *e)
+/* Takes the next certificate: 1, 0 at the end, PSOCKET_TLS_PEM if it is malformed, PSOCKET_NOMEM. Call it to the end, or
+   free buf. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the certificate would be ignored. */
+static int psi_x509_next(psi_x509_reader *r, psi_x509_span *der)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body, der;
-    uint8_t *buf;
-    int tag, uses, r = 0, is_der = psi_x509_is_der(in);
-    *found = 0;
-    while (is_der && in.n) {
-        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30)
-            return lenient ? 0
-                           : psi_err(e, PSOCKET_TLS_PEM, "malformed DER after certificate %lu", (unsigned long)*found);
-        ++*found;
-        r = each(ctx, der, PSI_X509_ALL_USES);
-        if (r) return r;
+    psi_x509_span label, body;
+    int tag, found;
+    psi_free(r->buf);
+    r->buf = NULL;
+    if (r->is_der) {
+        if (r->in.n == 0) return 0;
+        r->number++;
+        if (psi_x509_any(&r->in, &tag, &body, der) && tag == 0x30) return 1;
+        r->in.n = 0;
+        return PSOCKET_TLS_PEM;
     }
-    while (!is_der && (r = psi_x509_pem_next(&in, &label, &body)) != 0) {
-        size_t n = 0;
-        int trusted = r > 0 && PSI_X509_IS(label, "TRUSTED CERTIFICATE");
-        if (r > 0 && !trusted && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"))
-            continue;
-        ++*found;
-        buf = NULL;
-        if (r > 0) {
-            buf = (uint8_t *)psi_alloc(body.n + 4);
-            if (!buf) return psi_err_code(e, PSOCKET_NOMEM);
-            n = psi_x509_base64(body, buf);
-        }
-        der = psi_x509_span_of(buf, n);
-        uses = PSI_X509_ALL_USES;
-        if (trusted && n) {
-            body = der;
-            if (!psi_x509_any(&body, &tag, &label, &der)) der.n = 0;
-            uses = psi_x509_trusted_for(body);
-        }
-        r = der.n ? each(ctx, der, uses) : lenient ? 0 : PSOCKET_TLS_PEM;
-        psi_free(buf);
-        if (der.n == 0 && r)
-            return psi_err(e, r, "malformed PEM: certificate %lu is cut off or not base64", (unsigned long)*found);
-        if (r) return r;
-    }
-    return 0;
+    do {
+        found = psi_x509_pem_next(&r->in, &label, &body);
+    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
+    if (found == 0) return 0;
+    r->number++;
+    if (found < 0) return PSOCKET_TLS_PEM;
+    r->buf = (uint8_t *)psi_alloc(body.n + 4);
+    if (!r->buf) return PSOCKET_NOMEM;
+    *der = psi_x509_span_of(r->buf, psi_x509_base64(body, r->buf));
+    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
 }
 
 /* --- chains ------------------------------------------------------------------------------------------------------- */
 
-/* A list of DER certificates, each in its own allocation. Zero-initialise it. */
+/* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    br_x509_certificate *certs;
+    psi_x509_cert *certs;
     size_t count, room, bytes;
 } psi_x509_chain;
 
+/* Takes the last certificate away. */
+static void psi_x509_chain_drop(psi_x509_chain *c)
+{
+    psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+}
+
 static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    while (c->count) psi_free(c->certs[--c->count].data);
+    while (c->count) psi_x509_chain_drop(c);
     psi_free(c->certs);
     memset(c, 0, sizeof *c);
 }
 
-/* Room for one more element of a growing array: the array, perhaps elsewhere, or NULL with the old one intact. */
-static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to name. */
+static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
-    void *p;
-    if (count < *room) return array;
-    p = psi_realloc(array, count * size, (*room * 2 + 4) * size);
-    if (p) *room = *room * 2 + 4;
-    return p;
-}
-
-/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
-{
-    br_x509_certificate *certs;
-    size_t charge = len < 128 ? 128 : len; /* no certificate is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
-    certs = (br_x509_certificate *)psi_x509_grow(c->certs, c->count, &c->room, sizeof *certs);
-    if (!certs) return PSOCKET_NOMEM;
-    c->certs = certs;
-    certs[c->count].data = (unsigned char *)psi_alloc(len + 1);
-    if (!certs[c->count].data) return PSOCKET_NOMEM;
-    if (len) memcpy(certs[c->count].data, der, len);
-    certs[c->count++].data_len = len;
-    c->bytes += charge;
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
+    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    void *certs = c->certs;
+    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (!copy || !certs) {
+        psi_free(copy);
+        return PSOCKET_NOMEM;
+    }
+    c->certs = (psi_x509_cert *)certs;
+    c->room = room;
+    if (der.n) memcpy(copy, der.p, der.n);
+    psi_x509_parse(&c->certs[c->count++], copy, der.n);
     return 0;
 }
 
-static int psi_x509_chain_each(void *ctx, psi_x509_span der, int uses)
+/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
+static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
 {
-    (void)uses;
-    return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
+    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    c->bytes += charge;
+    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
+}
+
+/* What went wrong with a text that people know as name. */
+static int psi_x509_text_error(psocket_error *e, int code, const char *name, unsigned long number)
+{
+    if (code == PSOCKET_TLS_PEM)
+        return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, number);
+    if (code == PSOCKET_CERT_LIMIT)
+        return psi_err(e, code, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
+    if (code) return psi_err_code(e, code);
+    return number ? 0 : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" "
+                                "makes a plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* Appends the certificates of a text: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
 static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
 {
-    size_t found;
-    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found, e);
-    if (r == PSOCKET_CERT_LIMIT)
-        return psi_err(e, r, "the certificate chain is larger than %lu bytes", (unsigned long)PSOCKET_CHAIN_BYTES);
-    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
-    if (!r && !found) return psi_err(e, PSOCKET_TLS_PEM, "no certificate found: expected PEM text or DER");
-    return r;
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    while ((r = psi_x509_next(&reader, &der)) > 0 && (r = psi_x509_chain_add(c, der.p, der.n)) == 0) {}
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, "the certificate chain", reader.number);
 }
 
 /* --- private keys ------------------------------------------------------------------------------------------------- */
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
-    int type; /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    int type;    /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    int pss_key; /* PSS signatures only, of key_alg if that has a kind */
+    psi_x509_alg key_alg;
     br_rsa_private_key rsa;
     br_ec_private_key ec;
+    psi_x509_span n, e;  /* RSA: the public half */
+    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -4878,34 +5039,30 @@ static void psi_x509_key_free(psi_x509_key *k)
     psi_wipe(k, sizeof *k);
 }
 
-static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
-{
-    *n = s.n;
-    return (unsigned char *)(uintptr_t)s.p;
-}
-
-/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2). */
+/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2): NULL, or what is wrong. */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
-    psi_x509_span seq, v[8];
+    enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
+    psi_x509_span seq, v[NUMBERS];
     int version, i;
-    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
+    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
     if (version) return "RSA private keys with more than two primes are not supported";
-    for (i = 0; i < 8; i++)
+    for (i = 0; i < NUMBERS; i++)
         if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
-    if (seq.n) return "malformed RSA private key";
-    if (v[0].n > 512) return "RSA private keys over 4096 bits are not supported";
-    if (psi_x509_bit_length(v[0]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (!(v[3].p[v[3].n - 1] & v[4].p[v[4].n - 1] & 1) || v[3].n > 290 || v[4].n > 290 || v[5].n > v[3].n ||
-        v[6].n > v[4].n || v[7].n > v[3].n)
+    if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
+    if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
+    if (seq.n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
+        v[DQ].n > v[Q].n || v[IQ].n > v[P].n)
         return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
-    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[0]);
-    k->rsa.p = psi_x509_slice(v[3], &k->rsa.plen);
-    k->rsa.q = psi_x509_slice(v[4], &k->rsa.qlen);
-    k->rsa.dp = psi_x509_slice(v[5], &k->rsa.dplen);
-    k->rsa.dq = psi_x509_slice(v[6], &k->rsa.dqlen);
-    k->rsa.iq = psi_x509_slice(v[7], &k->rsa.iqlen);
+    k->n = v[N];
+    k->e = v[E];
+    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
+    k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
+    k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
+    k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
+    k->rsa.dq = psi_x509_slice(v[DQ], &k->rsa.dqlen);
+    k->rsa.iq = psi_x509_slice(v[IQ], &k->rsa.iqlen);
     return NULL;
 }
 
@@ -4913,229 +5070,273 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
     psi_x509_span seq, d, part;
-    int version;
-    if (!psi_x509_seq(&in, &seq) || in.n || !psi_x509_small(&seq, &version) || version != 1 ||
-        !psi_x509_take(&seq, 0x04, &d))
-        return "malformed EC private key";
-    if (psi_x509_take(&seq, 0xA0, &part)) {
-        int named = psi_x509_curve(&part);
-        if (curve && named != curve) return "malformed EC private key";
-        curve = named;
-    }
-    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return "malformed EC private key";
-    if (seq.n) return "malformed EC private key";
-    if (!curve) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    while (d.n && *d.p == 0) {
-        d.p++;
-        d.n--;
-    }
-    if (d.n == 0 || d.n > (size_t)(psi_x509_curve_bits(curve) + 7) / 8) return "malformed EC private key";
+    int version, named = curve, ok;
+    ok = psi_x509_only_seq(in, &seq) && psi_x509_small(&seq, &version) && version == 1 && psi_x509_take(&seq, 0x04, &d);
+    if (ok && psi_x509_take(&seq, 0xA0, &part)) named = psi_x509_curve(&part);
+    if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = psi_x509_bits(&part, &k->point) && part.n == 0;
+    if (!ok || seq.n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
+    if (d.n == 0 || d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->ec.curve = curve;
+    k->ec.curve = named;
     k->ec.x = psi_x509_slice(d, &k->ec.xlen);
     return NULL;
 }
 
-/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
+#define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
+
+/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span in = der, seq, alg, key;
+    psi_x509_span seq, alg, key;
     int version, oid, curve;
-    if (!psi_x509_seq(&in, &seq) || in.n) return "malformed private key";
-    if (seq.n && seq.p[0] == 0x30)
-        return "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)";
+    if (!psi_x509_only_seq(der, &seq)) return "malformed private key";
+    if (seq.n && seq.p[0] == 0x30) return PSI_X509_ENCRYPTED;
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
-    if (version > 1 || !psi_x509_seq(&seq, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
-        return "malformed private key";
-    if (oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
-    if (oid != PSI_OID_EC) return "private keys must be RSA or EC; others, as Ed25519, are not supported";
-    curve = psi_x509_curve(&alg);
-    return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
+    oid = version <= 1 && psi_x509_seq(&seq, &alg) ? psi_x509_oid(&alg) : -1;
+    if (oid < 0 || !psi_x509_take(&seq, 0x04, &key)) return "malformed private key";
+    if (oid == PSI_OID_EC) {
+        curve = psi_x509_curve(&alg);
+        return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
+    }
+    k->pss_key = oid == PSI_OID_PSS;
+    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
+    if (k->pss_key || oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
+    return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+}
+
+/* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
+static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
+{
+    psi_x509_span label;
+    int r;
+    do {
+        r = psi_x509_pem_next(&in, &label, body);
+        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
+    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
+    return 0;
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body;
+    psi_x509_span body = psi_x509_span_of(text, len);
     const char *why;
-    int r = 1, is_der = psi_x509_is_der(in);
+    int is_der = psi_x509_is_der(body), r = is_der ? 0 : psi_x509_key_find(body, &body, e);
     memset(k, 0, sizeof *k);
-    body = in;
-    while (!is_der) {
-        r = psi_x509_pem_next(&in, &label, &body);
-        if (r <= 0)
-            return psi_err(e, PSOCKET_TLS_PEM,
-                           r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
-        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") ||
-            (label.n >= 11 && psi_x509_find(body, "ENCRYPTED", 9) < body.n &&
-             memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0))
-            return psi_err(e, PSOCKET_TLS_KEY,
-                           "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)");
-        if (label.n >= 11 && memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) == 0) break;
-    }
+    if (r) return r;
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
-    if (is_der) {
-        memcpy(k->storage, body.p, body.n);
-    } else {
-        body.n = psi_x509_base64(body, k->storage);
-    }
+    if (is_der) memcpy(k->storage, body.p, body.n);
+    else body.n = psi_x509_base64(body, k->storage);
     why = body.n ? psi_x509_key_der(k, psi_x509_span_of(k->storage, body.n)) : "malformed base64 in the private key";
     if (!why) return 0;
     psi_x509_key_free(k);
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? RSA: a signature made with one verifies with the other, which also finds
-   damaged CRT values, whose faulty signatures would give the key away. EC: the public points are the same. */
-static int psi_x509_key_matches(const psi_x509_key *k, const br_x509_certificate *leaf)
+/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
+static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
 {
-    psi_x509_cert c;
-    br_x509_pkey pub;
-    uint8_t buf[512], hash[32], out[32];
-    psi_x509_parse(&c, leaf->data, leaf->data_len);
-    if (c.key_type != k->type || c.bad.code == PSOCKET_CERT_MALFORMED) return 0;
-    psi_x509_fill_key(&c, &pub);
-    if (k->type == BR_KEYTYPE_EC) {
-        br_ec_public_key own;
-        size_t n = k->ec.curve == c.curve ? br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec) : 0;
-        return n && n == c.key.n && memcmp(buf, c.key.p, n) == 0;
+    uint8_t t[290];
+    unsigned carry = 0, borrow = 0, keep;
+    size_t i;
+    for (i = n; i-- > 0;) {
+        carry += r[i] + (x[i] & (0u - take));
+        r[i] = (uint8_t)(carry & 255);
+        borrow = r[i] - m[i] - borrow;
+        t[i] = (uint8_t)(borrow & 255);
+        carry >>= 8;
+        borrow = borrow >> 8 & 1;
     }
-    if (c.bad_key.code || (int)k->rsa.n_bitlen != c.key_bits) return 0;
-    memset(hash, 0x5A, sizeof hash);
-    return br_rsa_pkcs1_sign_get_default()(BR_HASH_OID_SHA256, hash, 32, &k->rsa, buf) == 1 &&
-           br_rsa_pkcs1_vrfy_get_default()(buf, c.key.n, BR_HASH_OID_SHA256, 32, &pub.key.rsa, out) == 1 &&
-           memcmp(hash, out, 32) == 0;
+    keep = 0u - (borrow & (carry ^ 1));
+    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
+    psi_wipe(t, sizeof t);
+}
+
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
+{
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
+    unsigned wrong = 0;
+    size_t i;
+    memcpy(mod, m.p, m.n);
+    memcpy(x + m.n - b.n, b.p, b.n);
+    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
+    for (i = 0; i < 8 * a.n; i++) {
+        psi_x509_add_mod(r, r, 1, mod, m.n);
+        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
+    }
+    r[m.n - 1] ^= 1;
+    for (i = 0; i < m.n; i++) wrong |= r[i];
+    psi_wipe(r, sizeof r);
+    psi_wipe(x, sizeof x);
+    psi_wipe(mod, sizeof mod);
+    return !wrong;
+}
+
+/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
+   give the key away. This costs a small part of a signature. */
+static int psi_x509_is_whole(const psi_x509_key *k)
+{
+    const br_rsa_private_key *r = &k->rsa;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
+    uint8_t n[PSI_X509_SIGNATURE];
+    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
+           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
+}
+
+/* Does the key belong to the certificate? The public halves are compared. */
+static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
+{
+    const br_rsa_public_key *rsa = &c->key.key.rsa;
+    const br_ec_public_key *ec = &c->key.key.ec;
+    uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
+    psi_x509_span point = k->point;
+    if (c->key.key_type != k->type) return 0;
+    if (k->type == BR_KEYTYPE_RSA)
+        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
+    if (k->ec.curve != ec->curve) return 0;
+    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+}
+
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
+static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
+                                       const uint8_t *salt, uint8_t *out)
+{
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
+    int ok;
+    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA)
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+    if (alg->kind == PSI_X509_PSS)
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
+    return ok ? n : 0;
 }
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors. The DER of each is its own allocation. */
-typedef struct psi_x509_store {
-    psi_x509_cert *certs;
-    size_t count, room, seen; /* seen: with those that came twice */
-    int lenient;              /* leave malformed ones out */
-} psi_x509_store;
-
+/* Trust anchors, and where they come from. */
 typedef struct psi_trust {
-    psi_x509_store store;
-    int system; /* use psi_x509_system instead */
+    psi_x509_chain anchors;
+    size_t seen; /* with those that came twice */
+    int lenient; /* leave malformed ones out */
+    int system;  /* use psi_x509_system instead */
 } psi_trust;
 
 /* The system's anchors, loaded at first use and shared by all. */
-static psi_x509_store psi_x509_system;
+static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_x509_store_free(psi_x509_store *s)
+/* Adds an anchor, unless it is there already. */
+static int psi_trust_add(psi_trust *t, psi_x509_span der)
 {
-    while (s->count) psi_free((void *)(uintptr_t)s->certs[--s->count].der.p);
-    psi_free(s->certs);
-    memset(s, 0, sizeof *s);
-}
-
-static int psi_x509_store_each(void *ctx, psi_x509_span der, int uses)
-{
-    psi_x509_store *s = (psi_x509_store *)ctx;
-    psi_x509_cert c, *certs;
-    uint8_t *copy;
+    psi_x509_chain *c = &t->anchors;
     size_t i;
-    if (!psi_x509_parse(&c, der.p, der.n)) return s->lenient ? 0 : PSOCKET_TLS_PEM;
-    s->seen++;
-    for (i = 0; i < s->count; i++)
-        if (s->certs[i].subject_hash == c.subject_hash && psi_x509_same(s->certs[i].der, der)) break;
-    if (i == s->count) {
-        certs = (psi_x509_cert *)psi_x509_grow(s->certs, s->count, &s->room, sizeof *certs);
-        if (!certs) return PSOCKET_NOMEM;
-        s->certs = certs;
-        copy = (uint8_t *)psi_alloc(der.n);
-        if (!copy) return PSOCKET_NOMEM;
-        memcpy(copy, der.p, der.n);
-        psi_x509_parse(&certs[s->count++], copy, der.n);
+    for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
+    if (i == c->count) {
+        if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
+        if (!c->certs[i].readable) {
+            psi_x509_chain_drop(c);
+            return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
+        }
     }
-    if (uses != PSI_X509_ALL_USES) { /* as if it had them in its extended key usage */
-        int own = s->certs[i].extended;
-        s->certs[i].extended = (own < 0 || (own & PSI_X509_ANY_EKU) ? PSI_X509_ALL_USES : own) & uses;
-    }
+    t->seen++;
     return 0;
 }
 
 /* Adds the anchors of a text that people know as name. */
-static int psi_x509_store_text(psi_x509_store *s, const void *text, size_t len, const char *name, psocket_error *e)
+static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
 {
-    size_t found;
-    psocket_error why = PSI_ZERO;
-    int r = psi_x509_each(text, len, s->lenient, psi_x509_store_each, s, &found, &why);
-    if (r == PSOCKET_NOMEM) return psi_err_code(e, r);
-    if (r) return psi_err(e, r, "%s: certificate %lu is malformed", name, (unsigned long)found);
-    if (!found) return psi_err(e, PSOCKET_TLS_PEM, "%s holds no certificate: expected PEM text or DER", name);
-    return 0;
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    do {
+        r = psi_x509_next(&reader, &der);
+        if (r > 0 && (r = psi_trust_add(t, der)) == 0) r = 1;
+        if (r == PSOCKET_TLS_PEM && t->lenient) r = 1;
+    } while (r > 0);
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, name, reader.number);
 }
 
-static int psi_x509_store_system(void *ctx, const void *text, size_t len)
+/* A text of a folder or of the system's: what is no certificate in it is passed over. */
+static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    size_t found;
-    return psi_x509_each(text, len, 1, psi_x509_store_each, ctx, &found, NULL);
+    int r = psi_trust_text((psi_trust *)ctx, text, len, "", NULL);
+    return r == PSOCKET_TLS_PEM ? 0 : r;
 }
 
 static void psi_trust_free(psi_trust *t)
 {
     if (!t) return;
-    psi_x509_store_free(&t->store);
+    psi_x509_chain_free(&t->anchors);
     psi_free(t);
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
+static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
+{
+    char *data;
+    size_t len;
+    int os, r;
+    if (topt->ca) {
+        len = topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca);
+        r = psi_trust_text(t, topt->ca, len, "ca", e);
+        if (r) return r;
+    }
+    if (topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+        if (r) return r;
+    }
+    if (!topt->ca_dir) return 0;
+    t->lenient = 1;
+    t->seen = 0;
+    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+    return t->seen ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+}
+
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    int r = 0, os;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
-    if (topt->ca)
-        r = psi_x509_store_text(&t->store, topt->ca, topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca), "ca",
-                                e);
-    if (!r && topt->ca_file) {
-        char *data;
-        size_t len;
-        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
-        if (r) {
-            psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
-        } else {
-            r = psi_x509_store_text(&t->store, data, len, topt->ca_file, e);
-            psi_free(data);
-        }
-    }
-    if (!r && topt->ca_dir) {
-        size_t before = t->store.seen;
-        t->store.lenient = 1;
-        r = psi_os_readdir(topt->ca_dir, psi_x509_store_system, &t->store, &os);
-        if (r)
-            psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-        else if (before == t->store.seen)
-            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
-    }
+    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
+    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
     if (r) psi_trust_free(t);
-    else *out = t;
+    *out = r ? NULL : t;
     return r;
 }
 
-/* The anchors to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any is looked at again next time. */
-static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any anchor is looked at again next time. */
+static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     int r = 0;
-    *out = &t->store;
+    *out = t;
     if (!t->system) return 0;
     *out = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!psi_x509_system.count) {
+    if (!psi_x509_system.anchors.count) {
         psi_x509_system.lenient = 1;
-        r = psi_os_systrust(psi_x509_store_system, &psi_x509_system, NULL);
-        if (!r && !psi_x509_system.count) r = PSOCKET_TLS_NO_TRUST;
-        if (r) psi_x509_store_free(&psi_x509_system);
+        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
+        if (r) psi_x509_chain_free(&psi_x509_system.anchors);
+        else if (!psi_x509_system.anchors.count)
+            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -5145,11 +5346,49 @@ static int psi_x509_anchors(psi_trust *t, const psi_x509_store **out)
 static PSI_UNUSED void psi_x509_cleanup(void)
 {
     psi_os_lock(&psi_x509_system_lock);
-    psi_x509_store_free(&psi_x509_system);
+    psi_x509_chain_free(&psi_x509_system.anchors);
     psi_os_unlock(&psi_x509_system_lock);
 }
 
 /* --- the search for a path ---------------------------------------------------------------------------------------- */
+
+/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
+   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
+   that ended. FLAW stands for what a certificate says of itself. */
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+#define PSI_X509_RULES(X) \
+    X(FLAW, BROKEN, MALFORMED, "") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, rank, code, text) PSI_RULE_##name,
+enum { PSI_X509_RULES(PSI_X) PSI_RULE_NONE };
+#undef PSI_X
+#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
+static const struct {
+    short rank, code;
+    const char *text;
+} psi_x509_rules[] = {PSI_X509_RULES(PSI_X){0, 0, ""}};
+#undef PSI_X
 
 typedef struct psi_x509_query {
     psi_trust *trust;
@@ -5160,58 +5399,27 @@ typedef struct psi_x509_query {
     size_t pin_count;
 } psi_x509_query;
 
-/* One signature that was checked. */
-typedef struct psi_x509_edge {
-    const psi_x509_cert *issuer, *child;
-    int good;
-} psi_x509_edge;
-
 typedef struct psi_x509_walk {
     const psi_x509_query *q;
-    const psi_x509_store *anchors;
-    const psi_x509_cert *certs; /* the peer's */
-    size_t count;
+    const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
-    psi_x509_edge edges[PSI_X509_SIGNATURES];
+    struct {
+        const psi_x509_cert *issuer, *child;
+        int good;
+    } edges[PSI_X509_SIGNATURES]; /* the signatures that were checked */
     int edge_count;
-    int code, rank; /* the most useful failure so far */
+    int rule; /* the failure that tells most so far, and who failed */
     const psi_x509_cert *culprit;
-    char text[400];
 } psi_x509_walk;
 
-/* How much a failure tells: a path that failed in its dates or pins only, more than one that failed at an issuer, more
-   than one that ended. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-
-/* Records a failure if it tells more than those before: why, then the certificate's name. */
-static void psi_x509_fail(psi_x509_walk *w, int rank, int code, const psi_x509_cert *c, const char *why)
+/* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
+static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    char label[200];
-    if (rank <= w->rank) return;
-    w->rank = rank;
-    w->code = code;
+    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    w->rule = rule;
     w->culprit = c;
-    snprintf(w->text, sizeof w->text, "certificate %s: %s", why, psi_x509_label(c, label, sizeof label));
-}
-
-/* The failure of a date: says since when or for how long. */
-static void psi_x509_fail_date(psi_x509_walk *w, const psi_x509_cert *c)
-{
-    int late = w->q->now > c->not_after;
-    uint64_t from = (uint64_t)(late ? c->not_after : w->q->now), to = (uint64_t)(late ? w->q->now : c->not_before);
-    uint64_t s = to - from;
-    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    char why[80];
-    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
-             (unsigned long)s, unit);
-    psi_x509_fail(w, PSI_X509_COMPLETE, late ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID, c, why);
-}
-
-static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
-{
-    return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
+    return 0;
 }
 
 /* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
@@ -5220,27 +5428,28 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
 {
     psi_x509_span rest;
     int dot = base.n && base.p[0] == '.';
-    if (dot) {
-        base.p++;
-        base.n--;
-    }
+    if (dot) base = psi_x509_after(base, 1);
     if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
     if (base.n == 0) return 1;
     if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
         return 1;
     if (!excluded || name.p[0] != '*') return 0;
-    rest = psi_x509_span_of(name.p + 1, name.n - 1);
+    rest = psi_x509_after(name, 1);
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? */
-static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip)
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
+   form too. */
+static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
+    psi_x509_span mapped = psi_x509_span_of("\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12);
     size_t i, n = base.n / 2;
-    int end = 0, match = n == ip.n;
+    int mask, low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
-    for (i = 0; i < n; i++) {
-        int mask = base.p[n + i], low = ~mask & 0xFF;
+    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped.p, mapped.n) == 0) ip = psi_x509_after(ip, 12);
+    for (i = 0, match = n == ip.n; i < n; i++) {
+        mask = base.p[n + i];
+        low = ~mask & 0xFF;
         if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
         if (low) end = 1;
         if (match && (base.p[i] & mask) != (ip.p[i] & mask)) match = 0;
@@ -5248,83 +5457,58 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip)
     return match;
 }
 
-/* Is a mailbox in the subtree of a mailbox, a host, or (leading dot) a domain? */
-static int psi_x509_mail_within(psi_x509_span base, psi_x509_span mail)
+/* Is a name in a subtree of its own kind? 1, 0, -1: it cannot be told. */
+static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
 {
-    size_t at = mail.n, base_at = base.n;
-    psi_x509_span host, base_host;
-    while (at && mail.p[at - 1] != '@') at--;
-    while (base_at && base.p[base_at - 1] != '@') base_at--;
-    host = psi_x509_span_of(mail.p + at, mail.n - at);
-    base_host = psi_x509_span_of(base.p + base_at, base.n - base_at);
-    if (at < 2 || !psi_x509_is_dns(host, 0) || base_at == 1) return -1;
-    if (base_at == 0 && base.n > 1 && base.p[0] == '.') {
-        psi_x509_span domain = psi_x509_span_of(base.p + 1, base.n - 1);
-        return psi_x509_is_dns(domain, 0) ? host.n > base.n && psi_x509_ends_with(host, base) : -1;
-    }
-    if (!psi_x509_is_dns(base_host, 0)) return -1;
-    if (base_at && (base_at != at || memcmp(base.p, mail.p, at) != 0)) return 0;
-    return host.n == base_host.n && psi_x509_ends_with(host, base_host);
+    int r;
+    if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
+    if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
+    r = psi_x509_name_within(base, name);
+    return excluded || r > 0 ? r : 0;
 }
 
-/* Does a name (a directoryName without its outer header) break the constraints of ca (RFC 5280 4.2.1.10)? What cannot
-   be evaluated counts as broken. */
-static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+/* Does a name break one of the lists of a certificate's constraints (RFC 5280 4.2.1.10)? So does what cannot be told, and a
+   name of a kind that is not evaluated if the constraints are critical. */
+static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base, dn;
-    uint32_t hash;
-    int excluded, type;
-    for (excluded = 0; excluded < 2; excluded++) {
-        int seen = 0, hit = 0;
-        if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
-        while (list.n) {
-            int r = -1;
-            if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n ||
-                !psi_x509_is_name_tag(type))
-                return 1;
-            w->work -= 1 + (long)(name.n + base.n) / 64;
-            if (w->work < 0) return 1;
-            if (type != tag) continue;
-            seen = 1;
-            if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
-            else if (tag == 0x87) r = psi_x509_ip_within(base, name);
-            else if (tag == 0x81) r = psi_x509_mail_within(base, name);
-            else if (tag == 0xA4 && psi_x509_seq(&base, &dn) && base.n == 0 && psi_x509_hash_name(dn, &hash))
-                r = psi_x509_name_within(dn, name, 0, excluded);
-            if (r < 0) return 1;
-            hit |= r;
-        }
-        if (excluded ? hit : seen && !hit) return 1;
+    psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
+    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    psi_x509_take(&lists, 0xA0, &list);
+    if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
+    while (list.n) {
+        if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+        if ((type & 0xDF) < 0x80 || (type & 0xDF) > 0x88) return 1;
+        w->work -= 1 + (long)(name.n + base.n) / 64;
+        if (w->work < 0) return 1;
+        if (type != tag) continue;
+        if (!known && ca->constraints_critical) return 1;
+        r = known ? psi_x509_within(tag, base, name, excluded) : 0;
+        if (r < 0) return 1;
+        seen |= known;
+        hit |= r;
     }
-    return lists.n != 0;
+    return excluded ? hit : seen && !hit;
 }
 
-/* Does any name of c break the constraints of ca? */
+static int psi_x509_name_breaks_any(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+{
+    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
+}
+
+/* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, name, body, rdn = PSI_ZERO, oid;
+    psi_x509_span rest = c->san, name, none = {NULL, 0};
     int tag;
-    while (psi_x509_any(&rest, &tag, &body, NULL)) {
-        name = body;
-        if (tag == 0xA4) psi_x509_seq(&body, &name);
-        if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
-    }
-    if (c->subject.n && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
-    rest = c->subject;
-    while (psi_x509_attribute(&rest, &rdn, &oid, &tag, &name)) /* emailAddress, where mailboxes were once */
-        if (PSI_X509_IS(oid, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01") && psi_x509_name_breaks(w, ca, 0x81, name))
-            return 1;
-    return 0;
+    while (psi_x509_any(&rest, &tag, &name, NULL))
+        if (psi_x509_name_breaks_any(w, ca, tag, name)) return 1;
+    if (c->subject.n > 2 && psi_x509_name_breaks_any(w, ca, 0xA4, c->subject)) return 1;
+    return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
+           psi_x509_name_breaks_any(w, ca, 0x81, none);
 }
 
-/* What a signature check with this key costs, in P-256 checks. */
-static long psi_x509_cost(const psi_x509_cert *issuer)
-{
-    return issuer->curve == BR_EC_secp521r1 ? 8 : issuer->curve == BR_EC_secp384r1 ? 4 : 1;
-}
-
-/* Is child signed by issuer? Each pair is checked once: 1, 0, or -1 if not known yet. */
-static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
+/* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
+static int psi_x509_edge(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     int i;
     for (i = 0; i < w->edge_count; i++)
@@ -5332,102 +5516,99 @@ static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issu
     return -1;
 }
 
+/* Is child signed by issuer? Each pair is checked once; when too much was checked, no more is. */
+static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
+{
+    int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
+    int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
+    if (good < 0) {
+        w->signatures -= cost + (long)(child->tbs.n / 16384);
+        if (w->signatures < 0) w->work = -1;
+        if (w->work < 0) return 0;
+        good = psi_x509_check_signature(issuer, child);
+        if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
+        w->edges[w->edge_count].issuer = issuer;
+        w->edges[w->edge_count].child = child;
+        w->edges[w->edge_count++].good = good;
+    }
+    if (good) return 1;
+    if (!child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski))
+        return psi_x509_fail(w, PSI_RULE_SIGNATURE, child);
+    return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
+}
+
+/* Is one of the pinned keys on the path? */
+static int psi_x509_has_pin(psi_x509_walk *w, int depth)
+{
+    uint8_t digest[32];
+    size_t k;
+    int i;
+    for (i = 0; i <= depth && w->q->pin_count; i++) {
+        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
+        psi_x509_sha256(w->path[i]->spki, digest);
+        for (k = 0; k < w->q->pin_count; k++)
+            if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
+    }
+    return w->q->pin_count == 0;
+}
+
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
    it is certified, then pins and dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
-    int i, good = 0;
-    size_t k;
-    for (i = depth; i > 0; i--) {
-        const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
-        good = psi_x509_edge_known(w, issuer, child);
-        if (good < 0) {
-            w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
-            if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
-                w->work = -1;
-                return 0;
-            }
-            good = psi_x509_check_signature(issuer, child);
-            if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
-            w->edges[w->edge_count].issuer = issuer;
-            w->edges[w->edge_count].child = child;
-            w->edges[w->edge_count++].good = good;
-        }
-        if (!good) {
-            if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_UNTRUSTED, child,
-                              "was signed by another key of its issuer's name, which is not trusted");
-            else
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_SIGNATURE, child, "has a wrong signature");
-            return 0;
-        }
-    }
-    for (i = 0, good = w->q->pin_count == 0; i <= depth && !good; i++) {
-        uint8_t digest[32];
-        br_sha256_context h;
-        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        br_sha256_init(&h);
-        br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
-        br_sha256_out(&h, digest);
-        for (k = 0; k < w->q->pin_count && !good; k++) good = memcmp(w->q->pins + 32 * k, digest, 32) == 0;
-    }
-    if (!good) {
-        psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_PIN, w->path[0], "leads to none of the pinned keys");
-        return 0;
-    }
+    int i;
+    for (i = depth; i > 0; i--)
+        if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
+    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
-        if (w->q->now >= w->path[i]->not_before && w->q->now <= w->path[i]->not_after) continue;
-        psi_x509_fail_date(w, w->path[i]);
-        return 0;
+        if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
+        if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
     }
     return 1;
 }
 
-/* May c stand above path[0..depth-1] as an issuer? 1, 0 with the reason recorded, or -1: it is on the path already. */
-static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
+   not say that it is an authority. */
+static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+        !(c->ca || (anchor && c->version < 2 && c->self_issued)))
+        return PSI_RULE_NOT_CA;
+    for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
+    if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
+    if (c->extended < 0 || (c->extended & (purpose | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
+}
+
+/* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
+static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
+{
     const psi_x509_cert *child = w->path[depth - 1];
-    const psi_x509_flaw *f = c->bad.code ? &c->bad : !anchor && c->profile.code ? &c->profile : &c->bad_key;
-    for (i = 0; i < depth; i++) { /* a loop: the same authority twice helps nobody (RFC 4158 2.4.2) */
-        if (c == w->path[i] ||
-            (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
-            return -1;
-        if (i && !w->path[i]->self_issued) below++;
-    }
-    if (psi_x509_edge_known(w, c, child) == 0) return 0;
-    if (f->code == 0 && child->bad_alg.code) {
-        f = &child->bad_alg;
-        c = child;
-    }
-    if (f->code) {
-        psi_x509_fail(w, PSI_X509_BROKEN, f->code, c, f->why);
-        return 0;
-    }
-    /* RFC 5280 6.1.4 (k)-(n). An anchor of version 1 could not say that it is an authority. */
-    if (c->subject.n == 0 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
-        !(c->ca || (anchor && c->version < 2 && c->self_issued))) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_NOT_CA, c, "issued another one but is not an authority");
-        return 0;
-    }
-    if (c->path_len >= 0 && below > c->path_len) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_PATH_LENGTH, c, "does not allow so many authorities below it");
-        return 0;
-    }
-    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU))) {
-        psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_USAGE, c,
-                      w->q->client ? "of an authority is not for TLS clients"
-                                   : "of an authority is not for TLS servers");
-        return 0;
-    }
+    int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
+    if (psi_x509_edge(w, c, child) == 0) return 0;
+    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
+    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
-        if (w->work >= 0)
-            psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_CONSTRAINTS, w->path[i],
-                          "has a name that its issuer may not issue for");
-        return 0;
+        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
     }
     return w->work >= 0;
+}
+
+/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
+   2.4.2). */
+static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
+{
+    const psi_x509_cert *child = w->path[depth - 1];
+    w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
+    if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
+    while (depth-- > 0) {
+        const psi_x509_cert *below = w->path[depth];
+        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+    }
+    return 1;
 }
 
 /* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
@@ -5435,47 +5616,75 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
-    int pass, issuers = 0;
+    const psi_x509_chain *from;
+    int pass, anchor, fits, issuers = 0;
     size_t i;
     for (pass = 0; pass < 4; pass++) {
-        int anchor = pass < 2;
-        size_t count = anchor ? w->anchors->count : w->count;
-        w->work -= 1 + (long)count / 16;
-        for (i = 0; i < count && w->work >= 0; i++) {
-            int fits, may;
-            c = anchor ? &w->anchors->certs[i] : &w->certs[i];
-            if (c->subject_hash != child->issuer_hash) continue;
-            fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
-            if (fits == (pass & 1)) continue;
-            w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
-            if (!psi_x509_name_within(c->subject, child->issuer, 1, 0)) continue;
-            may = psi_x509_may_issue(w, c, anchor, depth);
-            if (may >= 0) issuers = 1;
-            if (may <= 0) continue;
+        anchor = pass < 2;
+        from = anchor ? w->anchors : w->sent;
+        w->work -= 1 + (long)from->count / 16;
+        for (i = 0; i < from->count && w->work >= 0; i++) {
+            c = &from->certs[i];
+            fits = !child->aki.n || !c->ski.n || psi_x509_same(child->aki, c->ski);
+            if (c->subject_hash != child->issuer_hash || fits == (pass & 1) || !psi_x509_is_candidate(w, c, depth)) continue;
+            issuers = 1;
+            if (!psi_x509_may_issue(w, c, anchor, depth)) continue;
             w->path[depth] = c;
-            if (anchor) {
-                if (psi_x509_complete(w, depth)) return 1;
-            } else if (depth == PSOCKET_CHAIN_DEPTH) {
-                psi_x509_fail(w, PSI_X509_BROKEN, PSOCKET_CERT_LIMIT, c, "is too far from its trust anchor");
-            } else if (psi_x509_search(w, depth + 1)) {
-                return 1;
-            }
+            if (!anchor && depth == PSOCKET_CHAIN_DEPTH) psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
+            else if (anchor ? psi_x509_complete(w, depth) : psi_x509_search(w, depth + 1)) return 1;
         }
     }
-    if (w->work < 0) {
-        psi_x509_fail(w, PSI_X509_EXHAUSTED, PSOCKET_CERT_LIMIT, w->path[0],
-                      "has too many possible issuers or names to verify");
-    } else if (!issuers) {
-        if (depth == 1 && child->self_issued)
-            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_SELF_SIGNED, child,
-                          "is self-signed and not among the trusted ones");
-        else
-            psi_x509_fail(w, PSI_X509_ENDED, PSOCKET_CERT_UNTRUSTED, child,
-                          child->self_issued ? "of the chain's root is not trusted"
-                                                      : "has an issuer that is neither trusted nor among those sent");
-    }
-    return 0;
+    if (w->work < 0) return psi_x509_fail(w, PSI_RULE_TOO_MUCH, w->path[0]);
+    if (issuers) return 0;
+    if (!child->self_issued) return psi_x509_fail(w, PSI_RULE_NO_ISSUER, child);
+    return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
+
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
+static int psi_x509_key_rule(const psi_x509_cert *c)
+{
+    static const unsigned char one[] = {1};
+    const br_ec_public_key *ec = &c->key.key.ec;
+    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
+    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (c->key.key_type != BR_KEYTYPE_EC) return PSI_RULE_NONE;
+    memcpy(point, ec->q, ec->qlen);
+    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1 ? PSI_RULE_NONE : PSI_RULE_NO_POINT;
+}
+
+/* The rule that the peer's own certificate breaks as such. */
+static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
+{
+    psi_x509_host host;
+    int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    if (rule != PSI_RULE_NONE) return rule;
+    if (c->usage >= 0 && !(c->usage & PSI_X509_KU_SIGN)) return PSI_RULE_NOT_SIGNING;
+    if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
+    if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
+    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
+    return PSI_RULE_NONE;
+}
+
+/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
+static void psi_x509_judge(psi_x509_walk *w)
+{
+    const psi_x509_cert *leaf = &w->sent->certs[0];
+    int rule, pinned = 0, found;
+    size_t i;
+    w->path[0] = leaf;
+    for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
+    if (leaf->when == PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+        return;
+    }
+    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
+    if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
+    rule = psi_x509_leaf_rule(w, leaf, pinned);
+    if (rule != PSI_RULE_NONE) w->culprit = leaf;
+    if (rule != PSI_RULE_NONE || found) w->rule = rule;
+}
+
+/* --- sentences ---------------------------------------------------------------------------------------------------- */
 
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
@@ -5496,32 +5705,28 @@ static int psi_x509_alert(int code)
     }
 }
 
-/* Fills *e for a refused chain and returns the code. */
-static int psi_x509_refuse(psocket_error *e, int code, int index, const char *text)
+/* Since when, or for how long, a date fails. */
+static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
-    psi_err(e, code, "%s", text);
-    if (e) {
-        e->tls_alert = psi_x509_alert(code);
-        e->cert_index = index;
-    }
-    return code;
+    int late = now > c->not_after;
+    uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
+    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
+    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
 }
 
-/* The failure of a name: says whom the certificate is for. */
-static void psi_x509_fail_name(psi_x509_walk *w, const psi_x509_cert *leaf)
+/* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
+static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
-    psi_x509_span san = leaf->san, name;
-    size_t used = 0, size = sizeof w->text;
-    int tag, count = 0;
-    w->code = PSOCKET_CERT_NAME;
-    w->culprit = leaf;
-    psi_x509_put(w->text, size, &used, "certificate is for ", 19);
+    psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
+    int tag, count = 0, same = 0;
+    psi_addr a = PSI_ZERO;
+    char ip[64];
+    psi_x509_put(t, "is for ");
     while (psi_x509_any(&san, &tag, &name, NULL)) {
-        char ip[64];
-        psi_addr a = PSI_ZERO;
-        if (tag != 0x82 && tag != 0x87) continue;
-        if (++count > 3) break;
-        if (count > 1) psi_x509_put(w->text, size, &used, ", ", 2);
+        same |= tag == 0x82 && psi_x509_same(name, host);
+        if (tag != 0x82 && (tag != 0x87 || (name.n != 4 && name.n != 16))) continue;
+        if (++count > 3) continue;
         if (tag == 0x87) {
             a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
             memcpy(a.ip, name.p, name.n);
@@ -5529,156 +5734,68 @@ static void psi_x509_fail_name(psi_x509_walk *w, const psi_x509_cert *leaf)
             name = psi_x509_span_of(ip, strlen(ip));
         }
         if (name.n > 64) name.n = 64;
-        psi_x509_put_text(w->text, size, &used, name, "");
+        if (count > 1) psi_x509_put(t, ", ");
+        psi_x509_put_safe(t, name, "");
     }
-    if (!count) psi_x509_put(w->text, size, &used, "no host (it has no alternative names)", 37);
-    if (count > 3) psi_x509_put(w->text, size, &used, " and others", 11);
-    psi_x509_put(w->text, size, &used, ", not for ", 10);
-    name = psi_x509_span_of(w->q->name, strlen(w->q->name));
-    psi_x509_put_text(w->text, size, &used, name, "");
-    for (; name.n; name.p++, name.n--) {
-        if (*name.p < 0x80) continue;
-        psi_x509_put(w->text, size, &used, " (write it in ASCII, as xn--...)", 32);
-        break;
-    }
+    if (!count) psi_x509_put(t, "no host (it has no alternative names)");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
+    psi_x509_put_safe(t, host, "");
+    if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    while (host.n && *host.p < 0x80) host = psi_x509_after(host, 1);
+    if (host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
 }
 
-/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. A failure
-   of the name or a date is reported only when the path is otherwise good. */
+/* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
+static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
+{
+    const psi_x509_cert *c = w->culprit;
+    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
+    char what[sizeof e->text] = "", whose[200] = "";
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
+    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
+    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
+    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&label, c->issuer);
+    else if (rule != PSI_RULE_NAME) psi_x509_put_label(&label, c);
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
+                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+    if (e) e->cert_index = index;
+    return code;
+}
+
+/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
-    psi_x509_cert *certs, *leaf;
-    psi_x509_host host;
-    size_t i, k;
-    int r, pinned = 0, found, purpose = q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (chain->count == 0) return psi_x509_refuse(e, PSOCKET_CERT_MISSING, -1, psocket_strerror(PSOCKET_CERT_MISSING));
-    certs = (psi_x509_cert *)psi_alloc(chain->count * sizeof *certs + sizeof *w); /* the strictest alignment first */
-    if (!certs) return psi_x509_refuse(e, PSOCKET_NOMEM, -1, psocket_strerror(PSOCKET_NOMEM));
-    w = (psi_x509_walk *)(void *)(certs + chain->count);
-    r = psi_x509_anchors(q->trust, &w->anchors);
-    if (r) {
-        psi_free(certs);
-        return psi_x509_refuse(
-            e, r, -1,
-            r == PSOCKET_TLS_NO_TRUST
-                ? "no trust store found: install the ca-certificates package, set SSL_CERT_FILE, or give ca_file"
-                : psocket_strerror(r));
+    const psi_trust *trust;
+    int r = 0, index;
+    if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    w = (psi_x509_walk *)psi_alloc(sizeof *w);
+    if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
+    r = psi_x509_trust(q->trust, &trust, e);
+    if (r && e) e->tls_alert = psi_x509_alert(r);
+    if (!r) {
+        w->q = q;
+        w->anchors = &trust->anchors;
+        w->sent = chain;
+        w->work = PSI_X509_WORK;
+        w->signatures = PSI_X509_SIGNATURES;
+        w->rule = PSI_RULE_NONE;
+        psi_x509_judge(w);
+        for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
+        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
     }
-    w->q = q;
-    w->code = PSOCKET_CERT_UNTRUSTED;
-    w->certs = certs;
-    w->count = chain->count;
-    w->work = PSI_X509_WORK;
-    w->signatures = PSI_X509_SIGNATURES;
-    for (i = 0; i < chain->count; i++) {
-        psi_x509_parse(&certs[i], chain->certs[i].data, chain->certs[i].data_len);
-        for (k = 0; k < w->anchors->count; k++) {
-            const psi_x509_cert *a = &w->anchors->certs[k];
-            if (a->subject_hash != certs[i].subject_hash || !psi_x509_same(a->der, certs[i].der)) continue;
-            certs[i].extended = a->extended; /* the trust settings hold wherever it comes from */
-            if (i == 0) pinned = 1;
-        }
-    }
-    leaf = certs;
-    w->path[0] = leaf;
-    if (leaf->bad.code || (leaf->profile.code && !pinned)) {
-        const psi_x509_flaw *f = leaf->bad.code ? &leaf->bad : &leaf->profile;
-        psi_x509_fail(w, PSI_X509_COMPLETE, f->code, leaf, f->why);
-        found = 0;
-    } else {
-        found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
-        if (found || w->code == PSOCKET_CERT_EXPIRED || w->code == PSOCKET_CERT_NOT_YET_VALID) {
-            const char *wrong = NULL;
-            w->rank = 0;
-            if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN))
-                wrong = "has a key that is not meant for signing";
-            else if (leaf->extended >= 0 && !(leaf->extended & purpose))
-                wrong = q->client ? "is not meant for TLS clients" : "is not meant for TLS servers";
-            else if (leaf->ca && !pinned) wrong = "is an authority's, not a host's";
-            if (leaf->bad_key.code || leaf->pss_key) {
-                found = 0;
-                psi_x509_fail(
-                    w, PSI_X509_COMPLETE, leaf->bad_key.code ? leaf->bad_key.code : PSOCKET_CERT_ALGORITHM, leaf,
-                    leaf->bad_key.code ? leaf->bad_key.why : "has an RSA-PSS key, which is not supported in a host's");
-            } else if (wrong) {
-                found = 0;
-                psi_x509_fail(w, PSI_X509_COMPLETE, PSOCKET_CERT_USAGE, leaf, wrong);
-            } else if (q->name && (!psi_x509_host_parse(&host, q->name) || !psi_x509_names(leaf, &host))) {
-                found = 0;
-                psi_x509_fail_name(w, leaf);
-            }
-        }
-    }
-    r = 0;
-    if (!found) {
-        int index = w->culprit >= certs && w->culprit < certs + w->count ? (int)(w->culprit - certs) : -1;
-        r = psi_x509_refuse(e, w->code, index, w->text);
-    }
-    psi_free(certs);
+    psi_free(w);
     return r;
 }
 
-/* --- single certificates ------------------------------------------------------------------------------------------ */
-
-/* Copies the public key to storage (PSI_X509_KEY_STORAGE bytes), which must outlive *key: 0 or PSOCKET_CERT_*. */
-static int psi_x509_public_key(const br_x509_certificate *cert, br_x509_pkey *key, uint8_t *storage,
-                               size_t storage_size)
+/* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
+static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
-    psi_x509_cert c;
-    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return c.bad.code;
-    if (c.bad_key.code || c.pss_key) return c.bad_key.code ? c.bad_key.code : PSOCKET_CERT_ALGORITHM;
-    if (c.key.n + c.exponent.n > storage_size) return PSOCKET_CERT_LIMIT;
-    memcpy(storage, c.key.p, c.key.n);
-    c.key.p = storage;
-    if (c.exponent.n) memcpy(storage + c.key.n, c.exponent.p, c.exponent.n);
-    c.exponent.p = storage + c.key.n;
-    psi_x509_fill_key(&c, key);
-    return 0;
-}
-
-/* Does the key usage allow digitalSignature? 1 if it says nothing. */
-static PSI_UNUSED int psi_x509_key_usage_signs(const br_x509_certificate *cert)
-{
-    psi_x509_cert c;
-    return psi_x509_parse(&c, cert->data, cert->data_len) && (c.usage < 0 || (c.usage & PSI_X509_KU_SIGN));
-}
-
-/* Is the certificate for this name? 2 by an exact alternative name, 1 by a wildcard, 0 not. */
-static PSI_UNUSED int psi_x509_is_for(const br_x509_certificate *cert, const char *dns_name)
-{
-    psi_x509_cert c;
-    psi_x509_host host;
-    return psi_x509_parse(&c, cert->data, cert->data_len) && psi_x509_host_parse(&host, dns_name)
-               ? psi_x509_names(&c, &host)
-               : 0;
-}
-
-/* Tells what the certificate says, with its strings in buf, cut off where that ends. 0 or PSOCKET_CERT_MALFORMED. */
-static PSI_UNUSED int psi_x509_info(const br_x509_certificate *cert, psocket_certinfo *info, char *buf, size_t buf_size)
-{
-    psi_x509_cert c;
-    br_sha256_context h;
-    size_t half = buf_size / 2, used = 0;
-    memset(info, 0, sizeof *info);
-    info->subject = info->issuer = "";
-    br_sha256_init(&h);
-    br_sha256_update(&h, cert->data, cert->data_len);
-    br_sha256_out(&h, info->sha256);
-    if (!psi_x509_parse(&c, cert->data, cert->data_len)) return PSOCKET_CERT_MALFORMED;
-    br_sha256_init(&h);
-    br_sha256_update(&h, c.spki.p, c.spki.n);
-    br_sha256_out(&h, info->spki_sha256);
-    info->not_before = c.not_before;
-    info->not_after = c.not_after;
-    if (half == 0) return 0;
-    buf[0] = buf[half] = 0;
-    psi_x509_put_name(buf, half, &used, c.subject);
-    info->subject = buf;
-    used = 0;
-    psi_x509_put_name(buf + half, half, &used, c.issuer);
-    info->issuer = buf + half;
-    return 0;
+    psi_x509_walk w = PSI_ZERO;
+    w.culprit = leaf;
+    w.rule = psi_x509_key_rule(leaf);
+    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -5686,262 +5803,2445 @@ static PSI_UNUSED int psi_x509_info(const br_x509_certificate *cert, psocket_cer
 
 /*==================================================================================================
  * >>record
- * The TLS 1.2 record layer after the handshake: decrypts and encrypts in place through BearSSL's record vtables.
- * A psi_rec is one allocation: this header, the context of the incoming and that of the outgoing direction, each as
- * large as its cipher needs. Whoever got it from psi_hs_finish owns it and ends it with psi_rec_free.
+ * Bytes read and written, the names of what TLS numbers, and records of both versions, during and after the handshake.
+ * A psi_rec is all that a handshake leaves: a psi_key for each direction (without a suite: in the clear) and what the
+ * messages after the handshake need. Records are opened where they lie and sealed where they will be sent from.
+ * Expanded AES keys live only while records are being worked on: psi_rec_relax drops them.
  *================================================================================================*/
 
-#define PSI_REC_HEAD 13     /* room a payload needs before it to be sealed in place: header and explicit nonce */
-#define PSI_REC_TAIL 16     /* and behind it: the tag */
-#define PSI_REC_PLAIN 16384 /* most plaintext in a record, RFC 5246 6.2.1 */
-#define PSI_REC_QUIET 32    /* most records in a row that carry no data */
+#define PSI_REC_PLAIN 16384 /* most plaintext in a record, RFC 8446 5.1 */
+#define PSI_REC_QUIET 32    /* most records in a row that carry no data; */
+#define PSI_REC_WARNINGS 8  /* an alert counts for so many of them */
+#define PSI_REC_TAG 16
+#define PSI_REC_SECRET 48   /* the longest secret: SHA-384's, and TLS 1.2's master secret */
+#ifndef PSI_REC_KEY_LIFE    /* records under one key of TLS 1.3, well below AES-GCM's 2^24.5 (RFC 8446 5.5) */
+#define PSI_REC_KEY_LIFE ((uint64_t)1 << 23)
+#endif
 
+enum { PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
 enum { PSI_REC_CCS = 20, PSI_REC_ALERT = 21, PSI_REC_HANDSHAKE = 22, PSI_REC_APPDATA = 23 };
-enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
-
-/* Result of psi_rec_open. */
-typedef struct psi_rec_in {
-    uint8_t *data; /* plaintext, inside the bytes given */
-    size_t len;
-    size_t used;                /* bytes consumed; PSI_REC_MORE: bytes needed in all */
-    int alert_level, alert;     /* an alert to send if alert_level is not 0 */
-} psi_rec_in;
-
-typedef struct psi_rec {
-    uint16_t max_send; /* most plaintext bytes in a record that is sent */
-    uint8_t server;
-    uint8_t quiet;     /* records without data in a row */
-    uint32_t skip;     /* bytes of a refused ClientHello still to come */
-    uint32_t out_at;   /* offset of the outgoing context */
-    uint32_t size;     /* of all */
-} psi_rec;
-
-#define PSI_REC_CONTEXTS ((sizeof(psi_rec) + 15) & ~(size_t)15)
-
-static const br_sslrec_in_class **psi_rec_incoming(psi_rec *r)
-{
-    return (const br_sslrec_in_class **)(void *)((uint8_t *)r + PSI_REC_CONTEXTS);
-}
-
-static const br_sslrec_out_class **psi_rec_outgoing(psi_rec *r)
-{
-    return (const br_sslrec_out_class **)(void *)((uint8_t *)r + r->out_at);
-}
-
-static void psi_rec_free(psi_rec *r)
-{
-    if (!r) return;
-    psi_wipe(r, r->size);
-    psi_free(r);
-}
-
-/* Copies BearSSL's contexts of both directions (the unions br_ssl_engine_context.in and .out). NULL: out of memory. */
-static psi_rec *psi_rec_new(const void *in, const void *out, int server, size_t max_send)
-{
-    size_t in_size = (*(const br_sslrec_in_class *const *)in)->context_size;
-    size_t out_size = (*(const br_sslrec_out_class *const *)out)->context_size;
-    size_t out_at = PSI_REC_CONTEXTS + ((in_size + 15) & ~(size_t)15);
-    psi_rec *r = (psi_rec *)psi_alloc(out_at + out_size);
-    if (!r) return NULL;
-    r->max_send = (uint16_t)max_send;
-    r->server = (uint8_t)(server != 0);
-    r->out_at = (uint32_t)out_at;
-    r->size = (uint32_t)(out_at + out_size);
-    memcpy((uint8_t *)r + PSI_REC_CONTEXTS, in, in_size);
-    memcpy((uint8_t *)r + out_at, out, out_size);
-    return r;
-}
-
-/* Most plaintext bytes in one record: 16384, or what the client asked for with max_fragment_length (RFC 6066 4). */
-static PSI_UNUSED size_t psi_rec_max_send(const psi_rec *r)
-{
-    return r->max_send;
-}
+enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END, PSI_REC_WHOLE };
+enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
 
 /* The alerts of RFC 5246 7.2, RFC 6066 9, RFC 7301 3.2 and RFC 8446 6. */
-#define PSI_REC_ALERTS(X) \
-    X(0, "close_notify") \
-    X(10, "unexpected_message") \
-    X(20, "bad_record_mac") \
-    X(21, "decryption_failed") \
-    X(22, "record_overflow") \
-    X(30, "decompression_failure") \
-    X(40, "handshake_failure") \
-    X(41, "no_certificate") \
-    X(42, "bad_certificate") \
-    X(43, "unsupported_certificate") \
-    X(44, "certificate_revoked") \
-    X(45, "certificate_expired") \
-    X(46, "certificate_unknown") \
-    X(47, "illegal_parameter") \
-    X(48, "unknown_ca") \
-    X(49, "access_denied") \
-    X(50, "decode_error") \
-    X(51, "decrypt_error") \
-    X(60, "export_restriction") \
-    X(70, "protocol_version") \
-    X(71, "insufficient_security") \
-    X(80, "internal_error") \
-    X(86, "inappropriate_fallback") \
-    X(90, "user_canceled") \
-    X(100, "no_renegotiation") \
-    X(109, "missing_extension") \
-    X(110, "unsupported_extension") \
-    X(111, "certificate_unobtainable") \
-    X(112, "unrecognized_name") \
-    X(113, "bad_certificate_status_response") \
-    X(115, "unknown_psk_identity") \
-    X(116, "certificate_required") \
-    X(120, "no_application_protocol")
+#define PSI_ALERTS(X) \
+    X(CLOSE_NOTIFY, 0, "close_notify") \
+    X(UNEXPECTED_MESSAGE, 10, "unexpected_message") \
+    X(BAD_RECORD_MAC, 20, "bad_record_mac") \
+    X(DECRYPTION_FAILED, 21, "decryption_failed") \
+    X(RECORD_OVERFLOW, 22, "record_overflow") \
+    X(DECOMPRESSION_FAILURE, 30, "decompression_failure") \
+    X(HANDSHAKE_FAILURE, 40, "handshake_failure") \
+    X(NO_CERTIFICATE, 41, "no_certificate") \
+    X(BAD_CERTIFICATE, 42, "bad_certificate") \
+    X(UNSUPPORTED_CERTIFICATE, 43, "unsupported_certificate") \
+    X(CERTIFICATE_REVOKED, 44, "certificate_revoked") \
+    X(CERTIFICATE_EXPIRED, 45, "certificate_expired") \
+    X(CERTIFICATE_UNKNOWN, 46, "certificate_unknown") \
+    X(ILLEGAL_PARAMETER, 47, "illegal_parameter") \
+    X(UNKNOWN_CA, 48, "unknown_ca") \
+    X(ACCESS_DENIED, 49, "access_denied") \
+    X(DECODE_ERROR, 50, "decode_error") \
+    X(DECRYPT_ERROR, 51, "decrypt_error") \
+    X(EXPORT_RESTRICTION, 60, "export_restriction") \
+    X(PROTOCOL_VERSION, 70, "protocol_version") \
+    X(INSUFFICIENT_SECURITY, 71, "insufficient_security") \
+    X(INTERNAL_ERROR, 80, "internal_error") \
+    X(INAPPROPRIATE_FALLBACK, 86, "inappropriate_fallback") \
+    X(USER_CANCELED, 90, "user_canceled") \
+    X(NO_RENEGOTIATION, 100, "no_renegotiation") \
+    X(MISSING_EXTENSION, 109, "missing_extension") \
+    X(UNSUPPORTED_EXTENSION, 110, "unsupported_extension") \
+    X(CERTIFICATE_UNOBTAINABLE, 111, "certificate_unobtainable") \
+    X(UNRECOGNIZED_NAME, 112, "unrecognized_name") \
+    X(BAD_STATUS_RESPONSE, 113, "bad_certificate_status_response") \
+    X(UNKNOWN_PSK_IDENTITY, 115, "unknown_psk_identity") \
+    X(CERTIFICATE_REQUIRED, 116, "certificate_required") \
+    X(NO_APPLICATION_PROTOCOL, 120, "no_application_protocol")
+
+#define PSI_X(name, number, text) PSI_ALERT_##name = number,
+enum { PSI_ALERTS(PSI_X) PSI_ALERT_NONE = -1 };
+#undef PSI_X
 
 static const char *psi_rec_alert_name(int alert)
 {
-#define PSI_X(number, name) number,
-    static const short numbers[] = { PSI_REC_ALERTS(PSI_X) };
+#define PSI_X(name, number, text) number,
+    static const short numbers[] = { PSI_ALERTS(PSI_X) };
 #undef PSI_X
-#define PSI_X(number, name) name "\0"
-    static const char names[] = PSI_REC_ALERTS(PSI_X);
+#define PSI_X(name, number, text) text "\0"
+    static const char names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
     const char *name = psi_string_of(alert, numbers, names);
     return *name ? name : "unknown alert";
 }
 
+/* --- reading and writing bytes ----------------------------------------------------------------------------------- */
+
+/* Bytes still to be read; bad once something did not fit. */
+typedef struct psi_reader {
+    const uint8_t *p;
+    size_t n;
+    int bad;
+} psi_reader;
+
+static psi_reader psi_read_of(const void *p, size_t n)
+{
+    psi_reader r;
+    r.p = (const uint8_t *)p;
+    r.n = n;
+    r.bad = 0;
+    return r;
+}
+
+/* The next n bytes, NULL if there are fewer. */
+static const uint8_t *psi_read_take(psi_reader *r, size_t n)
+{
+    const uint8_t *p = r->p;
+    if (r->bad || r->n < n) {
+        r->bad = 1;
+        r->n = 0;
+        return NULL;
+    }
+    r->p += n;
+    r->n -= n;
+    return p;
+}
+
+/* Copies the next n bytes; zeros if there are fewer. */
+static void psi_read_copy(psi_reader *r, void *to, size_t n)
+{
+    const uint8_t *p = psi_read_take(r, n);
+    if (p) memcpy(to, p, n);
+    else memset(to, 0, n);
+}
+
+static uint32_t psi_read_number(psi_reader *r, size_t size)
+{
+    const uint8_t *p = psi_read_take(r, size);
+    uint32_t v = 0;
+    while (p && size--) v = v << 8 | *p++;
+    return v;
+}
+
+/* A vector of min to max bytes, in front of which its length stands in size bytes. */
+static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t max)
+{
+    psi_reader v = PSI_ZERO;
+    v.n = psi_read_number(r, size);
+    v.p = psi_read_take(r, v.n);
+    if (v.n < min || v.n > max) r->bad = 1;
+    if (r->bad) r->n = v.n = 0;
+    v.bad = r->bad;
+    return v;
+}
+
+/* Is number in a list of 16-bit numbers? */
+static int psi_read_has(psi_reader list, unsigned number)
+{
+    while (list.n)
+        if (psi_read_number(&list, 2) == number && !list.bad) return 1;
+    return 0;
+}
+
+static int psi_read_same(psi_reader a, const void *p, size_t n)
+{
+    return a.n == n && (n == 0 || memcmp(a.p, p, n) == 0);
+}
+
+/* A growing buffer. failed once memory was short: then it is empty and stays so. All zero is empty. */
+typedef struct psi_writer {
+    uint8_t *p;
+    uint32_t n, room;
+    int failed;
+} psi_writer;
+
+/* Wipes and frees; usable again. */
+static void psi_write_free(psi_writer *w)
+{
+    if (w->p) psi_wipe(w->p, w->room);
+    psi_free(w->p);
+    memset(w, 0, sizeof *w);
+}
+
+/* Room for n more bytes, at w->p + w->n: NULL if there is none. What was there before is wiped when it moves. */
+static uint8_t *psi_write_room(psi_writer *w, size_t n)
+{
+    psi_writer more = PSI_ZERO;
+    if (w->failed || n > 0x1000000) {
+        w->failed = 1;
+        return NULL;
+    }
+    if (w->p && w->room - w->n >= n) return w->p + w->n;
+    more.room = w->n + (uint32_t)n + w->n / 2;
+    more.p = (uint8_t *)PSOCKET_MALLOC(more.room + !more.room);
+    if (!more.p) {
+        psi_write_free(w);
+        w->failed = 1;
+        return NULL;
+    }
+    more.n = w->n;
+    if (w->n) memcpy(more.p, w->p, w->n);
+    psi_write_free(w);
+    *w = more;
+    return w->p + w->n;
+}
+
+static void psi_write(psi_writer *w, const void *p, size_t n)
+{
+    uint8_t *to = psi_write_room(w, n);
+    if (!to || !n) return;
+    memcpy(to, p, n);
+    w->n += (uint32_t)n;
+}
+
+static void psi_write_number(psi_writer *w, uint64_t value, size_t size)
+{
+    uint8_t *to = psi_write_room(w, size);
+    if (!to) return;
+    w->n += (uint32_t)size;
+    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+}
+
+/* Begins a vector whose length will stand in size bytes; the result is for psi_write_close. */
+static uint32_t psi_write_open(psi_writer *w, size_t size)
+{
+    psi_write_number(w, 0, size);
+    return w->n;
+}
+
+static void psi_write_close(psi_writer *w, uint32_t at, size_t size)
+{
+    uint32_t n = w->n - at, i;
+    if (w->failed) return;
+    for (i = 1; i <= size; i++, n >>= 8) w->p[at - i] = (uint8_t)(n & 0xFF);
+}
+
+static void psi_write_vector(psi_writer *w, const void *p, size_t n, size_t size)
+{
+    psi_write_number(w, n, size);
+    psi_write(w, p, n);
+}
+
+/* Takes the first n bytes out. */
+static void psi_write_drop(psi_writer *w, uint32_t n)
+{
+    if (n == w->n) {
+        psi_write_free(w);
+        return;
+    }
+    w->n -= n;
+    memmove(w->p, w->p + n, w->n);
+}
+
+/* --- cipher suites ----------------------------------------------------------------------------------------------- */
+
+enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
+
+/* X(IANA name, number, version, key of the certificate (0: any), hash, AEAD), best first where the CPU has AES. */
+#define PSI_SUITES(X) \
+    X(TLS_AES_128_GCM_SHA256, 0x1301, PSI_TLS13, 0, br_sha256_ID, PSI_AES128) \
+    X(TLS_AES_256_GCM_SHA384, 0x1302, PSI_TLS13, 0, br_sha384_ID, PSI_AES256) \
+    X(TLS_CHACHA20_POLY1305_SHA256, 0x1303, PSI_TLS13, 0, br_sha256_ID, PSI_CHACHA) \
+    X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_AES128) \
+    X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_AES128) \
+    X(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, PSI_TLS12, BR_KEYTYPE_EC, br_sha384_ID, PSI_AES256) \
+    X(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, PSI_TLS12, BR_KEYTYPE_RSA, br_sha384_ID, PSI_AES256) \
+    X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_CHACHA) \
+    X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_CHACHA)
+
+typedef struct psi_suite {
+    const char *name;
+    uint16_t number, version;
+    uint8_t key_type, hash, aead;
+    uint8_t head, tail; /* what a record has before and behind its data */
+} psi_suite;
+
+/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
+#define PSI_X(name, number, version, key, hash, aead) \
+    { #name, number, version, key, hash, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
+      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1 },
+static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
+#undef PSI_X
+
+#define PSI_SUITE_COUNT (sizeof psi_suites / sizeof psi_suites[0])
+
+/* NULL: unknown. */
+static const psi_suite *psi_suite_of(unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_SUITE_COUNT; i++)
+        if (psi_suites[i].number == number) return &psi_suites[i];
+    return NULL;
+}
+
+/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
+typedef struct psi_primitives {
+    const br_block_ctr_class *aes;
+    br_ghash ghash;
+    br_chacha20_run chacha;
+    br_poly1305_run poly;
+    int fast_aes; /* the CPU has instructions for AES-GCM */
+} psi_primitives;
+
+/* The same for all settings; filled by the first of them. */
+static psi_primitives psi_prim;
+static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
+
+static void psi_rec_find(psi_primitives *p)
+{
+    int wide = sizeof(void *) >= 8;
+    const br_block_ctr_class *aes = br_aes_x86ni_ctr_get_vtable();
+    br_ghash ghash = br_ghash_pclmul_get();
+    if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
+    if (!ghash) ghash = br_ghash_pwr8_get();
+    p->fast_aes = aes && ghash;
+    p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+    p->ghash = ghash ? ghash : wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+    p->chacha = br_chacha20_sse2_get();
+    if (!p->chacha) p->chacha = br_chacha20_ct_run;
+    p->poly = br_poly1305_ctmulq_get();
+    if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+}
+
+static void psi_rec_prepare(void)
+{
+    psi_os_lock(&psi_prim_lock);
+    if (!psi_prim.aes) psi_rec_find(&psi_prim);
+    psi_os_unlock(&psi_prim_lock);
+}
+
+/* --- keys of one direction --------------------------------------------------------------------------------------- */
+
+static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
+{
+    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+}
+
+typedef struct psi_gcm {
+    br_aes_gen_ctr_keys aes;
+    uint8_t h[16];
+} psi_gcm;
+
+typedef struct psi_key {
+    const psi_suite *suite; /* NULL: in the clear */
+    uint64_t seq;
+    psi_gcm *gcm;           /* the key made ready for AES-GCM; NULL: not now */
+    uint8_t key[32], iv[12];
+    uint8_t secret[PSI_REC_SECRET]; /* TLS 1.3: what they come from, for the next */
+} psi_key;
+
+static void psi_key_relax(psi_key *k)
+{
+    if (!k->gcm) return;
+    psi_wipe(k->gcm, sizeof *k->gcm);
+    psi_free(k->gcm);
+    k->gcm = NULL;
+}
+
+static void psi_key_clear(psi_key *k)
+{
+    psi_key_relax(k);
+    psi_wipe(k, sizeof *k);
+}
+
+/* The key made ready; in spare if there is no memory to keep it in. */
+static const psi_gcm *psi_key_ready(psi_key *k, psi_gcm *spare)
+{
+    static const uint8_t zero[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    psi_gcm *g = k->gcm;
+    if (g) return g;
+    g = k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
+    if (!g) g = spare;
+    psi_prim.aes->init(&g->aes.vtable, k->key, k->suite->aead);
+    memset(g->h, 0, sizeof g->h);
+    psi_prim.aes->run(&g->aes.vtable, zero, 0, g->h, sizeof g->h);
+    return g;
+}
+
+/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. */
+static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
+                        uint8_t tag[PSI_REC_TAG])
+{
+    psi_gcm spare;
+    const psi_gcm *g;
+    uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    if (k->suite->aead == PSI_CHACHA) {
+        psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
+        return;
+    }
+    g = psi_key_ready(k, &spare);
+    if (encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
+    lengths[7] = (uint8_t)(aad.n * 8);
+    psi_rec_put(lengths + 12, n * 8, 4);
+    memset(tag, 0, PSI_REC_TAG);
+    psi_prim.ghash(tag, g->h, aad.p, aad.n);
+    psi_prim.ghash(tag, g->h, p, n);
+    psi_prim.ghash(tag, g->h, lengths, sizeof lengths);
+    if (!encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
+    psi_prim.aes->run(&g->aes.vtable, nonce, 1, tag, PSI_REC_TAG);
+    if (g == &spare) psi_wipe(&spare, sizeof spare);
+}
+
+/* The nonce of the record whose body is at `body`, and what is authenticated beside its n bytes of data (RFC 8446 5.2
+   and 5.3; RFC 5246 6.2.3.3, RFC 5288 3, RFC 7905 2). Returns the length of the latter. */
+static size_t psi_key_frame(const psi_key *k, const uint8_t *header, size_t n, uint8_t nonce[12], uint8_t aad[13])
+{
+    size_t i;
+    memcpy(nonce, k->iv, 12);
+    if (k->suite->head > 5) memcpy(nonce + 4, header + 5, 8);
+    else for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (k->seq >> 8 * (7 - i) & 0xFF));
+    if (k->suite->version == PSI_TLS13) {
+        memcpy(aad, header, 5);
+        return 5;
+    }
+    psi_rec_put(aad, k->seq, 8);
+    memcpy(aad + 8, header, 3);
+    psi_rec_put(aad + 11, n, 2);
+    return 13;
+}
+
+/* Are they the same? In constant time. */
+static int psi_rec_equal(const uint8_t *a, const uint8_t *b, size_t n)
+{
+    volatile uint8_t differ = 0;
+    while (n--) differ = (uint8_t)(differ | (a[n] ^ b[n]));
+    return differ == 0;
+}
+
+/* --- records ----------------------------------------------------------------------------------------------------- */
+
+/* Result of psi_rec_open. */
+typedef struct psi_rec_in {
+    uint8_t *data; /* plaintext, inside the bytes given */
+    size_t len;
+    size_t used;            /* bytes consumed; PSI_REC_MORE: bytes needed in all */
+    int type;               /* PSI_REC_WHOLE: the content's */
+    int alert_level, alert; /* an alert to send if alert_level is not 0 */
+} psi_rec_in;
+
+typedef struct psi_tlsinfo psi_tlsinfo;
+
+typedef struct psi_rec {
+    psi_key in, out;
+    psi_writer part;       /* handshake messages that are not whole, or wait for an answer */
+    psi_writer first;      /* tickets that go ahead of the first data */
+    psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
+    const psi_tlsinfo *info; /* the socket's, which outlives this */
+    void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
+    int64_t from;          /* servers: when the handshake ended */
+    uint32_t skip;         /* bytes to ignore: early data still to come, or of a refused ClientHello */
+    uint16_t version;      /* 0 until it is agreed */
+    uint16_t max_in, max_out; /* most plaintext bytes in a record */
+    uint8_t server, quiet; /* quiet: records without data in a row */
+    uint8_t open;          /* the handshake is over */
+    uint8_t update;        /* a KeyUpdate has to go ahead of the next data */
+    uint8_t exports;       /* exporters may be used */
+    uint8_t secret[PSI_REC_SECRET]; /* of exporters: TLS 1.2's master secret, or TLS 1.3's exporter secret */
+    uint8_t seed[64];      /* TLS 1.2: both randoms; TLS 1.3: the resumption secret */
+} psi_rec;
+
+static void psi_rec_free(psi_rec *r)
+{
+    if (!r) return;
+    psi_key_clear(&r->in);
+    psi_key_clear(&r->out);
+    psi_write_free(&r->part);
+    psi_write_free(&r->first);
+    psocket_tls_free(r->tls);
+    psi_wipe(r, sizeof *r);
+    psi_free(r);
+}
+
+/* Gives up what is needed only while records come and go. */
+static PSI_UNUSED void psi_rec_relax(psi_rec *r)
+{
+    psi_key_relax(&r->in);
+    psi_key_relax(&r->out);
+}
+
 /* Fills *e and asks for a fatal alert. Returns code. */
 static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, const char *text)
 {
-    in->alert_level = 2;
+    in->alert_level = PSI_REC_FATAL;
     in->alert = alert;
     psi_err(e, code, "%s", text);
     if (e) e->tls_alert = alert;
     return code;
 }
 
-/* Handshake messages after the handshake: a wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1).
-   A ClientHello may span records. Returns 0 if it is anything else. */
-static int psi_rec_refuse(psi_rec *r, const uint8_t *p, size_t n, psi_rec_in *in)
+/* Is it a warning that TLS 1.3 does not have (RFC 8446 6)? */
+static int psi_rec_no_warning(const psi_rec *r, const psi_rec_in *in)
 {
-    while (n) {
-        size_t take = n < r->skip ? n : r->skip;
-        p += take;
-        n -= take;
-        r->skip -= (uint32_t)take;
-        if (!n) break;
-        if (n < 4 || p[0] != (r->server ? 1 : 0)) return 0; /* ClientHello to a server, HelloRequest to a client */
-        r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        if (r->skip > (r->server ? PSI_REC_PLAIN : 0)) return 0;
-        p += 4;
-        n -= 4;
-        in->alert_level = 1;
-        in->alert = 100;
-    }
+    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && in->data[1] != PSI_ALERT_CLOSE_NOTIFY && in->data[1] != PSI_ALERT_USER_CANCELED;
+}
+
+/* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
+static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
+{
+    uint8_t nonce[12], aad[13], tag[PSI_REC_TAG];
+    size_t head = k->suite->head, n;
+    if (len < head - 5 + PSI_REC_TAG) return 0;
+    n = len - (head - 5) - PSI_REC_TAG;
+    psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, p, n, nonce, aad)), p + head, n, 0, tag);
+    if (!psi_rec_equal(tag, p + head + n, PSI_REC_TAG)) return 0;
+    k->seq++;
+    in->data = p + head;
+    in->len = n;
     return 1;
 }
 
-/* Looks at n received bytes at p and decrypts the first record in place: one of PSI_REC_*, or an error, filling *e. */
+/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
+static int psi_rec_unpad(psi_rec_in *in)
+{
+    while (in->len && !in->data[in->len - 1]) in->len--;
+    if (!in->len) return 0;
+    in->type = in->data[--in->len];
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
+}
+
+/* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
+static int psi_rec_skips(psi_rec *r, size_t len)
+{
+    if (r->skip <= len) return 0;
+    r->skip -= (uint32_t)len;
+    return 1;
+}
+
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
+   error, filling *e. */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
-    const br_sslrec_in_class **ctx = psi_rec_incoming(r);
+    psi_key *k = &r->in;
     size_t len;
+    int sealed = k->suite != NULL;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
-    if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a record of unknown type");
-    if (p[1] != 3 || p[2] != 3)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 70, "the peer sent a record of another TLS version");
+    in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
-    if (!(*ctx)->check_length(ctx, len))
-        return len > PSI_REC_PLAIN
-            ? psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 22, "the peer sent a record that is too long")
-            : psi_rec_fail(in, e, PSOCKET_TLS_RECORD, 20, "the peer sent a record that is too short to be genuine");
+    if (in->type < PSI_REC_CCS || in->type > PSI_REC_APPDATA)
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer sent a record of unknown type");
+    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF)))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_PROTOCOL_VERSION,
+                            "the peer sent a record of another TLS version");
+    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW, "the peer sent a record that is too long");
+    if (sealed && (r->version == PSI_TLS12 || in->type == PSI_REC_APPDATA) && len < k->suite->head - 5u + PSI_REC_TAG && !r->skip)
+        return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC,
+                            "the peer sent a record that is too short to be genuine");
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
+    in->data = p + 5;
     in->len = len;
-    in->data = (*ctx)->decrypt(ctx, p[0], 0x0303, p + 5, &in->len);
-    if (!in->data) return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, 20, psocket_strerror(PSOCKET_TLS_RECORD));
-    if (p[0] == PSI_REC_APPDATA && in->len) {
-        r->quiet = 0;
-        return PSI_REC_DATA;
+    if (sealed && r->version == PSI_TLS13 && in->type != PSI_REC_APPDATA) {
+        /* RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the peer has no keys yet */
+        if (r->open || (in->type == PSI_REC_ALERT && k->seq) || in->type == PSI_REC_HANDSHAKE)
+            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                                "the peer sent an unencrypted record");
+        sealed = 0;
     }
-    if (p[0] == PSI_REC_ALERT) {
-        if (in->len != 2) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 50, "the peer sent a malformed alert");
-        if (in->data[1] == 0) return PSI_REC_END;
-        if (in->data[0] != 1) {
-            psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)",
-                    psi_rec_alert_name(in->data[1]), in->data[1]);
-            if (e) e->tls_alert = in->data[1];
-            return PSOCKET_TLS_ALERT;
+    if (!sealed) {
+        if (in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
+    } else {
+        if (!psi_rec_decrypt(k, p, len, in)) {
+            if (psi_rec_skips(r, len)) return PSI_REC_SKIP;
+            return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC, psocket_strerror(PSOCKET_TLS_RECORD));
         }
-    } else if (p[0] == PSI_REC_CCS || (p[0] == PSI_REC_HANDSHAKE && !psi_rec_refuse(r, in->data, in->len, in))) {
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a handshake message out of order");
+        if (!r->open) r->skip = 0;
     }
-    if (++r->quiet > PSI_REC_QUIET)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending records without data");
-    in->len = 0;
-    return PSI_REC_SKIP;
+    if (in->len > (size_t)r->max_in + (sealed && r->version == PSI_TLS13))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW,
+                            "the peer sent a record that is longer than agreed");
+    if (sealed && r->version == PSI_TLS13 && !psi_rec_unpad(in))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record of unknown type");
+    return PSI_REC_WHOLE;
 }
 
-/* Encrypts *len bytes at payload in place, at most psi_rec_max_send of them, with PSI_REC_HEAD bytes of room before and
-   PSI_REC_TAIL behind. Returns the start of the record and its whole length in *len. */
-static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, size_t *len)
+/* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
+static size_t psi_rec_seal_one(psi_rec *r, int type, const uint8_t *data, size_t n, uint8_t *to)
 {
-    const br_sslrec_out_class **ctx = psi_rec_outgoing(r);
-    return (*ctx)->encrypt(ctx, type, 0x0303, payload, len);
+    psi_key *k = &r->out;
+    size_t head = k->suite ? k->suite->head : 5, tail = k->suite ? k->suite->tail : 0;
+    uint8_t nonce[12], aad[13], *p = to + head;
+    if (n) memcpy(p, data, n);
+    to[0] = (uint8_t)type;
+    psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
+    psi_rec_put(to + 3, head - 5 + n + tail, 2);
+    if (k->suite) {
+        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
+        if (tail > PSI_REC_TAG) {
+            p[n++] = (uint8_t)type;
+            to[0] = PSI_REC_APPDATA;
+            tail--;
+        }
+        psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, to, n, nonce, aad)), p, n, 1, p + n);
+        k->seq++;
+    }
+    return head + n + tail;
 }
 
-#endif /* PSOCKET_NO_TLS */
-#ifndef PSOCKET_NO_TLS
+/* Bytes that n bytes of data take as records. */
+static size_t psi_rec_room(const psi_rec *r, size_t n)
+{
+    size_t records = n ? (n + r->max_out - 1) / r->max_out : 1;
+    return n + records * (r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5);
+}
+
+/* Writes n bytes as records to `to`, which has psi_rec_room bytes. Returns how many were needed. */
+static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
+{
+    size_t done = 0, used = 0;
+    do {
+        size_t len = n - done < r->max_out ? n - done : r->max_out;
+        used += psi_rec_seal_one(r, type, (const uint8_t *)data + done, len, to + used);
+        done += len;
+    } while (done < n);
+    return used;
+}
 
 /*==================================================================================================
- * >>tls12
- * TLS settings (psocket_tls) and the TLS 1.2 handshake on BearSSL's engine, which nothing outside this section knows.
- * A psi_hs is one handshake: psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error,
- * then psi_hs_finish and psi_hs_free. Records enter the engine whole and one at a time, after their headers, the peer's
- * hello and the lengths of its messages have been checked here; a client's hello does not, for psi_hs_give_hello puts one
- * of our own in its place. Whatever goes wrong leaves an alert in the output.
- * psocket_tls is immutable but for its two session caches, which its lock guards. Every handshake holds a reference.
+ * >>keys
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
+ * and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
-#define PSI_TLS_SUITES 6
-#define PSI_TLS_CLIENT_SESSIONS 16  /* sessions a client remembers, one per server name and port */
-#define PSI_TLS_SERVER_SESSIONS 256 /* sessions a server remembers */
-#define PSI_TLS_SESSION_TIME 86400  /* seconds, RFC 5246 F.1.4 */
-#define PSI_TLS_IDENTITIES 1024
-/* Curves for the key exchange. A client's list also tells which certificates it takes (RFC 8422 5.1), hence P-521. */
-#define PSI_TLS_SERVER_CURVES \
-    ((uint32_t)1 << BR_EC_curve25519 | (uint32_t)1 << BR_EC_secp256r1 | (uint32_t)1 << BR_EC_secp384r1)
-#define PSI_TLS_CLIENT_CURVES (PSI_TLS_SERVER_CURVES | (uint32_t)1 << BR_EC_secp521r1)
+#define PSI_HASH_MAX 64
+
+static size_t psi_keys_digest(int hash, const void *p, size_t n, uint8_t *out)
+{
+    const br_hash_class *hc = psi_x509_hash_class(hash);
+    br_hash_compat_context h;
+    hc->init(&h.vtable);
+    hc->update(&h.vtable, p, n);
+    hc->out(&h.vtable, out);
+    return psi_x509_hash_len(hash);
+}
+
+/* Returns the length. */
+static size_t psi_keys_hmac(int hash, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out)
+{
+    br_hmac_key_context k;
+    br_hmac_context h;
+    br_hmac_key_init(&k, psi_x509_hash_class(hash), key, key_len);
+    br_hmac_init(&h, &k, 0);
+    br_hmac_update(&h, p, n);
+    n = br_hmac_out(&h, out);
+    psi_wipe(&k, sizeof k);
+    psi_wipe(&h, sizeof h);
+    return n;
+}
+
+/* HKDF-Extract (RFC 5869 2.2); an ikm of NULL is a string of zeros as long as the hash. */
+static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t n, uint8_t *out)
+{
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
+}
+
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 bytes. secret and out may overlap. */
+static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context, size_t context_len,
+                            uint8_t *out, size_t n)
+{
+    uint8_t block[PSI_HASH_MAX + 4 + 255 + 255 + 1], key[PSI_HASH_MAX], *p = block + PSI_HASH_MAX;
+    size_t len = psi_x509_hash_len(hash), label_len = strlen(label), before = 0, i = 1;
+    memcpy(key, secret, len);
+    psi_rec_put(p, n, 2);
+    p[2] = (uint8_t)(6 + label_len);
+    memcpy(p + 3, "tls13 ", 6);
+    memcpy(p + 9, label, label_len);
+    p += 9 + label_len;
+    *p++ = (uint8_t)context_len;
+    if (context_len) memcpy(p, context, context_len);
+    p += context_len;
+    for (; n; i++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
+        uint8_t made[PSI_HASH_MAX], *from = block + PSI_HASH_MAX - before;
+        size_t take = n < len ? n : len;
+        *p = (uint8_t)i;
+        psi_keys_hmac(hash, key, len, from, (size_t)(p + 1 - from), made);
+        memcpy(out, made, take);
+        memcpy(block + PSI_HASH_MAX - len, made, len);
+        before = len;
+        out += take;
+        n -= take;
+        psi_wipe(made, sizeof made);
+    }
+    psi_wipe(block, sizeof block);
+    psi_wipe(key, sizeof key);
+}
+
+/* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
+static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
+{
+    uint8_t none[PSI_HASH_MAX];
+    if (!digest) psi_keys_digest(hash, "", 0, none);
+    psi_keys_expand(hash, secret, label, digest ? digest : none, psi_x509_hash_len(hash), out, psi_x509_hash_len(hash));
+}
+
+/* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a, psi_reader b,
+                         uint8_t *out, size_t n)
+{
+    br_tls_prf_seed_chunk seed[2];
+    seed[0].data = a.p;
+    seed[0].len = a.n;
+    seed[1].data = b.p;
+    seed[1].len = b.n;
+    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 2, seed);
+}
+
+/* --- keys of records --------------------------------------------------------------------------------------------- */
+
+static size_t psi_suite_key_len(const psi_suite *s)
+{
+    return s->aead == PSI_AES128 ? 16 : 32;
+}
+
+/* RFC 8446 7.3: key and nonce from a traffic secret. */
+static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
+{
+    uint8_t copy[PSI_REC_SECRET];
+    size_t n = psi_x509_hash_len(suite->hash);
+    memcpy(copy, secret, n); /* it may lie in *k */
+    psi_key_clear(k);
+    k->suite = suite;
+    memcpy(k->secret, copy, n);
+    psi_keys_expand(suite->hash, copy, "key", NULL, 0, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(suite->hash, copy, "iv", NULL, 0, k->iv, sizeof k->iv);
+    psi_wipe(copy, sizeof copy);
+}
+
+/* RFC 8446 7.2: the next traffic secret. */
+static void psi_key_update(psi_key *k)
+{
+    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", NULL, 0, k->secret, psi_x509_hash_len(k->suite->hash));
+    psi_key_from_secret(k, k->suite, k->secret);
+}
+
+/* RFC 5246 6.3: the keys of both directions, which are to be used from the next ChangeCipherSpec on. */
+static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], const uint8_t randoms[64], psi_key *client,
+                           psi_key *server)
+{
+    uint8_t block[2 * (32 + 12)], server_first[64];
+    size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
+    memcpy(server_first, randoms + 32, 32);
+    memcpy(server_first + 32, randoms, 32);
+    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), psi_read_of("", 0), block,
+                 2 * (n + iv));
+    client->suite = server->suite = suite;
+    memcpy(client->key, block, n);
+    memcpy(server->key, block + n, n);
+    memcpy(client->iv, block + 2 * n, iv);
+    memcpy(server->iv, block + 2 * n + iv, iv);
+    psi_wipe(block, sizeof block);
+}
+
+/* --- transcript -------------------------------------------------------------------------------------------------- */
+
+/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
+   signature of TLS 1.2 over them, which may take another hash. */
+typedef struct psi_transcript {
+    br_hash_compat_context hash; /* vtable NULL: not known yet */
+    psi_writer bytes;
+    int keep;
+} psi_transcript;
+
+static void psi_transcript_add(psi_transcript *t, const uint8_t *p, size_t n)
+{
+    if (t->hash.vtable) t->hash.vtable->update(&t->hash.vtable, p, n);
+    if (!t->hash.vtable || t->keep) psi_write(&t->bytes, p, n);
+}
+
+static void psi_transcript_start(psi_transcript *t, int hash)
+{
+    psi_x509_hash_class(hash)->init(&t->hash.vtable);
+    t->hash.vtable->update(&t->hash.vtable, t->bytes.p, t->bytes.n);
+    if (!t->keep && !t->bytes.failed) psi_write_free(&t->bytes);
+}
+
+static void psi_transcript_forget(psi_transcript *t)
+{
+    t->keep = 0;
+    if (!t->bytes.failed) psi_write_free(&t->bytes);
+}
+
+static void psi_transcript_digest(const psi_transcript *t, uint8_t *out)
+{
+    t->hash.vtable->out(&t->hash.vtable, out);
+}
+
+/* RFC 8446 4.4.1: a digest takes the first hello's place when there is a second. */
+static void psi_transcript_retry(psi_transcript *t, int hash)
+{
+    uint8_t message[4 + PSI_HASH_MAX] = {254, 0, 0, 0}; /* message_hash */
+    size_t n = psi_x509_hash_len(hash);
+    psi_transcript_digest(t, message + 4);
+    message[3] = (uint8_t)n;
+    t->hash.vtable->init(&t->hash.vtable);
+    psi_transcript_add(t, message, 4 + n);
+}
+
+/* --- the log of keys --------------------------------------------------------------------------------------------- */
+
+#ifdef PSOCKET_KEYLOG
+/* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
+static void psi_keys_log(const char *label, const uint8_t random[32], const uint8_t *secret, size_t n)
+{
+    static const char hex[] = "0123456789abcdef";
+    char line[40 + 64 + 1 + 2 * PSI_REC_SECRET + 1];
+    int at = snprintf(line, 40, "%s ", label);
+    char *p = line + at;
+    size_t i;
+    for (i = 0; i < 32 + n; i++) {
+        unsigned b = i < 32 ? random[i] : secret[i - 32];
+        if (i == 32) *p++ = ' ';
+        *p++ = hex[b >> 4];
+        *p++ = hex[b & 15];
+    }
+    *p = 0;
+    PSOCKET_KEYLOG(line);
+    psi_wipe(line, sizeof line);
+}
+#else
+#define psi_keys_log(label, random, secret, n) ((void)(n))
+#endif
+
+/* --- the key exchange -------------------------------------------------------------------------------------------- */
+
+/* X(IANA name, number, BearSSL's curve, bytes of a secret key), most wanted first. */
+#define PSI_GROUPS(X) \
+    X(x25519, 29, BR_EC_curve25519, 32) \
+    X(secp256r1, 23, BR_EC_secp256r1, 32) \
+    X(secp384r1, 24, BR_EC_secp384r1, 48) \
+    X(secp521r1, 25, BR_EC_secp521r1, 66)
+
+typedef struct psi_group {
+    const char *name;
+    uint16_t number;
+    uint8_t curve, len;
+} psi_group;
+
+#define PSI_X(name, number, curve, len) { #name, number, curve, len },
+static const psi_group psi_groups[] = { PSI_GROUPS(PSI_X) };
+#undef PSI_X
+
+#define PSI_GROUP_COUNT (sizeof psi_groups / sizeof psi_groups[0])
+#define PSI_KEX_POINT 133 /* the longest public value */
+#define PSI_KEX_SECRET 66 /* the longest secret */
+
+static const psi_group *psi_group_of(unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_GROUP_COUNT; i++)
+        if (psi_groups[i].number == number) return &psi_groups[i];
+    return NULL;
+}
+
+static size_t psi_kex_point_len(const psi_group *g)
+{
+    return g->curve == BR_EC_curve25519 ? 32 : 1 + 2 * (size_t)g->len;
+}
+
+/* Our half of a key exchange. */
+typedef struct psi_kex {
+    const psi_group *group; /* NULL: none */
+    uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
+} psi_kex;
+
+/* A uniform secret key: for the NIST curves BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1) comes from the
+   system. 0 or PSOCKET_NO_ENTROPY. */
+static int psi_kex_scalar(psi_kex *x)
+{
+    br_hmac_drbg_context rng;
+    int code;
+    if (x->group->curve == BR_EC_curve25519) return psi_os_entropy(x->scalar, 32);
+    memset(&rng, 0, sizeof rng);
+    rng.vtable = &br_hmac_drbg_vtable;
+    rng.digest_class = &br_sha256_vtable;
+    code = psi_os_entropy(rng.K, sizeof rng.K);
+    if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
+    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve)) code = PSOCKET_NO_ENTROPY;
+    psi_wipe(&rng, sizeof rng);
+    return code;
+}
+
+static int psi_kex_make(psi_kex *x, const psi_group *group)
+{
+    int code;
+    x->group = group;
+    code = psi_kex_scalar(x);
+    if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
+    return code;
+}
+
+/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
+   point of the curve, or of so small an order that the secret would be zero (RFC 7748 6.1). The key is wiped. */
+static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
+{
+    const br_ec_impl *ec = br_ec_get_default();
+    uint8_t point[PSI_KEX_POINT], any = 0;
+    size_t n = psi_kex_point_len(x->group), at, len, i;
+    uint32_t ok;
+    if (peer.n != n || (x->group->curve != BR_EC_curve25519 && peer.p[0] != 4)) return 0;
+    memcpy(point, peer.p, n);
+    ok = ec->mul(point, n, x->scalar, x->group->len, x->group->curve);
+    at = ec->xoff(x->group->curve, &len);
+    for (i = 0; i < len; i++) any |= point[at + i];
+    memcpy(secret, point + at, len);
+    psi_wipe(point, sizeof point);
+    psi_wipe(x->scalar, sizeof x->scalar);
+    return ok && any ? len : 0;
+}
+
+/* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
+static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
+{
+    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
+    size_t n = psi_x509_hash_len(hash);
+    psi_keys_extract(hash, NULL, 0, psk, n, early);
+    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_keys_expand(hash, key, "finished", NULL, 0, key, n);
+    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_wipe(early, sizeof early);
+    psi_wipe(key, sizeof key);
+}
+
+/*==================================================================================================
+ * >>hello
+ * What a handshake and its settings are, the writing of messages, and both hellos from one table of extensions.
+ * A handshake owns its psi_rec until psi_hs_finish; its offer points into the message being handled.
+ *================================================================================================*/
+
+#define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
+#define PSI_HELLO_MAX 65536 /* longest hello, RFC 8446 4: lists of post-quantum shares come close */
+
+/* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
+#define PSI_MESSAGES(X) \
+    X(HELLO_REQUEST, 0, "HelloRequest") \
+    X(CLIENT_HELLO, 1, "ClientHello") \
+    X(SERVER_HELLO, 2, "ServerHello") \
+    X(NEW_SESSION_TICKET, 4, "NewSessionTicket") \
+    X(ENCRYPTED_EXTENSIONS, 8, "EncryptedExtensions") \
+    X(CERTIFICATE, 11, "Certificate") \
+    X(SERVER_KEY_EXCHANGE, 12, "ServerKeyExchange") \
+    X(CERTIFICATE_REQUEST, 13, "CertificateRequest") \
+    X(SERVER_HELLO_DONE, 14, "ServerHelloDone") \
+    X(CERTIFICATE_VERIFY, 15, "CertificateVerify") \
+    X(CLIENT_KEY_EXCHANGE, 16, "ClientKeyExchange") \
+    X(FINISHED, 20, "Finished") \
+    X(KEY_UPDATE, 24, "KeyUpdate") \
+    X(CCS, 0x114, "ChangeCipherSpec")
+
+#define PSI_X(name, number, text) PSI_MSG_##name = number,
+enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
+#undef PSI_X
+
+static const char *psi_msg_name(int message)
+{
+#define PSI_X(name, number, text) number,
+    static const short numbers[] = { PSI_MESSAGES(PSI_X) };
+#undef PSI_X
+#define PSI_X(name, number, text) text "\0"
+    static const char names[] = PSI_MESSAGES(PSI_X);
+#undef PSI_X
+    const char *name = psi_string_of(message, numbers, names);
+    return *name ? name : "unknown";
+}
+
+/* Signature schemes (RFC 8446 4.2.3): X(IANA name, number, kind, hash, curve that TLS 1.3 binds, 1: of RSASSA-PSS keys),
+   most wanted first. */
+#define PSI_SCHEMES(X) \
+    X(ecdsa_secp256r1_sha256, 0x0403, PSI_X509_ECDSA, br_sha256_ID, BR_EC_secp256r1, 0) \
+    X(rsa_pss_rsae_sha256, 0x0804, PSI_X509_PSS, br_sha256_ID, 0, 0) \
+    X(rsa_pss_pss_sha256, 0x0809, PSI_X509_PSS, br_sha256_ID, 0, 1) \
+    X(rsa_pkcs1_sha256, 0x0401, PSI_X509_PKCS1, br_sha256_ID, 0, 0) \
+    X(ecdsa_secp384r1_sha384, 0x0503, PSI_X509_ECDSA, br_sha384_ID, BR_EC_secp384r1, 0) \
+    X(rsa_pss_rsae_sha384, 0x0805, PSI_X509_PSS, br_sha384_ID, 0, 0) \
+    X(rsa_pss_pss_sha384, 0x080A, PSI_X509_PSS, br_sha384_ID, 0, 1) \
+    X(rsa_pkcs1_sha384, 0x0501, PSI_X509_PKCS1, br_sha384_ID, 0, 0) \
+    X(ecdsa_secp521r1_sha512, 0x0603, PSI_X509_ECDSA, br_sha512_ID, BR_EC_secp521r1, 0) \
+    X(rsa_pss_rsae_sha512, 0x0806, PSI_X509_PSS, br_sha512_ID, 0, 0) \
+    X(rsa_pss_pss_sha512, 0x080B, PSI_X509_PSS, br_sha512_ID, 0, 1) \
+    X(rsa_pkcs1_sha512, 0x0601, PSI_X509_PKCS1, br_sha512_ID, 0, 0)
+
+typedef struct psi_scheme {
+    const char *name;
+    uint16_t number;
+    uint8_t kind, hash, curve, pss_key;
+} psi_scheme;
+
+#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, kind, hash, curve, pss },
+static const psi_scheme psi_schemes[] = { PSI_SCHEMES(PSI_X) };
+#undef PSI_X
+
+#define PSI_SCHEME_COUNT (sizeof psi_schemes / sizeof psi_schemes[0])
+
+/* --- settings and sessions, as >>session and >>tls fill them ------------------------------------------------------ */
+
+typedef struct psi_tls_identity {
+    psi_x509_chain chain;
+    psi_x509_key key;
+    int ask;                     /* the application signs: there is no key */
+    uint8_t endpoint[PSI_HASH_MAX]; /* tls-server-end-point, RFC 5929 4 */
+    size_t endpoint_len;
+} psi_tls_identity;
+
+/* Sessions as flat bytes, in sets of PSI_SESSION_WAYS of which one is chosen by what they are found by. */
+typedef struct psi_session_slot {
+    uint8_t *flat;
+    uint32_t len;
+    uint64_t used; /* when it was last used, for eviction */
+} psi_session_slot;
+
+typedef struct psi_sessions {
+    psi_session_slot *slots;
+    size_t max;
+    uint64_t clock;
+} psi_sessions;
+
+#define PSI_TICKET_KEY 32
+
+typedef struct psi_ticket_keys {
+    uint8_t *keys; /* the first makes tickets */
+    size_t count;
+    int own;       /* ours, which have to be renewed */
+    int64_t made;
+} psi_ticket_keys;
+
+struct psocket_tls {
+    int refs;
+    psi_os_mutex lock; /* guards the sessions, the ticket keys and the policy */
+    psi_sessions client_sessions, server_sessions;
+    psi_ticket_keys ticket_keys;
+    uint8_t policy[32];
+    int has_policy;
+    int tickets; /* servers: how many with TLS 1.3; 0: none at all */
+    const psi_suite *suites[PSI_SUITE_COUNT]; /* these three: most wanted first */
+    const psi_group *groups[PSI_GROUP_COUNT];
+    const psi_scheme *schemes[PSI_SCHEME_COUNT];
+    size_t suite_count, group_count, scheme_count;
+    uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
+    psi_trust *trust;
+    psi_tls_identity *identities;
+    size_t identity_count;
+    uint8_t *alpn; /* as it stands in a hello */
+    size_t alpn_len;
+    uint8_t *pins;
+    size_t pin_count;
+    int client_auth, insecure_no_verify, insecure_no_name, decide;
+    int64_t (*clock)(void *user);
+    void *clock_user;
+};
+
+/* One session: read from its flat form, into which the spans point. */
+typedef struct psi_session {
+    uint8_t name[32]; /* SHA-256 of the server name asked for and, on clients, the port */
+    uint8_t policy[32];
+    uint16_t version, suite;
+    uint8_t ems, has_peer, is_ticket;
+    uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
+    int64_t from, until, not_before, not_after;
+    uint32_t age_add;
+    uint8_t sha256[32], spki[32];
+    psi_reader subject, endpoint;
+    psi_reader ticket; /* clients: what to send; servers: the session ID */
+    size_t size;       /* with what the spans point into */
+} psi_session;
+
+/* --- the handshake ------------------------------------------------------------------------------------------------ */
+
+/* What a client's hello offers. Points into it. */
+typedef struct psi_offer {
+    psi_reader id, suites, groups, schemes, shares, alpn, ticket, identities, binders, authorities;
+    const uint8_t *bound; /* where the part of the hello ends that binders bind */
+    unsigned versions;    /* of supported_versions: 1 TLS 1.2, 2 TLS 1.3, 4 others only */
+    uint16_t limit;       /* record_size_limit, 0 none */
+    uint8_t fragment;     /* max_fragment_length, 0 none */
+    uint8_t ems, wants_ticket, modes, psk_dhe, early, fallback, compressed;
+} psi_offer;
+
+typedef struct psi_hs psi_hs;
+typedef void (*psi_hs_fn)(psi_hs *h);
+
+/* A row of a program: in this state, this message of at most this length is handled so. */
+typedef struct psi_hs_row {
+    int state, message;
+    int hash; /* 1: the message joins the transcript before it is handled; 0: its handler sees to that */
+    uint32_t limit;
+    void (*run)(psi_hs *h, psi_reader m);
+} psi_hs_row;
+
+typedef struct psi_ext psi_ext;
+
+/* What a client or a server is. Whoever makes a socket stores its address there: thus programs link only what they use. */
+typedef struct psi_role {
+    int server;
+    const psi_hs_row *start;
+    const psi_ext *extensions;
+    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e);
+    void (*finish)(psi_hs *h, const psi_tlsinfo *info); /* remembers the session */
+    void (*failed)(psi_hs *h);
+} psi_role;
+
+/* What is asked; made when it is. */
+typedef struct psi_hs_question {
+    psocket_question public_form;
+    char text[1024];
+    uint8_t digest[PSI_HASH_MAX];
+} psi_hs_question;
+
+struct psi_hs {
+    const psi_role *role;
+    const psi_hs_row *program;
+    int state; /* PSI_HS_DONE, PSI_HS_FAILED, or of the program */
+    psi_rec *rec;
+    psocket_tls *tls;
+    psocket_error err;
+    int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    const psi_suite *suite;      /* NULL: not chosen yet */
+    char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
+    uint16_t port, version;
+    psi_transcript transcript;
+    const uint8_t *message;      /* the message being handled, with its header */
+    uint32_t rest;               /* bytes that follow it */
+    psi_writer flight;           /* messages that are not yet in records */
+    psi_writer out;              /* records to send */
+    uint32_t out_at;
+    /* hellos */
+    uint8_t randoms[64];         /* the client's, the server's */
+    uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
+    uint32_t offered;            /* client: which rows of the table its hello had */
+    psi_offer *offer;            /* server: valid while a hello is handled */
+    psi_writer opaque;           /* the server's cookie, or its new ticket of TLS 1.2 */
+    uint32_t lifetime;           /* of that ticket, in seconds */
+    psi_kex kex;
+    psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
+    psi_reader share;            /* the peer's public value, while its message is handled */
+    uint8_t grease;
+    uint8_t retried, regrouped, ccs_sent, named, ems, secure, points, fragment, will_ticket, resumed, psk, is_address, limited;
+    /* authentication */
+    const psi_tls_identity *identity; /* what we prove to be; NULL none */
+    const psi_scheme *scheme;    /* how we sign */
+    const psi_scheme *server_scheme; /* how the server signed; NULL: it did not */
+    psi_x509_chain chain;        /* the peer's certificates */
+    uint8_t asked;               /* client: the server asks for a certificate */
+    uint8_t proved;              /* the peer has proved to own its certificate's key */
+    psi_reader signature;        /* valid while `then` runs */
+    psi_hs_question *question;   /* NULL: nothing is asked */
+    psi_hs_fn then;              /* goes on with the signature */
+    /* secrets */
+    psi_session *session;        /* offered (client) or resumed; NULL none */
+    psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.3's handshake and master secret, TLS 1.2's master secret */
+    size_t secret_len;
+    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* handshake traffic */
+    psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
+};
+
+enum { PSI_HS_RUNNING = 1, PSI_HS_DONE, PSI_HS_FAILED, PSI_HS_STATES };
+
+/* The time that certificates are checked against. A system calendar before the program was built is not set. */
+static int64_t psi_tls_now(const psocket_tls *tls)
+{
+    int64_t now;
+    if (tls->clock) return tls->clock(tls->clock_user);
+    now = psi_os_wallclock();
+    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+}
+
+static int psi_tls_speaks(const psocket_tls *tls, unsigned version)
+{
+    return tls->min_version <= version && version <= tls->max_version;
+}
+
+/* --- writing messages --------------------------------------------------------------------------------------------- */
+
+/* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
+static void psi_hs_change_cipher_spec(psi_hs *h)
+{
+    static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
+    if (h->ccs_sent || (h->version == PSI_TLS13 && !h->id_len && !h->role->server)) return;
+    h->ccs_sent = 1;
+    psi_write(&h->out, ccs, sizeof ccs);
+}
+
+/* Puts n bytes into the output as records. 0 or PSOCKET_NOMEM. */
+static int psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
+{
+    uint8_t *to;
+    if (h->out_at) {
+        psi_write_drop(&h->out, h->out_at);
+        h->out_at = 0;
+    }
+    if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
+    to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
+    if (!to) return PSOCKET_NOMEM;
+    h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
+    return 0;
+}
+
+/* Puts an alert into the output. Without memory it is left out. */
+static void psi_hs_alert(psi_hs *h, int level, int alert)
+{
+    uint8_t p[2];
+    p[0] = (uint8_t)level;
+    p[1] = (uint8_t)alert;
+    psi_hs_seal(h, PSI_REC_ALERT, p, sizeof p);
+}
+
+/* Ends the handshake with an error and, unless alert is PSI_ALERT_NONE, tells the peer. The first error counts. */
+PSI_PRINTF(4, 5)
+static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    if (h->state == PSI_HS_FAILED) return;
+    h->state = PSI_HS_FAILED;
+    psi_write_free(&h->flight);
+    psi_err_code(&h->err, code);
+    va_start(ap, format);
+    vsnprintf(h->err.text, sizeof h->err.text, format, ap);
+    va_end(ap);
+    if (alert == PSI_ALERT_NONE) return;
+    h->err.tls_alert = alert;
+    psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL, alert);
+}
+
+static void psi_hs_no_memory(psi_hs *h)
+{
+    psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_NOMEM));
+}
+
+static const char *psi_hs_peer(const psi_hs *h)
+{
+    return h->role->server ? "client" : "server";
+}
+
+/* The peer's message is not as it must be. */
+static void psi_hs_bad(psi_hs *h, int alert, const char *what)
+{
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s (%s)", psi_hs_peer(h), what, psi_rec_alert_name(alert));
+}
+
+/* Is m wrong, or anything left of it? Then the handshake fails. */
+static int psi_hs_left(psi_hs *h, const psi_reader *m)
+{
+    if (!m->bad && !m->n) return 0;
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed", psi_hs_peer(h),
+                psi_msg_name(h->message[0]));
+    return 1;
+}
+
+/* Begins a message in the flight; psi_hs_end takes the result. */
+static uint32_t psi_hs_begin(psi_hs *h, int message)
+{
+    psi_write_number(&h->flight, (uint64_t)message, 1);
+    return psi_write_open(&h->flight, 3);
+}
+
+static void psi_hs_end(psi_hs *h, uint32_t at)
+{
+    psi_write_close(&h->flight, at, 3);
+    if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + at - 4, h->flight.n - at + 4);
+}
+
+/* Makes records of the flight. */
+static void psi_hs_flush(psi_hs *h)
+{
+    uint32_t at, n;
+    if (h->state == PSI_HS_FAILED || (!h->flight.n && !h->flight.failed)) return;
+    for (at = 0; at < h->flight.n; at += n) {
+        n = h->flight.n - at < PSI_HS_RECORD ? h->flight.n - at : PSI_HS_RECORD;
+        if (psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n)) break;
+    }
+    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_no_memory(h);
+    psi_write_free(&h->flight);
+}
+
+/* The peer has said all that it may say for now (RFC 8446 5.1). 0: there is more, and the handshake has failed. */
+static int psi_hs_turn(psi_hs *h)
+{
+    if (!h->rest) return 1;
+    psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "record holds more than the handshake allows");
+    return 0;
+}
+
+/* New keys for what comes in. 0: the handshake has failed. */
+static int psi_hs_new_in(psi_hs *h, const psi_key *key)
+{
+    if (!psi_hs_turn(h)) return 0;
+    psi_key_clear(&h->rec->in);
+    h->rec->in = *key;
+    return 1;
+}
+
+static void psi_hs_new_out(psi_hs *h, const psi_key *key)
+{
+    psi_hs_flush(h);
+    psi_key_clear(&h->rec->out);
+    h->rec->out = *key;
+}
+
+static int psi_hs_random(psi_hs *h, void *p, size_t n)
+{
+    int code = psi_os_entropy(p, n);
+    if (code) psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    return code;
+}
+
+/* --- extensions --------------------------------------------------------------------------------------------------- */
+
+/* The messages that carry extensions, as bits. */
+enum {
+    PSI_IN_CH = 1,   /* ClientHello */
+    PSI_IN_SH12 = 2, /* ServerHello of TLS 1.2 */
+    PSI_IN_SH13 = 4, /* ServerHello of TLS 1.3 */
+    PSI_IN_HRR = 8,  /* HelloRetryRequest */
+    PSI_IN_EE = 16,  /* EncryptedExtensions */
+    PSI_IN_CR = 32,  /* CertificateRequest of TLS 1.3 */
+    PSI_IN_CR12 = 64 /* that of TLS 1.2, which has two of them as fields */
+};
+
+/* Writes the body; 0: there is nothing to say. */
+typedef int (*psi_ext_writer)(psi_hs *h, psi_writer *w, unsigned where);
+/* Reads the body: 0 or an alert. What it leaves is a decode_error. */
+typedef int (*psi_ext_reader)(psi_hs *h, psi_reader *r, unsigned where);
+
+struct psi_ext {
+    int number; /* -1 ends a table */
+    unsigned where;
+    psi_ext_writer write;
+    psi_ext_reader read;
+};
+
+static int psi_ext_ignore(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)h;
+    (void)where;
+    r->n = 0;
+    return 0;
+}
+
+static int psi_ext_empty(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)h;
+    (void)r;
+    (void)where;
+    return 0;
+}
+
+/* server_name, RFC 6066 3: no literal addresses. */
+static int psi_ext_ask_name(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list;
+    (void)where;
+    if (!h->name || h->is_address) return 0;
+    list = psi_write_open(w, 2);
+    psi_write_number(w, 0, 1); /* host_name */
+    psi_write_vector(w, h->name, strlen(h->name), 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 1, 65535), name;
+    size_t i;
+    (void)where;
+    if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
+    name = psi_read_vector(&list, 2, 1, 255);
+    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
+    if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
+    psi_free(h->name);
+    h->name = (char *)psi_alloc(name.n + 1);
+    if (!h->name) return PSI_ALERT_INTERNAL_ERROR;
+    memcpy(h->name, name.p, name.n);
+    return 0;
+}
+
+static int psi_ext_know_name(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)w;
+    (void)where;
+    return h->named && !h->resumed;
+}
+
+/* max_fragment_length, RFC 6066 4. */
+static int psi_ext_fragment_of(size_t n)
+{
+    return n == 512 ? 1 : n == 1024 ? 2 : n == 2048 ? 3 : n == 4096 ? 4 : 0;
+}
+
+static int psi_ext_ask_fragment(psi_hs *h, psi_writer *w, unsigned where)
+{
+    int code = psi_ext_fragment_of(h->tls->max_fragment);
+    (void)where;
+    if (code) psi_write_number(w, (uint64_t)code, 1);
+    return code;
+}
+
+static int psi_ext_got_fragment(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    if ((int)psi_read_number(r, 1) != psi_ext_fragment_of(h->tls->max_fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->rec->max_out = h->tls->max_fragment;
+    return 0;
+}
+
+static int psi_ext_take_fragment(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->fragment = (uint8_t)psi_read_number(r, 1);
+    return !r->bad && (h->offer->fragment < 1 || h->offer->fragment > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+static int psi_ext_grant_fragment(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->fragment) return 0;
+    psi_write_number(w, h->fragment, 1);
+    return 1;
+}
+
+/* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
+static int psi_ext_ask_limit(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->tls->max_fragment) return 0;
+    psi_write_number(w, h->tls->max_fragment, 2);
+    return 1;
+}
+
+static int psi_ext_apply_limit(psi_hs *h, unsigned limit, int tls13)
+{
+    if (limit < 64) return PSI_ALERT_ILLEGAL_PARAMETER;
+    limit -= (unsigned)tls13;
+    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
+    return 0;
+}
+
+static int psi_ext_got_limit(psi_hs *h, psi_reader *r, unsigned where)
+{
+    unsigned limit = psi_read_number(r, 2);
+    return r->bad ? 0 : psi_ext_apply_limit(h, limit, where == PSI_IN_EE);
+}
+
+static int psi_ext_take_limit(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->limit = (uint16_t)psi_read_number(r, 2);
+    return !r->bad && h->offer->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+static int psi_ext_grant_limit(psi_hs *h, psi_writer *w, unsigned where)
+{
+    unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
+    if (!h->limited) return 0;
+    psi_write_number(w, most + (where == PSI_IN_EE), 2);
+    return 1;
+}
+
+/* supported_groups, RFC 8446 4.2.7, and ec_point_formats, RFC 8422 5.1.2. */
+static int psi_ext_ask_groups(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list = psi_write_open(w, 2);
+    size_t i;
+    (void)where;
+    psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+    for (i = 0; i < h->tls->group_count; i++) psi_write_number(w, h->tls->groups[i]->number, 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_take_groups(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->groups = psi_read_vector(r, 2, 2, 65534);
+    return h->offer->groups.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+static int psi_ext_write_points(psi_hs *h, psi_writer *w, unsigned where)
+{
+    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->points) return 0;
+    psi_write_number(w, 0x0100, 2); /* one: uncompressed */
+    return 1;
+}
+
+static int psi_ext_read_points(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 1, 1, 255);
+    (void)where;
+    h->points = 1;
+    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+/* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
+static int psi_ext_write_schemes(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list = psi_write_open(w, 2);
+    size_t i;
+    (void)where;
+    for (i = 0; i < h->tls->scheme_count; i++) psi_write_number(w, h->tls->schemes[i]->number, 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_read_schemes(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65534);
+    (void)where;
+    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
+    h->offer->schemes = list;
+    return 0;
+}
+
+/* signature_algorithms_cert: the paths we have do not depend on it. */
+static int psi_ext_check_list(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65534);
+    (void)h;
+    (void)where;
+    return list.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* certificate_authorities, RFC 8446 4.2.4; the names are kept for the choice of an identity. */
+static int psi_ext_read_authorities(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, where == PSI_IN_CR12 ? 0 : 3, 65535);
+    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* The names of the trust anchors, as many as a message holds. */
+static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
+{
+    const psi_trust *trust;
+    uint32_t list = psi_write_open(w, 2);
+    size_t i;
+    if (psi_x509_trust(h->tls->trust, &trust, NULL) == 0)
+        for (i = 0; i < trust->anchors.count && w->n - list + trust->anchors.certs[i].subject.n < 60000; i++)
+            psi_write_vector(w, trust->anchors.certs[i].subject.p, trust->anchors.certs[i].subject.n, 2);
+    psi_write_close(w, list, 2);
+}
+
+static int psi_ext_tell_authorities(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t at = w->n;
+    (void)where;
+    psi_ext_write_authorities(h, w);
+    return w->n - at > 2;
+}
+
+/* application_layer_protocol_negotiation, RFC 7301. */
+static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (h->tls->alpn_len) psi_write_vector(w, h->tls->alpn, h->tls->alpn_len, 2);
+    return h->tls->alpn_len != 0;
+}
+
+/* Is it one of ours? Then it becomes the one agreed on. */
+static int psi_ext_choose_alpn(psi_hs *h, psi_reader name)
+{
+    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
+    while (own.n) {
+        psi_reader one = psi_read_vector(&own, 1, 1, 255);
+        if (!psi_read_same(one, name.p, name.n)) continue;
+        h->alpn = one;
+        return 1;
+    }
+    return 0;
+}
+
+static int psi_ext_got_alpn(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65535), name = psi_read_vector(&list, 1, 1, 255);
+    (void)where;
+    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    if (psi_ext_choose_alpn(h, name)) return 0;
+    psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
+                "the server chose an application protocol that was not offered");
+    return PSI_ALERT_ILLEGAL_PARAMETER;
+}
+
+static int psi_ext_take_alpn(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65535);
+    (void)where;
+    h->offer->alpn = list;
+    while (list.n) psi_read_vector(&list, 1, 1, 255);
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->alpn.n) return 0;
+    psi_write_number(w, h->alpn.n + 1, 2);
+    psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
+    return 1;
+}
+
+/* extended_master_secret, RFC 7627. */
+static int psi_ext_write_ems(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)w;
+    return where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->ems;
+}
+
+static int psi_ext_got_ems(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->ems = 1;
+    return 0;
+}
+
+static int psi_ext_take_ems(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->offer->ems = 1;
+    return 0;
+}
+
+/* session_ticket, RFC 5077. */
+static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w, unsigned where)
+{
+    const psi_session *s = h->session;
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS12) || !h->tls->client_sessions.max) return 0;
+    if (s && s->version == PSI_TLS12 && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
+    return 1;
+}
+
+static int psi_ext_got_ticket(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->will_ticket = 1;
+    return 0;
+}
+
+static int psi_ext_take_ticket(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->wants_ticket = 1;
+    h->offer->ticket = *r;
+    r->n = 0;
+    return 0;
+}
+
+static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)w;
+    (void)where;
+    return h->will_ticket;
+}
+
+/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon it already. */
+static int psi_ext_ask_versions(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+    psi_write_number(w, psi_tls_speaks(h->tls, PSI_TLS12) ? 6 : 4, 1);
+    psi_write_number(w, h->grease * 0x0101u, 2);
+    psi_write_number(w, PSI_TLS13, 2);
+    if (psi_tls_speaks(h->tls, PSI_TLS12)) psi_write_number(w, PSI_TLS12, 2);
+    return 1;
+}
+
+static int psi_ext_got_version(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)h;
+    (void)where;
+    psi_read_number(r, 2);
+    return 0;
+}
+
+static int psi_ext_take_versions(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 1, 2, 254);
+    (void)where;
+    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
+    h->offer->versions = 4;
+    if (psi_read_has(list, PSI_TLS12)) h->offer->versions |= 1;
+    if (psi_read_has(list, PSI_TLS13)) h->offer->versions |= 2;
+    return 0;
+}
+
+static int psi_ext_tell_version(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    psi_write_number(w, h->version, 2);
+    return 1;
+}
+
+/* cookie, RFC 8446 4.2.2. */
+static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (h->opaque.n) psi_write_vector(w, h->opaque.p, h->opaque.n, 2);
+    return h->opaque.n != 0;
+}
+
+static int psi_ext_got_cookie(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
+    (void)where;
+    psi_write(&h->opaque, cookie.p, cookie.n);
+    return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
+}
+
+/* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
+static int psi_ext_ask_modes(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13) || !h->tls->client_sessions.max) return 0;
+    psi_write_number(w, 0x0101, 2);
+    return 1;
+}
+
+static int psi_ext_take_modes(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 1, 1, 255);
+    (void)where;
+    h->offer->modes = 1;
+    h->offer->psk_dhe = list.n && memchr(list.p, 1, list.n);
+    return 0;
+}
+
+/* key_share, RFC 8446 4.2.8. */
+static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list;
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+    list = psi_write_open(w, 2);
+    if (!h->regrouped) {
+        psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+        psi_write_number(w, 0x000100, 3); /* one byte */
+    }
+    psi_write_number(w, h->kex.group->number, 2);
+    psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_got_share(psi_hs *h, psi_reader *r, unsigned where)
+{
+    unsigned number = psi_read_number(r, 2);
+    size_t i;
+    if (where == PSI_IN_SH13) {
+        h->share = psi_read_vector(r, 2, 1, 65535);
+        return r->bad || h->kex.group->number == number ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+    }
+    if (h->kex.group->number == number) return PSI_ALERT_ILLEGAL_PARAMETER;
+    for (i = 0; i < h->tls->group_count; i++) {
+        if (h->tls->groups[i]->number != number) continue;
+        h->kex.group = h->tls->groups[i];
+        return 0;
+    }
+    return r->bad ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+}
+
+static int psi_ext_take_shares(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 0, 65535);
+    (void)where;
+    h->offer->shares = list;
+    if (!list.p) return 0;
+    while (list.n && !list.bad) {
+        psi_read_number(&list, 2);
+        psi_read_vector(&list, 2, 1, 65535);
+    }
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+static int psi_ext_tell_share(psi_hs *h, psi_writer *w, unsigned where)
+{
+    psi_write_number(w, h->kex.group->number, 2);
+    if (where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    return 1;
+}
+
+/* early_data, RFC 8446 4.2.10: never offered, never accepted. */
+static int psi_ext_take_early(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->offer->early = 1;
+    return 0;
+}
+
+/* pre_shared_key, RFC 8446 4.2.11. The client's ends its hello; its binder is filled in by psi_hello_bind. */
+static int psi_ext_ask_psk(psi_hs *h, psi_writer *w, unsigned where)
+{
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    const psi_session *s = h->session;
+    const psi_suite *suite;
+    size_t n;
+    int64_t age;
+    (void)where;
+    if (!s || s->version != PSI_TLS13) return 0;
+    suite = psi_suite_of(s->suite);
+    n = psi_x509_hash_len(suite->hash);
+    age = (h->now - s->from) * 1000;
+    psi_write_number(w, s->ticket.n + 6, 2);
+    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+    psi_write_number(w, ((uint64_t)age + s->age_add) & 0xFFFFFFFFu, 4);
+    psi_write_number(w, n + 1, 2);
+    psi_write_vector(w, zero, n, 1);
+    return 1;
+}
+
+static int psi_ext_got_psk(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    if (psi_read_number(r, 2)) return PSI_ALERT_ILLEGAL_PARAMETER; /* there was one */
+    h->psk = 1;
+    return 0;
+}
+
+static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list, binders;
+    size_t count = 0;
+    (void)where;
+    list = h->offer->identities = psi_read_vector(r, 2, 7, 65535);
+    h->offer->bound = r->p;
+    binders = h->offer->binders = psi_read_vector(r, 2, 2, 65535);
+    for (; list.n && !list.bad; count++) {
+        psi_read_vector(&list, 2, 1, 65535);
+        psi_read_number(&list, 4);
+    }
+    for (; binders.n && !binders.bad; count--) psi_read_vector(&binders, 1, 1, 255);
+    if (list.bad || binders.bad) return PSI_ALERT_DECODE_ERROR;
+    return count ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+static int psi_ext_tell_psk(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->psk) return 0;
+    psi_write_number(w, h->psk - 1u, 2);
+    return 1;
+}
+
+/* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
+static int psi_ext_write_secure(psi_hs *h, psi_writer *w, unsigned where)
+{
+    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->secure) return 0;
+    psi_write_number(w, 0, 1);
+    return 1;
+}
+
+static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader v = psi_read_vector(r, 1, 0, 255);
+    (void)where;
+    h->secure = 1;
+    return v.n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
+}
+
+/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads and
+   writes it). Clients send them in this order; pre_shared_key has to be the last. */
+#define PSI_EXTENSIONS(X) \
+    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_name, psi_ext_empty, psi_ext_take_name, psi_ext_know_name) \
+    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_write_ems, psi_ext_got_ems, psi_ext_take_ems, psi_ext_write_ems) \
+    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_write_secure, psi_ext_read_secure, psi_ext_read_secure, psi_ext_write_secure) \
+    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_groups, psi_ext_ignore, psi_ext_take_groups, NULL) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_write_points, psi_ext_read_points, psi_ext_read_points, psi_ext_write_points) \
+    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_ask_ticket, psi_ext_got_ticket, psi_ext_take_ticket, psi_ext_promise_ticket) \
+    X(ALPN, 16, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_alpn, psi_ext_got_alpn, psi_ext_take_alpn, psi_ext_tell_alpn) \
+    X(SIGNATURE_ALGORITHMS, 13, PSI_IN_CH | PSI_IN_CR, \
+      psi_ext_write_schemes, psi_ext_read_schemes, psi_ext_read_schemes, psi_ext_write_schemes) \
+    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_CH | PSI_IN_CR, \
+      NULL, psi_ext_check_list, psi_ext_check_list, NULL) \
+    X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_CH | PSI_IN_CR, \
+      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_tell_authorities) \
+    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
+      psi_ext_ask_share, psi_ext_got_share, psi_ext_take_shares, psi_ext_tell_share) \
+    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, \
+      psi_ext_ask_modes, NULL, psi_ext_take_modes, NULL) \
+    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
+      psi_ext_ask_versions, psi_ext_got_version, psi_ext_take_versions, psi_ext_tell_version) \
+    X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, \
+      psi_ext_echo_cookie, psi_ext_got_cookie, psi_ext_ignore, NULL) \
+    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_limit, psi_ext_got_limit, psi_ext_take_limit, psi_ext_grant_limit) \
+    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_fragment, psi_ext_got_fragment, psi_ext_take_fragment, psi_ext_grant_fragment) \
+    X(EARLY_DATA, 42, PSI_IN_CH, \
+      NULL, NULL, psi_ext_take_early, NULL) \
+    X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, \
+      psi_ext_ask_psk, psi_ext_got_psk, psi_ext_take_psk, psi_ext_tell_psk)
+
+#define PSI_X(name, number, where, ask, got, take, tell) PSI_EXT_##name = number,
+enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_PADDING = 21 };
+#undef PSI_X
+
+#define PSI_X(name, number, where, ask, got, take, tell) { number, where, ask, got },
+static const psi_ext psi_client_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
+#undef PSI_X
+
+#define PSI_X(name, number, where, ask, got, take, tell) { number, where, tell, take },
+static PSI_UNUSED const psi_ext psi_server_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
+#undef PSI_X
+
+static const char *psi_ext_name(unsigned number)
+{
+#define PSI_X(name, number, where, ask, got, take, tell) (short)((number) > 0x7FFF ? -1 : (number)),
+    static const short numbers[] = { PSI_EXTENSIONS(PSI_X) };
+#undef PSI_X
+#define PSI_X(name, number, where, ask, got, take, tell) #name "\0"
+    static const char names[] = PSI_EXTENSIONS(PSI_X);
+#undef PSI_X
+    const char *name = psi_string_of(number > 0x7FFF ? -1 : (int)number, numbers, names);
+    return *name ? name : "unknown";
+}
+
+/* Writes the row's extension if there is something to say. */
+static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned where)
+{
+    uint32_t start = w->n, body;
+    if (!(x->where & where) || !x->write) return;
+    psi_write_number(w, (uint64_t)x->number, 2);
+    body = psi_write_open(w, 2);
+    if (!x->write(h, w, where)) {
+        if (!w->failed) w->n = start;
+        return;
+    }
+    psi_write_close(w, body, 2);
+    if (where == PSI_IN_CH) h->offered |= 1u << (x - h->role->extensions);
+}
+
+/* All that a server has to say in this message; empty lists of TLS 1.2 are left out. */
+static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t start = w->n, list = psi_write_open(w, 2);
+    const psi_ext *x;
+    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x, where);
+    if (w->n == list && where == PSI_IN_SH12 && !w->failed) w->n = start;
+    else psi_write_close(w, list, 2);
+}
+
+/* May this extension come in this message? 0, or an alert. A client gets only what it asked for (RFC 8446 4.2). */
+static int psi_ext_allowed(const psi_hs *h, const psi_ext *x, unsigned where)
+{
+    if (where == PSI_IN_CH || where == PSI_IN_CR) return 0;
+    if (x->number < 0 || !x->read) return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (x->number == PSI_EXT_COOKIE && where == PSI_IN_HRR) return 0;
+    if (!(h->offered >> (x - h->role->extensions) & 1)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    return x->where & where ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+}
+
+/* One extension: 0, or an alert. */
+static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where)
+{
+    const psi_ext *x = h->role->extensions;
+    int alert;
+    while (x->number >= 0 && x->number != (int)type) x++;
+    alert = psi_ext_allowed(h, x, where);
+    if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
+    alert = x->read(h, &body, where);
+    return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* Is the list malformed, or does it have an extension twice? 0, or an alert. */
+static int psi_ext_twice(psi_reader list, unsigned where)
+{
+    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
+    int twice = 0;
+    if (!seen) return PSI_ALERT_INTERNAL_ERROR;
+    while (list.n && !twice) {
+        unsigned type = psi_read_number(&list, 2);
+        psi_read_vector(&list, 2, 0, 65535);
+        twice = seen[type / 8] >> (type & 7) & 1;
+        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+    }
+    psi_free(seen);
+    return twice && where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* Reads the list of extensions that ends m. A failure has been reported when it returns 0. */
+static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
+{
+    psi_reader list = psi_read_vector(m, 2, 0, PSI_HELLO_MAX);
+    int alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(list, where);
+    unsigned type = 0;
+    while (list.n && !alert) {
+        psi_reader body;
+        type = psi_read_number(&list, 2);
+        body = psi_read_vector(&list, 2, 0, 65535);
+        alert = psi_ext_get(h, type, body, where);
+        if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
+            alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
+    }
+    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_no_memory(h);
+    else if (alert)
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s has a malformed or misplaced extension: %s (%s)",
+                    psi_hs_peer(h), psi_msg_name(h->message[0]), psi_ext_name(type), psi_rec_alert_name(alert));
+    return !alert;
+}
+
+/* --- the client's hello ------------------------------------------------------------------------------------------- */
+
+#define PSI_SUITE_SECURE 0x00FF   /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV, RFC 5746 3.3 */
+#define PSI_SUITE_FALLBACK 0x5600 /* TLS_FALLBACK_SCSV, RFC 7507 */
+
+/* Fills in the binder of the hello that is n bytes at p and ends with it (RFC 8446 4.2.11.2). */
+static void psi_hello_bind(psi_hs *h, uint8_t *p, size_t n)
+{
+    const psi_session *s = h->session;
+    int hash = psi_suite_of(s->suite)->hash;
+    size_t len = psi_x509_hash_len(hash);
+    psi_transcript t = h->transcript;
+    uint8_t digest[PSI_HASH_MAX];
+    if (!t.hash.vtable) psi_x509_hash_class(hash)->init(&t.hash.vtable);
+    t.hash.vtable->update(&t.hash.vtable, p, n - len - 3);
+    t.hash.vtable->out(&t.hash.vtable, digest);
+    psi_keys_binder(hash, s->secret, digest, p + n - len);
+}
+
+/* Writes the hello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
+static void psi_hello_write(psi_hs *h)
+{
+    psi_writer *w = &h->flight;
+    const psi_ext *x = h->role->extensions;
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
+    int psk = h->session && h->session->version == PSI_TLS13;
+    size_t i;
+    psi_write_number(w, PSI_TLS12, 2);
+    psi_write(w, h->randoms, 32);
+    psi_write_vector(w, h->id, h->id_len, 1);
+    list = psi_write_open(w, 2);
+    psi_write_number(w, h->grease * 0x0101u, 2);
+    for (i = 0; i < h->tls->suite_count; i++)
+        if (psi_tls_speaks(h->tls, h->tls->suites[i]->version)) psi_write_number(w, h->tls->suites[i]->number, 2);
+    psi_write_close(w, list, 2);
+    psi_write_number(w, 0x0100, 2); /* one method: no compression */
+    list = psi_write_open(w, 2);
+    psi_write_number(w, (uint64_t)(h->grease * 0x0101u) << 16, 4);
+    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x, PSI_IN_CH);
+    psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
+    psi_write_number(w, 0, 1);
+    n = w->n - start + (psk ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
+    if (n >= 256 && n < 512) {
+        uint32_t pad;
+        psi_write_number(w, PSI_EXT_PADDING, 2);
+        pad = psi_write_open(w, 2);
+        for (n += 4; n < 512; n++) psi_write_number(w, 0, 1);
+        psi_write_close(w, pad, 2);
+    }
+    if (psk) psi_ext_put(h, w, x, PSI_IN_CH);
+    psi_write_close(w, list, 2);
+    psi_write_close(w, at, 3);
+    if (psk && !w->failed) psi_hello_bind(h, w->p + start, w->n - start);
+    psi_hs_end(h, at);
+}
+
+/* --- the server's hello ------------------------------------------------------------------------------------------- */
+
+/* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
+static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
+                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C};
+
+/* The end of a server's random that could have spoken a higher version (RFC 8446 4.1.3): its last byte is 1 for TLS 1.2. */
+static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D', 1};
+
+/* What OpenJDK 11 sends in its place (JDK-8211806). */
+static const uint8_t psi_hello_jdk11[8] = {0xED, 0xBF, 0xB4, 0xA8, 0xC2, 0x47, 0x10, 0xFF};
+
+static PSI_UNUSED void psi_hello_answer(psi_hs *h, const uint8_t random[32], unsigned where)
+{
+    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_HELLO);
+    psi_write_number(&h->flight, PSI_TLS12, 2);
+    psi_write(&h->flight, random, 32);
+    psi_write_vector(&h->flight, h->id, h->id_len, 1);
+    psi_write_number(&h->flight, h->suite->number, 2);
+    psi_write_number(&h->flight, 0, 1);
+    psi_ext_put_all(h, &h->flight, where);
+    psi_hs_end(h, at);
+}
+
+/* The version that a ServerHello's extensions name, 0 if none (RFC 8446 4.2.1). 0: they are malformed. */
+static int psi_hello_version(psi_reader m, unsigned *version)
+{
+    psi_reader list = m;
+    *version = 0;
+    if (m.n) list = psi_read_vector(&m, 2, 0, PSI_HELLO_MAX);
+    while (list.n) {
+        unsigned type = psi_read_number(&list, 2);
+        psi_reader body = psi_read_vector(&list, 2, 0, 65535);
+        if (type == PSI_EXT_SUPPORTED_VERSIONS) *version = psi_read_number(&body, 2);
+        list.bad |= body.bad | (type == PSI_EXT_SUPPORTED_VERSIONS && body.n);
+    }
+    return !list.bad && !m.n;
+}
+
+/* Reads a client's hello into the offer, m being its body. 0: the handshake has failed. */
+static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
+{
+    psi_offer *o = h->offer;
+    psi_reader compression;
+    unsigned legacy = psi_read_number(&m, 2);
+    psi_read_copy(&m, h->randoms, 32);
+    o->id = psi_read_vector(&m, 1, 0, 32);
+    o->suites = psi_read_vector(&m, 2, 2, 65534);
+    compression = psi_read_vector(&m, 1, 1, 255);
+    if (m.bad || o->suites.n % 2) {
+        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+        return 0;
+    }
+    if (m.n && !psi_ext_get_all(h, &m, PSI_IN_CH)) return 0;
+    if (!o->versions) o->versions = legacy >= PSI_TLS12 ? 1 : 4;
+    if (!memchr(compression.p, 0, compression.n)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
+        return 0;
+    }
+    o->compressed = compression.n > 1;
+    o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
+    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
+    memcpy(h->id, o->id.p, o->id.n);
+    h->id_len = (uint8_t)o->id.n;
+    return 1;
+}
+
+/*==================================================================================================
+ * >>auth
+ * Who the peer is and who we are: certificates and requests of both versions, signatures over handshakes, and the
+ * questions that a handshake puts to the application. A question stops a handshake until it is answered.
+ *================================================================================================*/
+
+/* May a key of this certificate sign so? RFC 8446 4.2.3: TLS 1.3 binds ECDSA to a curve and has no PKCS#1. */
+static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
+{
+    if (s->kind == PSI_X509_ECDSA)
+        return leaf->key.key_type == BR_KEYTYPE_EC && (version < PSI_TLS13 || leaf->key.key.ec.curve == s->curve);
+    if (leaf->key.key_type != BR_KEYTYPE_RSA || leaf->pss_key != s->pss_key) return 0;
+    if (s->kind == PSI_X509_PKCS1) return version < PSI_TLS13;
+    return !leaf->key_alg.kind || leaf->key_alg.hash == s->hash;
+}
+
+/* The scheme that we want most of those the peer takes; NULL: none. */
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list, unsigned version)
+{
+    size_t i;
+    for (i = 0; i < tls->scheme_count; i++)
+        if (psi_auth_fits(tls->schemes[i], leaf, version) && psi_read_has(list, tls->schemes[i]->number))
+            return tls->schemes[i];
+    return NULL;
+}
+
+static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+{
+    psi_x509_alg alg;
+    alg.kind = s->kind;
+    alg.hash = s->hash;
+    alg.salt = (int)psi_x509_hash_len(s->hash);
+    return alg;
+}
+
+/* The digest of two strings behind each other. Returns its length. */
+static size_t psi_auth_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
+{
+    const br_hash_class *hc = psi_x509_hash_class(hash);
+    br_hash_compat_context c;
+    hc->init(&c.vtable);
+    hc->update(&c.vtable, a.p, a.n);
+    hc->update(&c.vtable, b.p, b.n);
+    hc->out(&c.vtable, out);
+    return psi_x509_hash_len(hash);
+}
+
+/* --- questions ---------------------------------------------------------------------------------------------------- */
+
+/* NULL: out of memory, and the handshake has failed. */
+static psi_hs_question *psi_auth_ask(psi_hs *h, int kind)
+{
+    psi_hs_question *q = (psi_hs_question *)psi_alloc(sizeof *q);
+    if (q) q->public_form.kind = kind;
+    else psi_hs_no_memory(h);
+    h->question = q;
+    return q;
+}
+
+static const char *psi_auth_hash_name(int hash)
+{
+    return hash == br_sha256_ID ? "sha256" : hash == br_sha384_ID ? "sha384" : "sha512";
+}
+
+/* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
+static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
+{
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], signature[PSI_X509_SIGNATURE];
+    psi_x509_alg alg = psi_auth_alg(h->scheme);
+    size_t n = psi_auth_digest(alg.hash, a, b, digest);
+    if (h->identity->ask) {
+        psi_hs_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
+        h->then = then;
+        if (!q) return;
+        memcpy(q->digest, digest, n);
+        q->public_form.identity = (size_t)(h->identity - h->tls->identities);
+        q->public_form.scheme = h->scheme->number;
+        q->public_form.scheme_name = h->scheme->name;
+        q->public_form.hash_name = psi_auth_hash_name(alg.hash);
+        q->public_form.digest = q->digest;
+        q->public_form.digest_len = n;
+        return;
+    }
+    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return;
+    h->signature = psi_read_of(signature, psi_x509_sign(&h->identity->key, &alg, digest, salt, signature));
+    if (h->signature.n) then(h);
+    else psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
+}
+
+/* What TLS 1.3 signs (RFC 8446 4.4.3), in buf of 98 + PSI_HASH_MAX bytes. */
+static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
+{
+    memset(buf, ' ', 64);
+    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
+    psi_transcript_digest(&h->transcript, buf + 98);
+    return psi_read_of(buf, 98 + psi_x509_hash_len(h->suite->hash));
+}
+
+/* CertificateVerify of both versions, with the signature made. */
+static void psi_auth_write_verify(psi_hs *h)
+{
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_VERIFY);
+    psi_write_number(&h->flight, h->scheme->number, 2);
+    psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    psi_hs_end(h, at);
+}
+
+/* Reads the scheme and the signature that end m, over two strings. NULL: the handshake has failed. */
+static const psi_scheme *psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
+{
+    const psi_x509_cert *leaf = h->chain.certs;
+    const psi_scheme *s = NULL;
+    unsigned number = psi_read_number(&m, 2);
+    psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
+    uint8_t digest[PSI_HASH_MAX];
+    psi_x509_alg alg;
+    psi_x509_span span;
+    size_t i;
+    if (psi_hs_left(h, &m)) return NULL;
+    for (i = 0; i < h->tls->scheme_count; i++)
+        if (h->tls->schemes[i]->number == number) s = h->tls->schemes[i];
+    if (!s || !psi_auth_fits(s, leaf, h->version)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "signature scheme was not offered or does not fit its certificate");
+        return NULL;
+    }
+    psi_auth_digest(s->hash, a, b, digest);
+    alg = psi_auth_alg(s);
+    span.p = sig.p;
+    span.n = sig.n;
+    if (!psi_x509_signed(leaf, &alg, digest, span)) {
+        psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
+        return NULL;
+    }
+    h->proved = 1;
+    return s;
+}
+
+/* --- certificates ------------------------------------------------------------------------------------------------- */
+
+/* Certificate: our chain, or an empty one. */
+static void psi_auth_write_chain(psi_hs *h)
+{
+    psi_writer *w = &h->flight;
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE), list;
+    size_t i;
+    if (h->version == PSI_TLS13) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
+    list = psi_write_open(w, 3);
+    for (i = 0; h->identity && i < h->identity->chain.count; i++) {
+        psi_write_vector(w, h->identity->chain.certs[i].der.p, h->identity->chain.certs[i].der.n, 3);
+        if (h->version == PSI_TLS13) psi_write_number(w, 0, 2); /* no extensions */
+    }
+    psi_write_close(w, list, 3);
+    psi_hs_end(h, at);
+}
+
+/* The verdict on a peer's chain. */
+static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, int64_t now,
+                          psocket_error *e)
+{
+    psi_x509_query q = PSI_ZERO;
+    if (tls->insecure_no_verify && !tls->decide) return 0;
+    q.trust = tls->trust;
+    q.name = client || tls->insecure_no_name ? NULL : name;
+    q.now = now;
+    q.client = client;
+    q.pins = tls->pins;
+    q.pin_count = tls->pin_count;
+    return psi_x509_verify(&q, chain, e);
+}
+
+static void psi_auth_refuse(psi_hs *h, const psocket_error *e)
+{
+    psi_hs_fail(h, e->code, e->tls_alert >= 0 ? e->tls_alert : PSI_ALERT_INTERNAL_ERROR, "%s", e->text);
+    h->err.cert_index = e->cert_index;
+}
+
+/* Judges the peer's chain, or has the application do it. */
+static void psi_auth_accept(psi_hs *h)
+{
+    psocket_error verdict = PSI_ZERO, unusable = PSI_ZERO;
+    psi_hs_question *q;
+    verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
+    psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE, "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+        h->err.cert_index = 0;
+    } else if (psi_x509_usable(h->chain.certs, &unusable)) {
+        psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
+    } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
+        q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
+        if (!q) return;
+        psi_x509_info(h->chain.certs, &q->public_form.peer, q->text, sizeof q->text);
+        q->public_form.certificate = h->chain.certs[0].der.p;
+        q->public_form.certificate_len = h->chain.certs[0].der.n;
+        q->public_form.verdict = verdict;
+    } else if (verdict.code) {
+        psi_auth_refuse(h, &verdict);
+    }
+}
+
+/* Reads the peer's Certificate into the chain: how many there were, or -1 if the handshake has failed. */
+static int psi_auth_read_chain(psi_hs *h, psi_reader m)
+{
+    psi_reader list, extensions = PSI_ZERO;
+    int code = 0;
+    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) m.bad = 1;
+    list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
+    while (list.n && !code && !m.bad) {
+        psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
+        if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
+        m.bad |= list.bad | (extensions.n > 0 && extensions.n < 4);
+        if (!m.bad && extensions.n) {
+            psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION, "Certificate has extensions that were not asked for");
+            return -1;
+        }
+        if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+    }
+    if (!code && psi_hs_left(h, &m)) return -1;
+    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s", psocket_strerror(code));
+    return code ? -1 : (int)h->chain.count;
+}
+
+/* --- requests ----------------------------------------------------------------------------------------------------- */
+
+enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
+
+static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
+{
+    psi_writer *w = &h->flight;
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
+    if (h->version == PSI_TLS13) {
+        psi_write_number(w, 0, 1); /* context */
+        psi_ext_put_all(h, w, PSI_IN_CR);
+    } else {
+        psi_write_number(w, 2, 1);
+        psi_write_number(w, PSI_AUTH_RSA_SIGN, 1);
+        psi_write_number(w, PSI_AUTH_ECDSA_SIGN, 1);
+        psi_ext_write_schemes(h, w, PSI_IN_CR12);
+        psi_ext_write_authorities(h, w);
+    }
+    psi_hs_end(h, at);
+}
+
+/* Did one of these authorities (vectors of names) issue a certificate of the chain? 1 if the list is empty. */
+static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
+{
+    int any = authorities.n == 0;
+    while (authorities.n && !any) {
+        psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
+        size_t i;
+        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
+    }
+    return any;
+}
+
+/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
+   1.2's; none: any. */
+static void psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
+{
+    size_t i;
+    int best = 0;
+    h->asked = 1;
+    for (i = 0; i < h->tls->identity_count; i++) {
+        const psi_tls_identity *id = &h->tls->identities[i];
+        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
+        int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
+        int score = 1 + psi_auth_issued(&id->chain, o->authorities);
+        if (!s || score <= best || (types.n && !memchr(types.p, type, types.n))) continue;
+        best = score;
+        h->identity = id;
+        h->scheme = s;
+    }
+    if (h->tls->identity_count && !h->identity)
+        psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE,
+                    "the server takes no signature that a client certificate of ours can make");
+}
+
+/* CertificateRequest. */
+static void psi_auth_read_request(psi_hs *h, psi_reader m)
+{
+    psi_offer o = PSI_ZERO;
+    psi_reader types = PSI_ZERO;
+    h->offer = &o;
+    if (h->version == PSI_TLS13) {
+        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
+        if (m.bad) psi_hs_left(h, &m);
+        else if (psi_ext_get_all(h, &m, PSI_IN_CR) && !o.schemes.n)
+            psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
+    } else {
+        types = psi_read_vector(&m, 1, 1, 255);
+        m.bad |= psi_ext_read_schemes(h, &m, PSI_IN_CR12) != 0;
+        m.bad |= psi_ext_read_authorities(h, &m, PSI_IN_CR12) != 0;
+        psi_hs_left(h, &m);
+    }
+    if (h->state != PSI_HS_FAILED) psi_auth_choose(h, types, &o);
+    h->offer = NULL;
+}
+
+/*==================================================================================================
+ * >>session
+ * What a connection agreed on, and sessions to resume: one flat form for the caches of clients and servers, for tickets
+ * and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards them.
+ *================================================================================================*/
+
+#define PSI_SESSION_TIME 86400       /* seconds that a session of ours lasts */
+#define PSI_SESSION_MOST 604800      /* most seconds of a peer's: seven days, RFC 8446 4.6.1 */
+#define PSI_SESSION_WAYS 32
+#define PSI_SESSION_SERVER 256       /* how many are remembered */
+#define PSI_SESSION_CLIENT 32
+#define PSI_SESSION_EACH 4           /* most tickets of one server */
+#define PSI_TICKET_KEYS 16
+#define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- what a connection agreed on --------------------------------------------------------------------------------- */
 
-typedef struct psi_tlsinfo {
+struct psi_tlsinfo {
     int64_t not_before, not_after;
     uint8_t sha256[32], spki[32];
-    uint16_t suite;
-    uint16_t name_at, subject_at; /* offsets of two strings; ALPN is the first */
-    uint8_t resumed, has_peer;
-} psi_tlsinfo; /* the strings follow */
+    uint16_t version, suite, group, scheme, port;
+    uint16_t name_at, subject_at, endpoint_at, endpoint_len; /* offsets of what follows; ALPN is the first */
+    uint8_t resumed, has_peer, ems;
+}; /* the strings follow */
 
 static const char *psi_tlsinfo_text(const psi_tlsinfo *i, size_t at)
 {
     return (const char *)(i + 1) + at;
-}
-
-/* With what peer (may be NULL) knows of the other side's certificate. NULL: out of memory. */
-static psi_tlsinfo *psi_tlsinfo_new(const char *alpn, const char *name, const char *subject, const psi_tlsinfo *peer)
-{
-    size_t a = strlen(alpn) + 1, n = strlen(name) + 1, s = strlen(subject) + 1;
-    psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + a + n + s);
-    char *text;
-    if (!i) return NULL;
-    if (peer) *i = *peer;
-    text = (char *)(i + 1);
-    i->name_at = (uint16_t)a;
-    i->subject_at = (uint16_t)(a + n);
-    memcpy(text, alpn, a);
-    memcpy(text + a, name, n);
-    memcpy(text + a + n, subject, s);
-    return i;
 }
 
 static void psi_tlsinfo_free(psi_tlsinfo *i)
@@ -5949,27 +8249,52 @@ static void psi_tlsinfo_free(psi_tlsinfo *i)
     psi_free(i);
 }
 
-static const char *psi_tls_suite_name(int suite)
+static size_t psi_tlsinfo_put(psi_tlsinfo *i, size_t at, const void *p, size_t n)
 {
-    switch (suite) {
-    case BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: return "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
-    case BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256: return "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
-    case BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384: return "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
-    case BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384: return "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384";
-    case BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: return "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
-    case BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256: return "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256";
-    default: return "";
-    }
+    char *to = (char *)(i + 1) + at;
+    if (n) memcpy(to, p, n);
+    to[n] = 0;
+    return at + n + 1;
+}
+
+/* The facts of from, with strings. NULL: out of memory. */
+static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject, psi_reader endpoint)
+{
+    psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + alpn.n + strlen(name) + subject.n + endpoint.n + 4);
+    if (!i) return NULL;
+    *i = *from;
+    i->name_at = (uint16_t)psi_tlsinfo_put(i, 0, alpn.p, alpn.n);
+    i->subject_at = (uint16_t)psi_tlsinfo_put(i, i->name_at, name, strlen(name));
+    i->endpoint_at = (uint16_t)psi_tlsinfo_put(i, i->subject_at, subject.p, subject.n);
+    i->endpoint_len = (uint16_t)endpoint.n;
+    psi_tlsinfo_put(i, i->endpoint_at, endpoint.p, endpoint.n);
+    return i;
+}
+
+static const psi_scheme *psi_scheme_of(unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_SCHEME_COUNT; i++)
+        if (psi_schemes[i].number == number) return &psi_schemes[i];
+    return NULL;
 }
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
 {
+    const psi_suite *suite = psi_suite_of(i->suite);
+    const psi_group *group = psi_group_of(i->group);
+    const psi_scheme *scheme = psi_scheme_of(i->scheme);
     memset(out, 0, sizeof *out);
-    out->version = BR_TLS12;
+    out->version = i->version;
     out->suite = i->suite;
+    out->group = i->group;
+    out->sigalg = i->scheme;
     out->resumed = i->resumed;
-    snprintf(out->version_name, sizeof out->version_name, "TLSv1.2");
-    snprintf(out->suite_name, sizeof out->suite_name, "%s", psi_tls_suite_name(i->suite));
+    out->extended_master_secret = i->ems;
+    snprintf(out->version_name, sizeof out->version_name, "%s", i->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
+    snprintf(out->suite_name, sizeof out->suite_name, "%s", suite ? suite->name : "");
+    snprintf(out->group_name, sizeof out->group_name, "%s", group ? group->name : "");
+    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", scheme ? scheme->name : "");
     snprintf(out->alpn, sizeof out->alpn, "%s", psi_tlsinfo_text(i, 0));
     snprintf(out->server_name, sizeof out->server_name, "%s", psi_tlsinfo_text(i, i->name_at));
     if (!i->has_peer) return;
@@ -5980,204 +8305,2097 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->peer_not_after = i->not_after;
 }
 
-/* --- sessions ---------------------------------------------------------------------------------------------------- */
+/* --- the flat form ------------------------------------------------------------------------------------------------ */
 
-typedef struct psi_tls_session {
-    br_ssl_session_parameters par;
-    uint8_t name[32];  /* SHA-256 of the server name asked for and, on clients, the port */
-    int64_t from, until; /* usable between these, by the settings' clock */
-    uint64_t used;     /* when it was last used, for eviction */
-    psi_tlsinfo *peer; /* clients: whom the certificate of the first handshake named */
-} psi_tls_session;
-
-/* A few remembered sessions. Grows to max, then the least recently used one is replaced. */
-typedef struct psi_tls_sessions {
-    psi_tls_session *list;
-    size_t count, cap, max;
-    uint64_t clock;
-} psi_tls_sessions;
-
-static void psi_tls_session_drop(psi_tls_session *s)
+/* What a client's session is kept under, and what a server's is bound to. */
+static void psi_session_name(const char *name, int port, uint8_t out[32])
 {
-    psi_tlsinfo_free(s->peer);
-    psi_wipe(s, sizeof *s);
-}
-
-static void psi_tls_sessions_free(psi_tls_sessions *c)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++) psi_tls_session_drop(&c->list[i]);
-    psi_free(c->list);
-}
-
-/* The session with this name and, if id is not NULL, this ID. NULL if there is none. */
-static psi_tls_session *psi_tls_sessions_find(psi_tls_sessions *c, const uint8_t name[32], const uint8_t *id)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++) {
-        psi_tls_session *s = &c->list[i];
-        if ((!id || !memcmp(s->par.session_id, id, 32)) && !memcmp(s->name, name, 32)) return s;
+    uint8_t end[3] = {0, (uint8_t)(port >> 8 & 0xFF), (uint8_t)(port & 0xFF)};
+    br_sha256_context sha;
+    br_sha256_init(&sha);
+    for (; name && *name; name++) {
+        char c = (char)psi_lower((unsigned char)*name);
+        br_sha256_update(&sha, &c, 1);
     }
+    br_sha256_update(&sha, end, sizeof end);
+    br_sha256_out(&sha, out);
+}
+
+static void psi_session_write(psi_writer *w, const psi_session *s)
+{
+    psi_write(w, s->name, 32);
+    psi_write(w, s->policy, 32);
+    psi_write_number(w, s->version, 2);
+    psi_write_number(w, s->suite, 2);
+    psi_write_number(w, (uint64_t)(s->ems | s->has_peer << 1 | s->is_ticket << 2), 1);
+    psi_write(w, s->secret, sizeof s->secret);
+    psi_write_number(w, (uint64_t)s->from, 8);
+    psi_write_number(w, (uint64_t)s->until, 8);
+    psi_write_number(w, s->age_add, 4);
+    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+    psi_write_vector(w, s->endpoint.p, s->endpoint.n, 1);
+    if (!s->has_peer) return;
+    psi_write_number(w, (uint64_t)s->not_before, 8);
+    psi_write_number(w, (uint64_t)s->not_after, 8);
+    psi_write(w, s->sha256, 32);
+    psi_write(w, s->spki, 32);
+    psi_write_vector(w, s->subject.p, s->subject.n, 2);
+}
+
+static int64_t psi_session_time(psi_reader *r)
+{
+    uint64_t high = psi_read_number(r, 4), low = psi_read_number(r, 4);
+    return (int64_t)(high << 32 | low);
+}
+
+/* Takes a session from the front of r: 1, or 0 if a field is impossible. */
+static int psi_session_read(psi_reader *r, psi_session *s)
+{
+    const psi_suite *suite;
+    unsigned flags;
+    memset(s, 0, sizeof *s);
+    psi_read_copy(r, s->name, 32);
+    psi_read_copy(r, s->policy, 32);
+    s->version = (uint16_t)psi_read_number(r, 2);
+    s->suite = (uint16_t)psi_read_number(r, 2);
+    flags = psi_read_number(r, 1);
+    s->ems = flags & 1;
+    s->has_peer = flags >> 1 & 1;
+    s->is_ticket = flags >> 2 & 1;
+    psi_read_copy(r, s->secret, sizeof s->secret);
+    s->from = psi_session_time(r);
+    s->until = psi_session_time(r);
+    s->age_add = psi_read_number(r, 4);
+    s->ticket = psi_read_vector(r, 2, 0, 65535);
+    s->endpoint = psi_read_vector(r, 1, 0, PSI_HASH_MAX);
+    if (s->has_peer) {
+        s->not_before = psi_session_time(r);
+        s->not_after = psi_session_time(r);
+        psi_read_copy(r, s->sha256, 32);
+        psi_read_copy(r, s->spki, 32);
+        s->subject = psi_read_vector(r, 2, 0, sizeof ((psocket_tlsinfo *)0)->peer_subject - 1);
+    }
+    suite = psi_suite_of(s->suite);
+    return !r->bad && suite && suite->version == s->version && s->from >= 0 && s->from < s->until &&
+           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
+}
+
+/* A copy that owns what its spans point into. NULL: out of memory, or impossible. */
+static psi_session *psi_session_new(psi_reader flat)
+{
+    psi_session *s = (psi_session *)psi_alloc(sizeof *s + flat.n);
+    psi_reader r;
+    if (!s) return NULL;
+    if (flat.n) memcpy(s + 1, flat.p, flat.n);
+    r = psi_read_of(s + 1, flat.n);
+    if (psi_session_read(&r, s) && !r.n) {
+        s->size = sizeof *s + flat.n;
+        return s;
+    }
+    psi_wipe(s, sizeof *s + flat.n);
+    psi_free(s);
     return NULL;
 }
 
-/* A cleared place for a new session, NULL if memory is out. */
-static psi_tls_session *psi_tls_sessions_place(psi_tls_sessions *c)
+static void psi_session_free(psi_session *s)
 {
-    size_t i, oldest = 0;
-    if (c->count == c->cap && c->cap < c->max) {
-        size_t cap = c->cap ? c->cap * 2 : 4;
-        psi_tls_session *list = (psi_tls_session *)psi_alloc(cap * sizeof *list);
-        if (list) {
-            if (c->count) memcpy(list, c->list, c->count * sizeof *list);
-            if (c->list) psi_wipe(c->list, c->count * sizeof *list);
-            psi_free(c->list);
-            c->list = list;
-            c->cap = cap;
-        }
-    }
-    if (c->count < c->cap) return &c->list[c->count++];
-    if (!c->count) return NULL;
-    for (i = 1; i < c->count; i++)
-        if (c->list[i].used < c->list[oldest].used) oldest = i;
-    psi_tls_session_drop(&c->list[oldest]);
-    return &c->list[oldest];
+    if (!s) return;
+    psi_wipe(s, s->size);
+    psi_free(s);
 }
 
-/* --- settings ---------------------------------------------------------------------------------------------------- */
+/* A session of the connection that info tells of; secret, ticket and times are the caller's to fill. */
+static void psi_session_of(psi_session *s, const psi_tlsinfo *info)
+{
+    memset(s, 0, sizeof *s);
+    s->version = info->version;
+    s->suite = info->suite;
+    s->ems = info->ems;
+    s->has_peer = info->has_peer;
+    s->not_before = info->not_before;
+    s->not_after = info->not_after;
+    memcpy(s->sha256, info->sha256, 32);
+    memcpy(s->spki, info->spki, 32);
+    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at), strlen(psi_tlsinfo_text(info, info->subject_at)));
+    s->endpoint = psi_read_of(psi_tlsinfo_text(info, info->endpoint_at), info->endpoint_len);
+}
 
-typedef struct psi_tls_identity {
-    psi_x509_chain chain;
-    psi_x509_key key;
-} psi_tls_identity;
+/* A digest of what certificates are judged by, and of whom servers take us for. 0 or an error. */
+static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
+{
+    uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
+                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+    const psi_trust *trust;
+    br_sha256_context all;
+    uint8_t digest[32];
+    size_t i;
+    int code, known;
+    psi_os_lock(&tls->lock);
+    known = tls->has_policy;
+    memcpy(out, tls->policy, 32);
+    psi_os_unlock(&tls->lock);
+    if (known) return 0;
+    code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
+    br_sha256_init(&all);
+    br_sha256_update(&all, &flags, 1);
+    if (tls->identity_count) {
+        psi_x509_span leaf = tls->identities[0].chain.certs[0].der;
+        psi_keys_digest(br_sha256_ID, leaf.p, leaf.n, digest);
+        br_sha256_update(&all, digest, sizeof digest);
+    }
+    for (i = 0; !code && i < trust->anchors.count; i++) {
+        uint8_t uses = (uint8_t)(trust->anchors.certs[i].extended & 0xFF); /* trust settings may have changed them */
+        psi_keys_digest(br_sha256_ID, trust->anchors.certs[i].der.p, trust->anchors.certs[i].der.n, digest);
+        br_sha256_update(&all, &uses, 1);
+        br_sha256_update(&all, digest, sizeof digest);
+    }
+    br_sha256_update(&all, "pins", 4);
+    br_sha256_update(&all, tls->pins, tls->pin_count * 32);
+    br_sha256_out(&all, out);
+    psi_os_lock(&tls->lock);
+    memcpy(tls->policy, out, 32);
+    tls->has_policy = 1;
+    psi_os_unlock(&tls->lock);
+    return 0;
+}
 
-/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
-typedef struct psi_tls_primitives {
-    const br_block_ctr_class *aes;
-    br_ghash ghash;
-    br_chacha20_run chacha;
-    br_poly1305_run poly;
-    br_ec_impl client_ec, server_ec; /* for key exchange: our curves, and an all-zero X25519 secret is a failure */
-    uint16_t suites[PSI_TLS_SUITES]; /* most wanted first: those of the settings */
-    size_t suite_count;
-} psi_tls_primitives;
+/* --- remembered sessions ------------------------------------------------------------------------------------------ */
 
-struct psocket_tls {
-    int refs;
-    psi_os_mutex lock; /* guards the session caches */
-    psi_tls_sessions client_sessions, server_sessions;
-    psi_tls_primitives prim;
-    psi_trust *trust;
-    psi_tls_identity *identities;
-    size_t identity_count;
-    const char **alpn; /* one allocation, strings behind the pointers */
-    size_t alpn_count;
-    uint8_t *pins;
-    size_t pin_count;
-    br_x500_name *ca_names; /* for certificate requests; they point into trust */
-    size_t ca_name_count;
-    int client_auth, insecure_no_verify, insecure_no_name;
-    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict);
-    void *decide_user;
-    int64_t (*clock)(void *user);
-    void *clock_user;
+/* A slot's bytes are the 32 that it is found by, then the session. Callers hold the settings' lock. */
+static void psi_sessions_drop(psi_session_slot *slot)
+{
+    if (slot->flat) psi_wipe(slot->flat, slot->len);
+    psi_free(slot->flat);
+    memset(slot, 0, sizeof *slot);
+}
+
+static size_t psi_sessions_count(const psi_sessions *c)
+{
+    return c->max <= PSI_SESSION_WAYS ? c->max : (c->max + PSI_SESSION_WAYS - 1) / PSI_SESSION_WAYS * PSI_SESSION_WAYS;
+}
+
+static void psi_sessions_free(psi_sessions *c)
+{
+    size_t i;
+    for (i = 0; c->slots && i < psi_sessions_count(c); i++) psi_sessions_drop(&c->slots[i]);
+    psi_free(c->slots);
+    c->slots = NULL;
+}
+
+/* The slots in which a session with this key may be, and how many. */
+static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32], size_t *ways)
+{
+    psi_reader r = psi_read_of(key, 4);
+    size_t all = psi_sessions_count(c);
+    *ways = all < PSI_SESSION_WAYS ? all : PSI_SESSION_WAYS;
+    if (!c->slots && all) c->slots = (psi_session_slot *)psi_alloc(all * sizeof *c->slots);
+    if (!c->slots) {
+        *ways = 0;
+        return NULL;
+    }
+    return c->slots + psi_read_number(&r, 4) % (all / *ways) * *ways;
+}
+
+static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
+{
+    return slot->flat && memcmp(slot->flat, key, 32) == 0;
+}
+
+/* The newest session with this key; NULL: none. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32])
+{
+    psi_session_slot *best = NULL, *set;
+    size_t ways, i;
+    set = psi_sessions_set(c, key, &ways);
+    for (i = 0; i < ways; i++)
+        if (psi_sessions_is(&set[i], key) && (!best || set[i].used > best->used)) best = &set[i];
+    return best;
+}
+
+/* The place for a session of which at most `each` have the same key; NULL: out of memory. */
+static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], size_t each)
+{
+    psi_session_slot *set, *same = NULL, *place = NULL;
+    size_t ways, i, count = 0;
+    set = psi_sessions_set(c, key, &ways);
+    for (i = 0; i < ways; i++) {
+        if (psi_sessions_is(&set[i], key)) {
+            count++;
+            if (!same || set[i].used < same->used) same = &set[i];
+        }
+        if (!place || set[i].used < place->used) place = &set[i]; /* free ones have never been used */
+    }
+    return count >= each ? same : place;
+}
+
+/* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
+static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key[32], const psi_session *s, size_t each)
+{
+    psi_session_slot *place = NULL;
+    psi_writer w = PSI_ZERO;
+    psi_write(&w, key, 32);
+    psi_session_write(&w, s);
+    if (w.failed) return PSOCKET_NOMEM;
+    psi_os_lock(&tls->lock);
+    if (c->max) place = psi_sessions_place(c, key, each);
+    if (place) {
+        psi_sessions_drop(place);
+        place->flat = w.p;
+        place->len = w.n;
+        place->used = ++c->clock;
+    }
+    psi_os_unlock(&tls->lock);
+    if (place) return 0;
+    psi_write_free(&w);
+    return c->max ? PSOCKET_NOMEM : 0;
+}
+
+static PSI_UNUSED psi_reader psi_sessions_flat(const psi_session_slot *slot)
+{
+    return psi_read_of(slot->flat + 32, slot->len - 32);
+}
+
+/* --- tickets ------------------------------------------------------------------------------------------------------ */
+
+/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
+   alone, the session, encrypted, and the tag. */
+enum { PSI_TICKET_ID = 8, PSI_TICKET_SALT = 24, PSI_TICKET_HEAD = PSI_TICKET_ID + PSI_TICKET_SALT };
+
+static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+{
+    static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    uint8_t once[32];
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, head, PSI_TICKET_HEAD, once);
+    psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
+    psi_wipe(once, sizeof once);
+}
+
+static void psi_ticket_id(const uint8_t *key, uint8_t out[32])
+{
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "id", 2, out);
+}
+
+/* Copies the key that makes tickets, renewing ours when they are old: 0 or an error. */
+static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TICKET_KEY])
+{
+    psi_ticket_keys *k = &tls->ticket_keys;
+    uint8_t fresh[PSI_TICKET_KEY];
+    int code = 0;
+    psi_os_lock(&tls->lock);
+    if (k->own && (!k->count || now - k->made >= PSI_TICKET_RENEWAL || now < k->made)) {
+        code = psi_os_entropy(fresh, sizeof fresh);
+        if (!code) {
+            memcpy(k->keys + PSI_TICKET_KEY, k->keys, PSI_TICKET_KEY);
+            memcpy(k->keys, fresh, PSI_TICKET_KEY);
+            k->count = k->count ? 2 : 1;
+            k->made = now;
+        }
+        psi_wipe(fresh, sizeof fresh);
+    }
+    memcpy(key, k->keys, PSI_TICKET_KEY);
+    psi_os_unlock(&tls->lock);
+    return code;
+}
+
+/* Appends a ticket, a vector whose length takes two bytes. 0: there is none. */
+static int psi_ticket_write(psocket_tls *tls, int64_t now, const psi_session *s, psi_writer *w)
+{
+    uint8_t key[PSI_TICKET_KEY], head[32 + PSI_TICKET_SALT], tag[PSI_REC_TAG];
+    uint32_t start = w->n, at = psi_write_open(w, 2), body;
+    int code = psi_ticket_current(tls, now, key);
+    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_SALT);
+    if (!code) {
+        uint8_t id[32];
+        psi_ticket_id(key, id);
+        memcpy(head, id, PSI_TICKET_ID);
+        psi_write(w, head, PSI_TICKET_HEAD);
+        body = w->n;
+        psi_session_write(w, s);
+        if (!w->failed) psi_ticket_crypt(key, head, w->p + body, w->n - body, 1, tag);
+        psi_write(w, tag, sizeof tag);
+        psi_write_close(w, at, 2);
+    }
+    psi_wipe(key, sizeof key);
+    if (code && !w->failed) w->n = start;
+    return !code && !w->failed;
+}
+
+/* The session in a ticket; NULL: it is not one of ours. */
+static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
+{
+    psi_ticket_keys *k = &tls->ticket_keys;
+    uint8_t id[32], key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
+    psi_session *s = NULL;
+    psi_writer w = PSI_ZERO;
+    size_t i, n;
+    int found = 0;
+    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
+    psi_os_lock(&tls->lock);
+    for (i = 0; i < k->count && !found; i++) {
+        psi_ticket_id(k->keys + i * PSI_TICKET_KEY, id);
+        found = memcmp(id, ticket.p, PSI_TICKET_ID) == 0;
+        if (found) memcpy(key, k->keys + i * PSI_TICKET_KEY, PSI_TICKET_KEY);
+    }
+    psi_os_unlock(&tls->lock);
+    if (!found) return NULL;
+    n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
+    psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    if (!w.failed) {
+        psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+        if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
+    }
+    psi_write_free(&w);
+    psi_wipe(key, sizeof key);
+    return s;
+}
+
+/* --- clients ------------------------------------------------------------------------------------------------------ */
+
+/* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
+static void psi_session_recall(psi_hs *h)
+{
+    psocket_tls *tls = h->tls;
+    uint8_t key[32];
+    psi_session_slot *slot;
+    psi_session *s = NULL;
+    if (!h->name) return;
+    psi_session_name(h->name, h->port, key);
+    psi_os_lock(&tls->lock);
+    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
+        s = psi_session_new(psi_sessions_flat(slot));
+        if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->version))) {
+            psi_session_free(s);
+            s = NULL;
+        }
+        if (!s || s->version == PSI_TLS13) psi_sessions_drop(slot);
+        else slot->used = ++tls->client_sessions.clock;
+    }
+    psi_os_unlock(&tls->lock);
+    h->session = s;
+}
+
+/* Forgets all sessions with this server: one may have been the cause of a failure. */
+static void psi_session_forget(psi_hs *h)
+{
+    psi_session_slot *slot;
+    uint8_t key[32];
+    if (!h->name) return;
+    psi_session_name(h->name, h->port, key);
+    psi_os_lock(&h->tls->lock);
+    while ((slot = psi_sessions_find(&h->tls->client_sessions, key)) != NULL) psi_sessions_drop(slot);
+    psi_os_unlock(&h->tls->lock);
+}
+
+/* Remembers a session whose name, secret and ticket are filled, for lifetime seconds. */
+static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
+{
+    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n) return;
+    s->from = now;
+    s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
+    if (s->from >= s->until) return;
+    psi_sessions_add(tls, &tls->client_sessions, s->name, s, s->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+}
+
+/*==================================================================================================
+ * >>handshake
+ * The programs: what a client and a server do with each message, as RFC 5246 7.3 and RFC 8446 A draw it, and what comes
+ * after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error, then
+ * psi_hs_finish and psi_hs_free. A message is handled only when whole; what no row of the program names is refused.
+ *================================================================================================*/
+
+enum {
+    /* A client waits for */
+    PSI_C_HELLO = PSI_HS_STATES, /* the server's hello, or its wish for another of ours */
+    PSI_C12_CERTIFICATE,         /* TLS 1.2: the server's certificate */
+    PSI_C12_KEY,                 /* its half of the key exchange, signed */
+    PSI_C12_REQUEST,             /* a request for our certificate, or the end of the flight */
+    PSI_C12_DONE,                /* the end of the flight */
+    PSI_C12_TICKET,              /* the ticket that was promised */
+    PSI_C12_CCS,                 /* the server's change of keys */
+    PSI_C12_FINISHED,            /* the server's Finished */
+    PSI_C13_EXTENSIONS,          /* TLS 1.3: the rest of the server's hello */
+    PSI_C13_REQUEST,             /* a request for our certificate, or the server's certificate */
+    PSI_C13_CERTIFICATE,         /* the server's certificate */
+    PSI_C13_VERIFY,              /* proof that it is the server's own */
+    PSI_C13_FINISHED,            /* the server's Finished */
+    /* A server waits for */
+    PSI_S_HELLO,                 /* the client's hello */
+    PSI_S_HELLO_AGAIN,           /* TLS 1.3: another, with a key of the group asked for */
+    PSI_S12_CERTIFICATE,         /* TLS 1.2: the client's certificate, or none */
+    PSI_S12_KEY,                 /* the client's half of the key exchange */
+    PSI_S12_VERIFY,              /* proof that the certificate is the client's own */
+    PSI_S12_CCS,                 /* the client's change of keys */
+    PSI_S12_FINISHED,            /* the client's Finished */
+    PSI_S13_CERTIFICATE,         /* TLS 1.3: the client's certificate, or none */
+    PSI_S13_VERIFY,              /* proof that it is the client's own */
+    PSI_S13_FINISHED             /* the client's Finished */
 };
 
-/* RFC 7748 6.1, RFC 8422 5.11: a peer's point of small order makes the shared secret zero, which must be refused. */
-static uint32_t psi_tls_ec_mul(unsigned char *point, size_t point_len, const unsigned char *x, size_t x_len, int curve)
-{
-    uint32_t ok = br_ec_get_default()->mul(point, point_len, x, x_len, curve);
-    unsigned any = 0;
-    size_t i;
-    if (curve != BR_EC_curve25519) return ok;
-    for (i = 0; i < point_len; i++) any |= point[i];
-    return ok & (any ? 1u : 0u);
-}
+#ifdef PSOCKET_NO_TLS12
+#define PSI_HAS_TLS12 0
+#else
+#define PSI_HAS_TLS12 1
+#endif
+#ifdef PSOCKET_NO_TLS13
+#define PSI_HAS_TLS13 0
+#else
+#define PSI_HAS_TLS13 1
+#endif
 
-/* The key exchange is limited to some curves, signatures may use every curve a certificate may have. */
-static uint32_t psi_tls_ecdsa_verify(const br_ec_impl *ec, const void *hash, size_t hash_len,
-                                     const br_ec_public_key *pk, const void *sig, size_t sig_len)
-{
-    (void)ec;
-    return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, pk, sig, sig_len);
-}
+#define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
+#define PSI_HS_CHAIN (PSOCKET_CHAIN_BYTES + 4096u) /* longest Certificate */
+#define PSI_HS_REQUEST 135000u                     /* longest CertificateRequest: two lists of up to 64 KB */
 
-static int psi_tls_find_primitives(psi_tls_primitives *p)
-{
-    static const uint16_t suites[PSI_TLS_SUITES] = {
-        BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256};
-    int aes = (br_aes_x86ni_ctr_get_vtable() && br_ghash_pclmul_get()) ||
-              (br_aes_pwr8_ctr_get_vtable() && br_ghash_pwr8_get());
-    size_t i;
-    br_ssl_engine_context *eng = (br_ssl_engine_context *)psi_alloc(sizeof *eng);
-    if (!eng) return PSOCKET_NOMEM;
-    br_ssl_engine_set_default_aes_gcm(eng);
-    br_ssl_engine_set_default_chapol(eng);
-    p->aes = eng->iaes_ctr;
-    p->ghash = eng->ighash;
-    p->chacha = eng->ichacha;
-    p->poly = eng->ipoly;
-    psi_free(eng);
-    p->client_ec = *br_ec_get_default();
-    p->client_ec.mul = psi_tls_ec_mul;
-    p->server_ec = p->client_ec;
-    p->client_ec.supported_curves &= PSI_TLS_CLIENT_CURVES;
-    p->server_ec.supported_curves &= PSI_TLS_SERVER_CURVES;
-    /* AES without the CPU's help is slower than ChaCha20. */
-    for (i = 0; i < PSI_TLS_SUITES; i++) p->suites[i] = suites[aes ? i : (i + 4) % PSI_TLS_SUITES];
-    p->suite_count = PSI_TLS_SUITES;
-    return 0;
-}
+/* --- shared steps ------------------------------------------------------------------------------------------------- */
 
-static int psi_tls_has_suite(const psocket_tls *tls, unsigned suite)
+/* What is known about the peer and the connection: 0 and in h->info, or the handshake has failed. */
+static int psi_hs_tell(psi_hs *h)
 {
-    size_t i;
-    for (i = 0; i < tls->prim.suite_count; i++)
-        if (tls->prim.suites[i] == suite) return 1;
-    return 0;
-}
-
-/* Is the key exchange signed with RSA? Otherwise it is with ECDSA. */
-static int psi_tls_is_rsa(unsigned suite)
-{
-    return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
-           suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256;
-}
-
-/* Replaces the suites by those that a list names. */
-static int psi_tls_choose_suites(psi_tls_primitives *p, const char *list, psocket_error *e)
-{
-    uint16_t chosen[PSI_TLS_SUITES];
-    size_t count = 0, i, k;
-    for (;;) {
-        size_t n = strcspn(list, ":");
-        for (i = 0; i < PSI_TLS_SUITES; i++) {
-            const char *name = psi_tls_suite_name(p->suites[i]);
-            if (strlen(name) == n && !memcmp(name, list, n)) break;
-        }
-        if (i == PSI_TLS_SUITES)
-            return psi_err(e, PSOCKET_INVALID, "suites: \"%.*s\" is not a cipher suite of this library",
-                           n < 100 ? (int)n : 100, list);
-        for (k = 0; k < count && chosen[k] != p->suites[i]; k++) {}
-        if (k == count) chosen[count++] = p->suites[i];
-        if (!list[n]) break;
-        list += n + 1;
+    psi_tlsinfo i = PSI_ZERO;
+    psi_reader subject = PSI_ZERO, endpoint = PSI_ZERO;
+    psocket_certinfo cert;
+    char text[2 * sizeof ((psocket_tlsinfo *)0)->peer_subject];
+    uint8_t digest[PSI_HASH_MAX];
+    if (h->info) return 0;
+    if (h->resumed) {
+        i.has_peer = h->session->has_peer;
+        i.not_before = h->session->not_before;
+        i.not_after = h->session->not_after;
+        memcpy(i.sha256, h->session->sha256, 32);
+        memcpy(i.spki, h->session->spki, 32);
+        subject = h->session->subject;
+        endpoint = h->session->endpoint;
+    } else if (h->chain.count) {
+        int hash = h->chain.certs[0].alg.hash;
+        psi_x509_info(h->chain.certs, &cert, text, sizeof text);
+        i.has_peer = 1;
+        i.not_before = cert.not_before;
+        i.not_after = cert.not_after;
+        memcpy(i.sha256, cert.sha256, 32);
+        memcpy(i.spki, cert.spki_sha256, 32);
+        subject = psi_read_of(cert.subject, strlen(cert.subject));
+        if (!h->role->server && hash > br_sha256_ID) /* else it is sha256 itself */
+            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n, digest));
     }
-    memcpy(p->suites, chosen, count * sizeof *chosen);
-    p->suite_count = count;
+    if (h->role->server && h->identity) endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    i.version = h->version;
+    i.suite = h->suite->number;
+    i.group = h->kex.group ? h->kex.group->number : 0;
+    i.scheme = h->server_scheme ? h->server_scheme->number : 0;
+    i.port = h->port;
+    i.resumed = h->resumed;
+    i.ems = h->ems || h->version == PSI_TLS13;
+    h->info = psi_tlsinfo_new(&i, h->alpn, h->name ? h->name : "", subject, endpoint);
+    if (!h->info) psi_hs_no_memory(h);
+    return h->info ? 0 : -1;
+}
+
+/* The handshake is over. */
+static void psi_hs_done(psi_hs *h)
+{
+    if (h->state == PSI_HS_FAILED || psi_hs_tell(h)) return;
+    psi_hs_flush(h);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_HS_DONE;
+}
+
+/* The content of one side's Finished (RFC 5246 7.4.9, RFC 8446 4.4.4). Returns its length. */
+static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
+{
+    uint8_t digest[PSI_HASH_MAX], key[PSI_HASH_MAX];
+    size_t n = psi_x509_hash_len(h->suite->hash);
+    psi_transcript_digest(&h->transcript, digest);
+    if (h->version == PSI_TLS13) {
+        psi_keys_expand(h->suite->hash, server ? h->server_secret : h->client_secret, "finished", NULL, 0, key, n);
+        psi_keys_hmac(h->suite->hash, key, n, digest, n, out);
+        psi_wipe(key, sizeof key);
+        return n;
+    }
+    psi_keys_prf(h->suite->hash, h->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
+                 psi_read_of("", 0), out, 12);
+    return 12;
+}
+
+static void psi_hs_write_finished(psi_hs *h)
+{
+    uint8_t data[PSI_HASH_MAX];
+    size_t n = psi_hs_finished(h, h->role->server, data);
+    uint32_t at = psi_hs_begin(h, PSI_MSG_FINISHED);
+    psi_write(&h->flight, data, n);
+    psi_hs_end(h, at);
+    psi_hs_flush(h);
+}
+
+/* Is m the peer's Finished? It joins the transcript. 0: the handshake has failed. */
+static int psi_hs_read_finished(psi_hs *h, psi_reader m)
+{
+    uint8_t data[PSI_HASH_MAX];
+    size_t n = psi_hs_finished(h, !h->role->server, data);
+    const uint8_t *p = psi_read_take(&m, n);
+    if (psi_hs_left(h, &m)) return 0;
+    if (!psi_rec_equal(p, data, n)) {
+        psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
+        return 0;
+    }
+    if (!psi_hs_turn(h)) return 0;
+    psi_transcript_add(&h->transcript, h->message, 4 + n);
+    return 1;
+}
+
+/* --- shared steps of TLS 1.2 -------------------------------------------------------------------------------------- */
+
+/* The keys that come into force with ChangeCipherSpec, from the master secret. */
+static void psi_hs12_keys(psi_hs *h)
+{
+    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out : &h->next_in;
+    psi_keys_block(h->suite, h->secret, h->randoms, client, server);
+    psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
+    if (!h->ems) return;
+    h->rec->exports = 1;
+    memcpy(h->rec->secret, h->secret, 48);
+    memcpy(h->rec->seed, h->randoms, 64);
+}
+
+/* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
+static void psi_hs12_master(psi_hs *h)
+{
+    uint8_t master[48], digest[PSI_HASH_MAX];
+    psi_transcript_digest(&h->transcript, digest);
+    if (h->ems)
+        psi_keys_prf(h->suite->hash, h->secret, h->secret_len, "extended master secret",
+                     psi_read_of(digest, psi_x509_hash_len(h->suite->hash)), psi_read_of("", 0), master, 48);
+    else
+        psi_keys_prf(h->suite->hash, h->secret, h->secret_len, "master secret", psi_read_of(h->randoms, 64),
+                     psi_read_of("", 0), master, 48);
+    psi_wipe(h->secret, sizeof h->secret);
+    memcpy(h->secret, master, 48);
+    psi_wipe(master, sizeof master);
+    psi_hs12_keys(h);
+}
+
+/* Our last flight. */
+static void psi_hs12_finish(psi_hs *h)
+{
+    psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    psi_hs_new_out(h, &h->next_out);
+    psi_wipe(&h->next_out, sizeof h->next_out);
+    psi_hs_write_finished(h);
+}
+
+/* ChangeCipherSpec, which is no handshake message: none may have come in part. */
+static int psi_hs12_ccs(psi_hs *h, psi_reader m)
+{
+    if (m.n != 1 || m.p[0] != 1) {
+        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "ChangeCipherSpec is malformed");
+        return 0;
+    }
+    if (!psi_hs_new_in(h, &h->next_in)) return 0;
+    psi_wipe(&h->next_in, sizeof h->next_in);
+    return 1;
+}
+
+/* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
+
+/* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
+   secret; both hellos are in the transcript. 0: the handshake has failed. */
+static int psi_hs13_keys(psi_hs *h)
+{
+    int hash = h->suite->hash;
+    size_t n = psi_x509_hash_len(hash);
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_key client = PSI_ZERO, server = PSI_ZERO;
+    int ok;
+    psi_transcript_digest(&h->transcript, digest);
+    psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
+    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_keys_extract(hash, salt, n, h->secret, h->secret_len, secret);
+    psi_keys_derive(hash, secret, "c hs traffic", digest, h->client_secret);
+    psi_keys_derive(hash, secret, "s hs traffic", digest, h->server_secret);
+    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_wipe(h->secret, sizeof h->secret);
+    psi_keys_extract(hash, salt, n, NULL, 0, h->secret);
+    psi_wipe(salt, sizeof salt);
+    psi_wipe(secret, sizeof secret);
+    psi_keys_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->client_secret, n);
+    psi_keys_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->server_secret, n);
+    psi_key_from_secret(&client, h->suite, h->client_secret);
+    psi_key_from_secret(&server, h->suite, h->server_secret);
+    ok = psi_hs_new_in(h, h->role->server ? &client : &server);
+    if (ok) psi_hs_new_out(h, h->role->server ? &server : &client);
+    psi_wipe(&client, sizeof client);
+    psi_wipe(&server, sizeof server);
+    return ok;
+}
+
+/* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
+static void psi_hs13_traffic(psi_hs *h)
+{
+    int hash = h->suite->hash;
+    size_t n = psi_x509_hash_len(hash);
+    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
+    psi_transcript_digest(&h->transcript, digest);
+    psi_keys_derive(hash, h->secret, "c ap traffic", digest, client);
+    psi_keys_derive(hash, h->secret, "s ap traffic", digest, server);
+    psi_keys_derive(hash, h->secret, "exp master", digest, h->rec->secret);
+    h->rec->exports = 1;
+    psi_keys_log("CLIENT_TRAFFIC_SECRET_0", h->randoms, client, n);
+    psi_keys_log("SERVER_TRAFFIC_SECRET_0", h->randoms, server, n);
+    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, n);
+    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
+    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
+    psi_wipe(client, sizeof client);
+    psi_wipe(server, sizeof server);
+}
+
+/* The secret of PSKs to come; the client's Finished is the last in the transcript. */
+static void psi_hs13_resumption(psi_hs *h)
+{
+    uint8_t digest[PSI_HASH_MAX];
+    psi_transcript_digest(&h->transcript, digest);
+    psi_keys_derive(h->suite->hash, h->secret, "res master", digest, h->rec->seed);
+    psi_wipe(h->secret, sizeof h->secret);
+    psi_wipe(h->client_secret, sizeof h->client_secret);
+    psi_wipe(h->server_secret, sizeof h->server_secret);
+}
+
+/* The PSK of a ticket (RFC 8446 4.6.1). */
+static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
+{
+    int hash = r->in.suite->hash;
+    psi_keys_expand(hash, r->seed, "resumption", nonce.p, nonce.n, out, psi_x509_hash_len(hash));
+}
+
+/* CertificateVerify of the peer: 0, or the handshake has failed. */
+static const psi_scheme *psi_hs13_verify(psi_hs *h, psi_reader m)
+{
+    uint8_t content[98 + PSI_HASH_MAX];
+    const psi_scheme *s = psi_auth_check(h, m, psi_auth_content(h, !h->role->server, content), psi_read_of("", 0));
+    if (s) psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    return s;
+}
+
+/* --- the client --------------------------------------------------------------------------------------------------- */
+
+static void psi_client12_sign(psi_hs *h)
+{
+    if (h->identity) psi_auth_write_verify(h);
+    psi_transcript_forget(&h->transcript);
+    psi_hs12_finish(h);
+    h->state = h->state == PSI_HS_FAILED ? h->state : h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
+}
+
+static void psi_client12_certificate(psi_hs *h, psi_reader m)
+{
+    int count = psi_auth_read_chain(h, m);
+    if (count < 0) return;
+    if (!count) {
+        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_DECODE_ERROR, "the server sent no certificate");
+        return;
+    }
+    if (h->version == PSI_TLS12 && h->chain.certs[0].key.key_type && h->chain.certs[0].key.key_type != h->suite->key_type) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that does not fit the cipher suite");
+        return;
+    }
+    h->state = h->version == PSI_TLS12 ? PSI_C12_KEY : PSI_C13_VERIFY;
+    psi_auth_accept(h);
+}
+
+/* ServerKeyExchange, RFC 8422 5.4. */
+static void psi_client12_key(psi_hs *h, psi_reader m)
+{
+    const uint8_t *params = m.p;
+    unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
+    psi_reader point = psi_read_vector(&m, 1, 1, 255);
+    const psi_group *group = NULL;
+    size_t i;
+    int code;
+    for (i = 0; i < h->tls->group_count; i++)
+        if (h->tls->groups[i]->number == number) group = h->tls->groups[i];
+    if (m.bad) {
+        psi_hs_left(h, &m);
+        return;
+    }
+    if (type != 3 || !group) { /* named_curve */
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
+        return;
+    }
+    h->server_scheme = psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)));
+    if (!h->server_scheme) return;
+    code = psi_kex_make(&h->kex, group);
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
+    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+    else h->state = PSI_C12_REQUEST;
+}
+
+static void psi_client12_request(psi_hs *h, psi_reader m)
+{
+    psi_auth_read_request(h, m);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_C12_DONE;
+}
+
+/* ServerHelloDone: our flight. */
+static void psi_client12_done(psi_hs *h, psi_reader m)
+{
+    uint32_t at;
+    if (psi_hs_left(h, &m) || !psi_hs_turn(h)) return;
+    if (h->asked) psi_auth_write_chain(h);
+    at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
+    psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
+    psi_hs_end(h, at);
+    psi_hs12_master(h);
+    if (h->identity && !h->transcript.bytes.failed)
+        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0), psi_client12_sign);
+    else psi_client12_sign(h);
+}
+
+static void psi_client12_ticket(psi_hs *h, psi_reader m)
+{
+    psi_reader ticket;
+    h->lifetime = psi_read_number(&m, 4);
+    ticket = psi_read_vector(&m, 2, 0, 65535);
+    if (psi_hs_left(h, &m)) return;
+    psi_write_free(&h->opaque);
+    psi_write(&h->opaque, ticket.p, ticket.n);
+    h->state = PSI_C12_CCS;
+}
+
+static void psi_client12_ccs(psi_hs *h, psi_reader m)
+{
+    if (psi_hs12_ccs(h, m)) h->state = PSI_C12_FINISHED;
+}
+
+static void psi_client12_finished(psi_hs *h, psi_reader m)
+{
+    if (!psi_hs_read_finished(h, m)) return;
+    if (h->resumed) psi_hs12_finish(h);
+    psi_hs_done(h);
+}
+
+static const psi_hs_row psi_client12[] = {
+    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C12_KEY, PSI_MSG_SERVER_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_client12_key},
+    {PSI_C12_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client12_request},
+    {PSI_C12_REQUEST, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
+    {PSI_C12_DONE, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
+    {PSI_C12_TICKET, PSI_MSG_NEW_SESSION_TICKET, 1, PSI_HELLO_MAX, psi_client12_ticket},
+    {PSI_C12_CCS, PSI_MSG_CCS, 0, 1, psi_client12_ccs},
+    {PSI_C12_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* ServerHello of TLS 1.2. */
+static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
+{
+    psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
+    int same = id.n && psi_read_same(id, h->id, h->id_len);
+    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) && h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
+        return;
+    }
+    if (same && !s) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session that there never was");
+        return;
+    }
+    h->program = psi_client12;
+    if (m.n && !psi_ext_get_all(h, &m, PSI_IN_SH12)) return;
+    psi_transcript_start(&h->transcript, h->suite->hash);
+    psi_transcript_add(&h->transcript, h->message, (size_t)(m.p - h->message) + m.n);
+    memcpy(h->id, id.p, id.n);
+    h->id_len = (uint8_t)id.n;
+    memset(&h->kex, 0, sizeof h->kex);
+    if (!same) {
+        h->state = PSI_C12_CERTIFICATE;
+        return;
+    }
+    if (s->suite != h->suite->number) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
+    } else if (s->ems != h->ems) { /* RFC 7627 5.3 */
+        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without the extended master secret it had, or with one it had not");
+    } else {
+        h->resumed = 1;
+        memcpy(h->secret, s->secret, 48);
+        psi_transcript_forget(&h->transcript);
+        psi_hs12_keys(h);
+        h->state = h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
+    }
+}
+
+static void psi_client13_extensions(psi_hs *h, psi_reader m)
+{
+    if (psi_ext_get_all(h, &m, PSI_IN_EE)) h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
+}
+
+static void psi_client13_request(psi_hs *h, psi_reader m)
+{
+    psi_auth_read_request(h, m);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_C13_CERTIFICATE;
+}
+
+static void psi_client13_verify(psi_hs *h, psi_reader m)
+{
+    h->server_scheme = psi_hs13_verify(h, m);
+    if (h->server_scheme) h->state = PSI_C13_FINISHED;
+}
+
+static void psi_client13_sign(psi_hs *h)
+{
+    if (h->identity) psi_auth_write_verify(h);
+    psi_hs_write_finished(h);
+    psi_hs13_resumption(h);
+    psi_hs_new_out(h, &h->next_out);
+    psi_wipe(&h->next_out, sizeof h->next_out);
+    psi_hs_done(h);
+}
+
+static void psi_client13_finished(psi_hs *h, psi_reader m)
+{
+    uint8_t content[98 + PSI_HASH_MAX];
+    if (!psi_hs_read_finished(h, m)) return;
+    psi_hs13_traffic(h);
+    if (!psi_hs_new_in(h, &h->next_in)) return;
+    psi_wipe(&h->next_in, sizeof h->next_in);
+    if (h->asked) psi_auth_write_chain(h);
+    if (h->identity) psi_auth_sign(h, psi_auth_content(h, 0, content), psi_read_of("", 0), psi_client13_sign);
+    else psi_client13_sign(h);
+}
+
+static const psi_hs_row psi_client13[] = {
+    {PSI_C13_EXTENSIONS, PSI_MSG_ENCRYPTED_EXTENSIONS, 1, PSI_HELLO_MAX, psi_client13_extensions},
+    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client13_request},
+    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_client13_verify},
+    {PSI_C13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
+static void psi_client13_retry(psi_hs *h, psi_reader m)
+{
+    const psi_group *group = h->kex.group;
+    size_t len = (size_t)(m.p - h->message) + m.n;
+    int code;
+    if (h->retried) {
+        psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
+        return;
+    }
+    if (!psi_hs_turn(h) || !psi_ext_get_all(h, &m, PSI_IN_HRR)) return;
+    if (h->kex.group == group && !h->opaque.n) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello asks for another hello without a reason");
+        return;
+    }
+    psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_transcript_add(&h->transcript, h->message, len);
+    h->regrouped = h->kex.group != group;
+    code = h->regrouped ? psi_kex_make(&h->kex, h->kex.group) : 0;
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    h->retried = 1;
+    if (h->session && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
+        psi_session_free(h->session);
+        h->session = NULL;
+    }
+    if (h->id_len) psi_hs_change_cipher_spec(h);
+    psi_hello_write(h);
+    psi_hs_flush(h);
+}
+
+/* ServerHello of TLS 1.3. */
+static void psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
+{
+    size_t len = (size_t)(m.p - h->message) + m.n;
+    if (!psi_read_same(id, h->id, h->id_len)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello does not repeat our session ID");
+        return;
+    }
+    if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
+    psi_transcript_forget(&h->transcript);
+    if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) {
+        psi_client13_retry(h, m);
+        return;
+    }
+    if (!psi_ext_get_all(h, &m, PSI_IN_SH13)) return;
+    if (!h->share.n) {
+        psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
+        return;
+    }
+    if (h->psk && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
+        return;
+    }
+    h->secret_len = psi_kex_finish(&h->kex, h->share, h->secret);
+    h->share = psi_read_of(NULL, 0);
+    if (!h->secret_len) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
+        return;
+    }
+    psi_transcript_add(&h->transcript, h->message, len);
+    h->program = psi_client13;
+    h->resumed = h->psk;
+    if (psi_hs13_keys(h)) h->state = PSI_C13_EXTENSIONS;
+}
+
+/* Why a version that the server chose is refused. */
+static void psi_client_version(psi_hs *h, unsigned version)
+{
+    const psocket_tls *tls = h->tls;
+    if (version < PSI_TLS12)
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version before 1.2 (%04x), which is never spoken", version);
+    else if (version == PSI_TLS12 && tls->min_version > PSI_TLS12)
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server speaks TLS 1.2 only and min_version is 1.3");
+    else
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version that was not offered (%04x)", version);
+}
+
+static void psi_client_hello(psi_hs *h, psi_reader m)
+{
+    unsigned legacy = psi_read_number(&m, 2), number, compression, version = 0;
+    const psi_suite *suite = NULL;
+    psi_reader id;
+    size_t i;
+    psi_read_copy(&m, h->randoms + 32, 32);
+    id = psi_read_vector(&m, 1, 0, 32);
+    number = psi_read_number(&m, 2);
+    compression = psi_read_number(&m, 1);
+    if (m.bad || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version)) {
+        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+        return;
+    }
+    if (version && (version != PSI_TLS13 || !psi_tls_speaks(h->tls, PSI_TLS13) || legacy != PSI_TLS12)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+        return;
+    }
+    if (!version) version = legacy;
+    if (version < PSI_TLS12 || !psi_tls_speaks(h->tls, version) || (version == PSI_TLS13 && legacy == PSI_TLS13) ||
+        (h->retried && version != PSI_TLS13)) {
+        psi_client_version(h, version);
+        return;
+    }
+    for (i = 0; i < h->tls->suite_count; i++)
+        if (h->tls->suites[i]->number == number && h->tls->suites[i]->version == version) suite = h->tls->suites[i];
+    if (!suite || compression || (h->retried && suite != h->suite)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered" : "cipher suite was not offered");
+        return;
+    }
+    h->suite = suite;
+    h->version = h->rec->version = (uint16_t)version;
+    if (PSI_HAS_TLS13 && version == PSI_TLS13) psi_client13_hello(h, m, id);
+    else if (PSI_HAS_TLS12) psi_client12_hello(h, m, id);
+}
+
+static const psi_hs_row psi_client_start[] = {
+    {PSI_C_HELLO, PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
+    {0, 0, 0, 0, NULL}};
+
+/* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
+   that are not printable ASCII: international names must be given in their "xn--" form). */
+static int psi_tls_name(const char *name, char out[256])
+{
+    psi_addr address;
+    size_t i, n = strlen(name);
+    if (n && name[n - 1] == '.') n--;
+    if (!n || n > 253 || name[n - 1] == '.') return 0;
+    for (i = 0; i < n; i++)
+        if (name[i] <= ' ' || name[i] > '~') return 0;
+    memcpy(out, name, n);
+    out[n] = 0;
+    return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
+}
+
+/* A client's first message. */
+static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    char host[256];
+    int kind = name ? psi_tls_name(name, host) : 0, code;
+    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
+        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
+    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
+    if (name) {
+        h->name = psi_strdup(host);
+        if (!h->name) return psi_err_code(e, PSOCKET_NOMEM);
+    }
+    h->is_address = kind == 2;
+    h->port = (uint16_t)port;
+    psi_session_recall(h);
+    code = psi_os_entropy(h->randoms, 32);
+    if (!code) code = psi_os_entropy(&h->grease, 1);
+    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
+    if (psi_tls_speaks(h->tls, PSI_TLS13) || (h->session && h->session->is_ticket)) {
+        h->id_len = 32; /* RFC 8446 D.4; RFC 5077 3.4 */
+        if (!code) code = psi_os_entropy(h->id, 32);
+    }
+    if (h->session && h->session->version == PSI_TLS12 && !h->session->is_ticket && h->session->ticket.n <= 32) {
+        h->id_len = (uint8_t)h->session->ticket.n;
+        memcpy(h->id, h->session->ticket.p, h->id_len);
+    }
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups[0]);
+    if (code) return psi_err_code(e, code);
+    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
+    psi_hello_write(h);
+    psi_hs_flush(h);
     return 0;
 }
 
-/* The time that certificates are checked against. A system calendar before the program was built is not set. */
-static int64_t psi_tls_now(const psocket_tls *tls)
+/* Remembers a session of TLS 1.2; the tickets of TLS 1.3 are still to come. */
+static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
 {
-    int64_t now;
-    if (tls->clock) return tls->clock(tls->clock_user);
-    now = psi_os_wallclock();
-    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+    psi_session s;
+    int64_t lifetime = h->opaque.n && h->lifetime ? h->lifetime : PSI_SESSION_TIME;
+    if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
+    psi_session_of(&s, info);
+    psi_session_name(h->name, h->port, s.name);
+    memcpy(s.secret, h->secret, 48);
+    s.is_ticket = h->opaque.n != 0;
+    s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
+    psi_session_keep(h->tls, &s, h->now, lifetime < PSI_SESSION_MOST ? lifetime : PSI_SESSION_MOST);
+    psi_wipe(&s, sizeof s);
 }
+
+static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish, psi_session_forget};
+#ifdef PSOCKET_NO_CLIENT
+#define PSI_CLIENT NULL
+#else
+#define PSI_CLIENT (&psi_client)
+#endif
+
+/* --- the server --------------------------------------------------------------------------------------------------- */
+
+/* May a session be resumed by this client? Its own identity, if it proved one, must still be good enough. */
+static int psi_server_accepts(psi_hs *h, const psi_session *s)
+{
+    uint8_t name[32], policy[32];
+    psi_session_name(h->name, 0, name);
+    if (s->version != h->version || memcmp(s->name, name, 32) || h->now < s->from || h->now >= s->until) return 0;
+    if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
+    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
+    return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+}
+
+/* A session of this connection, but for its secret. 0, or it cannot be made. */
+static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t now, psi_session *s)
+{
+    psi_session_of(s, info);
+    s->from = now;
+    s->until = now + PSI_SESSION_TIME;
+    psi_session_name(psi_tlsinfo_text(info, info->name_at), 0, s->name);
+    return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
+}
+
+static int psi_server_no_certificate(psi_hs *h)
+{
+    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) return 0;
+    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
+                "the client sent no certificate");
+    return 1;
+}
+
+/* The client's certificate, in both versions. */
+static void psi_server_certificate(psi_hs *h, psi_reader m)
+{
+    int count = psi_auth_read_chain(h, m);
+    if (count < 0 || (!count && psi_server_no_certificate(h))) return;
+    if (h->version == PSI_TLS12) h->state = PSI_S12_KEY;
+    else h->state = count ? PSI_S13_VERIFY : PSI_S13_FINISHED;
+    if (count) psi_auth_accept(h);
+    else psi_transcript_forget(&h->transcript);
+}
+
+/* --- the server: TLS 1.2 */
+
+static void psi_server12_key(psi_hs *h, psi_reader m)
+{
+    psi_reader point = psi_read_vector(&m, 1, 1, 255);
+    if (psi_hs_left(h, &m)) return;
+    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
+    if (!h->secret_len) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+        return;
+    }
+    psi_hs12_master(h);
+    h->state = h->chain.count ? PSI_S12_VERIFY : PSI_S12_CCS;
+}
+
+static void psi_server12_verify(psi_hs *h, psi_reader m)
+{
+    if (h->transcript.bytes.failed) {
+        psi_hs_no_memory(h);
+        return;
+    }
+    if (!psi_auth_check(h, m, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0))) return;
+    psi_transcript_forget(&h->transcript);
+    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    h->state = PSI_S12_CCS;
+}
+
+static void psi_server12_ccs(psi_hs *h, psi_reader m)
+{
+    if (psi_hs12_ccs(h, m)) h->state = PSI_S12_FINISHED;
+}
+
+/* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
+static void psi_server12_ticket(psi_hs *h)
+{
+    psi_session s;
+    uint32_t at;
+    if (psi_hs_tell(h)) return;
+    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
+    psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
+    if (psi_server_session(h->tls, h->info, h->now, &s)) {
+        psi_write_number(&h->flight, 0, 2);
+    } else {
+        memcpy(s.secret, h->secret, 48);
+        if (!psi_ticket_write(h->tls, h->now, &s, &h->flight)) psi_write_number(&h->flight, 0, 2);
+    }
+    psi_hs_end(h, at);
+    psi_wipe(&s, sizeof s);
+}
+
+static void psi_server12_finished(psi_hs *h, psi_reader m)
+{
+    if (!psi_hs_read_finished(h, m)) return;
+    if (!h->resumed) {
+        if (h->will_ticket) psi_server12_ticket(h);
+        psi_hs12_finish(h);
+    }
+    psi_hs_done(h);
+}
+
+static const psi_hs_row psi_server12[] = {
+    {PSI_S12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
+    {PSI_S12_KEY, PSI_MSG_CLIENT_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_server12_key},
+    {PSI_S12_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_server12_verify},
+    {PSI_S12_CCS, PSI_MSG_CCS, 0, 1, psi_server12_ccs},
+    {PSI_S12_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* ServerKeyExchange, signed, and the rest of the flight. */
+static void psi_server12_sign(psi_hs *h)
+{
+    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
+    psi_write_number(&h->flight, 3, 1); /* named_curve */
+    psi_write_number(&h->flight, h->kex.group->number, 2);
+    psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
+    psi_write_number(&h->flight, h->scheme->number, 2);
+    psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    psi_hs_end(h, at);
+    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
+    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
+    psi_hs_flush(h);
+    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE : PSI_S12_KEY;
+}
+
+/* The session that the client wants to resume, if it may. 0: the handshake has failed. */
+static int psi_server12_resume(psi_hs *h, const psi_offer *o)
+{
+    psi_session *s = NULL;
+    size_t i;
+    if (o->ticket.n) {
+        s = psi_ticket_read(h->tls, o->ticket);
+    } else if (o->id.n == 32) {
+        psi_session_slot *slot;
+        psi_os_lock(&h->tls->lock);
+        slot = psi_sessions_find(&h->tls->server_sessions, o->id.p);
+        if (slot) {
+            slot->used = ++h->tls->server_sessions.clock;
+            s = psi_session_new(psi_sessions_flat(slot));
+        }
+        psi_os_unlock(&h->tls->lock);
+    }
+    if (!s) return 1;
+    for (i = 0; i < h->tls->suite_count && h->tls->suites[i]->number != s->suite; i++) {}
+    if (i == h->tls->suite_count || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) || (!s->ems && o->ems)) {
+        psi_session_free(s);
+        return 1;
+    }
+    h->session = s;
+    if (s->ems && !o->ems) { /* RFC 7627 5.3 */
+        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without its extended master secret");
+        return 0;
+    }
+    h->resumed = 1;
+    h->suite = h->tls->suites[i];
+    return 1;
+}
+
+/* The group and, for this key, the suite that both sides want; 0 if there are none. */
+static int psi_server12_suits(psi_hs *h, const psi_offer *o, const psi_x509_cert *leaf, const psi_suite **suite)
+{
+    size_t i;
+    int type = leaf->key.key_type;
+    *suite = NULL;
+    if (type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve)) return 0; /* RFC 8422 5.1 */
+    for (i = 0; i < h->tls->suite_count && !*suite; i++) {
+        const psi_suite *s = h->tls->suites[i];
+        if (s->version == PSI_TLS12 && s->key_type == type && psi_read_has(o->suites, s->number)) *suite = s;
+    }
+    return *suite != NULL;
+}
+
+/* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
+static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
+{
+    size_t i;
+    for (i = 0; i < tls->group_count; i++)
+        if (o->groups.n ? psi_read_has(o->groups, tls->groups[i]->number) : tls->groups[i]->curve == BR_EC_secp256r1)
+            return tls->groups[i];
+    return NULL;
+}
+
+/* Chooses the identity by name (exact, wildcard, then the first), and EC for those who can, with its scheme and, in TLS
+   1.2, the suite. 0: there is none. */
+static int psi_server_identity(psi_hs *h, const psi_offer *o)
+{
+    psi_x509_host host;
+    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score;
+    size_t i;
+    for (i = 0; i < h->tls->identity_count; i++) {
+        const psi_tls_identity *id = &h->tls->identities[i];
+        const psi_x509_cert *leaf = id->chain.certs;
+        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
+        const psi_suite *suite = h->suite;
+        if (!scheme || (h->version == PSI_TLS12 && !psi_server12_suits(h, o, leaf, &suite))) continue;
+        score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
+        if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
+        if (score <= best) continue;
+        best = score;
+        h->identity = id;
+        h->scheme = scheme;
+        h->suite = suite;
+        h->named = score > 1;
+    }
+    return best;
+}
+
+static void psi_server_nothing(psi_hs *h, const char *what)
+{
+    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use", what);
+}
+
+/* ClientHello of TLS 1.2: our flight, or that of a session resumed. */
+static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
+{
+    const psi_group *group = psi_server_group(h->tls, o);
+    int code;
+    if (!psi_server12_resume(h, o)) return;
+    if (!psi_server_identity(h, o) && !h->resumed) {
+        size_t i;
+        for (i = 0; i < h->tls->suite_count && !(h->tls->suites[i]->version == PSI_TLS12 && psi_read_has(o->suites, h->tls->suites[i]->number)); i++) {}
+        psi_server_nothing(h, i == h->tls->suite_count ? "no cipher suite" : "no signature algorithm and key type");
+        return;
+    }
+    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
+    else if (!group) {
+        psi_server_nothing(h, "no elliptic curve");
+        return;
+    }
+    h->ems = o->ems;
+    h->program = psi_server12;
+    psi_transcript_start(&h->transcript, h->suite->hash);
+    h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
+    psi_transcript_add(&h->transcript, h->message, len);
+    if (psi_hs_random(h, h->randoms + 32, 32)) return;
+    if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
+    if (h->resumed) {
+        memcpy(h->secret, h->session->secret, 48);
+        psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+        psi_hs12_keys(h);
+        psi_hs12_finish(h);
+        if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
+        return;
+    }
+    h->will_ticket = o->wants_ticket && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    if (h->id_len && psi_hs_random(h, h->id, 32)) return;
+    code = psi_kex_make(&h->kex, group);
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_auth_write_chain(h);
+    h->server_scheme = h->scheme;
+    {
+        uint8_t params[64 + 4 + PSI_KEX_POINT];
+        size_t n = psi_kex_point_len(group);
+        memcpy(params, h->randoms, 64);
+        params[64] = 3; /* named_curve */
+        psi_rec_put(params + 65, group->number, 2);
+        params[67] = (uint8_t)n;
+        memcpy(params + 68, h->kex.point, n);
+        psi_auth_sign(h, psi_read_of(params, 64), psi_read_of(params + 64, 4 + n), psi_server12_sign);
+    }
+}
+
+/* --- the server: TLS 1.3 */
+
+/* Tickets, to go ahead of the first data (RFC 8446 4.6.1). What cannot be made is left out. */
+static void psi_server13_tickets(psi_rec *r, psi_writer *w)
+{
+    psi_session s;
+    uint8_t random[5];
+    int i;
+    if (psi_server_session(r->tls, r->info, r->from, &s)) return;
+    for (i = 0; i < r->tls->tickets && !w->failed; i++) {
+        uint32_t start = w->n, at;
+        if (psi_os_entropy(random, sizeof random)) break;
+        psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
+        at = psi_write_open(w, 3);
+        psi_write_number(w, PSI_SESSION_TIME, 4);
+        psi_write(w, random, 4);
+        psi_write_number(w, 0x0100u | (unsigned)i, 2); /* the nonce: one byte */
+        random[4] = (uint8_t)i;
+        s.age_add = (uint32_t)random[0] << 24 | (uint32_t)random[1] << 16 | (uint32_t)random[2] << 8 | random[3];
+        psi_hs13_psk(r, psi_read_of(random + 4, 1), s.secret);
+        if (!psi_ticket_write(r->tls, r->from, &s, w)) {
+            if (!w->failed) w->n = start;
+            break;
+        }
+        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+        psi_write_number(w, ((random[0] & 0xF0u) | 0x0Au) * 0x0101u, 2);
+        psi_write_number(w, 0, 2);
+        psi_write_close(w, at, 3);
+    }
+    psi_wipe(&s, sizeof s);
+}
+
+static void psi_server13_verify(psi_hs *h, psi_reader m)
+{
+    if (psi_hs13_verify(h, m)) h->state = PSI_S13_FINISHED;
+}
+
+static void psi_server13_finished(psi_hs *h, psi_reader m)
+{
+    if (!psi_hs_read_finished(h, m) || !psi_hs_new_in(h, &h->next_in)) return;
+    psi_wipe(&h->next_in, sizeof h->next_in);
+    psi_hs13_resumption(h);
+    psi_hs_done(h);
+}
+
+static void psi_server_hello(psi_hs *h, psi_reader m);
+
+static const psi_hs_row psi_server13[] = {
+    {PSI_S13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
+    {PSI_S13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_server13_verify},
+    {PSI_S13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* The end of our flight: Finished, and the keys of what follows it. */
+static void psi_server13_end(psi_hs *h, int request)
+{
+    psi_hs_write_finished(h);
+    psi_hs13_traffic(h);
+    psi_hs_new_out(h, &h->next_out);
+    psi_wipe(&h->next_out, sizeof h->next_out);
+    if (h->state != PSI_HS_FAILED) h->state = request ? PSI_S13_CERTIFICATE : PSI_S13_FINISHED;
+}
+
+static void psi_server13_sign(psi_hs *h)
+{
+    psi_auth_write_verify(h);
+    psi_server13_end(h, h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE);
+}
+
+/* Our flight, once both hellos are there. */
+static void psi_server13_flight(psi_hs *h, const psi_offer *o)
+{
+    uint8_t content[98 + PSI_HASH_MAX];
+    uint32_t at;
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
+    if (!psi_hs13_keys(h)) return;
+    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->program = psi_server13;
+    at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
+    psi_ext_put_all(h, &h->flight, PSI_IN_EE);
+    psi_hs_end(h, at);
+    if (h->psk) {
+        psi_server13_end(h, 0);
+        return;
+    }
+    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
+    psi_auth_write_chain(h);
+    h->server_scheme = h->scheme;
+    psi_auth_sign(h, psi_auth_content(h, 1, content), psi_read_of("", 0), psi_server13_sign);
+}
+
+/* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
+static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_offer *o, psi_reader *point, int *twice)
+{
+    const psi_group *best = NULL;
+    size_t i;
+    *twice = 0;
+    for (i = tls->group_count; i--;) {
+        psi_reader list = o->shares;
+        int seen = 0;
+        while (list.n) {
+            unsigned number = psi_read_number(&list, 2);
+            psi_reader share = psi_read_vector(&list, 2, 1, 65535);
+            if (number != tls->groups[i]->number) continue;
+            *twice |= seen++;
+            if (!psi_read_has(o->groups, number)) continue;
+            best = tls->groups[i];
+            *point = share;
+        }
+    }
+    return best;
+}
+
+/* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). 0: the handshake has failed. */
+static int psi_server13_resume(psi_hs *h, const psi_offer *o)
+{
+    psi_reader identities = o->identities, binders = o->binders;
+    psi_transcript t = h->transcript;
+    uint8_t digest[PSI_HASH_MAX], binder[PSI_HASH_MAX];
+    int i;
+    t.hash.vtable->update(&t.hash.vtable, h->message, (size_t)(o->bound - h->message));
+    t.hash.vtable->out(&t.hash.vtable, digest);
+    for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
+        psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
+        psi_session *s = psi_ticket_read(h->tls, ticket);
+        psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
+        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s)) {
+            psi_session_free(s);
+            continue;
+        }
+        h->session = s;
+        psi_keys_binder(h->suite->hash, s->secret, digest, binder);
+        if (theirs.n != psi_x509_hash_len(h->suite->hash) || !psi_rec_equal(theirs.p, binder, theirs.n)) {
+            psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
+            return 0;
+        }
+        h->psk = (uint8_t)i;
+        h->resumed = 1;
+    }
+    return 1;
+}
+
+/* What a hello of TLS 1.3 must have (RFC 8446 9.2). 0: the handshake has failed. */
+static int psi_server13_complete(psi_hs *h, const psi_offer *o)
+{
+    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !o->shares.p ? "hello lacks key_share"
+                      : !o->schemes.n && !o->identities.n ? "hello lacks signature_algorithms"
+                      : o->identities.n && !o->modes ? "hello lacks psk_key_exchange_modes" : NULL;
+    if (lacks) psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
+    else if (o->compressed) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression");
+    else return 1;
+    return 0;
+}
+
+/* HelloRetryRequest. */
+static void psi_server13_retry(psi_hs *h, const psi_offer *o)
+{
+    psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
+    psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
+}
+
+/* ClientHello of TLS 1.3. */
+static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
+{
+    const psi_suite *suite = NULL;
+    const psi_group *group;
+    psi_reader point = PSI_ZERO;
+    int again = h->state == PSI_S_HELLO_AGAIN, twice, code;
+    size_t i;
+    if (!psi_server13_complete(h, o)) return;
+    for (i = 0; i < h->tls->suite_count && !suite; i++)
+        if (h->tls->suites[i]->version == PSI_TLS13 && psi_read_has(o->suites, h->tls->suites[i]->number)) suite = h->tls->suites[i];
+    group = psi_server13_share(h->tls, o, &point, &twice);
+    if (!suite) {
+        psi_server_nothing(h, "no cipher suite");
+    } else if (!group && !psi_server_group(h->tls, o)) {
+        psi_server_nothing(h, "no group for the key exchange");
+    } else if (twice || (again && (suite != h->suite || group != h->kex.group || (h->retried && !o->identities.n)))) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, twice ? "hello has two shares of one group" : "second hello is not what was asked for");
+    }
+    if (h->state == PSI_HS_FAILED) return;
+    h->suite = suite;
+    if (!again) psi_transcript_start(&h->transcript, suite->hash);
+    if (o->identities.n && o->psk_dhe && !psi_server13_resume(h, o)) return;
+    psi_transcript_add(&h->transcript, h->message, len);
+    if (!psi_server_identity(h, o) && !h->psk) {
+        psi_server_nothing(h, "no signature algorithm");
+        return;
+    }
+    h->will_ticket = o->psk_dhe && h->tls->tickets;
+    if (!group) {
+        h->retried = h->psk != 0; /* the second hello has to offer it again */
+        psi_session_free(h->session);
+        h->session = NULL;
+        h->psk = h->resumed = 0;
+        h->kex.group = psi_server_group(h->tls, o);
+        psi_server13_retry(h, o);
+        return;
+    }
+    code = psi_kex_make(&h->kex, group);
+    if (!code) code = psi_os_entropy(h->randoms + 32, 32);
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
+    if (h->secret_len) psi_server13_flight(h, o);
+    else psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
+}
+
+/* --- the server: hello */
+
+/* The version to speak; 0: the handshake has failed. */
+static unsigned psi_server_version(psi_hs *h, const psi_offer *o)
+{
+    unsigned version = o->versions & 2 && psi_tls_speaks(h->tls, PSI_TLS13)   ? PSI_TLS13
+                       : o->versions & 1 && psi_tls_speaks(h->tls, PSI_TLS12) ? PSI_TLS12 : 0;
+    if (h->state == PSI_S_HELLO_AGAIN && version != PSI_TLS13)
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+    else if (o->fallback && version < h->tls->max_version && !(o->versions & 2)) /* RFC 7507 3 */
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK, "the client fell back to an older TLS version than it could speak");
+    else if (!version)
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the client does not accept %s",
+                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
+    return h->state == PSI_HS_FAILED ? 0 : version;
+}
+
+/* The application protocol, by our preference. 0: the handshake has failed. */
+static int psi_server_alpn(psi_hs *h, const psi_offer *o)
+{
+    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
+    if (!o->alpn.n || !own.n) return 1;
+    while (own.n) {
+        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = o->alpn;
+        while (list.n) {
+            psi_reader name = psi_read_vector(&list, 1, 1, 255);
+            if (!psi_read_same(name, one.p, one.n)) continue;
+            h->alpn = one;
+            return 1;
+        }
+    }
+    psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL, "the client offers none of this server's application protocols");
+    return 0;
+}
+
+/* The record sizes that the client asked for; RFC 8449 5: max_fragment_length is ignored beside record_size_limit. */
+static void psi_server_limits(psi_hs *h, const psi_offer *o)
+{
+    if (o->limit) {
+        h->limited = 1;
+        psi_ext_apply_limit(h, o->limit, h->version == PSI_TLS13);
+        if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
+    } else if (o->fragment) {
+        h->fragment = o->fragment;
+        h->rec->max_out = (uint16_t)(256 << o->fragment);
+    }
+}
+
+static void psi_server_hello(psi_hs *h, psi_reader m)
+{
+    psi_offer o = PSI_ZERO;
+    size_t len = 4 + m.n;
+    unsigned version;
+    if (!psi_hs_turn(h)) return;
+    h->offer = &o;
+    version = psi_hello_read(h, m) ? psi_server_version(h, &o) : 0;
+    if (version) {
+        h->version = h->rec->version = (uint16_t)version;
+        psi_server_limits(h, &o);
+        if (!psi_server_alpn(h, &o)) {
+        } else if (PSI_HAS_TLS13 && version == PSI_TLS13) {
+            psi_server13_hello(h, &o, len);
+        } else if (PSI_HAS_TLS12) {
+            psi_server12_hello(h, &o, len);
+        }
+    }
+    h->offer = NULL;
+}
+
+static const psi_hs_row psi_server_start[] = {
+    {PSI_S_HELLO, PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
+    {PSI_S_HELLO_AGAIN, PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
+    {0, 0, 0, 0, NULL}};
+
+static int psi_server_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    (void)name;
+    (void)port;
+    h->state = PSI_S_HELLO;
+    return h->tls->identity_count ? 0 : psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
+}
+
+/* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
+static void psi_server_finish(psi_hs *h, const psi_tlsinfo *info)
+{
+    psi_session s;
+    if (h->version == PSI_TLS13) {
+        if (!h->will_ticket) return;
+        h->rec->tls = psocket_tls_retain(h->tls);
+        h->rec->from = h->now;
+        h->rec->ahead = psi_server13_tickets;
+        return;
+    }
+    if (h->resumed || h->will_ticket || !h->id_len || psi_server_session(h->tls, info, h->now, &s)) return;
+    memcpy(s.secret, h->secret, 48);
+    psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s, 1);
+    psi_wipe(&s, sizeof s);
+}
+
+static void psi_server_failed(psi_hs *h)
+{
+    (void)h;
+}
+
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin, psi_server_finish, psi_server_failed};
+#ifdef PSOCKET_NO_SERVER
+#define PSI_SERVER NULL
+#else
+#define PSI_SERVER (&psi_server)
+#endif
+
+/* --- what both run on --------------------------------------------------------------------------------------------- */
+
+/* The peer refused. */
+static void psi_hs_refused(psi_hs *h, int alert)
+{
+    const char *hint = "";
+    int code = PSOCKET_TLS_ALERT;
+    if (alert == PSI_ALERT_PROTOCOL_VERSION) {
+        code = PSOCKET_TLS_VERSION;
+        hint = ": it does not accept the TLS versions that were offered";
+    } else if (alert == PSI_ALERT_NO_APPLICATION_PROTOCOL) {
+        code = PSOCKET_TLS_ALPN;
+        hint = ": it knows none of the application protocols offered";
+    } else if (alert == PSI_ALERT_HANDSHAKE_FAILURE && !h->role->server) {
+        hint = ": it probably found no cipher suite in common, or wants a client certificate";
+    } else if (alert == PSI_ALERT_UNRECOGNIZED_NAME) {
+        hint = ": it does not know this server name";
+    } else if (alert == PSI_ALERT_CERTIFICATE_REQUIRED) {
+        hint = ": it wants a client certificate";
+    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA && alert != PSI_ALERT_ILLEGAL_PARAMETER) {
+        hint = ": it does not accept our certificate";
+    }
+    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h), psi_rec_alert_name(alert), alert, hint);
+    h->err.tls_alert = alert;
+}
+
+static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
+{
+    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING;
+    if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
+        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "alert is malformed");
+    } else if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY) {
+        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake", psi_hs_peer(h));
+    } else if (!warning) {
+        psi_hs_refused(h, in->data[1]);
+    }
+}
+
+/* The row for this message in this state; NULL: there is none. */
+static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
+{
+    const psi_hs_row *row = h->program;
+    while (row->run && (row->state != h->state || row->message != message)) row++;
+    return row->run ? row : NULL;
+}
+
+static void psi_hs_unexpected(psi_hs *h, int message)
+{
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
+}
+
+/* Handles the messages that are whole, until one leaves a question. */
+static void psi_hs_messages(psi_hs *h)
+{
+    psi_writer *part = &h->rec->part;
+    uint32_t at = 0;
+    while (h->state != PSI_HS_FAILED && h->state != PSI_HS_DONE && !h->question && part->n - at >= 4) {
+        const uint8_t *p = part->p + at;
+        uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        const psi_hs_row *row = psi_hs_find(h, p[0]);
+        if (!row) {
+            psi_hs_unexpected(h, p[0]);
+        } else if (len > row->limit) {
+            int chain = p[0] == PSI_MSG_CERTIFICATE;
+            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+                        "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(p[0]));
+        }
+        if (h->state == PSI_HS_FAILED || part->n - at - 4 < len) break;
+        at += 4 + len;
+        h->message = p;
+        h->rest = part->n - at;
+        if (row->hash) psi_transcript_add(&h->transcript, p, 4 + len);
+        row->run(h, psi_read_of(p + 4, len));
+        h->message = NULL;
+    }
+    h->rest = 0;
+    if (h->transcript.bytes.failed) psi_hs_no_memory(h);
+    psi_write_drop(part, at);
+}
+
+/* A whole record has come. */
+static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
+{
+    const psi_hs_row *row;
+    if (in->type == PSI_REC_ALERT || !in->len || (in->type == PSI_REC_CCS && h->version != PSI_TLS12)) {
+        h->rec->quiet = (uint8_t)(h->rec->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+        if (h->rec->quiet > PSI_REC_QUIET) {
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without a message");
+            return;
+        }
+    }
+    if (h->rec->part.n && in->type != PSI_REC_HANDSHAKE && in->type != PSI_REC_ALERT) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent another record within a message", psi_hs_peer(h));
+    } else if (in->type == PSI_REC_ALERT) {
+        psi_hs_read_alert(h, in);
+    } else if (in->type == PSI_REC_HANDSHAKE) {
+        psi_write(&h->rec->part, in->data, in->len);
+        if (h->rec->part.failed) psi_hs_no_memory(h);
+        else psi_hs_messages(h);
+    } else if (in->type == PSI_REC_CCS) {
+        row = psi_hs_find(h, PSI_MSG_CCS);
+        if (row) row->run(h, psi_read_of(in->data, in->len));
+        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO || in->len != 1 || in->data[0] != 1)
+            psi_hs_unexpected(h, PSI_MSG_CCS);
+    } else {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent data before the handshake was over");
+    }
+}
+
+/* --- interface ---------------------------------------------------------------------------------------------------- */
+
+static PSI_UNUSED void psi_hs_free(psi_hs *h)
+{
+    if (!h) return;
+    if (h->state == PSI_HS_FAILED && h->session) h->role->failed(h);
+    psi_rec_free(h->rec);
+    psi_write_free(&h->transcript.bytes);
+    psi_write_free(&h->flight);
+    psi_write_free(&h->out);
+    psi_write_free(&h->opaque);
+    psi_x509_chain_free(&h->chain);
+    psi_session_free(h->session);
+    psi_tlsinfo_free(h->info);
+    psi_free(h->question);
+    psi_free(h->name);
+    psocket_tls_free(h->tls);
+    psi_wipe(h, sizeof *h);
+    psi_free(h);
+}
+
+/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
+   that is not known; servers ignore it. role NULL: this build has no such side. */
+static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
+{
+    psi_hs *h;
+    int code;
+    *out = NULL;
+    if (!role) return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    h = (psi_hs *)psi_alloc(sizeof *h);
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
+    h->role = role;
+    h->program = role->start;
+    h->state = PSI_C_HELLO;
+    h->tls = psocket_tls_retain(tls);
+    h->now = psi_tls_now(tls);
+    h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
+    if (!h->rec) {
+        code = psi_err_code(e, PSOCKET_NOMEM);
+    } else {
+        h->rec->server = (uint8_t)role->server;
+        h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
+        code = role->begin(h, name, port, e);
+    }
+    if (!code && h->state == PSI_HS_FAILED) {
+        code = h->err.code;
+        if (e) *e = h->err;
+    }
+    if (code) psi_hs_free(h);
+    else *out = h;
+    return code;
+}
+
+/* Bytes from the peer, which are decrypted in place: how many were consumed, 0 if there is no whole record among them.
+   Once the handshake is over the rest are records of what follows, or of no interest if it failed. */
+static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
+{
+    size_t used = 0;
+    while (used < n && h->state != PSI_HS_DONE && h->state != PSI_HS_FAILED && !h->question) {
+        psi_rec_in in;
+        psocket_error e = PSI_ZERO;
+        int first = !h->version && !h->rec->part.n, kind;
+        kind = psi_rec_open(h->rec, p + used, n - used, &in, &e);
+        if (kind == PSI_REC_MORE) break;
+        if (kind < 0) {
+            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 && (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
+                        ? "the peer does not speak TLS on this port" : e.text);
+            break;
+        }
+        used += in.used;
+        if (kind == PSI_REC_WHOLE) psi_hs_record(h, &in);
+    }
+    return (ptrdiff_t)(h->state == PSI_HS_FAILED ? n : used);
+}
+
+/* Bytes to send now, 0 if there are none. */
+static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
+{
+    *p = h->out.p ? h->out.p + h->out_at : NULL;
+    return h->out.n - h->out_at;
+}
+
+/* That many of them were sent. */
+static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
+{
+    h->out_at += (uint32_t)n;
+    if (h->out_at < h->out.n) return;
+    psi_write_free(&h->out);
+    h->out_at = 0;
+}
+
+/* PSOCKET_WANT_READ: running, or there is output to send first. PSOCKET_WANT_DECISION, PSOCKET_WANT_SIGNATURE: there is a
+   question. 0: done. Else the error, also in *e. */
+static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
+{
+    if (h->state == PSI_HS_FAILED) {
+        if (e) *e = h->err;
+        return h->err.code;
+    }
+    if (h->out_at < h->out.n) return PSOCKET_WANT_READ;
+    if (h->question) return h->question->public_form.kind;
+    return h->state == PSI_HS_DONE ? 0 : PSOCKET_WANT_READ;
+}
+
+/* What is asked; NULL: nothing. */
+static PSI_UNUSED const psocket_question *psi_hs_asks(const psi_hs *h)
+{
+    return h->question && h->state != PSI_HS_FAILED ? &h->question->public_form : NULL;
+}
+
+/* Ends a question of this kind. 0: it was not asked. */
+static int psi_hs_answered(psi_hs *h, int kind)
+{
+    if (!psi_hs_asks(h) || h->question->public_form.kind != kind) return 0;
+    psi_free(h->question);
+    h->question = NULL;
+    return 1;
+}
+
+/* The application's decision about the peer's certificate: 0 accepts it, a PSOCKET_ code refuses it. */
+static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
+{
+    psocket_error verdict;
+    if (!psi_hs_asks(h)) return PSOCKET_INVALID;
+    verdict = h->question->public_form.verdict;
+    if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
+    if (!code) {
+        psi_hs_messages(h);
+    } else if (code == verdict.code) {
+        psi_auth_refuse(h, &verdict);
+    } else {
+        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s", psocket_strerror(code));
+        h->err.cert_index = 0;
+    }
+    return 0;
+}
+
+/* The signature that was asked for; n 0: there will be none. */
+static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
+{
+    if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
+    if (!n) {
+        psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
+        return 0;
+    }
+    h->signature = psi_read_of(p, n);
+    h->then(h);
+    h->signature = psi_read_of(NULL, 0);
+    if (h->state != PSI_HS_FAILED) psi_hs_messages(h);
+    return 0;
+}
+
+/* Once the status is 0: hands over the record layer and the facts, which must outlive it. The caller owns both, and frees h. */
+static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
+{
+    h->role->finish(h, h->info);
+    *rec = h->rec;
+    *info = h->info;
+    h->rec->info = h->info;
+    h->rec->open = 1;
+    h->rec->quiet = 0;
+    h->rec->skip = 0;
+    h->rec = NULL;
+    h->info = NULL;
+}
+
+/* --- after the handshake ------------------------------------------------------------------------------------------ */
+
+/* A wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1). A ClientHello may span records: how much of
+   it is still to come is kept. Returns 0 if it is anything else. */
+static int psi_late_renegotiation(psi_rec *r, psi_rec_in *in)
+{
+    while (r->part.n) {
+        uint32_t take = r->part.n < r->skip ? r->part.n : r->skip;
+        const uint8_t *p = r->part.p;
+        r->skip -= take;
+        if (!take) {
+            if (p[0] != (r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST)) return 0;
+            if (r->part.n < 4) return 1;
+            r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+            if (r->skip > (r->server ? PSI_HELLO_MAX : 0)) return 0;
+            take = 4;
+            in->alert_level = PSI_REC_WARNING;
+            in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            r->quiet++;
+        }
+        psi_write_drop(&r->part, take);
+    }
+    return 1;
+}
+
+/* NewSessionTicket of TLS 1.3: 0, or an alert. */
+static int psi_late_ticket(psi_rec *r, psi_reader m)
+{
+    psi_session s;
+    uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
+    psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
+    psi_reader extensions = psi_read_vector(&m, 2, 0, 65534);
+    int64_t now;
+    while (extensions.n) {
+        psi_read_number(&extensions, 2);
+        psi_read_vector(&extensions, 2, 0, 65535);
+    }
+    if (m.bad || m.n || extensions.bad) return PSI_ALERT_DECODE_ERROR;
+    if (lifetime > PSI_SESSION_MOST) return PSI_ALERT_ILLEGAL_PARAMETER;
+    if (!r->tls || !lifetime || !psi_tlsinfo_text(r->info, r->info->name_at)[0]) return 0;
+    now = psi_tls_now(r->tls);
+    psi_session_of(&s, r->info);
+    psi_session_name(psi_tlsinfo_text(r->info, r->info->name_at), r->info->port, s.name);
+    psi_hs13_psk(r, nonce, s.secret);
+    s.is_ticket = 1;
+    s.ticket = ticket;
+    s.age_add = age_add;
+    psi_session_keep(r->tls, &s, now, lifetime);
+    psi_wipe(&s, sizeof s);
+    return 0;
+}
+
+/* KeyUpdate, RFC 8446 4.6.3: 0, or an alert. Ours goes ahead of the next data. */
+static int psi_late_update(psi_rec *r, psi_reader m, int last)
+{
+    unsigned request = psi_read_number(&m, 1);
+    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (request > 1) return PSI_ALERT_ILLEGAL_PARAMETER;
+    if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    psi_key_update(&r->in);
+    if (request) r->update = 1;
+    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+}
+
+/* The messages of TLS 1.3 that are whole: 0, or an alert. */
+static int psi_late_messages(psi_rec *r)
+{
+    int alert = 0;
+    while (r->part.n >= 4 && !alert) {
+        const uint8_t *p = r->part.p;
+        uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        int ticket = p[0] == PSI_MSG_NEW_SESSION_TICKET && !r->server;
+        if (!ticket && p[0] != PSI_MSG_KEY_UPDATE) return PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (len > (ticket ? 2 * PSI_HELLO_MAX : 1)) return PSI_ALERT_DECODE_ERROR;
+        if (r->part.n < 4 + len) break;
+        alert = ticket ? psi_late_ticket(r, psi_read_of(p + 4, len)) : psi_late_update(r, psi_read_of(p + 4, len), r->part.n == 4 + len);
+        psi_write_drop(&r->part, 4 + len);
+    }
+    return alert;
+}
+
+/* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
+static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
+{
+    int level = in->len == 2 ? in->data[0] : 0, alert;
+    if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level > PSI_REC_FATAL ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
+    alert = in->data[1];
+    if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
+    if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
+    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)", psi_rec_alert_name(alert), alert);
+    if (e) e->tls_alert = alert;
+    return PSOCKET_TLS_ALERT;
+}
+
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
+   with an alert to send), PSI_REC_END, or an error, filling *e. */
+static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+{
+    int kind = psi_rec_open(r, p, n, in, e), alert = 0;
+    if (kind != PSI_REC_WHOLE) return kind;
+    kind = PSI_REC_SKIP;
+    if (in->type == PSI_REC_HANDSHAKE) {
+        psi_write(&r->part, in->data, in->len);
+        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, psocket_strerror(PSOCKET_NOMEM));
+        if (r->version == PSI_TLS13) alert = in->len ? psi_late_messages(r) : PSI_ALERT_UNEXPECTED_MESSAGE;
+        else if (!psi_late_renegotiation(r, in)) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (alert) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert, "the peer sent a handshake message that is malformed or out of order");
+    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT)) {
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
+    } else if (in->type == PSI_REC_ALERT) {
+        kind = psi_late_alert(r, in, e);
+    } else if (in->type == PSI_REC_APPDATA && in->len) {
+        r->quiet = 0;
+        return PSI_REC_DATA;
+    }
+    if (kind == PSI_REC_SKIP && (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+    if (r->quiet > PSI_REC_QUIET)
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without data");
+    in->len = 0;
+    return kind;
+}
+
+/* Bytes that n bytes of data take as records, with what has to go ahead of them, which is made now. */
+static PSI_UNUSED size_t psi_hs_room(psi_rec *r, int type, size_t n)
+{
+    size_t room = psi_rec_room(r, n);
+    if (type != PSI_REC_APPDATA || r->version != PSI_TLS13) return room;
+    if (r->ahead) {
+        r->ahead(r, &r->first);
+        r->ahead = NULL;
+        psocket_tls_free(r->tls);
+        r->tls = NULL;
+        if (r->first.failed) psi_write_free(&r->first);
+    }
+    if (r->out.seq >= PSI_REC_KEY_LIFE) r->update = 1;
+    return room + (r->first.n ? psi_rec_room(r, r->first.n) : 0) + (r->update ? psi_rec_room(r, 5) : 0);
+}
+
+/* Writes n bytes as records to `to`, which has the room that psi_hs_room told. Returns how many were needed. */
+static PSI_UNUSED size_t psi_hs_put(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
+{
+    static const uint8_t update[5] = {PSI_MSG_KEY_UPDATE, 0, 0, 1, 0}; /* update_not_requested */
+    size_t used = 0;
+    if (type == PSI_REC_APPDATA && r->first.n) {
+        used = psi_rec_seal(r, PSI_REC_HANDSHAKE, r->first.p, r->first.n, to);
+        psi_write_free(&r->first);
+    }
+    if (type == PSI_REC_APPDATA && r->update) {
+        used += psi_rec_seal(r, PSI_REC_HANDSHAKE, update, sizeof update, to + used);
+        psi_key_update(&r->out);
+        r->update = 0;
+    }
+    return used + psi_rec_seal(r, type, data, n, to + used);
+}
+
+/*==================================================================================================
+ * >>tls
+ * Settings (psocket_tls): made once, shared by any number of sockets and threads, immutable but for what their lock
+ * guards. Every handshake holds a reference, and so does every connection that tickets may still come or go on.
+ *================================================================================================*/
+
+#define PSI_TLS_IDENTITIES 1024
 
 PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
 {
@@ -6193,42 +10411,156 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
         psi_x509_chain_free(&tls->identities[i].chain);
         psi_x509_key_free(&tls->identities[i].key);
     }
-    psi_tls_sessions_free(&tls->client_sessions);
-    psi_tls_sessions_free(&tls->server_sessions);
+    psi_sessions_free(&tls->client_sessions);
+    psi_sessions_free(&tls->server_sessions);
+    if (tls->ticket_keys.keys) psi_wipe(tls->ticket_keys.keys, PSI_TICKET_KEYS * PSI_TICKET_KEY);
+    psi_free(tls->ticket_keys.keys);
     psi_trust_free(tls->trust);
     psi_free(tls->identities);
     psi_free(tls->alpn);
     psi_free(tls->pins);
-    psi_free(tls->ca_names);
     psi_os_mutex_free(&tls->lock);
     psi_wipe(tls, sizeof *tls);
     psi_free(tls);
 }
 
-/* Copies the protocol names: BearSSL wants an array of strings. */
+/* --- making them -------------------------------------------------------------------------------------------------- */
+
+/* The entries of a table (of structs that begin with their name) that a list names, in the list's order, as indexes: how
+   many, 0 if there is an unknown name. */
+static size_t psi_tls_pick(const char *what, const char *list, const void *table, size_t size, size_t count, uint8_t *picks,
+                           psocket_error *e)
+{
+    size_t picked = 0, i, k;
+    for (;;) {
+        size_t n = strcspn(list, ":");
+        for (i = 0; i < count; i++) {
+            const char *name = *(const char *const *)(const void *)((const uint8_t *)table + i * size);
+            if (strlen(name) == n && !memcmp(name, list, n)) break;
+        }
+        if (i == count) {
+            psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n : 100, list);
+            return 0;
+        }
+        for (k = 0; k < picked && picks[k] != i; k++) {}
+        if (k == picked) picks[picked++] = (uint8_t)i;
+        if (!list[n]) return picked;
+        list += n + 1;
+    }
+}
+
+/* Suites, groups and schemes, most wanted first; where AES is slow, ChaCha20 before it. */
+static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    uint8_t picks[PSI_SCHEME_COUNT + PSI_SUITE_COUNT];
+    size_t i, n;
+    int turn;
+    for (turn = 0; !t->suites && turn < 2; turn++)
+        for (i = 0; i < PSI_SUITE_COUNT; i++)
+            if ((psi_suites[i].aead == PSI_CHACHA) == (turn == psi_prim.fast_aes)) tls->suites[tls->suite_count++] = &psi_suites[i];
+    if (t->suites) {
+        n = psi_tls_pick("suites", t->suites, psi_suites, sizeof psi_suites[0], PSI_SUITE_COUNT, picks, e);
+        for (i = 0; i < n; i++) tls->suites[tls->suite_count++] = &psi_suites[picks[i]];
+    }
+    for (i = 0; !t->groups && i < PSI_GROUP_COUNT; i++) tls->groups[tls->group_count++] = &psi_groups[i];
+    if (t->groups) {
+        n = psi_tls_pick("groups", t->groups, psi_groups, sizeof psi_groups[0], PSI_GROUP_COUNT, picks, e);
+        for (i = 0; i < n; i++) tls->groups[tls->group_count++] = &psi_groups[picks[i]];
+    }
+    for (i = 0; !t->sigalgs && i < PSI_SCHEME_COUNT; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[i];
+    if (t->sigalgs) {
+        n = psi_tls_pick("sigalgs", t->sigalgs, psi_schemes, sizeof psi_schemes[0], PSI_SCHEME_COUNT, picks, e);
+        for (i = 0; i < n; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[picks[i]];
+    }
+    return tls->suite_count && tls->group_count && tls->scheme_count ? 0 : PSOCKET_INVALID;
+}
+
+/* The versions that are asked for, that this build has, and for which there is a cipher suite. */
+static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13, suites = 0;
+    size_t i;
+    if (t->min_version && t->min_version < PSI_TLS12)
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
+    if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version are 0x0303 (TLS 1.2) or 0x0304 (TLS 1.3)");
+    if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
+    for (i = 0; i < tls->suite_count; i++) suites |= tls->suites[i]->version == PSI_TLS13 ? 2 : 1;
+    if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
+    if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
+    if (low > high)
+        return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+    tls->min_version = (uint16_t)low;
+    tls->max_version = (uint16_t)high;
+    return 0;
+}
+
+/* Copies the protocol names as they stand in a hello. */
 static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    size_t i, total = 0;
-    char *text;
+    psi_writer w = PSI_ZERO;
+    size_t i;
     for (i = 0; i < t->alpn_count; i++) {
         size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
-        total += n + 1;
-        if (n < 1 || n > 255 || total > 4096)
+        if (n < 1 || n > 255 || w.n + n + 1 > 4096) {
+            psi_write_free(&w);
             return psi_err(e, PSOCKET_INVALID,
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
+        }
+        psi_write_vector(&w, t->alpn[i], n, 1);
     }
-    if (!total) return 0;
-    tls->alpn = (const char **)psi_alloc(t->alpn_count * sizeof *tls->alpn + total);
-    if (!tls->alpn) return psi_err_code(e, PSOCKET_NOMEM);
-    tls->alpn_count = t->alpn_count;
-    text = (char *)(tls->alpn + t->alpn_count);
-    for (i = 0; i < t->alpn_count; i++) {
-        size_t n = strlen(t->alpn[i]) + 1;
-        memcpy(text, t->alpn[i], n);
-        tls->alpn[i] = text;
-        text += n;
-    }
+    if (w.failed) return psi_err_code(e, PSOCKET_NOMEM);
+    tls->alpn = w.p;
+    tls->alpn_len = w.n;
     return 0;
+}
+
+/* One text of an identity: given, or in a file, whose copy *file then is. */
+static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file, psocket_error *e)
+{
+    size_t n = 0;
+    int r, os = 0;
+    *file = NULL;
+    if (text) {
+        *out = psi_read_of(text, len ? len : strlen((const char *)text));
+        return 0;
+    }
+    if (!path) return psi_err(e, PSOCKET_INVALID, "%s is missing", what);
+    r = psi_os_readfile(path, file, &n, &os);
+    *out = psi_read_of(*file, n);
+    return r ? psi_err_os(e, r, os, "cannot read %s in %s", what, path) : 0;
+}
+
+/* Loads the private key and compares it with the certificate. */
+static int psi_tls_load_key(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
+{
+    psi_reader text;
+    char *file;
+    size_t n = 1;
+    int code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
+    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
+    if (file) psi_wipe(file, text.n);
+    psi_free(file);
+    if (code || psi_x509_key_matches(&to->key, to->chain.certs)) return code;
+    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                   n < to->chain.count ? ", which must come first in its chain" : "");
+}
+
+static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
+{
+    const psi_x509_cert *leaf;
+    psi_reader text;
+    char *file;
+    int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
+    if (!code) code = psi_x509_chain_load(&to->chain, text.p, text.n, e);
+    psi_free(file);
+    if (!code && !to->chain.count) code = psi_err_code(e, PSOCKET_TLS_PEM);
+    if (code) return code;
+    leaf = to->chain.certs;
+    to->ask = from->ask;
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n, to->endpoint);
+    return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
 static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
@@ -6241,99 +10573,87 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
     tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
     if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
     for (i = 0; i < t->identity_count; i++) {
-        const psocket_identity *from = &t->identities[i];
-        psi_tls_identity *to = &tls->identities[i];
         int code;
         tls->identity_count = i + 1;
-        if (!from->chain || !from->key) {
-            code = psi_err(&why, PSOCKET_INVALID, "%s is missing", from->chain ? "the private key" : "the certificate");
-        } else {
-            size_t chain_len = from->chain_len ? from->chain_len : strlen((const char *)from->chain);
-            size_t key_len = from->key_len ? from->key_len : strlen((const char *)from->key);
-            code = psi_x509_chain_load(&to->chain, from->chain, chain_len, &why);
-            if (!code && !to->chain.count) code = psi_err_code(&why, PSOCKET_TLS_PEM);
-            if (!code) code = psi_x509_key_load(&to->key, from->key, key_len, &why);
-            if (!code && !psi_x509_key_matches(&to->key, &to->chain.certs[0])) {
-                size_t n = 1;
-                while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
-                code = psi_err(&why, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
-                               n < to->chain.count ? ", which must come first in its chain" : "");
-            }
-        }
-        if (code) {
-            psi_err(e, code, "identity %lu: %s", (unsigned long)i, why.text);
-            if (e) e->cert_index = why.cert_index;
-            return code;
-        }
+        code = psi_tls_load_identity(&tls->identities[i], &t->identities[i], &why);
+        if (!code) continue;
+        psi_err(e, code, "identity %lu: %s", (unsigned long)i, why.text);
+        if (e) e->cert_index = why.cert_index;
+        return code;
     }
     return 0;
 }
 
-/* The names for certificate requests: those of the trust anchors, as many as a message holds. BearSSL asks for a
-   certificate only if there is at least one, so where anything is accepted an empty one stands in. */
-static int psi_tls_name_authorities(psocket_tls *tls, psocket_error *e)
+/* Ticket keys: the caller's, or two of ours that are made when they are needed. */
+static int psi_tls_copy_ticket_keys(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    static unsigned char nobody[] = {0x30, 0x00};
-    const psi_x509_store *store;
-    size_t i, count, total = 0;
-    int code = psi_x509_anchors(tls->trust, &store);
-    if (code == PSOCKET_NOMEM || (code && !tls->decide && !tls->insecure_no_verify))
-        return psi_err(e, code, "client certificates cannot be verified: %s", psocket_strerror(code));
-    count = code ? 0 : store->count;
-    tls->ca_names = (br_x500_name *)psi_alloc((count + 1) * sizeof *tls->ca_names);
-    if (!tls->ca_names) return psi_err_code(e, PSOCKET_NOMEM);
-    for (i = 0; i < count; i++) {
-        psi_x509_span name = store->certs[i].subject;
-        size_t head = name.n < 128 ? 2 : name.n < 256 ? 3 : 4; /* DER: the header in front of it */
-        total += head + name.n + 2;
-        if (total > 60000) break;
-        tls->ca_names[i].data = (unsigned char *)(uintptr_t)(name.p - head);
-        tls->ca_names[i].len = head + name.n;
-        tls->ca_name_count = i + 1;
-    }
-    if (!tls->ca_name_count) {
-        tls->ca_names[0].data = nobody;
-        tls->ca_names[0].len = sizeof nobody;
-        tls->ca_name_count = 1;
-    }
+    psi_ticket_keys *k = &tls->ticket_keys;
+    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
+    k->keys = (uint8_t *)psi_alloc(PSI_TICKET_KEYS * PSI_TICKET_KEY);
+    if (!k->keys) return psi_err_code(e, PSOCKET_NOMEM);
+    k->own = !t->ticket_key_count;
+    k->count = t->ticket_key_count;
+    if (k->count) memcpy(k->keys, t->ticket_keys, k->count * PSI_TICKET_KEY);
     return 0;
 }
 
-/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
-static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+static int psi_tls_copy_pins(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int code;
+    if (!t->spki_pin_count) return 0;
+    tls->pins = (uint8_t *)psi_alloc(t->spki_pin_count * 32);
+    if (!tls->pins) return psi_err_code(e, PSOCKET_NOMEM);
+    memcpy(tls->pins, t->spki_pins, t->spki_pin_count * 32);
+    tls->pin_count = t->spki_pin_count;
+    return 0;
+}
+
+/* What is wrong with the options by themselves. */
+static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
+{
     if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
         return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
     if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
-    if (t->min_version && t->min_version < BR_TLS12)
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
-    if (t->min_version > BR_TLS12)
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: TLS 1.2 is the newest version of this library");
+    if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
+        return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
+    if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
+        return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
+    return 0;
+}
+
+/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
+static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    const psi_trust *trust;
+    psocket_error why = PSI_ZERO;
+    int code = psi_tls_check(t, e);
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
     tls->decide = t->decide;
-    tls->decide_user = t->decide_user;
     tls->clock = t->clock;
     tls->clock_user = t->clock_user;
-    if (t->spki_pin_count) {
-        tls->pins = (uint8_t *)psi_alloc(t->spki_pin_count * 32);
-        if (!tls->pins) return psi_err_code(e, PSOCKET_NOMEM);
-        memcpy(tls->pins, t->spki_pins, t->spki_pin_count * 32);
-        tls->pin_count = t->spki_pin_count;
-    }
-    if (psi_tls_find_primitives(&tls->prim)) return psi_err_code(e, PSOCKET_NOMEM);
-    code = t->suites ? psi_tls_choose_suites(&tls->prim, t->suites, e) : 0;
+    tls->max_fragment = (uint16_t)t->max_fragment;
+    tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
+    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_CLIENT;
+    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_SERVER;
+    if (!code) code = psi_tls_choose(tls, t, e);
+    if (!code) code = psi_tls_versions(tls, t, e);
+    if (!code) code = psi_tls_copy_pins(tls, t, e);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
+    if (!code) code = psi_tls_copy_ticket_keys(tls, t, e);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
-    if (!code && tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) code = psi_tls_name_authorities(tls, e);
-    return code;
+    if (code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return code;
+    code = psi_x509_trust(tls->trust, &trust, &why);
+    if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
+    return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
 }
+
+static psi_os_mutex psi_tls_default_lock = PSI_OS_MUTEX_INIT;
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
@@ -6345,21 +10665,16 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     *out = NULL;
     tls = (psocket_tls *)psi_alloc(sizeof *tls);
     if (!tls) return psi_err_code(t->error, PSOCKET_NOMEM);
+    psi_rec_prepare();
     tls->refs = 1;
     psi_os_mutex_init(&tls->lock);
-    tls->client_sessions.max = PSI_TLS_CLIENT_SESSIONS;
-    tls->server_sessions.max = PSI_TLS_SERVER_SESSIONS;
     code = psi_tls_fill(tls, t, t->error);
-    if (code) {
-        psocket_tls_free(tls);
-        return code;
-    }
-    *out = tls;
-    return 0;
+    if (code) psocket_tls_free(tls);
+    else *out = tls;
+    return code;
 }
 
 /* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
-static psi_os_mutex psi_tls_default_lock = PSI_OS_MUTEX_INIT;
 static psocket_tls *psi_tls_default_settings;
 
 /* *out is a reference of the caller's. */
@@ -6377,6 +10692,13 @@ static PSI_UNUSED int psi_tls_default(psocket_tls **out, psocket_error *e)
     return code;
 }
 
+/* The settings that a caller means: a reference in *out. */
+static int psi_tls_meant(psocket_tls *tls, psocket_tls **out, psocket_error *e)
+{
+    *out = psocket_tls_retain(tls);
+    return tls ? 0 : psi_tls_default(out, e);
+}
+
 PSOCKET_API void psocket_cleanup(void)
 {
     psocket_tls *tls;
@@ -6388,49 +10710,7 @@ PSOCKET_API void psocket_cleanup(void)
     psi_x509_cleanup();
 }
 
-/* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
-   that are not printable ASCII: international names must be given in their "xn--" form). */
-static int psi_tls_name(const char *name, char out[256])
-{
-    psi_addr address;
-    size_t i, n = strlen(name);
-    if (n && name[n - 1] == '.') n--;
-    if (!n || n > 253) return 0;
-    for (i = 0; i < n; i++)
-        if (name[i] <= ' ' || name[i] > '~') return 0;
-    memcpy(out, name, n);
-    out[n] = 0;
-    return psi_addr_parse(&address, out, n) ? 2 : 1;
-}
-
-/* The verdict on a peer's chain: the validator's, unless it is switched off, then the application's. */
-static int psi_tls_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, psocket_error *e)
-{
-    psi_x509_query q = PSI_ZERO;
-    psocket_certinfo info;
-    char text[1024];
-    int code = 0;
-    memset(e, 0, sizeof *e);
-    e->tls_alert = e->cert_index = -1;
-    if (!chain->count) return psi_err_code(e, PSOCKET_CERT_MISSING);
-    if (!tls->insecure_no_verify || tls->decide) {
-        q.trust = tls->trust;
-        q.name = client || tls->insecure_no_name ? NULL : name;
-        q.now = psi_tls_now(tls);
-        q.client = client;
-        q.pins = tls->pins;
-        q.pin_count = tls->pin_count;
-        code = psi_x509_verify(&q, chain, e);
-    }
-    if (!tls->decide || code == PSOCKET_NOMEM) return code;
-    if (psi_x509_info(&chain->certs[0], &info, text, sizeof text)) return code ? code : PSOCKET_CERT_MALFORMED;
-    if (!tls->decide(tls->decide_user, &info, e)) return 0;
-    if (code) return code;
-    psi_err(e, PSOCKET_CERT_REJECTED, "%s: %s", psocket_strerror(PSOCKET_CERT_REJECTED), info.subject);
-    e->tls_alert = 46;
-    e->cert_index = 0;
-    return PSOCKET_CERT_REJECTED;
-}
+/* --- what can be asked of them ------------------------------------------------------------------------------------ */
 
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
 {
@@ -6439,15 +10719,17 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     char host[256];
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
-    if (tls) psocket_tls_retain(tls);
-    else if ((code = psi_tls_default(&tls, e)) != 0) return code;
+    code = psi_tls_meant(tls, &tls, e);
+    if (code) return code;
+    verdict.tls_alert = verdict.cert_index = -1;
     if (name && !psi_tls_name(name, host)) {
         code = psi_err(&verdict, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
         code = psi_x509_chain_load(&certs, chain, len ? len : strlen((const char *)chain), &verdict);
-        if (!code) code = psi_tls_judge(tls, &certs, name ? host : NULL, 0, &verdict);
+        if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
+        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
@@ -6456,1501 +10738,53 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     return code;
 }
 
-static uint8_t *psi_tls_write(uint8_t *to, const void *from, size_t n)
-{
-    memcpy(to, from, n);
-    return to + n;
-}
-
-static uint8_t *psi_tls_write_number(uint8_t *to, uint64_t value, size_t bytes)
-{
-    while (bytes--) *to++ = (uint8_t)(value >> 8 * bytes & 0xFF);
-    return to;
-}
-
-/* What a session is kept under. */
-static void psi_tls_name_hash(const char *name, int port, uint8_t out[32])
-{
-    uint8_t end[3] = {0, (uint8_t)(port >> 8 & 0xFF), (uint8_t)(port & 0xFF)};
-    br_sha256_context sha;
-    br_sha256_init(&sha);
-    for (; *name; name++) {
-        char c = (char)psi_lower((unsigned char)*name);
-        br_sha256_update(&sha, &c, 1);
-    }
-    br_sha256_update(&sha, end, sizeof end);
-    br_sha256_out(&sha, out);
-}
-
-/* --- the handshake: state ---------------------------------------------------------------------------------------- */
-
-#define PSI_HS_IN BR_SSL_BUFSIZE_INPUT /* a whole record */
-#define PSI_HS_OUT (4096 + 85)         /* the engine writes records of up to 4096 bytes */
-#define PSI_HS_MESSAGE 16384           /* longest message, but for certificates and certificate requests */
-#define PSI_HS_REQUEST 66560           /* longest certificate request: its list of names has a 16-bit length */
-#define PSI_HS_TOTAL (PSOCKET_CHAIN_BYTES + 3 * PSI_HS_REQUEST) /* most bytes of a whole handshake */
-#define PSI_HS_EXTENSIONS 256          /* most extensions of a hello */
-
-enum { PSI_HS_HELLO, PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
-
-/* BearSSL's callbacks get the address of one of these. */
-typedef struct psi_hs psi_hs;
-typedef struct psi_hs_x509 { const br_x509_class *vtable; psi_hs *hs; } psi_hs_x509;
-typedef struct psi_hs_policy { const br_ssl_server_policy_class *vtable; psi_hs *hs; } psi_hs_policy;
-typedef struct psi_hs_cache { const br_ssl_session_cache_class *vtable; psi_hs *hs; } psi_hs_cache;
-typedef struct psi_hs_auth { const br_ssl_client_certificate_class *vtable; psi_hs *hs; } psi_hs_auth;
-
-struct psi_hs {
-    union {
-        br_ssl_engine_context eng; /* the first member of both others */
-        br_ssl_client_context client;
-        br_ssl_server_context server;
-    } u;
-    psocket_tls *tls;
-    int server, state;
-    psocket_error err;
-    char name[256];             /* client: the name to verify; server: the name asked for */
-    uint8_t name_hash[32];
-    const psi_tls_identity *identity; /* what we prove to be; NULL none */
-    const char *alpn[1];        /* server: the protocol chosen */
-    uint16_t suite;             /* server: the cipher suite chosen */
-    int sign_hash;              /* server: the hash of its signature */
-    /* input */
-    uint8_t header[5];
-    size_t header_len;
-    size_t body_len, body_got;  /* of the current record */
-    size_t held;                /* bytes of the peer's hello that wait for the rest of it */
-    uint8_t message[4];         /* header of the current plaintext handshake message */
-    size_t message_len, message_left;
-    size_t total;
-    size_t encrypted;           /* bytes of encrypted handshake messages: there is one, Finished */
-    int dull;                   /* empty records and warnings */
-    /* output */
-    uint8_t *out;
-    size_t out_at, out_len, out_cap;
-    /* the peer's certificates */
-    psi_hs_x509 x509;
-    psi_x509_chain chain;
-    uint8_t *cert;              /* the one being received */
-    size_t cert_len, cert_got;
-    psocket_error verdict;      /* code 0 once accepted */
-    br_x509_pkey key;
-    int key_usages;             /* 0: no key */
-    /* sessions and hooks */
-    psi_hs_policy policy;
-    psi_hs_cache cache;
-    psi_hs_auth auth;
-    br_ssl_session_parameters offered; /* what the client wants to resume; session_id_len 0 nothing */
-    psi_tlsinfo *peer;          /* the peer of the session that is resumed */
-    int resumed;
-    uint8_t key_storage[PSI_X509_KEY_STORAGE];
-    /* what the engine reads and writes */
-    uint8_t ibuf[PSI_HS_IN];
-    uint8_t obuf[PSI_HS_OUT];
-};
-
-static int psi_hs_append(psi_hs *h, const uint8_t *p, size_t n)
-{
-    if (n > h->out_cap - h->out_len) {
-        size_t cap = h->out_len + n + 1024;
-        uint8_t *more = (uint8_t *)psi_realloc(h->out, h->out_len, cap);
-        if (!more) return PSOCKET_NOMEM;
-        h->out = more;
-        h->out_cap = cap;
-    }
-    memcpy(h->out + h->out_len, p, n);
-    h->out_len += n;
-    return 0;
-}
-
-/* Puts an alert into the output, encrypted if the engine has begun to encrypt. Without memory it is left out. */
-static void psi_hs_alert(psi_hs *h, int level, int alert)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    uint8_t buf[64];
-    uint8_t *p = buf + PSI_REC_HEAD + 5;
-    size_t n = 2;
-    p[0] = (uint8_t)level;
-    p[1] = (uint8_t)alert;
-    if (!eng->out.vtable || eng->out.vtable == &br_sslrec_out_clear_vtable) {
-        unsigned version = eng->version_out ? eng->version_out : BR_TLS12;
-        p -= 5;
-        p[0] = PSI_REC_ALERT;
-        p[1] = (uint8_t)(version >> 8);
-        p[2] = (uint8_t)version;
-        p[3] = 0;
-        p[4] = 2;
-        n = 7;
-    } else {
-        p = eng->out.vtable->encrypt(&eng->out.vtable, PSI_REC_ALERT, BR_TLS12, p, &n);
-    }
-    psi_hs_append(h, p, n);
-}
-
-/* Ends the handshake with an error and, unless alert is negative, tells the peer. */
-PSI_PRINTF(4, 5)
-static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
-{
-    va_list ap;
-    char text[sizeof h->err.text];
-    if (h->state == PSI_HS_FAILED) return;
-    h->state = PSI_HS_FAILED;
-    va_start(ap, format);
-    vsnprintf(text, sizeof text, format, ap);
-    va_end(ap);
-    psi_err(&h->err, code, "%s", text);
-    h->err.bearssl_error = h->u.eng.err;
-    if (alert < 0) return;
-    h->err.tls_alert = alert;
-    psi_hs_alert(h, 2, alert);
-}
-
-/* --- the handshake: the peer's certificates ---------------------------------------------------------------------- */
-
-static psi_hs *psi_hs_of_x509(const br_x509_class **ctx)
-{
-    return ((psi_hs_x509 *)(void *)ctx)->hs;
-}
-
-static void psi_hs_x509_refuse(psi_hs *h, int code, int alert)
-{
-    if (h->verdict.code) return;
-    psi_err_code(&h->verdict, code);
-    h->verdict.tls_alert = alert;
-}
-
-static void psi_hs_x509_start_chain(const br_x509_class **ctx, const char *name)
-{
-    (void)ctx;
-    (void)name; /* the name we were given counts, it may be an IP address */
-}
-
-static void psi_hs_x509_start_cert(const br_x509_class **ctx, uint32_t length)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    h->cert_got = h->cert_len = 0;
-    if (h->verdict.code) return;
-    if (!length) {
-        psi_hs_x509_refuse(h, PSOCKET_CERT_MALFORMED, 42);
-    } else if (length > PSOCKET_CHAIN_BYTES) {
-        psi_hs_x509_refuse(h, PSOCKET_CERT_LIMIT, 42);
-    } else {
-        h->cert = (uint8_t *)psi_alloc(length);
-        if (h->cert) h->cert_len = length;
-        else psi_hs_x509_refuse(h, PSOCKET_NOMEM, 80);
-    }
-}
-
-static void psi_hs_x509_append(const br_x509_class **ctx, const unsigned char *p, size_t n)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    if (!h->cert || n > h->cert_len - h->cert_got) return;
-    memcpy(h->cert + h->cert_got, p, n);
-    h->cert_got += n;
-}
-
-static void psi_hs_x509_end_cert(const br_x509_class **ctx)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    if (h->cert) {
-        int code = psi_x509_chain_add(&h->chain, h->cert, h->cert_len);
-        if (code) psi_hs_x509_refuse(h, code, code == PSOCKET_NOMEM ? 80 : 42);
-    }
-    psi_free(h->cert);
-    h->cert = NULL;
-}
-
-static unsigned psi_hs_x509_end_chain(const br_x509_class **ctx)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    int code;
-    if (h->verdict.code) return BR_ERR_X509_NOT_TRUSTED;
-    code = psi_tls_judge(h->tls, &h->chain, h->name, h->server, &h->verdict);
-    if (!code) {
-        code = psi_x509_public_key(&h->chain.certs[0], &h->key, h->key_storage, sizeof h->key_storage);
-        if (!code && !psi_x509_key_usage_signs(&h->chain.certs[0])) code = PSOCKET_CERT_USAGE;
-        memset(&h->verdict, 0, sizeof h->verdict);
-        if (!code) {
-            h->key_usages = BR_KEYTYPE_SIGN;
-            return 0;
-        }
-        psi_err_code(&h->verdict, code);
-        h->verdict.tls_alert = psi_x509_alert(code);
-        h->verdict.cert_index = 0;
-    } else if (!h->verdict.code) {
-        psi_err_code(&h->verdict, code);
-    }
-    return BR_ERR_X509_NOT_TRUSTED;
-}
-
-static const br_x509_pkey *psi_hs_x509_get_pkey(const br_x509_class *const *ctx, unsigned *usages)
-{
-    const psi_hs *h = ((const psi_hs_x509 *)(const void *)ctx)->hs;
-    if (usages) *usages = (unsigned)h->key_usages;
-    return h->key_usages ? &h->key : NULL;
-}
-
-static const br_x509_class psi_hs_x509_class = {
-    sizeof(psi_hs_x509), psi_hs_x509_start_chain, psi_hs_x509_start_cert, psi_hs_x509_append, psi_hs_x509_end_cert,
-    psi_hs_x509_end_chain, psi_hs_x509_get_pkey};
-
-/* --- the handshake: our own certificate -------------------------------------------------------------------------- */
-
-/* The best hash among a set of them, 0 if none will do. SHA-1 and MD5 will not. */
-static int psi_hs_pick_hash(unsigned set)
-{
-    if (set >> br_sha256_ID & 1) return br_sha256_ID;
-    if (set >> br_sha384_ID & 1) return br_sha384_ID;
-    if (set >> br_sha512_ID & 1) return br_sha512_ID;
-    return 0;
-}
-
-/* Signs a hash value, which may stand where the signature will. Returns the signature's length, 0 on failure. */
-static size_t psi_hs_sign(const psi_x509_key *k, int hash, unsigned char *data, size_t hash_len, size_t room)
-{
-    const br_hash_class *hc = hash == br_sha256_ID ? &br_sha256_vtable
-                            : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
-    static const unsigned char oid256[] = {0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01};
-    unsigned char value[64], oid[sizeof oid256];
-    size_t n;
-    if (hash < br_sha256_ID || hash > br_sha512_ID || hash_len > sizeof value) return 0;
-    memcpy(value, data, hash_len);
-    if (k->type == BR_KEYTYPE_EC)
-        return room < 139 ? 0
-                          : br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), hc, value, &k->ec, data);
-    memcpy(oid, oid256, sizeof oid);
-    oid[sizeof oid - 1] = (unsigned char)(hash - br_sha256_ID + 1);
-    n = (k->rsa.n_bitlen + 7) / 8;
-    return n <= room && br_rsa_pkcs1_sign_get_default()(oid, value, hash_len, &k->rsa, data) ? n : 0;
-}
-
-static int psi_hs_policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_context *sc,
-                                br_ssl_server_choices *choice)
-{
-    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
-    (void)sc;
-    choice->cipher_suite = h->suite;
-    choice->algo_id = 0xFF00u + (unsigned)h->sign_hash;
-    choice->chain = h->identity->chain.certs;
-    choice->chain_len = h->identity->chain.count;
-    return 1;
-}
-
-static uint32_t psi_hs_policy_keyx(const br_ssl_server_policy_class **ctx, unsigned char *data, size_t *len)
-{
-    (void)ctx;
-    (void)data;
-    (void)len;
-    return 0; /* static RSA and ECDH: none of our suites */
-}
-
-static size_t psi_hs_policy_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned char *data,
-                                 size_t hash_len, size_t room)
-{
-    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
-    return psi_hs_sign(&h->identity->key, (int)(algo & 0xFF), data, hash_len, room);
-}
-
-static const br_ssl_server_policy_class psi_hs_policy_class = {
-    sizeof(psi_hs_policy), psi_hs_policy_choose, psi_hs_policy_keyx, psi_hs_policy_sign};
-
-static void psi_hs_auth_nothing(const br_ssl_client_certificate_class **ctx)
-{
-    (void)ctx;
-}
-
-static void psi_hs_auth_name(const br_ssl_client_certificate_class **ctx, size_t len)
-{
-    (void)ctx;
-    (void)len;
-}
-
-static void psi_hs_auth_name_part(const br_ssl_client_certificate_class **ctx, const unsigned char *p, size_t n)
-{
-    (void)ctx;
-    (void)p;
-    (void)n;
-}
-
-/* Bits 0 to 7 of types are hashes allowed with RSA, bits 8 to 15 those with ECDSA. Without a common one no certificate
-   is sent and the server decides. */
-static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, const br_ssl_client_context *cc,
-                               uint32_t types, br_ssl_client_certificate *choice)
-{
-    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
-    int rsa = h->identity->key.type == BR_KEYTYPE_RSA;
-    int hash = psi_hs_pick_hash((unsigned)(rsa ? types : types >> 8));
-    (void)cc;
-    memset(choice, 0, sizeof *choice);
-    if (!hash) return;
-    choice->auth_type = rsa ? BR_AUTH_RSA : BR_AUTH_ECDSA;
-    choice->hash_id = hash;
-    choice->chain = h->identity->chain.certs;
-    choice->chain_len = h->identity->chain.count;
-}
-
-static size_t psi_hs_auth_sign(const br_ssl_client_certificate_class **ctx, int hash, size_t hash_len,
-                               unsigned char *data, size_t room)
-{
-    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
-    return psi_hs_sign(&h->identity->key, hash, data, hash_len, room);
-}
-
-static const br_ssl_client_certificate_class psi_hs_auth_class = {
-    sizeof(psi_hs_auth), psi_hs_auth_nothing, psi_hs_auth_name, psi_hs_auth_name_part, psi_hs_auth_nothing,
-    psi_hs_auth_nothing, psi_hs_auth_choose, NULL, psi_hs_auth_sign};
-
-/* --- the handshake: sessions ------------------------------------------------------------------------------------- */
-
-static void psi_hs_cache_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
-                              const br_ssl_session_parameters *par)
-{
-    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
-    psocket_tls *tls = h->tls;
-    int64_t now = psi_tls_now(tls);
-    psi_tls_session *s;
-    (void)sc;
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_place(&tls->server_sessions);
-    if (s) {
-        s->par = *par;
-        memcpy(s->name, h->name_hash, sizeof s->name);
-        s->from = now;
-        s->until = now + PSI_TLS_SESSION_TIME;
-        s->used = ++tls->server_sessions.clock;
-    }
-    psi_os_unlock(&tls->lock);
-}
-
-static int psi_hs_cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
-                             br_ssl_session_parameters *par)
-{
-    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
-    (void)sc;
-    if (h->resumed) *par = h->offered;
-    return h->resumed;
-}
-
-static const br_ssl_session_cache_class psi_hs_cache_class = {sizeof(psi_hs_cache), psi_hs_cache_save,
-                                                              psi_hs_cache_load};
-
-/* Clients remember one session per name and port. Not when the application judges each certificate itself. */
-static int psi_hs_remembers(const psi_hs *h)
-{
-    return !h->server && h->name[0] && !h->tls->decide;
-}
-
-/* Looks up a session to resume. */
-static void psi_hs_recall(psi_hs *h)
-{
-    psocket_tls *tls = h->tls;
-    int64_t now;
-    psi_tls_session *s;
-    if (!psi_hs_remembers(h)) return;
-    now = psi_tls_now(tls);
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
-    if (s && now >= s->from && now < s->until) {
-        h->peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(s->peer, s->peer->subject_at), s->peer);
-        if (h->peer) {
-            h->offered = s->par;
-            s->used = ++tls->client_sessions.clock;
-        }
-    }
-    psi_os_unlock(&tls->lock);
-}
-
-/* Remembers (info) the session with this server, or forgets (NULL) the one that was offered. */
-static void psi_hs_remember(psi_hs *h, const psi_tlsinfo *info)
-{
-    psocket_tls *tls = h->tls;
-    psi_tlsinfo *peer = NULL;
-    psi_tls_session *s;
-    int64_t now = psi_tls_now(tls);
-    if (!psi_hs_remembers(h)) return;
-    if (info && h->u.eng.session.session_id_len && info->has_peer && now < info->not_after)
-        peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(info, info->subject_at), info);
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, info ? NULL : h->offered.session_id);
-    if (s) {
-        psi_tls_session_drop(s);
-        if (!peer) {
-            *s = tls->client_sessions.list[--tls->client_sessions.count];
-            psi_wipe(&tls->client_sessions.list[tls->client_sessions.count], sizeof *s);
-        }
-    } else if (peer) {
-        s = psi_tls_sessions_place(&tls->client_sessions);
-    }
-    if (s && peer) {
-        s->par = h->u.eng.session;
-        memcpy(s->name, h->name_hash, sizeof s->name);
-        s->from = now;
-        s->until = now + PSI_TLS_SESSION_TIME < peer->not_after ? now + PSI_TLS_SESSION_TIME : peer->not_after;
-        s->used = ++tls->client_sessions.clock;
-        s->peer = peer;
-        peer = NULL;
-    }
-    psi_os_unlock(&tls->lock);
-    psi_tlsinfo_free(peer);
-}
-
-/* --- the handshake: reading the peer's hello --------------------------------------------------------------------- */
-
-/* Bytes still to be read; bad once something did not fit. */
-typedef struct psi_hs_bytes {
-    const uint8_t *p;
-    size_t n;
-    int bad;
-} psi_hs_bytes;
-
-/* The next n bytes, NULL if there are fewer. */
-static const uint8_t *psi_hs_take(psi_hs_bytes *b, size_t n)
-{
-    const uint8_t *p = b->p;
-    if (b->n < n) {
-        b->bad = 1;
-        b->n = 0;
-        return NULL;
-    }
-    b->p += n;
-    b->n -= n;
-    return p;
-}
-
-static unsigned psi_hs_number(psi_hs_bytes *b, size_t size)
-{
-    const uint8_t *p = psi_hs_take(b, size);
-    unsigned v = 0;
-    while (p && size--) v = v << 8 | *p++;
-    return v;
-}
-
-/* A vector of at least min bytes, in front of which its length stands in size bytes. */
-static psi_hs_bytes psi_hs_vector(psi_hs_bytes *b, size_t size, size_t min)
-{
-    psi_hs_bytes v = PSI_ZERO;
-    v.n = psi_hs_number(b, size);
-    v.p = psi_hs_take(b, v.n);
-    if (v.n < min) b->bad = 1;
-    if (b->bad) b->n = v.n = 0;
-    v.bad = b->bad;
-    return v;
-}
-
-/* What a client offers, as far as a choice hangs on it. */
-typedef struct psi_hs_offer {
-    const uint8_t *random;
-    psi_hs_bytes id, alpn;
-    unsigned suites[2]; /* bits: which of the settings' suites; [0] signed with ECDSA, [1] with RSA */
-    unsigned hashes[2]; /* bits: hashes to sign, likewise */
-    uint32_t curves;
-    int secure;         /* knows RFC 5746 */
-    uint8_t fragment;   /* max_fragment_length, 0 none */
-} psi_hs_offer;
-
-/* One extension of a hello: 0, or the alert that answers a malformed one. o is what a server fills; clients have NULL. */
-static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_bytes body)
-{
-    psi_hs_bytes list, name = PSI_ZERO;
-    size_t i;
-    if (type == 0xFF01) { /* renegotiation_info, RFC 5746 3.6: empty in a first handshake */
-        if (o) o->secure = 1;
-        return body.n == 1 && body.p[0] == 0 ? 0 : 40;
-    }
-    if (o && type == 1) { /* max_fragment_length, RFC 6066 4 */
-        if (body.n != 1) return 50;
-        o->fragment = body.p[0];
-        return o->fragment < 1 || o->fragment > 4 ? 47 : 0;
-    }
-    if (type != 16 && (!o || (type != 0 && type != 10 && type != 11 && type != 13 && type != 43))) return 0;
-    list = psi_hs_vector(&body, type == 11 || type == 43 ? 1 : 2, 1);
-    if (list.bad || body.n) return 50;
-    if (type == 16 && o) o->alpn = list;
-    if (type == 11) return memchr(list.p, 0, list.n) ? 0 : 47; /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must */
-    if (type == 10) o->curves = 0;
-    while (list.n) {
-        unsigned kind = 0, number = 0;
-        if (type == 0) kind = psi_hs_number(&list, 1);
-        if (type == 0 || type == 16) name = psi_hs_vector(&list, type == 0 ? 2 : 1, 1);
-        else number = psi_hs_number(&list, 2);
-        if (list.bad) return 50;
-        switch (type) {
-        case 0: /* server_name, RFC 6066 3 */
-            if (kind) break;
-            if (h->name[0]) return 47; /* a second host name */
-            if (name.n > 255) return 50;
-            for (i = 0; i < name.n; i++)
-                if (name.p[i] <= ' ' || name.p[i] > '~') return 50;
-            memcpy(h->name, name.p, name.n);
-            if (name.n > 1 && h->name[name.n - 1] == '.') h->name[name.n - 1] = 0;
-            break;
-        case 10: /* supported_groups, RFC 8422 5.1.1 */
-            if (number < 32) o->curves |= (uint32_t)1 << number;
-            break;
-        case 13: /* signature_algorithms, RFC 5246 7.4.1.4.1: hash and signature, 1 RSA or 3 ECDSA */
-            if (number >> 8 >= br_sha256_ID && number >> 8 <= br_sha512_ID && ((number & 255) == 1 || (number & 255) == 3))
-                o->hashes[(number & 255) == 1] |= 1u << (number >> 8);
-            break;
-        case 16: /* ALPN, RFC 7301: from a server exactly one name, one of ours */
-            if (o) break;
-            if (list.n) return 50;
-            for (i = 0; i < h->tls->alpn_count; i++)
-                if (strlen(h->tls->alpn[i]) == name.n && !memcmp(h->tls->alpn[i], name.p, name.n)) return 0;
-            if (!i) return 0; /* BearSSL refuses extensions that were not offered */
-            psi_hs_fail(h, PSOCKET_TLS_ALPN, 47, "the server chose an application protocol that was not offered");
-            return 47;
-        default: /* 43, supported_versions, RFC 8446 4.2.1 */
-            if (number == BR_TLS12) return 0;
-        }
-    }
-    return type == 43 ? 70 : 0;
-}
-
-/* All extensions of a hello, which end it: 0, or the alert that answers a malformed list. */
-static int psi_hs_extensions(psi_hs *h, psi_hs_offer *o, psi_hs_bytes *hello)
-{
-    uint16_t seen[PSI_HS_EXTENSIONS];
-    size_t i, count = 0;
-    psi_hs_bytes list;
-    if (!hello->n) return 0;
-    list = psi_hs_vector(hello, 2, 0);
-    if (list.bad || hello->n) return 50;
-    while (list.n) {
-        unsigned type = psi_hs_number(&list, 2);
-        psi_hs_bytes body = psi_hs_vector(&list, 2, 0);
-        int alert;
-        if (body.bad || count == PSI_HS_EXTENSIONS) return 50;
-        for (i = 0; i < count; i++)
-            if (seen[i] == type) return 47; /* RFC 5246 7.4.1.4: at most one of a type */
-        seen[count++] = (uint16_t)type;
-        alert = psi_hs_extension(h, o, type, body);
-        if (alert) return alert;
-    }
-    return 0;
-}
-
-/* Can the client work with this identity? */
-static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_identity *id)
-{
-    int rsa = id->key.type == BR_KEYTYPE_RSA;
-    return o->suites[rsa] && o->hashes[rsa] && (o->curves & h->tls->prim.server_ec.supported_curves) &&
-           (rsa || (id->key.ec.curve < 32 && (o->curves >> id->key.ec.curve & 1)));
-}
-
-/* The identity for a client: by name (exact, wildcard, then the first), and EC for those who can. NULL: none suits. */
-static const psi_tls_identity *psi_hs_choose_identity(const psi_hs *h, const psi_hs_offer *o)
-{
-    const psi_tls_identity *best = NULL;
-    int best_score = 0;
-    size_t i;
-    for (i = 0; i < h->tls->identity_count; i++) {
-        const psi_tls_identity *id = &h->tls->identities[i];
-        int score = 1;
-        if (!psi_hs_suits(h, o, id)) continue;
-        if (h->name[0]) score += 2 * psi_x509_is_for(&id->chain.certs[0], h->name);
-        if (score > 1 && id->key.type == BR_KEYTYPE_EC) score++;
-        if (score > best_score) {
-            best = id;
-            best_score = score;
-        }
-    }
-    return best;
-}
-
-/* The application protocol, by the server's preference: 0, or -1 when nothing is in common. */
-static int psi_hs_choose_alpn(psi_hs *h, const psi_hs_offer *o)
-{
-    size_t i;
-    if (!o->alpn.n || !h->tls->alpn_count) return 0;
-    for (i = 0; i < h->tls->alpn_count; i++) {
-        psi_hs_bytes list = o->alpn;
-        while (list.n) {
-            psi_hs_bytes name = psi_hs_vector(&list, 1, 1);
-            if (name.n == strlen(h->tls->alpn[i]) && !memcmp(name.p, h->tls->alpn[i], name.n)) {
-                h->alpn[0] = h->tls->alpn[i];
-                return 0;
-            }
-        }
-    }
-    return -1;
-}
-
-/* The session to resume: one for this name whose cipher suite the client still offers. */
-static void psi_hs_choose_session(psi_hs *h, const psi_hs_offer *o)
-{
-    psocket_tls *tls = h->tls;
-    int64_t now = psi_tls_now(tls);
-    psi_tls_session *s;
-    size_t i;
-    if (o->id.n != 32 || tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) return;
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->server_sessions, h->name_hash, o->id.p);
-    for (i = 0; s && i < tls->prim.suite_count; i++)
-        if (tls->prim.suites[i] == s->par.cipher_suite && ((o->suites[0] | o->suites[1]) >> i & 1) && s->par.version == BR_TLS12 &&
-            now >= s->from && now < s->until) {
-            s->used = ++tls->server_sessions.clock;
-            h->offered = s->par;
-            h->suite = s->par.cipher_suite;
-            h->resumed = 1;
-        }
-    psi_os_unlock(&tls->lock);
-}
-
-/* Reads a whole ClientHello and makes all choices. */
-static void psi_hs_read_client_hello(psi_hs *h, psi_hs_offer *o, psi_hs_bytes b)
-{
-    const psi_tls_primitives *prim = &h->tls->prim;
-    psi_hs_bytes suites, compression;
-    unsigned version = psi_hs_number(&b, 2);
-    size_t i;
-    int alert, rsa, fallback = 0;
-    o->curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
-    o->random = psi_hs_take(&b, 32);
-    o->id = psi_hs_vector(&b, 1, 0);
-    suites = psi_hs_vector(&b, 2, 2);
-    compression = psi_hs_vector(&b, 1, 1);
-    alert = b.bad || o->id.n > 32 || suites.n % 2 ? 50 : 0;
-    while (suites.n) {
-        unsigned suite = psi_hs_number(&suites, 2);
-        if (suite == 0x5600) fallback = 1;
-        if (suite == 0x00FF) o->secure = 1;
-        for (i = 0; i < prim->suite_count; i++)
-            if (prim->suites[i] == suite) o->suites[psi_tls_is_rsa(suite)] |= 1u << i;
-    }
-    if (!alert && version < BR_TLS12) { /* RFC 5246 E.1; RFC 7507 3: this client tried a higher version before */
-        h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, fallback ? 86 : 70, "the client accepts no TLS version above 1.%d",
-                    version == BR_TLS11);
-        return;
-    }
-    if (!alert) alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, o, &b) : 47;
-    if (alert == 70) {
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client does not accept TLS 1.2");
-        return;
-    }
-    if (alert) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the client's hello is malformed (%s)", psi_rec_alert_name(alert));
-        return;
-    }
-    psi_tls_name_hash(h->name, 0, h->name_hash);
-    if (psi_hs_choose_alpn(h, o)) {
-        psi_hs_fail(h, PSOCKET_TLS_ALPN, 120, "the client offers none of this server's application protocols");
-        return;
-    }
-    h->identity = psi_hs_choose_identity(h, o);
-    if (!h->identity) {
-        psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, 40, "the client offers %s that this server can use",
-                    !(o->suites[0] | o->suites[1]) ? "no cipher suite"
-                    : !(o->curves & prim->server_ec.supported_curves) ? "no elliptic curve"
-                    : "no signature algorithm and key type");
-        return;
-    }
-    rsa = h->identity->key.type == BR_KEYTYPE_RSA;
-    h->sign_hash = psi_hs_pick_hash(o->hashes[rsa]);
-    for (i = 0; !(o->suites[rsa] >> i & 1); i++) {}
-    h->suite = prim->suites[i];
-    psi_hs_choose_session(h, o);
-}
-
-/* Reads a whole ServerHello: what BearSSL would not notice, and what deserves a clearer message. */
-static void psi_hs_read_server_hello(psi_hs *h, psi_hs_bytes b)
-{
-    unsigned version = psi_hs_number(&b, 2), suite, compression;
-    psi_hs_bytes id;
-    int alert;
-    psi_hs_take(&b, 32);
-    id = psi_hs_vector(&b, 1, 0);
-    suite = psi_hs_number(&b, 2);
-    compression = psi_hs_number(&b, 1);
-    alert = b.bad || id.n > 32 ? 50 : 0;
-    if (!alert && version != BR_TLS12) {
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the server chose another version than TLS 1.2 (%04x)", version);
-        return;
-    }
-    if (!alert && (!psi_tls_has_suite(h->tls, suite) || compression)) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the server chose a %s that was not offered",
-                    compression ? "compression method" : "cipher suite");
-        return;
-    }
-    if (!alert) alert = psi_hs_extensions(h, NULL, &b);
-    if (alert) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the server's hello is malformed (%s)", psi_rec_alert_name(alert));
-        return;
-    }
-    h->resumed = h->offered.session_id_len && id.n == h->offered.session_id_len &&
-                 !memcmp(id.p, h->offered.session_id, id.n);
-}
-
-/* --- the handshake: running the engine --------------------------------------------------------------------------- */
-
-typedef struct psi_hs_reason {
-    uint8_t error, alert;
-    int16_t code;
-    const char *text;
-} psi_hs_reason;
-
-/* What BearSSL's errors mean. It sends next to no alerts of its own. */
-static const psi_hs_reason psi_hs_reasons[] = {
-    {BR_ERR_BAD_PARAM, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
-    {BR_ERR_UNSUPPORTED_VERSION, 70, PSOCKET_TLS_VERSION, "no TLS version in common"},
-    {BR_ERR_BAD_VERSION, 70, PSOCKET_TLS_PROTOCOL, "a record has another TLS version than agreed"},
-    {BR_ERR_BAD_LENGTH, 22, PSOCKET_TLS_PROTOCOL, "a record has an impossible length"},
-    {BR_ERR_TOO_LARGE, 22, PSOCKET_TLS_PROTOCOL, "a record is too long"},
-    {BR_ERR_BAD_MAC, 20, PSOCKET_TLS_RECORD, "the first encrypted record does not decrypt"},
-    {BR_ERR_UNEXPECTED, 10, PSOCKET_TLS_PROTOCOL, "a message came out of order"},
-    {BR_ERR_BAD_CCS, 10, PSOCKET_TLS_PROTOCOL, "a ChangeCipherSpec message is malformed"},
-    {BR_ERR_BAD_ALERT, 50, PSOCKET_TLS_PROTOCOL, "an alert is malformed"},
-    {BR_ERR_BAD_HANDSHAKE, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
-    {BR_ERR_OVERSIZED_ID, 50, PSOCKET_TLS_PROTOCOL, "a session ID is too long"},
-    {BR_ERR_BAD_CIPHER_SUITE, 47, PSOCKET_TLS_PROTOCOL, "the cipher suite was not offered"},
-    {BR_ERR_BAD_COMPRESSION, 47, PSOCKET_TLS_PROTOCOL, "the compression method was not offered"},
-    {BR_ERR_BAD_FRAGLEN, 47, PSOCKET_TLS_PROTOCOL, "max_fragment_length is wrong"},
-    {BR_ERR_BAD_SECRENEG, 40, PSOCKET_TLS_PROTOCOL, "renegotiation_info is wrong"},
-    {BR_ERR_EXTRA_EXTENSION, 110, PSOCKET_TLS_PROTOCOL, "the server answered an extension that was not offered"},
-    {BR_ERR_BAD_SNI, 50, PSOCKET_TLS_PROTOCOL, "the server_name extension is malformed"},
-    {BR_ERR_BAD_HELLO_DONE, 50, PSOCKET_TLS_PROTOCOL, "ServerHelloDone is not empty"},
-    {BR_ERR_LIMIT_EXCEEDED, 47, PSOCKET_TLS_PROTOCOL, "a key or signature is longer than 4096 bits"},
-    {BR_ERR_BAD_FINISHED, 51, PSOCKET_TLS_PROTOCOL, "the Finished messages differ: the handshake was tampered with"},
-    {BR_ERR_RESUME_MISMATCH, 47, PSOCKET_TLS_PROTOCOL, "the resumed session has other parameters"},
-    {BR_ERR_INVALID_ALGORITHM, 47, PSOCKET_TLS_PROTOCOL, "the key exchange uses a curve, point or hash not offered"},
-    {BR_ERR_BAD_SIGNATURE, 51, PSOCKET_TLS_PROTOCOL, "the signature on the key exchange is wrong"},
-    {BR_ERR_WRONG_KEY_USAGE, 43, PSOCKET_CERT_USAGE, "the certificate's key does not fit the cipher suite"},
-    {BR_ERR_NO_CLIENT_AUTH, 40, PSOCKET_CERT_MISSING, "the client sent no certificate"}};
-
-/* The peer refused. */
-static void psi_hs_refused(psi_hs *h, int alert)
-{
-    const char *hint = "";
-    int code = PSOCKET_TLS_ALERT;
-    if (alert == 70) {
-        code = PSOCKET_TLS_VERSION;
-        hint = h->server ? ": it does not accept TLS 1.2" : ": the server probably accepts TLS 1.3 only";
-    } else if (alert == 120) {
-        code = PSOCKET_TLS_ALPN;
-        hint = ": it knows none of the application protocols offered";
-    } else if (alert == 40 && !h->server) {
-        hint = ": it probably found no TLS version (it may accept TLS 1.3 only) or no cipher suite in common, or wants a client certificate";
-    } else if (alert == 112) {
-        hint = ": it does not know this server name";
-    } else if (alert == 116) {
-        hint = ": it wants a client certificate";
-    } else if (alert >= 42 && alert <= 48 && alert != 47) {
-        hint = ": it does not accept our certificate";
-    }
-    psi_hs_fail(h, code, -1, "the %s refused with the TLS alert %s (%d)%s", h->server ? "client" : "server",
-                psi_rec_alert_name(alert), alert, hint);
-    h->err.tls_alert = alert;
-}
-
-static void psi_hs_closed(psi_hs *h)
-{
-    psi_hs_fail(h, PSOCKET_TLS_ALERT, -1, "the %s closed the connection during the handshake",
-                h->server ? "client" : "server");
-    h->err.tls_alert = 0;
-    psi_hs_alert(h, 1, 0);
-}
-
-/* The engine has failed. */
-static void psi_hs_engine_failed(psi_hs *h)
-{
-    int error = br_ssl_engine_last_error(&h->u.eng);
-    size_t i;
-    if (error == BR_ERR_OK) {
-        psi_hs_closed(h);
-    } else if (error >= BR_ERR_SEND_FATAL_ALERT) { /* it has sent the alert itself */
-        int alert = error - BR_ERR_SEND_FATAL_ALERT;
-        int code = alert == 70 || alert == 86 ? PSOCKET_TLS_VERSION : PSOCKET_TLS_HANDSHAKE;
-        psi_hs_fail(h, code, -1, "the client's hello was refused (%s)", psi_rec_alert_name(alert));
-        h->err.tls_alert = alert;
-    } else if (error >= BR_ERR_RECV_FATAL_ALERT) {
-        psi_hs_refused(h, error - BR_ERR_RECV_FATAL_ALERT);
-    } else {
-        for (i = 0; i < sizeof psi_hs_reasons / sizeof psi_hs_reasons[0]; i++)
-            if (psi_hs_reasons[i].error == error) {
-                psi_hs_fail(h, psi_hs_reasons[i].code, psi_hs_reasons[i].alert, "%s", psi_hs_reasons[i].text);
-                return;
-            }
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 80, "the TLS engine failed (error %d)", error);
-    }
-}
-
-#ifdef PSOCKET_KEYLOG
-/* The line that lets Wireshark decrypt this connection. */
-static void psi_hs_keylog(const br_ssl_engine_context *eng)
-{
-    static const char hex[] = "0123456789abcdef";
-    char line[14 + 64 + 1 + 96 + 1] = "CLIENT_RANDOM ";
-    char *p = line + 14;
-    size_t i;
-    for (i = 0; i < 32 + 48; i++) {
-        unsigned b = i < 32 ? eng->client_random[i] : eng->session.master_secret[i - 32];
-        if (i == 32) *p++ = ' ';
-        *p++ = hex[b >> 4];
-        *p++ = hex[b & 15];
-    }
-    *p = 0;
-    PSOCKET_KEYLOG(line);
-    psi_wipe(line, sizeof line);
-}
-#endif
-
-/* Moves what the engine wants to send into the output, then sees where it stands. */
-static void psi_hs_turn(psi_hs *h)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    unsigned char *p;
-    size_t n;
-    while ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
-        if (psi_hs_append(h, p, n)) {
-            psi_hs_fail(h, PSOCKET_NOMEM, 80, "%s", psocket_strerror(PSOCKET_NOMEM));
-            return;
-        }
-        br_ssl_engine_sendrec_ack(eng, n);
-    }
-    if (h->verdict.code) {
-        psocket_error verdict = h->verdict;
-        psi_hs_fail(h, verdict.code, verdict.tls_alert > 0 ? verdict.tls_alert : 80, "%s", verdict.text);
-        h->err.cert_index = verdict.cert_index;
-        h->err.bearssl_error = verdict.bearssl_error;
-    } else if (br_ssl_engine_current_state(eng) & BR_SSL_CLOSED) {
-        psi_hs_engine_failed(h);
-    } else if (!br_ssl_engine_recvrec_buf(eng, &n) || n != 5) {
-        /* Bytes that the engine does not take, as behind Finished: waiting for it would last for ever. */
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
-    } else if (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP) {
-        /* No way leads here without the certificate that was demanded; it is checked all the same. */
-        if (!h->key_usages && (h->server ? h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED : !h->resumed)) {
-            psi_hs_fail(h, PSOCKET_CERT_MISSING, 40, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
-            return;
-        }
-        h->state = PSI_HS_DONE;
-#ifdef PSOCKET_KEYLOG
-        psi_hs_keylog(eng);
-#endif
-    }
-}
-
-/* Watches the messages in plaintext handshake records: types and lengths. */
-static void psi_hs_watch(psi_hs *h, const uint8_t *p, size_t n)
-{
-    while (n && h->state != PSI_HS_FAILED) {
-        size_t take, len;
-        if (h->message_len < 4) {
-            h->message[h->message_len++] = *p++;
-            n--;
-            if (h->message_len < 4) continue;
-            len = (size_t)h->message[1] << 16 | (size_t)h->message[2] << 8 | h->message[3];
-            h->message_left = len;
-            if (!h->message[0])
-                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a HelloRequest within a handshake");
-            else if (h->message[0] == 11 && len > PSOCKET_CHAIN_BYTES + 4096)
-                psi_hs_fail(h, PSOCKET_CERT_LIMIT, 42, "%s", psocket_strerror(PSOCKET_CERT_LIMIT));
-            else if (h->message[0] == 11 && len <= 3 && !h->server)
-                psi_hs_fail(h, PSOCKET_CERT_MISSING, 50, "the server sent no certificate");
-            else if (h->message[0] != 11 && len > (h->message[0] == 13 ? PSI_HS_REQUEST : PSI_HS_MESSAGE))
-                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "a handshake message is too long");
-        }
-        take = n < h->message_left ? n : h->message_left;
-        p += take;
-        n -= take;
-        h->message_left -= take;
-        if (!h->message_left && h->message_len == 4) h->message_len = 0;
-    }
-}
-
-/* A plaintext alert. */
-static void psi_hs_read_alert(psi_hs *h, const uint8_t *p, size_t n)
-{
-    if (n != 2 || p[0] < 1 || p[0] > 2)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "an alert is malformed");
-    else if (p[1] == 0)
-        psi_hs_closed(h);
-    else if (p[0] == 2)
-        psi_hs_refused(h, p[1]);
-}
-
-/* Hands the engine the n bytes in ibuf, which lie where it would have them, as a record. */
-static void psi_hs_give(psi_hs *h, size_t n)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    size_t room;
-    if (!br_ssl_engine_recvrec_buf(eng, &room) || room != 5) return; /* failed, or stuck: psi_hs_turn tells */
-    memcpy(h->ibuf, h->header, 3);
-    h->ibuf[3] = (uint8_t)(n >> 8);
-    h->ibuf[4] = (uint8_t)n;
-    br_ssl_engine_recvrec_ack(eng, 5);
-    if (br_ssl_engine_recvrec_buf(eng, &room) && room == n) br_ssl_engine_recvrec_ack(eng, n);
-}
-
-/* Lets the engine answer a client's hello of n bytes, header included, at ibuf + 5. It reads one in its place that leaves
-   it no choice, so that nothing a stranger wrote is parsed twice and no hello costs more than another; what it hashes is
-   the client's. It answers as soon as it has the last byte: up to there the hash is exchanged, and that byte is the same
-   in both. */
-static void psi_hs_give_hello(psi_hs *h, const psi_hs_offer *o, size_t n)
-{
-    static const uint8_t choices[26] = {0, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 10, 0, 4, 0, 2, 0, 0, 0, 13, 0, 4, 0, 2, 0, 0};
-    br_ssl_server_context *sc = &h->u.server;
-    br_multihash_context hash;
-    uint8_t hello[4 + 2 + 32 + 33 + sizeof choices + 5 + 7 + 255 + 5] = {1, 0}, last = h->ibuf[4 + n];
-    uint8_t *p = psi_tls_write_number(hello + 4, BR_TLS12, 2), *at;
-    size_t i, alpn = h->alpn[0] ? strlen(h->alpn[0]) : 0;
-    int id, prf = h->suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
-                  h->suite == BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 ? br_sha384_ID : br_sha256_ID;
-    p = psi_tls_write(p, o->random, 32);
-    *p++ = h->offered.session_id_len;
-    at = psi_tls_write(p, h->offered.session_id, h->offered.session_id_len);
-    p = psi_tls_write(at, choices, sizeof choices);
-    psi_tls_write_number(at + 2, h->suite, 2);
-    if (o->secure) at[5] = 0xFF; /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV */
-    at[17] = o->curves >> BR_EC_curve25519 & 1 ? BR_EC_curve25519
-           : o->curves >> BR_EC_secp256r1 & 1 ? BR_EC_secp256r1 : BR_EC_secp384r1;
-    at[24] = (uint8_t)h->sign_hash;
-    at[25] = psi_tls_is_rsa(h->suite) ? 1 : 3;
-    if (o->fragment) {
-        p = psi_tls_write_number(p, 0x00010001, 4);
-        *p++ = o->fragment;
-    }
-    if (alpn) {
-        br_ssl_engine_set_protocol_names(&sc->eng, h->alpn, 1);
-        p = psi_tls_write_number(p, 16, 2);
-        p = psi_tls_write_number(p, alpn + 3, 2);
-        p = psi_tls_write_number(p, alpn + 1, 2);
-        *p++ = (uint8_t)alpn;
-        p = psi_tls_write(p, h->alpn[0], alpn);
-    }
-    p = psi_tls_write_number(p, 0x00150001, 4); /* padding: the last byte */
-    n--;
-    psi_tls_write_number(at + 8, (size_t)(p - at) - 9, 2);
-    psi_tls_write_number(hello + 2, (size_t)(p - hello) - 3, 2);
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) /* no other hash will be asked for */
-        for (id = br_sha256_ID; id <= br_sha512_ID; id++)
-            if (id != prf && id != h->sign_hash) br_ssl_engine_set_hash(&sc->eng, id, NULL);
-    hash = sc->eng.mhash;
-    br_multihash_init(&hash);
-    br_multihash_update(&hash, h->ibuf + 5, n);
-    n = (size_t)(p - hello);
-    memcpy(h->ibuf + 5, hello, n);
-    psi_hs_give(h, n);
-    sc->eng.mhash = hash;
-    /* Of the 48 suites that BearSSL has room for it looks up the empty ones too, each by a search to the end of its table:
-       a fifth of a P-256 handshake. The table's first suite in their places is found at once, and never chosen. */
-    for (i = 0; i < BR_MAX_CIPHER_SUITES; i++)
-        if (!sc->client_suites[i][0]) sc->client_suites[i][0] = BR_TLS_RSA_WITH_3DES_EDE_CBC_SHA;
-    h->ibuf[5] = last;
-    psi_hs_give(h, 1);
-    psi_hs_turn(h);
-}
-
-/* The peer's hello is collected in front, across records, until it is whole: 1 once it has been read and, on a client,
-   may be fed. */
-static int psi_hs_collect_hello(psi_hs *h, int type)
-{
-    const uint8_t *p = h->ibuf + 5;
-    psi_hs_offer offer = PSI_ZERO;
-    psi_hs_bytes b = PSI_ZERO;
-    size_t len;
-    h->held += h->body_len;
-    if (type != PSI_REC_HANDSHAKE || p[0] != (h->server ? 1 : 2)) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer does not begin with a hello");
-        return 0;
-    }
-    if (h->held < 4) return 0;
-    len = (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-    if (len > PSI_REC_PLAIN - 4) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
-        return 0;
-    }
-    if (h->held - 4 < len) return 0;
-    b.p = p + 4;
-    b.n = len;
-    h->body_len = h->held;
-    h->held = 0;
-    if (!h->server) {
-        psi_hs_read_server_hello(h, b);
-        if (h->state != PSI_HS_FAILED) h->state = PSI_HS_RUNNING;
-        return h->state == PSI_HS_RUNNING;
-    }
-    if (h->body_len - 4 > len)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a message follows the client's hello too early");
-    else
-        psi_hs_read_client_hello(h, &offer, b);
-    if (h->state == PSI_HS_FAILED) return 0;
-    h->state = PSI_HS_RUNNING;
-    psi_hs_give_hello(h, &offer, h->body_len);
-    return 0;
-}
-
-/* A whole record is in ibuf. */
-static void psi_hs_record(psi_hs *h)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    int type = h->header[0];
-    if (type == PSI_REC_ALERT || h->body_len == 0 || (eng->incrypt && h->body_len <= 24)) {
-        if (++h->dull > PSI_REC_QUIET) {
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending empty records or warnings");
-            return;
-        }
-    }
-    if (!eng->incrypt) {
-        if (type == PSI_REC_ALERT) {
-            psi_hs_read_alert(h, h->ibuf + 5 + h->held, h->body_len);
-            return;
-        }
-        if (!h->body_len) return;
-        if (h->state == PSI_HS_HELLO && !psi_hs_collect_hello(h, type)) return;
-        if (type == PSI_REC_HANDSHAKE) psi_hs_watch(h, h->ibuf + 5, h->body_len);
-    } else if (type == PSI_REC_HANDSHAKE) {
-        int chacha = eng->session.cipher_suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 ||
-                     eng->session.cipher_suite == BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
-        size_t overhead = chacha ? 16 : 24;
-        if (h->body_len > overhead) h->encrypted += h->body_len - overhead;
-        if (h->encrypted > 16)
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
-    }
-    if (h->state == PSI_HS_FAILED) return;
-    psi_hs_give(h, h->body_len);
-    psi_hs_turn(h);
-}
-
-/* Checks a record's header; the body goes to ibuf. */
-static void psi_hs_header(psi_hs *h)
-{
-    const uint8_t *p = h->header;
-    h->body_len = (size_t)p[3] << 8 | p[4];
-    h->body_got = 0;
-    h->total += 5 + h->body_len;
-    if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA || p[1] != 3) {
-        int first = h->state == PSI_HS_HELLO && !h->held;
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, p[1] != 3 && p[0] == PSI_REC_HANDSHAKE ? 70 : 10,
-                    first ? "the peer does not speak TLS on this port"
-                          : "the peer sent a record of unknown type or version");
-    } else if (p[0] == PSI_REC_APPDATA) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent data before the handshake was over");
-    } else if (h->body_len > PSI_REC_PLAIN + (h->u.eng.incrypt ? 256u : 0u) || h->held + h->body_len > PSI_HS_IN - 5) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 22, "the peer sent a record that is too long");
-    } else if (h->held && h->held + h->body_len > PSI_REC_PLAIN) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
-    } else if (h->total > PSI_HS_TOTAL) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the handshake is too long");
-    }
-}
-
-/* --- the handshake: interface ------------------------------------------------------------------------------------ */
-
-static PSI_UNUSED void psi_hs_free(psi_hs *h)
-{
-    if (!h) return;
-    if (h->state != PSI_HS_DONE && h->offered.session_id_len) psi_hs_remember(h, NULL); /* perhaps it was the cause */
-    psi_x509_chain_free(&h->chain);
-    psi_tlsinfo_free(h->peer);
-    psi_free(h->cert);
-    psi_free(h->out);
-    psocket_tls_free(h->tls);
-    psi_wipe(&h->u, sizeof h->u); /* the buffers and the rest hold no secret */
-    psi_wipe(&h->offered, sizeof h->offered);
-    psi_free(h);
-}
-
-/* The generator's whole state (SP 800-90A 10.1.2.1) comes from the platform: hashing a seed into it would cost a tenth
-   of a resumed handshake. */
-static int psi_hs_seed(br_hmac_drbg_context *rng)
-{
-    int code = psi_os_entropy(rng->K, sizeof rng->K);
-    if (!code) code = psi_os_entropy(rng->V, sizeof rng->V);
-    rng->vtable = &br_hmac_drbg_vtable;
-    rng->digest_class = &br_sha256_vtable;
-    return code;
-}
-
-/* What both sides have in common. */
-static int psi_hs_setup(psi_hs *h)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    const psi_tls_primitives *prim = &h->tls->prim;
-    int code = psi_hs_seed(&eng->rng);
-    if (code) return code;
-    eng->rng_init_done = 2; /* seeded, and not again by BearSSL */
-    eng->rng_os_rand_done = 1;
-    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
-    br_ssl_engine_set_suites(eng, prim->suites, prim->suite_count);
-    br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION);
-    br_ssl_engine_add_flags(eng, BR_OPT_FAIL_ON_ALPN_MISMATCH);
-    br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
-    br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
-    br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
-    br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
-    br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
-    br_ssl_engine_set_gcm(eng, &br_sslrec_in_gcm_vtable, &br_sslrec_out_gcm_vtable);
-    br_ssl_engine_set_aes_ctr(eng, prim->aes);
-    br_ssl_engine_set_ghash(eng, prim->ghash);
-    br_ssl_engine_set_chapol(eng, &br_sslrec_in_chapol_vtable, &br_sslrec_out_chapol_vtable);
-    br_ssl_engine_set_chacha20(eng, prim->chacha);
-    br_ssl_engine_set_poly1305(eng, prim->poly);
-    br_ssl_engine_set_ec(eng, h->server ? &prim->server_ec : &prim->client_ec);
-    br_ssl_engine_set_ecdsa(eng, psi_tls_ecdsa_verify);
-    br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
-    br_ssl_engine_set_buffers_bidi(eng, h->ibuf, sizeof h->ibuf, h->obuf, sizeof h->obuf);
-    eng->log_max_frag_len = 14; /* records of any size may come, whatever the size of obuf */
-    h->x509.vtable = &psi_hs_x509_class;
-    h->x509.hs = h;
-    h->policy.vtable = &psi_hs_policy_class;
-    h->policy.hs = h;
-    h->cache.vtable = &psi_hs_cache_class;
-    h->cache.hs = h;
-    h->auth.vtable = &psi_hs_auth_class;
-    h->auth.hs = h;
-    return 0;
-}
-
-static int psi_hs_start_server(psi_hs *h, psocket_error *e)
-{
-    br_ssl_server_context *sc = &h->u.server;
-    psocket_tls *tls = h->tls;
-    if (!tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
-    br_ssl_server_set_policy(sc, &h->policy.vtable);
-    if (tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) {
-        br_ssl_server_set_cache(sc, &h->cache.vtable);
-    } else { /* no sessions: a resumed one would have to bring the client's identity with it */
-        br_ssl_engine_set_x509(&sc->eng, &h->x509.vtable);
-        br_ssl_server_set_trust_anchor_names(sc, tls->ca_names, tls->ca_name_count);
-        if (tls->client_auth == PSOCKET_CLIENT_AUTH_OPTIONAL)
-            br_ssl_engine_add_flags(&sc->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
-    }
-    if (!br_ssl_server_reset(sc)) return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
-    return 0;
-}
-
-static int psi_hs_start_client(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    br_ssl_client_context *cc = &h->u.client;
-    psocket_tls *tls = h->tls;
-    int kind = name ? psi_tls_name(name, h->name) : 0;
-    if (!name && !tls->insecure_no_name && !tls->insecure_no_verify)
-        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
-    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    psi_tls_name_hash(h->name, port, h->name_hash);
-    psi_hs_recall(h);
-    if (h->offered.session_id_len) br_ssl_engine_set_session_parameters(&cc->eng, &h->offered);
-    br_ssl_engine_set_x509(&cc->eng, &h->x509.vtable);
-    if (tls->alpn_count) br_ssl_engine_set_protocol_names(&cc->eng, tls->alpn, tls->alpn_count);
-    if (tls->identity_count) {
-        h->identity = &tls->identities[0];
-        br_ssl_client_set_client_certificate(cc, &h->auth.vtable);
-    }
-    if (!br_ssl_client_reset(cc, kind == 1 ? h->name : NULL, h->offered.session_id_len != 0))
-        return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
-    return 0;
-}
-
-/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
-   that is not known; servers ignore it. */
-static PSI_UNUSED int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, int port,
-                                 psocket_error *e)
-{
-    psi_hs *h = (psi_hs *)PSOCKET_MALLOC(sizeof *h);
-    int code;
-    *out = NULL;
-    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
-    memset(h, 0, offsetof(psi_hs, ibuf)); /* the buffers need no clearing */
-    h->server = server;
-    h->tls = psocket_tls_retain(tls);
-    code = psi_hs_setup(h);
-    if (code) psi_err_code(e, code);
-    else code = server ? psi_hs_start_server(h, e) : psi_hs_start_client(h, name, port, e);
-    if (!code) {
-        psi_hs_turn(h);
-        if (h->state == PSI_HS_FAILED) {
-            code = h->err.code;
-            if (e) *e = h->err;
-        }
-    }
-    if (code) {
-        psi_hs_free(h);
-        return code;
-    }
-    *out = h;
-    return 0;
-}
-
-/* Bytes from the peer: how many were consumed. Fewer than n only when the handshake is over; the rest are records of
-   what follows, or of no interest if it failed. */
-static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n)
-{
-    size_t used = 0;
-    while (used < n && h->state < PSI_HS_DONE) {
-        size_t take;
-        if (h->header_len < 5) {
-            h->header[h->header_len++] = p[used++];
-            if (h->header_len < 5) continue;
-            psi_hs_header(h);
-            if (h->state == PSI_HS_FAILED) break;
-        }
-        take = h->body_len - h->body_got;
-        if (take > n - used) take = n - used;
-        memcpy(h->ibuf + 5 + h->held + h->body_got, p + used, take);
-        used += take;
-        h->body_got += take;
-        if (h->body_got == h->body_len) {
-            h->header_len = 0;
-            psi_hs_record(h);
-        }
-    }
-    return (ptrdiff_t)used;
-}
-
-/* Bytes to send now, 0 if there are none. */
-static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
-{
-    *p = h->out ? h->out + h->out_at : NULL;
-    return h->out_len - h->out_at;
-}
-
-/* That many of them were sent. */
-static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
-{
-    h->out_at += n;
-    if (h->out_at >= h->out_len) h->out_at = h->out_len = 0;
-}
-
-/* PSOCKET_WANT_READ: running, or there is output to send first. 0: done. Else the error, also in *e. */
-static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
-{
-    if (h->state == PSI_HS_FAILED) {
-        if (e) *e = h->err;
-        return h->err.code;
-    }
-    return h->state == PSI_HS_DONE && h->out_at == h->out_len ? 0 : PSOCKET_WANT_READ;
-}
-
-/* What is known about the peer and the connection. NULL: out of memory. */
-static psi_tlsinfo *psi_hs_info(psi_hs *h)
-{
-    const char *alpn = br_ssl_engine_get_selected_protocol(&h->u.eng);
-    const char *subject = "";
-    psi_tlsinfo peer = PSI_ZERO;
-    psocket_certinfo cert;
-    psi_tlsinfo *i;
-    char text[2 * sizeof ((psocket_tlsinfo *)0)->peer_subject];
-    if (h->resumed && h->peer) {
-        peer = *h->peer;
-        subject = psi_tlsinfo_text(h->peer, h->peer->subject_at);
-    } else if (h->chain.count && !psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text)) {
-        peer.has_peer = 1;
-        peer.not_before = cert.not_before;
-        peer.not_after = cert.not_after;
-        memcpy(peer.sha256, cert.sha256, sizeof peer.sha256);
-        memcpy(peer.spki, cert.spki_sha256, sizeof peer.spki);
-        subject = cert.subject;
-    }
-    i = psi_tlsinfo_new(alpn ? alpn : "", h->name, subject, &peer);
-    if (!i) return NULL;
-    i->suite = h->u.eng.session.cipher_suite;
-    i->resumed = (uint8_t)(h->resumed != 0);
-    return i;
-}
-
-/* Once the status is 0: hands over the record layer and the facts. The caller owns both, and frees h. 0 or NOMEM. */
-static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    size_t max_send = eng->peer_log_max_frag_len ? (size_t)1 << eng->peer_log_max_frag_len : PSI_REC_PLAIN;
-    *info = psi_hs_info(h);
-    *rec = psi_rec_new(&eng->in, &eng->out, h->server, max_send);
-    if (!*info || !*rec) {
-        psi_tlsinfo_free(*info);
-        psi_rec_free(*rec);
-        *info = NULL;
-        *rec = NULL;
-        return PSOCKET_NOMEM;
-    }
-    if (!h->resumed) psi_hs_remember(h, *info);
-    return 0;
-}
-
-/* --- sessions as bytes ------------------------------------------------------------------------------------------- */
-
-/* Numbers are big-endian. Format, policy; for each session suite, ID with its length, master secret, name, from, until
-   and the peer: validity, digests, subject with its length; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 1};
+/* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 2};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
-#define PSI_TLS_SAVED_SUBJECT 511
-
-/* A digest of what the sessions' certificates were judged by, and of whom the servers took us for. */
-static int psi_tls_policy(psocket_tls *tls, uint8_t out[32])
-{
-    uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
-    const psi_x509_store *store;
-    br_sha256_context all, one;
-    uint8_t digest[32];
-    size_t i;
-    int code = psi_x509_anchors(tls->trust, &store);
-    if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
-    br_sha256_init(&all);
-    br_sha256_update(&all, &flags, 1);
-    if (tls->identity_count) {
-        const br_x509_certificate *leaf = &tls->identities[0].chain.certs[0];
-        br_sha256_init(&one);
-        br_sha256_update(&one, leaf->data, leaf->data_len);
-        br_sha256_out(&one, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    for (i = 0; !code && i < store->count; i++) {
-        uint8_t uses = (uint8_t)(store->certs[i].extended & 0xFF); /* trust settings may have changed them */
-        br_sha256_init(&one);
-        br_sha256_update(&one, &uses, 1);
-        br_sha256_update(&one, store->certs[i].der.p, store->certs[i].der.n);
-        br_sha256_out(&one, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    br_sha256_update(&all, "pins", 4);
-    br_sha256_update(&all, tls->pins, tls->pin_count * 32);
-    br_sha256_out(&all, out);
-    return 0;
-}
-
-static size_t psi_tls_saved_size(const psi_tls_session *s)
-{
-    const size_t fixed = 2 + 1 + 48 + 32 + 4 * 8 + 64 + 2;
-    return fixed + s->par.session_id_len + strlen(psi_tlsinfo_text(s->peer, s->peer->subject_at));
-}
-
-static uint8_t *psi_tls_write_session(uint8_t *p, const psi_tls_session *s)
-{
-    const char *subject = psi_tlsinfo_text(s->peer, s->peer->subject_at);
-    p = psi_tls_write_number(p, s->par.cipher_suite, 2);
-    p = psi_tls_write_number(p, s->par.session_id_len, 1);
-    p = psi_tls_write(p, s->par.session_id, s->par.session_id_len);
-    p = psi_tls_write(p, s->par.master_secret, 48);
-    p = psi_tls_write(p, s->name, 32);
-    p = psi_tls_write_number(p, (uint64_t)s->from, 8);
-    p = psi_tls_write_number(p, (uint64_t)s->until, 8);
-    p = psi_tls_write_number(p, (uint64_t)s->peer->not_before, 8);
-    p = psi_tls_write_number(p, (uint64_t)s->peer->not_after, 8);
-    p = psi_tls_write(p, s->peer->sha256, 32);
-    p = psi_tls_write(p, s->peer->spki, 32);
-    p = psi_tls_write_number(p, strlen(subject), 2);
-    return psi_tls_write(p, subject, strlen(subject));
-}
-
-static void psi_tls_digest(const uint8_t *p, size_t n, uint8_t out[32])
-{
-    br_sha256_context sha;
-    br_sha256_init(&sha);
-    br_sha256_update(&sha, p, n);
-    br_sha256_out(&sha, out);
-}
 
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size)
 {
     uint8_t policy[32];
-    size_t i, need = PSI_TLS_SAVED_HEAD + 32;
+    psi_writer w = PSI_ZERO;
+    ptrdiff_t need;
+    size_t i;
     int code;
     if (!buf && size) return PSOCKET_INVALID;
-    if (tls) psocket_tls_retain(tls);
-    else if ((code = psi_tls_default(&tls, NULL)) != 0) return code;
-    code = psi_tls_policy(tls, policy);
-    if (!code) {
-        const psi_tls_sessions *c = &tls->client_sessions;
-        psi_os_lock(&tls->lock);
-        for (i = 0; i < c->count; i++) need += psi_tls_saved_size(&c->list[i]);
-        if (size >= need) {
-            uint8_t *p = psi_tls_write((uint8_t *)buf, psi_tls_format, sizeof psi_tls_format);
-            p = psi_tls_write(p, policy, sizeof policy);
-            for (i = 0; i < c->count; i++) p = psi_tls_write_session(p, &c->list[i]);
-            psi_tls_digest((const uint8_t *)buf, need - 32, p);
-        }
-        psi_os_unlock(&tls->lock);
-    }
-    psocket_tls_free(tls);
-    return code ? code : (ptrdiff_t)need;
-}
-
-static int64_t psi_tls_read_time(psi_hs_bytes *b)
-{
-    uint64_t high = psi_hs_number(b, 4), low = psi_hs_number(b, 4);
-    return (int64_t)(high << 32 | low);
-}
-
-static void psi_tls_read_bytes(psi_hs_bytes *b, void *to, size_t n)
-{
-    const uint8_t *p = psi_hs_take(b, n);
-    if (p) memcpy(to, p, n);
-}
-
-/* Reads one session: s, and in *peer and subject what its peer is made of. 0 if a field is impossible. */
-static int psi_tls_read_session(psi_hs_bytes *b, psi_tls_session *s, psi_tlsinfo *peer,
-                                char subject[PSI_TLS_SAVED_SUBJECT + 1])
-{
-    psi_hs_bytes id, text;
-    memset(s, 0, sizeof *s);
-    memset(peer, 0, sizeof *peer);
-    s->par.version = BR_TLS12;
-    s->par.cipher_suite = (uint16_t)psi_hs_number(b, 2);
-    id = psi_hs_vector(b, 1, 1);
-    if (id.bad || id.n > sizeof s->par.session_id) return 0;
-    memcpy(s->par.session_id, id.p, id.n);
-    s->par.session_id_len = (unsigned char)id.n;
-    psi_tls_read_bytes(b, s->par.master_secret, 48);
-    psi_tls_read_bytes(b, s->name, 32);
-    s->from = psi_tls_read_time(b);
-    s->until = psi_tls_read_time(b);
-    peer->has_peer = 1;
-    peer->not_before = psi_tls_read_time(b);
-    peer->not_after = psi_tls_read_time(b);
-    psi_tls_read_bytes(b, peer->sha256, 32);
-    psi_tls_read_bytes(b, peer->spki, 32);
-    text = psi_hs_vector(b, 2, 0);
-    if (text.bad || text.n > PSI_TLS_SAVED_SUBJECT || (text.n && memchr(text.p, 0, text.n))) return 0;
-    if (text.n) memcpy(subject, text.p, text.n);
-    subject[text.n] = 0;
-    return psi_tls_suite_name(s->par.cipher_suite)[0] && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_TLS_SESSION_TIME && s->until <= peer->not_after;
-}
-
-/* Adds one session, unless there is one for its name: 0 or PSOCKET_NOMEM. */
-static int psi_tls_add_session(psocket_tls *tls, const psi_tls_session *from, const char *subject,
-                               const psi_tlsinfo *peer)
-{
-    psi_tls_sessions *c = &tls->client_sessions;
-    psi_tls_session *s;
-    psi_tlsinfo *copy = psi_tlsinfo_new("", "", subject, peer);
-    int code = 0;
-    if (!copy) return PSOCKET_NOMEM;
+    code = psi_tls_meant(tls, &tls, NULL);
+    if (code) return code;
+    code = psi_session_policy(tls, policy);
+    psi_write(&w, psi_tls_format, sizeof psi_tls_format);
+    psi_write(&w, policy, sizeof policy);
     psi_os_lock(&tls->lock);
-    if (!psi_tls_sessions_find(c, from->name, NULL)) {
-        s = psi_tls_sessions_place(c);
-        if (s) {
-            *s = *from;
-            s->used = ++c->clock;
-            s->peer = copy;
-            copy = NULL;
-        } else {
-            code = PSOCKET_NOMEM;
-        }
+    for (i = 0; tls->client_sessions.slots && i < psi_sessions_count(&tls->client_sessions); i++) {
+        psi_session_slot *slot = &tls->client_sessions.slots[i];
+        if (slot->flat) psi_write_vector(&w, slot->flat + 32, slot->len - 32, 4);
     }
     psi_os_unlock(&tls->lock);
-    psi_tlsinfo_free(copy);
-    return code;
+    if (w.p) psi_keys_digest(br_sha256_ID, w.p, w.n, policy);
+    psi_write(&w, policy, 32);
+    if (!code && w.failed) code = PSOCKET_NOMEM;
+    need = code ? code : (ptrdiff_t)w.n;
+    if (!code && size >= w.n) memcpy(buf, w.p, w.n);
+    psi_write_free(&w);
+    psocket_tls_free(tls);
+    return need;
 }
 
 /* Reads all sessions twice: first to see that they are sound, then to add them. */
-static int psi_tls_load(psocket_tls *tls, psi_hs_bytes all)
+static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
-    char subject[PSI_TLS_SAVED_SUBJECT + 1];
-    psi_tls_session s = PSI_ZERO;
-    psi_tlsinfo peer;
     int64_t now = psi_tls_now(tls);
-    int adding, count, code = 0;
+    psi_session s = PSI_ZERO;
+    int adding, code = 0;
     for (adding = 0; adding < 2 && !code; adding++) {
-        psi_hs_bytes b = all;
-        for (count = 0; b.n && !code; count++) {
-            if (!psi_tls_read_session(&b, &s, &peer, subject) || count == PSI_TLS_CLIENT_SESSIONS) {
-                code = PSOCKET_INVALID;
-            } else if (adding && now >= s.from && now < s.until && psi_tls_has_suite(tls, s.par.cipher_suite)) {
-                code = psi_tls_add_session(tls, &s, subject, &peer);
-            }
+        psi_reader r = all;
+        while (r.n && !code) {
+            psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
+            if (r.bad || !psi_session_read(&one, &s) || one.n || !s.has_peer) code = PSOCKET_INVALID;
+            if (code || !adding || now < s.from || now >= s.until) continue;
+            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
         }
     }
     psi_wipe(&s, sizeof s);
@@ -7961,70 +10795,113 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 {
     const uint8_t *p = (const uint8_t *)data;
     uint8_t digest[32];
-    psi_hs_bytes b = PSI_ZERO;
     int code;
     if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
-    psi_tls_digest(p, len - 32, digest);
+    psi_keys_digest(br_sha256_ID, p, len - 32, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
-    if (tls) psocket_tls_retain(tls);
-    else if ((code = psi_tls_default(&tls, NULL)) != 0) return code;
-    code = psi_tls_policy(tls, digest);
+    code = psi_tls_meant(tls, &tls, NULL);
+    if (code) return code;
+    code = psi_session_policy(tls, digest);
     if (!code && memcmp(p + sizeof psi_tls_format, digest, 32)) code = PSOCKET_INVALID;
-    b.p = p + PSI_TLS_SAVED_HEAD;
-    b.n = len - PSI_TLS_SAVED_HEAD - 32;
-    if (!code) code = psi_tls_load(tls, b);
+    if (!code) code = psi_tls_load(tls, psi_read_of(p + PSI_TLS_SAVED_HEAD, len - PSI_TLS_SAVED_HEAD - 32));
     psocket_tls_free(tls);
     return code;
 }
 
-/*==================================================================================================
- * >>tls13
- * Comes later and sits here. A TLS 1.3 handshake offers what psi_hs does: start (psi_hs_new), feed, output and sent,
- * status, finish; it ends in the same psi_rec, whose contexts only have to follow BearSSL's br_sslrec classes, and the
- * same psi_tlsinfo. Both sides choose the version in psi_hs_collect_hello, before the engine sees the peer's hello.
- *================================================================================================*/
+/* psocket_tls_export of a connection. */
+static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
+{
+    const psi_tlsinfo *i = r->info;
+    int hash = r->out.suite->hash;
+    uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    if (!strcmp(label, "tls-server-end-point")) {
+        size_t len = i->endpoint_len ? i->endpoint_len : i->has_peer && !r->server ? 32 : 0;
+        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at) : (const void *)i->sha256;
+        if (!len || n < len) return PSOCKET_INVALID;
+        memcpy(out, from, len);
+        return (ptrdiff_t)len;
+    }
+    if (!r->exports) return PSOCKET_UNSUPPORTED;
+    if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
+        if (n < 32) return PSOCKET_INVALID;
+        label = "EXPORTER-Channel-Binding";
+        context = "";
+        context_len = 0;
+        n = 32;
+    }
+    if (r->version == PSI_TLS13) {
+        if (strlen(label) > 249 || n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
+        psi_keys_derive(hash, r->secret, label, NULL, secret);
+        psi_keys_digest(hash, context ? context : "", context_len, digest);
+        psi_keys_expand(hash, secret, "exporter", digest, psi_x509_hash_len(hash), (uint8_t *)out, n);
+        psi_wipe(secret, sizeof secret);
+    } else {
+        psi_writer w = PSI_ZERO;
+        psi_write(&w, r->seed, 64);
+        if (context) psi_write_vector(&w, context, context_len, 2);
+        if (w.failed) return PSOCKET_NOMEM;
+        psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), psi_read_of("", 0), (uint8_t *)out, n);
+        psi_write_free(&w);
+    }
+    return (ptrdiff_t)n;
+}
 
 #define PSI_TLS 1
 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the four sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
+/*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
-#define PSI_REC_HEAD 0
-#define PSI_REC_TAIL 0
+#define PSI_CLIENT NULL
+#define PSI_SERVER NULL
+enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
 typedef struct psi_rec psi_rec;
 typedef struct psi_hs psi_hs;
+typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
     (void)r; (void)p; (void)n;
     memset(in, 0, sizeof *in);
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
 
-static uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, size_t *len) { (void)r; (void)type; (void)len; return payload; }
-static size_t psi_rec_max_send(const psi_rec *r) { (void)r; return 1; }
-static void psi_rec_free(psi_rec *r) { (void)r; }
-static int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, int port, psocket_error *e)
+static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
+static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
 {
-    (void)tls; (void)server; (void)name; (void)port;
+    (void)r; (void)type; (void)p; (void)n; (void)to;
+    return 0;
+}
+static void psi_rec_free(psi_rec *r) { (void)r; }
+static void psi_rec_relax(psi_rec *r) { (void)r; }
+static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
+{
+    (void)role; (void)tls; (void)name; (void)port;
     *out = NULL;
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
 static void psi_hs_free(psi_hs *h) { (void)h; }
-static ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
+static ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
 static size_t psi_hs_output(psi_hs *h, const uint8_t **p) { (void)h; *p = NULL; return 0; }
 static void psi_hs_sent(psi_hs *h, size_t n) { (void)h; (void)n; }
 static int psi_hs_status(const psi_hs *h, psocket_error *e) { (void)h; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; return PSOCKET_UNSUPPORTED; }
+static const psocket_question *psi_hs_asks(const psi_hs *h) { (void)h; return NULL; }
+static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOCKET_INVALID; }
+static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
+static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
 static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
 static void psi_tlsinfo_free(psi_tlsinfo *i) { (void)i; }
 static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
+{
+    (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
+    return PSOCKET_UNSUPPORTED;
+}
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
@@ -8056,147 +10933,355 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 #endif /* PSOCKET_NO_TLS */
 
+
 /*==================================================================================================
- * >>sock
- * The socket. Its life: dialling (dial is set), handshaking (hs is set), open, ended. Nothing in this section waits; the
- * blocking calls of >>public wait between its steps. How each direction ended is kept in end_in and end_out (0: it has
- * not); once closed here, closed is set. Every function leaves the socket usable or ended.
+ * >>watch
+ * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
+ * when they want to be looked at, and the hot ring of those to be looked at without being told by the system. It knows
+ * nothing of sockets, so that a socket can take its descriptors out before it closes them; >>poll does the looking.
+ * A socket owns its watch; those of foreign descriptors and timers are the application's.
  *================================================================================================*/
 
-#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB */
-#define PSI_SOCK_READ_MIN (1u << PSI_SOCK_READ_LOG)
-#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
-#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
-#define PSI_DATAGRAM 65536u
-#define PSI_SPARE_MAX (PSOCKET_READ_SIZE + 64u) /* the largest buffer that a poller keeps */
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
-typedef struct psi_io psi_io;
-typedef struct psi_listen psi_listen;
+/* A place in the hot ring; next is NULL outside of it. */
+typedef struct psi_link {
+    struct psi_link *next, *prev;
+} psi_link;
 
-/* A connection being made. */
-#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
-typedef struct psi_dial {
-    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
-    int resolving, next, live, delay, port, code, os;
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
-    int64_t next_at;
-    size_t said;
-    char why[400]; /* each address that failed, and its reason */
-} psi_dial;
-
-/* What a poller keeps about a socket, foreign descriptor or timer. Its working is >>poll's; it is declared here because a
-   socket takes its descriptors out before it closes them, and announces what the system cannot. */
-typedef struct psocket_watch psi_entry;
 struct psocket_watch {
-    psocket_poller *poller;
-    psocket *sock;                 /* NULL: a foreign descriptor or timer */
+    psi_link link;           /* first, so that a link is its watch */
+    psocket_poller *poller;  /* NULL once that was freed */
+    psocket *sock;           /* NULL: a foreign descriptor or a timer */
     void *user;
-    psi_os_watch watch;            /* the one descriptor of what has just one */
-    psi_os_watch *more;            /* PSOCKET_POLLSET_MAX of them for a socket that dials or is carried; else NULL */
-    struct psocket_watch *next, *prev; /* in the poller's hot ring (to be looked at without being told by the system) or cold ring */
-    int64_t due, wake;             /* when the user's time is over, and when to look again; INT64_MAX: never */
-    int heap;                      /* 1 + index in the heap; 0 none */
-    int events;                    /* what the user wants */
-    unsigned turn;                 /* the poller's turn in which the socket last sent */
-    short given;                   /* 1 + index in the array handed out last; 0 none */
-    uint8_t hot;
+    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
+    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
+    int heap;                /* index in the heap */
+    unsigned sent;           /* the poller's turn in which the socket last sent, */
+    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    short given;             /* 1 + index in the array handed out last; 0 none */
+    uint8_t events;          /* what the user wants */
 };
 
 struct psocket_poller {
     psi_os_poller os;
-    void (*unwatch)(psi_entry *e); /* pointers, so that a program without pollers links without them */
-    void (*forget)(psi_entry *e);
-    psi_entry hot, cold; /* heads of two rings: every entry is in one of them */
-    int entries;
-    psi_entry **heap;    /* has room for all of them */
-    int heap_count, heap_cap;
-    psi_entry *given[PSI_EVENTS];
+    psi_link hot;
+    psocket_watch **heap;    /* all watches, the one with the earliest time first */
+    int count, cap;          /* of the heap */
+    int given_count;
+    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
     psocket_event events[PSI_EVENTS];
-    int count;
-    unsigned turn;       /* counts waits, from 1 */
-    uint8_t *spare;      /* a buffer for the socket that reads next */
+    unsigned turn;           /* counts waits, from 1 */
     uint32_t spare_cap;
+    uint8_t *spare;          /* a buffer for the socket that reads next */
+    uint8_t nested;          /* a foreign loop watches the poller's own descriptor, and none waits in it */
+    uint8_t announced;       /* that descriptor is readable, since there is something hot */
 };
 
-/* Moves an entry, which may be in no ring yet, to a ring of its poller. */
-static void psi_entry_move(psi_entry *e, int hot)
+/* There is something to look at of which the system does not know: tells a foreign loop. */
+static void psi_watch_announce(psocket_poller *p)
 {
-    psi_entry *head = hot ? &e->poller->hot : &e->poller->cold;
-    if (e->next) {
-        e->prev->next = e->next;
-        e->next->prev = e->prev;
-    }
-    e->hot = (uint8_t)hot;
-    e->prev = head->prev;
-    e->next = head;
-    head->prev->next = e;
-    head->prev = e;
+    if (!p->nested || p->announced) return;
+    p->announced = 1;
+    psi_os_poller_busy(&p->os, 1);
 }
 
-static void psi_entry_heat(psi_entry *e)
+/* A wait begins. */
+static void psi_watch_rest(psocket_poller *p)
 {
-    if (!e->hot) psi_entry_move(e, 1);
+    if (p->announced) psi_os_poller_busy(&p->os, 0);
+    p->announced = 0;
 }
+
+/* Has the poller look at w in its next wait. */
+static void psi_watch_heat(psocket_watch *w)
+{
+    psi_link *head = &w->poller->hot;
+    if (w->link.next) return;
+    w->link.prev = head->prev;
+    w->link.next = head;
+    head->prev->next = &w->link;
+    head->prev = &w->link;
+    psi_watch_announce(w->poller);
+}
+
+static void psi_watch_cool(psocket_watch *w)
+{
+    if (!w->link.next) return;
+    w->link.prev->next = w->link.next;
+    w->link.next->prev = w->link.prev;
+    w->link.next = NULL;
+}
+
+/*--- the heap of times */
+
+static int64_t psi_watch_key(const psocket_watch *w)
+{
+    return w->due < w->wake ? w->due : w->wake;
+}
+
+static void psi_watch_place(psocket_poller *p, int i, psocket_watch *w)
+{
+    p->heap[i] = w;
+    w->heap = i;
+}
+
+/* Moves w, which counts as being at index i, to where it belongs. */
+static void psi_watch_settle(psocket_poller *p, int i, psocket_watch *w)
+{
+    int64_t key = psi_watch_key(w);
+    int child;
+    while (i > 0 && psi_watch_key(p->heap[(i - 1) / 2]) > key) {
+        psi_watch_place(p, i, p->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (; (child = 2 * i + 1) < p->count; i = child) {
+        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child])) child++;
+        if (psi_watch_key(p->heap[child]) >= key) break;
+        psi_watch_place(p, i, p->heap[child]);
+    }
+    psi_watch_place(p, i, w);
+}
+
+/* Sets the two times of w. */
+static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
+{
+    if (w->due == due && w->wake == wake) return;
+    w->due = due;
+    w->wake = wake;
+    psi_watch_settle(w->poller, w->heap, w);
+}
+
+/*--- descriptors */
+
+/* Has the system watch exactly these descriptors for w, which may have several. */
+static int psi_watch_many(psocket_watch *w, const psocket_pollfd *fds, int n)
+{
+    psi_os_poller *os = &w->poller->os;
+    int i, r = 0, e;
+    psi_os_poller_ctl(os, &w->one, 0, &e);
+    if (!w->more) {
+        if (!n) return 0;
+        w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
+        if (!w->more) return PSOCKET_NOMEM;
+    }
+    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
+        psi_os_watch *one = &w->more[i];
+        psocket_fd fd = i < n ? fds[i].fd : -1;
+        if (one->events && one->fd != fd) psi_os_poller_ctl(os, one, 0, &e);
+        one->fd = fd;
+        one->owner = w;
+        if (i < n && !r) r = psi_os_poller_ctl(os, one, fds[i].events, &e);
+    }
+    return r;
+}
+
+/* The same for one descriptor. */
+static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
+{
+    psi_os_poller *os = &w->poller->os;
+    int e = 0;
+    if (w->more) {
+        psi_watch_many(w, NULL, 0);
+        psi_free(w->more);
+        w->more = NULL;
+    }
+    if (w->one.events && w->one.fd != fd) psi_os_poller_ctl(os, &w->one, 0, &e);
+    w->one.fd = fd;
+    return fd == -1 ? 0 : psi_os_poller_ctl(os, &w->one, events, &e);
+}
+
+/* Takes all of its descriptors out of the system's set, before one of them is closed. */
+static void psi_watch_unwatch(psocket_watch *w)
+{
+    psi_watch_many(w, NULL, 0);
+    psi_watch_heat(w);
+}
+
+/*--- making and ending one */
+
+static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
+{
+    psocket_watch *w;
+    if (p->count == p->cap) {
+        int cap = p->cap * 2 + 16;
+        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
+        if (!heap) return NULL;
+        p->heap = heap;
+        p->cap = cap;
+    }
+    w = (psocket_watch *)psi_alloc(sizeof *w);
+    if (!w) return NULL;
+    w->poller = p;
+    w->sock = s;
+    w->due = w->wake = INT64_MAX;
+    w->one.owner = w;
+    w->one.fd = -1;
+    psi_watch_place(p, p->count++, w);
+    psi_watch_heat(w);
+    return w;
+}
+
+/* Takes w out of its poller. */
+static void psi_watch_leave(psocket_watch *w)
+{
+    psocket_poller *p = w->poller;
+    psocket_watch *last;
+    if (!p) return;
+    psi_watch_unwatch(w);
+    psi_watch_cool(w);
+    last = p->heap[--p->count];
+    if (last != w) psi_watch_settle(p, w->heap, last);
+    if (w->given) {
+        p->given[w->given - 1] = NULL;
+        p->events[w->given - 1].user = NULL;
+        p->events[w->given - 1].events = 0;
+    }
+    psi_free(w->more);
+    w->more = NULL;
+    w->poller = NULL;
+}
+
+static void psi_watch_end(psocket_watch *w)
+{
+    if (!w) return;
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
+/*==================================================================================================
+ * >>sock
+ * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares. Nothing in this
+ * section waits; the blocking calls of >>public wait between its steps. Every function leaves the socket usable or ended.
+ *================================================================================================*/
+
+#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
+#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
+#define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
+#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
+#define PSI_SOCK_SPARE (PSOCKET_READ_SIZE + 2 * PSI_RING_SLACK) /* the largest buffer that a poller keeps */
+
+enum psi_state {
+    PSI_RESOLVING,   /* dial is set: its host is being looked up */
+    PSI_CONNECTING,  /* dial is set: attempts are under way */
+    PSI_HANDSHAKING, /* hs is set: the transport carries the TLS handshake */
+    PSI_OPEN,        /* bytes or datagrams move, and each direction ends by itself */
+    PSI_LISTENING,   /* listen is set: connections come */
+    PSI_ENDED,       /* a failure ended both directions, the transport is gone; chunks stay readable */
+    PSI_CLOSED       /* psocket_close ended them, likewise */
+};
+
+/* How the sending direction fares; the receiving one is open or ended. Negative: the code that it ended with. */
+enum psi_end {
+    PSI_FLOWS,       /* open */
+    PSI_ENDING,      /* shut down: close_notify is to follow what was sent, */
+    PSI_FINISHING    /* and then the transport's own end */
+};
+
+/* What whoever waits knows of the chunks that nobody has taken. */
+enum psi_news {
+    PSI_NEWS,        /* something has come: to be told */
+    PSI_TOLD,        /* told; still ready, unless a call looks and wants more */
+    PSI_QUIET        /* one did: not ready before more comes */
+};
+
+#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
+
+/* A connection being made. */
+typedef struct psi_dial {
+    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
+    int next, live, port, code, os;
+    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    int64_t next_at;
+    int delay;              /* between attempts, in milliseconds */
+    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
+    size_t said;
+    char why[400];          /* each address that failed, and its reason */
+} psi_dial;
 
 /* What a listener has besides. */
-struct psi_listen {
-    psocket_fd next;   /* a connection already accepted for psocket_hasconnection, or -1 */
+typedef struct psi_listen {
+    psocket_fd next;        /* a connection already accepted for psocket_hasconnection, or -1 */
     psi_addr next_peer;
-    psocket_options opt;
-    long process;      /* who made it: a forked copy leaves the path alone */
-    char *path;        /* of a Unix-domain socket: removed on close */
-};
+    psocket_options opt;    /* for accepted sockets */
+    psi_os_settings set;
+    long process;           /* who made it: a forked copy leaves the path alone */
+    char *path;             /* of a Unix-domain socket: removed on close */
+} psi_listen;
 
 struct psocket {
-    const psi_io *io;
-    psocket_fd fd;
-    void *below;         /* the user's transport, or the carrying psocket */
-    const psocket_transport *transport;
-    struct psi_listen *listen;
+    const psocket_transport *io; /* NULL: none yet, or no more */
+    void *user;          /* its first argument: the socket itself if fd is the transport */
+    psocket_fd fd;       /* -1: none of its own */
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
     psi_dial *dial;
+    psi_listen *listen;  /* kept when it is closed: it stays a listener */
     psi_hs *hs;
+    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
     psi_rec *rec;
     psi_tlsinfo *info;
-    psi_entry *entry;
-    psocket_error *error;
+    psocket_watch *watch;
+    psocket_error *error; /* details of what code says; NULL: there are none */
+    int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
+                            is over; 0: none waits, or for ever */
     size_t sent;
-    int64_t deadline;    /* of dialling or handshaking; 0 none */
     psi_addr peer;
     int timeout;
     uint32_t out_at, out_len, limit;
-    uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
-    int code, end_in, end_out;
-    unsigned side : 1, nonblocking : 1, udp : 1, closed : 1, drained : 1, full : 1, deaf : 1, shut : 2, family : 4;
+    uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
+    short code, end_in, end_out;
+    unsigned state : 3, news : 2, side : 1, nonblocking : 1, udp : 1, family : 4;
+    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
     unsigned out_log : 5;  /* out has 1 << out_log bytes of room; 0: none to spare */
-    unsigned moved : 8;    /* counts transfers during a handshake: the sign that it is not idle */
 };
 
-/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
-static void psi_sock_unwatch(psocket *s)
+/* Does r say that a call has to wait for the transport? */
+static int psi_is_wait(ptrdiff_t r)
 {
-    for (; s; s = s->above)
-        if (s->entry) s->entry->poller->unwatch(s->entry);
+    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
 }
 
-/* The transport below a socket: a descriptor, a pair in memory, or another socket. */
-struct psi_io {
-    ptrdiff_t (*get)(psocket *s, void *p, size_t n, int *os);       /* 0: the stream has ended */
-    ptrdiff_t (*put)(psocket *s, const void *p, size_t n, int *os);
-    int (*fin)(psocket *s, int *os);                                /* no more will be sent */
-    void (*end)(psocket *s);                                        /* lets go of the transport */
-    int (*wants)(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
-    int carried;                                                    /* below is a psocket */
-};
+/* Or for anything at all? */
+static int psi_is_want(ptrdiff_t r)
+{
+    return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
+}
 
 static void psi_lower_ms(int *ms, int64_t left)
 {
     if (left < 0) left = 0;
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
+static void psi_sock_unwatch(psocket *s)
+{
+    for (; s; s = s->above)
+        if (s->watch) psi_watch_unwatch(s->watch);
+}
+
+/*--- the clock of what waits */
+
+/* Begins the time of an operation, unless it has begun. */
+static void psi_sock_clock(psocket *s, int way)
+{
+    if (s->timeout && !s->due[way]) s->due[way] = psi_os_now() + s->timeout;
+}
+
+static int psi_sock_late(const psocket *s, int way)
+{
+    return s->due[way] && psi_os_now() >= s->due[way];
+}
+
+/* Bytes have left, which gives a send its time anew; but once it is over it is over. */
+static void psi_sock_left(psocket *s)
+{
+    if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
@@ -8205,29 +11290,28 @@ static void psi_lower_ms(int *ms, int64_t left)
 PSI_PRINTF(4, 5)
 static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
 {
-    char what[400], text[128];
     va_list ap;
     if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
-    s->code = code;
+    s->code = (short)code;
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (!s->error) return code;
     if (format) {
         va_start(ap, format);
-        vsnprintf(what, sizeof what, format, ap);
+        psi_err_v(s->error, code, format, ap);
         va_end(ap);
+    } else if (code == PSOCKET_OS) {
+        psi_err_os(s->error, code, os, "%s", psocket_strerror(code));
     } else {
-        snprintf(what, sizeof what, "%s", psocket_strerror(code));
+        psi_err_code(s->error, code);
     }
-    if (os && code == PSOCKET_OS) psi_err(s->error, code, "%s: %s", what, psi_os_text(os, text, sizeof text));
-    else psi_err(s->error, code, "%s", what);
     s->error->os_error = os;
     return code;
 }
 
-static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
+static int psi_sock_note_error(psocket *s, const psocket_error *e)
 {
-    s->code = e->code;
+    s->code = (short)e->code;
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (s->error) *s->error = *e;
     return e->code;
@@ -8235,61 +11319,61 @@ static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
 
 /*--- the transport: a descriptor */
 
-static ptrdiff_t psi_fd_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 {
-    return psi_os_recv(s->fd, p, n, os);
+    return psi_os_recv(((psocket *)user)->fd, p, n, os);
 }
 
-static ptrdiff_t psi_fd_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return psi_os_send(s->fd, p, n, os);
+    return n || ((psocket *)user)->udp ? psi_os_send(((psocket *)user)->fd, p, n, os) : 0;
 }
 
-static int psi_fd_fin(psocket *s, int *os)
+static int psi_fd_finish(void *user, int *os)
 {
-    return s->udp ? 0 : psi_os_shutdown(s->fd, os);
+    return ((psocket *)user)->udp ? 0 : psi_os_shutdown(((psocket *)user)->fd, os);
 }
 
 /* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
    away first, within reason. */
-static void psi_fd_close(psocket *s)
+static void psi_fd_close(void *user)
 {
-    char sink[4096];
+    psocket *s = (psocket *)user;
+    char sink[1024];
     int os, i;
     if (!s->udp && (!s->end_in || s->info) && s->family != PSI_UNIX)
-        for (i = 0; i < 16 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
+        for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
 }
 
-static int psi_fd_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_fd_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     (void)ms;
     if (!events || cap < 1) return 0;
-    fds[0].fd = s->fd;
+    fds[0].fd = ((psocket *)user)->fd;
     fds[0].events = events;
     return 1;
 }
 
-static const psi_io psi_io_fd = { psi_fd_get, psi_fd_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
 /*--- the transport: a UDP socket that anybody may send to */
 
-static ptrdiff_t psi_udp_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_get(void *user, void *p, size_t n, int *os)
 {
     psi_addr from;
-    ptrdiff_t got = psi_os_recvfrom(s->fd, p, n, &from, os);
-    if (got >= 0) {
-        psi_addr_normalise(&from);
-        s->peer = from;
-    }
+    ptrdiff_t got = psi_os_recvfrom(((psocket *)user)->fd, p, n, &from, os);
+    if (got < 0) return got;
+    psi_addr_normalise(&from);
+    ((psocket *)user)->peer = from;
     return got;
 }
 
-static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
 {
+    psocket *s = (psocket *)user;
     psi_addr to = s->peer;
-    if (!to.family) return PSOCKET_INVALID;
     if (to.family == PSI_IP4 && s->family == PSI_IP6) { /* an IPv6 socket reaches IPv4 through mapped addresses */
         memmove(to.ip + 12, to.ip, 4);
         memset(to.ip, 0, 10);
@@ -8299,36 +11383,18 @@ static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
     return psi_os_sendto(s->fd, p, n, &to, os);
 }
 
-static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
-/*--- the transport: the user's own */
-
-static ptrdiff_t psi_user_get(psocket *s, void *p, size_t n, int *os)
+/* Has fd, whose other end s->peer is, carry s from now on. */
+static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *io)
 {
-    return s->transport->get(s->below, p, n, os);
+    s->fd = fd;
+    s->io = io;
+    s->user = s;
+    s->family = s->peer.family & 15u;
+    s->state = PSI_OPEN;
+    psi_addr_normalise(&s->peer);
 }
-
-static ptrdiff_t psi_user_put(psocket *s, const void *p, size_t n, int *os)
-{
-    return s->transport->put(s->below, p, n, os);
-}
-
-static int psi_user_fin(psocket *s, int *os)
-{
-    return s->transport->finish(s->below, os);
-}
-
-static void psi_user_close(psocket *s)
-{
-    s->transport->close(s->below);
-}
-
-static int psi_user_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
-{
-    return s->transport->wants(s->below, events, fds, cap, ms);
-}
-
-static const psi_io psi_io_user = { psi_user_get, psi_user_put, psi_user_fin, psi_user_close, psi_user_wants, 0 };
 
 /*--- ending */
 
@@ -8340,89 +11406,95 @@ static void psi_sock_out_free(psocket *s)
     s->out_log = 0;
 }
 
-/* Lets go of the transport and all secrets. What was received stays. */
-static void psi_sock_drop(psocket *s)
+static void psi_dial_free(psi_dial *d)
 {
     int i;
+    if (!d) return;
+    for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
+    if (d->names) psi_dns_release(d->names);
+    psi_free(d);
+}
+
+/* Lets go of the transport and all secrets. What was received stays. */
+static void psi_sock_drop(psocket *s, int state)
+{
+    const psocket_transport *io = s->io;
     psi_sock_unwatch(s);
-    if (s->dial) {
-        for (i = 0; i < s->dial->live; i++) psi_os_close(s->dial->tries[i].fd);
-        if (s->dial->names) psi_dns_release(s->dial->names);
-        psi_free(s->dial);
-        s->dial = NULL;
-    }
+    psi_dial_free(s->dial);
+    s->dial = NULL;
     psi_hs_free(s->hs);
     s->hs = NULL;
     if (s->rec) psi_rec_free(s->rec);
     s->rec = NULL;
     psi_sock_out_free(s);
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
-    if (s->io) s->io->end(s);
+    s->due[0] = s->due[1] = 0;
+    s->state = (unsigned)state & 7u;
     s->io = NULL;
+    if (io) io->close(s->user);
 }
 
 /* Ends both directions with an error and lets go. Returns code. */
 static int psi_sock_end(psocket *s, int code)
 {
-    psi_sock_drop(s);
-    if (!s->end_in) s->end_in = code;
-    if (!s->end_out) s->end_out = code;
+    psi_sock_drop(s, PSI_ENDED);
+    if (!s->end_in) s->end_in = (short)code;
+    if (s->end_out >= 0) s->end_out = (short)code;
     return code;
 }
 
-/*--- sending */
+/*--- what goes out */
 
-/* Are there bytes that s, or a socket that carries it, has taken and the transport has not? */
-static int psi_sock_unsent(const psocket *s)
+/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
+   what it sent still ends as it would have. Returns what is to be answered. */
+static int psi_sock_cannot_put(psocket *s, int code, int os)
 {
-    for (; s; s = s->io && s->io->carried ? (const psocket *)s->below : NULL)
-        if (s->out) return 1;
-    return 0;
+    s->broken = code != PSOCKET_CLOSED;
+    if (code == PSOCKET_CLOSED) code = PSOCKET_RESET;
+    psi_sock_out_free(s);
+    s->end_out = (short)code;
+    return psi_sock_note(s, code, os, NULL);
 }
 
-/* Hands sealed bytes to the transport: 0 when none is left, PSOCKET_WANT_WRITE, or an error. */
+/* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
+    int os = 0;
+    ptrdiff_t n = 0;
+    if (s->state != PSI_OPEN) return 0;
     while (s->out) {
-        int os = 0;
-        ptrdiff_t n = s->io->put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
-        s->full = n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE;
-        if (s->full) return PSOCKET_WANT_WRITE;
-        if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
-        if (n < 0) {
-            psi_sock_out_free(s);
-            s->end_out = (int)n;
-            return psi_sock_note(s, (int)n, os, NULL);
-        }
+        n = s->io->put(s->user, s->out + s->out_at, s->out_len - s->out_at, &os);
+        if (n < 0) break;
+        psi_sock_left(s);
         s->out_at += (uint32_t)n;
-        if (s->out_at == s->out_len) psi_sock_out_free(s);
+        if (s->out_at < s->out_len) continue;
+        psi_sock_out_free(s);
+        s->due[1] = 0;
     }
-    return s->io && s->io->carried ? psi_sock_flush((psocket *)s->below) : 0;
+    if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
+    if (psi_is_wait(n)) {
+        if (s->watch) s->watch->full = s->watch->poller->turn;
+        return PSOCKET_WANT_WRITE;
+    }
+    if (n >= 0) return 0;
+    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
+    return psi_sock_cannot_put(s, (int)n, os);
 }
 
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
-    size_t most = psi_rec_max_send(s->rec), records = n ? (n + most - 1) / most : 1, done = 0;
-    size_t room = s->out_len + n + records * (PSI_REC_HEAD + PSI_REC_TAIL);
+    size_t room = s->out_len + psi_hs_room(s->rec, type, n);
     if (room > (size_t)1 << s->out_log) {
         unsigned log = 0;
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
         out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
-        if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+        if (!out) return PSOCKET_NOMEM;
         s->out = out;
         s->out_log = log & 31u;
     }
-    do {
-        size_t len = n - done < most ? n - done : most, sealed = len;
-        uint8_t *end = s->out + s->out_len, *payload = end + PSI_REC_HEAD, *start;
-        if (len) memcpy(payload, (const uint8_t *)data + done, len);
-        start = psi_rec_seal(s->rec, type, payload, &sealed);
-        if (start != end) memmove(end, start, sealed); /* a cipher with a shorter header */
-        s->out_len += (uint32_t)sealed;
-        done += len;
-    } while (done < n);
+    s->out_len += (uint32_t)psi_hs_put(s->rec, type, data, n, s->out + s->out_len);
     return 0;
 }
 
@@ -8432,66 +11504,8 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
     psi_sock_flush(s);
-}
-
-/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
-static int psi_sock_corked(psocket *s)
-{
-    unsigned *turn = s->entry && s->nonblocking ? &s->entry->turn : NULL;
-    if (!turn || *turn == s->entry->poller->turn) return turn != NULL;
-    *turn = s->entry->poller->turn;
-    return 0;
-}
-
-/* Takes some of the data: how many bytes, WANT_*, or an error. */
-static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
-{
-    int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) return s->end_out;
-    if (s->shut) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
-    if (PSI_TLS && s->rec) {
-        int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, e = 0;
-        if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-        if (!cork || s->full || s->out_len + n > PSI_SOCK_CORK) e = psi_sock_flush(s);
-        if (e) return e;
-        e = psi_sock_seal(s, 23, data, n, cork);
-        if (e) return e;
-        if (!cork) e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
-        return e && e != PSOCKET_WANT_WRITE && e != PSOCKET_NOMEM ? e : (ptrdiff_t)n;
-    }
-    if (s->full) { /* the last send filled the system's buffer, and the poller has not reported that there is room */
-        s->full = 0;
-        if (s->entry) return PSOCKET_WANT_WRITE;
-    }
-    r = s->io->put(s, data, n, &os);
-    s->full = r > 0 && (size_t)r < n;
-    if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
-    if (!s->udp && r != PSOCKET_NOMEM) s->end_out = (int)r;
-    return psi_sock_note(s, (int)r, os, NULL);
-}
-
-/* Carries a half-close on: 0 when done. */
-static int psi_sock_fin(psocket *s)
-{
-    int os = 0, r = s->end_out;
-    if (r) return r;
-    if (s->shut == 1) {
-        static const uint8_t close_notify[2] = { 1, 0 };
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return r;
-        s->shut = 2;
-    }
-    if ((r = psi_sock_flush(s)) != 0) return r;
-    if (s->shut == 2) {
-        r = s->io->fin(s, &os);
-        if (r && r != PSOCKET_RESET) return r == PSOCKET_WANT_WRITE ? r : psi_sock_note(s, r, os, NULL);
-        s->shut = 3;
-    }
-    return 0;
 }
 
 /*--- receiving */
@@ -8499,9 +11513,9 @@ static int psi_sock_fin(psocket *s)
 /* Gives up the buffer if nothing is in it. The poller keeps one for the socket that reads next. */
 static void psi_sock_relax(psocket *s)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     psi_ring *r = &s->ring;
-    if (p && r->buf && r->head == r->tail && r->cap <= PSI_SPARE_MAX) {
+    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
@@ -8509,13 +11523,14 @@ static void psi_sock_relax(psocket *s)
         psi_ring_free(r);
     }
     psi_ring_relax(r);
+    if (s->rec) psi_rec_relax(s->rec);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
    PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
@@ -8524,85 +11539,111 @@ static int psi_sock_reserve(psocket *s, size_t n)
     return psi_ring_reserve(&s->ring, n);
 }
 
-/* Has s what its reader is waiting for? */
-static int psi_sock_has_input(const psocket *s)
+/* Is as much unread as may be? */
+static int psi_sock_full(const psocket *s)
 {
-    return (!psi_ring_empty(&s->ring) && (s->ring.bytes >= s->need || s->ring.bytes >= s->limit)) || s->end_in;
+    return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
 }
 
-/* Decrypts every whole record in the raw bytes, in place. 0 or how the stream ended. */
-static int psi_sock_decode(psocket *s)
+/* Decrypts every whole record in the raw bytes, in place. */
+static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
         psocket_error e; /* filled on error */
-        uint32_t end;
-        int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
-        if (kind == PSI_REC_MORE) return 0;
+        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
+        if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
             psi_sock_note_error(s, &e); /* whatever became of the alert */
-            return psi_sock_end(s, kind);
+            psi_sock_end(s, kind);
+            return;
         }
-        end = r->raw + (uint32_t)in.used;
-        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, end);
-        else psi_ring_skip(r, end);
+        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
+        else r->raw += (uint32_t)in.used;
+        if (kind == PSI_REC_DATA) s->news = PSI_NEWS;
         if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
         if (kind == PSI_REC_END) {
             s->end_in = PSOCKET_CLOSED;
-            r->tail = r->raw; /* RFC 5246 7.2.1: whatever follows close_notify is ignored */
+            r->tail = r->raw; /* RFC 5246 7.2.1, RFC 8446 6.1: whatever follows close_notify is ignored */
         }
     }
-    return s->end_in;
+}
+
+/* How much to ask the transport for. *room: how much has to fit, which is more if the rest of a record is longer than the
+   largest read. */
+static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
+{
+    const psi_ring *r = &s->ring;
+    uint32_t n = (uint32_t)1 << s->read_log, have = r->tail - r->raw;
+    *room = 0;
+    if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
+    if (PSI_TLS && (s->rec || s->hs)) {
+        n += PSI_SOCK_AROUND;
+        if (have >= 5) { /* RFC 5246 6.2.1, RFC 8446 5.1: the record's header tells its length */
+            const uint8_t *p = r->buf + r->raw;
+            uint32_t all = 5u + ((uint32_t)p[3] << 8 | p[4]);
+            if (all > have) *room = all - have;
+        }
+        if (*room > n) n = *room;
+    }
+    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
+    if (*room < n) *room = n;
+    return n;
+}
+
+/* got of `want` bytes have come, and lie behind the ring's tail. */
+static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
+{
+    uint32_t size = (uint32_t)1 << s->read_log;
+    if (!s->udp) {
+        if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+        if (got == want && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
+        else if (got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
+    }
+    if (PSI_TLS && (s->rec || s->hs)) {
+        s->ring.tail += got;
+        if (s->rec) psi_sock_decode(s);
+        return;
+    }
+    psi_ring_append(&s->ring, got);
+    s->news = PSI_NEWS;
+}
+
+/* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
+static void psi_sock_input_ends(psocket *s, int code, int os)
+{
+    s->ring.tail = s->ring.raw;
+    if (s->broken) code = s->end_out;
+    else if (code == 0 && (s->rec || s->hs)) code = PSOCKET_TRUNCATED;
+    else if (code == 0) code = PSOCKET_CLOSED;
+    else if (s->end_out >= 0) s->end_out = (short)code;
+    s->end_in = (short)code;
+    if (!s->broken) psi_sock_note(s, code, os, NULL);
 }
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
-   or an error that ends nothing (PSOCKET_NOMEM). */
+   or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
 static int psi_sock_fill(psocket *s)
 {
-    psi_ring *r = &s->ring;
-    int os = 0, e;
-    uint32_t want = s->udp ? PSI_DATAGRAM : (uint32_t)1 << s->read_log, at;
+    int os = 0, r;
+    uint32_t want, room;
     ptrdiff_t got;
     if (s->end_in) return s->end_in;
-    if (r->bytes >= s->limit || (s->udp && !psi_ring_empty(r))) return PSOCKET_LIMIT;
-    if (s->drained) { /* the last read took all there was, and the poller has not reported more */
-        s->drained = 0;
-        if (s->entry) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-    }
-    e = psi_sock_reserve(s, PSI_RING_ROOM(want));
-    if (e) return psi_sock_note(s, e, 0, NULL);
-    at = s->rec ? r->tail : r->tail + PSI_RING_HEAD;
-    got = s->io->get(s, r->buf + at, want, &os);
-    if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-        psi_sock_relax(s);
-        return PSOCKET_WANT_READ;
-    }
-    if (got == PSOCKET_NOMEM || (got < 0 && s->udp)) /* e.g. refused: the next datagram may do better */
-        return psi_sock_note(s, (int)got, os, NULL);
-    if (got < 0) {
-        s->end_in = psi_sock_note(s, (int)got, os, NULL);
+    if (psi_sock_full(s)) return PSOCKET_LIMIT;
+    want = psi_sock_read_size(s, &room);
+    if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
+    got = s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os);
+    if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
+    if (got > 0 || (got == 0 && s->udp)) {
+        psi_sock_arrived(s, (uint32_t)got, want);
         return 1;
     }
-    if (got == 0 && !s->udp) {
-        s->end_in = s->rec ? psi_sock_note(s, PSOCKET_TRUNCATED, 0, NULL) : PSOCKET_CLOSED;
-        if (!s->rec) psi_sock_note(s, PSOCKET_CLOSED, 0, NULL);
-        r->tail = r->raw;
-        return 1;
-    }
-    s->drained = (uint32_t)got < want && !s->udp;
-    if ((uint32_t)got == want && 2 * want <= PSOCKET_READ_SIZE) s->read_log++;
-    else if ((uint32_t)got < want / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    if (PSI_TLS && s->rec) {
-        r->tail += (uint32_t)got;
-        psi_sock_decode(s);
-        return 1;
-    }
-    psi_ring_append(r, (uint32_t)got);
+    psi_sock_relax(s);
+    if (psi_is_wait(got)) return PSOCKET_WANT_READ;
+    if (got == PSOCKET_NOMEM || s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
 
@@ -8612,8 +11653,8 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     const void *data;
     int r = 1;
     uint32_t len;
-    while (psi_ring_empty(&s->ring) && r == 1 && !s->end_in) r = psi_sock_fill(s);
-    if (psi_ring_empty(&s->ring)) return s->end_in ? s->end_in : r;
+    while (psi_ring_empty(&s->ring) && r == 1) r = psi_sock_fill(s);
+    if (psi_ring_empty(&s->ring)) return r;
     len = psi_ring_front(&s->ring, &data);
     if (len > n) len = (uint32_t)n;
     psi_ring_take(&s->ring, len, &data);
@@ -8621,19 +11662,99 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     return (ptrdiff_t)len;
 }
 
+/*--- sending */
+
+/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
+static int psi_sock_corked(psocket *s)
+{
+    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
+    if (!turn || s->watch->sent == turn) return turn != 0;
+    s->watch->sent = turn;
+    return 0;
+}
+
+/* Has it filled the transport in this turn of its poller? */
+static int psi_sock_is_full(const psocket *s)
+{
+    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+}
+
+/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
+static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
+{
+    int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
+    if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
+    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (r) return r;
+    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    if (r) return psi_sock_note(s, r, 0, NULL);
+    if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
+    return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
+}
+
+/* Takes some of the data: how many bytes, WANT_*, or an error. */
+static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
+{
+    int os = 0;
+    ptrdiff_t r;
+    if (s->end_out) {
+        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
+    }
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    if (!n && !s->udp) return 0;
+    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
+    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    r = s->io->put(s->user, n ? data : "", n, &os);
+    if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+    if (r >= 0) {
+        psi_sock_left(s);
+        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
+        return r;
+    }
+    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+}
+
+/* Carries a half-close on: 0 when done. */
+static int psi_sock_finish(psocket *s)
+{
+    static const uint8_t close_notify[2] = { 1, 0 };
+    int os = 0, r;
+    if (s->end_out == PSI_ENDING) {
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        s->end_out = PSI_FINISHING;
+    }
+    if (s->end_out == PSI_FINISHING) {
+        if ((r = psi_sock_flush(s)) != 0) return r;
+        r = s->io->finish(s->user, &os);
+        if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        s->end_out = PSOCKET_CLOSED_HERE;
+    }
+    return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
+}
+
 /*--- dialling: RFC 8305 section 5 */
 
-static void psi_dial_failed(psocket *s, int index, int code, int os)
+/* The address of this index, with its port. */
+static psi_addr psi_dial_address(const psi_dial *d, int index)
 {
-    psi_dial *d = s->dial;
-    char where[80], text[128];
-    int n;
     psi_addr a = d->names->addrs[index];
     a.port = (uint16_t)d->port;
+    return a;
+}
+
+/* This address has failed: adds it and its reason to the sentence. */
+static void psi_dial_failed(psi_dial *d, int index, int code, int os)
+{
+    char where[80] = "", text[128];
+    psi_addr a = psi_dial_address(d, index);
+    int n;
     d->code = code;
     d->os = os;
-    if (a.family == PSI_UNIX) where[0] = 0;
-    else psi_addr_print_port(&a, where);
+    if (a.family != PSI_UNIX) psi_addr_print_port(&a, where);
     n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
                  os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
     if (n > 0) d->said += (size_t)n;
@@ -8645,328 +11766,442 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     psi_dial *d = s->dial;
     int i;
     for (i = 0; i < d->live; i++)
-        if (d->tries[i].fd != fd) psi_os_close(d->tries[i].fd);
-    s->fd = fd;
-    s->io = &psi_io_fd;
-    s->peer = d->names->addrs[index];
-    s->peer.port = (uint16_t)d->port;
-    s->family = s->peer.family & 15u;
-    psi_addr_normalise(&s->peer);
-    psi_dns_release(d->names);
-    psi_free(d);
+        if (d->tries[i].fd == fd) d->tries[i].fd = -1;
+    s->peer = psi_dial_address(d, index);
+    psi_sock_on_fd(s, fd, &psi_transport_fd);
+    psi_dial_free(d);
     s->dial = NULL;
-    s->deadline = s->hs && s->timeout > 0 ? psi_os_now() + s->timeout : 0;
+    s->due[0] = 0;
+    if (!s->hs) return;
+    s->state = PSI_HANDSHAKING;
+    psi_sock_clock(s, 0);
 }
 
-/* 0: connected; 1: under way; negative: failed. */
-static int psi_dial_start(psocket *s, int index, int64_t now)
+/* Begins an attempt. 0: connected; 1: under way; negative: failed. */
+static int psi_dial_try(psocket *s, int index, int64_t now)
 {
     psi_dial *d = s->dial;
-    psi_addr a = d->names->addrs[index];
+    psi_addr a = psi_dial_address(d, index), local = d->set.local;
     psocket_fd fd;
-    int os = 0, r;
-    a.port = (uint16_t)d->port;
-    r = psi_os_socket(&fd, a.family, s->udp, &os);
-    if (!r) {
-        r = psi_os_connect(fd, &a, d->names->host, &os);
-        if (r == 0) {
-            psi_dial_won(s, fd, index);
-            return 0;
-        }
-        if (r == PSOCKET_WANT_WRITE) {
-            d->tries[d->live].fd = fd;
-            d->tries[d->live++].index = index;
-            d->next_at = now + d->delay;
-            return 1;
-        }
-        psi_os_close(fd);
-        if (r == PSOCKET_WANT_READ) { /* no descriptor tells when there is room */
-            d->next = index;
-            d->next_at = now + 20;
-            return 1;
-        }
+    int os = 0, r = psi_os_socket(&fd, a.family, s->udp, &os);
+    if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
+    if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
+        if (!local.family) local.family = a.family;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
-    psi_dial_failed(s, index, r, os);
+    if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
+    if (r == 0) {
+        psi_dial_won(s, fd, index);
+        return 0;
+    }
+    if (r == PSOCKET_WANT_WRITE) {
+        d->tries[d->live].fd = fd;
+        d->tries[d->live++].index = index;
+        d->next_at = now + d->delay;
+        return 1;
+    }
+    psi_os_close(fd);
+    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells when there is room */
+        d->next = index;
+        d->next_at = now + 20;
+        return 1;
+    }
+    psi_dial_failed(d, index, r, os);
     return r;
 }
 
-static int psi_dial_step(psocket *s)
+/* Asks the attempts that are under way: 1 if one of them has won. */
+static int psi_dial_results(psocket *s, int64_t now)
 {
     psi_dial *d = s->dial;
-    int64_t now = psi_os_now();
     int i;
-    if (d->resolving && !psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
-    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
-    if (d->resolving) {
-        d->resolving = 0;
-        if (d->names->code) {
-            int code = d->names->code, os = d->names->os;
-            psi_sock_note(s, code, os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
-            return psi_sock_end(s, code);
-        }
-        psi_dns_interleave(d->names);
-    }
     for (i = 0; i < d->live;) {
-        int os = 0, r = psi_os_connect_result(d->tries[i].fd, &os);
+        int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
         if (r == 0) {
-            psi_dial_won(s, d->tries[i].fd, d->tries[i].index);
-            return 0;
+            psi_dial_won(s, d->tries[i].fd, index);
+            return 1;
         }
         if (r == PSOCKET_WANT_WRITE) {
             i++;
             continue;
         }
         psi_os_close(d->tries[i].fd);
-        psi_dial_failed(s, d->tries[i].index, r, os);
+        psi_dial_failed(d, index, r, os);
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
+    return 0;
+}
+
+/* Nothing is left to try. */
+static int psi_dial_lost(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int code = d->code;
+    if (d->names->addrs[0].family == PSI_UNIX)
+        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
+    else
+        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    return psi_sock_end(s, code);
+}
+
+static int psi_dial_step(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int64_t now;
+    if (s->state == PSI_RESOLVING) {
+        int code;
+        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+        if ((code = d->names->code) != 0) {
+            psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
+            return psi_sock_end(s, code);
+        }
+        psi_dns_interleave(d->names);
+        s->state = PSI_CONNECTING;
+    }
+    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
+    now = psi_os_now();
+    if (psi_dial_results(s, now)) return 0;
     while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
         int index = d->next++;
-        if (psi_dial_start(s, index, now) == 0) return 0;
+        if (psi_dial_try(s, index, now) == 0) return 0;
     }
-    if (d->live || d->next < d->names->count) return PSOCKET_WANT_WRITE;
-    {
-        int code = d->code, os = d->os;
-        if (d->names->addrs[0].family == PSI_UNIX)
-            psi_sock_note(s, code, os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-        else
-            psi_sock_note(s, code, os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
-        return psi_sock_end(s, code);
+    return d->live || d->next < d->names->count ? PSOCKET_WANT_WRITE : psi_dial_lost(s);
+}
+
+/* What it waits for, as psocket_pollset has it. */
+static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int cap, int *ms)
+{
+    int i, n = 0;
+    if (state == PSI_RESOLVING) {
+        int wait = psi_dns_ms(d->names);
+        if (wait >= 0) psi_lower_ms(ms, wait);
+        if (d->names->bell.rd == -1 || cap < 1) return 0;
+        fds[0].fd = d->names->bell.rd;
+        fds[0].events = PSOCKET_READ;
+        return 1;
     }
+    for (i = 0; i < d->live && n < cap; i++) {
+        fds[n].fd = d->tries[i].fd;
+        fds[n++].events = PSOCKET_WRITE;
+    }
+    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
+    return n;
+}
+
+/* The time for resolving, connecting or handshaking is over. */
+static int psi_sock_too_late(psocket *s)
+{
+    psi_dial *d = s->dial;
+    if (s->state == PSI_RESOLVING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
+    } else if (s->state == PSI_HANDSHAKING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
+    } else if (d->names->addrs[0].family == PSI_UNIX) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
+    } else {
+        char where[80] = "";
+        psi_addr a = psi_dial_address(d, d->live ? d->tries[0].index : 0);
+        psi_addr_print_port(&a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
+                      d->names->host, d->why, d->said ? "; " : "", where);
+    }
+    return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
 
 /*--- handshaking */
 
-static int psi_sock_handshake_failed(psocket *s)
+/* The transport failed in the midst of a handshake. */
+static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
-    int code = s->code;
-    if (s->deaf && code == PSOCKET_TRUNCATED) code = PSOCKET_RESET;
-    return psi_sock_end(s, code);
+    return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
+/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
+   closed already hears nothing more, but its alert is still to be read. */
+static int psi_sock_speak(psocket *s)
+{
+    const uint8_t *p;
+    size_t n;
+    int os = 0;
+    while ((n = psi_hs_output(s->hs, &p)) != 0) {
+        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : s->io->put(s->user, p, n, &os);
+        if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
+        if (put < 0) {
+            int code = psi_sock_cannot_put(s, (int)put, os);
+            psi_sock_hangs_up(s, code, os);
+            if (code != PSOCKET_RESET) return code;
+            put = (ptrdiff_t)n;
+        }
+        psi_hs_sent(s->hs, (size_t)put);
+    }
+    return 0;
+}
+
+/* Reads for the handshake: 1, PSOCKET_WANT_READ, or an error. */
+static int psi_sock_hear(psocket *s)
+{
+    int r = psi_sock_fill(s);
+    if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
+    if (s->end_in == PSOCKET_TRUNCATED)
+        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
+    return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
+}
+
+/* The handshake is over. */
+static void psi_sock_secured(psocket *s)
+{
+    psi_hs_finish(s->hs, &s->rec, &s->info);
+    psi_hs_free(s->hs);
+    s->hs = NULL;
+    s->due[0] = 0;
+    s->state = PSI_OPEN;
+    psi_sock_decode(s);
+    psi_sock_relax(s);
+}
+
+/* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
 static int psi_sock_handshake(psocket *s)
 {
     psi_ring *r = &s->ring;
     for (;;) {
-        const uint8_t *p;
         psocket_error e = PSI_ZERO;
-        int os = 0, status;
-        size_t n = psi_hs_output(s->hs, &p);
-        ptrdiff_t put, got;
-        if (n) {
-            put = s->deaf ? (ptrdiff_t)n : s->io->put(s, p, n, &os);
-            if (put == PSOCKET_WANT_READ || put == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
-            if (put < 0) {
-                psi_sock_note(s, (int)put, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)put));
-                if (put != PSOCKET_RESET) return psi_sock_end(s, (int)put);
-                s->deaf = 1; /* a peer that refused us and has closed already: its alert is still to be read */
-                put = (ptrdiff_t)n;
-            }
-            psi_hs_sent(s->hs, (size_t)put);
-            s->moved = (s->moved + 1u) & 255u;
-            continue;
-        }
-        status = psi_hs_status(s->hs, &e);
-        if (status == 0) {
-            status = psi_hs_finish(s->hs, &s->rec, &s->info);
-            if (!status) {
-                psi_hs_free(s->hs);
-                s->hs = NULL;
-                s->deadline = 0;
-                psi_sock_decode(s);
-                psi_sock_relax(s);
+        uint32_t fed = 0;
+        int status = psi_sock_speak(s);
+        if (!status) {
+            status = psi_hs_status(s->hs, &e);
+            if (status == 0) {
+                psi_sock_secured(s);
                 return 0;
             }
-            psi_err_code(&e, status);
+            if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
-        if (status != PSOCKET_WANT_READ) {
-            psi_sock_note_error(s, &e);
-            return psi_sock_handshake_failed(s);
+        if (status == PSOCKET_WANT_READ) {
+            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw);
+            r->raw += fed;
+            if (fed || (status = psi_sock_hear(s)) == 1) continue;
         }
-        if (r->raw < r->tail) {
-            psi_ring_skip(r, r->raw + (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw));
-            continue;
-        }
-        if (psi_sock_reserve(s, PSI_SOCK_READ_MIN)) {
-            psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
-            return psi_sock_handshake_failed(s);
-        }
-        got = s->io->get(s, r->buf + r->tail, PSI_SOCK_READ_MIN, &os);
-        if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-        if (got <= 0) {
-            if (!s->deaf && got == 0)
-                psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
-            else if (!s->deaf)
-                psi_sock_note(s, (int)got, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)got));
-            return psi_sock_handshake_failed(s);
-        }
-        r->tail += (uint32_t)got;
-        s->moved = (s->moved + 1u) & 255u;
+        return psi_is_want(status) ? status : psi_sock_end(s, status);
     }
 }
 
-/* Begins a handshake on an open socket. */
+/* Begins a handshake on an open socket, or on one that dials, to follow that. */
 static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&s->hs, tls, s->side == PSOCKET_SERVER, name, s->dial ? s->dial->port : s->peer.port, &e);
+    r = psi_hs_new(&s->hs, s->role, tls, name, s->dial ? s->dial->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
     }
     psi_ring_undecode(&s->ring);
-    s->deaf = 0;
-    s->drained = s->full = 0;
-    if (s->timeout > 0 && !s->dial) s->deadline = psi_os_now() + s->timeout;
+    if (s->state != PSI_OPEN) return 0;
+    s->state = PSI_HANDSHAKING;
+    s->due[0] = s->due[1] = 0;
+    psi_sock_clock(s, 0);
     return 0;
+}
+
+/*--- listening */
+
+/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
+static int psi_listen_ready(psocket *s)
+{
+    psi_listen *l = s->listen;
+    int os = 0, r;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (l->next != -1) return 1;
+    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
+    if (r == 0) {
+        if (s->watch) psi_watch_heat(s->watch); /* the system says nothing of it any more */
+        return 1;
+    }
+    l->next = -1;
+    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
 }
 
 /*--- everything together */
 
-/* Carries on whatever is pending: 0 when nothing is, WANT_*, or an error. */
+/* Carries on whatever is pending: 0 when nothing is, what it waits for, or an error. */
 static int psi_sock_step(psocket *s)
 {
     int r = 0;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (s->dial) r = psi_dial_step(s);
-    if (PSI_TLS && !r && s->hs) r = psi_sock_handshake(s); /* begun before or after dialling */
-    else if (s->dial || r) {}
-    else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
-    else if (psi_sock_unsent(s)) return psi_sock_flush(s);
-    else if (s->end_in && s->end_in == s->end_out) return s->end_in;
-    if ((r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) && s->deadline && psi_os_now() >= s->deadline) {
-        if (s->dial && !s->dial->resolving && s->dial->live) {
-            char where[80];
-            psi_addr a = s->dial->names->addrs[s->dial->tries[0].index];
-            a.port = (uint16_t)s->dial->port;
-            psi_addr_print_port(&a, where);
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                          s->dial->names->host, s->dial->why, s->dial->said ? "; " : "", where);
-        } else if (s->dial) {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", s->dial->names->host);
-        } else {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-        }
-        return psi_sock_end(s, PSOCKET_TIMEOUT);
+    if (s->state == PSI_OPEN) {
+        if (s->end_in && s->end_in == s->end_out) return s->end_in;
+        return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
     }
-    return r;
+    if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
+    if (s->dial) r = psi_dial_step(s);
+    if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
+    return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-#define PSI_MORE 4 /* an event: more input than there is already */
+/* Does a handshake wait for the application? */
+static int psi_sock_asks(const psocket *s)
+{
+    const uint8_t *p;
+    return PSI_TLS && psi_hs_output(s->hs, &p) == 0 && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ;
+}
 
-/* The descriptors to wait for and the time until which to, if s is to become ready for events. Nothing is ready if *ms
-   does not become 0. */
+/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
+   transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
+static int psi_sock_ready(const psocket *s, int events)
+{
+    int ready = 0;
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return 0;
+    case PSI_HANDSHAKING:
+        return psi_sock_asks(s) ? events : 0;
+    case PSI_LISTENING:
+        if (s->listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
+        return events & ready;
+    case PSI_OPEN:
+        if (!psi_ring_empty(&s->ring) && (s->news != PSI_QUIET || psi_sock_full(s))) ready |= PSOCKET_READ;
+        if (s->end_in || psi_sock_late(s, 0)) ready |= PSOCKET_READ;
+        if (s->end_out < 0 || psi_sock_late(s, 1)) ready |= PSOCKET_WRITE;
+        return events & ready;
+    default:
+        return events;
+    }
+}
+
+/* Whoever waits has been told that these are ready. Returns them. */
+static int psi_sock_told(psocket *s, int events)
+{
+    if ((events & PSOCKET_READ) && s->news == PSI_NEWS) s->news = PSI_TOLD;
+    return events;
+}
+
+/* The descriptors to wait for and the time until which to, for s to get on with events. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    int i, n = 0;
-    if (s->listen && !s->closed) {
-        if (s->listen->next >= 0) *ms = 0;
-        if (cap < 1 || !(events & PSOCKET_READ)) return 0;
-        fds[0].fd = s->fd;
-        fds[0].events = PSOCKET_READ;
-        return 1;
-    }
-    if (s->closed || !(s->dial || s->io)) {
-        *ms = 0;
+    const uint8_t *p;
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_lower_ms(ms, s->due[0] - psi_os_now());
+    if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return psi_dial_wants(s->dial, s->state, fds, cap, ms);
+    case PSI_LISTENING:
+        return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
+    case PSI_HANDSHAKING:
+        events = PSI_TLS && psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        break;
+    case PSI_OPEN:
+        if (psi_sock_full(s) || s->end_in) events &= ~PSOCKET_READ;
+        if (s->out || s->end_out > 0) events |= PSOCKET_WRITE;
+        break;
+    default:
         return 0;
     }
-    if (s->deadline) psi_lower_ms(ms, s->deadline - psi_os_now());
-    if (s->dial) {
-        psi_dial *d = s->dial;
-        if (d->resolving) {
-            int wait = psi_dns_ms(d->names);
-            if (wait >= 0) psi_lower_ms(ms, wait);
-            if (d->names->bell.rd >= 0 && n < cap) {
-                fds[n].fd = d->names->bell.rd;
-                fds[n++].events = PSOCKET_READ;
-            }
-            return n;
-        }
-        for (i = 0; i < d->live && n < cap; i++) {
-            fds[n].fd = d->tries[i].fd;
-            fds[n++].events = PSOCKET_WRITE;
-        }
-        if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
-        return n;
-    }
-    if (PSI_TLS && s->hs) {
-        const uint8_t *p;
-        events = psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
-        if (events == PSOCKET_READ && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) *ms = 0;
-        return s->io->wants(s, events, fds, cap, ms);
-    }
-    if (((events & PSOCKET_READ) && psi_sock_has_input(s)) || ((events & PSOCKET_WRITE) && s->end_out)) *ms = 0;
-    if ((events & PSOCKET_READ) && s->ring.bytes >= s->limit) events &= ~PSOCKET_READ;
-    if (events & PSI_MORE) events = PSOCKET_READ;
-    if (s->out || (s->shut && s->shut < 3)) events |= PSOCKET_WRITE;
-    return s->io->wants(s, events, fds, cap, ms);
+    return s->io->wants(s->user, events, fds, cap, ms);
 }
 
-/* Which of events would not wait now, as far as is known without asking the transport about writing; reads if need be. */
+/* Would a call that receives not wait? Reads if that must be known. */
 static int psi_sock_readable(psocket *s)
 {
-    if (s->udp && !psi_sock_has_input(s)) { /* reading would change the peer, or take an error that is for recv to tell */
-        psocket_pollfd fd;
-        int os;
+    int os, r = 1;
+    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
+        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
         fd.fd = s->fd;
         fd.events = PSOCKET_READ;
         return psi_os_poll(&fd, 1, 0, &os) != 0;
     }
-    while (!psi_sock_has_input(s)) {
-        int r = psi_sock_fill(s);
-        if (r != 1) return r != PSOCKET_WANT_READ;
-    }
-    return 1;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
+    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
 }
 
-/*--- a socket carried by another */
-
-static ptrdiff_t psi_wrap_get(psocket *s, void *p, size_t n, int *os)
+/* Would one that sends not wait? step: what psi_sock_step has just answered. */
+static int psi_sock_writable(psocket *s, int step)
 {
+    psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+    int ms = -1, n, os;
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
+    if (step < 0) return 1; /* out of memory: the call tells */
+    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/*--- closing */
+
+/* Closes without waiting. What was received and handed out stays. */
+static void psi_sock_close(psocket *s)
+{
+    psi_listen *l = s->listen;
+    if (s->state == PSI_CLOSED) return;
+    if (s->state == PSI_OPEN && s->end_out >= 0) {
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        psi_sock_step(s);
+    }
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+    psi_sock_drop(s, PSI_CLOSED);
+    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!l) return;
+    psi_os_close(l->next);
+    psi_os_close(s->fd);
+    l->next = s->fd = -1;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
+}
+
+static void psi_sock_free(psocket *s)
+{
+    if (!s) return;
+    psi_sock_close(s);
+    psi_ring_free(&s->ring);
+    if (s->info) psi_tlsinfo_free(s->info);
+    if (s->listen) psi_free(s->listen->path);
+    psi_free(s->listen);
+    psi_free(s->error);
+    psi_free(s);
+}
+
+/*--- the transport: another socket */
+
+static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
+{
+    psocket *c = (psocket *)user;
     ptrdiff_t r;
-    psi_sock_flush((psocket *)s->below);
-    r = psi_sock_take((psocket *)s->below, p, n);
     *os = 0;
+    psi_sock_flush(c);
+    r = psi_sock_take(c, p, n);
     return r == PSOCKET_CLOSED ? 0 : r;
 }
 
-static ptrdiff_t psi_wrap_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
 {
-    psocket *c = (psocket *)s->below;
-    int e = psi_sock_flush(c);
+    psocket *c = (psocket *)user;
+    int r = psi_sock_flush(c);
     *os = 0;
-    return e ? e : psi_sock_send(c, p, n);
+    return r || !n ? r : psi_sock_send(c, p, n);
 }
 
-static int psi_wrap_fin(psocket *s, int *os)
+static int psi_wrap_finish(void *user, int *os)
 {
-    psocket *c = (psocket *)s->below;
+    psocket *c = (psocket *)user;
     *os = 0;
-    if (!c->shut) c->shut = 1;
-    return psi_sock_fin(c);
+    if (!c->end_out) c->end_out = PSI_ENDING;
+    return psi_sock_finish(c);
 }
 
-static void psi_wrap_close(psocket *s)
+static void psi_wrap_close(void *user)
 {
-    psocket *c = (psocket *)s->below;
-    s->below = NULL;
-    psi_sock_flush(c);
-    c->above = NULL;
-    psocket_free(c);
+    ((psocket *)user)->above = NULL;
+    psi_sock_free((psocket *)user);
 }
 
-static int psi_wrap_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_wrap_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    return psi_sock_wants((psocket *)s->below, events, fds, cap, ms);
+    if (psi_sock_ready((psocket *)user, events)) *ms = 0;
+    return psi_sock_wants((psocket *)user, events, fds, cap, ms);
 }
 
-static const psi_io psi_io_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_fin, psi_wrap_close, psi_wrap_wants, 1 };
+static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants };
 
 /*--- making one */
 
@@ -8976,331 +12211,231 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
     if (!s) return NULL;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
+    s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
-    if (opt) {
-        s->nonblocking = opt->nonblocking != 0;
-        s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-        if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
-    }
+    if (!opt) return s;
+    s->nonblocking = opt->nonblocking != 0;
+    s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
+    if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     return s;
 }
 
-/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
-static int psi_listen_ready(psocket *s)
+#ifdef PSOCKET_CHECK
+/*--- what must hold of every socket between calls */
+
+static void psi_check_ring(const psi_ring *r)
 {
-    psi_listen *l = s->listen;
-    int os = 0, r;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (l->next >= 0) return 1;
-    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
-    if (r == 0) {
-        if (s->entry) psi_entry_heat(s->entry); /* the system says nothing of it any more */
-        return 1;
+    uint32_t at = r->head, bytes = 0;
+    if (!r->buf) {
+        PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
+        return;
     }
-    l->next = -1;
-    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+    PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
+    for (; at != r->end; at = psi_ring_payload(r, at) + psi_ring_get(r, at)) {
+        PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
+        bytes += psi_ring_get(r, at);
+    }
+    PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
 }
+
+static void psi_check_sock(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
+    psi_check_ring(&s->ring);
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
+    PSI_SURE(!s->hs || s->state < PSI_OPEN);
+    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
+    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
+    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
+    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+}
+#endif
 
 /*==================================================================================================
  * >>poll
- * The poller. An entry is looked at when it is hot: after it was set, after its events were handed out (there may be
- * more in the ring), or when the socket announced something. A look reports what is known without the system and sets
- * what the system is to watch. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the
- * logarithm of the number of timers. The system's interest is changed only when it has to be.
+ * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
+ * or when the socket has done what the system cannot know. A look reports what is known and has the system watch for the
+ * rest. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the logarithm of the number
+ * of watches for each time that is set. The system's interest is changed only when it has to be.
  *================================================================================================*/
 
-/*--- the heap of times */
-
-static int64_t psi_heap_key(const psi_entry *e)
+static void psi_poll_report(psocket_watch *w, int events)
 {
-    return e->due < e->wake ? e->due : e->wake;
-}
-
-static void psi_heap_place(psocket_poller *p, int i, psi_entry *e)
-{
-    p->heap[i] = e;
-    e->heap = i + 1;
-}
-
-/* Moves e, now at index i, to where it belongs. */
-static void psi_heap_settle(psocket_poller *p, int i, psi_entry *e)
-{
-    int child;
-    while (i > 0 && psi_heap_key(p->heap[(i - 1) / 2]) > psi_heap_key(e)) {
-        psi_heap_place(p, i, p->heap[(i - 1) / 2]);
-        i = (i - 1) / 2;
-    }
-    for (; (child = 2 * i + 1) < p->heap_count; i = child) {
-        if (child + 1 < p->heap_count && psi_heap_key(p->heap[child + 1]) < psi_heap_key(p->heap[child])) child++;
-        if (psi_heap_key(p->heap[child]) >= psi_heap_key(e)) break;
-        psi_heap_place(p, i, p->heap[child]);
-    }
-    psi_heap_place(p, i, e);
-}
-
-/* Sets an entry's two times and its place in the heap. */
-static void psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
-{
-    psocket_poller *p = e->poller;
-    if (e->due == due && e->wake == wake) return;
-    e->due = due;
-    e->wake = wake;
-    if (psi_heap_key(e) == INT64_MAX) {
-        int i = e->heap - 1;
-        e->heap = 0;
-        if (i >= 0 && i != --p->heap_count) psi_heap_settle(p, i, p->heap[p->heap_count]);
-        return;
-    }
-    if (!e->heap) e->heap = ++p->heap_count;
-    psi_heap_settle(p, e->heap - 1, e);
-}
-
-/*--- entries */
-
-/* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
-static void psi_entry_unwatch(psi_entry *e)
-{
-    int i, os;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    for (i = 0; e->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&e->poller->os, &e->more[i], 0, &os);
-    psi_entry_heat(e);
-}
-
-static void psi_entry_free(psi_entry *e)
-{
-    psocket_poller *p = e->poller;
-    if (e->sock && e->sock->out) psi_sock_flush(e->sock); /* nobody will do it later */
-    psi_entry_unwatch(e);
-    e->prev->next = e->next;
-    e->next->prev = e->prev;
-    psi_heap_set(e, INT64_MAX, INT64_MAX);
-    if (e->given) {
-        p->given[e->given - 1] = NULL;
-        p->events[e->given - 1].user = NULL;
-        p->events[e->given - 1].events = 0;
-    }
-    if (e->sock) e->sock->entry = NULL;
-    p->entries--;
-    psi_free(e->more);
-    e->poller = NULL;
-    if (e->sock) psi_free(e); /* a foreign one is its owner's */
-}
-
-static psi_entry *psi_entry_new(psocket_poller *p)
-{
-    psi_entry *e;
-    if (p->entries == p->heap_cap) {
-        int cap = p->heap_cap ? p->heap_cap * 2 : 16;
-        psi_entry **heap = (psi_entry **)psi_realloc(p->heap, (size_t)p->heap_count * sizeof *heap, (size_t)cap * sizeof *heap);
-        if (!heap) return NULL;
-        p->heap = heap;
-        p->heap_cap = cap;
-    }
-    e = (psi_entry *)psi_alloc(sizeof *e);
-    if (!e) return NULL;
-    p->entries++;
-    e->poller = p;
-    e->due = e->wake = INT64_MAX;
-    e->watch.owner = e;
-    e->watch.fd = -1;
-    psi_entry_move(e, 1);
-    return e;
-}
-
-/* Sets what the user wants of an entry. */
-static void psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
-{
-    int64_t due = timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms;
-    e->user = user;
-    if (e->given) e->poller->events[e->given - 1].user = e->user;
-    if (e->events != events) {
-        e->events = events;
-        psi_entry_heat(e);
-    } else if (e->sock && (events & PSOCKET_READ) && psi_sock_has_input(e->sock)) {
-        psi_entry_heat(e);
-    }
-    psi_heap_set(e, due, e->wake);
-}
-
-/*--- looking */
-
-static void psi_poll_report(psi_entry *e, int events)
-{
-    psocket_poller *p = e->poller;
-    if (e->given) { /* a timeout is reported alone; events come again */
-        int *told = &p->events[e->given - 1].events;
+    psocket_poller *p = w->poller;
+    if (w->given) { /* a timeout is reported alone; events come again */
+        int *told = &p->events[w->given - 1].events;
         if (!events) *told = 0;
         else if (*told) *told |= events;
-        if (!*told) psi_entry_heat(e);
-        return;
+        if (!*told) psi_watch_heat(w);
+    } else {
+        p->given[p->given_count] = w;
+        p->events[p->given_count].user = w->user;
+        p->events[p->given_count].events = events;
+        w->given = (short)++p->given_count;
     }
-    p->given[p->count] = e;
-    p->events[p->count].user = e->user;
-    p->events[p->count].events = events;
-    e->given = (short)++p->count;
+    if (w->sock) psi_sock_told(w->sock, p->events[w->given - 1].events);
 }
 
-/* Has the system watch exactly these descriptors for an entry that may have several. */
-static int psi_poll_watch_many(psi_entry *e, const psocket_pollfd *fds, int n)
+/* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
+   socket, which was in the state `before`, has answered. */
+static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 {
-    int i, os = 0, r = 0;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    if (!e->more) {
-        if (!n) return 0;
-        e->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *e->more);
-        if (!e->more) return PSOCKET_NOMEM;
-    }
-    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
-        psi_os_watch *w = &e->more[i];
-        psocket_fd fd = i < n ? fds[i].fd : -1;
-        if (w->events && w->fd != fd) psi_os_poller_ctl(&e->poller->os, w, 0, &os);
-        w->fd = fd;
-        w->owner = e;
-        if (i < n && !r) r = psi_os_poller_ctl(&e->poller->os, w, fds[i].events, &os);
-    }
-    return r;
+    psocket *s = w->sock;
+    int ready, open = s->state == PSI_OPEN;
+    if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
+    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (s->rec && (fired & PSOCKET_READ))))
+        fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
+    if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
+        fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
+    ready = psi_sock_ready(s, w->events);
+    if (s->state == PSI_OPEN || s->state == PSI_LISTENING) ready |= fired;
+    return ready & w->events;
 }
 
-static int psi_poll_watch_one(psi_entry *e, psocket_fd fd, int events)
+/* Looks at a socket: reports what is ready, watches for the rest. */
+static int psi_poll_look_socket(psocket_watch *w, int fired)
 {
-    int os = 0;
-    if (e->more) {
-        psi_poll_watch_many(e, NULL, 0);
-        psi_free(e->more);
-        e->more = NULL;
-    }
-    if (e->watch.events && e->watch.fd != fd) psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    e->watch.fd = fd;
-    return psi_os_poller_ctl(&e->poller->os, &e->watch, events, &os);
-}
-
-/* Would the transport take bytes, given what the system has just said of it? */
-static int psi_poll_writable(psocket *s, int fired)
-{
-    psocket_pollfd none;
-    psocket *bottom = s;
-    int ms = -1;
-    while (bottom->io == &psi_io_wrap) bottom = (psocket *)bottom->below;
-    if (!bottom->io || bottom->end_out) return 1;
-    if (bottom->io != &psi_io_user) return fired & PSOCKET_WRITE;
-    s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
-    return ms == 0;
-}
-
-/* Looks at a socket, of which the system has just said `fired` (0: nothing): reports what is ready, watches for the rest. */
-static int psi_poll_look_socket(psi_entry *e, int fired)
-{
-    psocket *s = e->sock;
-    int step = psi_sock_step(s), ready = 0, ms = -1, input = 0, r;
+    psocket *s = w->sock;
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    psi_entry_move(e, 0);
-    psi_heap_set(e, e->due, INT64_MAX);
-    if (!s->io && !s->dial) { /* ended: every call says so */
-        if (e->events) psi_poll_report(e, e->events);
-        return 0;
-    }
-    if (!s->dial && !s->hs) {
-        int many = s->io == &psi_io_user || s->io == &psi_io_wrap;
-        if (fired & PSOCKET_READ) s->drained = 0;
-        if (fired & PSOCKET_WRITE) s->full = 0;
-        if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) input = psi_sock_readable(s);
-        if (!s->io) { /* a broken record ended it */
-            if (e->events) psi_poll_report(e, e->events);
-            return 0;
-        }
-        if (input || psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
-        if (s->end_out || step == PSOCKET_NOMEM ||
-            (!psi_sock_unsent(s) && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired)))
-            ready |= PSOCKET_WRITE;
-        ready &= e->events;
-        if (ready) psi_poll_report(e, ready);
-        if (!many) {
-            int want = e->events;
-            if (s->ring.bytes >= s->limit) want &= ~PSOCKET_READ;
-            if (s->out || (s->shut && s->shut < 3)) want |= PSOCKET_WRITE;
-            return psi_poll_watch_one(e, s->fd, want);
-        }
-    }
-    r = psi_sock_wants(s, e->events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (ready && ms == 0) ms = -1; /* told already; it is looked at again after the user has seen it */
-    psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1));
-    return psi_poll_watch_many(e, fds, r);
+    int before = s->state, ready, n, ms = -1;
+    ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
+    psi_watch_cool(w);
+    if (ready) psi_poll_report(w, ready);
+    n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
+    if (ms == 0 && !ready) psi_watch_heat(w);
+    psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    if (n > 1) return psi_watch_many(w, fds, n);
+    return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
-static int psi_poll_look_at(psi_entry *e, int fired)
+/* Looks at a watch. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w, int fired)
 {
-    if (e->sock && !e->sock->listen) return psi_poll_look_socket(e, fired);
-    psi_entry_move(e, 0);
-    if (e->sock) {
-        int os = 0;
-        if (e->events && (fired || e->sock->listen->next >= 0)) psi_poll_report(e, PSOCKET_READ);
-        e->watch.fd = e->sock->fd;
-        return psi_os_poller_ctl(&e->poller->os, &e->watch, e->events & PSOCKET_READ, &os);
+    int r;
+    if (w->sock) {
+        r = psi_poll_look_socket(w, fired);
+    } else {
+        psi_watch_cool(w);
+        if (fired & w->events) psi_poll_report(w, fired & w->events);
+        r = psi_watch_one(w, w->one.fd, w->events);
     }
-    if (fired & e->events) psi_poll_report(e, fired & e->events);
-    return e->watch.fd < 0 ? 0 : psi_poll_watch_one(e, e->watch.fd, e->events);
-}
-
-/* An entry that could not be dealt with stays hot. */
-static int psi_poll_look(psi_entry *e, int fired)
-{
-    int r = psi_poll_look_at(e, fired);
-    if (r) psi_entry_heat(e);
+    if (r) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at every entry that is hot now, as long as the array has room. */
+/* Looks at every watch that is hot now, as long as the array has room. */
 static int psi_poll_look_hot(psocket_poller *p, int cap)
 {
-    psi_entry *last = p->hot.prev, *e = p->hot.next;
+    psi_link *last = p->hot.prev, *at = p->hot.next;
     int r = 0;
-    while (e != &p->hot && p->count < cap && !r) {
-        psi_entry *next = e->next;
-        int done = e == last;
-        r = psi_poll_look(e, 0);
+    while (at != &p->hot && p->given_count < cap && !r) {
+        psi_link *next = at->next;
+        int done = at == last;
+        r = psi_poll_look((psocket_watch *)at, 0);
         if (done) break;
-        e = next;
+        at = next;
     }
     return r;
 }
 
-/* Times that have passed: the user's are reported once, others make their entry hot. */
+/* Times that have passed: the user's are reported once, others make their watch hot. */
 static void psi_poll_times(psocket_poller *p, int64_t now)
 {
-    while (p->heap_count && psi_heap_key(p->heap[0]) <= now && p->count < PSI_EVENTS) {
-        psi_entry *e = p->heap[0];
-        if (e->due <= now) {
-            psi_poll_report(e, 0);
-            psi_heap_set(e, INT64_MAX, e->wake);
+    while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
+        psocket_watch *w = p->heap[0];
+        if (w->due <= now) {
+            psi_poll_report(w, 0);
+            psi_watch_times(w, INT64_MAX, w->wake);
         } else {
-            psi_heap_set(e, e->due, INT64_MAX);
-            psi_entry_heat(e);
+            psi_watch_times(w, w->due, INT64_MAX);
+            psi_watch_heat(w);
         }
     }
+}
+
+/* A signal has interrupted the wait. */
+static void psi_poll_signal(psocket_poller *p)
+{
+    int i;
+    for (i = 0; i < p->count && p->given_count < PSI_EVENTS; i++)
+        if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
-    for (i = 0; i < p->count; i++) {
-        psi_entry *e = p->given[i];
-        if (!e) continue;
-        e->given = 0;
-        if (!e->sock) continue;
-        if (e->sock->listen) {
-            if (e->sock->listen->next >= 0) psi_entry_heat(e);
-            continue;
-        }
-        psi_sock_relax(e->sock);
-        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_user ||
-            e->sock->io == &psi_io_wrap || e->sock->out ||
-            (e->events & ~e->watch.events)) /* a full ring had reading switched off */
-            psi_entry_heat(e);
+    for (i = 0; i < p->given_count; i++) {
+        psocket_watch *w = p->given[i];
+        psocket *s = w ? w->sock : NULL;
+        if (!w) continue;
+        w->given = 0;
+        if (!s) continue;
+        psi_sock_relax(s);
+        if (s->fd == -1 || s->out || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
+            (w->events & ~w->one.events)) /* a full ring had reading switched off */
+            psi_watch_heat(w);
     }
-    p->count = 0;
+    p->given_count = 0;
 }
+
+/* One round of waiting: looks, waits until `end` or what comes before it, looks at what came. 0 or an error. */
+static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
+{
+    psi_os_ready ready[PSI_EVENTS];
+    psocket_watch *owners[PSI_EVENTS];
+    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
+    if (r) return r;
+    psi_poll_times(p, *now);
+    if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
+    if (p->given_count || p->hot.next != &p->hot) wait = 0;
+    else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
+    n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
+    if (n < 0) return n;
+    if (n == 0 && os) psi_poll_signal(p);
+    for (i = 0; i < n; i++) owners[i] = (psocket_watch *)ready[i].watch->owner; /* a look may free what is ready, never its owner */
+    for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
+    if (p->given_count) return r;
+    *now = psi_os_now();
+    psi_poll_times(p, *now);
+    return r;
+}
+
+/* Sets what the user wants of a watch. */
+static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *user)
+{
+    psocket *s = w->sock;
+    w->user = user;
+    if (w->given) w->poller->events[w->given - 1].user = user;
+    if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
+    w->events = (uint8_t)events;
+    psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
+}
+
+#ifdef PSOCKET_CHECK
+/* What must hold of every poller between calls. */
+static void psi_check_poller(const psocket_poller *p)
+{
+    const psi_link *at;
+    int i, hot = 0;
+    for (i = 0; i < p->count; i++) {
+        const psocket_watch *w = p->heap[i];
+        PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->sock || w->sock->watch == w);
+        PSI_SURE(!w->given || p->given[w->given - 1] == w);
+        PSI_SURE(w->sock || !w->more);
+        hot += w->link.next != NULL;
+    }
+    for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
+    PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
+    for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
+}
+#endif
 
 /*--- public */
 
@@ -9317,85 +12452,83 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
         psi_free(p);
         return r;
     }
-    p->unwatch = psi_entry_unwatch;
-    p->forget = psi_entry_free;
     p->hot.next = p->hot.prev = &p->hot;
-    p->cold.next = p->cold.prev = &p->cold;
     p->turn = 1;
     *out = p;
     return 0;
 }
 
+/* Takes a socket out. */
+static void psi_poll_remove(psocket *s)
+{
+    if (!s->watch) return;
+    psi_sock_flush(s); /* nobody will do it later */
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+}
+
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    if (!p || !s || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (s->entry && s->entry->poller != p) return events ? PSOCKET_BUSY : 0;
+    int other = s && s->watch && s->watch->poller != p;
+    if (!s) return PSOCKET_INVALID;
+    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
-        if (s->entry) psi_entry_free(s->entry);
+        if (!other) psi_poll_remove(s);
         return 0;
     }
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->entry) {
-        s->entry = psi_entry_new(p);
-        if (!s->entry) return PSOCKET_NOMEM;
-        s->entry->sock = s;
-    }
-    psi_entry_want(s->entry, events, timeout_ms, user);
+    if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s->watch) s->watch = psi_watch_new(p, s);
+    if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    psi_poll_want(s->watch, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
     return 0;
 }
 
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user)
 {
-    psi_entry *e;
-    int r = 0, os;
-    if (!p || !w || (events & ~(fd < 0 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (*w && (*w)->poller != p) return PSOCKET_INVALID;
-    e = *w ? *w : psi_entry_new(p);
-    if (!e) return PSOCKET_NOMEM;
-    psi_entry_want(e, events, timeout_ms, user);
-    if (e->watch.events == events) psi_os_poller_ctl(&p->os, &e->watch, 0, &os); /* its number may have come back: ask anew */
-    if (fd >= 0) r = psi_poll_watch_one(e, fd, events);
-    if (r && !*w) psocket_watch_free(e);
-    else *w = e;
-    return r == PSOCKET_ACCESS ? PSOCKET_UNSUPPORTED : r;
+    psocket_watch *made = NULL;
+    int r, os;
+    if (!p || !w || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (*w && ((*w)->poller != p || (*w)->sock)) return PSOCKET_INVALID;
+    if (!*w) *w = made = psi_watch_new(p, NULL);
+    if (!*w) return PSOCKET_NOMEM;
+    if ((*w)->one.events == events) psi_os_poller_ctl(&p->os, &(*w)->one, 0, &os); /* its number may have come back: ask anew */
+    r = psi_watch_one(*w, fd == -1 ? -1 : fd, events);
+    if (r) {
+        psi_watch_end(made);
+        if (made) *w = NULL;
+        return r;
+    }
+    psi_poll_want(*w, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
+    return 0;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
 {
-    if (!w) return;
-    if (w->poller) psi_entry_free(w);
-    psi_free(w);
+    psi_watch_end(w);
 }
 
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
 {
-    psi_os_ready ready[PSI_EVENTS];
-    psi_entry *owners[PSI_EVENTS];
     int64_t now, end;
+    int r, nested;
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
+    nested = p->nested;
+    psi_watch_rest(p);
+    p->nested = 0;
     p->turn++;
     psi_poll_recycle(p);
     p->os.rang = 0;
     now = psi_os_now();
     end = ms < 0 ? INT64_MAX : now + ms;
-    for (;;) {
-        int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-        int64_t until;
-        if (r) return p->count ? p->count : r; /* what is known already is not lost; the failure comes again */
-        psi_poll_times(p, now);
-        until = p->heap_count && psi_heap_key(p->heap[0]) < end ? psi_heap_key(p->heap[0]) : end;
-        if (p->count || p->hot.next != &p->hot) wait = 0;
-        else if (until != INT64_MAX) psi_lower_ms(&wait, until - now);
-        n = p->count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->count, wait, &os) : 0;
-        if (n < 0) return p->count ? p->count : n;
-        for (i = 0; i < n; i++) owners[i] = (psi_entry *)ready[i].watch->owner; /* a look may free a watch, never an entry */
-        for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
-        if (r && !p->count) return r;
-        if (!p->count) psi_poll_times(p, now = psi_os_now());
-        if (p->count || p->os.rang) return p->count;
-        if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
-    }
+    do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
+    p->nested = nested != 0;
+    if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
+    PSI_CHECK_POLLER(p);
+    return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
 PSOCKET_API void psocket_poller_wake(psocket_poller *p)
@@ -9405,18 +12538,24 @@ PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
 {
+    int busy;
     if (!p) return -1;
-    if (ms && p->hot.next != &p->hot) *ms = 0;
-    if (ms && p->count) *ms = 0; /* what was handed out last may have more */
-    if (ms && p->heap_count) psi_lower_ms(ms, psi_heap_key(p->heap[0]) - psi_os_now());
+    busy = p->given_count || p->hot.next != &p->hot; /* what was handed out last may have more */
+    p->nested = 1;
+    if (busy) psi_watch_announce(p);
+    if (ms && busy) *ms = 0;
+    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return psi_os_poller_fd(&p->os);
 }
 
 PSOCKET_API void psocket_poller_free(psocket_poller *p)
 {
     if (!p) return;
-    while (p->hot.next != &p->hot) psi_entry_free(p->hot.next);
-    while (p->cold.next != &p->cold) psi_entry_free(p->cold.next);
+    while (p->count) {
+        psocket_watch *w = p->heap[p->count - 1];
+        if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_leave(w);
+    }
     psi_free(p->spare);
     psi_os_poller_free(&p->os);
     psi_free(p->heap);
@@ -9425,86 +12564,143 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
 
 /*==================================================================================================
  * >>public
- * Argument checks, and the waiting that makes blocking calls of the steps of >>sock.
+ * The public functions: argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* The time limit of one operation. */
-typedef struct psi_limit {
-    int64_t end; /* INT64_MAX: none */
-    int ms;
-} psi_limit;
-
-static psi_limit psi_limit_start(int timeout)
-{
-    psi_limit l;
-    l.end = timeout > 0 ? psi_os_now() + timeout : INT64_MAX;
-    l.ms = timeout;
-    return l;
-}
-
-/* Those of a transfer. A nonblocking one never waits, and need not ask for the time. */
-static psi_limit psi_limit_of(const psocket *s)
-{
-    return psi_limit_start(s->nonblocking ? 0 : s->timeout);
-}
-
-static void psi_limit_progress(psi_limit *l)
-{
-    if (l->ms > 0) l->end = psi_os_now() + l->ms;
-}
-
-/* Waits until s may be able to do events, or a limit passes: 0, PSOCKET_TIMEOUT (not noted) or an error. */
-static int psi_public_sleep(psocket *s, int events, const psi_limit *l)
+/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it earlier:
+   PSOCKET_SIGNAL; or an error. */
+static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (l->end != INT64_MAX) {
-        int64_t left = l->end - psi_os_now();
-        if (left <= 0 && ms != 0) return PSOCKET_TIMEOUT;
-        psi_lower_ms(&ms, left);
-    }
-    if (!n && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nobody else can make it ready */
+    if (end != INT64_MAX) psi_lower_ms(&ms, end - psi_os_now());
     n = psi_os_poll(fds, n, ms, &os);
-    return n < 0 ? psi_sock_note(s, n, os, NULL) : 0;
+    if (n < 0) return psi_sock_note(s, n, os, NULL);
+    return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-static int psi_public_pause(psocket *s, int events, const psi_limit *l)
-{
-    int r = psi_public_sleep(s, events, l);
-    return r == PSOCKET_TIMEOUT ? psi_sock_note(s, r, 0, NULL) : r;
-}
-
-/* Something may change here that the poller's system will then say nothing of, such as bytes read or kept. (What the
-   poller has just handed out it looks at again anyway.) */
+/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
+   out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
+    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+}
+
+/* What a call answers: psocket_geterror is to say the same. */
+static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
+{
+    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    PSI_CHECK(s);
+    return r;
+}
+
+static int psi_public_wrong(psocket *s, const char *why)
+{
+    return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
+}
+
+/* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
+static int psi_public_begin(psocket *s, int ok)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener moves no data");
+    if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
+    psi_public_tell(s);
+    psi_public_push(s);
+    return 0;
+}
+
+/* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
+   is the answer. The time of an operation begins with the first try that has to wait. */
+static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
+{
+    if (s->state < PSI_OPEN) return 0;
+    if (!psi_is_wait(*r)) {
+        s->due[way] = 0;
+        return 0;
+    }
+    if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
+    psi_sock_clock(s, way);
+    if (psi_sock_late(s, way)) {
+        s->due[way] = 0;
+        *r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        return 0;
+    }
+    if (s->nonblocking) return 0;
+    if (way == 0) psi_public_push(s);
+    *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
+    return *r >= 0;
 }
 
 /* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
-    int r;
-    psi_limit l;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->dial && !s->hs) return 0;
-    l = psi_limit_start(0);
-    psi_public_tell(s);
-    for (;;) {
-        r = psi_sock_step(s);
-        if ((r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) || s->nonblocking) break;
-        r = psi_public_pause(s, r == PSOCKET_WANT_READ ? PSOCKET_READ : PSOCKET_WRITE, &l);
-        if (r) return psi_sock_end(s, r);
+    while (s->state < PSI_OPEN) {
+        int r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->nonblocking || !psi_is_wait(r)) return r;
+        if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
-    return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+    return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : 0;
 }
 
-/*--- connections */
+/*--- making sockets */
 
-/* What connect and listen answer when there is no socket to ask. */
+/* What these answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
+}
+
+/* Ends one that could not be made. Returns code. */
+static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
+{
+    psi_sock_free(s);
+    return psi_public_fail(opt, code, os, what);
+}
+
+/* Reads what opt says of descriptors: NULL, or what is wrong with it. */
+static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
+{
+    memset(set, 0, sizeof *set);
+    if (!opt) return NULL;
+    if (opt->local_port < 0 || opt->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (opt->local && !psi_addr_parse(&set->local, opt->local, strlen(opt->local))) return "local is no numeric address";
+    set->local.port = (uint16_t)opt->local_port;
+    set->keepalive = opt->keepalive;
+    set->reuse_port = opt->reuse_port != 0;
+    set->v6only = opt->v6only != 0;
+    if (!opt->udp) return NULL;
+    set->broadcast = opt->broadcast != 0;
+    set->ttl = opt->multicast_ttl;
+    set->noloop = opt->multicast_noloop != 0;
+    if (opt->multicast_interface && !(set->interface_index = psi_os_interface(opt->multicast_interface)))
+        return "multicast_interface is no interface";
+    if (opt->multicast_group && !psi_addr_parse(&set->group, opt->multicast_group, strlen(opt->multicast_group)))
+        return "multicast_group is no numeric address";
+    return NULL;
+}
+
+/* Begins to dial: NULL, or what is wrong (*r is the code). */
+static const char *psi_public_dial(psocket *s, const char *host, int port, const psocket_options *opt, int *r)
+{
+    psi_dial *d = s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    const char *wrong;
+    *r = PSOCKET_NOMEM;
+    if (!d) return "";
+    d->port = port;
+    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
+    *r = PSOCKET_INVALID;
+    if ((wrong = psi_public_settings(&d->set, opt)) != NULL) return wrong;
+    *r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
+    s->state = PSI_RESOLVING;
+    return *r ? "bad host" : NULL;
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -9513,41 +12709,24 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
     int r = PSOCKET_INVALID, udp = opt && opt->udp;
     if (out) *out = NULL;
-    if (!out) {
-        wrong = "no place for the socket";
-    } else if (!host || !*host) {
-        wrong = "no host given";
-    } else if (path && port) {
-        wrong = "a path has no port";
-    } else if (!path && (port < 1 || port > 65535)) {
-        wrong = "port out of range 1 to 65535";
-    } else if (path && udp) {
-        wrong = "datagrams on a path";
-        r = PSOCKET_UNSUPPORTED;
-    } else if ((r = psi_os_start()) != 0) {
-        wrong = "";
-    }
-    if (wrong) return psi_public_fail(opt, r, 0, wrong);
+    if (!out) wrong = "no place for the socket";
+    else if (!host || !*host) wrong = "no host given";
+    else if (path && port) wrong = "a path has no port";
+    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
+    else if (path && udp) wrong = "datagrams on a path";
+    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
-    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
-    if (!s || !s->dial) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
+    if (s) s->role = PSI_CLIENT;
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = udp != 0;
-    s->dial->port = port;
-    s->dial->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
-    s->dial->resolving = 1;
-    if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
-    r = psi_dns_start(&s->dial->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
-    if (r) {
-        psocket_free(s);
-        return psi_public_fail(opt, r, 0, "bad host");
-    }
+    psi_sock_clock(s, 0);
+    wrong = psi_public_dial(s, host, port, opt, &r);
+    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
     r = psi_public_settle(s);
-    if (r && r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) {
+    if (r && !psi_is_want(r)) {
         if (opt && opt->error) psocket_geterror(s, opt->error);
-        psocket_free(s);
+        psi_sock_free(s);
         return r;
     }
     *out = s;
@@ -9575,10 +12754,11 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
 }
 
 /* Makes a bound descriptor, which listens if there is a backlog; without one it is for datagrams. */
-static int psi_public_open(psocket_fd *fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path, int dual, int backlog, const psi_os_settings *set, int *os)
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
-    if (!r) r = psi_os_bind(*fd, a, path, any, backlog, os);
+    if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
@@ -9596,91 +12776,129 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Opens a descriptor bound to address and port. *path (Unix-domain) points into address. */
-static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, const char *address, int port, int backlog,
-                           const psocket_options *opt)
+/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
+static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
 {
     psi_addr a;
     char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, !backlog);
-    int os = 0, r, any = !address || !*address;
+    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
+    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
+    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_open(fd, &a, *path, any, backlog, &os);
-    if (r && any && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
         a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_open(fd, &a, NULL, 0, backlog, &os);
+        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path)) r = psi_public_open(fd, &a, *path, 0, backlog, &os);
-    *family = a.family;
+    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
+        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
+    s->family = a.family & 15u;
     if (!r) return 0;
     if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
     return psi_public_fail(opt, r, os, what);
+}
+
+/* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
+static int psi_public_endpoint(psocket *s, const psi_os_settings *set, const psocket_options *opt)
+{
+    unsigned family = s->family;
+    int os = 0, r;
+    psi_sock_on_fd(s, s->fd, &psi_transport_udp);
+    s->family = family & 15u;
+    r = psi_os_join(s->fd, set, &os);
+    return r ? psi_public_fail(opt, r, os, "cannot join the group") : 0;
+}
+
+/* Makes s, whose descriptor listens, a listener. 0, or what opt->error tells. */
+static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_listen *l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
+    if (l) l->next = -1;
+    if (l && path) l->path = psi_strdup(path);
+    if (!l || (path && !l->path)) {
+        psi_free(l);
+        s->listen = NULL;
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    if (opt) l->opt = *opt;
+    l->set = *set;
+    l->process = psi_os_process();
+    s->state = PSI_LISTENING;
+    return 0;
 }
 
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
-    psi_listen *l = NULL;
-    const char *path;
-    uint8_t family = 0;
-    int r, udp = opt && opt->udp;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the listener");
-    *out = NULL;
+    psi_os_settings set;
+    const char *path, *wrong = psi_public_settings(&set, opt);
+    int r;
+    if (out) *out = NULL;
+    if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
-    if (s && !udp) {
-        l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
-        if (l) l->next = -1;
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s->udp = opt && opt->udp;
+    r = psi_public_bind(s, &path, address, port, &set, opt);
+    if (!r) {
+        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
+        if (r && path) psi_os_unlink(path);
+        if (r && !s->udp) psi_os_close(s->fd);
     }
-    if (!s || (!udp && !l)) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    s->udp = udp != 0;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX, opt);
-    if (!r && path && !(l->path = psi_strdup(path))) {
-        psi_os_unlink(path);
-        r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    if (r) {
-        psocket_free(s);
-        return r;
-    }
-    s->family = family & 15u;
-    if (udp) s->io = &psi_io_udp;
-    if (l && opt) l->opt = *opt;
-    if (l) l->process = psi_os_process();
-    *out = s;
-    return 0;
+    if (r) psi_sock_free(s);
+    else *out = s;
+    return r;
+}
+
+/* Is there a place for what is made, and something to make it of? */
+static int psi_public_can(psocket **out, int ok, int side)
+{
+    if (out) *out = NULL;
+    return out && ok && (side == PSOCKET_CLIENT || side == PSOCKET_SERVER);
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (out) *out = NULL;
-    if (!out || !t || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    s = psi_sock_new(opt, side);
+    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->transport = t;
-    s->below = user;
-    s->io = &psi_io_user;
-    *out = s;
+    s->io = t;
+    s->user = user;
+    s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
+    s->state = PSI_OPEN;
     return 0;
 }
 
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt)
 {
     psocket *s;
-    char path[PSI_DNS_HOST];
-    if (out) *out = NULL;
-    if (!out || fd < 0 || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    psi_addr local = PSI_ZERO;
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, opt);
+    int r, os = 0, kind = 0, known;
+    if (!psi_public_can(out, fd != -1, side)) wrong = "no place for the socket, no descriptor, or no such side";
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
+        return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    psi_os_getname(fd, 1, &s->peer, path, sizeof path);
-    s->family = s->peer.family & 15u;
-    s->fd = fd;
-    s->io = &psi_io_fd;
+    psi_os_getname(fd, 0, &local, NULL, 0);
+    if (kind == PSI_OS_LISTENER) {
+        s->fd = fd;
+        if ((r = psi_public_listener(s, NULL, &set, opt)) != 0) {
+            psi_sock_free(s);
+            return r;
+        }
+    } else {
+        known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
+        s->udp = kind == PSI_OS_DATAGRAM;
+        s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
+        psi_sock_on_fd(s, fd, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    }
+    s->family = local.family & 15u;
     *out = s;
     return 0;
 }
@@ -9691,265 +12909,233 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     int r, os = 0;
     if (a) *a = NULL;
     if (b) *b = NULL;
-    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    if ((r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
+    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
     if (!r) return 0;
     psi_os_close(fd[1]);
-    psocket_free(*a);
+    psi_sock_free(*a);
     *a = NULL;
     return r;
 }
 
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
 {
-    psocket *s;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
-    *out = NULL;
-    if (!carrier || carrier->listen || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
-    if (carrier->dial || carrier->hs) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (carrier->entry) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
-    s = psi_sock_new(opt, carrier->side);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->below = carrier;
-    s->peer = carrier->peer;
-    s->io = &psi_io_wrap;
-    carrier->above = s;
-    carrier->nonblocking = 1;
-    *out = s;
+    psocket *c = carrier;
+    int r;
+    if (!psi_public_can(out, c && !c->udp && !c->above && !c->listen && c->state != PSI_CLOSED, PSOCKET_CLIENT))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, or nothing that could carry it");
+    if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
+    if (c->watch) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
+    if (r) return r;
+    (*out)->peer = c->peer;
+    c->above = *out;
+    c->nonblocking = 1;
+    c->due[0] = c->due[1] = 0;
+    return 0;
+}
+
+/* Takes a connection if one is there. */
+static int psi_public_accept(psocket *s, psocket **out)
+{
+    psi_listen *l = s->listen;
+    psocket *c;
+    int os = 0, r = psi_listen_ready(s);
+    if (r <= 0) return r ? r : PSOCKET_WANT_READ;
+    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    if (!c) return PSOCKET_NOMEM; /* the connection waits for the next call */
+    c->peer = l->next_peer;
+    c->role = PSI_SERVER;
+    psi_sock_on_fd(c, l->next, &psi_transport_fd);
+    l->next = -1;
+    r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
+    if (r) {
+        psi_sock_free(c);
+        return psi_sock_note(s, r, os, NULL);
+    }
+    *out = c;
     return 0;
 }
 
 PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 {
-    psi_listen *l;
-    psocket *c;
-    int r;
+    ptrdiff_t r;
     if (out) *out = NULL;
-    if (!s || !out || !s->listen) return PSOCKET_INVALID;
-    l = s->listen;
-    r = psi_listen_ready(s);
-    if (r == 0 && s->nonblocking) return PSOCKET_WANT_READ;
-    if (r == 0) r = psocket_wait(s, PSOCKET_READ, s->timeout > 0 ? s->timeout : -1);
-    if (r > 0) r = psi_listen_ready(s);
-    if (r == 0) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-    if (r < 0) return r;
-    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
-    if (!c) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL); /* the connection waits for the next call */
-    c->fd = l->next;
-    c->peer = l->next_peer;
-    c->family = c->peer.family & 15u;
-    c->io = &psi_io_fd;
-    l->next = -1;
-    psi_addr_normalise(&c->peer);
-    *out = c;
-    return 0;
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
+    psi_public_tell(s);
+    do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
-    return s && s->listen ? psi_listen_ready(s) : PSOCKET_INVALID;
-}
-
-/* Copies an address out. */
-static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
-{
-    char text[64];
-    size_t n;
-    psi_addr_print(a, text);
-    if (a->family != PSI_UNIX) path = text;
-    n = strlen(path) + 1;
-    if (port) *port = a->port;
-    if (!ip || !ip_size) return 0;
-    if (n > ip_size) return PSOCKET_LIMIT;
-    memcpy(ip, path, n);
-    return 0;
-}
-
-static int psi_public_local(psocket_fd fd, char *ip, size_t ip_size, int *port)
-{
-    psi_addr a = PSI_ZERO;
-    char path[PSI_DNS_HOST];
-    int r = psi_os_getname(fd, 0, &a, path, sizeof path);
-    if (r) return r;
-    psi_addr_normalise(&a);
-    return psi_public_address(&a, path, ip, ip_size, port);
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen) return psi_public_wrong(s, "only a listener has connections");
+    return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
 /*--- data */
 
-/* Repeats psi_sock_flush or psi_sock_fin while it has to wait, if s is to wait for it. */
-static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+/* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
+static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
-    psi_limit l = psi_limit_of(s);
-    for (;;) {
-        uint32_t before = s->out_at;
-        int r = step(s);
-        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    int r;
+    if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
+    while (s->sent < len || !len) {
+        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : data, len - s->sent);
+        if (n < 0 || s->nonblocking || s->udp) return n;
+        s->sent += (size_t)n;
+        if (!len) break;
     }
+    r = psi_sock_flush(s);
+    return r ? r : (ptrdiff_t)len;
 }
 
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
-    psi_limit l;
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
+    ptrdiff_t r = psi_public_begin(s, data || !len);
+    if (r) return r;
     s->sent = 0;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->nonblocking || s->udp) {
-        ptrdiff_t n = psi_sock_send(s, data, len);
-        if (psi_sock_unsent(s)) psi_public_tell(s);
-        if (!s->udp || s->nonblocking || n != PSOCKET_WANT_WRITE) return n;
-    }
-    psi_public_tell(s);
-    l = psi_limit_start(s->timeout);
-    for (;;) {
-        uint32_t before = s->out_at;
-        ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
-        if (n >= 0) {
-            s->sent += (size_t)n;
-            if (s->sent == len && !psi_sock_unsent(s)) return (ptrdiff_t)len;
-            if (s->sent == len) {
-                r = psi_public_finish(s, psi_sock_flush);
-                return r ? r : (ptrdiff_t)len;
-            }
-            psi_limit_progress(&l);
-            continue;
-        }
-        if (n != PSOCKET_WANT_READ && n != PSOCKET_WANT_WRITE) return n;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
-    }
+    if ((r = psi_public_settle(s)) == 0)
+        do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    return psi_public_answer(s, r);
+}
+
+/* Repeats psi_sock_flush or psi_sock_finish while it has to wait, if s is to wait for it. */
+static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+{
+    ptrdiff_t r;
+    do r = psi_sock_late(s, 1) ? psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL) : step(s); while (psi_public_again(s, &r, 1));
+    return (int)psi_public_answer(s, r);
+}
+
+/* Before what was sent is dealt with: 0, or what the caller is to answer. *done: there is nothing to deal with. */
+static int psi_public_sending(psocket *s, int *done)
+{
+    int r = (int)psi_public_begin(s, 1);
+    if (r) return r;
+    r = psi_public_settle(s);
+    *done = s->end_out < 0;
+    if (!r && *done && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_flush(psocket *s)
 {
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    return psi_sock_unsent(s) ? psi_public_finish(s, psi_sock_flush) : s->end_out;
+    int done, r = psi_public_sending(s, &done);
+    return r || done ? r : psi_public_finish(s, psi_sock_flush);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
+PSOCKET_API int psocket_shutdown(psocket *s)
 {
-    if (!s->closed && !s->dial && !s->hs && (psi_sock_unsent(s) || (s->shut && s->shut < 3))) psi_sock_step(s);
+    int done, r = psi_public_sending(s, &done);
+    if (r || done) return r;
+    if (!s->end_out) s->end_out = PSI_ENDING;
+    return psi_public_finish(s, psi_sock_finish);
 }
 
-/* Reads until there is a chunk of at least n bytes in all: 0, or what the caller is to answer. */
-static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
+/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
+   whatever has become of the socket. */
+static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
-    while (s->ring.bytes < n || psi_ring_empty(&s->ring)) {
-        int r;
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        r = psi_sock_fill(s);
-        if (r == 1) continue;
-        psi_public_push(s);
-        if (r == PSOCKET_WANT_READ && s->nonblocking && n) s->need = s->ring.bytes + 1;
-        if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
-        if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
+    if (n > s->limit && n > s->need) s->need = n;
+    while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
+        int r = psi_public_settle(s);
+        if (r) return r;
+        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+            psi_sock_relax(s); /* the poller will report if there is more */
+            return PSOCKET_WANT_READ;
+        }
+        if ((r = psi_sock_fill(s)) != 1) return r;
     }
-    return 0;
+    return 1;
 }
 
-/* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
-static int psi_public_receiving(psocket *s)
+/* Takes n bytes of the first chunk. */
+static ptrdiff_t psi_public_take(psocket *s, uint32_t n, const void **data)
 {
-    int r;
-    s->need = 0; /* a new reader is content with any chunk */
-    psi_public_tell(s);
-    psi_public_push(s);
-    if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
-    r = psi_public_settle(s);
-    return psi_ring_empty(&s->ring) ? r : 0;
+    psi_ring_take(&s->ring, n, data);
+    s->news = PSI_NEWS;
+    s->need = 0;
+    return (ptrdiff_t)n;
 }
 
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    if (psi_ring_empty(&s->ring)) {
-        l = psi_limit_of(s);
-        if ((r = psi_public_gather(s, &l, 0)) != 0) return r;
-    }
-    return (ptrdiff_t)psi_ring_pop(&s->ring, data);
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    do r = psi_public_gather(s, 0); while (psi_public_again(s, &r, 0));
+    if (r == 1) r = psi_public_take(s, psi_ring_front(&s->ring, data), data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
 {
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    s->need = 0;
-    psi_public_tell(s);
-    while (psi_ring_empty(&s->ring) || s->hs) {
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        if (s->dial || s->hs) {
-            r = psi_sock_step(s);
-            if (s->hs && r == PSOCKET_WANT_WRITE) r = PSOCKET_WANT_READ;
-            if (s->dial || s->hs || (r && psi_ring_empty(&s->ring))) return r == PSOCKET_WANT_WRITE ? PSOCKET_WANT_READ : r;
-            continue;
-        }
-        r = psi_sock_fill(s);
-        if (r != 1) return r;
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) {
+        if (s->state < PSI_OPEN) r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
     }
-    return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (!psi_ring_empty(&s->ring)) return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    int r = psi_public_begin(s, data || !len);
+    if (r) return r;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
-    s->need = 0;
-    if (s->entry) psi_entry_heat(s->entry);
-    return r ? psi_sock_note(s, r, 0, NULL) : 0;
+    s->news = PSI_NEWS;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !n) return PSOCKET_INVALID;
-    if (n > s->limit) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than recv_limit");
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    if ((r = psi_public_gather(s, &l, (uint32_t)n)) != 0) return r;
-    psi_ring_join(&s->ring, (uint32_t)n);
-    psi_ring_take(&s->ring, (uint32_t)n, data);
-    return (ptrdiff_t)n;
+    if ((r = psi_public_begin(s, data && n)) != 0) return r;
+    if (n > PSI_RING_MAX / 2) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than 1 GB");
+    do r = psi_public_gather(s, (uint32_t)n); while (psi_public_again(s, &r, 0));
+    if (r == 1) {
+        psi_ring_join(&s->ring, (uint32_t)n);
+        r = psi_public_take(s, (uint32_t)n, data);
+    }
+    return psi_public_answer(s, r);
+}
+
+/* Finds the delimiter, reading as need be: where it ends, or what the caller is to answer. */
+static ptrdiff_t psi_public_seek(psocket *s, const char *delimiter, uint32_t max)
+{
+    uint32_t m = (uint32_t)strlen(delimiter), end;
+    while ((end = psi_ring_find(&s->ring, delimiter, m, max)) == 0) {
+        ptrdiff_t r;
+        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if ((r = psi_public_gather(s, s->ring.bytes + 1)) != 1) return r;
+    }
+    return (ptrdiff_t)end;
 }
 
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data)
 {
-    psi_limit l;
-    size_t m;
-    uint32_t end;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !delimiter || !*delimiter || !max) return PSOCKET_INVALID;
-    m = strlen(delimiter);
+    if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > s->limit) max = s->limit;
-    if (m > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, NULL);
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    while ((end = psi_ring_find(&s->ring, delimiter, (uint32_t)m, (uint32_t)max)) == 0) {
-        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
-        if ((r = psi_public_gather(s, &l, s->ring.bytes + 1)) != 0) return r;
-    }
-    psi_ring_take(&s->ring, end, data);
-    return (ptrdiff_t)end;
+    if (strlen(delimiter) > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+    do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
+    if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API size_t psocket_pending(const psocket *s)
@@ -9957,48 +13143,16 @@ PSOCKET_API size_t psocket_pending(const psocket *s)
     return s ? s->ring.bytes : 0;
 }
 
-PSOCKET_API int psocket_shutdown(psocket *s)
-{
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->end_out) return s->end_out;
-    if (!s->shut) s->shut = 1;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_finish(s, psi_sock_fin);
-}
-
 PSOCKET_API void psocket_close(psocket *s)
 {
-    if (!s || s->closed) return;
-    if (s->io && !s->hs && !s->end_out) {
-        if (PSI_TLS && s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
-        if (s->shut && s->shut < 3) psi_sock_fin(s);
-        else psi_sock_flush(s);
-    }
-    if (s->entry) s->entry->poller->forget(s->entry);
-    psi_sock_drop(s);
-    psi_ring_relax(&s->ring);
-    if (s->listen) {
-        psi_os_close(s->listen->next);
-        psi_os_close(s->fd);
-        if (s->listen->path && s->listen->process == psi_os_process()) psi_os_unlink(s->listen->path);
-        s->listen->next = s->fd = -1;
-    }
-    s->closed = 1;
-    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!s) return;
+    psi_sock_close(s);
+    PSI_CHECK(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
 {
-    if (!s) return;
-    psocket_close(s);
-    psi_ring_free(&s->ring);
-    if (s->info) psi_tlsinfo_free(s->info);
-    if (s->listen) psi_free(s->listen->path);
-    psi_free(s->listen);
-    psi_free(s->error);
-    psi_free(s);
+    psi_sock_free(s);
 }
 
 /*--- TLS */
@@ -10007,26 +13161,66 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     psocket_error e = PSI_ZERO;
     int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if (s->info && !s->closed) return PSOCKET_ALREADY_TLS;
-    if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
+    if (s->info && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    if ((r = psi_public_settle(s)) != 0 && !(s->dial && s->nonblocking)) return r; /* the handshake follows the dialling */
-    if (s->end_out || s->shut) return psi_sock_note(s, s->shut ? PSOCKET_CLOSED_HERE : s->end_out, 0, NULL);
-    if (tls) psocket_tls_retain(tls);
-    else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-    else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
-    r = psi_sock_starttls(s, tls, server_name);
-    psocket_tls_free(tls);
-    if (r) return r;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_settle(s);
+    psi_public_tell(s);
+    if (!s->hs) {
+        r = psi_public_settle(s);
+        if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
+        if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (tls) psocket_tls_retain(tls);
+        else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        r = psi_sock_starttls(s, tls, server_name);
+        psocket_tls_free(tls);
+        if (r) return r;
+    }
+    return (int)psi_public_answer(s, psi_public_settle(s));
 }
 
-PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
+PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
+{
+    const psocket_question *asked = s && s->hs ? psi_hs_asks(s->hs) : NULL;
+    if (q) memset(q, 0, sizeof *q);
+    if (!s) return PSOCKET_INVALID;
+    if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
+    *q = *asked;
+    return 0;
+}
+
+PSOCKET_API int psocket_decide(psocket *s, int code)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (!s->hs || code > 0 || psi_hs_decide(s->hs, code)) return psi_public_wrong(s, "no decision is asked for");
+    return 0;
+}
+
+PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (!s->hs || (!sig && len) || psi_hs_signed(s->hs, sig, len)) return psi_public_wrong(s, "no signature of that length is asked for");
+    return 0;
+}
+
+PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const void *context, size_t context_len,
+                                         void *out, size_t n)
+{
+    ptrdiff_t r;
+    if (!s) return PSOCKET_INVALID;
+    if (!s->rec || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
+    r = psi_tls_export(s->rec, label, context, context_len, out, n);
+    if (r == PSOCKET_UNSUPPORTED)
+        return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
+    return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
+}
+
+PSOCKET_API int psocket_gettlsinfo(psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
-    if (!s || !info || !s->info) return PSOCKET_INVALID;
+    if (!s) return PSOCKET_INVALID;
+    if (!info || !s->info) return psi_public_wrong(s, "no place for the answer, or no TLS");
     psi_tlsinfo_get(s->info, info);
     return 0;
 }
@@ -10038,39 +13232,79 @@ PSOCKET_API int psocket_istls(const psocket *s)
 
 /*--- state */
 
-PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
+/* Copies an address out. */
+static int psi_public_address(psocket *s, const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+{
+    char text[64];
+    size_t n;
+    psi_addr_print(a, text);
+    if (a->family != PSI_UNIX) path = text;
+    n = strlen(path) + 1;
+    if (port) *port = a->port;
+    if (!ip || !ip_size) return 0;
+    if (n > ip_size) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the address needs %lu bytes", (unsigned long)n);
+    memcpy(ip, path, n);
+    return 0;
+}
+
+PSOCKET_API int psocket_getpeer(psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
     psi_addr a;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
-    if (!s || !s->peer.family) return PSOCKET_INVALID;
-    if (s->peer.family == PSI_UNIX && s->fd >= 0) psi_os_getname(s->fd, 1, &a, path, sizeof path);
-    return psi_public_address(&s->peer, path, ip, ip_size, port);
+    if (!s) return PSOCKET_INVALID;
+    if (!s->peer.family) return psi_public_wrong(s, "there is no peer");
+    if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
+    return psi_public_address(s, &s->peer, path, ip, ip_size, port);
 }
 
-PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
+PSOCKET_API int psocket_getlocal(psocket *s, char *ip, size_t ip_size, int *port)
 {
+    char path[PSI_DNS_HOST] = "";
+    psi_addr a = PSI_ZERO;
+    psocket *c = s;
+    int r;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s) return PSOCKET_INVALID;
-    if (s->io == &psi_io_wrap) return psocket_getlocal((const psocket *)s->below, ip, ip_size, port);
-    if (s->fd < 0) return s->closed ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
-    return psi_public_local(s->fd, ip, ip_size, port);
+    while (c->io == &psi_transport_wrap) c = (psocket *)c->user;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (c->fd == -1) return psi_public_wrong(s, "there is no local address");
+    if ((r = psi_os_getname(c->fd, 0, &a, path, sizeof path)) != 0) return psi_sock_note(s, r, 0, NULL);
+    psi_addr_normalise(&a);
+    return psi_public_address(s, &a, path, ip, ip_size, port);
+}
+
+/* A UDP socket that is still looking for its peer is given another one. */
+static int psi_public_redirect(psocket *s, const char *ip, int port)
+{
+    psocket_resolve *names;
+    int r = psi_dns_start(&names, ip, NULL, NULL);
+    if (r) return r;
+    psi_sock_unwatch(s);
+    psi_dns_release(s->dial->names);
+    s->dial->names = names;
+    s->dial->port = port;
+    s->dial->next = 0;
+    s->state = PSI_RESOLVING;
+    r = psi_sock_step(s);
+    return psi_is_wait(r) ? 0 : r;
 }
 
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
 {
     psi_addr a;
     int os = 0, r;
-    if (!s || !ip) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s) return PSOCKET_INVALID;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
-    if (port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port");
+    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
+    if (s->dial) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
-    if (s->io == &psi_io_fd) {
-        if (a.family != s->family) return psi_sock_note(s, PSOCKET_INVALID, 0, "the address family cannot change");
+    if (s->io == &psi_transport_fd) {
+        if (a.family != s->family) return psi_public_wrong(s, "the address family cannot change");
         r = psi_os_connect(s->fd, &a, NULL, &os);
         if (r) return psi_sock_note(s, r, os, NULL);
     }
@@ -10085,15 +13319,12 @@ PSOCKET_API int psocket_getside(const psocket *s)
 
 PSOCKET_API int psocket_isopen(psocket *s)
 {
-    if (!s || s->closed) return 0;
-    if (s->listen) return 1;
+    if (!s) return 0;
     psi_public_tell(s);
-    if (s->dial || s->hs) psi_sock_step(s);
-    if (!s->dial && !s->hs && !s->udp) {
-        s->drained = 0;
-        while (psi_sock_fill(s) == 1) {}
-    }
-    return !s->end_in && !s->end_out && !s->shut;
+    if (s->state < PSI_OPEN) psi_sock_step(s);
+    while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
+    PSI_CHECK(s);
+    return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
 PSOCKET_API int psocket_isudp(const psocket *s)
@@ -10103,15 +13334,25 @@ PSOCKET_API int psocket_isudp(const psocket *s)
 
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
+    int way;
     if (!s) return;
     s->timeout = timeout_ms > 0 ? timeout_ms : 0;
-    if (s->dial || s->hs) s->deadline = s->timeout ? psi_os_now() + s->timeout : 0;
-    if (s->entry) psi_entry_heat(s->entry);
+    for (way = 0; way < 2; way++) {
+        int runs = s->due[way] || (!way && s->state < PSI_OPEN);
+        s->due[way] = 0;
+        if (runs) psi_sock_clock(s, way);
+    }
+    psi_public_tell(s);
 }
 
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
 {
     if (s) s->nonblocking = on != 0;
+}
+
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
+{
+    return s ? s->fd : -1;
 }
 
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
@@ -10124,51 +13365,48 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
     return s->code;
 }
 
-PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
-{
-    return s ? s->fd : -1;
-}
-
 /*--- waiting */
 
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
     psi_public_tell(s);
-    return psi_sock_step(s);
+    return (int)psi_public_answer(s, psi_sock_step(s));
+}
+
+/* Which of events are ready now, after a step of s, which was in the state `before`, has answered r. */
+static int psi_public_ready(psocket *s, int events, int before, int r)
+{
+    int ready = 0;
+    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* what was to be waited for is done */
+    if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
+    if ((events & PSOCKET_WRITE) && psi_sock_writable(s, r)) ready |= PSOCKET_WRITE;
+    return ready | psi_sock_ready(s, events);
 }
 
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
-    psi_limit l;
-    if (!s || !events || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    l = psi_limit_start(ms);
+    int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
+    int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
+    if (!s) return PSOCKET_INVALID;
+    if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
     psi_public_tell(s);
-    for (;;) {
-        int r = psi_sock_step(s), ready = 0;
-        if (s->listen && (events & PSOCKET_READ) && (r = psi_listen_ready(s)) != 0) return r < 0 ? r : PSOCKET_READ;
-        if (!s->io && !s->dial && !s->listen) return events; /* ended: any call says how */
-        if (!s->dial && !s->hs && s->io) {
-            s->drained = s->full = 0;
-            if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
-            if (!s->io) return events;
-            if ((events & PSOCKET_WRITE) && (s->end_out || (!s->out && r != PSOCKET_WANT_WRITE))) {
-                psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-                int now = -1, os, n = s->end_out ? 0 : s->io->wants(s, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &now);
-                if (s->end_out || now == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) > 0)) ready |= PSOCKET_WRITE;
-            }
-            if (ready) return ready;
-        }
-        if (ms == 0) return 0;
-        r = psi_public_sleep(s, events, &l);
-        if (r) return r == PSOCKET_TIMEOUT ? 0 : r;
+    for (before = (int)s->state;;) {
+        ready = psi_public_ready(s, calls, before, psi_sock_step(s));
+        if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
 
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    if (!s || !fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    return psi_sock_wants(s, events, fds, cap, ms);
+    int n;
+    if (!s) return PSOCKET_INVALID;
+    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_public_wrong(s, "no place for the answer, or unknown events");
+    n = psi_sock_wants(s, events, fds, cap, ms);
+    if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
+    return n;
 }
 
 PSOCKET_API int64_t psocket_now(void)
@@ -11608,9 +14846,8 @@ static int psi_lua_ask(const psi_lua_settings *t, const psocket_certinfo *peer, 
     return !status;
 }
 
-static int psi_lua_decide(void *user, const psocket_certinfo *peer, const psocket_error *verdict)
+static int psi_lua_decide(const psi_lua_settings *t, const psocket_certinfo *peer, const psocket_error *verdict)
 {
-    const psi_lua_settings *t = (const psi_lua_settings *)user;
     int yes;
     if (!psi_lua_ask(t, peer, verdict)) return 1;
     yes = lua_toboolean(t->vm->asker, -1);
@@ -11667,8 +14904,7 @@ static void psi_lua_set_questions(lua_State *L, psi_lua_settings *t, int options
     lua_rawseti(L, -2, t->number);
     lua_pop(L, 1);
     if (any & 1) {
-        o->decide = psi_lua_decide;
-        o->decide_user = t;
+        o->decide = 1;
     }
     if (any & 2) {
         o->clock = psi_lua_clock;
@@ -11870,6 +15106,24 @@ static void psi_lua_end_apart(lua_State *L, psi_lua_sock *k)
     lua_pop(L, 1);
 }
 
+/* Carries a handshake on, answering what it asks. */
+static int psi_lua_carry_on(lua_State *L, psi_lua_sock *k)
+{
+    psocket_question q;
+    const psi_lua_settings *t;
+    int r;
+    while ((r = psocket_step(k->s)) == PSOCKET_WANT_DECISION) {
+        lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
+        lua_pushvalue(L, 1);
+        lua_rawget(L, -2);
+        t = (const psi_lua_settings *)lua_touserdata(L, -1);
+        lua_pop(L, 2);
+        psocket_getquestion(k->s, &q);
+        psocket_decide(k->s, !t || psi_lua_decide(t, &q.peer, &q.verdict) ? q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED : 0);
+    }
+    return r;
+}
+
 /* starttls(socket, name | certificates | settings, options | settings, options) */
 static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
 {
@@ -11915,11 +15169,12 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
             if (t && t->number) psi_lua_set_apart(L, k, given);
             psocket_settimeout(k->s, limits.timeout);
             r = psocket_starttls(k->s, t ? t->tls : NULL, name);
+            if (r == PSOCKET_WANT_DECISION) r = 0;
         }
     }
     if (made == 1) {
         if (k->io.noted & PSI_LUA_APART) psi_lua_here(L)->driven = k;
-        while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psocket_step(k->s))) {
+        while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psi_lua_carry_on(L, k))) {
             if (k->io.noted & PSI_LUA_CLOSING) { /* by decide or clock */
                 r = PSOCKET_CLOSED_HERE;
                 break;

@@ -39,6 +39,7 @@ look() { # what is missing, as Debian packages
     has g++ || may="$may g++"
     has clang || may="$may clang"
     has gnutls-cli || may="$may gnutls-bin"
+    has pmccabe || may="$may pmccabe"
     has strace || may="$may strace"
     has nmap || may="$may nmap"
     has sslscan || may="$may sslscan"

@@ -13,23 +13,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     psi_x509_key key;
     psi_trust trust;
     char text[512];
-    size_t i, found;
+    size_t i;
     int has_key;
     memset(&trust, 0, sizeof trust);
-    trust.store.lenient = 1;
-    (void)psi_x509_each(data, size, 1, psi_x509_store_each, &trust.store, &found, &err);
+    trust.lenient = 1;
+    (void)psi_trust_text(&trust, data, size, "", &err);
     (void)psi_x509_chain_load(&chain, data, size, &err);
     has_key = psi_x509_key_load(&key, data, size, &err) == 0;
     for (i = 0; i < chain.count && i < 8; i++) {
-        uint8_t storage[PSI_X509_KEY_STORAGE];
+        const psi_x509_cert *c = &chain.certs[i];
         psocket_certinfo info;
-        br_x509_pkey pub;
-        (void)psi_x509_info(&chain.certs[i], &info, text, sizeof text);
-        (void)psi_x509_info(&chain.certs[i], &info, text, 7);
-        (void)psi_x509_public_key(&chain.certs[i], &pub, storage, sizeof storage);
-        (void)psi_x509_key_usage_signs(&chain.certs[i]);
-        (void)psi_x509_is_for(&chain.certs[i], "a.example.org");
-        if (has_key && key.type == BR_KEYTYPE_EC) (void)psi_x509_key_matches(&key, &chain.certs[i]);
+        psi_x509_host host;
+        psi_x509_info(c, &info, text, sizeof text);
+        psi_x509_info(c, &info, text, 7);
+        (void)psi_x509_usable(c, &err);
+        if (psi_x509_host_parse(&host, "a.example.org")) (void)psi_x509_names(c, &host);
+        if (has_key && key.type == BR_KEYTYPE_EC) (void)psi_x509_key_matches(&key, c);
     }
     for (i = 0; i < sizeof names / sizeof *names; i++) {
         psi_x509_query q;
@@ -43,14 +42,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (r != err.code && r) abort();
         if (r && (!err.text[0] || !psocket_codename(r) || err.cert_index >= (int)chain.count)) abort();
         if (!chain.count) break;
-        if (trust.store.count > 1 && i == 2) { /* from now on, only the last one is trusted */
-            psi_x509_cert last = trust.store.certs[--trust.store.count];
-            while (trust.store.count) psi_free((void *)(uintptr_t)trust.store.certs[--trust.store.count].der.p);
-            trust.store.certs[trust.store.count++] = last;
+        if (trust.anchors.count > 1 && i == 2) { /* from now on, only the last one is trusted */
+            psi_x509_cert last = trust.anchors.certs[--trust.anchors.count];
+            while (trust.anchors.count) psi_free((void *)(uintptr_t)trust.anchors.certs[--trust.anchors.count].der.p);
+            trust.anchors.certs[trust.anchors.count++] = last;
         }
     }
     if (has_key) psi_x509_key_free(&key);
     psi_x509_chain_free(&chain);
-    psi_x509_store_free(&trust.store);
+    psi_x509_chain_free(&trust.anchors);
     return 0;
 }

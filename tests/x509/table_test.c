@@ -151,6 +151,12 @@ TEST_LIMIT(trust, 280)
     CHECK(strstr(err.text, "malformed") != NULL);
     opt.ca = "nothing";
     CHECK_INT(psocket_tls_new(&tls, &opt), PSOCKET_TLS_PEM);
+    free(root);
+    root = table_read(dir, "trusted.pem", &root_len); /* nor is one in a form of OpenSSL's own */
+    REQUIRE(root != NULL);
+    opt.ca = root;
+    CHECK_INT(psocket_tls_new(&tls, &opt), PSOCKET_TLS_PEM);
+    CHECK(strstr(err.text, "openssl x509") != NULL);
     opt.ca = NULL;
 
     snprintf(path, sizeof path, "%s/none.pem", dir);
