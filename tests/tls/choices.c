@@ -1,7 +1,6 @@
 /* What two ends agree on: groups, signature schemes, kinds of keys, versions; and the lists that the options take. */
 #include "tls/wire.h"
 
-#ifndef KIT_BASE
 
 typedef struct side {
     const char *identity, *suites, *groups, *sigalgs;
@@ -246,4 +245,3 @@ TEST(the_hello_is_tolerable)
     psocket_tls_free(client);
 }
 
-#endif

@@ -1,7 +1,6 @@
 /* psocket_tls_export: the same bytes at both ends, others for other labels, contexts and connections; channel bindings. */
 #include "tls/wire.h"
 
-#ifndef KIT_BASE
 
 static ptrdiff_t both(kit_ends *p, const char *label, const void *context, size_t context_len, uint8_t *out, size_t n)
 {
@@ -103,4 +102,3 @@ TEST(refused)
     psocket_tls_free(server);
 }
 
-#endif

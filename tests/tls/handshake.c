@@ -170,7 +170,6 @@ TEST(every_suite)
     psocket_tls_free(ec);
 }
 
-#ifndef KIT_BASE
 TEST(every_suite_of_1_3)
 {
     static const char *const names[] = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"};
@@ -197,7 +196,6 @@ TEST(every_suite_of_1_3)
     psocket_tls_free(rsa);
     psocket_tls_free(ec);
 }
-#endif
 
 KIT_TEST(client_certificates, 60)
 {

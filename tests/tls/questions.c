@@ -2,7 +2,6 @@
  * kinds; and keys that another process holds. */
 #include "tls/wire.h"
 
-#ifndef KIT_BASE
 #include <sys/socket.h>
 
 /* Settings of either role: identity as asked for (ask: by signature), decisions or not. */
@@ -319,4 +318,3 @@ KIT_TEST(in_a_poller, 60)
     psocket_tls_free(server);
 }
 
-#endif

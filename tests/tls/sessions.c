@@ -175,17 +175,7 @@ KIT_TEST(expired_ones_are_dropped, 20)
     psocket_tls_free(second);
 }
 
-#ifdef KIT_BASE
-#define DECIDE decide
-static int decide(void *user, const psocket_certinfo *peer, const psocket_error *verdict)
-{
-    (void)user;
-    (void)peer;
-    return verdict->code;
-}
-#else
 #define DECIDE 1
-#endif
 
 KIT_TEST(other_settings_refuse, 20)
 {

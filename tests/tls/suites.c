@@ -1,11 +1,7 @@
 /* psocket_tls_options.suites and min_version: order and choice on both sides, and what is refused. */
 #include "kit.h"
 
-#ifdef KIT_BASE
-#define KIT_VERSION_WORD "TLS"
-#else
 #define KIT_VERSION_WORD "min_version"
-#endif
 
 #define A128 "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 #define A256 "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
