@@ -3833,30 +3833,18 @@ static int psi_x509_no_params(psi_x509_span in)
 
 /* The object identifiers that are looked for, each after its length. */
 #define PSI_X509_OIDS(X) \
-    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") \
-    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
-    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") \
-    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
-    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") \
-    X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
-    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
-    X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
-    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") \
-    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
-    X(P384, "\x05\x2B\x81\x04\x00\x22") \
-    X(P521, "\x05\x2B\x81\x04\x00\x23") \
-    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") \
-    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
-    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") \
-    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
-    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") \
-    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
-    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") \
-    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
-    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") \
-    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
-    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") \
-    X(ANY_EKU, "\x04\x55\x1D\x25\x00")
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
+    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
 #define PSI_X(name, bytes) bytes
 static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
@@ -4092,24 +4080,17 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
 static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
     static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    unsigned long v = 0, top = 0;
-    size_t i;
-    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(t, "%s", names[oid.p[2] - 3]);
-    } else if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
-        psi_x509_put(t, "DC");
-    } else {
-        for (i = 0; i < oid.n; i++) {
-            v = v << 7 | (oid.p[i] & 0x7Fu);
-            if (oid.p[i] & 0x80) continue;
-            if (top == 0) {
-                top = v < 80 ? v / 40 : 2;
-                psi_x509_put(t, "%lu", top);
-                v -= 40 * top++;
-            }
-            psi_x509_put(t, ".%lu", v);
-            v = 0;
-        }
+    int known = oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11, first = 1;
+    unsigned long v = 0, top;
+    if (known) psi_x509_put(t, "%s", names[oid.p[2] - 3]);
+    for (; !known && oid.n; oid = psi_x509_after(oid, 1)) {
+        v = v << 7 | (*oid.p & 0x7Fu);
+        if (*oid.p & 0x80) continue;
+        top = v < 80 ? v / 40 : 2;
+        if (first) psi_x509_put(t, "%lu", top);
+        psi_x509_put(t, ".%lu", first ? v - 40 * top : v);
+        first = 0;
+        v = 0;
     }
 }
 
@@ -4124,7 +4105,8 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
     for (count = total < 16 ? total : 16; count; count--) {
         rdn = rdns[--total % 16];
         while (psi_x509_attribute(&rdn, &oid, &tag, &value)) {
-            psi_x509_put_type(t, oid);
+            if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) psi_x509_put(t, "DC");
+            else psi_x509_put_type(t, oid);
             psi_x509_put(t, "=");
             psi_x509_put_safe(t, value, ",+\"\\<>;");
             if (rdn.n) psi_x509_put(t, "+");
@@ -5188,55 +5170,54 @@ static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors, and where they come from. */
 typedef struct psi_trust {
     psi_x509_chain anchors;
-    size_t seen; /* with those that came twice */
-    int lenient; /* leave malformed ones out */
-    int system;  /* use psi_x509_system instead */
+    int system; /* use psi_x509_system instead */
 } psi_trust;
 
 /* The system's anchors, loaded at first use and shared by all. */
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-/* Adds an anchor, unless it is there already. */
-static int psi_trust_add(psi_trust *t, psi_x509_span der)
-{
-    psi_x509_chain *c = &t->anchors;
-    size_t i;
-    for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
-    if (i == c->count) {
-        if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-        if (!c->certs[i].readable) {
-            psi_x509_chain_drop(c);
-            return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
-        }
-    }
-    t->seen++;
-    return 0;
-}
-
-/* Adds the anchors of a text that people know as name. */
-static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
+/* Adds the anchors of a text; those that cannot be read are an error, or with lenient left out. How many there were, with
+   those that were known before, or PSOCKET_TLS_PEM, PSOCKET_NOMEM. *number: how many certificates were looked at. */
+static int psi_trust_add(psi_trust *t, const void *text, size_t len, int lenient, unsigned long *number)
 {
     psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_chain *c = &t->anchors;
     psi_x509_span der;
-    int r;
-    do {
-        r = psi_x509_next(&reader, &der);
-        if (r > 0 && (r = psi_trust_add(t, der)) == 0) r = 1;
-        if (r == PSOCKET_TLS_PEM && t->lenient) r = 1;
-    } while (r > 0);
+    size_t i;
+    int r, count = 0;
+    while ((r = psi_x509_next(&reader, &der)) > 0 || (r == PSOCKET_TLS_PEM && lenient)) {
+        if (r < 0) continue;
+        for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
+        if (i == c->count && psi_x509_chain_append(c, der)) r = PSOCKET_NOMEM;
+        else if (c->certs[i].readable) count++;
+        else {
+            psi_x509_chain_drop(c);
+            if (!lenient) r = PSOCKET_TLS_PEM;
+        }
+        if (r < 0) break;
+    }
     psi_free(reader.buf);
-    return psi_x509_text_error(e, r, name, reader.number);
+    *number = reader.number;
+    return r < 0 ? r : count;
+}
+
+/* The same for what people know as name. */
+static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
+{
+    unsigned long number;
+    int r = psi_trust_add(t, text, len, 0, &number);
+    return psi_x509_text_error(e, r < 0 ? r : 0, name, number);
 }
 
 /* A text of a folder or of the system's: what is no certificate in it is passed over. */
 static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    int r = psi_trust_text((psi_trust *)ctx, text, len, "", NULL);
-    return r == PSOCKET_TLS_PEM ? 0 : r;
+    unsigned long number;
+    int r = psi_trust_add((psi_trust *)ctx, text, len, 1, &number);
+    return r < 0 ? r : 0;
 }
 
 static void psi_trust_free(psi_trust *t)
@@ -5249,27 +5230,21 @@ static void psi_trust_free(psi_trust *t)
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
 static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
 {
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0, before;
     char *data;
-    size_t len;
-    int os, r;
-    if (topt->ca) {
-        len = topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca);
-        r = psi_trust_text(t, topt->ca, len, "ca", e);
-        if (r) return r;
-    }
-    if (topt->ca_file) {
+    int os, r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
+    if (!r && topt->ca_file) {
         r = psi_os_readfile(topt->ca_file, &data, &len, &os);
         if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
         r = psi_trust_text(t, data, len, topt->ca_file, e);
         psi_free(data);
-        if (r) return r;
     }
-    if (!topt->ca_dir) return 0;
-    t->lenient = 1;
-    t->seen = 0;
+    if (r || !topt->ca_dir) return r;
+    before = t->anchors.count;
     r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
     if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-    return t->seen ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    if (before || t->anchors.count) return 0;
+    return psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
 }
 
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
@@ -5282,20 +5257,20 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any anchor is looked at again next time. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without any anchor is looked at
+   again next time. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
+    psi_x509_chain *anchors = &psi_x509_system.anchors;
     int r = 0;
-    *out = t;
+    *out = t->system ? &psi_x509_system : t;
     if (!t->system) return 0;
-    *out = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!psi_x509_system.anchors.count) {
-        psi_x509_system.lenient = 1;
+    if (!anchors->count) {
         r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
-        if (r) psi_x509_chain_free(&psi_x509_system.anchors);
-        else if (!psi_x509_system.anchors.count)
-            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
+        if (r == PSOCKET_NOMEM) psi_err_code(e, r);
+        if (r) psi_x509_chain_free(anchors);
+        else if (!anchors->count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no usable certificate");
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -5416,18 +5391,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return match;
 }
 
-/* Is a name in a subtree of its own kind? 1, 0, -1: it cannot be told. */
-static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
-{
-    int r;
-    if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
-    if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
-    r = psi_x509_name_within(base, name);
-    return excluded || r > 0 ? r : 0;
-}
-
-/* Does a name break one of the lists of a certificate's constraints (RFC 5280 4.2.1.10)? So does what cannot be told, and a
-   name of a kind that is not evaluated if the constraints are critical. */
+/* Does a name break the permitted or the excluded list of a certificate's constraints (RFC 5280 4.2.1.10)? So does what
+   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
@@ -5441,29 +5406,27 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
         if (w->work < 0) return 1;
         if (type != tag) continue;
         if (!known && ca->constraints_critical) return 1;
-        r = known ? psi_x509_within(tag, base, name, excluded) : 0;
-        if (r < 0) return 1;
+        r = tag == 0x82 ? psi_x509_dns_within(base, name, excluded) : tag == 0x87 ? psi_x509_ip_within(base, name, excluded)
+          : tag == 0xA4 ? psi_x509_name_within(base, name) : 0;
+        if (r < 0 && (excluded || tag != 0xA4)) return 1;
         seen |= known;
-        hit |= r;
+        hit |= r > 0;
     }
     return excluded ? hit : seen && !hit;
-}
-
-static int psi_x509_name_breaks_any(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
-{
-    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
 }
 
 /* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
     psi_x509_span rest = c->san, name, none = {NULL, 0};
-    int tag;
-    while (psi_x509_any(&rest, &tag, &name, NULL))
-        if (psi_x509_name_breaks_any(w, ca, tag, name)) return 1;
-    if (c->subject.n > 2 && psi_x509_name_breaks_any(w, ca, 0xA4, c->subject)) return 1;
-    return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
-           psi_x509_name_breaks_any(w, ca, 0x81, none);
+    int tag, x, mail = psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n;
+    for (x = 0; x < 2; x++, rest = c->san) {
+        while (psi_x509_any(&rest, &tag, &name, NULL))
+            if (psi_x509_name_breaks(w, ca, x, tag, name)) return 1;
+        if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, x, 0xA4, c->subject)) return 1;
+        if (mail && psi_x509_name_breaks(w, ca, x, 0x81, none)) return 1;
+    }
+    return 0;
 }
 
 /* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
