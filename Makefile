@@ -45,12 +45,13 @@ LUA_DIR_INC   := $(patsubst %/lua.h,%,$(firstword $(wildcard $(addsuffix /lua.h,
 ifeq ($(LUA_DIR_INC),)
 $(error LUA_DIR=$(LUA_DIR) has no lua.h in include/, src/ or itself)
 endif
-LUA_DIR_V     := $(if $(wildcard $(LUA_DIR_INC)/luajit.h),jit,$(shell n=$$(echo '@ LUA_VERSION_NUM' | \
-                   $(CC) -E -I$(LUA_DIR_INC) -include lua.h - | sed -n 's/^@ *//p'); echo $$(($$n / 100)).$$(($$n % 100))))
+LUA_DIR_V     := $(if $(wildcard $(LUA_DIR_INC)/luajit.h),jit,$(if $(shell grep -s PLUTO_VERSION $(LUA_DIR_INC)/lua.h),pluto,$(shell n=$$(echo '@ LUA_VERSION_NUM' | \
+                   $(CC) -E -I$(LUA_DIR_INC) -include lua.h - | sed -n 's/^@ *//p'); echo $$(($$n / 100)).$$(($$n % 100)))))
 LUA_INC_$(LUA_DIR_V) := $(LUA_DIR_INC)
-LUA_RUN_$(LUA_DIR_V) := $(firstword $(wildcard $(addprefix $(LUA_DIR)/,bin/lua src/lua lua bin/luajit src/luajit)))
+LUA_RUN_$(LUA_DIR_V) := $(firstword $(wildcard $(addprefix $(LUA_DIR)/,bin/lua src/lua lua bin/luajit src/luajit src/pluto)))
 endif
-LUAS := $(foreach v,5.1 5.2 5.3 5.4 5.5 jit,$(if $(LUA_INC_$(v)),$(v)))
+LUAS := $(foreach v,5.1 5.2 5.3 5.4 5.5 jit pluto,$(if $(LUA_INC_$(v)),$(v)))
+C_LUAS := $(filter-out pluto,$(LUAS)) # Pluto's headers are C++; tests/pluto tests it
 
 EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 LUA_MODULES := $(patsubst %,$(BUILD)/lua/%/psocket.so,$(LUAS))
@@ -64,10 +65,10 @@ TEST_HDR := psocket.h $(wildcard tests/*.h tests/*/*.h)
 CONFIGS  := san opt
 TEST_PROGRAMS := $(foreach c,$(CONFIGS),$(patsubst %.c,$(BUILD)/$(c)/%,$(C_TESTS) $(C_TOOLS)) \
                    $(patsubst examples/%.c,$(BUILD)/$(c)/%,$(wildcard examples/*.c)) \
-                   $(patsubst %,$(BUILD)/$(c)/lua/%/psocket.so,$(LUAS)))
+                   $(patsubst %,$(BUILD)/$(c)/lua/%/psocket.so,$(C_LUAS)))
 
 .DELETE_ON_ERROR:
-.PHONY: all demo test install clean help programs test-programs
+.PHONY: all demo test install install-lua uninstall rockspec rock bearssl clean help programs test-programs
 
 all:
 	@sh tests/deps.sh build
@@ -91,19 +92,88 @@ test-programs: $(TEST_PROGRAMS)
 # What tests/run.sh and make demo ask for: a make of its own, which sees what tests/deps.sh has just installed.
 .PHONY: list-tests run-demo
 run-demo:
-	@BUILD="$(BUILD)" LUAS="$(foreach v,$(LUAS),$(v)=$(LUA_RUN_$(v)))" sh tests/demo.sh
+	@BUILD="$(BUILD)" LUAS="$(foreach v,$(C_LUAS),$(v)=$(LUA_RUN_$(v)))" sh tests/demo.sh
 
 list-tests:
-	@printf '%s\n' $(patsubst %,c=%,$(C_TESTS)) $(foreach v,$(LUAS),lua=$(v)=$(LUA_RUN_$(v)))
+	@printf '%s\n' $(patsubst %,c=%,$(C_TESTS)) $(foreach v,$(C_LUAS),lua=$(v)=$(LUA_RUN_$(v)))
+
+# What lies where after an installation. Lua 5.1 and LuaJIT share their folders: 5.1's module serves both.
+INC_DIR   := $(PREFIX)/include
+PC_DIR    := $(PREFIX)/lib/pkgconfig
+LSP_DIR   := $(PREFIX)/share/psocket/lua
+lua_folder = $(patsubst jit,5.1,$(1))
+INSTALL_LUAS := $(filter-out pluto $(if $(LUA_INC_5.1),jit),$(LUAS))
+LUA_SHARED   := http websocket luasocket
+BEARSSL_L    := $(if $(BEARSSL_DIR),-L$(abspath $(dir $(firstword $(BEARSSL_LIBS))))) -lbearssl
 
 install:
-	install -d "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(PREFIX)/lib/pkgconfig"
-	install -m 644 psocket.h "$(DESTDIR)$(PREFIX)/include/psocket.h"
-	@printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' '' 'Name: psocket' \
-	    'Description: TCP, UDP and TLS sockets in one header' 'Version: $(VERSION)' \
-	    'Cflags: -I$${includedir}' 'Libs: -lbearssl -pthread' > "$(DESTDIR)$(PREFIX)/lib/pkgconfig/psocket.pc"
-	@chmod 644 "$(DESTDIR)$(PREFIX)/lib/pkgconfig/psocket.pc"
+	install -d "$(DESTDIR)$(INC_DIR)" "$(DESTDIR)$(PC_DIR)"
+	install -m 644 psocket.h "$(DESTDIR)$(INC_DIR)/psocket.h"
+	@printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' \
+	    '# A program with PSOCKET_NO_TLS: pkg-config --define-variable=tls= --libs psocket' 'tls=$(strip $(BEARSSL_L))' '' \
+	    'Name: psocket' 'Description: TCP, UDP and TLS sockets in one header' 'Version: $(VERSION)' \
+	    'Cflags: -I$${includedir}' 'Libs: $${tls} -pthread' 'Libs.private: $${tls}' > "$(DESTDIR)$(PC_DIR)/psocket.pc"
+	@chmod 644 "$(DESTDIR)$(PC_DIR)/psocket.pc"
 	@echo "installed psocket.h and psocket.pc under $(DESTDIR)$(PREFIX)"
+
+install-lua: need-lua $(patsubst %,$(BUILD)/lua/%/psocket.so,$(INSTALL_LUAS))
+	@set -e; for v in $(INSTALL_LUAS); do \
+	    case $$v in jit) d=5.1 ;; *) d=$$v ;; esac; \
+	    lib="$(DESTDIR)$(PREFIX)/lib/lua/$$d" share="$(DESTDIR)$(PREFIX)/share/lua/$$d/psocket"; \
+	    install -d "$$lib" "$$share"; \
+	    install -m 755 "$(BUILD)/lua/$$v/psocket.so" "$$lib/psocket.so"; \
+	    for m in $(LUA_SHARED); do install -m 644 examples/$$m.lua "$$share/$$m.lua"; done; \
+	    echo "installed psocket.so, and psocket/ with $(LUA_SHARED), for Lua $$d under $(DESTDIR)$(PREFIX)"; \
+	done
+	install -d "$(DESTDIR)$(LSP_DIR)"
+	install -m 644 examples/annotations/psocket.lua "$(DESTDIR)$(LSP_DIR)/psocket.lua"
+
+uninstall:
+	rm -f "$(DESTDIR)$(INC_DIR)/psocket.h" "$(DESTDIR)$(PC_DIR)/psocket.pc" "$(DESTDIR)$(LSP_DIR)/psocket.lua"
+	@for d in 5.1 5.2 5.3 5.4 5.5; do \
+	    rm -f "$(DESTDIR)$(PREFIX)/lib/lua/$$d/psocket.so"; \
+	    for m in $(LUA_SHARED); do rm -f "$(DESTDIR)$(PREFIX)/share/lua/$$d/psocket/$$m.lua"; done; \
+	    for f in share/lua/$$d/psocket share/lua/$$d lib/lua/$$d; do rmdir "$(DESTDIR)$(PREFIX)/$$f" 2>/dev/null || :; done; \
+	done
+	@for f in "$(LSP_DIR)" "$(PREFIX)/share/psocket" "$(PREFIX)/share/lua" "$(PREFIX)/share" "$(PREFIX)/lib/lua" "$(PC_DIR)" "$(PREFIX)/lib" \
+	    "$(INC_DIR)" "$(PREFIX)"; do rmdir "$(DESTDIR)$$f" 2>/dev/null || :; done
+	@echo "removed psocket from $(DESTDIR)$(PREFIX)"
+
+.PHONY: need-lua
+need-lua:
+	@$(if $(INSTALL_LUAS),:,sh tests/deps.sh build; echo "psocket: no Lua with headers was found" >&2; exit 1)
+
+# A rockspec and the archive it names: luarocks make build/psocket-*.rockspec, or luarocks install. LuaRocks calls `rock`.
+ROCK := psocket-$(VERSION)
+rockspec:
+	@mkdir -p "$(BUILD)"
+	tar czf "$(BUILD)/$(ROCK).tar.gz" --transform 's,^,$(ROCK)/,' psocket.h Makefile README.md LICENSE examples tests/deps.sh tests/bench/bench.mk
+	@printf '%s\n' 'rockspec_format = "3.0"' 'package = "psocket"' 'version = "$(VERSION)-1"' \
+	    'source = { url = "file://$(abspath $(BUILD))/$(ROCK).tar.gz", dir = "$(ROCK)" }' \
+	    'description = { summary = "TCP, UDP and TLS sockets that yield in coroutines", license = "MIT" }' \
+	    'dependencies = { "lua >= 5.1, < 5.6" }' 'external_dependencies = { BEARSSL = { header = "bearssl.h" } }' \
+	    'build = {' '  type = "make", build_target = "rock", install_pass = false,' \
+	    '  build_variables = { CC = "$$(CC)", CFLAGS = "$$(CFLAGS)", LIBFLAG = "$$(LIBFLAG)", LUA_INCDIR = "$$(LUA_INCDIR)", BEARSSL_INCDIR = "$$(BEARSSL_INCDIR)" },' \
+	    '  install = {' '    lib = { psocket = "build/rock/psocket.so" },' \
+	    '    lua = { $(foreach m,$(LUA_SHARED),["psocket.$(m)"] = "examples/$(m).lua",) },' '  },' '}' \
+	    > "$(BUILD)/$(ROCK)-1.rockspec"
+	@echo "wrote $(BUILD)/$(ROCK)-1.rockspec"
+
+rock: $(BUILD)/lua.map
+	@mkdir -p build/rock
+	$(CC) $(CFLAGS) $(if $(filter -fPIC,$(CFLAGS)),,-fPIC) -I$(LUA_INCDIR) -I$(BEARSSL_INCDIR) -DPSOCKET_IMPLEMENTATION -DPSOCKET_LUA \
+	    -x c psocket.h -x none $(LIBFLAG) -o build/rock/psocket.so $(LUA_LINK)
+
+# BearSSL from the source folder BEARSSL_DIR for the target CROSS, into a folder that serves as BEARSSL_DIR afterwards.
+BEARSSL_FLAGS ?= -O2 -fPIC
+BEARSSL_OUT = $(abspath $(BUILD))/bearssl$(addprefix -,$(patsubst %-,%,$(CROSS)))
+bearssl:
+	@test -f "$(BEARSSL_DIR)/src/inner.h" || { echo "make bearssl needs BEARSSL_DIR=, a folder with BearSSL's source (https://bearssl.org, or apt-get source bearssl)" >&2; exit 1; }
+	@command -v $(CROSS)gcc >/dev/null || { echo "make bearssl needs $(CROSS)gcc; on Debian: apt-get install $(if $(CROSS),gcc-$(patsubst x86_64-w64-mingw32,mingw-w64-x86-64-win32,$(patsubst i686-w64-mingw32,mingw-w64-i686-win32,$(patsubst %-,%,$(CROSS)))),gcc)" >&2; exit 1; }
+	@mkdir -p "$(BEARSSL_OUT)/build"
+	cp -r "$(BEARSSL_DIR)/inc" "$(BEARSSL_OUT)/"
+	@$(MAKE) -s -C "$(BEARSSL_DIR)" lib BUILD="$(BEARSSL_OUT)/build" CC=$(CROSS)gcc AR=$(CROSS)ar LD=$(CROSS)gcc CFLAGS="$(BEARSSL_FLAGS)"
+	@echo "now: make BEARSSL_DIR=$(BEARSSL_OUT)"
 
 clean:
 	rm -rf "$(BUILD)"
@@ -116,12 +186,16 @@ help:
 	@echo 'make bench-memory, make size: memory per connection, text by feature, beside the same peers'
 	@echo 'make complexity lines, functions and their complexity by section of psocket.h, and the limits that it keeps'
 	@echo 'make install    copy psocket.h and psocket.pc under PREFIX ($(PREFIX)); DESTDIR is respected'
+	@echo 'make install-lua  the Lua modules for the runtimes found, psocket/http.lua and its like, annotations for editors'
+	@echo 'make uninstall  remove what these two installed'
+	@echo 'make rockspec   write $(BUILD)/$(ROCK)-1.rockspec for luarocks make'
+	@echo 'make bearssl    BearSSL from the source folder BEARSSL_DIR, for CROSS=x86_64-w64-mingw32- and the like'
 	@echo 'make clean      remove $(BUILD)/'
 	@echo 'make help       this list'
 	@echo
 	@echo 'BEARSSL_DIR=    a BearSSL of your own: inc/ and build/libbearssl.a, or include/ and lib/'
-	@echo 'LUA_DIR=        one more Lua (or another one of its version): lua.h in include/ or src/'
-	@echo 'CC= CFLAGS= LDFLAGS= JOBS= as usual. On Debian, make, make demo and make test install what is missing.'
+	@echo 'LUA_DIR=        one more Lua (or another one of its version), or Pluto: lua.h in include/ or src/'
+	@echo 'CC= CXX= CFLAGS= LDFLAGS= JOBS= as usual. On Debian, make demo and make test install what is missing.'
 
 # --- examples -----------------------------------------------------------------------------------------------------
 $(BUILD)/%: examples/%.c psocket.h
@@ -151,7 +225,13 @@ $(BUILD)/opt/lua/$(1)/psocket.so: psocket.h $(BUILD)/lua.map
 	@$$(CC) -std=c99 $$(WARN) -Werror $$(OPT) -fPIC $$(BEARSSL_CFLAGS) -I$$(LUA_INC_$(1)) -DPSOCKET_IMPLEMENTATION -DPSOCKET_LUA \
 	    -x c psocket.h -x none -o $$@ $$(LUA_LINK)
 endef
-$(foreach v,$(LUAS),$(eval $(call lua_rules,$(v))))
+$(foreach v,$(C_LUAS),$(eval $(call lua_rules,$(v))))
+
+$(BUILD)/lua/pluto/psocket.so: psocket.h $(BUILD)/lua.map
+	@mkdir -p $(@D)
+	@echo "  CXX $@"
+	@$(CXX) -std=c++17 $(WARN) $(CFLAGS) -fPIC $(BEARSSL_CFLAGS) -isystem $(LUA_INC_pluto) -DPSOCKET_IMPLEMENTATION -DPSOCKET_LUA \
+	    -x c++ psocket.h -x none -o $@ $(LUA_LINK)
 
 # --- tests: twice, for san and for opt. The implementation and the fuzz replayer sit in archives, so that a test which
 # includes the implementation itself, or has a main of its own, does not get a second one --------------------------

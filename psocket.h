@@ -120,6 +120,8 @@ extern "C" {
     X(UNSUPPORTED,      -12,   "not supported here") \
     X(LIMIT,            -13,   "a limit was reached") \
     X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
+    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
+    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
     /* operating system */ \
     X(OS,               -20,   "operating system error") \
     X(REFUSED,          -21,   "connection refused") \
@@ -226,7 +228,8 @@ typedef struct psocket_options {
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask; may be NULL */
+    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
+                                 to live as long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -595,6 +598,19 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_BUILD_TIME 0
 #endif
 
+#ifndef PSOCKET_DATAGRAM
+#define PSOCKET_DATAGRAM 65536 /* largest datagram that is received; a larger one is an error */
+#endif
+
+#ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
+#define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
+#define PSI_CHECK(s) psi_check_sock(s)
+#define PSI_CHECK_POLLER(p) psi_check_poller(p)
+#else
+#define PSI_CHECK_POLLER(p) ((void)(p))
+#define PSI_CHECK(s) ((void)(s))
+#endif
+
 #ifdef __cplusplus
 #define PSI_ZERO {}
 #else
@@ -955,13 +971,6 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
 static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
 static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
 
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
-{
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-
 static int psi_os_start(void)
 {
     return 0; /* tcpip_init is the application's */
@@ -1023,7 +1032,6 @@ static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
     }
 }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1252,7 +1260,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return r;
 }
 
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     wchar_t w[256];
     int n, put;
@@ -1268,20 +1277,13 @@ static const char *psi_os_raw_text(int e, char *buf, size_t size)
     return "unknown error";
 }
 
-/* WSAStartup, once. There is no WSACleanup: it would have to wait for every socket of the process. */
+/* There is no WSACleanup: it would have to wait for every socket of the process. */
 static int psi_os_start(void)
 {
-    static SRWLOCK lock = SRWLOCK_INIT;
-    static int started = 0;
-    int ok;
-    AcquireSRWLockExclusive(&lock);
-    if (!started) {
-        WSADATA data;
-        started = WSAStartup(MAKEWORD(2, 2), &data) == 0;
-    }
-    ok = started;
-    ReleaseSRWLockExclusive(&lock);
-    return ok ? 0 : PSOCKET_OS;
+    static volatile int started = 0;
+    WSADATA data;
+    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    return started ? 0 : PSOCKET_OS;
 }
 
 static PSI_UNUSED long psi_os_process(void)
@@ -1332,7 +1334,6 @@ typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { AcquireSRWLockExclusive(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { ReleaseSRWLockExclusive(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { InitializeSRWLock(m); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 
 #ifndef PSOCKET_NO_DNS
@@ -1348,12 +1349,15 @@ static void psi_os_pin(void)
                        (LPCWSTR)(const void *)&anchor, &module);
 }
 
-static int psi_os_raw_thread(unsigned(__stdcall *run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
+static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
-    if (!thread) return (int)GetLastError();
-    CloseHandle((HANDLE)thread);
-    return 0;
+    uintptr_t thread;
+    psi_os_pin();
+    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    *os = thread ? 0 : (int)GetLastError();
+    if (thread) CloseHandle((HANDLE)thread);
+    return thread ? 0 : PSOCKET_OS;
 }
 #endif
 #endif
@@ -1561,14 +1565,14 @@ static int psi_os_reuse(int fd, int stream, int share)
 #endif
 }
 
-/* strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
 #if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size);
 }
 #else
-static const char *psi_os_raw_text(int e, char *buf, size_t size)
+static const char *psi_os_text(int e, char *buf, size_t size)
 {
     return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
 }
@@ -1625,7 +1629,6 @@ typedef pthread_mutex_t psi_os_mutex;
 #define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { pthread_mutex_lock(m); }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { pthread_mutex_unlock(m); }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { pthread_mutex_init(m, NULL); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destroy(m); }
 
 #ifndef PSOCKET_NO_DNS
@@ -1652,18 +1655,18 @@ static void psi_os_pin(void)
 static void psi_os_pin(void) {}
 #endif
 
-/* Signals stay with the application's threads. */
-static int psi_os_raw_thread(void *(*run)(void *), void *arg)
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
+static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    int e;
+    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = pthread_create(&thread, NULL, run, arg);
+    *os = pthread_create(&thread, NULL, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!e) pthread_detach(thread);
-    return e;
+    if (*os == 0) pthread_detach(thread);
+    return *os ? PSOCKET_OS : 0;
 }
 #endif
 #endif
@@ -1716,27 +1719,18 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* Whether whoever started this program has fewer rights than it: setuid, setgid, file capabilities. */
-#if defined(__linux__)
-static int psi_os_privileged(void)
-{
-    return getauxval(AT_SECURE) != 0;
-}
-#elif defined(PSI_OS_KQUEUE)
-static int psi_os_privileged(void)
-{
-    return issetugid();
-}
-#else
-static int psi_os_privileged(void)
-{
-    return getuid() != geteuid() || getgid() != getegid();
-}
-#endif
-
+/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it: setuid,
+   setgid, file capabilities. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
-    const char *value = psi_os_privileged() ? NULL : getenv(name);
+#if defined(__linux__)
+    int raised = getauxval(AT_SECURE) != 0;
+#elif defined(PSI_OS_KQUEUE)
+    int raised = issetugid();
+#else
+    int raised = getuid() != geteuid() || getgid() != getegid();
+#endif
+    const char *value = raised ? NULL : getenv(name);
     (void)buf;
     return value && *value ? value : NULL;
 }
@@ -1811,11 +1805,16 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-/* The system's text for one of its error numbers, cut to fit buf, which is used if needed. */
+#ifdef PSOCKET_LWIP
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
-    return psi_os_raw_text(e, buf, size);
+    int code = psi_os_code(e);
+    if (code != PSOCKET_OS) return psocket_strerror(code);
+    snprintf(buf, size, "lwIP errno %d", e);
+    return buf;
 }
+#endif
 
 /* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
    the system calls it, or else the code's own text. */
@@ -1839,9 +1838,14 @@ typedef int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { (void)m; }
-static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m) { *m = 0; }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
+
+static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
+{
+    static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
+    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+}
 
 /* Adds to a count of owners; the new value. */
 static PSI_UNUSED int psi_os_ref(int *p, int by)
@@ -1854,11 +1858,6 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
     return value;
 }
 
-#ifdef PSI_OS_THREADS
-/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
-#define psi_os_thread(run, arg, os) (psi_os_pin(), (*(os) = psi_os_raw_thread(run, arg)) ? PSOCKET_OS : 0)
-#endif
-
 /*--- files */
 
 #ifdef PSI_OS_FILES
@@ -1868,39 +1867,34 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 0, n = 0;
-    ptrdiff_t got = 1;
-    char *buf = NULL;
-    int result = 0;
+    size_t cap, n = 0;
+    ptrdiff_t got = 0;
+    char *buf = NULL, *bigger;
+    int r = 0;
     intptr_t file = psi_os_file_open(path);
     *data = NULL;
     *len = 0;
     *os = 0;
     if (file == -1) {
-        result = psi_os_why(os);
-        return result == PSOCKET_DESCRIPTORS || result == PSOCKET_NOMEM ? result : PSOCKET_FILE;
+        r = psi_os_why(os);
+        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!result && got > 0) {
-        if (n + 1 >= cap) {
-            char *bigger;
-            cap = cap ? cap * 2 : 16384;
-            result = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : 0;
-            bigger = result ? NULL : (char *)psi_realloc(buf, n, cap);
-            if (!bigger && !result) result = PSOCKET_NOMEM;
-            if (result) break;
-            buf = bigger;
-        }
-        got = psi_os_file_read(file, buf + n, cap - n - 1);
-        if (got > 0) n += (size_t)got;
+    for (cap = 16384;; cap *= 2) {
+        bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(buf, n, cap);
+        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
+        if (r) break;
+        buf = bigger;
+        while (n + 1 < cap && (got = psi_os_file_read(file, buf + n, cap - n - 1)) > 0) n += (size_t)got;
+        if (got <= 0) break;
     }
     if (got < 0) {
-        *os = PSI_OS_ERRNO;
-        result = PSOCKET_FILE;
+        psi_os_why(os);
+        r = PSOCKET_FILE;
     }
     psi_os_file_close(file);
-    if (result) {
+    if (r) {
         psi_free(buf);
-        return result;
+        return r;
     }
     buf[n] = 0;
     *data = buf;
@@ -2040,25 +2034,33 @@ static int psi_os_walk_list(psi_os_walk *w, const char *list)
 
 /* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
    SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
-   an error. PSOCKET_TLS_NO_TRUST, with the reason in *e (may be NULL), if there is none. What each answers is passed on. */
+   an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there is none, PSOCKET_NOMEM,
+   PSOCKET_DESCRIPTORS, or what each answered. */
 static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
 {
     char buf[PSI_OS_PATH];
     psi_os_walk w = PSI_ZERO;
     const char *file, *list;
-    int r = 0, before;
+    int r, before;
     w.each = each;
     w.ctx = ctx;
     file = psi_os_getenv("SSL_CERT_FILE", buf);
-    if (file && (r = psi_os_walk_file(&w, file)) != 0) return r;
-    if (file && !w.found) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    if (file) {
+        r = psi_os_walk_file(&w, file);
+        if (!r && !w.found) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    }
     before = w.found;
     list = psi_os_getenv("SSL_CERT_DIR", buf);
-    if (list && (r = psi_os_walk_list(&w, list)) != 0) return r;
-    if (list && w.found == before) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    if (list) {
+        r = psi_os_walk_list(&w, list);
+        if (!r && w.found == before) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    }
     if (file || list) return 0;
     r = psi_os_trust_store(&w);
-    return r || w.found ? r : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+    if (r) return psi_err_os(e, r, w.os, "cannot read the system's trust anchors");
+    return w.found ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
 }
 
 #elif !defined(PSOCKET_NO_TLS)
@@ -2262,8 +2264,8 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     psi_addr a;
     *os = 0;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
-        psi_os_why(os);
-        return PSOCKET_INVALID;
+        int r = psi_os_why(os);
+        return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
     }
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
@@ -2274,20 +2276,16 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* A TCP connection whose two ends are the same: with no listener there, a connect can meet itself (simultaneous open). */
-static int psi_os_is_self(psocket_fd fd)
+/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
+   (simultaneous open). */
+static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_addr here, there;
     int type = 0;
     socklen_t n = sizeof type;
-    return psi_os_getname(fd, 0, &here, NULL, 0) == 0 && psi_os_getname(fd, 1, &there, NULL, 0) == 0 && here.port &&
-           here.port == there.port && here.family == there.family && !memcmp(here.ip, there.ip, sizeof here.ip) &&
-           PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_STREAM;
-}
-
-static int psi_os_connected(psocket_fd fd, int *os)
-{
-    if (!psi_os_is_self(fd)) return 0;
+    if (psi_os_getname(fd, 0, &here, NULL, 0) || psi_os_getname(fd, 1, &there, NULL, 0)) return 0;
+    if (!here.port || here.port != there.port || memcmp(here.ip, there.ip, sizeof here.ip)) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) || type != SOCK_STREAM) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2770,37 +2768,19 @@ typedef struct psi_os_poller {
     psi_os_bell bell;
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-    int fd;
-#else
+    psocket_fd fd; /* -1: the system has no such thing */
+#if !defined(PSI_OS_EPOLL) && !defined(PSI_OS_KQUEUE)
     struct pollfd *fds;
     psi_os_watch **watches;
     int count, cap, next;
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, _free, _wait, psi_os_poller_fd (-1: it has none), and psi_os_poller_ctl, which watches
-   w->fd for events from now on; 0 forgets it. */
-#if defined(PSI_OS_EPOLL) || defined(PSI_OS_KQUEUE)
-
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_os_close(p->fd);
-}
-
-#endif
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
+   now on (0 forgets it); psi_os_set_wait. */
 #if defined(PSI_OS_EPOLL)
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    p->fd = epoll_create1(EPOLL_CLOEXEC);
-    return p->fd < 0 ? psi_os_why(os) : 0;
-}
+#define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2813,10 +2793,10 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
     ev.data.ptr = w;
     w->events = events;
-    r = epoll_ctl(p->fd, op, (int)w->fd, &ev);
+    r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
-        r = epoll_ctl(p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
+        r = epoll_ctl((int)p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
@@ -2827,7 +2807,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
     struct epoll_event ev[PSI_OS_BATCH];
-    int i, n = epoll_wait(p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
+    int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         unsigned e = ev[i].events;
@@ -2842,12 +2822,11 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
-static int psi_os_set_new(psi_os_poller *p, int *os)
+static int psi_os_set_new(void)
 {
-    p->fd = kqueue();
-    if (p->fd < 0) return psi_os_why(os);
-    fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-    return 0;
+    int fd = kqueue();
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
 }
 
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2861,7 +2840,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
         if (!on && !(w->events & bits[i])) continue;
         EV_SET(&ev, (uintptr_t)w->fd, filters[i], on ? EV_ADD : EV_DELETE, 0, 0, (psi_os_udata)w);
-        if (kevent(p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
+        if (kevent((int)p->fd, &ev, 1, NULL, 0, NULL) && on) return psi_os_why(os);
         w->events = on ? w->events | bits[i] : w->events & ~bits[i];
     }
     return 0;
@@ -2874,7 +2853,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n;
     t.tv_sec = ms / 1000;
     t.tv_nsec = (long)(ms % 1000) * 1000000;
-    n = kevent(p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
+    n = kevent((int)p->fd, NULL, 0, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms < 0 ? NULL : &t);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
         out[i].watch = (psi_os_watch *)ev[i].udata;
@@ -2885,24 +2864,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #else
 
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    (void)p;
-    return -1;
-}
-
-static int psi_os_set_new(psi_os_poller *p, int *os)
-{
-    (void)p;
-    (void)os;
-    return 0;
-}
-
-static void psi_os_set_free(psi_os_poller *p)
-{
-    psi_free(p->fds);
-    psi_free(p->watches);
-}
+#define PSI_OS_ARRAY
+#define psi_os_set_new() (-1)
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
@@ -2957,9 +2920,18 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #endif
 
+static psocket_fd psi_os_poller_fd(psi_os_poller *p)
+{
+    return p->fd;
+}
+
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_set_free(p);
+    psi_os_close(p->fd);
+#ifdef PSI_OS_ARRAY
+    psi_free(p->fds);
+    psi_free(p->watches);
+#endif
     psi_os_bell_free(&p->bell);
 }
 
@@ -2969,7 +2941,10 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     memset(p, 0, sizeof *p);
     if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
     p->ear.fd = p->bell.rd;
-    r = psi_os_set_new(p, os);
+    p->fd = psi_os_set_new();
+#ifndef PSI_OS_ARRAY
+    if (p->fd < 0) r = psi_os_why(os);
+#endif
     if (!r) r = psi_os_poller_ctl(p, &p->ear, PSOCKET_READ, os);
     if (r) psi_os_poller_free(p);
     return r;
@@ -3004,23 +2979,25 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  * >>ring
  * The ring of received chunks: one growing buffer of chunks in order, then bytes received and not yet decoded.
  *
- *     buf | free | [header][payload] gap [header][payload] gap | raw bytes | free | cap
- *                  ^head                                         ^raw        ^tail
+ *     buf | free | [header] skip [payload][header] skip [payload] | hole | raw bytes | free | cap
+ *                  ^head                                          ^end     ^raw        ^tail
  *
- * A chunk's header (PSI_RING_HEAD bytes just before its payload) holds the payload's length and the gap behind it, so
- * that records decrypted in place become chunks where they lie. The PSI_RING_HEAD bytes before raw belong to nobody.
- * head == raw means no chunk. What was taken lies before head and stays readable until the next change. A ring that is
- * empty owns no memory once psi_ring_relax has run.
+ * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so that
+ * records decrypted in place become chunks where they lie. The hole has room for one header at least. head == end means
+ * no chunk. What was taken lies before head and stays readable until the next change. A ring that is empty owns no memory
+ * once psi_ring_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
 #define PSI_RING_MAX 0x7fff0000u
+#define PSI_RING_SLACK 192u /* a header on each side, and the most that alignment takes */
 
 typedef struct psi_ring {
     uint8_t *buf;
-    uint32_t cap, head, raw, tail;
-    uint32_t last;  /* where the newest chunk's payload begins; valid while there is a chunk */
+    uint32_t cap, head, end, raw, tail;
     uint32_t bytes; /* sum of the chunks' payloads */
+    uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
+    uint32_t key;   /* of which this is the hash */
 } psi_ring;
 
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
@@ -3030,23 +3007,23 @@ static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
     return v;
 }
 
-/* Writes the header of the chunk whose payload is n bytes at `at` and which reaches, with its gap, to `end`. */
-static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* Writes the header at `at` of the n bytes whose payload begins at `payload`. */
+static void psi_ring_header(psi_ring *r, uint32_t at, uint32_t n, uint32_t payload)
 {
-    uint32_t gap = end - (at + n);
-    memcpy(r->buf + at - PSI_RING_HEAD, &n, 4);
-    memcpy(r->buf + at - PSI_RING_HEAD + 4, &gap, 4);
+    uint32_t skip = payload - at - PSI_RING_HEAD;
+    memcpy(r->buf + at, &n, 4);
+    memcpy(r->buf + at + 4, &skip, 4);
 }
 
-/* Where a chunk, with its gap, ends, given where its payload begins. */
-static uint32_t psi_ring_end(const psi_ring *r, uint32_t at)
+/* Where the payload of the chunk whose header is at `at` begins. */
+static uint32_t psi_ring_payload(const psi_ring *r, uint32_t at)
 {
-    return at + psi_ring_get(r, at - PSI_RING_HEAD) + psi_ring_get(r, at - PSI_RING_HEAD + 4);
+    return at + PSI_RING_HEAD + psi_ring_get(r, at + 4);
 }
 
 static int psi_ring_empty(const psi_ring *r)
 {
-    return r->head == r->raw;
+    return r->head == r->end;
 }
 
 static void psi_ring_free(psi_ring *r)
@@ -3055,107 +3032,81 @@ static void psi_ring_free(psi_ring *r)
     memset(r, 0, sizeof *r);
 }
 
+/* Is there nothing in it? */
+static int psi_ring_idle(const psi_ring *r)
+{
+    return r->head == r->end && r->raw == r->tail;
+}
+
 /* Gives the memory back if nothing is in it. */
 static void psi_ring_relax(psi_ring *r)
 {
-    if (r->head == r->tail && r->buf) psi_ring_free(r);
+    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
-/* What was live at head is now at `at`. */
-static void psi_ring_moved(psi_ring *r, uint32_t at)
+/* Moves what is live to `buf`, which may be the ring's own, so that head is at `at` and the hole is as small as can be. */
+static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
 {
-    uint32_t shift = at - r->head; /* wraps when moving down, as intended */
-    r->head += shift;
-    r->raw += shift;
-    r->tail += shift;
-    r->last += shift;
+    uint32_t chunks = r->end - r->head, raws = r->tail - r->raw, raw = at + chunks + PSI_RING_HEAD;
+    int up = at > r->head; /* within one buffer the one that is in the way of the other moves first */
+    if (up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (chunks) memmove(buf + at, r->buf + r->head, chunks);
+    if (!up && raws) memmove(buf + raw, r->buf + r->raw, raws);
+    if (buf != r->buf) psi_free(r->buf);
+    r->buf = buf;
+    r->cap = cap;
+    r->head = at;
+    r->end = at + chunks;
+    r->raw = raw;
+    r->tail = raw + raws;
 }
 
-/* Moves what is live so that head is at `at`, into a new buffer of `cap` bytes if the old one is smaller. */
-static int psi_ring_move(psi_ring *r, uint32_t at, uint32_t cap)
+/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
+   kernel's copy overtakes itself. Small buffers are not worth it. */
+static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
 {
-    uint32_t live = r->tail - r->head;
-    uint8_t *buf = r->buf;
-    if (cap > r->cap) {
-        buf = (uint8_t *)PSOCKET_MALLOC(cap);
-        if (!buf) return PSOCKET_NOMEM;
-        r->cap = cap;
-    }
-    if (live) memmove(buf + at, r->buf + r->head, live);
-    if (buf != r->buf) {
-        psi_free(r->buf);
-        r->buf = buf;
-    }
-    psi_ring_moved(r, at);
-    return 0;
-}
-
-/* Takes out the gaps behind chunks: what a peer can put between them at will, such as empty TLS records. */
-static void psi_ring_compact(psi_ring *r)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, to = at;
-    if (psi_ring_empty(r)) return;
-    for (;;) {
-        uint32_t n = psi_ring_get(r, at - PSI_RING_HEAD), end = psi_ring_end(r, at), last = at == r->last;
-        uint32_t gap = !last ? 0 : end - at - n < PSI_RING_HEAD ? end - at - n : PSI_RING_HEAD, close = to + n + gap;
-        memmove(r->buf + to, r->buf + at, n);
-        psi_ring_header(r, to, n, close);
-        if (last) {
-            r->last = to;
-            memmove(r->buf + close, r->buf + r->raw, r->tail - r->raw);
-            r->tail -= r->raw - close;
-            r->raw = close;
-            return;
-        }
-        at = end + PSI_RING_HEAD;
-        to = close + PSI_RING_HEAD;
-    }
+    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
+    if (n < 4096) return 0;
+    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
 }
 
 /* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
-    uint32_t live = r->tail - r->head, need;
-    if (n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (!live && r->buf) r->head = r->raw = r->tail = PSI_RING_HEAD;
-    if (r->buf && r->cap - r->tail >= n) return 0;
-    if (r->bytes < live / 4) {
-        psi_ring_compact(r);
-        live = r->tail - r->head;
-        if (r->cap - r->tail >= n) return 0;
+    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
+    if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
+    if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
+    need = live + (uint32_t)n + PSI_RING_SLACK;
+    if (chunks) need += live / 2; /* growing by parts would copy all each time */
+    if (need > r->cap) {
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
+        if (!buf) return PSOCKET_NOMEM;
+        psi_ring_move(r, buf, need, psi_ring_place(buf, live, n));
+    } else {
+        psi_ring_move(r, r->buf, r->cap, psi_ring_place(r->buf, live, n));
     }
-    need = PSI_RING_HEAD + live + (uint32_t)n;
-    if (need > r->cap && live / 2 < PSI_RING_MAX - need) need += live / 2; /* growing by parts would copy all each time */
-    return psi_ring_move(r, PSI_RING_HEAD, need);
+    return 0;
 }
 
-/* The n bytes at `at` become the newest chunk; everything up to `end` counts as decoded. */
-static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t end)
+/* The n bytes at `at` become the newest chunk; everything up to `next` counts as decoded. */
+static void psi_ring_chunk(psi_ring *r, uint32_t at, uint32_t n, uint32_t next)
 {
-    uint32_t header = at - PSI_RING_HEAD;
-    if (psi_ring_empty(r)) r->head = header;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), header); /* its gap ends here now */
-    psi_ring_header(r, at, n, end);
-    r->last = at;
-    r->raw = end;
+    if (psi_ring_empty(r)) {
+        r->head = r->end = at - PSI_RING_HEAD;
+    } else if (at - r->end > 64 + n / 4) { /* what a peer can put between chunks at will, such as empty records */
+        memmove(r->buf + r->end + PSI_RING_HEAD, r->buf + at, n);
+        at = r->end + PSI_RING_HEAD;
+    }
+    psi_ring_header(r, r->end, n, at);
+    r->end = at + n;
+    r->raw = next;
     r->bytes += n;
 }
 
-/* Everything up to `end` counts as decoded and held nothing for the user. */
-static PSI_UNUSED void psi_ring_skip(psi_ring *r, uint32_t end)
-{
-    if (psi_ring_empty(r)) r->head = end;
-    else psi_ring_header(r, r->last, psi_ring_get(r, r->last - PSI_RING_HEAD), end);
-    r->raw = end;
-}
-
-/* Room that one transport read of n bytes needs, and where in it the bytes go: see psi_ring_append. */
-#define PSI_RING_ROOM(n) ((n) + 2 * PSI_RING_HEAD)
-
-/* n bytes that were stored PSI_RING_HEAD behind tail become a chunk. There must be no raw bytes. */
+/* n bytes that were stored at tail become a chunk. There must be no raw bytes. */
 static void psi_ring_append(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->tail + PSI_RING_HEAD;
+    uint32_t at = r->tail;
     r->tail = at + n + PSI_RING_HEAD;
     psi_ring_chunk(r, at, n, r->tail);
 }
@@ -3163,109 +3114,103 @@ static void psi_ring_append(psi_ring *r, uint32_t n)
 /* The oldest chunk's length and place. There must be one. */
 static uint32_t psi_ring_front(const psi_ring *r, const void **data)
 {
-    *data = r->buf + r->head + PSI_RING_HEAD;
+    *data = r->buf + psi_ring_payload(r, r->head);
     return psi_ring_get(r, r->head);
 }
 
-/* Takes the oldest chunk. */
-static uint32_t psi_ring_pop(psi_ring *r, const void **data)
-{
-    uint32_t n = psi_ring_front(r, data);
-    uint32_t end = psi_ring_end(r, r->head + PSI_RING_HEAD);
-    r->head = end;
-    r->bytes -= n;
-    return n;
-}
-
-/* Takes the first n bytes, fewer than all, of the oldest chunk. They move down by a header's size so that the rest can
-   have a header of its own without touching them. */
-static void psi_ring_split(psi_ring *r, uint32_t n, const void **data)
-{
-    uint32_t at = r->head + PSI_RING_HEAD, len = psi_ring_get(r, r->head), end = psi_ring_end(r, at);
-    memmove(r->buf + r->head, r->buf + at, n);
-    *data = r->buf + r->head;
-    psi_ring_header(r, at + n, len - n, end);
-    if (r->last == at) r->last = at + n;
-    r->head += n;
-    r->bytes -= n;
-}
-
-/* Takes the first n bytes, perhaps all, of the oldest chunk. */
+/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the rest can have
+   a header of its own without being touched. */
 static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
 {
-    if (psi_ring_get(r, r->head) == n) psi_ring_pop(r, data);
-    else psi_ring_split(r, n, data);
+    uint32_t at = psi_ring_payload(r, r->head), left = psi_ring_get(r, r->head) - n;
+    *data = r->buf + at;
+    r->head = at + n;
+    if (left) {
+        memmove(r->buf + at - PSI_RING_HEAD, r->buf + at, n);
+        *data = r->buf + at - PSI_RING_HEAD;
+        r->head -= PSI_RING_HEAD;
+        psi_ring_header(r, r->head, left, at + n);
+    }
+    r->bytes -= n;
+    r->seen = 0;
 }
 
 /* Joins the oldest chunks until the first has at least n bytes or is alone. */
 static void psi_ring_join(psi_ring *r, uint32_t n)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
+    uint32_t at, len, next;
     if (psi_ring_empty(r)) return;
-    while (r->last != at && psi_ring_get(r, r->head) < n) {
-        uint32_t len = psi_ring_get(r, r->head);
-        uint32_t next = psi_ring_end(r, at) + PSI_RING_HEAD, add = psi_ring_get(r, next - PSI_RING_HEAD);
-        uint32_t end = psi_ring_end(r, next);
-        memmove(r->buf + at + len, r->buf + next, add);
-        psi_ring_header(r, at, len + add, end);
-        if (r->last == next) r->last = at;
+    at = psi_ring_payload(r, r->head);
+    len = psi_ring_get(r, r->head);
+    if (len >= n || at + len == r->end) return;
+    for (next = at + len; len < n && next != r->end;) {
+        uint32_t add = psi_ring_get(r, next), from = psi_ring_payload(r, next);
+        memmove(r->buf + at + len, r->buf + from, add);
+        len += add;
+        next = from + add;
     }
+    psi_ring_header(r, r->head, len, at);
+    if (next == r->end) r->end = at + len;
+    else psi_ring_header(r, at + len, psi_ring_get(r, next), psi_ring_payload(r, next));
 }
 
 /* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
-static int psi_ring_unshift(psi_ring *r, const void *data, size_t len)
+static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
 {
-    uint32_t n = (uint32_t)len, at, live = r->tail - r->head, room = n + 2 * PSI_RING_HEAD;
-    if (len > PSI_RING_MAX - live) return PSOCKET_LIMIT;
-    if (r->head < room) {
-        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(room + live);
+    uint32_t live = r->tail - r->head, len = (uint32_t)n, room = len + PSI_RING_HEAD, at;
+    if (n > PSI_RING_MAX - PSI_RING_SLACK || live > PSI_RING_MAX - PSI_RING_SLACK - n) return PSOCKET_LIMIT;
+    if (r->buf && r->head >= room) {
+        at = r->head - room;
+        if (n) memmove(r->buf + at + PSI_RING_HEAD, data, n);
+    } else {
+        uint32_t cap = room + live + live / 2 + PSI_RING_SLACK; /* with room for more of the kind */
+        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
-        if (n) memcpy(buf + PSI_RING_HEAD, data, n);
-        if (live) memcpy(buf + room, r->buf + r->head, live);
-        psi_free(r->buf);
-        r->buf = buf;
-        r->cap = room + live;
-        psi_ring_moved(r, room);
-    } else if (n) {
-        memmove(r->buf + r->head - PSI_RING_HEAD - n, data, n);
+        at = live / 2;
+        if (n) memcpy(buf + at + PSI_RING_HEAD, data, n);
+        psi_ring_move(r, buf, cap, at + room);
     }
-    at = r->head - PSI_RING_HEAD - n;
-    psi_ring_header(r, at, n, r->head);
-    if (psi_ring_empty(r)) r->last = at;
-    r->head = at - PSI_RING_HEAD;
-    r->bytes += n;
+    psi_ring_header(r, at, len, at + PSI_RING_HEAD);
+    r->head = at;
+    r->bytes += len;
+    r->seen = 0;
     return 0;
 }
 
 /* All chunks become raw bytes again: they are the start of a TLS stream. */
 static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
 {
-    uint32_t at = r->head + PSI_RING_HEAD;
     if (psi_ring_empty(r)) return;
-    psi_ring_join(r, PSI_RING_MAX);
-    r->tail = at + psi_ring_get(r, r->head);
-    r->head = r->raw = at;
-    r->bytes = 0;
+    psi_ring_join(r, UINT32_MAX);
+    r->raw = psi_ring_payload(r, r->head);
+    r->tail = r->end;
+    r->head = r->end = r->raw - PSI_RING_HEAD;
+    r->bytes = r->seen = 0;
 }
 
 /* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. */
+   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter leaves
+   out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
-    const uint8_t *p, *hit;
-    uint32_t n, i = 0;
+    const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
+    const void *data;
+    uint32_t n, i, key = 2166136261u; /* FNV-1a */
+    for (i = 0; i < m; i++) key = (key ^ d[i]) * 16777619u;
     if (psi_ring_empty(r)) return 0;
     psi_ring_join(r, max);
-    p = r->buf + r->head + PSI_RING_HEAD;
-    n = psi_ring_get(r, r->head);
+    n = psi_ring_front(r, &data);
+    p = (const uint8_t *)data;
     if (n > max) n = max;
-    while (n - i >= m && n >= m) {
-        hit = (const uint8_t *)memchr(p + i, *(const uint8_t *)delimiter, n - m - i + 1);
-        if (!hit) return 0;
-        i = (uint32_t)(hit - p);
-        if (memcmp(hit, delimiter, m) == 0) return i + m;
-        i++;
+    i = r->key == key ? r->seen : 0;
+    while (n >= m && i <= n - m) {
+        hit = (const uint8_t *)memchr(p + i, d[0], n - m - i + 1);
+        i = hit ? (uint32_t)(hit - p) : n - m + 1;
+        if (hit && memcmp(hit, d, m) == 0) return i + m;
+        if (hit) i++;
     }
+    r->key = key;
+    r->seen = i;
     return 0;
 }
 
@@ -3739,20 +3684,20 @@ static void psi_dns_interleave(psocket_resolve *r)
 /*==================================================================================================
  * >>x509
  * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain or store, and only points
- * into its DER, which that owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
+ * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only points into its
+ * DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
  * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
 #include <bearssl.h>
 
-/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks of
-   P-256 each): 40; the rest is for wrong turns. A comparison of two names takes about 0.05 us for each 64 bytes, and a
-   search among 200 anchors some 50 of them for each certificate: 100000 are 2000 certificates, or 5 ms. */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
+   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
+   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
-#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs. Public ones have about ten */
+#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs; public ones have about ten */
 #define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
@@ -3769,6 +3714,12 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     s.p = (const uint8_t *)p;
     s.n = n;
     return s;
+}
+
+/* The span without its first n bytes. */
+static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
+{
+    return psi_x509_span_of(s.p + n, s.n - n);
 }
 
 static int psi_x509_same(psi_x509_span a, psi_x509_span b)
@@ -3791,11 +3742,11 @@ static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
 /* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
 static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
 {
-    size_t len, head = 2;
+    size_t len, head = 2, more;
     if (in->n < 2 || (in->p[0] & 0x1F) == 0x1F) return 0;
     len = in->p[1];
     if (len >= 0x80) {
-        size_t more = len & 0x7F;
+        more = len & 0x7F;
         if (more < 1 || more > 3 || in->n < 2 + more) return 0;
         for (len = 0; head < 2 + more; head++) len = len << 8 | in->p[head];
         if (len < 0x80 || len >> 8 * (more - 1) == 0) return 0;
@@ -3804,8 +3755,7 @@ static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x5
     *tag = in->p[0];
     *body = psi_x509_span_of(in->p + head, len);
     if (whole) *whole = psi_x509_span_of(in->p, head + len);
-    in->p += head + len;
-    in->n -= head + len;
+    *in = psi_x509_after(*in, head + len);
     return 1;
 }
 
@@ -3830,34 +3780,34 @@ static int psi_x509_only_seq(psi_x509_span in, psi_x509_span *body)
 /* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
 static int psi_x509_no_params(psi_x509_span in)
 {
-    return in.n == 0 || (in.n == 2 && in.p[0] == 0x05 && in.p[1] == 0);
+    return in.n == 0 || PSI_X509_IS(in, "\x05\x00");
 }
 
 /* The object identifiers that are looked for, each after its length. */
-#define PSI_X509_OIDS(X)                                  \
-    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01")        \
-    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04")    \
-    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05")   \
-    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08")       \
-    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A")        \
+#define PSI_X509_OIDS(X) \
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") \
+    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") \
+    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") \
     X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
     X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
     X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
-    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01")                 \
-    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07")           \
-    X(P384, "\x05\x2B\x81\x04\x00\x22")                       \
-    X(P521, "\x05\x2B\x81\x04\x00\x23")                       \
-    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01")         \
-    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02")   \
-    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03")   \
-    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04")   \
-    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01")     \
-    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02")     \
-    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03")     \
-    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01")            \
-    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02")         \
-    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01")    \
-    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02")    \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") \
+    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") \
+    X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") \
+    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") \
+    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") \
+    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") \
+    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") \
+    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") \
     X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
 #define PSI_X(name, bytes) bytes
@@ -3888,7 +3838,7 @@ static int psi_x509_oid(psi_x509_span *in)
     int id = 1;
     if (!psi_x509_take_oid(in, &oid)) return -1;
     for (; *p; p += 1 + *p, id++)
-        if (oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0) return id;
+        if (psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p))) return id;
     return PSI_OID_OTHER;
 }
 
@@ -3896,17 +3846,14 @@ static int psi_x509_oid(psi_x509_span *in)
 static int psi_x509_int(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x02, body) || body->n == 0) return 0;
-    return body->n == 1 || !((body->p[0] == 0 && body->p[1] < 0x80) || (body->p[0] == 0xFF && body->p[1] >= 0x80));
+    return body->n == 1 || (body->p[0] != 0 && body->p[0] != 0xFF) || (body->p[0] ^ body->p[1]) >= 0x80;
 }
 
 /* Takes an INTEGER above zero, without the leading zero. */
 static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_int(in, body) || body->p[0] >= 0x80) return 0;
-    if (body->p[0] == 0) {
-        body->p++;
-        body->n--;
-    }
+    if (body->p[0] == 0) *body = psi_x509_after(*body, 1);
     return body->n != 0;
 }
 
@@ -3925,21 +3872,20 @@ static int psi_x509_bool(psi_x509_span *in, int *value)
     psi_x509_span v;
     *value = 0;
     if (in->n == 0 || in->p[0] != 0x01) return 1;
-    if (!psi_x509_take(in, 0x01, &v) || v.n != 1 || (v.p[0] != 0 && v.p[0] != 0xFF)) return 0;
+    if (!psi_x509_take(in, 0x01, &v) || v.n != 1) return 0;
     *value = v.p[0] != 0;
-    return 1;
+    return v.p[0] == 0 || v.p[0] == 0xFF;
 }
 
 /* Takes a BIT STRING of whole bytes. */
 static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
 {
     if (!psi_x509_take(in, 0x03, body) || body->n < 1 || body->p[0] != 0) return 0;
-    body->p++;
-    body->n--;
+    *body = psi_x509_after(*body, 1);
     return 1;
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar, years 0 to 10000. */
+/* Days from 1970-01-01 to a date of the Gregorian calendar. */
 static int64_t psi_x509_days(int y, int m, int d)
 {
     int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
@@ -3951,20 +3897,18 @@ static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
 {
     static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
     psi_x509_span t;
-    int f[7] = {0, 0, 0, 0, 0, 0, 0}, tag, year, i, start; /* century, year, month, day, hour, minute, second */
+    int f[7] = {0}, tag, year, i, d; /* century, year, month, day, hour, minute, second */
     if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
     if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
-    if (t.p[t.n - 1] != 'Z') return 0;
-    start = tag == 0x17;
-    for (i = start; i < 7; i++, t.p += 2) {
-        if (t.p[0] < '0' || t.p[0] > '9' || t.p[1] < '0' || t.p[1] > '9') return 0;
-        f[i] = (t.p[0] - '0') * 10 + t.p[1] - '0';
-        if (f[i] > most[i]) return 0;
+    for (i = tag == 0x17 ? 2 : 0; i < 14; i++, t.p++) {
+        d = *t.p - '0';
+        f[i / 2] = f[i / 2] * 10 + d;
+        if (d < 0 || d > 9 || f[i / 2] > most[i / 2]) return 0;
     }
-    if (start) f[0] = f[1] < 50 ? 20 : 19;
+    if (tag == 0x17) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
-    if (!f[2] || !f[3] || f[3] > psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1))
-        return 0;
+    d = (int)(psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1)); /* of the month */
+    if (*t.p != 'Z' || !f[2] || !f[3] || f[3] > d) return 0;
     *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
     return 1;
 }
@@ -3981,45 +3925,39 @@ static int psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *oid, int *tag, 
 /* Checks the form of a Name, header included, and hashes what psi_x509_same_name compares. */
 static int psi_x509_check_name(psi_x509_span name, uint32_t *hash)
 {
-    psi_x509_span rdns, rdn, oid, value;
+    psi_x509_span rdn, oid, value;
     int tag;
-    uint32_t h = 2166136261u;
-    if (!psi_x509_only_seq(name, &rdns)) return 0;
-    while (rdns.n) {
-        if (!psi_x509_take(&rdns, 0x31, &rdn) || rdn.n == 0) return 0;
+    *hash = 2166136261u;
+    if (!psi_x509_only_seq(name, &name)) return 0;
+    while (name.n) {
+        if (!psi_x509_take(&name, 0x31, &rdn) || rdn.n == 0) return 0;
         while (rdn.n) {
             if (!psi_x509_attribute(&rdn, &oid, &tag, &value)) return 0;
-            for (; value.n; value.p++, value.n--)
-                if (*value.p != ' ') h = (h ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+            for (; value.n; value = psi_x509_after(value, 1))
+                if (*value.p != ' ') *hash = (*hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
         }
     }
-    *hash = h;
     return 1;
 }
 
-/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two ways
-   that Unicode has for them, only the same bytes are surely the same. */
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
+   ways that Unicode has for them, only the same bytes are surely the same. */
 static int psi_x509_is_plain(int tag, psi_x509_span s)
 {
-    if (tag != 0x0C && tag != 0x12 && tag != 0x13 && tag != 0x14 && tag != 0x16 && tag != 0x1A) return 0;
-    for (; s.n; s.p++, s.n--)
-        if (*s.p < ' ' || *s.p > '~') return 0;
-    return 1;
+    if (tag != 0x0C && (tag < 0x12 || tag > 0x16 || tag == 0x15) && tag != 0x1A) return 0;
+    while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
+    return s.n == 0;
 }
 
 /* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
 static int psi_x509_folded(psi_x509_span *s, int first)
 {
     int space = 0;
-    while (s->n && *s->p == ' ') {
-        s->p++;
-        s->n--;
-        space = 1;
-    }
-    if (space && !first && s->n) return ' ';
+    for (; s->n && *s->p == ' '; *s = psi_x509_after(*s, 1)) space = !first;
     if (s->n == 0) return -1;
-    s->n--;
-    return psi_lower(*s->p++);
+    if (space) return ' ';
+    *s = psi_x509_after(*s, 1);
+    return psi_lower(s->p[-1]);
 }
 
 /* Are two relative names the same? 1, 0, or -1: it depends on who reads them. Real chains need more than the bytes: an
@@ -4028,7 +3966,7 @@ static int psi_x509_folded(psi_x509_span *s, int first)
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
 {
     psi_x509_span oa, ob, va, vb;
-    int ta, tb, first = 1, ca, cb;
+    int ta, tb, ca, cb, first = 1;
     if (psi_x509_same(a, b)) return 1;
     if (!psi_x509_attribute(&a, &oa, &ta, &va) || !psi_x509_attribute(&b, &ob, &tb, &vb)) return -1;
     if (a.n || b.n) return a.n && b.n ? -1 : 0; /* several attributes are in the order of their encodings */
@@ -4042,14 +3980,13 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name that was checked start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
+/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
 static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
 {
     psi_x509_span part, other;
     uint32_t hash;
     int r = 1, same;
-    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name))
-        return -1;
+    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name)) return -1;
     while (psi_x509_take(&base, 0x31, &part)) {
         same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
         if (same == 0) return 0;
@@ -4071,35 +4008,22 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
-static psi_x509_text psi_x509_text_in(char *buf, size_t size)
+PSI_PRINTF(2, 3)
+static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
-    psi_x509_text t;
-    t.p = buf;
-    t.size = size;
-    t.used = 0;
-    buf[0] = 0;
-    return t;
-}
-
-static void psi_x509_put_n(psi_x509_text *t, const void *text, size_t n)
-{
-    size_t room = t->size - 1 - t->used;
-    if (n > room) n = room;
-    memcpy(t->p + t->used, text, n);
-    t->used += n;
-    t->p[t->used] = 0;
-}
-
-static void psi_x509_put(psi_x509_text *t, const char *text)
-{
-    psi_x509_put_n(t, text, strlen(text));
+    va_list ap;
+    size_t room = t->size - t->used, n;
+    va_start(ap, format);
+    n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
+    va_end(ap);
+    t->used += n < room ? n : room - 1;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
 static size_t psi_x509_utf8(psi_x509_span s)
 {
     size_t i, n = s.p[0] < 0x80 ? 1 : s.p[0] < 0xC2 ? 0 : s.p[0] < 0xE0 ? 2 : s.p[0] < 0xF0 ? 3 : s.p[0] < 0xF5 ? 4 : 0;
-    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (s.p[0] == 0xC2 && n == 2 && s.p[1] < 0xA0)) return 0;
+    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (n == 2 && s.p[0] == 0xC2 && s.p[1] < 0xA0)) return 0;
     for (i = 1; i < n; i++)
         if ((s.p[i] & 0xC0) != 0x80) return 0;
     return n;
@@ -4108,50 +4032,36 @@ static size_t psi_x509_utf8(psi_x509_span s)
 /* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
-    char hex[4];
-    while (s.n) {
-        size_t n = psi_x509_utf8(s);
-        if (n == 1 && strchr(special, s.p[0])) psi_x509_put(t, "\\");
-        if (n) {
-            psi_x509_put_n(t, s.p, n);
-        } else {
-            snprintf(hex, sizeof hex, "\\%02X", s.p[0]);
-            psi_x509_put(t, hex);
-            n = 1;
-        }
-        s.p += n;
-        s.n -= n;
+    size_t n;
+    for (; s.n; s = psi_x509_after(s, n ? n : 1)) {
+        n = psi_x509_utf8(s);
+        if (n) psi_x509_put(t, "%s%.*s", n == 1 && strchr(special, *s.p) ? "\\" : "", (int)n, (const char *)s.p);
+        else psi_x509_put(t, "\\%02X", *s.p);
     }
 }
 
-/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form. */
+/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form, whose first number holds two. */
 static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
     static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    char number[24];
-    uint64_t v = 0;
-    unsigned top;
+    unsigned long v = 0, top = 0;
     size_t i;
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(t, names[oid.p[2] - 3]);
-        return;
-    }
-    if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
+        psi_x509_put(t, "%s", names[oid.p[2] - 3]);
+    } else if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
         psi_x509_put(t, "DC");
-        return;
-    }
-    for (i = 0, top = 1; i < oid.n; i++) {
-        v = (v & 0xFFFFFFFFFFFFFFu) << 7 | (oid.p[i] & 0x7Fu);
-        if (oid.p[i] & 0x80) continue;
-        if (top) { /* two numbers in one */
-            top = v < 80 ? (unsigned)v / 40 : 2;
-            snprintf(number, sizeof number, "%u.%lu", top, (unsigned long)(v - 40 * top));
-            top = 0;
-        } else {
-            snprintf(number, sizeof number, ".%lu", (unsigned long)v);
+    } else {
+        for (i = 0; i < oid.n; i++) {
+            v = v << 7 | (oid.p[i] & 0x7Fu);
+            if (oid.p[i] & 0x80) continue;
+            if (top == 0) {
+                top = v < 80 ? v / 40 : 2;
+                psi_x509_put(t, "%lu", top);
+                v -= 40 * top++;
+            }
+            psi_x509_put(t, ".%lu", v);
+            v = 0;
         }
-        psi_x509_put(t, number);
-        v = 0;
     }
 }
 
@@ -4177,52 +4087,34 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 
 /* --- host names (RFC 9525) ---------------------------------------------------------------------------------------- */
 
-static int psi_x509_is_alnum(int c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-/* Is it a label? Letters, digits, and within it hyphens and (not in DNS, but in real life) underscores. */
-static int psi_x509_is_label(psi_x509_span s)
-{
-    size_t i;
-    if (s.n == 0 || s.n > 63 || s.p[0] == '-' || s.p[s.n - 1] == '-') return 0;
-    for (i = 0; i < s.n; i++)
-        if (!psi_x509_is_alnum(s.p[i]) && s.p[i] != '-' && s.p[i] != '_') return 0;
-    return 1;
-}
-
-/* Is it a host name? The last label is not of digits alone: that would be an IP address to others. *.name is one only if
-   wildcard. */
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
+   digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    psi_x509_span label;
-    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') {
-        s.p += 2;
-        s.n -= 2;
-    }
+    size_t i, label = 0;
+    int c, digit, last = '-', letters = 0;
+    if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') s = psi_x509_after(s, 2);
     if (s.n > 253) return 0;
-    for (;;) {
-        label = psi_x509_span_of(s.p, psi_x509_find(s, ".", 1));
-        if (!psi_x509_is_label(label)) return 0;
-        if (label.n == s.n) break;
-        s.p += label.n + 1;
-        s.n -= label.n + 1;
+    for (i = 0; i <= s.n; i++, last = c) {
+        c = i < s.n ? psi_lower(s.p[i]) : '.';
+        digit = c >= '0' && c <= '9';
+        if (c == '.') {
+            if (label == 0 || label > 63 || last == '-') return 0;
+            letters = letters && i == s.n;
+            label = 0;
+        } else {
+            if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
+            letters |= !digit;
+            label++;
+        }
     }
-    while (label.n && label.p[0] >= '0' && label.p[0] <= '9') {
-        label.p++;
-        label.n--;
-    }
-    return label.n != 0;
+    return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 has both forms. */
+/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
 typedef struct psi_x509_host {
     psi_x509_span dns; /* without the trailing dot; empty: an address */
-    uint8_t ip[16];
-    int ip_len;        /* of what was written: 4 or 16 */
-    uint8_t ip4[4];
-    int has_ip4;
+    psi_addr written, plain;
 } psi_x509_host;
 
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
@@ -4230,19 +4122,21 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name);
     const char *zone = (const char *)memchr(name, '%', n);
-    psi_addr a;
     memset(h, 0, sizeof *h);
-    if (psi_addr_parse(&a, name, zone ? (size_t)(zone - name) : n)) {
-        h->ip_len = a.family == PSI_IP4 ? 4 : 16;
-        memcpy(h->ip, a.ip, sizeof h->ip);
-        psi_addr_normalise(&a);
-        h->has_ip4 = a.family == PSI_IP4;
-        memcpy(h->ip4, a.ip, 4);
+    if (psi_addr_parse(&h->written, name, zone ? (size_t)(zone - name) : n)) {
+        h->plain = h->written;
+        psi_addr_normalise(&h->plain);
         return 1;
     }
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
+}
+
+/* Is it this address, as an iPAddress writes it? */
+static int psi_x509_is_address(const psi_addr *a, psi_x509_span ip)
+{
+    return psi_x509_same(ip, psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16));
 }
 
 /* Does s end like this, whatever the case? */
@@ -4255,109 +4149,24 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns;
-    size_t label;
-    if (h->ip_len)
-        return tag != 0x87 ? 0
-               : psi_x509_same(name, psi_x509_span_of(h->ip, (size_t)h->ip_len)) ||
-                       (h->has_ip4 && psi_x509_same(name, psi_x509_span_of(h->ip4, 4)))
-                   ? 2
-                   : 0;
+    if (rest.n == 0)
+        return tag == 0x87 && (psi_x509_is_address(&h->written, name) || psi_x509_is_address(&h->plain, name)) ? 2 : 0;
     if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
-    label = psi_x509_find(rest, ".", 1);
-    rest.p += label;
-    rest.n -= label;
+    rest = psi_x509_after(rest, psi_x509_find(rest, ".", 1));
     return rest.n == name.n - 1 && psi_x509_ends_with(name, rest);
 }
 
 /* --- certificates ------------------------------------------------------------------------------------------------- */
 
-/* What can be wrong with a certificate, or with its place on a path: how much that tells about the whole search, the code,
-   and what psi_x509_explain says of the certificate. Those before FLAWS are properties of it alone: bits of its
-   flaws, of which the first counts. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-#define PSI_X509_RULES(X)                                                                                            \
-    X(FORM, BROKEN, MALFORMED, "is not DER, or bytes follow it")                                                     \
-    X(SIGNATURE_FORM, BROKEN, MALFORMED, "has a malformed signature")                                                \
-    X(VERSION, BROKEN, MALFORMED, "has an unknown version")                                                          \
-    X(SERIAL_FORM, BROKEN, MALFORMED, "has a malformed serial number")                                               \
-    X(ALG_FORM, BROKEN, MALFORMED, "has a malformed signature algorithm, or two that differ")                        \
-    X(ISSUER_FORM, BROKEN, MALFORMED, "has a malformed issuer")                                                      \
-    X(DATES_FORM, BROKEN, MALFORMED, "has malformed dates")                                                          \
-    X(SUBJECT_FORM, BROKEN, MALFORMED, "has a malformed subject")                                                    \
-    X(KEY_FORM, BROKEN, MALFORMED, "has a malformed public key")                                                     \
-    X(TAIL, BROKEN, MALFORMED, "has a malformed unique identifier, or bytes after its body")                         \
-    X(EXTENSIONS, BROKEN, MALFORMED, "has a malformed list of extensions, or too many")                              \
-    X(REPEATED, BROKEN, MALFORMED, "has an extension twice")                                                         \
-    X(EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                              \
-    X(IDLE_EXTENSION, BROKEN, MALFORMED, "has a malformed ")                                                         \
-    X(CRITICAL, BROKEN, CRITICAL, "has an unknown critical extension")                                               \
-    X(POLICIES, BROKEN, CRITICAL, "requires explicit policies, which are not supported")                             \
-    X(QUALIFIER, BROKEN, CRITICAL, "has a critical certificate policy of an unknown kind")                           \
-    X(NOT_VERSION_3, BROKEN, MALFORMED, "is not of version 3")                                                       \
-    X(SERIAL, BROKEN, MALFORMED, "has a serial number below 1 or over 20 bytes")                                     \
-    X(NAMELESS, BROKEN, MALFORMED, "lacks an issuer or a subject")                                                   \
-    X(SIGNS, BROKEN, USAGE, "may sign certificates but is not an authority")                                         \
-    X(CONSTRAINS, BROKEN, MALFORMED, "has name constraints but is not an authority")                                 \
-    X(LIMITS, BROKEN, MALFORMED, "limits its path without being an authority")                                       \
-    X(KEY_WEAK, BROKEN, WEAK, "has an RSA key of less than 2048 bits")                                               \
-    X(KEY_LARGE, BROKEN, ALGORITHM, "has an RSA key of more than 4096 bits")                                         \
-    X(KEY_ODD, BROKEN, ALGORITHM, "has an unusual RSA key")                                                          \
-    X(KEY_PSS, BROKEN, ALGORITHM, "has an RSA-PSS key of an unsupported kind")                                       \
-    X(KEY_TYPE, BROKEN, ALGORITHM, "has a key of an unsupported type: neither RSA nor on P-256, P-384 or P-521")     \
-    X(ALG_WEAK, BROKEN, WEAK, "is signed with SHA-1 or MD5, which are broken")                                       \
-    X(ALG_PSS, BROKEN, ALGORITHM, "is signed with RSA-PSS of an unsupported kind")                                   \
-    X(ALG_TYPE, BROKEN, ALGORITHM, "is signed with an unsupported algorithm: neither RSA nor ECDSA with SHA-2")      \
-    X(FLAWS, BROKEN, MALFORMED, "")                                                                                  \
-    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones")                              \
-    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted")                                               \
-    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent")                     \
-    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted")          \
-    X(WRONG_SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature")                                                   \
-    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority")                                          \
-    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it")                               \
-    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers")                                        \
-    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients")                                        \
-    X(FORBIDDEN_NAME, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for")                           \
-    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor")                                                    \
-    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify")                                \
-    X(NO_PIN, COMPLETE, PIN, "leads to none of the pinned keys")                                                     \
-    X(EXPIRED, COMPLETE, EXPIRED, "expired")                                                                         \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "is not valid yet")                                                          \
-    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing")                                       \
-    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers")                                                   \
-    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients")                                                   \
-    X(CA_AS_HOST, COMPLETE, USAGE, "is an authority's, not a host's")                                                \
-    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve")                                    \
-    X(WRONG_NAME, COMPLETE, NAME, "is for others")
-
-#define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
-#undef PSI_X
-#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code},
-static const struct {
-    short rank, code;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
-#undef PSI_X
-#define PSI_X509_BIT(rule) ((uint32_t)1 << PSI_RULE_##rule)
-
-/* Flaws that matter in the one who signs, in the one who is signed, and in both. */
-#define PSI_X509_KEY_FLAWS \
-    (PSI_X509_BIT(KEY_FORM) | PSI_X509_BIT(KEY_WEAK) | PSI_X509_BIT(KEY_LARGE) | PSI_X509_BIT(KEY_ODD) | \
-     PSI_X509_BIT(KEY_PSS) | PSI_X509_BIT(KEY_TYPE))
-#define PSI_X509_ALG_FLAWS (PSI_X509_BIT(ALG_WEAK) | PSI_X509_BIT(ALG_PSS) | PSI_X509_BIT(ALG_TYPE))
-#define PSI_X509_OWN_FLAWS \
-    (((PSI_X509_BIT(FLAWS) - 1) & ~PSI_X509_KEY_FLAWS & ~PSI_X509_ALG_FLAWS) | PSI_X509_BIT(KEY_FORM))
-/* Those that matter even in a certificate that is trusted as it is: what it demands and we cannot do. As an authority it must
-   also be understood where it says what it may issue. */
-#define PSI_X509_TRUSTED_FLAWS (PSI_X509_BIT(CRITICAL) | PSI_X509_BIT(POLICIES) | PSI_X509_BIT(QUALIFIER))
-#define PSI_X509_ANCHOR_FLAWS \
-    (PSI_X509_TRUSTED_FLAWS | PSI_X509_BIT(EXTENSIONS) | PSI_X509_BIT(REPEATED) | PSI_X509_BIT(EXTENSION))
-
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
+
+/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key is
+   used, always. Of several the last one in this order is kept, of its kind the first. */
+enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS };
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4369,14 +4178,15 @@ typedef struct psi_x509_cert {
     psi_x509_span ski, aki, san, constraints;
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
-    uint32_t flaws;
     br_x509_pkey key; /* key_type 0: none that can be used */
     int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
     psi_x509_alg alg, key_alg;
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constraints_critical;
-    const char *broken; /* which extension is malformed */
+    int readable;         /* its subject and its key, at least */
+    int when, code;       /* its flaw: PSI_X509_*, 0 none */
+    const char *why;
 } psi_x509_cert;
 
 /* How many certificates were parsed, for the tests. */
@@ -4386,6 +4196,14 @@ static unsigned long psi_x509_parses;
 #else
 #define PSI_X509_PARSES() ((void)0)
 #endif
+
+static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+{
+    if (when <= c->when) return;
+    c->when = when;
+    c->code = code;
+    c->why = why;
+}
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 {
@@ -4397,9 +4215,8 @@ static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
 static int psi_x509_hash_alg(psi_x509_span alg)
 {
     int oid = psi_x509_oid(&alg);
-    return oid >= PSI_OID_SHA256 && oid <= PSI_OID_SHA512 && psi_x509_no_params(alg)
-               ? br_sha256_ID + oid - PSI_OID_SHA256
-               : 0;
+    if (oid < PSI_OID_SHA256 || oid > PSI_OID_SHA512 || !psi_x509_no_params(alg)) return 0;
+    return br_sha256_ID + oid - PSI_OID_SHA256;
 }
 
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
@@ -4420,25 +4237,28 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm from an AlgorithmIdentifier: flaws. */
-static uint32_t psi_x509_read_alg(psi_x509_alg *alg, psi_x509_span in)
+/* Reads the signature algorithm from an AlgorithmIdentifier. */
+static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
-    if (oid < 0) return PSI_X509_BIT(ALG_FORM);
-    if (oid == PSI_OID_PSS) return psi_x509_pss_params(params, alg) ? 0 : PSI_X509_BIT(ALG_PSS);
-    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) return PSI_X509_BIT(ALG_WEAK);
-    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        alg->kind = PSI_X509_PKCS1;
-        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        return psi_x509_no_params(params) ? 0 : PSI_X509_BIT(ALG_FORM);
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
+    if (oid == PSI_OID_PSS) {
+        if (!psi_x509_pss_params(params, &c->alg))
+            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
+    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        c->alg.kind = PSI_X509_PKCS1;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        ok = psi_x509_no_params(params);
+    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        c->alg.kind = PSI_X509_ECDSA;
+        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        ok = params.n == 0;
+    } else {
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        alg->kind = PSI_X509_ECDSA;
-        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        return params.n == 0 ? 0 : PSI_X509_BIT(ALG_FORM);
-    }
-    return PSI_X509_BIT(ALG_TYPE);
+    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4462,366 +4282,305 @@ static size_t psi_x509_bit_length(psi_x509_span v)
     return bits;
 }
 
-/* RSAPublicKey (RFC 8017 A.1.1): flaws. */
-static uint32_t psi_x509_read_rsa(br_x509_pkey *key, psi_x509_span in)
+/* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
+static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span rsa, n, e;
+    const char *why = NULL;
     size_t bits;
-    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n)
-        return PSI_X509_BIT(KEY_FORM);
+    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
     bits = psi_x509_bit_length(n);
-    if (bits < 2048) return PSI_X509_BIT(KEY_WEAK);
-    if (bits > 4096) return PSI_X509_BIT(KEY_LARGE);
-    if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) return PSI_X509_BIT(KEY_ODD);
-    key->key.rsa.n = psi_x509_slice(n, &key->key.rsa.nlen);
-    key->key.rsa.e = psi_x509_slice(e, &key->key.rsa.elen);
-    key->key_type = BR_KEYTYPE_RSA;
-    return 0;
+    if (bits < 2048)
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
+    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
+        why = "has an unusual RSA key";
+    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
+    if (why || bits < 2048) return 1;
+    c->key.key_type = BR_KEYTYPE_RSA;
+    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    return 1;
 }
 
-/* Reads SubjectPublicKeyInfo: flaws. */
-static uint32_t psi_x509_read_key(psi_x509_cert *c)
+/* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
+static int psi_x509_read_key(psi_x509_cert *c)
 {
     psi_x509_span in, alg, bits;
-    uint32_t flaws = 0;
-    int oid;
-    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg) || (oid = psi_x509_oid(&alg)) < 0 ||
-        !psi_x509_bits(&in, &bits) || in.n)
-        return PSI_X509_BIT(KEY_FORM);
-    if (oid == PSI_OID_RSA)
-        return alg.n && psi_x509_no_params(alg) ? psi_x509_read_rsa(&c->key, bits) : PSI_X509_BIT(KEY_FORM);
+    int oid, curve;
+    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg)) return 0;
+    oid = psi_x509_oid(&alg);
+    if (oid < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
+    if (oid == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
     if (oid == PSI_OID_PSS) {
         c->pss_key = 1;
-        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg)) flaws = PSI_X509_BIT(KEY_PSS);
-        return flaws | psi_x509_read_rsa(&c->key, bits);
+        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        return psi_x509_read_rsa(c, bits);
     }
-    c->key.key.ec.curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
-    if (!c->key.key.ec.curve) return PSI_X509_BIT(KEY_TYPE);
-    if (bits.n != 1 + 2 * psi_x509_curve_bytes(c->key.key.ec.curve) || bits.p[0] != 4)
-        return PSI_X509_BIT(KEY_FORM); /* RFC 5480 2.2, uncompressed */
-    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
+    if (!curve) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
+        return 1;
+    }
     c->key.key_type = BR_KEYTYPE_EC;
-    return 0;
+    c->key.key.ec.curve = curve;
+    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
 }
 
-/* --- extensions: each reader answers 0 if the content is malformed ------------------------------------------------ */
+/* The tags of a GeneralName, [0] to [8]. */
+static const uint8_t psi_x509_general[9] = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88};
 
-/* Is it the tag of a GeneralName? Of [0] to [8], 0, 3, 4 and 5 are constructed. */
-static int psi_x509_is_name_tag(int tag)
-{
-    return (tag & 0xC0) == 0x80 && (tag & 31) <= 8 && (tag >> 5 & 1) == (0x39 >> (tag & 31) & 1);
-}
-
-/* Is the content of a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
+/* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
 static int psi_x509_check_general(int tag, psi_x509_span name)
 {
     uint32_t hash;
-    size_t i;
-    if (!psi_x509_is_name_tag(tag)) return 0;
     if (tag == 0x87) return name.n == 4 || name.n == 16;
     if (tag == 0xA4) return psi_x509_check_name(name, &hash);
-    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return 1;
-    for (i = 0; i < name.n; i++)
-        if (name.p[i] == 0 || name.p[i] > 0x7E) return 0;
-    return name.n != 0;
+    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return memchr(psi_x509_general, tag, sizeof psi_x509_general) != NULL;
+    if (name.n == 0) return 0;
+    while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
+    return name.n == 0;
 }
 
-static int psi_x509_ext_ski(psi_x509_cert *c, psi_x509_span in, int critical)
+static int psi_x509_check_san(psi_x509_span names)
 {
-    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
-    return !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0;
-}
-
-static int psi_x509_ext_aki(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq;
-    if (critical) c->flaws |= PSI_X509_BIT(EXTENSION);
-    if (critical || !psi_x509_only_seq(in, &seq)) return 0;
-    psi_x509_take(&seq, 0x80, &c->aki);
-    return 1;
-}
-
-/* Not used, but checked. */
-static int psi_x509_ext_aia(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, one, v;
-    int tag;
-    if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (list.n)
-        if (!psi_x509_seq(&list, &one) || !psi_x509_take_oid(&one, &v) || !psi_x509_any(&one, &tag, &v, NULL) || one.n ||
-            !psi_x509_check_general(tag, v))
-            return 0;
-    return 1;
-}
-
-static int psi_x509_ext_key_usage(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span v;
-    (void)critical;
-    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return 0;
-    if (v.p[0] > 7 || (v.p[v.n - 1] & ((1 << v.p[0]) - 1))) return 0;
-    c->usage = v.p[1];
-    return 1;
-}
-
-/* All names that can be read are kept, also where one cannot. */
-static int psi_x509_ext_san(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span names, name;
-    int tag, ok;
-    c->san_critical = critical;
-    if (!psi_x509_seq(&in, &c->san)) return 0;
-    for (names = c->san, ok = names.n && in.n == 0; names.n;) {
-        if (!psi_x509_any(&names, &tag, &name, NULL)) return 0;
-        ok &= psi_x509_check_general(tag, name);
-    }
+    psi_x509_span name;
+    int tag, ok = names.n != 0;
+    while (ok && names.n) ok = psi_x509_any(&names, &tag, &name, NULL) && psi_x509_check_general(tag, name);
     return ok;
 }
 
-static int psi_x509_ext_basic(psi_x509_cert *c, psi_x509_span in, int critical)
+/* authorityInfoAccess is not used, but checked. */
+static int psi_x509_check_access(psi_x509_span list)
 {
-    psi_x509_span seq, v;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || !psi_x509_bool(&seq, &c->ca)) return 0;
-    if (seq.n == 0) return 1;
-    if (!psi_x509_int(&seq, &v) || seq.n || v.p[0] >= 0x80) return 0;
-    c->path_len = v.n == 1 ? v.p[0] : 32767;
-    if (!c->ca) c->flaws |= PSI_X509_BIT(LIMITS);
-    return 1;
-}
-
-static int psi_x509_ext_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq, part;
-    c->constraints_critical = critical;
-    if (!psi_x509_only_seq(in, &c->constraints) || c->constraints.n == 0) return 0;
-    seq = c->constraints;
-    if (psi_x509_take(&seq, 0xA0, &part) && part.n == 0) return 0;
-    if (psi_x509_take(&seq, 0xA1, &part) && part.n == 0) return 0;
-    return seq.n == 0;
-}
-
-static int psi_x509_ext_eku(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq;
-    int set = 0, oid;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
-    while (seq.n) {
-        oid = psi_x509_oid(&seq);
-        if (oid < 0) return 0;
-        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
-    }
-    c->extended = set;
-    return 1;
-}
-
-/* UserNotice (RFC 5280 4.2.1.4): where to read it, and what it says. */
-static int psi_x509_check_notice(psi_x509_span in)
-{
-    psi_x509_span part;
-    int tag;
-    psi_x509_seq(&in, &part);
-    if (in.n == 0) return 1;
-    return psi_x509_any(&in, &tag, &part, NULL) && in.n == 0 &&
-           (tag == 0x0C || tag == 0x16 || tag == 0x1A || tag == 0x1E);
+    psi_x509_span one, v;
+    int ok = list.n != 0;
+    while (ok && list.n) ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && psi_x509_check_san(one);
+    return ok;
 }
 
 /* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
 static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
 {
+    psi_x509_span list, one, v;
+    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
+    while (ok && list.n) {
+        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
+        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+    }
+    return ok;
+}
+
+static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
+{
     psi_x509_span one, v;
-    int tag, oid;
-    if (in.n == 0) return 0;
-    while (in.n) {
-        if (!psi_x509_seq(&in, &one)) return 0;
-        oid = psi_x509_oid(&one);
-        if (oid < 0 || !psi_x509_any(&one, &tag, &v, NULL) || one.n) return 0;
-        if (oid == PSI_OID_CPS && tag != 0x16) return 0;
-        if (oid == PSI_OID_NOTICE && (tag != 0x30 || !psi_x509_check_notice(v))) return 0;
-        if (oid != PSI_OID_CPS && oid != PSI_OID_NOTICE) c->flaws |= PSI_X509_BIT(QUALIFIER);
-    }
-    return 1;
+    int ok = list.n != 0;
+    while (ok && list.n)
+        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    return ok;
 }
 
-/* Any policy will do; what is said of it matters to those only who said that it is critical. */
-static int psi_x509_ext_policies(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, policy, oid, qualifiers;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (critical && list.n) {
-        if (!psi_x509_seq(&list, &policy) || !psi_x509_take_oid(&policy, &oid)) return 0;
-        if (policy.n && (!psi_x509_only_seq(policy, &qualifiers) || !psi_x509_check_qualifiers(c, qualifiers))) return 0;
-    }
-    return 1;
-}
-
-/* Nobody here asks for policies, so nothing comes of how they map, nor of what anyPolicy no longer means. */
-static int psi_x509_ext_mappings(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span list, pair, from, to;
-    (void)c;
-    if (!critical) return 1;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    while (list.n)
-        if (!psi_x509_seq(&list, &pair) || !psi_x509_take_oid(&pair, &from) || !psi_x509_take_oid(&pair, &to) || pair.n)
-            return 0;
-    return 1;
-}
-
-static int psi_x509_ext_inhibit(psi_x509_cert *c, psi_x509_span in, int critical)
+/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
+static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
 {
     psi_x509_span v;
-    (void)c;
-    return !critical || (psi_x509_int(&in, &v) && in.n == 0 && v.p[0] < 0x80);
-}
-
-/* requireExplicitPolicy would need the policies of the whole path evaluated. */
-static int psi_x509_ext_policy_constraints(psi_x509_cert *c, psi_x509_span in, int critical)
-{
-    psi_x509_span seq, v;
-    int i;
-    (void)critical;
-    if (!psi_x509_only_seq(in, &seq) || seq.n == 0) return 0;
+    int i, ok = seq.n != 0;
     for (i = 0; i < 2; i++) {
         if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
-        if (v.n == 0 || v.p[0] >= 0x80 || (v.n > 1 && v.p[0] == 0 && v.p[1] < 0x80)) return 0;
-        if (i == 0) c->flaws |= PSI_X509_BIT(POLICIES);
+        ok = ok && v.n && v.p[0] < 0x80;
+        if (i == 0)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
     }
-    return seq.n == 0;
+    return ok && seq.n == 0;
 }
 
-/* The extensions that are read. Those that say what an authority may issue matter even in one that is trusted. */
-static const struct {
-    const char *oid, *name;
-    int authority;
-    int (*read)(psi_x509_cert *c, psi_x509_span in, int critical);
-} psi_x509_extensions[] = {
-    {"\x55\x1D\x0E", "subjectKeyIdentifier", 0, psi_x509_ext_ski},
-    {"\x55\x1D\x0F", "keyUsage", 1, psi_x509_ext_key_usage},
-    {"\x55\x1D\x11", "subjectAltName", 0, psi_x509_ext_san},
-    {"\x55\x1D\x13", "basicConstraints", 1, psi_x509_ext_basic},
-    {"\x55\x1D\x1E", "nameConstraints", 1, psi_x509_ext_constraints},
-    {"\x55\x1D\x20", "certificatePolicies", 0, psi_x509_ext_policies},
-    {"\x55\x1D\x21", "policyMappings", 0, psi_x509_ext_mappings},
-    {"\x55\x1D\x23", "authorityKeyIdentifier", 0, psi_x509_ext_aki},
-    {"\x55\x1D\x24", "policyConstraints", 1, psi_x509_ext_policy_constraints},
-    {"\x55\x1D\x25", "extKeyUsage", 1, psi_x509_ext_eku},
-    {"\x55\x1D\x36", "inhibitAnyPolicy", 0, psi_x509_ext_inhibit},
-    {"\x2B\x06\x01\x05\x05\x07\x01\x01", "authorityInfoAccess", 0, psi_x509_ext_aia}};
+/* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
+static int psi_x509_purposes(psi_x509_span list)
+{
+    int set = list.n ? 0 : -1, oid;
+    while (list.n) {
+        oid = psi_x509_oid(&list);
+        if (oid < 0) return -1;
+        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
+    }
+    return set;
+}
+
+/* What an authority may issue, and a key be used for, by the last byte of the extension's identifier: NULL if it is another
+   extension, *ok 0 if it is malformed. */
+static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
+{
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
+    switch (id) {
+    case 0x0F:
+        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
+              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+        if (*ok) c->usage = v.p[1];
+        return "has a malformed keyUsage";
+    case 0x13:
+        *ok = is_seq && psi_x509_bool(&seq, &c->ca);
+        if (*ok && seq.n) {
+            *ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
+            if (*ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
+        }
+        return "has a malformed basicConstraints";
+    case 0x1E:
+        c->constraints = seq;
+        c->constraints_critical = critical;
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
+        if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
+        return "has malformed nameConstraints";
+    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
+    default: return NULL;
+    }
+}
+
+/* The same for all others. Nobody here asks for policies, so any will do, and nothing comes of how they map nor of what
+   anyPolicy no longer means; but what is critical has to be understood. */
+static const char *psi_x509_read_others(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
+{
+    psi_x509_span seq = {NULL, 0}, v;
+    int is_seq = psi_x509_only_seq(in, &seq);
+    switch (id) {
+    case 0x0E: *ok = !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0; return "has a malformed subjectKeyIdentifier";
+    case 0x11:
+        c->san = seq;
+        c->san_critical = critical;
+        *ok = is_seq && psi_x509_check_san(seq);
+        return "has a malformed subjectAltName";
+    case 0x20: *ok = is_seq && seq.n && (!critical || psi_x509_check_policies(c, seq)); return "has malformed certificatePolicies";
+    case 0x21: *ok = !critical || (is_seq && seq.n); return "has malformed policyMappings";
+    case 0x23:
+        *ok = !critical && is_seq;
+        psi_x509_take(&seq, 0x80, &c->aki);
+        return "has a malformed authorityKeyIdentifier";
+    case 0x36: *ok = !critical || (psi_x509_int(&in, &v) && in.n == 0); return "has a malformed inhibitAnyPolicy";
+    case 0x101: *ok = is_seq && psi_x509_check_access(seq); return "has a malformed authorityInfoAccess";
+    default: return NULL;
+    }
+}
 
 static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x509_span value, int critical)
 {
-    size_t i, count = sizeof psi_x509_extensions / sizeof *psi_x509_extensions;
-    for (i = 0; i < count; i++)
-        if (psi_x509_same(oid, psi_x509_span_of(psi_x509_extensions[i].oid, strlen(psi_x509_extensions[i].oid)))) break;
-    if (i == count) {
-        if (critical) c->flaws |= PSI_X509_BIT(CRITICAL);
-    } else if (!psi_x509_extensions[i].read(c, value, critical)) {
-        if (!c->broken) c->broken = psi_x509_extensions[i].name;
-        c->flaws |= psi_x509_extensions[i].authority ? PSI_X509_BIT(EXTENSION) : PSI_X509_BIT(IDLE_EXTENSION);
+    int id = 0, ok = 1, when = PSI_X509_ALWAYS;
+    const char *why;
+    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
+    if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
+    why = psi_x509_read_powers(c, id, value, critical, &ok);
+    if (!why) {
+        why = psi_x509_read_others(c, id, value, critical, &ok);
+        if (!critical) when = PSI_X509_UNTRUSTED;
     }
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
 }
 
-static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+/* Reads all extensions: 0 if their list is malformed. */
+static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span seen[PSI_X509_EXTENSIONS], list, ext, value;
     int count, i, critical;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) c->flaws |= PSI_X509_BIT(EXTENSIONS);
-    for (count = 0; !(c->flaws & PSI_X509_BIT(EXTENSIONS)) && list.n; count++) {
+    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
+    for (count = 0; list.n; count++) {
         if (count == PSI_X509_EXTENSIONS || !psi_x509_seq(&list, &ext) || !psi_x509_take_oid(&ext, &seen[count]) ||
-            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n) {
-            c->flaws |= PSI_X509_BIT(EXTENSIONS);
-            return;
-        }
-        for (i = 0; i < count && !psi_x509_same(seen[i], seen[count]); i++) {}
-        if (i < count) c->flaws |= PSI_X509_BIT(REPEATED);
-        else psi_x509_read_extension(c, seen[count], value, critical);
+            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n)
+            return 0;
+        for (i = 0; i < count; i++)
+            if (psi_x509_same(seen[i], seen[count])) return 0;
+        psi_x509_read_extension(c, seen[count], value, critical);
     }
+    return 1;
 }
 
-/* --- the whole certificate ---------------------------------------------------------------------------------------- */
-
-/* What follows the key: unique identifiers and extensions. */
-static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
+/* What follows the key: unique identifiers and extensions. NULL, or what is wrong. */
+static const char *psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span v;
     int i;
     for (i = 0; c->version && i < 2; i++)
-        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) c->flaws |= PSI_X509_BIT(TAIL);
-    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v)) psi_x509_read_extensions(c, v);
-    if (in.n) c->flaws |= PSI_X509_BIT(TAIL);
+        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) return "has a malformed unique identifier";
+    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v) && !psi_x509_read_extensions(c, v))
+        psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has a malformed or repeated extension");
+    return in.n ? "has bytes after its body" : NULL;
 }
 
 /* What RFC 5280 demands of every certificate that it covers, though one that is trusted need not keep to it. */
-static void psi_x509_check_profile(psi_x509_cert *c, psi_x509_span serial)
+static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span serial)
 {
-    if (c->version < 2) c->flaws |= PSI_X509_BIT(NOT_VERSION_3);
+    if (c->version < 2) return "is not of version 3";
     if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
-        c->flaws |= PSI_X509_BIT(SERIAL);
-    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) c->flaws |= PSI_X509_BIT(NAMELESS);
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN)) c->flaws |= PSI_X509_BIT(SIGNS);
-    if (!c->ca && c->constraints.n) c->flaws |= PSI_X509_BIT(CONSTRAINS);
+        return "has a serial number below 1 or over 20 bytes";
+    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
+    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
+    return NULL;
 }
 
-/* Reads a certificate. Whatever is wrong with it becomes a flaw. */
-static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+/* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
+static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
-    static const uint8_t one[] = {1};
-    psi_x509_span in, cert, tbs, alg, v, field[FIELDS], serial = psi_x509_span_of(one, 1);
-    int tag, i;
+    psi_x509_span v, serial, field[FIELDS];
+    int tag, i, version, issuer, subject, key;
+    const char *tail;
+    version = !psi_x509_take(&tbs, 0xA0, &v) ||
+              (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
+    for (i = 0; i < FIELDS; i++)
+        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return "has a malformed body";
+    c->issuer = field[ISSUER];
+    c->subject = field[SUBJECT];
+    c->spki = field[SPKI];
+    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
+    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    key = psi_x509_read_key(c);
+    c->readable = subject && key;
+    psi_x509_read_alg(c, field[ALG]);
+    tail = psi_x509_read_tail(c, tbs);
+    if (!version) return "has an unknown version";
+    if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
+    if (!issuer || !subject) return "has a malformed issuer or subject";
+    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
+        v.n)
+        return "has malformed dates";
+    return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
+}
+
+/* Reads a certificate. Whatever is wrong with it becomes its flaw. */
+static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
+{
+    psi_x509_span in, cert, tbs, alg, v;
+    const char *why = "is not DER, or bytes follow it", *body;
+    int tag;
     PSI_X509_PARSES();
     memset(c, 0, sizeof *c);
     c->der = in = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    c->flaws = PSI_X509_BIT(FORM);
-    if (!psi_x509_seq(&in, &cert) || !psi_x509_any(&cert, &tag, &tbs, &c->tbs) || tag != 0x30) return;
-    if (psi_x509_take(&tbs, 0xA0, &v) && (!psi_x509_small(&v, &c->version) || v.n || c->version < 1 || c->version > 2))
-        c->flaws |= PSI_X509_BIT(VERSION);
-    for (i = 0; i < FIELDS; i++)
-        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return;
-    if (in.n == 0) c->flaws &= ~PSI_X509_BIT(FORM);
-    c->issuer = field[ISSUER];
-    c->subject = field[SUBJECT];
-    c->spki = field[SPKI];
-    if (!psi_x509_int(&field[SERIAL], &serial)) c->flaws |= PSI_X509_BIT(SERIAL_FORM);
-    if (!psi_x509_any(&cert, &tag, &v, &alg) || !psi_x509_same(alg, field[ALG])) c->flaws |= PSI_X509_BIT(ALG_FORM);
-    else if (!psi_x509_bits(&cert, &c->sig) || cert.n) c->flaws |= PSI_X509_BIT(SIGNATURE_FORM);
-    c->flaws |= psi_x509_read_alg(&c->alg, field[ALG]) | psi_x509_read_key(c);
-    if (!psi_x509_check_name(c->issuer, &c->issuer_hash)) c->flaws |= PSI_X509_BIT(ISSUER_FORM);
-    if (!psi_x509_check_name(c->subject, &c->subject_hash)) c->flaws |= PSI_X509_BIT(SUBJECT_FORM);
-    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) ||
-        !psi_x509_time(&v, &c->not_after) || v.n)
-        c->flaws |= PSI_X509_BIT(DATES_FORM);
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    psi_x509_read_tail(c, tbs);
-    psi_x509_check_profile(c, serial);
-}
-
-/* Could at least the subject and the key be read? */
-static int psi_x509_is_readable(const psi_x509_cert *c)
-{
-    return c->spki.n && !(c->flaws & (PSI_X509_BIT(SUBJECT_FORM) | PSI_X509_BIT(KEY_FORM)));
-}
-
-/* The first of these flaws that c has: its rule, or -1. */
-static int psi_x509_flaw(const psi_x509_cert *c, uint32_t flaws)
-{
-    int rule = 0;
-    if (!(c->flaws & flaws)) return -1;
-    while (!(c->flaws & flaws & (uint32_t)1 << rule)) rule++;
-    return rule;
+    if (psi_x509_seq(&in, &cert) && psi_x509_any(&cert, &tag, &tbs, &c->tbs) && tag == 0x30 &&
+        psi_x509_any(&cert, &tag, &v, &alg)) {
+        body = psi_x509_read_body(c, tbs, alg);
+        if (in.n == 0) why = psi_x509_bits(&cert, &c->sig) && cert.n == 0 ? body : "has a malformed signature";
+    }
+    if (why) psi_x509_flaw(c, c->readable ? PSI_X509_UNTRUSTED : PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, why);
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
 static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 {
     psi_x509_span san = c->san, name;
-    int tag, best = 0;
+    int tag, r, best = 0;
     while (psi_x509_any(&san, &tag, &name, NULL)) {
-        int r = psi_x509_host_is(h, tag, name);
+        r = psi_x509_host_is(h, tag, name);
         if (r > best) best = r;
     }
     return best;
@@ -4838,29 +4597,31 @@ static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
     if (t->used == before) psi_x509_put(t, "a certificate without a subject");
 }
 
-/* Tells what a certificate says, with its strings in buf, cut off where that ends. */
-static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
 {
     br_sha256_context h;
-    psi_x509_text text;
-    size_t half = buf_size / 2;
-    memset(info, 0, sizeof *info);
     br_sha256_init(&h);
-    br_sha256_update(&h, c->der.p, c->der.n);
-    br_sha256_out(&h, info->sha256);
-    br_sha256_init(&h);
-    br_sha256_update(&h, c->spki.p, c->spki.n);
-    br_sha256_out(&h, info->spki_sha256);
+    br_sha256_update(&h, s.p, s.n);
+    br_sha256_out(&h, out);
+}
+
+/* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
+static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
+{
+    psi_x509_text subject = {NULL, 0, 0}, issuer;
+    subject.p = buf;
+    subject.size = buf_size / 2;
+    issuer = subject;
+    issuer.p += subject.size;
+    *subject.p = *issuer.p = 0;
+    psi_x509_put_name(&subject, c->subject);
+    psi_x509_put_name(&issuer, c->issuer);
+    info->subject = subject.p;
+    info->issuer = issuer.p;
     info->not_before = c->not_before;
     info->not_after = c->not_after;
-    info->subject = info->issuer = "";
-    if (half == 0) return;
-    text = psi_x509_text_in(buf, half);
-    psi_x509_put_name(&text, c->subject);
-    info->subject = buf;
-    text = psi_x509_text_in(buf + half, half);
-    psi_x509_put_name(&text, c->issuer);
-    info->issuer = buf + half;
+    psi_x509_sha256(c->der, info->sha256);
+    psi_x509_sha256(c->spki, info->spki_sha256);
 }
 
 /* --- signatures --------------------------------------------------------------------------------------------------- */
@@ -4896,54 +4657,57 @@ static void psi_x509_mgf1(int hash, const uint8_t *seed, uint8_t *data, size_t n
     }
 }
 
-/* The hash value that an encoded message of PSS holds (RFC 8017 9.1.1, steps 5 and 6). */
-static void psi_x509_pss_hash(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t out[64])
+/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
     static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     const br_hash_class *hc = psi_x509_hash_class(alg->hash);
     br_hash_compat_context h;
+    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (n < len + room + 2) return 0;
     hc->init(&h.vtable);
     hc->update(&h.vtable, zero, sizeof zero);
-    hc->update(&h.vtable, digest, psi_x509_hash_len(alg->hash));
-    hc->update(&h.vtable, salt, (size_t)alg->salt);
-    hc->out(&h.vtable, out);
+    hc->update(&h.vtable, digest, len);
+    hc->update(&h.vtable, salt, room);
+    hc->out(&h.vtable, em + db);
+    memset(em, 0, db);
+    em[db - room - 1] = 1;
+    memcpy(em + db - room, salt, room);
+    psi_x509_mgf1(alg->hash, em + db, em, db);
+    em[0] &= 0x7F;
+    em[n - 1] = 0xBC;
+    return 1;
 }
 
-/* EMSA-PSS-VERIFY (RFC 8017 9.1.2) for keys of a multiple of 8 bits. */
+/* Verifies by encoding the same with the salt that is found: all that is not as it should be differs. */
 static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
                               psi_x509_span sig)
 {
-    uint8_t em[512], hash[64];
-    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), salt = (size_t)alg->salt, db = n - len - 1, i;
-    if (sig.n != n || n > sizeof em || n < len + salt + 2) return 0;
+    uint8_t em[PSI_X509_SIGNATURE], block[PSI_X509_SIGNATURE], want[PSI_X509_SIGNATURE];
+    size_t n = key->nlen, len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    if (sig.n != n || n > sizeof em || n < len + room + 2) return 0;
     memcpy(em, sig.p, n);
-    if (!br_rsa_public_get_default()(em, n, key) || em[n - 1] != 0xBC || (em[0] & 0x80)) return 0;
-    psi_x509_mgf1(alg->hash, em + db, em, db);
-    em[0] &= 0x7F;
-    for (i = 0; i < db - salt - 1; i++)
-        if (em[i]) return 0;
-    if (em[i] != 1) return 0;
-    psi_x509_pss_hash(alg, digest, em + db - salt, hash);
-    return memcmp(hash, em + db, len) == 0;
+    if (!br_rsa_public_get_default()(em, n, key)) return 0;
+    memcpy(block, em, db);
+    psi_x509_mgf1(alg->hash, em + db, block, db);
+    return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
 }
 
 /* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
 static int psi_x509_check_ecdsa(const br_ec_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
                                 psi_x509_span sig)
 {
-    size_t n = psi_x509_curve_bytes(key->curve);
+    size_t n = psi_x509_curve_bytes(key->curve), len = psi_x509_hash_len(alg->hash);
     psi_x509_span seq, r, s;
-    uint8_t raw[132];
-    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s) || seq.n || r.n > n ||
-        s.n > n)
-        return 0;
-    memset(raw, 0, sizeof raw);
+    uint8_t raw[132] = {0};
+    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s)) return 0;
+    if (seq.n || r.n > n || s.n > n) return 0;
     memcpy(raw + n - r.n, r.p, r.n);
     memcpy(raw + 2 * n - s.n, s.p, s.n);
-    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, psi_x509_hash_len(alg->hash), key, raw, 2 * n) == 1;
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
 }
 
-/* Do the key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
+/* Do a key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
 static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
 {
     if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
@@ -4994,19 +4758,19 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     do {
         at = psi_x509_find(rest, "-----BEGIN ", 11);
         if (at == rest.n) return 0;
-        rest = psi_x509_span_of(rest.p + at + 11, rest.n - at - 11);
+        rest = psi_x509_after(rest, at + 11);
     } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
     *in = rest;
     n = psi_x509_find(rest, "-----", 5);
     if (n > 64 || n == rest.n) return -1;
     *label = psi_x509_span_of(rest.p, n);
-    rest = psi_x509_span_of(rest.p + n + 5, rest.n - n - 5);
+    rest = psi_x509_after(rest, n + 5);
     *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
-    *in = rest = psi_x509_span_of(body->p + body->n, rest.n - body->n);
+    *in = rest = psi_x509_after(rest, body->n);
     if (rest.n < 14 + n || memcmp(rest.p, "-----END ", 9) != 0 || memcmp(rest.p + 9, label->p, n) != 0 ||
         memcmp(rest.p + 9 + n, "-----", 5) != 0)
         return -1;
-    *in = psi_x509_span_of(rest.p + 14 + n, rest.n - 14 - n);
+    *in = psi_x509_after(rest, 14 + n);
     return 1;
 }
 
@@ -5050,75 +4814,47 @@ static int psi_x509_is_der(psi_x509_span s)
     return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_only_seq(s, &body);
 }
 
-typedef int (*psi_x509_each_fn)(void *ctx, psi_x509_span der);
+/* A text of certificates that is being read: PEM, or DER back to back. */
+typedef struct psi_x509_reader {
+    psi_x509_span in;
+    int is_der;
+    uint8_t *buf;         /* what the last one of PEM decodes to */
+    unsigned long number; /* of the certificate that was read last */
+} psi_x509_reader;
 
-/* Hands each certificate of DER that stands back to back to each, until that answers other than 0. *found counts them. */
-static int psi_x509_each_der(psi_x509_span in, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+static psi_x509_reader psi_x509_read(const void *text, size_t len)
 {
-    psi_x509_span body, der;
-    int tag, r;
-    while (in.n) {
-        if (!psi_x509_any(&in, &tag, &body, &der) || tag != 0x30) return lenient ? 0 : (int)PSOCKET_TLS_PEM;
-        ++*found;
-        r = each(ctx, der);
-        if (r) return r;
-    }
-    return 0;
-}
-
-/* Decodes one block and hands it on; with lenient a malformed one is left out. r: what psi_x509_pem_next said. */
-static int psi_x509_each_block(int r, psi_x509_span body, int lenient, psi_x509_each_fn each, void *ctx)
-{
-    uint8_t *buf = r > 0 ? (uint8_t *)psi_alloc(body.n + 4) : NULL;
-    size_t n;
-    if (r > 0 && !buf) return PSOCKET_NOMEM;
-    n = r > 0 ? psi_x509_base64(body, buf) : 0;
-    r = n ? each(ctx, psi_x509_span_of(buf, n)) : lenient ? 0 : (int)PSOCKET_TLS_PEM;
-    psi_free(buf);
+    psi_x509_reader r = PSI_ZERO;
+    r.in = psi_x509_span_of(text, len);
+    r.is_der = psi_x509_is_der(r.in);
     return r;
 }
 
-/* Hands each certificate of a text (PEM, or DER back to back) to each, until that answers other than 0, which is the answer.
-   Malformed ones are PSOCKET_TLS_PEM, or with lenient left out. *found counts certificates. OpenSSL's TRUSTED CERTIFICATE
-   is left out: what it adds says what the certificate is trusted for, and would be ignored. */
-static int psi_x509_each(const void *text, size_t len, int lenient, psi_x509_each_fn each, void *ctx, size_t *found)
+/* Takes the next certificate: 1, 0 at the end, PSOCKET_TLS_PEM if it is malformed, PSOCKET_NOMEM. Call it to the end, or
+   free buf. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the certificate would be ignored. */
+static int psi_x509_next(psi_x509_reader *r, psi_x509_span *der)
 {
-    psi_x509_span in = psi_x509_span_of(text, len), label, body;
-    int r;
-    *found = 0;
-    if (psi_x509_is_der(in)) return psi_x509_each_der(in, lenient, each, ctx, found);
-    while ((r = psi_x509_pem_next(&in, &label, &body)) != 0) {
-        if (r > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
-        ++*found;
-        r = psi_x509_each_block(r, body, lenient, each, ctx);
-        if (r) return r;
+    psi_x509_span label, body;
+    int tag, found;
+    psi_free(r->buf);
+    r->buf = NULL;
+    if (r->is_der) {
+        if (r->in.n == 0) return 0;
+        r->number++;
+        if (psi_x509_any(&r->in, &tag, &body, der) && tag == 0x30) return 1;
+        r->in.n = 0;
+        return PSOCKET_TLS_PEM;
     }
-    return 0;
-}
-
-/* What went wrong with a text that people know as name. */
-static int psi_x509_text_error(psocket_error *e, int code, const char *name, size_t found)
-{
-    if (code && code != PSOCKET_TLS_PEM) return psi_err_code(e, code);
-    if (code) return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, (unsigned long)found);
-    if (found) return 0;
-    return psi_err(e, PSOCKET_TLS_PEM,
-                   "%s: no certificate found: expected PEM text or DER (\"openssl x509\" turns a TRUSTED CERTIFICATE into a "
-                   "plain one)",
-                   name);
-}
-
-/* Room for one more element of a growing array: the array, perhaps elsewhere, or NULL with the old one intact. */
-static void *psi_x509_grow(void *array, size_t count, size_t *room, size_t size)
-{
-    void *p;
-    if (count < *room) return array;
-    p = psi_alloc((*room * 2 + 4) * size);
-    if (!p) return NULL;
-    if (count) memcpy(p, array, count * size);
-    psi_free(array);
-    *room = *room * 2 + 4;
-    return p;
+    do {
+        found = psi_x509_pem_next(&r->in, &label, &body);
+    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
+    if (found == 0) return 0;
+    r->number++;
+    if (found < 0) return PSOCKET_TLS_PEM;
+    r->buf = (uint8_t *)psi_alloc(body.n + 4);
+    if (!r->buf) return PSOCKET_NOMEM;
+    *der = psi_x509_span_of(r->buf, psi_x509_base64(body, r->buf));
+    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
 }
 
 /* --- chains ------------------------------------------------------------------------------------------------------- */
@@ -5129,53 +4865,67 @@ typedef struct psi_x509_chain {
     size_t count, room, bytes;
 } psi_x509_chain;
 
+/* Takes the last certificate away. */
+static void psi_x509_chain_drop(psi_x509_chain *c)
+{
+    psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+}
+
 static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
+    while (c->count) psi_x509_chain_drop(c);
     psi_free(c->certs);
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. *c is the new one. */
-static int psi_x509_chain_append(psi_x509_chain *chain, const uint8_t *der, size_t len, psi_x509_cert **c)
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to name. */
+static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
-    psi_x509_cert *certs = (psi_x509_cert *)psi_x509_grow(chain->certs, chain->count, &chain->room, sizeof *certs);
-    uint8_t *copy;
-    if (!certs) return PSOCKET_NOMEM;
-    chain->certs = certs;
-    copy = (uint8_t *)psi_alloc(len + 1);
-    if (!copy) return PSOCKET_NOMEM;
-    if (len) memcpy(copy, der, len);
-    *c = &certs[chain->count++];
-    psi_x509_parse(*c, copy, len);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
+    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    void *certs = c->certs;
+    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (!copy || !certs) {
+        psi_free(copy);
+        return PSOCKET_NOMEM;
+    }
+    c->certs = (psi_x509_cert *)certs;
+    c->room = room;
+    if (der.n) memcpy(copy, der.p, der.n);
+    psi_x509_parse(&c->certs[c->count++], copy, der.n);
     return 0;
 }
 
-/* Appends a copy: 0, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. What cannot be read is kept too, for psi_x509_verify to name. */
-static int psi_x509_chain_add(psi_x509_chain *chain, const uint8_t *der, size_t len)
+/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
+static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
 {
-    psi_x509_cert *c;
     size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    int r;
-    if (charge > PSOCKET_CHAIN_BYTES - chain->bytes) return PSOCKET_CERT_LIMIT;
-    r = psi_x509_chain_append(chain, der, len, &c);
-    if (!r) chain->bytes += charge;
-    return r;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    c->bytes += charge;
+    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
 }
 
-static int psi_x509_chain_each(void *ctx, psi_x509_span der)
+/* What went wrong with a text that people know as name. */
+static int psi_x509_text_error(psocket_error *e, int code, const char *name, unsigned long number)
 {
-    return psi_x509_chain_add((psi_x509_chain *)ctx, der.p, der.n);
+    if (code == PSOCKET_TLS_PEM)
+        return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, number);
+    if (code == PSOCKET_CERT_LIMIT)
+        return psi_err(e, code, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
+    if (code) return psi_err_code(e, code);
+    return number ? 0 : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" "
+                                "makes a plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* Appends the certificates of a text: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
 static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
 {
-    size_t found;
-    int r = psi_x509_each(text, len, 0, psi_x509_chain_each, c, &found);
-    if (r == PSOCKET_CERT_LIMIT)
-        return psi_err(e, r, "the certificate chain is larger than %lu bytes", (unsigned long)PSOCKET_CHAIN_BYTES);
-    return psi_x509_text_error(e, r, "the certificate chain", found);
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    while ((r = psi_x509_next(&reader, &der)) > 0 && (r = psi_x509_chain_add(c, der.p, der.n)) == 0) {}
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, "the certificate chain", reader.number);
 }
 
 /* --- private keys ------------------------------------------------------------------------------------------------- */
@@ -5186,9 +4936,9 @@ typedef struct psi_x509_key {
     int pss_key; /* PSS signatures only, of key_alg if that has a kind */
     psi_x509_alg key_alg;
     br_rsa_private_key rsa;
-    psi_x509_span n, e;  /* RSA: the public half */
     br_ec_private_key ec;
-    psi_x509_span point; /* EC: the public half, empty if the file lacks it */
+    psi_x509_span n, e;  /* RSA: the public half */
+    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -5200,7 +4950,7 @@ static void psi_x509_key_free(psi_x509_key *k)
     psi_wipe(k, sizeof *k);
 }
 
-/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2). */
+/* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2): NULL, or what is wrong. */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
     enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
@@ -5210,10 +4960,9 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     if (version) return "RSA private keys with more than two primes are not supported";
     for (i = 0; i < NUMBERS; i++)
         if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
-    if (seq.n) return "malformed RSA private key";
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (!(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
+    if (seq.n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
         v[DQ].n > v[Q].n || v[IQ].n > v[P].n)
         return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
@@ -5232,32 +4981,23 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
     psi_x509_span seq, d, part;
-    int version, named;
-    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version) || version != 1 ||
-        !psi_x509_take(&seq, 0x04, &d))
-        return "malformed EC private key";
-    if (psi_x509_take(&seq, 0xA0, &part)) {
-        named = psi_x509_curve(&part);
-        if (curve && named != curve) return "malformed EC private key";
-        curve = named;
-    }
-    if (psi_x509_take(&seq, 0xA1, &part) && (!psi_x509_bits(&part, &k->point) || part.n)) return "malformed EC private key";
-    if (seq.n) return "malformed EC private key";
-    if (!curve) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    while (d.n && *d.p == 0) {
-        d.p++;
-        d.n--;
-    }
-    if (d.n == 0 || d.n > psi_x509_curve_bytes(curve)) return "malformed EC private key";
+    int version, named = curve, ok;
+    ok = psi_x509_only_seq(in, &seq) && psi_x509_small(&seq, &version) && version == 1 && psi_x509_take(&seq, 0x04, &d);
+    if (ok && psi_x509_take(&seq, 0xA0, &part)) named = psi_x509_curve(&part);
+    if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = psi_x509_bits(&part, &k->point) && part.n == 0;
+    if (!ok || seq.n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
+    if (d.n == 0 || d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->ec.curve = curve;
+    k->ec.curve = named;
     k->ec.x = psi_x509_slice(d, &k->ec.xlen);
     return NULL;
 }
 
 #define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
 
-/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. NULL, or what is wrong. */
+/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     psi_x509_span seq, alg, key;
@@ -5267,35 +5007,31 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
     if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
     if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
     if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
-    if (version > 1 || !psi_x509_seq(&seq, &alg) || (oid = psi_x509_oid(&alg)) < 0 || !psi_x509_take(&seq, 0x04, &key))
-        return "malformed private key";
+    oid = version <= 1 && psi_x509_seq(&seq, &alg) ? psi_x509_oid(&alg) : -1;
+    if (oid < 0 || !psi_x509_take(&seq, 0x04, &key)) return "malformed private key";
     if (oid == PSI_OID_EC) {
         curve = psi_x509_curve(&alg);
         return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
     }
-    if (oid != PSI_OID_RSA && oid != PSI_OID_PSS)
-        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
     k->pss_key = oid == PSI_OID_PSS;
-    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg))
-        return "RSA-PSS private keys must be for SHA-256, SHA-384 or SHA-512";
-    return psi_x509_key_rsa(k, key);
+    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
+    if (k->pss_key || oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
+    return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
 /* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
 static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
 {
-    psi_x509_span label, end;
+    psi_x509_span label;
     int r;
-    while ((r = psi_x509_pem_next(&in, &label, body)) > 0) {
-        if (label.n < 11) continue;
-        end = psi_x509_span_of(label.p + label.n - 11, 11);
-        if (!PSI_X509_IS(end, "PRIVATE KEY")) continue;
-        if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
-            return psi_err(e, PSOCKET_TLS_KEY, "%s", PSI_X509_ENCRYPTED);
-        return 0;
-    }
-    return psi_err(e, PSOCKET_TLS_PEM, "%s",
-                   r ? "malformed PEM in the private key" : "no private key found: expected PEM text or DER");
+    do {
+        r = psi_x509_pem_next(&in, &label, body);
+        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
+    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
+    return 0;
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
@@ -5317,127 +5053,94 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* The product of two big-endian numbers, of alen + blen bytes. */
-static void psi_x509_multiply(const uint8_t *a, size_t alen, const uint8_t *b, size_t blen, uint8_t *out)
+/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
+static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
 {
-    size_t i, k;
-    memset(out, 0, alen + blen);
-    for (i = alen; i-- > 0;) {
-        unsigned v = 0;
-        for (k = blen; k-- > 0;) {
-            v += out[i + k + 1] + (unsigned)a[i] * b[k];
-            out[i + k + 1] = (uint8_t)(v & 255);
-            v >>= 8;
-        }
-        out[i] = (uint8_t)v;
+    uint8_t t[290];
+    unsigned carry = 0, borrow = 0, keep;
+    size_t i;
+    for (i = n; i-- > 0;) {
+        carry += r[i] + (x[i] & (0u - take));
+        r[i] = (uint8_t)(carry & 255);
+        borrow = r[i] - m[i] - borrow;
+        t[i] = (uint8_t)(borrow & 255);
+        carry >>= 8;
+        borrow = borrow >> 8 & 1;
     }
+    keep = 0u - (borrow & (carry ^ 1));
+    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
+    psi_wipe(t, sizeof t);
 }
 
-/* Is x 1 modulo m (of at most 290 bytes)? Bit by bit, and whatever the bits are in the same steps: these are secrets. */
-static int psi_x509_is_one(const uint8_t *x, size_t xlen, const uint8_t *m, size_t mlen)
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290], t[290];
-    unsigned wrong = 0, carry, keep;
-    int borrow, v;
-    size_t i, k;
-    memset(r, 0, sizeof r);
-    for (i = 0; i < 8 * xlen; i++) {
-        carry = (unsigned)(x[i / 8] >> (7 - i % 8)) & 1u;
-        for (borrow = 0, k = mlen; k-- > 0;) {
-            carry |= (unsigned)r[k] << 1;
-            r[k] = (uint8_t)(carry & 255);
-            carry >>= 8;
-            v = r[k] - m[k] - borrow;
-            t[k] = (uint8_t)(v & 255);
-            borrow = v < 0;
-        }
-        keep = (0u - (unsigned)(borrow & (int)(carry ^ 1u))) & 255u; /* r was smaller than m */
-        for (k = 0; k < mlen; k++) r[k] = (uint8_t)((r[k] & keep) | (t[k] & ~keep & 255u));
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
+    unsigned wrong = 0;
+    size_t i;
+    memcpy(mod, m.p, m.n);
+    memcpy(x + m.n - b.n, b.p, b.n);
+    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
+    for (i = 0; i < 8 * a.n; i++) {
+        psi_x509_add_mod(r, r, 1, mod, m.n);
+        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
     }
-    for (k = 0; k < mlen; k++) wrong |= r[k] ^ (k + 1 == mlen ? 1u : 0u);
+    r[m.n - 1] ^= 1;
+    for (i = 0; i < m.n; i++) wrong |= r[i];
     psi_wipe(r, sizeof r);
-    psi_wipe(t, sizeof t);
+    psi_wipe(x, sizeof x);
+    psi_wipe(mod, sizeof mod);
     return !wrong;
 }
 
-/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which give
-   the key away. Costs far less than a signature. */
-static int psi_x509_rsa_holds(const psi_x509_key *k)
+/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
+   give the key away. This costs a small part of a signature. */
+static int psi_x509_is_whole(const psi_x509_key *k)
 {
     const br_rsa_private_key *r = &k->rsa;
-    uint8_t x[2 * 290], p[290], q[290];
-    int ok;
-    size_t skip = r->plen + r->qlen - k->n.n;
-    memcpy(p, r->p, r->plen);
-    memcpy(q, r->q, r->qlen);
-    psi_x509_multiply(p, r->plen, q, r->qlen, x);
-    ok = r->plen + r->qlen >= k->n.n && skip <= 1 && (!skip || x[0] == 0) && memcmp(x + skip, k->n.p, k->n.n) == 0;
-    psi_x509_multiply(r->iq, r->iqlen, q, r->qlen, x);
-    ok = ok && psi_x509_is_one(x, r->iqlen + r->qlen, p, r->plen);
-    p[r->plen - 1] ^= 1; /* p and q are odd */
-    q[r->qlen - 1] ^= 1;
-    psi_x509_multiply(r->dp, r->dplen, k->e.p, k->e.n, x);
-    ok = ok && psi_x509_is_one(x, r->dplen + k->e.n, p, r->plen);
-    psi_x509_multiply(r->dq, r->dqlen, k->e.p, k->e.n, x);
-    ok = ok && psi_x509_is_one(x, r->dqlen + k->e.n, q, r->qlen);
-    psi_wipe(x, sizeof x);
-    psi_wipe(p, sizeof p);
-    psi_wipe(q, sizeof q);
-    return ok;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
+    uint8_t n[PSI_X509_SIGNATURE];
+    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
+           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* Does the key belong to the certificate? The public halves are compared. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
-    br_ec_public_key own;
+    const br_rsa_public_key *rsa = &c->key.key.rsa;
+    const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
     psi_x509_span point = k->point;
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_EC) {
-        if (k->ec.curve != c->key.key.ec.curve) return 0;
-        if (point.n == 0) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), &own, buf, &k->ec));
-        return psi_x509_same(point, psi_x509_span_of(c->key.key.ec.q, c->key.key.ec.qlen));
-    }
-    return psi_x509_same(k->n, psi_x509_span_of(c->key.key.rsa.n, c->key.key.rsa.nlen)) &&
-           psi_x509_same(k->e, psi_x509_span_of(c->key.key.rsa.e, c->key.key.rsa.elen)) && psi_x509_rsa_holds(k);
+    if (k->type == BR_KEYTYPE_RSA)
+        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
+    if (k->ec.curve != ec->curve) return 0;
+    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
 }
 
-/* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em, whose length n the key has. */
-static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
-{
-    size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
-    if (n < len + room + 2) return 0;
-    memset(em, 0, db);
-    em[db - room - 1] = 1;
-    memcpy(em + db - room, salt, room);
-    psi_x509_pss_hash(alg, digest, salt, em + db);
-    psi_x509_mgf1(alg->hash, em + db, em, db);
-    em[0] &= 0x7F;
-    em[n - 1] = 0xBC;
-    return 1;
-}
-
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length, 0 if
-   the key cannot. */
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
 static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                                        const uint8_t *salt, uint8_t *out)
 {
-    size_t n = k->n.n;
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
     int ok;
     if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
         return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
     if (alg->kind == PSI_X509_PSS)
-        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa) == 1;
-    else
-        ok = br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, psi_x509_hash_len(alg->hash), &k->rsa,
-                                             out) == 1;
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
     return ok ? n : 0;
 }
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors, and how they were found. */
+/* Trust anchors, and where they come from. */
 typedef struct psi_trust {
     psi_x509_chain anchors;
     size_t seen; /* with those that came twice */
@@ -5449,57 +5152,43 @@ typedef struct psi_trust {
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-static int psi_trust_each(void *ctx, psi_x509_span der)
+/* Adds an anchor, unless it is there already. */
+static int psi_trust_add(psi_trust *t, psi_x509_span der)
 {
-    psi_trust *t = (psi_trust *)ctx;
-    psi_x509_cert *c;
+    psi_x509_chain *c = &t->anchors;
     size_t i;
-    int r;
+    for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
+    if (i == c->count) {
+        if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
+        if (!c->certs[i].readable) {
+            psi_x509_chain_drop(c);
+            return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
+        }
+    }
     t->seen++;
-    for (i = 0; i < t->anchors.count; i++)
-        if (psi_x509_same(t->anchors.certs[i].der, der)) return 0;
-    r = psi_x509_chain_append(&t->anchors, der.p, der.n, &c);
-    if (r || psi_x509_is_readable(c)) return r;
-    psi_free((void *)(uintptr_t)c->der.p);
-    t->anchors.count--;
-    t->seen--;
-    return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
+    return 0;
 }
 
 /* Adds the anchors of a text that people know as name. */
 static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
 {
-    size_t found;
-    int r = psi_x509_each(text, len, t->lenient, psi_trust_each, t, &found);
-    return psi_x509_text_error(e, r, name, found);
+    psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_span der;
+    int r;
+    do {
+        r = psi_x509_next(&reader, &der);
+        if (r > 0 && (r = psi_trust_add(t, der)) == 0) r = 1;
+        if (r == PSOCKET_TLS_PEM && t->lenient) r = 1;
+    } while (r > 0);
+    psi_free(reader.buf);
+    return psi_x509_text_error(e, r, name, reader.number);
 }
 
-static int psi_trust_file(psi_trust *t, const char *path, psocket_error *e)
+/* A text of a folder or of the system's: what is no certificate in it is passed over. */
+static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    char *data;
-    size_t len;
-    int os, r = psi_os_readfile(path, &data, &len, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
-    r = psi_trust_text(t, data, len, path, e);
-    psi_free(data);
-    return r;
-}
-
-/* A text of the system's or of a folder: what is no certificate in it is passed over. */
-static int psi_trust_any_text(void *ctx, const void *text, size_t len)
-{
-    size_t found;
-    return psi_x509_each(text, len, 1, psi_trust_each, ctx, &found);
-}
-
-static int psi_trust_folder(psi_trust *t, const char *path, psocket_error *e)
-{
-    size_t before = t->seen;
-    int os, r;
-    t->lenient = 1;
-    r = psi_os_readdir(path, psi_trust_any_text, t, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", path);
-    return t->seen != before ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", path);
+    int r = psi_trust_text((psi_trust *)ctx, text, len, "", NULL);
+    return r == PSOCKET_TLS_PEM ? 0 : r;
 }
 
 static void psi_trust_free(psi_trust *t)
@@ -5510,19 +5199,38 @@ static void psi_trust_free(psi_trust *t)
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
+static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
+{
+    char *data;
+    size_t len;
+    int os, r;
+    if (topt->ca) {
+        len = topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca);
+        r = psi_trust_text(t, topt->ca, len, "ca", e);
+        if (r) return r;
+    }
+    if (topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+        if (r) return r;
+    }
+    if (!topt->ca_dir) return 0;
+    t->lenient = 1;
+    t->seen = 0;
+    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+    return t->seen ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+}
+
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
-    int r = 0;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
-    if (topt->ca) r = psi_trust_text(t, topt->ca, len, "ca", e);
-    if (!r && topt->ca_file) r = psi_trust_file(t, topt->ca_file, e);
-    if (!r && topt->ca_dir) r = psi_trust_folder(t, topt->ca_dir, e);
+    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
+    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
     if (r) psi_trust_free(t);
-    else *out = t;
+    *out = r ? NULL : t;
     return r;
 }
 
@@ -5536,7 +5244,7 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
     psi_os_lock(&psi_x509_system_lock);
     if (!psi_x509_system.anchors.count) {
         psi_x509_system.lenient = 1;
-        r = psi_os_systrust(psi_trust_any_text, &psi_x509_system, e);
+        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
         if (r) psi_x509_chain_free(&psi_x509_system.anchors);
         else if (!psi_x509_system.anchors.count)
             r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
@@ -5555,6 +5263,44 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 
 /* --- the search for a path ---------------------------------------------------------------------------------------- */
 
+/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
+   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
+   that ended. FLAW stands for what a certificate says of itself. */
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+#define PSI_X509_RULES(X) \
+    X(FLAW, BROKEN, MALFORMED, "") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, rank, code, text) PSI_RULE_##name,
+enum { PSI_X509_RULES(PSI_X) PSI_RULE_NONE };
+#undef PSI_X
+#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
+static const struct {
+    short rank, code;
+    const char *text;
+} psi_x509_rules[] = {PSI_X509_RULES(PSI_X){0, 0, ""}};
+#undef PSI_X
+
 typedef struct psi_x509_query {
     psi_trust *trust;
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
@@ -5564,31 +5310,26 @@ typedef struct psi_x509_query {
     size_t pin_count;
 } psi_x509_query;
 
-/* One signature that was checked. */
-typedef struct psi_x509_edge {
-    const psi_x509_cert *issuer, *child;
-    int good;
-} psi_x509_edge;
-
 typedef struct psi_x509_walk {
     const psi_x509_query *q;
-    const psi_trust *trust;
-    const psi_x509_chain *sent;                         /* the peer's */
+    const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
-    psi_x509_edge edges[PSI_X509_SIGNATURES];
+    struct {
+        const psi_x509_cert *issuer, *child;
+        int good;
+    } edges[PSI_X509_SIGNATURES]; /* the signatures that were checked */
     int edge_count;
-    int rule; /* the failure that tells most so far: a rule and who broke it; -1: none */
+    int rule; /* the failure that tells most so far, and who failed */
     const psi_x509_cert *culprit;
 } psi_x509_walk;
 
 /* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
 static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    if (w->rule < 0 || psi_x509_rules[rule].rank > psi_x509_rules[w->rule].rank) {
-        w->rule = rule;
-        w->culprit = c;
-    }
+    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    w->rule = rule;
+    w->culprit = c;
     return 0;
 }
 
@@ -5598,30 +5339,28 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
 {
     psi_x509_span rest;
     int dot = base.n && base.p[0] == '.';
-    if (dot) {
-        base.p++;
-        base.n--;
-    }
+    if (dot) base = psi_x509_after(base, 1);
     if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
     if (base.n == 0) return 1;
     if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
         return 1;
     if (!excluded || name.p[0] != '*') return 0;
-    rest = psi_x509_span_of(name.p + 1, name.n - 1);
+    rest = psi_x509_after(name, 1);
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? -1: malformed. An IPv4 address in its IPv6 form is in what excludes
-   the IPv4 one. */
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
+   form too. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+    psi_x509_span mapped = psi_x509_span_of("\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12);
     size_t i, n = base.n / 2;
-    int end = 0, match;
+    int mask, low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_span_of(ip.p + 12, 4);
+    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped.p, mapped.n) == 0) ip = psi_x509_after(ip, 12);
     for (i = 0, match = n == ip.n; i < n; i++) {
-        int mask = base.p[n + i], low = ~mask & 0xFF;
+        mask = base.p[n + i];
+        low = ~mask & 0xFF;
         if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
         if (low) end = 1;
         if (match && (base.p[i] & mask) != (ip.p[i] & mask)) match = 0;
@@ -5629,66 +5368,58 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return match;
 }
 
-/* Is a name in a subtree of its own kind? -1: malformed, or it cannot be told. */
+/* Is a name in a subtree of its own kind? 1, 0, -1: it cannot be told. */
 static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
 {
+    int r;
     if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
     if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
-    return psi_x509_name_within(base, name);
+    r = psi_x509_name_within(base, name);
+    return excluded || r > 0 ? r : 0;
 }
 
-/* Does a name break the constraints of ca (RFC 5280 4.2.1.10)? Excluded is also what cannot be told; what has constraints of
-   a kind that is not evaluated breaks them if they are critical. */
-static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+/* Does a name break one of the lists of a certificate's constraints (RFC 5280 4.2.1.10)? So does what cannot be told, and a
+   name of a kind that is not evaluated if the constraints are critical. */
+static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base;
-    int excluded, type, known = tag == 0x82 || tag == 0x87 || tag == 0xA4;
-    for (excluded = 0; excluded < 2; excluded++) {
-        int seen = 0, hit = 0;
-        if (!psi_x509_take(&lists, 0xA0 + excluded, &list)) continue;
-        while (list.n) {
-            if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n ||
-                !psi_x509_is_name_tag(type))
-                return 1;
-            w->work -= 1 + (long)(name.n + base.n) / 64;
-            if (w->work < 0) return 1;
-            if (type != tag) continue;
-            if (known) {
-                int r = psi_x509_within(tag, base, name, excluded);
-                if (r < 0 && (excluded || tag != 0xA4)) return 1;
-                seen = 1;
-                hit |= r > 0;
-            } else if (ca->constraints_critical) {
-                return 1;
-            }
-        }
-        if (excluded ? hit : seen && !hit) return 1;
+    psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
+    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    psi_x509_take(&lists, 0xA0, &list);
+    if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
+    while (list.n) {
+        if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+        if (!memchr(psi_x509_general, type, sizeof psi_x509_general)) return 1;
+        w->work -= 1 + (long)(name.n + base.n) / 64;
+        if (w->work < 0) return 1;
+        if (type != tag) continue;
+        if (!known && ca->constraints_critical) return 1;
+        r = known ? psi_x509_within(tag, base, name, excluded) : 0;
+        if (r < 0) return 1;
+        seen |= known;
+        hit |= r;
     }
-    return lists.n != 0;
+    return excluded ? hit : seen && !hit;
+}
+
+static int psi_x509_name_breaks_any(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
+{
+    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
 }
 
 /* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, name;
+    psi_x509_span rest = c->san, name, none = {NULL, 0};
     int tag;
     while (psi_x509_any(&rest, &tag, &name, NULL))
-        if (psi_x509_name_breaks(w, ca, tag, name)) return 1;
-    if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) return 1;
-    name = psi_x509_span_of(NULL, 0);
+        if (psi_x509_name_breaks_any(w, ca, tag, name)) return 1;
+    if (c->subject.n > 2 && psi_x509_name_breaks_any(w, ca, 0xA4, c->subject)) return 1;
     return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
-           psi_x509_name_breaks(w, ca, 0x81, name);
+           psi_x509_name_breaks_any(w, ca, 0x81, none);
 }
 
-/* What a signature check with this key costs, in P-256 checks. */
-static long psi_x509_cost(const psi_x509_cert *issuer)
-{
-    if (issuer->key.key_type != BR_KEYTYPE_EC) return 1;
-    return issuer->key.key.ec.curve == BR_EC_secp521r1 ? 8 : issuer->key.key.ec.curve == BR_EC_secp384r1 ? 4 : 1;
-}
-
-/* Is child signed by issuer? Each pair is checked once: 1, 0, or -1 if not known yet. */
-static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
+/* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
+static int psi_x509_edge(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     int i;
     for (i = 0; i < w->edge_count; i++)
@@ -5696,47 +5427,40 @@ static int psi_x509_edge_known(const psi_x509_walk *w, const psi_x509_cert *issu
     return -1;
 }
 
-/* The same, checking if need be: 0 also when too much was checked already. */
+/* Is child signed by issuer? Each pair is checked once; when too much was checked, no more is. */
 static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    psi_x509_edge *edge;
-    int good = psi_x509_edge_known(w, issuer, child);
+    int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
+    int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
     if (good < 0) {
-        w->signatures -= psi_x509_cost(issuer) + (long)(child->tbs.n / 16384);
-        if (w->signatures < 0 || w->edge_count == PSI_X509_SIGNATURES) {
-            w->work = -1;
-            return 0;
-        }
+        w->signatures -= cost + (long)(child->tbs.n / 16384);
+        if (w->signatures < 0) w->work = -1;
+        if (w->work < 0) return 0;
         good = psi_x509_check_signature(issuer, child);
-        if (!good) w->signatures -= psi_x509_cost(issuer); /* honest chains hardly ever have wrong ones */
-        edge = &w->edges[w->edge_count++];
-        edge->issuer = issuer;
-        edge->child = child;
-        edge->good = good;
+        if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
+        w->edges[w->edge_count].issuer = issuer;
+        w->edges[w->edge_count].child = child;
+        w->edges[w->edge_count++].good = good;
     }
     if (good) return 1;
-    if (child->aki.n && issuer->ski.n && !psi_x509_same(child->aki, issuer->ski))
-        return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
-    return psi_x509_fail(w, PSI_RULE_WRONG_SIGNATURE, child);
+    if (!child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski))
+        return psi_x509_fail(w, PSI_RULE_SIGNATURE, child);
+    return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
 }
 
 /* Is one of the pinned keys on the path? */
 static int psi_x509_has_pin(psi_x509_walk *w, int depth)
 {
     uint8_t digest[32];
-    br_sha256_context h;
     size_t k;
     int i;
-    if (w->q->pin_count == 0) return 1;
-    for (i = 0; i <= depth; i++) {
+    for (i = 0; i <= depth && w->q->pin_count; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        br_sha256_init(&h);
-        br_sha256_update(&h, w->path[i]->spki.p, w->path[i]->spki.n);
-        br_sha256_out(&h, digest);
+        psi_x509_sha256(w->path[i]->spki, digest);
         for (k = 0; k < w->q->pin_count; k++)
             if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
     }
-    return psi_x509_fail(w, PSI_RULE_NO_PIN, w->path[0]);
+    return w->q->pin_count == 0;
 }
 
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
@@ -5746,7 +5470,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     int i;
     for (i = depth; i > 0; i--)
         if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
-    if (!psi_x509_has_pin(w, depth)) return 0;
+    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
@@ -5754,81 +5478,71 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* Is c on path[0..depth-1] already? The same authority twice helps nobody (RFC 4158 2.4.2). */
-static int psi_x509_is_loop(const psi_x509_walk *w, const psi_x509_cert *c, int depth)
-{
-    int i;
-    for (i = 0; i < depth; i++)
-        if (c == w->path[i] ||
-            (psi_x509_same(c->spki, w->path[i]->spki) && psi_x509_same(c->subject, w->path[i]->subject)))
-            return 1;
-    return 0;
-}
-
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)), -1 if none. An anchor of version
-   1 could not say that it is an authority. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
+   not say that it is an authority. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    int flaw = psi_x509_flaw(c, (anchor ? PSI_X509_ANCHOR_FLAWS : PSI_X509_OWN_FLAWS) | PSI_X509_KEY_FLAWS);
-    if (flaw >= 0) return flaw;
     if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended >= 0 && !(c->extended & (purpose | PSI_X509_ANY_EKU)))
-        return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
-    return -1;
+    if (c->extended < 0 || (c->extended & (purpose | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
 }
 
 /* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
 static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1];
-    int i, rule = psi_x509_authority_rule(w, c, anchor, depth), alg = psi_x509_flaw(child, PSI_X509_ALG_FLAWS);
-    if (psi_x509_edge_known(w, c, child) == 0) return 0;
-    if (rule >= 0 && rule < PSI_RULE_FLAWS) return psi_x509_fail(w, rule, c);
-    if (alg >= 0) return psi_x509_fail(w, alg, child);
-    if (rule >= 0) return psi_x509_fail(w, rule, c);
+    int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
+    if (psi_x509_edge(w, c, child) == 0) return 0;
+    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
+    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
-        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN_NAME, w->path[i]);
+        return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
     }
     return w->work >= 0;
 }
 
-static int psi_x509_search(psi_x509_walk *w, int depth);
-
-/* Tries c as the issuer of path[depth-1]: 1 if that leads to an anchor. *issuers: somebody has its issuer's name. */
-static int psi_x509_try(psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth, int *issuers)
+/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
+   2.4.2). */
+static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1];
     w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
-    if (!psi_x509_same_name(c->subject, child->issuer) || psi_x509_is_loop(w, c, depth)) return 0;
-    *issuers = 1;
-    if (!psi_x509_may_issue(w, c, anchor, depth)) return 0;
-    w->path[depth] = c;
-    if (anchor) return psi_x509_complete(w, depth);
-    if (depth == PSOCKET_CHAIN_DEPTH) return psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
-    return psi_x509_search(w, depth + 1);
+    if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
+    while (depth-- > 0) {
+        const psi_x509_cert *below = w->path[depth];
+        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+    }
+    return 1;
 }
 
 /* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
    whose key identifier fits. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
-    const psi_x509_cert *child = w->path[depth - 1];
-    int pass, issuers = 0;
+    const psi_x509_cert *child = w->path[depth - 1], *c;
+    const psi_x509_chain *from;
+    int pass, anchor, fits, issuers = 0;
+    size_t i;
     for (pass = 0; pass < 4; pass++) {
-        const psi_x509_chain *from = pass < 2 ? &w->trust->anchors : w->sent;
-        size_t i;
+        anchor = pass < 2;
+        from = anchor ? w->anchors : w->sent;
         w->work -= 1 + (long)from->count / 16;
         for (i = 0; i < from->count && w->work >= 0; i++) {
-            const psi_x509_cert *c = &from->certs[i];
-            int fits = !(child->aki.n && c->ski.n) || psi_x509_same(child->aki, c->ski);
-            if (c->subject_hash != child->issuer_hash || fits == (pass & 1)) continue;
-            if (psi_x509_try(w, c, pass < 2, depth, &issuers)) return 1;
+            c = &from->certs[i];
+            fits = !child->aki.n || !c->ski.n || psi_x509_same(child->aki, c->ski);
+            if (c->subject_hash != child->issuer_hash || fits == (pass & 1) || !psi_x509_is_candidate(w, c, depth)) continue;
+            issuers = 1;
+            if (!psi_x509_may_issue(w, c, anchor, depth)) continue;
+            w->path[depth] = c;
+            if (!anchor && depth == PSOCKET_CHAIN_DEPTH) psi_x509_fail(w, PSI_RULE_TOO_FAR, c);
+            else if (anchor ? psi_x509_complete(w, depth) : psi_x509_search(w, depth + 1)) return 1;
         }
     }
     if (w->work < 0) return psi_x509_fail(w, PSI_RULE_TOO_MUCH, w->path[0]);
@@ -5837,55 +5551,48 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Is the key a point of its curve? BearSSL looks when it multiplies. */
-static int psi_x509_is_point(const br_x509_pkey *key)
-{
-    static const unsigned char one[] = {1};
-    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
-    const br_ec_public_key *ec = &key->key.ec;
-    if (key->key_type != BR_KEYTYPE_EC) return 1;
-    memcpy(point, ec->q, ec->qlen);
-    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1;
-}
-
-/* Why the key of a peer's own certificate cannot be used: a rule, or -1. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
-    int flaw = psi_x509_flaw(c, PSI_X509_KEY_FLAWS);
-    if (flaw >= 0) return flaw;
-    if (!c->key.key_type) return PSI_RULE_FORM;
-    return psi_x509_is_point(&c->key) ? -1 : PSI_RULE_NO_POINT;
+    static const unsigned char one[] = {1};
+    const br_ec_public_key *ec = &c->key.key.ec;
+    uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
+    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (c->key.key_type != BR_KEYTYPE_EC) return PSI_RULE_NONE;
+    memcpy(point, ec->q, ec->qlen);
+    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1 ? PSI_RULE_NONE : PSI_RULE_NO_POINT;
 }
 
-/* The rule that the peer's own certificate breaks as such, -1 if none. */
+/* The rule that the peer's own certificate breaks as such. */
 static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
 {
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (rule >= 0) return rule;
+    if (rule != PSI_RULE_NONE) return rule;
     if (c->usage >= 0 && !(c->usage & PSI_X509_KU_SIGN)) return PSI_RULE_NOT_SIGNING;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
-    if (c->ca && !pinned) return PSI_RULE_CA_AS_HOST;
-    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_WRONG_NAME;
-    return -1;
+    if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
+    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
+    return PSI_RULE_NONE;
 }
 
-/* The whole verdict: w->rule and w->culprit, or -1. A failure of the name or a date is reported only when the path is
-   otherwise good. */
+/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
 static void psi_x509_judge(psi_x509_walk *w)
 {
-    const psi_x509_cert *leaf = w->path[0] = w->culprit = &w->sent->certs[0];
-    int pinned = 0, found;
+    const psi_x509_cert *leaf = &w->sent->certs[0];
+    int rule, pinned = 0, found;
     size_t i;
-    for (i = 0; i < w->trust->anchors.count; i++) pinned |= psi_x509_same(w->trust->anchors.certs[i].der, leaf->der);
-    w->rule = psi_x509_flaw(leaf, pinned ? PSI_X509_TRUSTED_FLAWS : PSI_X509_OWN_FLAWS);
-    if (w->rule >= 0) return;
-    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
-    if (found || w->rule == PSI_RULE_EXPIRED || w->rule == PSI_RULE_NOT_YET) {
-        int rule = psi_x509_leaf_rule(w, leaf, pinned);
-        if (rule >= 0) w->culprit = leaf;
-        if (rule >= 0 || found) w->rule = rule;
+    w->path[0] = leaf;
+    for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
+    if (leaf->when == PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+        return;
     }
+    found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
+    if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
+    rule = psi_x509_leaf_rule(w, leaf, pinned);
+    if (rule != PSI_RULE_NONE) w->culprit = leaf;
+    if (rule != PSI_RULE_NONE || found) w->rule = rule;
 }
 
 /* --- sentences ---------------------------------------------------------------------------------------------------- */
@@ -5915,111 +5622,79 @@ static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t 
     int late = now > c->not_after;
     uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
     const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    char why[80];
     s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    snprintf(why, sizeof why, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
-             (unsigned long)s, unit);
-    psi_x509_put(t, why);
-}
-
-/* Writes an alternative name: an address or a DNS name. */
-static void psi_x509_put_alternative(psi_x509_text *t, int tag, psi_x509_span name)
-{
-    char ip[64];
-    psi_addr a = PSI_ZERO;
-    if (tag == 0x87) {
-        a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
-        memcpy(a.ip, name.p, name.n);
-        psi_addr_print(&a, ip);
-        name = psi_x509_span_of(ip, strlen(ip));
-    }
-    if (name.n > 64) name.n = 64;
-    psi_x509_put_safe(t, name, "");
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
 static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
-    int tag, count = 0, dns_address = 0;
-    size_t i;
+    int tag, count = 0, same = 0;
+    psi_addr a = PSI_ZERO;
+    char ip[64];
     psi_x509_put(t, "is for ");
     while (psi_x509_any(&san, &tag, &name, NULL)) {
+        same |= tag == 0x82 && psi_x509_same(name, host);
         if (tag != 0x82 && (tag != 0x87 || (name.n != 4 && name.n != 16))) continue;
-        dns_address |= tag == 0x82 && psi_x509_same(name, host);
         if (++count > 3) continue;
+        if (tag == 0x87) {
+            a.family = name.n == 4 ? PSI_IP4 : PSI_IP6;
+            memcpy(a.ip, name.p, name.n);
+            psi_addr_print(&a, ip);
+            name = psi_x509_span_of(ip, strlen(ip));
+        }
+        if (name.n > 64) name.n = 64;
         if (count > 1) psi_x509_put(t, ", ");
-        psi_x509_put_alternative(t, tag, name);
+        psi_x509_put_safe(t, name, "");
     }
     if (!count) psi_x509_put(t, "no host (it has no alternative names)");
-    if (count > 3) psi_x509_put(t, " and others");
-    psi_x509_put(t, ", not for ");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
-    if (dns_address) psi_x509_put(t, " (which stands there as a DNS name: an address needs an iPAddress)");
-    for (i = 0; i < host.n && host.p[i] < 0x80; i++) {}
-    if (i < host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
+    if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    while (host.n && *host.p < 0x80) host = psi_x509_after(host, 1);
+    if (host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
 }
 
-#define PSI_X(name, rank, code, text) text "\0"
-static const char psi_x509_rule_texts[] = PSI_X509_RULES(PSI_X);
-#undef PSI_X
-
-/* What a rule says of a certificate that breaks it. */
-static void psi_x509_put_rule(psi_x509_text *t, int rule, const psi_x509_cert *c)
-{
-    const char *text = psi_x509_rule_texts;
-    int named = rule == PSI_RULE_EXTENSION || rule == PSI_RULE_IDLE_EXTENSION;
-    for (; rule > 0; rule--) text += strlen(text) + 1;
-    psi_x509_put(t, text);
-    if (named) psi_x509_put(t, c->broken);
-}
-
-/* Fills *e with the sentence for a rule that a certificate broke; index: which one of the peer's. Returns its code. */
+/* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
 static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 {
-    char buf[sizeof e->text];
-    psi_x509_text t = psi_x509_text_in(buf, sizeof buf), room;
     const psi_x509_cert *c = w->culprit;
-    int rule = w->rule, code = psi_x509_rules[rule].code, missing = psi_x509_rules[rule].rank == PSI_X509_ENDED;
-    if (!e) return code;
-    psi_x509_put(&t, "certificate ");
-    if (rule == PSI_RULE_WRONG_NAME) psi_x509_put_names(&t, c, w->q->name);
+    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
+    char what[sizeof e->text] = "", whose[200] = "";
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
-    else psi_x509_put_rule(&t, rule, c);
-    room = t;
-    room.size = t.used + 200 < t.size ? t.used + 200 : t.size; /* of the name, so that what follows has its place */
-    psi_x509_put(&room, ": ");
-    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&room, c->issuer);
-    else if (rule != PSI_RULE_WRONG_NAME) psi_x509_put_label(&room, c);
-    if (rule != PSI_RULE_WRONG_NAME) t.used = room.used;
-    buf[t.used] = 0;
-    if (missing) psi_x509_put(&t, " (to trust it, give it in ca_file or SSL_CERT_FILE)");
-    psi_err(e, code, "%s", buf);
-    e->tls_alert = psi_x509_alert(code);
-    e->cert_index = index;
+    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
+    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&label, c->issuer);
+    else if (rule != PSI_RULE_NAME) psi_x509_put_label(&label, c);
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
+                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+    if (e) e->cert_index = index;
     return code;
 }
 
 /* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
-    psi_x509_walk *w = NULL;
-    int r = chain->count ? 0 : (int)PSOCKET_CERT_MISSING;
-    if (!r && !(w = (psi_x509_walk *)psi_alloc(sizeof *w))) r = PSOCKET_NOMEM;
-    if (r) psi_err_code(e, r);
-    else r = psi_x509_trust(q->trust, &w->trust, e);
-    if (r) {
-        if (e) e->tls_alert = psi_x509_alert(r);
-    } else {
+    psi_x509_walk *w;
+    const psi_trust *trust;
+    int r = 0, index;
+    if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    w = (psi_x509_walk *)psi_alloc(sizeof *w);
+    if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
+    r = psi_x509_trust(q->trust, &trust, e);
+    if (r && e) e->tls_alert = psi_x509_alert(r);
+    if (!r) {
         w->q = q;
+        w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
+        w->rule = PSI_RULE_NONE;
         psi_x509_judge(w);
-        if (w->rule >= 0) {
-            int sent = w->culprit >= chain->certs && w->culprit < chain->certs + chain->count;
-            r = psi_x509_explain(w, sent ? (int)(w->culprit - chain->certs) : -1, e);
-        }
+        for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
+        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
     }
     psi_free(w);
     return r;
@@ -6031,7 +5706,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    return w.rule < 0 ? 0 : psi_x509_explain(&w, 0, e);
+    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -8426,146 +8101,353 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 #endif /* PSOCKET_NO_TLS */
 
 /*==================================================================================================
- * >>sock
- * The socket. Its life: dialling (dial is set), handshaking (hs is set), open, ended. Nothing in this section waits; the
- * blocking calls of >>public wait between its steps. How each direction ended is kept in end_in and end_out (0: it has
- * not); once closed here, closed is set. Every function leaves the socket usable or ended.
+ * >>watch
+ * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
+ * when they want to be looked at, and the hot ring of those to be looked at without being told by the system. It knows
+ * nothing of sockets, so that a socket can take its descriptors out before it closes them; >>poll does the looking.
+ * A socket owns its watch; those of foreign descriptors and timers are the application's.
  *================================================================================================*/
 
-#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB */
-#define PSI_SOCK_READ_MIN (1u << PSI_SOCK_READ_LOG)
-#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
-#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
-#define PSI_DATAGRAM 65536u
-#define PSI_SPARE_MAX (PSOCKET_READ_SIZE + 64u) /* the largest buffer that a poller keeps */
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
 
-typedef struct psi_io psi_io;
-typedef struct psi_listen psi_listen;
+/* A place in the hot ring; next is NULL outside of it. */
+typedef struct psi_link {
+    struct psi_link *next, *prev;
+} psi_link;
 
-/* A connection being made. */
-#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
-typedef struct psi_dial {
-    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
-    int resolving, next, live, delay, port, code, os;
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
-    int64_t next_at;
-    size_t said;
-    char why[400]; /* each address that failed, and its reason */
-} psi_dial;
-
-/* What a poller keeps about a socket, foreign descriptor or timer. Its working is >>poll's; it is declared here because a
-   socket takes its descriptors out before it closes them, and announces what the system cannot. */
-typedef struct psocket_watch psi_entry;
 struct psocket_watch {
-    psocket_poller *poller;
-    psocket *sock;                 /* NULL: a foreign descriptor or timer */
+    psi_link link;           /* first, so that a link is its watch */
+    psocket_poller *poller;  /* NULL once that was freed */
+    psocket *sock;           /* NULL: a foreign descriptor or a timer */
     void *user;
-    psi_os_watch watch;            /* the one descriptor of what has just one */
-    psi_os_watch *more;            /* PSOCKET_POLLSET_MAX of them for a socket that dials or is carried; else NULL */
-    struct psocket_watch *next, *prev; /* in the poller's hot ring (to be looked at without being told by the system) or cold ring */
-    int64_t due, wake;             /* when the user's time is over, and when to look again; INT64_MAX: never */
-    int heap;                      /* 1 + index in the heap; 0 none */
-    int events;                    /* what the user wants */
-    unsigned turn;                 /* the poller's turn in which the socket last sent */
-    short given;                   /* 1 + index in the array handed out last; 0 none */
-    uint8_t hot;
+    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
+    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
+    int heap;                /* index in the heap */
+    unsigned sent;           /* the poller's turn in which the socket last sent, */
+    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    short given;             /* 1 + index in the array handed out last; 0 none */
+    uint8_t events;          /* what the user wants */
 };
 
 struct psocket_poller {
     psi_os_poller os;
-    void (*unwatch)(psi_entry *e); /* pointers, so that a program without pollers links without them */
-    void (*forget)(psi_entry *e);
-    psi_entry hot, cold; /* heads of two rings: every entry is in one of them */
-    int entries;
-    psi_entry **heap;    /* has room for all of them */
-    int heap_count, heap_cap;
-    psi_entry *given[PSI_EVENTS];
+    psi_link hot;
+    psocket_watch **heap;    /* all watches, the one with the earliest time first */
+    int count, cap;          /* of the heap */
+    int given_count;
+    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
     psocket_event events[PSI_EVENTS];
-    int count;
-    unsigned turn;       /* counts waits, from 1 */
-    uint8_t *spare;      /* a buffer for the socket that reads next */
+    unsigned turn;           /* counts waits, from 1 */
     uint32_t spare_cap;
+    uint8_t *spare;          /* a buffer for the socket that reads next */
+    uint8_t nested;          /* a foreign loop watches the poller's own descriptor, and none waits in it */
+    uint8_t announced;       /* that descriptor is readable, since there is something hot */
 };
 
-/* Moves an entry, which may be in no ring yet, to a ring of its poller. */
-static void psi_entry_move(psi_entry *e, int hot)
+/* There is something to look at of which the system does not know: tells a foreign loop. */
+static void psi_watch_announce(psocket_poller *p)
 {
-    psi_entry *head = hot ? &e->poller->hot : &e->poller->cold;
-    if (e->next) {
-        e->prev->next = e->next;
-        e->next->prev = e->prev;
-    }
-    e->hot = (uint8_t)hot;
-    e->prev = head->prev;
-    e->next = head;
-    head->prev->next = e;
-    head->prev = e;
+    if (!p->nested || p->announced) return;
+    p->announced = 1;
+    psi_os_poller_busy(&p->os, 1);
 }
 
-static void psi_entry_heat(psi_entry *e)
+/* A wait begins. */
+static void psi_watch_rest(psocket_poller *p)
 {
-    if (!e->hot) psi_entry_move(e, 1);
+    if (p->announced) psi_os_poller_busy(&p->os, 0);
+    p->announced = 0;
 }
+
+/* Has the poller look at w in its next wait. */
+static void psi_watch_heat(psocket_watch *w)
+{
+    psi_link *head = &w->poller->hot;
+    if (w->link.next) return;
+    w->link.prev = head->prev;
+    w->link.next = head;
+    head->prev->next = &w->link;
+    head->prev = &w->link;
+    psi_watch_announce(w->poller);
+}
+
+static void psi_watch_cool(psocket_watch *w)
+{
+    if (!w->link.next) return;
+    w->link.prev->next = w->link.next;
+    w->link.next->prev = w->link.prev;
+    w->link.next = NULL;
+}
+
+/*--- the heap of times */
+
+static int64_t psi_watch_key(const psocket_watch *w)
+{
+    return w->due < w->wake ? w->due : w->wake;
+}
+
+static void psi_watch_place(psocket_poller *p, int i, psocket_watch *w)
+{
+    p->heap[i] = w;
+    w->heap = i;
+}
+
+/* Moves w, which counts as being at index i, to where it belongs. */
+static void psi_watch_settle(psocket_poller *p, int i, psocket_watch *w)
+{
+    int64_t key = psi_watch_key(w);
+    int child;
+    while (i > 0 && psi_watch_key(p->heap[(i - 1) / 2]) > key) {
+        psi_watch_place(p, i, p->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (; (child = 2 * i + 1) < p->count; i = child) {
+        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child])) child++;
+        if (psi_watch_key(p->heap[child]) >= key) break;
+        psi_watch_place(p, i, p->heap[child]);
+    }
+    psi_watch_place(p, i, w);
+}
+
+/* Sets the two times of w. */
+static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
+{
+    if (w->due == due && w->wake == wake) return;
+    w->due = due;
+    w->wake = wake;
+    psi_watch_settle(w->poller, w->heap, w);
+}
+
+/*--- descriptors */
+
+/* Has the system watch exactly these descriptors for w, which may have several. */
+static int psi_watch_many(psocket_watch *w, const psocket_pollfd *fds, int n)
+{
+    psi_os_poller *os = &w->poller->os;
+    int i, r = 0, e;
+    psi_os_poller_ctl(os, &w->one, 0, &e);
+    if (!w->more) {
+        if (!n) return 0;
+        w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
+        if (!w->more) return PSOCKET_NOMEM;
+    }
+    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
+        psi_os_watch *one = &w->more[i];
+        psocket_fd fd = i < n ? fds[i].fd : -1;
+        if (one->events && one->fd != fd) psi_os_poller_ctl(os, one, 0, &e);
+        one->fd = fd;
+        one->owner = w;
+        if (i < n && !r) r = psi_os_poller_ctl(os, one, fds[i].events, &e);
+    }
+    return r;
+}
+
+/* The same for one descriptor. */
+static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
+{
+    psi_os_poller *os = &w->poller->os;
+    int e = 0;
+    if (w->more) {
+        psi_watch_many(w, NULL, 0);
+        psi_free(w->more);
+        w->more = NULL;
+    }
+    if (w->one.events && w->one.fd != fd) psi_os_poller_ctl(os, &w->one, 0, &e);
+    w->one.fd = fd;
+    return fd == -1 ? 0 : psi_os_poller_ctl(os, &w->one, events, &e);
+}
+
+/* Takes all of its descriptors out of the system's set, before one of them is closed. */
+static void psi_watch_unwatch(psocket_watch *w)
+{
+    psi_watch_many(w, NULL, 0);
+    psi_watch_heat(w);
+}
+
+/*--- making and ending one */
+
+static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
+{
+    psocket_watch *w;
+    if (p->count == p->cap) {
+        int cap = p->cap * 2 + 16;
+        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
+        if (!heap) return NULL;
+        p->heap = heap;
+        p->cap = cap;
+    }
+    w = (psocket_watch *)psi_alloc(sizeof *w);
+    if (!w) return NULL;
+    w->poller = p;
+    w->sock = s;
+    w->due = w->wake = INT64_MAX;
+    w->one.owner = w;
+    w->one.fd = -1;
+    psi_watch_place(p, p->count++, w);
+    psi_watch_heat(w);
+    return w;
+}
+
+/* Takes w out of its poller. */
+static void psi_watch_leave(psocket_watch *w)
+{
+    psocket_poller *p = w->poller;
+    psocket_watch *last;
+    if (!p) return;
+    psi_watch_unwatch(w);
+    psi_watch_cool(w);
+    last = p->heap[--p->count];
+    if (last != w) psi_watch_settle(p, w->heap, last);
+    if (w->given) {
+        p->given[w->given - 1] = NULL;
+        p->events[w->given - 1].user = NULL;
+        p->events[w->given - 1].events = 0;
+    }
+    psi_free(w->more);
+    w->more = NULL;
+    w->poller = NULL;
+}
+
+static void psi_watch_end(psocket_watch *w)
+{
+    if (!w) return;
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
+/*==================================================================================================
+ * >>sock
+ * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares. Nothing in this
+ * section waits; the blocking calls of >>public wait between its steps. Every function leaves the socket usable or ended.
+ *================================================================================================*/
+
+#define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
+#define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
+#define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
+#define PSI_SOCK_CORK 16384u /* most bytes of small records that wait for each other */
+#define PSI_SOCK_SPARE (PSOCKET_READ_SIZE + 2 * PSI_RING_SLACK) /* the largest buffer that a poller keeps */
+
+enum psi_state {
+    PSI_RESOLVING,   /* dial is set: its host is being looked up */
+    PSI_CONNECTING,  /* dial is set: attempts are under way */
+    PSI_HANDSHAKING, /* hs is set: the transport carries the TLS handshake */
+    PSI_OPEN,        /* bytes or datagrams move, and each direction ends by itself */
+    PSI_LISTENING,   /* listen is set: connections come */
+    PSI_ENDED,       /* a failure ended both directions, the transport is gone; chunks stay readable */
+    PSI_CLOSED       /* psocket_close ended them, likewise */
+};
+
+/* How the sending direction fares; the receiving one is open or ended. Negative: the code that it ended with. */
+enum psi_end {
+    PSI_FLOWS,       /* open */
+    PSI_ENDING,      /* shut down: close_notify is to follow what was sent, */
+    PSI_FINISHING    /* and then the transport's own end */
+};
+
+/* What whoever waits knows of the chunks that nobody has taken. */
+enum psi_news {
+    PSI_NEWS,        /* something has come: to be told */
+    PSI_TOLD,        /* told; still ready, unless a call looks and wants more */
+    PSI_QUIET        /* one did: not ready before more comes */
+};
+
+#define PSI_DIAL_TRIES (PSOCKET_POLLSET_MAX - 2)
+
+/* A connection being made. */
+typedef struct psi_dial {
+    psocket_resolve *names; /* the addresses, or the lookup that will bring them */
+    int next, live, port, code, os;
+    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    int64_t next_at;
+    int delay;              /* between attempts, in milliseconds */
+    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
+    size_t said;
+    char why[400];          /* each address that failed, and its reason */
+} psi_dial;
 
 /* What a listener has besides. */
-struct psi_listen {
-    psocket_fd next;   /* a connection already accepted for psocket_hasconnection, or -1 */
+typedef struct psi_listen {
+    psocket_fd next;        /* a connection already accepted for psocket_hasconnection, or -1 */
     psi_addr next_peer;
-    psocket_options opt;
-    long process;      /* who made it: a forked copy leaves the path alone */
-    char *path;        /* of a Unix-domain socket: removed on close */
-};
+    psocket_options opt;    /* for accepted sockets */
+    psi_os_settings set;
+    long process;           /* who made it: a forked copy leaves the path alone */
+    char *path;             /* of a Unix-domain socket: removed on close */
+} psi_listen;
 
 struct psocket {
-    const psi_io *io;
-    psocket_fd fd;
-    void *below;         /* the user's transport, or the carrying psocket */
-    const psocket_transport *transport;
-    struct psi_listen *listen;
+    const psocket_transport *io; /* NULL: none yet, or no more */
+    void *user;          /* its first argument: the socket itself if fd is the transport */
+    psocket_fd fd;       /* -1: none of its own */
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
     psi_dial *dial;
+    psi_listen *listen;  /* kept when it is closed: it stays a listener */
     psi_hs *hs;
     psi_rec *rec;
     psi_tlsinfo *info;
-    psi_entry *entry;
-    psocket_error *error;
+    psocket_watch *watch;
+    psocket_error *error; /* details of what code says; NULL: there are none */
+    int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
+                            is over; 0: none waits, or for ever */
     size_t sent;
-    int64_t deadline;    /* of dialling or handshaking; 0 none */
     psi_addr peer;
     int timeout;
     uint32_t out_at, out_len, limit;
-    uint32_t need;       /* bytes without which the read that last answered WANT_READ would do so again */
-    int code, end_in, end_out;
-    unsigned side : 1, nonblocking : 1, udp : 1, closed : 1, drained : 1, full : 1, deaf : 1, shut : 2, family : 4;
+    uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
+    short code, end_in, end_out;
+    unsigned state : 3, news : 2, side : 1, nonblocking : 1, udp : 1, family : 4;
+    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
     unsigned out_log : 5;  /* out has 1 << out_log bytes of room; 0: none to spare */
-    unsigned moved : 8;    /* counts transfers during a handshake: the sign that it is not idle */
 };
 
-/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
-static void psi_sock_unwatch(psocket *s)
+/* Does r say that a call has to wait for the transport? */
+static int psi_is_wait(ptrdiff_t r)
 {
-    for (; s; s = s->above)
-        if (s->entry) s->entry->poller->unwatch(s->entry);
+    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
 }
 
-/* The transport below a socket: a descriptor, a pair in memory, or another socket. */
-struct psi_io {
-    ptrdiff_t (*get)(psocket *s, void *p, size_t n, int *os);       /* 0: the stream has ended */
-    ptrdiff_t (*put)(psocket *s, const void *p, size_t n, int *os);
-    int (*fin)(psocket *s, int *os);                                /* no more will be sent */
-    void (*end)(psocket *s);                                        /* lets go of the transport */
-    int (*wants)(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
-    int carried;                                                    /* below is a psocket */
-};
+/* Or for anything at all? */
+static int psi_is_want(ptrdiff_t r)
+{
+    return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
+}
 
 static void psi_lower_ms(int *ms, int64_t left)
 {
     if (left < 0) left = 0;
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
+static void psi_sock_unwatch(psocket *s)
+{
+    for (; s; s = s->above)
+        if (s->watch) psi_watch_unwatch(s->watch);
+}
+
+/*--- the clock of what waits */
+
+/* Begins the time of an operation, unless it has begun. */
+static void psi_sock_clock(psocket *s, int way)
+{
+    if (s->timeout && !s->due[way]) s->due[way] = psi_os_now() + s->timeout;
+}
+
+static int psi_sock_late(const psocket *s, int way)
+{
+    return s->due[way] && psi_os_now() >= s->due[way];
+}
+
+/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
+static void psi_sock_left(psocket *s)
+{
+    for (; s; s = s->above)
+        if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
@@ -8574,29 +8456,28 @@ static void psi_lower_ms(int *ms, int64_t left)
 PSI_PRINTF(4, 5)
 static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
 {
-    char what[400], text[128];
     va_list ap;
     if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
-    s->code = code;
+    s->code = (short)code;
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (!s->error) return code;
     if (format) {
         va_start(ap, format);
-        vsnprintf(what, sizeof what, format, ap);
+        psi_err_v(s->error, code, format, ap);
         va_end(ap);
+    } else if (code == PSOCKET_OS) {
+        psi_err_os(s->error, code, os, "%s", psocket_strerror(code));
     } else {
-        snprintf(what, sizeof what, "%s", psocket_strerror(code));
+        psi_err_code(s->error, code);
     }
-    if (os && code == PSOCKET_OS) psi_err(s->error, code, "%s: %s", what, psi_os_text(os, text, sizeof text));
-    else psi_err(s->error, code, "%s", what);
     s->error->os_error = os;
     return code;
 }
 
-static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
+static int psi_sock_note_error(psocket *s, const psocket_error *e)
 {
-    s->code = e->code;
+    s->code = (short)e->code;
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (s->error) *s->error = *e;
     return e->code;
@@ -8604,61 +8485,61 @@ static PSI_UNUSED int psi_sock_note_error(psocket *s, const psocket_error *e)
 
 /*--- the transport: a descriptor */
 
-static ptrdiff_t psi_fd_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 {
-    return psi_os_recv(s->fd, p, n, os);
+    return psi_os_recv(((psocket *)user)->fd, p, n, os);
 }
 
-static ptrdiff_t psi_fd_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return psi_os_send(s->fd, p, n, os);
+    return n || ((psocket *)user)->udp ? psi_os_send(((psocket *)user)->fd, p, n, os) : 0;
 }
 
-static int psi_fd_fin(psocket *s, int *os)
+static int psi_fd_finish(void *user, int *os)
 {
-    return s->udp ? 0 : psi_os_shutdown(s->fd, os);
+    return ((psocket *)user)->udp ? 0 : psi_os_shutdown(((psocket *)user)->fd, os);
 }
 
 /* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
    away first, within reason. */
-static void psi_fd_close(psocket *s)
+static void psi_fd_close(void *user)
 {
-    char sink[4096];
+    psocket *s = (psocket *)user;
+    char sink[1024];
     int os, i;
     if (!s->udp && (!s->end_in || s->info) && s->family != PSI_UNIX)
-        for (i = 0; i < 16 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
+        for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
 }
 
-static int psi_fd_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_fd_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     (void)ms;
     if (!events || cap < 1) return 0;
-    fds[0].fd = s->fd;
+    fds[0].fd = ((psocket *)user)->fd;
     fds[0].events = events;
     return 1;
 }
 
-static const psi_io psi_io_fd = { psi_fd_get, psi_fd_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
 /*--- the transport: a UDP socket that anybody may send to */
 
-static ptrdiff_t psi_udp_get(psocket *s, void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_get(void *user, void *p, size_t n, int *os)
 {
     psi_addr from;
-    ptrdiff_t got = psi_os_recvfrom(s->fd, p, n, &from, os);
-    if (got >= 0) {
-        psi_addr_normalise(&from);
-        s->peer = from;
-    }
+    ptrdiff_t got = psi_os_recvfrom(((psocket *)user)->fd, p, n, &from, os);
+    if (got < 0) return got;
+    psi_addr_normalise(&from);
+    ((psocket *)user)->peer = from;
     return got;
 }
 
-static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
 {
+    psocket *s = (psocket *)user;
     psi_addr to = s->peer;
-    if (!to.family) return PSOCKET_INVALID;
     if (to.family == PSI_IP4 && s->family == PSI_IP6) { /* an IPv6 socket reaches IPv4 through mapped addresses */
         memmove(to.ip + 12, to.ip, 4);
         memset(to.ip, 0, 10);
@@ -8668,36 +8549,18 @@ static ptrdiff_t psi_udp_put(psocket *s, const void *p, size_t n, int *os)
     return psi_os_sendto(s->fd, p, n, &to, os);
 }
 
-static const psi_io psi_io_udp = { psi_udp_get, psi_udp_put, psi_fd_fin, psi_fd_close, psi_fd_wants, 0 };
+static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
-/*--- the transport: the user's own */
-
-static ptrdiff_t psi_user_get(psocket *s, void *p, size_t n, int *os)
+/* Has fd, whose other end s->peer is, carry s from now on. */
+static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *io)
 {
-    return s->transport->get(s->below, p, n, os);
+    s->fd = fd;
+    s->io = io;
+    s->user = s;
+    s->family = s->peer.family & 15u;
+    s->state = PSI_OPEN;
+    psi_addr_normalise(&s->peer);
 }
-
-static ptrdiff_t psi_user_put(psocket *s, const void *p, size_t n, int *os)
-{
-    return s->transport->put(s->below, p, n, os);
-}
-
-static int psi_user_fin(psocket *s, int *os)
-{
-    return s->transport->finish(s->below, os);
-}
-
-static void psi_user_close(psocket *s)
-{
-    s->transport->close(s->below);
-}
-
-static int psi_user_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
-{
-    return s->transport->wants(s->below, events, fds, cap, ms);
-}
-
-static const psi_io psi_io_user = { psi_user_get, psi_user_put, psi_user_fin, psi_user_close, psi_user_wants, 0 };
 
 /*--- ending */
 
@@ -8709,64 +8572,79 @@ static void psi_sock_out_free(psocket *s)
     s->out_log = 0;
 }
 
-/* Lets go of the transport and all secrets. What was received stays. */
-static void psi_sock_drop(psocket *s)
+static void psi_dial_free(psi_dial *d)
 {
     int i;
+    if (!d) return;
+    for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
+    if (d->names) psi_dns_release(d->names);
+    psi_free(d);
+}
+
+/* Lets go of the transport and all secrets. What was received stays. */
+static void psi_sock_drop(psocket *s, int state)
+{
+    const psocket_transport *io = s->io;
     psi_sock_unwatch(s);
-    if (s->dial) {
-        for (i = 0; i < s->dial->live; i++) psi_os_close(s->dial->tries[i].fd);
-        if (s->dial->names) psi_dns_release(s->dial->names);
-        psi_free(s->dial);
-        s->dial = NULL;
-    }
+    psi_dial_free(s->dial);
+    s->dial = NULL;
     psi_hs_free(s->hs);
     s->hs = NULL;
     if (s->rec) psi_rec_free(s->rec);
     s->rec = NULL;
     psi_sock_out_free(s);
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
-    if (s->io) s->io->end(s);
+    s->due[0] = s->due[1] = 0;
+    s->state = (unsigned)state & 7u;
     s->io = NULL;
+    if (io) (io->close)(s->user); /* lwIP may have a macro of the name */
 }
 
 /* Ends both directions with an error and lets go. Returns code. */
 static int psi_sock_end(psocket *s, int code)
 {
-    psi_sock_drop(s);
-    if (!s->end_in) s->end_in = code;
-    if (!s->end_out) s->end_out = code;
+    psi_sock_drop(s, PSI_ENDED);
+    if (!s->end_in) s->end_in = (short)code;
+    if (s->end_out >= 0) s->end_out = (short)code;
     return code;
 }
 
-/*--- sending */
+/*--- what goes out */
 
-/* Are there bytes that s, or a socket that carries it, has taken and the transport has not? */
-static int psi_sock_unsent(const psocket *s)
+/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
+   what it sent still ends as it would have. Returns what is to be answered. */
+static int psi_sock_cannot_put(psocket *s, int code, int os)
 {
-    for (; s; s = s->io && s->io->carried ? (const psocket *)s->below : NULL)
-        if (s->out) return 1;
-    return 0;
+    s->broken = code != PSOCKET_CLOSED;
+    if (code == PSOCKET_CLOSED) code = PSOCKET_RESET;
+    psi_sock_out_free(s);
+    s->end_out = (short)code;
+    return psi_sock_note(s, code, os, NULL);
 }
 
-/* Hands sealed bytes to the transport: 0 when none is left, PSOCKET_WANT_WRITE, or an error. */
+/* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
+    int os = 0;
+    ptrdiff_t n = 0;
+    if (s->state != PSI_OPEN) return 0;
     while (s->out) {
-        int os = 0;
-        ptrdiff_t n = s->io->put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
-        s->full = n == PSOCKET_WANT_READ || n == PSOCKET_WANT_WRITE;
-        if (s->full) return PSOCKET_WANT_WRITE;
-        if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
-        if (n < 0) {
-            psi_sock_out_free(s);
-            s->end_out = (int)n;
-            return psi_sock_note(s, (int)n, os, NULL);
-        }
+        n = s->io->put(s->user, s->out + s->out_at, s->out_len - s->out_at, &os);
+        if (n < 0) break;
+        psi_sock_left(s);
         s->out_at += (uint32_t)n;
-        if (s->out_at == s->out_len) psi_sock_out_free(s);
+        if (s->out_at < s->out_len) continue;
+        psi_sock_out_free(s);
+        s->due[1] = 0;
     }
-    return s->io && s->io->carried ? psi_sock_flush((psocket *)s->below) : 0;
+    if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
+    if (psi_is_wait(n)) {
+        if (s->watch) s->watch->full = s->watch->poller->turn;
+        return PSOCKET_WANT_WRITE;
+    }
+    if (n >= 0) return 0;
+    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
+    return psi_sock_cannot_put(s, (int)n, os);
 }
 
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
@@ -8779,7 +8657,7 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
         out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
-        if (!out) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+        if (!out) return PSOCKET_NOMEM;
         s->out = out;
         s->out_log = log & 31u;
     }
@@ -8801,66 +8679,8 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || s->shut || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
     psi_sock_flush(s);
-}
-
-/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
-static int psi_sock_corked(psocket *s)
-{
-    unsigned *turn = s->entry && s->nonblocking ? &s->entry->turn : NULL;
-    if (!turn || *turn == s->entry->poller->turn) return turn != NULL;
-    *turn = s->entry->poller->turn;
-    return 0;
-}
-
-/* Takes some of the data: how many bytes, WANT_*, or an error. */
-static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
-{
-    int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) return s->end_out;
-    if (s->shut) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return PSOCKET_INVALID;
-    if (PSI_TLS && s->rec) {
-        int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, e = 0;
-        if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-        if (!cork || s->full || s->out_len + n > PSI_SOCK_CORK) e = psi_sock_flush(s);
-        if (e) return e;
-        e = psi_sock_seal(s, 23, data, n, cork);
-        if (e) return e;
-        if (!cork) e = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
-        return e && e != PSOCKET_WANT_WRITE && e != PSOCKET_NOMEM ? e : (ptrdiff_t)n;
-    }
-    if (s->full) { /* the last send filled the system's buffer, and the poller has not reported that there is room */
-        s->full = 0;
-        if (s->entry) return PSOCKET_WANT_WRITE;
-    }
-    r = s->io->put(s, data, n, &os);
-    s->full = r > 0 && (size_t)r < n;
-    if (r >= 0 || r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) return r;
-    if (!s->udp && r != PSOCKET_NOMEM) s->end_out = (int)r;
-    return psi_sock_note(s, (int)r, os, NULL);
-}
-
-/* Carries a half-close on: 0 when done. */
-static int psi_sock_fin(psocket *s)
-{
-    int os = 0, r = s->end_out;
-    if (r) return r;
-    if (s->shut == 1) {
-        static const uint8_t close_notify[2] = { 1, 0 };
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return r;
-        s->shut = 2;
-    }
-    if ((r = psi_sock_flush(s)) != 0) return r;
-    if (s->shut == 2) {
-        r = s->io->fin(s, &os);
-        if (r && r != PSOCKET_RESET) return r == PSOCKET_WANT_WRITE ? r : psi_sock_note(s, r, os, NULL);
-        s->shut = 3;
-    }
-    return 0;
 }
 
 /*--- receiving */
@@ -8868,9 +8688,9 @@ static int psi_sock_fin(psocket *s)
 /* Gives up the buffer if nothing is in it. The poller keeps one for the socket that reads next. */
 static void psi_sock_relax(psocket *s)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     psi_ring *r = &s->ring;
-    if (p && r->buf && r->head == r->tail && r->cap <= PSI_SPARE_MAX) {
+    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
@@ -8884,7 +8704,7 @@ static void psi_sock_relax(psocket *s)
    PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
-    psocket_poller *p = s->entry ? s->entry->poller : NULL;
+    psocket_poller *p = s->watch ? s->watch->poller : NULL;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
@@ -8893,85 +8713,110 @@ static int psi_sock_reserve(psocket *s, size_t n)
     return psi_ring_reserve(&s->ring, n);
 }
 
-/* Has s what its reader is waiting for? */
-static int psi_sock_has_input(const psocket *s)
+/* Is as much unread as may be? */
+static int psi_sock_full(const psocket *s)
 {
-    return (!psi_ring_empty(&s->ring) && (s->ring.bytes >= s->need || s->ring.bytes >= s->limit)) || s->end_in;
+    return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
 }
 
-/* Decrypts every whole record in the raw bytes, in place. 0 or how the stream ended. */
-static int psi_sock_decode(psocket *s)
+/* Decrypts every whole record in the raw bytes, in place. */
+static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
         psocket_error e; /* filled on error */
-        uint32_t end;
         int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
-        if (kind == PSI_REC_MORE) return 0;
+        if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
             psi_sock_note_error(s, &e); /* whatever became of the alert */
-            return psi_sock_end(s, kind);
+            psi_sock_end(s, kind);
+            return;
         }
-        end = r->raw + (uint32_t)in.used;
-        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, end);
-        else psi_ring_skip(r, end);
+        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
+        else r->raw += (uint32_t)in.used;
+        if (kind == PSI_REC_DATA) s->news = PSI_NEWS;
         if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
         if (kind == PSI_REC_END) {
             s->end_in = PSOCKET_CLOSED;
-            r->tail = r->raw; /* RFC 5246 7.2.1: whatever follows close_notify is ignored */
+            r->tail = r->raw; /* RFC 5246 7.2.1, RFC 8446 6.1: whatever follows close_notify is ignored */
         }
     }
-    return s->end_in;
+}
+
+/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
+{
+    const uint8_t *p = r->buf + r->raw;
+    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
+    if (!rest || (n > rest && have < n / 4)) return n;
+    if (n > fits) n = fits;
+    return n > rest ? n : rest;
+}
+
+/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
+static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
+{
+    uint32_t n = (uint32_t)1 << s->read_log;
+    if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
+    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
+    *room = n;
+    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
+}
+
+/* got of `want` bytes have come, and lie behind the ring's tail. */
+static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
+{
+    int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
+    uint32_t size = (uint32_t)1 << s->read_log;
+    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
+    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (!raw) {
+        psi_ring_append(&s->ring, got);
+        s->news = PSI_NEWS;
+        return;
+    }
+    s->ring.tail += got;
+    if (s->rec) psi_sock_decode(s);
+}
+
+/* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
+static void psi_sock_input_ends(psocket *s, int code, int os)
+{
+    s->ring.tail = s->ring.raw;
+    if (s->broken) code = s->end_out;
+    else if (code == 0 && (s->rec || s->hs)) code = PSOCKET_TRUNCATED;
+    else if (code == 0) code = PSOCKET_CLOSED;
+    else if (s->end_out >= 0) s->end_out = (short)code;
+    s->end_in = (short)code;
+    if (!s->broken) psi_sock_note(s, code, os, NULL);
 }
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
-   or an error that ends nothing (PSOCKET_NOMEM). */
+   or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
 static int psi_sock_fill(psocket *s)
 {
-    psi_ring *r = &s->ring;
-    int os = 0, e;
-    uint32_t want = s->udp ? PSI_DATAGRAM : (uint32_t)1 << s->read_log, at;
+    int os = 0, r;
+    uint32_t want, room;
     ptrdiff_t got;
     if (s->end_in) return s->end_in;
-    if (r->bytes >= s->limit || (s->udp && !psi_ring_empty(r))) return PSOCKET_LIMIT;
-    if (s->drained) { /* the last read took all there was, and the poller has not reported more */
-        s->drained = 0;
-        if (s->entry) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-    }
-    e = psi_sock_reserve(s, PSI_RING_ROOM(want));
-    if (e) return psi_sock_note(s, e, 0, NULL);
-    at = s->rec ? r->tail : r->tail + PSI_RING_HEAD;
-    got = s->io->get(s, r->buf + at, want, &os);
-    if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-        psi_sock_relax(s);
-        return PSOCKET_WANT_READ;
-    }
-    if (got == PSOCKET_NOMEM || (got < 0 && s->udp)) /* e.g. refused: the next datagram may do better */
-        return psi_sock_note(s, (int)got, os, NULL);
-    if (got < 0) {
-        s->end_in = psi_sock_note(s, (int)got, os, NULL);
+    if (psi_sock_full(s)) return PSOCKET_LIMIT;
+    want = psi_sock_read_size(s, &room);
+    if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
+    got = s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os);
+    if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
+    if (got > 0 || (got == 0 && s->udp)) {
+        psi_sock_arrived(s, (uint32_t)got, want);
         return 1;
     }
-    if (got == 0 && !s->udp) {
-        s->end_in = s->rec ? psi_sock_note(s, PSOCKET_TRUNCATED, 0, NULL) : PSOCKET_CLOSED;
-        if (!s->rec) psi_sock_note(s, PSOCKET_CLOSED, 0, NULL);
-        r->tail = r->raw;
-        return 1;
-    }
-    s->drained = (uint32_t)got < want && !s->udp;
-    if ((uint32_t)got == want && 2 * want <= PSOCKET_READ_SIZE) s->read_log++;
-    else if ((uint32_t)got < want / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--;
-    if (PSI_TLS && s->rec) {
-        r->tail += (uint32_t)got;
-        psi_sock_decode(s);
-        return 1;
-    }
-    psi_ring_append(r, (uint32_t)got);
+    psi_sock_relax(s);
+    if (psi_is_wait(got)) return PSOCKET_WANT_READ;
+    if (got == PSOCKET_NOMEM || s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
 
@@ -8981,8 +8826,8 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     const void *data;
     int r = 1;
     uint32_t len;
-    while (psi_ring_empty(&s->ring) && r == 1 && !s->end_in) r = psi_sock_fill(s);
-    if (psi_ring_empty(&s->ring)) return s->end_in ? s->end_in : r;
+    while (psi_ring_empty(&s->ring) && r == 1) r = psi_sock_fill(s);
+    if (psi_ring_empty(&s->ring)) return r;
     len = psi_ring_front(&s->ring, &data);
     if (len > n) len = (uint32_t)n;
     psi_ring_take(&s->ring, len, &data);
@@ -8990,19 +8835,99 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
     return (ptrdiff_t)len;
 }
 
+/*--- sending */
+
+/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
+static int psi_sock_corked(psocket *s)
+{
+    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
+    if (!turn || s->watch->sent == turn) return turn != 0;
+    s->watch->sent = turn;
+    return 0;
+}
+
+/* Has it filled the transport in this turn of its poller? */
+static int psi_sock_is_full(const psocket *s)
+{
+    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+}
+
+/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
+static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
+{
+    int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
+    if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
+    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (r) return r;
+    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    if (r) return psi_sock_note(s, r, 0, NULL);
+    if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
+    return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
+}
+
+/* Takes some of the data: how many bytes, WANT_*, or an error. */
+static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
+{
+    int os = 0;
+    ptrdiff_t r;
+    if (s->end_out) {
+        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
+    }
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    if (!n && !s->udp) return 0;
+    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
+    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    r = s->io->put(s->user, n ? data : "", n, &os);
+    if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+    if (r >= 0) {
+        psi_sock_left(s);
+        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
+        return r;
+    }
+    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+}
+
+/* Carries a half-close on: 0 when done. */
+static int psi_sock_finish(psocket *s)
+{
+    static const uint8_t close_notify[2] = { 1, 0 };
+    int os = 0, r;
+    if (s->end_out == PSI_ENDING) {
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        s->end_out = PSI_FINISHING;
+    }
+    if (s->end_out == PSI_FINISHING) {
+        if ((r = psi_sock_flush(s)) != 0) return r;
+        r = s->io->finish(s->user, &os);
+        if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        s->end_out = PSOCKET_CLOSED_HERE;
+    }
+    return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
+}
+
 /*--- dialling: RFC 8305 section 5 */
 
-static void psi_dial_failed(psocket *s, int index, int code, int os)
+/* The address of this index, with its port. */
+static psi_addr psi_dial_address(const psi_dial *d, int index)
 {
-    psi_dial *d = s->dial;
-    char where[80], text[128];
-    int n;
     psi_addr a = d->names->addrs[index];
     a.port = (uint16_t)d->port;
+    return a;
+}
+
+/* This address has failed: adds it and its reason to the sentence. */
+static void psi_dial_failed(psi_dial *d, int index, int code, int os)
+{
+    char where[80] = "", text[128];
+    psi_addr a = psi_dial_address(d, index);
+    int n;
     d->code = code;
     d->os = os;
-    if (a.family == PSI_UNIX) where[0] = 0;
-    else psi_addr_print_port(&a, where);
+    if (a.family != PSI_UNIX) psi_addr_print_port(&a, where);
     n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
                  os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
     if (n > 0) d->said += (size_t)n;
@@ -9014,171 +8939,225 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     psi_dial *d = s->dial;
     int i;
     for (i = 0; i < d->live; i++)
-        if (d->tries[i].fd != fd) psi_os_close(d->tries[i].fd);
-    s->fd = fd;
-    s->io = &psi_io_fd;
-    s->peer = d->names->addrs[index];
-    s->peer.port = (uint16_t)d->port;
-    s->family = s->peer.family & 15u;
-    psi_addr_normalise(&s->peer);
-    psi_dns_release(d->names);
-    psi_free(d);
+        if (d->tries[i].fd == fd) d->tries[i].fd = -1;
+    s->peer = psi_dial_address(d, index);
+    psi_sock_on_fd(s, fd, &psi_transport_fd);
+    psi_dial_free(d);
     s->dial = NULL;
-    s->deadline = s->hs && s->timeout > 0 ? psi_os_now() + s->timeout : 0;
+    s->due[0] = 0;
+    if (!s->hs) return;
+    s->state = PSI_HANDSHAKING;
+    psi_sock_clock(s, 0);
 }
 
-/* 0: connected; 1: under way; negative: failed. */
-static int psi_dial_start(psocket *s, int index, int64_t now)
+/* Begins an attempt. 0: connected; 1: under way; negative: failed. */
+static int psi_dial_try(psocket *s, int index, int64_t now)
 {
     psi_dial *d = s->dial;
-    psi_addr a = d->names->addrs[index];
+    psi_addr a = psi_dial_address(d, index), local = d->set.local;
     psocket_fd fd;
-    int os = 0, r;
-    a.port = (uint16_t)d->port;
-    r = psi_os_socket(&fd, a.family, s->udp, &os);
-    if (!r) {
-        r = psi_os_connect(fd, &a, d->names->host, &os);
-        if (r == 0) {
-            psi_dial_won(s, fd, index);
-            return 0;
-        }
-        if (r == PSOCKET_WANT_WRITE) {
-            d->tries[d->live].fd = fd;
-            d->tries[d->live++].index = index;
-            d->next_at = now + d->delay;
-            return 1;
-        }
-        psi_os_close(fd);
-        if (r == PSOCKET_WANT_READ) { /* no descriptor tells when there is room */
-            d->next = index;
-            d->next_at = now + 20;
-            return 1;
-        }
+    int os = 0, r = psi_os_socket(&fd, a.family, s->udp, &os);
+    if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
+    if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
+        if (!local.family) local.family = a.family;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
-    psi_dial_failed(s, index, r, os);
+    if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
+    if (r == 0) {
+        psi_dial_won(s, fd, index);
+        return 0;
+    }
+    if (r == PSOCKET_WANT_WRITE) {
+        d->tries[d->live].fd = fd;
+        d->tries[d->live++].index = index;
+        d->next_at = now + d->delay;
+        return 1;
+    }
+    psi_os_close(fd);
+    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells when there is room */
+        d->next = index;
+        d->next_at = now + 20;
+        return 1;
+    }
+    psi_dial_failed(d, index, r, os);
     return r;
 }
 
-static int psi_dial_step(psocket *s)
+/* Asks the attempts that are under way: 1 if one of them has won. */
+static int psi_dial_results(psocket *s, int64_t now)
 {
     psi_dial *d = s->dial;
-    int64_t now = psi_os_now();
     int i;
-    if (d->resolving && !psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
-    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
-    if (d->resolving) {
-        d->resolving = 0;
-        if (d->names->code) {
-            int code = d->names->code, os = d->names->os;
-            psi_sock_note(s, code, os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
-            return psi_sock_end(s, code);
-        }
-        psi_dns_interleave(d->names);
-    }
     for (i = 0; i < d->live;) {
-        int os = 0, r = psi_os_connect_result(d->tries[i].fd, &os);
+        int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
         if (r == 0) {
-            psi_dial_won(s, d->tries[i].fd, d->tries[i].index);
-            return 0;
+            psi_dial_won(s, d->tries[i].fd, index);
+            return 1;
         }
         if (r == PSOCKET_WANT_WRITE) {
             i++;
             continue;
         }
         psi_os_close(d->tries[i].fd);
-        psi_dial_failed(s, d->tries[i].index, r, os);
+        psi_dial_failed(d, index, r, os);
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
+    return 0;
+}
+
+/* Nothing is left to try. */
+static int psi_dial_lost(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int code = d->code;
+    if (d->names->addrs[0].family == PSI_UNIX)
+        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
+    else
+        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    return psi_sock_end(s, code);
+}
+
+static int psi_dial_step(psocket *s)
+{
+    psi_dial *d = s->dial;
+    int64_t now;
+    if (s->state == PSI_RESOLVING) {
+        int code;
+        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+        if ((code = d->names->code) != 0) {
+            psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
+            return psi_sock_end(s, code);
+        }
+        psi_dns_interleave(d->names);
+        s->state = PSI_CONNECTING;
+    }
+    psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
+    now = psi_os_now();
+    if (psi_dial_results(s, now)) return 0;
     while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
         int index = d->next++;
-        if (psi_dial_start(s, index, now) == 0) return 0;
+        if (psi_dial_try(s, index, now) == 0) return 0;
     }
-    if (d->live || d->next < d->names->count) return PSOCKET_WANT_WRITE;
-    {
-        int code = d->code, os = d->os;
-        if (d->names->addrs[0].family == PSI_UNIX)
-            psi_sock_note(s, code, os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-        else
-            psi_sock_note(s, code, os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
-        return psi_sock_end(s, code);
+    return d->live || d->next < d->names->count ? PSOCKET_WANT_WRITE : psi_dial_lost(s);
+}
+
+/* What it waits for, as psocket_pollset has it. */
+static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int cap, int *ms)
+{
+    int i, n = 0;
+    if (state == PSI_RESOLVING) {
+        int wait = psi_dns_ms(d->names);
+        if (wait >= 0) psi_lower_ms(ms, wait);
+        if (d->names->bell.rd == -1 || cap < 1) return 0;
+        fds[0].fd = d->names->bell.rd;
+        fds[0].events = PSOCKET_READ;
+        return 1;
     }
+    for (i = 0; i < d->live && n < cap; i++) {
+        fds[n].fd = d->tries[i].fd;
+        fds[n++].events = PSOCKET_WRITE;
+    }
+    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
+    return n;
+}
+
+/* The time for resolving, connecting or handshaking is over. */
+static int psi_sock_too_late(psocket *s)
+{
+    psi_dial *d = s->dial;
+    if (s->state == PSI_RESOLVING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
+    } else if (s->state == PSI_HANDSHAKING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
+    } else if (d->names->addrs[0].family == PSI_UNIX) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
+    } else {
+        char where[80] = "";
+        psi_addr a = psi_dial_address(d, d->live ? d->tries[0].index : 0);
+        psi_addr_print_port(&a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
+                      d->names->host, d->why, d->said ? "; " : "", where);
+    }
+    return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
 
 /*--- handshaking */
 
-static int psi_sock_handshake_failed(psocket *s)
+/* The transport failed in the midst of a handshake. */
+static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
-    int code = s->code;
-    if (s->deaf && code == PSOCKET_TRUNCATED) code = PSOCKET_RESET;
-    return psi_sock_end(s, code);
+    return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
+/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
+   closed already hears nothing more, but its alert is still to be read. */
+static int psi_sock_speak(psocket *s)
+{
+    const uint8_t *p;
+    size_t n;
+    int os = 0;
+    while ((n = psi_hs_output(s->hs, &p)) != 0) {
+        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : s->io->put(s->user, p, n, &os);
+        if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
+        if (put < 0) {
+            int code = psi_sock_cannot_put(s, (int)put, os);
+            psi_sock_hangs_up(s, code, os);
+            if (code != PSOCKET_RESET) return code;
+            put = (ptrdiff_t)n;
+        }
+        psi_hs_sent(s->hs, (size_t)put);
+    }
+    return 0;
+}
+
+/* Reads for the handshake: 1, PSOCKET_WANT_READ, or an error. */
+static int psi_sock_hear(psocket *s)
+{
+    int r = psi_sock_fill(s);
+    if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
+    if (s->end_in == PSOCKET_TRUNCATED)
+        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
+    return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
+}
+
+/* The handshake is over: 0, or why it is not. */
+static int psi_sock_secured(psocket *s)
+{
+    int r = psi_hs_finish(s->hs, &s->rec, &s->info);
+    if (r) return psi_sock_note(s, r, 0, NULL);
+    psi_hs_free(s->hs);
+    s->hs = NULL;
+    s->due[0] = 0;
+    s->state = PSI_OPEN;
+    psi_sock_decode(s);
+    psi_sock_relax(s);
+    return 0;
+}
+
+/* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
 static int psi_sock_handshake(psocket *s)
 {
     psi_ring *r = &s->ring;
     for (;;) {
-        const uint8_t *p;
         psocket_error e = PSI_ZERO;
-        int os = 0, status;
-        size_t n = psi_hs_output(s->hs, &p);
-        ptrdiff_t put, got;
-        if (n) {
-            put = s->deaf ? (ptrdiff_t)n : s->io->put(s, p, n, &os);
-            if (put == PSOCKET_WANT_READ || put == PSOCKET_WANT_WRITE) return PSOCKET_WANT_WRITE;
-            if (put < 0) {
-                psi_sock_note(s, (int)put, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)put));
-                if (put != PSOCKET_RESET) return psi_sock_end(s, (int)put);
-                s->deaf = 1; /* a peer that refused us and has closed already: its alert is still to be read */
-                put = (ptrdiff_t)n;
-            }
-            psi_hs_sent(s->hs, (size_t)put);
-            s->moved = (s->moved + 1u) & 255u;
-            continue;
+        uint32_t fed = 0;
+        int status = psi_sock_speak(s);
+        if (!status) {
+            status = psi_hs_status(s->hs, &e);
+            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
+            if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
-        status = psi_hs_status(s->hs, &e);
-        if (status == 0) {
-            status = psi_hs_finish(s->hs, &s->rec, &s->info);
-            if (!status) {
-                psi_hs_free(s->hs);
-                s->hs = NULL;
-                s->deadline = 0;
-                psi_sock_decode(s);
-                psi_sock_relax(s);
-                return 0;
-            }
-            psi_err_code(&e, status);
+        if (status == PSOCKET_WANT_READ) {
+            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw);
+            r->raw += fed;
+            if (fed || (status = psi_sock_hear(s)) == 1) continue;
         }
-        if (status != PSOCKET_WANT_READ) {
-            psi_sock_note_error(s, &e);
-            return psi_sock_handshake_failed(s);
-        }
-        if (r->raw < r->tail) {
-            psi_ring_skip(r, r->raw + (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw));
-            continue;
-        }
-        if (psi_sock_reserve(s, PSI_SOCK_READ_MIN)) {
-            psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
-            return psi_sock_handshake_failed(s);
-        }
-        got = s->io->get(s, r->buf + r->tail, PSI_SOCK_READ_MIN, &os);
-        if (got == PSOCKET_WANT_READ || got == PSOCKET_WANT_WRITE) {
-            psi_sock_relax(s);
-            return PSOCKET_WANT_READ;
-        }
-        if (got <= 0) {
-            if (!s->deaf && got == 0)
-                psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
-            else if (!s->deaf)
-                psi_sock_note(s, (int)got, os, "the connection broke during the TLS handshake: %s", psocket_strerror((int)got));
-            return psi_sock_handshake_failed(s);
-        }
-        r->tail += (uint32_t)got;
-        s->moved = (s->moved + 1u) & 255u;
+        return psi_is_want(status) ? status : psi_sock_end(s, status);
     }
 }
 
-/* Begins a handshake on an open socket. */
+/* Begins a handshake on an open socket, or on one that dials, to follow that. */
 static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
@@ -9190,152 +9169,211 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
         return psi_sock_end(s, r);
     }
     psi_ring_undecode(&s->ring);
-    s->deaf = 0;
-    s->drained = s->full = 0;
-    if (s->timeout > 0 && !s->dial) s->deadline = psi_os_now() + s->timeout;
+    if (s->state != PSI_OPEN) return 0;
+    s->state = PSI_HANDSHAKING;
+    s->due[0] = s->due[1] = 0;
+    psi_sock_clock(s, 0);
     return 0;
+}
+
+/*--- listening */
+
+/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
+static int psi_listen_ready(psocket *s)
+{
+    psi_listen *l = s->listen;
+    int os = 0, r;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (l->next != -1) return 1;
+    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
+    if (r == 0) {
+        if (s->watch) psi_watch_heat(s->watch); /* the system says nothing of it any more */
+        return 1;
+    }
+    l->next = -1;
+    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
 }
 
 /*--- everything together */
 
-/* Carries on whatever is pending: 0 when nothing is, WANT_*, or an error. */
+/* Carries on whatever is pending: 0 when nothing is, what it waits for, or an error. */
 static int psi_sock_step(psocket *s)
 {
     int r = 0;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (s->dial) r = psi_dial_step(s);
-    if (PSI_TLS && !r && s->hs) r = psi_sock_handshake(s); /* begun before or after dialling */
-    else if (s->dial || r) {}
-    else if (s->shut && s->shut < 3 && !s->end_out) return psi_sock_fin(s);
-    else if (psi_sock_unsent(s)) return psi_sock_flush(s);
-    else if (s->end_in && s->end_in == s->end_out) return s->end_in;
-    if ((r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE) && s->deadline && psi_os_now() >= s->deadline) {
-        if (s->dial && !s->dial->resolving && s->dial->live) {
-            char where[80];
-            psi_addr a = s->dial->names->addrs[s->dial->tries[0].index];
-            a.port = (uint16_t)s->dial->port;
-            psi_addr_print_port(&a, where);
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                          s->dial->names->host, s->dial->why, s->dial->said ? "; " : "", where);
-        } else if (s->dial) {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", s->dial->names->host);
-        } else {
-            psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-        }
-        return psi_sock_end(s, PSOCKET_TIMEOUT);
+    if (s->state == PSI_OPEN) {
+        if (s->end_in && s->end_in == s->end_out) return s->end_in;
+        return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
     }
-    return r;
+    if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
+    if (s->dial) r = psi_dial_step(s);
+    if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
+    return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-#define PSI_MORE 4 /* an event: more input than there is already */
+/* Does a handshake wait for the application? */
+static int psi_sock_asks(const psocket *s)
+{
+    const uint8_t *p;
+    return PSI_TLS && psi_hs_output(s->hs, &p) == 0 && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ;
+}
 
-/* The descriptors to wait for and the time until which to, if s is to become ready for events. Nothing is ready if *ms
-   does not become 0. */
+/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
+   transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
+static int psi_sock_ready(const psocket *s, int events)
+{
+    int ready = 0;
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return 0;
+    case PSI_HANDSHAKING:
+        return psi_sock_asks(s) ? events : 0;
+    case PSI_LISTENING:
+        if (s->listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
+        return events & ready;
+    case PSI_OPEN:
+        if (!psi_ring_empty(&s->ring) && (s->news != PSI_QUIET || psi_sock_full(s))) ready |= PSOCKET_READ;
+        if (s->end_in || psi_sock_late(s, 0)) ready |= PSOCKET_READ;
+        if (s->end_out < 0 || psi_sock_late(s, 1)) ready |= PSOCKET_WRITE;
+        return events & ready;
+    default:
+        return events;
+    }
+}
+
+/* Whoever waits has been told that these are ready. Returns them. */
+static int psi_sock_told(psocket *s, int events)
+{
+    if ((events & PSOCKET_READ) && s->news == PSI_NEWS) s->news = PSI_TOLD;
+    return events;
+}
+
+/* The descriptors to wait for and the time until which to, for s to get on with events. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    int i, n = 0;
-    if (s->listen && !s->closed) {
-        if (s->listen->next >= 0) *ms = 0;
-        if (cap < 1 || !(events & PSOCKET_READ)) return 0;
-        fds[0].fd = s->fd;
-        fds[0].events = PSOCKET_READ;
-        return 1;
-    }
-    if (s->closed || !(s->dial || s->io)) {
-        *ms = 0;
+    const uint8_t *p;
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_lower_ms(ms, s->due[0] - psi_os_now());
+    if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
+    switch (s->state) {
+    case PSI_RESOLVING:
+    case PSI_CONNECTING:
+        return psi_dial_wants(s->dial, s->state, fds, cap, ms);
+    case PSI_LISTENING:
+        return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
+    case PSI_HANDSHAKING:
+        events = PSI_TLS && psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        break;
+    case PSI_OPEN:
+        if (psi_sock_full(s) || s->end_in) events &= ~PSOCKET_READ;
+        if (s->out || s->end_out > 0) events |= PSOCKET_WRITE;
+        break;
+    default:
         return 0;
     }
-    if (s->deadline) psi_lower_ms(ms, s->deadline - psi_os_now());
-    if (s->dial) {
-        psi_dial *d = s->dial;
-        if (d->resolving) {
-            int wait = psi_dns_ms(d->names);
-            if (wait >= 0) psi_lower_ms(ms, wait);
-            if (d->names->bell.rd >= 0 && n < cap) {
-                fds[n].fd = d->names->bell.rd;
-                fds[n++].events = PSOCKET_READ;
-            }
-            return n;
-        }
-        for (i = 0; i < d->live && n < cap; i++) {
-            fds[n].fd = d->tries[i].fd;
-            fds[n++].events = PSOCKET_WRITE;
-        }
-        if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
-        return n;
-    }
-    if (PSI_TLS && s->hs) {
-        const uint8_t *p;
-        events = psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
-        if (events == PSOCKET_READ && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ) *ms = 0;
-        return s->io->wants(s, events, fds, cap, ms);
-    }
-    if (((events & PSOCKET_READ) && psi_sock_has_input(s)) || ((events & PSOCKET_WRITE) && s->end_out)) *ms = 0;
-    if ((events & PSOCKET_READ) && s->ring.bytes >= s->limit) events &= ~PSOCKET_READ;
-    if (events & PSI_MORE) events = PSOCKET_READ;
-    if (s->out || (s->shut && s->shut < 3)) events |= PSOCKET_WRITE;
-    return s->io->wants(s, events, fds, cap, ms);
+    return s->io->wants(s->user, events, fds, cap, ms);
 }
 
-/* Which of events would not wait now, as far as is known without asking the transport about writing; reads if need be. */
+/* Would a call that receives not wait? Reads if that must be known. */
 static int psi_sock_readable(psocket *s)
 {
-    if (s->udp && !psi_sock_has_input(s)) { /* reading would change the peer, or take an error that is for recv to tell */
-        psocket_pollfd fd;
-        int os;
+    int os, r = 1;
+    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
+        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
         fd.fd = s->fd;
         fd.events = PSOCKET_READ;
         return psi_os_poll(&fd, 1, 0, &os) != 0;
     }
-    while (!psi_sock_has_input(s)) {
-        int r = psi_sock_fill(s);
-        if (r != 1) return r != PSOCKET_WANT_READ;
-    }
-    return 1;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
+    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
 }
 
-/*--- a socket carried by another */
-
-static ptrdiff_t psi_wrap_get(psocket *s, void *p, size_t n, int *os)
+/* Would one that sends not wait? step: what psi_sock_step has just answered. */
+static int psi_sock_writable(psocket *s, int step)
 {
+    psocket_pollfd fds[PSOCKET_POLLSET_MAX];
+    int ms = -1, n, os;
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
+    if (step < 0) return 1; /* out of memory: the call tells */
+    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/*--- closing */
+
+/* Closes without waiting. What was received and handed out stays. */
+static void psi_sock_close(psocket *s)
+{
+    psi_listen *l = s->listen;
+    if (s->state == PSI_CLOSED) return;
+    if (s->state == PSI_OPEN && s->end_out >= 0) {
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        psi_sock_step(s);
+    }
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+    psi_sock_drop(s, PSI_CLOSED);
+    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!l) return;
+    psi_os_close(l->next);
+    psi_os_close(s->fd);
+    l->next = s->fd = -1;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
+}
+
+static void psi_sock_free(psocket *s)
+{
+    if (!s) return;
+    psi_sock_close(s);
+    psi_ring_free(&s->ring);
+    if (s->info) psi_tlsinfo_free(s->info);
+    if (s->listen) psi_free(s->listen->path);
+    psi_free(s->listen);
+    psi_free(s->error);
+    psi_free(s);
+}
+
+/*--- the transport: another socket */
+
+static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
+{
+    psocket *c = (psocket *)user;
     ptrdiff_t r;
-    psi_sock_flush((psocket *)s->below);
-    r = psi_sock_take((psocket *)s->below, p, n);
     *os = 0;
+    psi_sock_flush(c);
+    r = psi_sock_take(c, p, n);
     return r == PSOCKET_CLOSED ? 0 : r;
 }
 
-static ptrdiff_t psi_wrap_put(psocket *s, const void *p, size_t n, int *os)
+static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
 {
-    psocket *c = (psocket *)s->below;
-    int e = psi_sock_flush(c);
+    psocket *c = (psocket *)user;
+    int r = psi_sock_flush(c);
     *os = 0;
-    return e ? e : psi_sock_send(c, p, n);
+    return r || !n ? r : psi_sock_send(c, p, n);
 }
 
-static int psi_wrap_fin(psocket *s, int *os)
+static int psi_wrap_finish(void *user, int *os)
 {
-    psocket *c = (psocket *)s->below;
+    psocket *c = (psocket *)user;
     *os = 0;
-    if (!c->shut) c->shut = 1;
-    return psi_sock_fin(c);
+    if (!c->end_out) c->end_out = PSI_ENDING;
+    return psi_sock_finish(c);
 }
 
-static void psi_wrap_close(psocket *s)
+static void psi_wrap_close(void *user)
 {
-    psocket *c = (psocket *)s->below;
-    s->below = NULL;
-    psi_sock_flush(c);
-    c->above = NULL;
-    psocket_free(c);
+    ((psocket *)user)->above = NULL;
+    psi_sock_free((psocket *)user);
 }
 
-static int psi_wrap_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
+static int psi_wrap_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    return psi_sock_wants((psocket *)s->below, events, fds, cap, ms);
+    if (psi_sock_ready((psocket *)user, events)) *ms = 0;
+    return psi_sock_wants((psocket *)user, events, fds, cap, ms);
 }
 
-static const psi_io psi_io_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_fin, psi_wrap_close, psi_wrap_wants, 1 };
+static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants };
 
 /*--- making one */
 
@@ -9345,331 +9383,231 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
     if (!s) return NULL;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
+    s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
-    if (opt) {
-        s->nonblocking = opt->nonblocking != 0;
-        s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-        if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
-    }
+    if (!opt) return s;
+    s->nonblocking = opt->nonblocking != 0;
+    s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
+    if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     return s;
 }
 
-/* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
-static int psi_listen_ready(psocket *s)
+#ifdef PSOCKET_CHECK
+/*--- what must hold of every socket between calls */
+
+static void psi_check_ring(const psi_ring *r)
 {
-    psi_listen *l = s->listen;
-    int os = 0, r;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (l->next >= 0) return 1;
-    r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
-    if (r == 0) {
-        if (s->entry) psi_entry_heat(s->entry); /* the system says nothing of it any more */
-        return 1;
+    uint32_t at = r->head, bytes = 0;
+    if (!r->buf) {
+        PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
+        return;
     }
-    l->next = -1;
-    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+    PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
+    for (; at != r->end; at = psi_ring_payload(r, at) + psi_ring_get(r, at)) {
+        PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
+        bytes += psi_ring_get(r, at);
+    }
+    PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
 }
+
+static void psi_check_sock(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
+    psi_check_ring(&s->ring);
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
+    PSI_SURE(!s->hs || s->state < PSI_OPEN);
+    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
+    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
+    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
+    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+}
+#endif
 
 /*==================================================================================================
  * >>poll
- * The poller. An entry is looked at when it is hot: after it was set, after its events were handed out (there may be
- * more in the ring), or when the socket announced something. A look reports what is known without the system and sets
- * what the system is to watch. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the
- * logarithm of the number of timers. The system's interest is changed only when it has to be.
+ * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
+ * or when the socket has done what the system cannot know. A look reports what is known and has the system watch for the
+ * rest. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the logarithm of the number
+ * of watches for each time that is set. The system's interest is changed only when it has to be.
  *================================================================================================*/
 
-/*--- the heap of times */
-
-static int64_t psi_heap_key(const psi_entry *e)
+static void psi_poll_report(psocket_watch *w, int events)
 {
-    return e->due < e->wake ? e->due : e->wake;
-}
-
-static void psi_heap_place(psocket_poller *p, int i, psi_entry *e)
-{
-    p->heap[i] = e;
-    e->heap = i + 1;
-}
-
-/* Moves e, now at index i, to where it belongs. */
-static void psi_heap_settle(psocket_poller *p, int i, psi_entry *e)
-{
-    int child;
-    while (i > 0 && psi_heap_key(p->heap[(i - 1) / 2]) > psi_heap_key(e)) {
-        psi_heap_place(p, i, p->heap[(i - 1) / 2]);
-        i = (i - 1) / 2;
-    }
-    for (; (child = 2 * i + 1) < p->heap_count; i = child) {
-        if (child + 1 < p->heap_count && psi_heap_key(p->heap[child + 1]) < psi_heap_key(p->heap[child])) child++;
-        if (psi_heap_key(p->heap[child]) >= psi_heap_key(e)) break;
-        psi_heap_place(p, i, p->heap[child]);
-    }
-    psi_heap_place(p, i, e);
-}
-
-/* Sets an entry's two times and its place in the heap. */
-static void psi_heap_set(psi_entry *e, int64_t due, int64_t wake)
-{
-    psocket_poller *p = e->poller;
-    if (e->due == due && e->wake == wake) return;
-    e->due = due;
-    e->wake = wake;
-    if (psi_heap_key(e) == INT64_MAX) {
-        int i = e->heap - 1;
-        e->heap = 0;
-        if (i >= 0 && i != --p->heap_count) psi_heap_settle(p, i, p->heap[p->heap_count]);
-        return;
-    }
-    if (!e->heap) e->heap = ++p->heap_count;
-    psi_heap_settle(p, e->heap - 1, e);
-}
-
-/*--- entries */
-
-/* Takes all of an entry's descriptors out of the system's set, before one of them is closed. */
-static void psi_entry_unwatch(psi_entry *e)
-{
-    int i, os;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    for (i = 0; e->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&e->poller->os, &e->more[i], 0, &os);
-    psi_entry_heat(e);
-}
-
-static void psi_entry_free(psi_entry *e)
-{
-    psocket_poller *p = e->poller;
-    if (e->sock && e->sock->out) psi_sock_flush(e->sock); /* nobody will do it later */
-    psi_entry_unwatch(e);
-    e->prev->next = e->next;
-    e->next->prev = e->prev;
-    psi_heap_set(e, INT64_MAX, INT64_MAX);
-    if (e->given) {
-        p->given[e->given - 1] = NULL;
-        p->events[e->given - 1].user = NULL;
-        p->events[e->given - 1].events = 0;
-    }
-    if (e->sock) e->sock->entry = NULL;
-    p->entries--;
-    psi_free(e->more);
-    e->poller = NULL;
-    if (e->sock) psi_free(e); /* a foreign one is its owner's */
-}
-
-static psi_entry *psi_entry_new(psocket_poller *p)
-{
-    psi_entry *e;
-    if (p->entries == p->heap_cap) {
-        int cap = p->heap_cap ? p->heap_cap * 2 : 16;
-        psi_entry **heap = (psi_entry **)psi_realloc(p->heap, (size_t)p->heap_count * sizeof *heap, (size_t)cap * sizeof *heap);
-        if (!heap) return NULL;
-        p->heap = heap;
-        p->heap_cap = cap;
-    }
-    e = (psi_entry *)psi_alloc(sizeof *e);
-    if (!e) return NULL;
-    p->entries++;
-    e->poller = p;
-    e->due = e->wake = INT64_MAX;
-    e->watch.owner = e;
-    e->watch.fd = -1;
-    psi_entry_move(e, 1);
-    return e;
-}
-
-/* Sets what the user wants of an entry. */
-static void psi_entry_want(psi_entry *e, int events, int timeout_ms, void *user)
-{
-    int64_t due = timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms;
-    e->user = user;
-    if (e->given) e->poller->events[e->given - 1].user = e->user;
-    if (e->events != events) {
-        e->events = events;
-        psi_entry_heat(e);
-    } else if (e->sock && (events & PSOCKET_READ) && psi_sock_has_input(e->sock)) {
-        psi_entry_heat(e);
-    }
-    psi_heap_set(e, due, e->wake);
-}
-
-/*--- looking */
-
-static void psi_poll_report(psi_entry *e, int events)
-{
-    psocket_poller *p = e->poller;
-    if (e->given) { /* a timeout is reported alone; events come again */
-        int *told = &p->events[e->given - 1].events;
+    psocket_poller *p = w->poller;
+    if (w->given) { /* a timeout is reported alone; events come again */
+        int *told = &p->events[w->given - 1].events;
         if (!events) *told = 0;
         else if (*told) *told |= events;
-        if (!*told) psi_entry_heat(e);
-        return;
+        if (!*told) psi_watch_heat(w);
+    } else {
+        p->given[p->given_count] = w;
+        p->events[p->given_count].user = w->user;
+        p->events[p->given_count].events = events;
+        w->given = (short)++p->given_count;
     }
-    p->given[p->count] = e;
-    p->events[p->count].user = e->user;
-    p->events[p->count].events = events;
-    e->given = (short)++p->count;
+    if (w->sock) psi_sock_told(w->sock, p->events[w->given - 1].events);
 }
 
-/* Has the system watch exactly these descriptors for an entry that may have several. */
-static int psi_poll_watch_many(psi_entry *e, const psocket_pollfd *fds, int n)
+/* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
+   socket, which was in the state `before`, has answered. */
+static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 {
-    int i, os = 0, r = 0;
-    psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    if (!e->more) {
-        if (!n) return 0;
-        e->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *e->more);
-        if (!e->more) return PSOCKET_NOMEM;
-    }
-    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
-        psi_os_watch *w = &e->more[i];
-        psocket_fd fd = i < n ? fds[i].fd : -1;
-        if (w->events && w->fd != fd) psi_os_poller_ctl(&e->poller->os, w, 0, &os);
-        w->fd = fd;
-        w->owner = e;
-        if (i < n && !r) r = psi_os_poller_ctl(&e->poller->os, w, fds[i].events, &os);
-    }
-    return r;
+    psocket *s = w->sock;
+    int ready, open = s->state == PSI_OPEN;
+    if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
+    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (s->rec && (fired & PSOCKET_READ))))
+        fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
+    if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
+        fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
+    ready = psi_sock_ready(s, w->events);
+    if (s->state == PSI_OPEN || s->state == PSI_LISTENING) ready |= fired;
+    return ready & w->events;
 }
 
-static int psi_poll_watch_one(psi_entry *e, psocket_fd fd, int events)
+/* Looks at a socket: reports what is ready, watches for the rest. */
+static int psi_poll_look_socket(psocket_watch *w, int fired)
 {
-    int os = 0;
-    if (e->more) {
-        psi_poll_watch_many(e, NULL, 0);
-        psi_free(e->more);
-        e->more = NULL;
-    }
-    if (e->watch.events && e->watch.fd != fd) psi_os_poller_ctl(&e->poller->os, &e->watch, 0, &os);
-    e->watch.fd = fd;
-    return psi_os_poller_ctl(&e->poller->os, &e->watch, events, &os);
-}
-
-/* Would the transport take bytes, given what the system has just said of it? */
-static int psi_poll_writable(psocket *s, int fired)
-{
-    psocket_pollfd none;
-    psocket *bottom = s;
-    int ms = -1;
-    while (bottom->io == &psi_io_wrap) bottom = (psocket *)bottom->below;
-    if (!bottom->io || bottom->end_out) return 1;
-    if (bottom->io != &psi_io_user) return fired & PSOCKET_WRITE;
-    s->io->wants(s, PSOCKET_WRITE, &none, 0, &ms);
-    return ms == 0;
-}
-
-/* Looks at a socket, of which the system has just said `fired` (0: nothing): reports what is ready, watches for the rest. */
-static int psi_poll_look_socket(psi_entry *e, int fired)
-{
-    psocket *s = e->sock;
-    int step = psi_sock_step(s), ready = 0, ms = -1, input = 0, r;
+    psocket *s = w->sock;
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    psi_entry_move(e, 0);
-    psi_heap_set(e, e->due, INT64_MAX);
-    if (!s->io && !s->dial) { /* ended: every call says so */
-        if (e->events) psi_poll_report(e, e->events);
-        return 0;
-    }
-    if (!s->dial && !s->hs) {
-        int many = s->io == &psi_io_user || s->io == &psi_io_wrap;
-        if (fired & PSOCKET_READ) s->drained = 0;
-        if (fired & PSOCKET_WRITE) s->full = 0;
-        if ((e->events & PSOCKET_READ) && (many || (s->rec && (fired & PSOCKET_READ)))) input = psi_sock_readable(s);
-        if (!s->io) { /* a broken record ended it */
-            if (e->events) psi_poll_report(e, e->events);
-            return 0;
-        }
-        if (input || psi_sock_has_input(s) || (!many && !s->rec && (fired & PSOCKET_READ))) ready |= PSOCKET_READ;
-        if (s->end_out || step == PSOCKET_NOMEM ||
-            (!psi_sock_unsent(s) && step != PSOCKET_WANT_WRITE && psi_poll_writable(s, fired)))
-            ready |= PSOCKET_WRITE;
-        ready &= e->events;
-        if (ready) psi_poll_report(e, ready);
-        if (!many) {
-            int want = e->events;
-            if (s->ring.bytes >= s->limit) want &= ~PSOCKET_READ;
-            if (s->out || (s->shut && s->shut < 3)) want |= PSOCKET_WRITE;
-            return psi_poll_watch_one(e, s->fd, want);
-        }
-    }
-    r = psi_sock_wants(s, e->events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (ready && ms == 0) ms = -1; /* told already; it is looked at again after the user has seen it */
-    psi_heap_set(e, e->due, ms < 0 ? INT64_MAX : psi_os_now() + (ms ? ms : 1));
-    return psi_poll_watch_many(e, fds, r);
+    int before = s->state, ready, n, ms = -1;
+    ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
+    psi_watch_cool(w);
+    if (ready) psi_poll_report(w, ready);
+    n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
+    if (ms == 0 && !ready) psi_watch_heat(w);
+    psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    if (n > 1) return psi_watch_many(w, fds, n);
+    return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
-static int psi_poll_look_at(psi_entry *e, int fired)
+/* Looks at a watch. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w, int fired)
 {
-    if (e->sock && !e->sock->listen) return psi_poll_look_socket(e, fired);
-    psi_entry_move(e, 0);
-    if (e->sock) {
-        int os = 0;
-        if (e->events && (fired || e->sock->listen->next >= 0)) psi_poll_report(e, PSOCKET_READ);
-        e->watch.fd = e->sock->fd;
-        return psi_os_poller_ctl(&e->poller->os, &e->watch, e->events & PSOCKET_READ, &os);
+    int r;
+    if (w->sock) {
+        r = psi_poll_look_socket(w, fired);
+    } else {
+        psi_watch_cool(w);
+        if (fired & w->events) psi_poll_report(w, fired & w->events);
+        r = psi_watch_one(w, w->one.fd, w->events);
     }
-    if (fired & e->events) psi_poll_report(e, fired & e->events);
-    return e->watch.fd < 0 ? 0 : psi_poll_watch_one(e, e->watch.fd, e->events);
-}
-
-/* An entry that could not be dealt with stays hot. */
-static int psi_poll_look(psi_entry *e, int fired)
-{
-    int r = psi_poll_look_at(e, fired);
-    if (r) psi_entry_heat(e);
+    if (r) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at every entry that is hot now, as long as the array has room. */
+/* Looks at every watch that is hot now, as long as the array has room. */
 static int psi_poll_look_hot(psocket_poller *p, int cap)
 {
-    psi_entry *last = p->hot.prev, *e = p->hot.next;
+    psi_link *last = p->hot.prev, *at = p->hot.next;
     int r = 0;
-    while (e != &p->hot && p->count < cap && !r) {
-        psi_entry *next = e->next;
-        int done = e == last;
-        r = psi_poll_look(e, 0);
+    while (at != &p->hot && p->given_count < cap && !r) {
+        psi_link *next = at->next;
+        int done = at == last;
+        r = psi_poll_look((psocket_watch *)at, 0);
         if (done) break;
-        e = next;
+        at = next;
     }
     return r;
 }
 
-/* Times that have passed: the user's are reported once, others make their entry hot. */
+/* Times that have passed: the user's are reported once, others make their watch hot. */
 static void psi_poll_times(psocket_poller *p, int64_t now)
 {
-    while (p->heap_count && psi_heap_key(p->heap[0]) <= now && p->count < PSI_EVENTS) {
-        psi_entry *e = p->heap[0];
-        if (e->due <= now) {
-            psi_poll_report(e, 0);
-            psi_heap_set(e, INT64_MAX, e->wake);
+    while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
+        psocket_watch *w = p->heap[0];
+        if (w->due <= now) {
+            psi_poll_report(w, 0);
+            psi_watch_times(w, INT64_MAX, w->wake);
         } else {
-            psi_heap_set(e, e->due, INT64_MAX);
-            psi_entry_heat(e);
+            psi_watch_times(w, w->due, INT64_MAX);
+            psi_watch_heat(w);
         }
     }
+}
+
+/* A signal has interrupted the wait. */
+static void psi_poll_signal(psocket_poller *p)
+{
+    int i;
+    for (i = 0; i < p->count && p->given_count < PSI_EVENTS; i++)
+        if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
-    for (i = 0; i < p->count; i++) {
-        psi_entry *e = p->given[i];
-        if (!e) continue;
-        e->given = 0;
-        if (!e->sock) continue;
-        if (e->sock->listen) {
-            if (e->sock->listen->next >= 0) psi_entry_heat(e);
-            continue;
-        }
-        psi_sock_relax(e->sock);
-        if (psi_sock_has_input(e->sock) || !e->sock->io || e->more || e->sock->io == &psi_io_user ||
-            e->sock->io == &psi_io_wrap || e->sock->out ||
-            (e->events & ~e->watch.events)) /* a full ring had reading switched off */
-            psi_entry_heat(e);
+    for (i = 0; i < p->given_count; i++) {
+        psocket_watch *w = p->given[i];
+        psocket *s = w ? w->sock : NULL;
+        if (!w) continue;
+        w->given = 0;
+        if (!s) continue;
+        psi_sock_relax(s);
+        if (s->fd == -1 || s->out || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
+            (w->events & ~w->one.events)) /* a full ring had reading switched off */
+            psi_watch_heat(w);
     }
-    p->count = 0;
+    p->given_count = 0;
 }
+
+/* One round of waiting: looks, waits until `end` or what comes before it, looks at what came. 0 or an error. */
+static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
+{
+    psi_os_ready ready[PSI_EVENTS];
+    psocket_watch *owners[PSI_EVENTS];
+    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
+    if (r) return r;
+    psi_poll_times(p, *now);
+    if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
+    if (p->given_count || p->hot.next != &p->hot) wait = 0;
+    else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
+    n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
+    if (n < 0) return n;
+    if (n == 0 && os) psi_poll_signal(p);
+    for (i = 0; i < n; i++) owners[i] = (psocket_watch *)ready[i].watch->owner; /* a look may free what is ready, never its owner */
+    for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
+    if (p->given_count) return r;
+    *now = psi_os_now();
+    psi_poll_times(p, *now);
+    return r;
+}
+
+/* Sets what the user wants of a watch. */
+static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *user)
+{
+    psocket *s = w->sock;
+    w->user = user;
+    if (w->given) w->poller->events[w->given - 1].user = user;
+    if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
+    w->events = (uint8_t)events;
+    psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
+}
+
+#ifdef PSOCKET_CHECK
+/* What must hold of every poller between calls. */
+static void psi_check_poller(const psocket_poller *p)
+{
+    const psi_link *at;
+    int i, hot = 0;
+    for (i = 0; i < p->count; i++) {
+        const psocket_watch *w = p->heap[i];
+        PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->sock || w->sock->watch == w);
+        PSI_SURE(!w->given || p->given[w->given - 1] == w);
+        PSI_SURE(w->sock || !w->more);
+        hot += w->link.next != NULL;
+    }
+    for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
+    PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
+    for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
+}
+#endif
 
 /*--- public */
 
@@ -9686,85 +9624,83 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
         psi_free(p);
         return r;
     }
-    p->unwatch = psi_entry_unwatch;
-    p->forget = psi_entry_free;
     p->hot.next = p->hot.prev = &p->hot;
-    p->cold.next = p->cold.prev = &p->cold;
     p->turn = 1;
     *out = p;
     return 0;
 }
 
+/* Takes a socket out. */
+static void psi_poll_remove(psocket *s)
+{
+    if (!s->watch) return;
+    psi_sock_flush(s); /* nobody will do it later */
+    psi_watch_end(s->watch);
+    s->watch = NULL;
+}
+
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    if (!p || !s || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (s->entry && s->entry->poller != p) return events ? PSOCKET_BUSY : 0;
+    int other = s && s->watch && s->watch->poller != p;
+    if (!s) return PSOCKET_INVALID;
+    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
-        if (s->entry) psi_entry_free(s->entry);
+        if (!other) psi_poll_remove(s);
         return 0;
     }
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->entry) {
-        s->entry = psi_entry_new(p);
-        if (!s->entry) return PSOCKET_NOMEM;
-        s->entry->sock = s;
-    }
-    psi_entry_want(s->entry, events, timeout_ms, user);
+    if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s->watch) s->watch = psi_watch_new(p, s);
+    if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    psi_poll_want(s->watch, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
     return 0;
 }
 
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user)
 {
-    psi_entry *e;
-    int r = 0, os;
-    if (!p || !w || (events & ~(fd < 0 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (*w && (*w)->poller != p) return PSOCKET_INVALID;
-    e = *w ? *w : psi_entry_new(p);
-    if (!e) return PSOCKET_NOMEM;
-    psi_entry_want(e, events, timeout_ms, user);
-    if (e->watch.events == events) psi_os_poller_ctl(&p->os, &e->watch, 0, &os); /* its number may have come back: ask anew */
-    if (fd >= 0) r = psi_poll_watch_one(e, fd, events);
-    if (r && !*w) psocket_watch_free(e);
-    else *w = e;
-    return r == PSOCKET_ACCESS ? PSOCKET_UNSUPPORTED : r;
+    psocket_watch *made = NULL;
+    int r, os;
+    if (!p || !w || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (*w && ((*w)->poller != p || (*w)->sock)) return PSOCKET_INVALID;
+    if (!*w) *w = made = psi_watch_new(p, NULL);
+    if (!*w) return PSOCKET_NOMEM;
+    if ((*w)->one.events == events) psi_os_poller_ctl(&p->os, &(*w)->one, 0, &os); /* its number may have come back: ask anew */
+    r = psi_watch_one(*w, fd == -1 ? -1 : fd, events);
+    if (r) {
+        psi_watch_end(made);
+        if (made) *w = NULL;
+        return r;
+    }
+    psi_poll_want(*w, events, timeout_ms, user);
+    PSI_CHECK_POLLER(p);
+    return 0;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
 {
-    if (!w) return;
-    if (w->poller) psi_entry_free(w);
-    psi_free(w);
+    psi_watch_end(w);
 }
 
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
 {
-    psi_os_ready ready[PSI_EVENTS];
-    psi_entry *owners[PSI_EVENTS];
     int64_t now, end;
+    int r, nested;
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
+    nested = p->nested;
+    psi_watch_rest(p);
+    p->nested = 0;
     p->turn++;
     psi_poll_recycle(p);
     p->os.rang = 0;
     now = psi_os_now();
     end = ms < 0 ? INT64_MAX : now + ms;
-    for (;;) {
-        int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-        int64_t until;
-        if (r) return p->count ? p->count : r; /* what is known already is not lost; the failure comes again */
-        psi_poll_times(p, now);
-        until = p->heap_count && psi_heap_key(p->heap[0]) < end ? psi_heap_key(p->heap[0]) : end;
-        if (p->count || p->hot.next != &p->hot) wait = 0;
-        else if (until != INT64_MAX) psi_lower_ms(&wait, until - now);
-        n = p->count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->count, wait, &os) : 0;
-        if (n < 0) return p->count ? p->count : n;
-        for (i = 0; i < n; i++) owners[i] = (psi_entry *)ready[i].watch->owner; /* a look may free a watch, never an entry */
-        for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
-        if (r && !p->count) return r;
-        if (!p->count) psi_poll_times(p, now = psi_os_now());
-        if (p->count || p->os.rang) return p->count;
-        if (now >= end || (!n && wait && now < until)) return 0; /* the time has passed, or somebody woke us */
-    }
+    do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
+    p->nested = nested != 0;
+    if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
+    PSI_CHECK_POLLER(p);
+    return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
 PSOCKET_API void psocket_poller_wake(psocket_poller *p)
@@ -9774,18 +9710,24 @@ PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
 {
+    int busy;
     if (!p) return -1;
-    if (ms && p->hot.next != &p->hot) *ms = 0;
-    if (ms && p->count) *ms = 0; /* what was handed out last may have more */
-    if (ms && p->heap_count) psi_lower_ms(ms, psi_heap_key(p->heap[0]) - psi_os_now());
+    busy = p->given_count || p->hot.next != &p->hot; /* what was handed out last may have more */
+    p->nested = 1;
+    if (busy) psi_watch_announce(p);
+    if (ms && busy) *ms = 0;
+    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return psi_os_poller_fd(&p->os);
 }
 
 PSOCKET_API void psocket_poller_free(psocket_poller *p)
 {
     if (!p) return;
-    while (p->hot.next != &p->hot) psi_entry_free(p->hot.next);
-    while (p->cold.next != &p->cold) psi_entry_free(p->cold.next);
+    while (p->count) {
+        psocket_watch *w = p->heap[p->count - 1];
+        if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_leave(w);
+    }
     psi_free(p->spare);
     psi_os_poller_free(&p->os);
     psi_free(p->heap);
@@ -9794,86 +9736,143 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
 
 /*==================================================================================================
  * >>public
- * Argument checks, and the waiting that makes blocking calls of the steps of >>sock.
+ * The public functions: argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* The time limit of one operation. */
-typedef struct psi_limit {
-    int64_t end; /* INT64_MAX: none */
-    int ms;
-} psi_limit;
-
-static psi_limit psi_limit_start(int timeout)
-{
-    psi_limit l;
-    l.end = timeout > 0 ? psi_os_now() + timeout : INT64_MAX;
-    l.ms = timeout;
-    return l;
-}
-
-/* Those of a transfer. A nonblocking one never waits, and need not ask for the time. */
-static psi_limit psi_limit_of(const psocket *s)
-{
-    return psi_limit_start(s->nonblocking ? 0 : s->timeout);
-}
-
-static void psi_limit_progress(psi_limit *l)
-{
-    if (l->ms > 0) l->end = psi_os_now() + l->ms;
-}
-
-/* Waits until s may be able to do events, or a limit passes: 0, PSOCKET_TIMEOUT (not noted) or an error. */
-static int psi_public_sleep(psocket *s, int events, const psi_limit *l)
+/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it earlier:
+   PSOCKET_SIGNAL; or an error. */
+static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (l->end != INT64_MAX) {
-        int64_t left = l->end - psi_os_now();
-        if (left <= 0 && ms != 0) return PSOCKET_TIMEOUT;
-        psi_lower_ms(&ms, left);
-    }
-    if (!n && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nobody else can make it ready */
+    if (end != INT64_MAX) psi_lower_ms(&ms, end - psi_os_now());
     n = psi_os_poll(fds, n, ms, &os);
-    return n < 0 ? psi_sock_note(s, n, os, NULL) : 0;
+    if (n < 0) return psi_sock_note(s, n, os, NULL);
+    return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-static int psi_public_pause(psocket *s, int events, const psi_limit *l)
-{
-    int r = psi_public_sleep(s, events, l);
-    return r == PSOCKET_TIMEOUT ? psi_sock_note(s, r, 0, NULL) : r;
-}
-
-/* Something may change here that the poller's system will then say nothing of, such as bytes read or kept. (What the
-   poller has just handed out it looks at again anyway.) */
+/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
+   out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->entry && !s->entry->given) psi_entry_heat(s->entry);
+    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+}
+
+/* What a call answers: psocket_geterror is to say the same. */
+static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
+{
+    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    PSI_CHECK(s);
+    return r;
+}
+
+static int psi_public_wrong(psocket *s, const char *why)
+{
+    return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
+}
+
+/* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
+static int psi_public_begin(psocket *s, int ok)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener moves no data");
+    if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
+    psi_public_tell(s);
+    psi_public_push(s);
+    return 0;
+}
+
+/* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
+   is the answer. The time of an operation begins with the first try that has to wait. */
+static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
+{
+    if (s->state < PSI_OPEN) return 0;
+    if (!psi_is_wait(*r)) {
+        s->due[way] = 0;
+        return 0;
+    }
+    if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
+    psi_sock_clock(s, way);
+    if (psi_sock_late(s, way)) {
+        s->due[way] = 0;
+        *r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        return 0;
+    }
+    if (s->nonblocking) return 0;
+    if (way == 0) psi_public_push(s);
+    *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
+    return *r >= 0;
 }
 
 /* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
-    int r;
-    psi_limit l;
-    if (s->closed) return PSOCKET_CLOSED_HERE;
-    if (!s->dial && !s->hs) return 0;
-    l = psi_limit_start(0);
-    psi_public_tell(s);
-    for (;;) {
-        r = psi_sock_step(s);
-        if ((r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) || s->nonblocking) break;
-        r = psi_public_pause(s, r == PSOCKET_WANT_READ ? PSOCKET_READ : PSOCKET_WRITE, &l);
-        if (r) return psi_sock_end(s, r);
+    while (s->state < PSI_OPEN) {
+        int r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->nonblocking || !psi_is_wait(r)) return r;
+        if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
-    return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+    return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : 0;
 }
 
-/*--- connections */
+/*--- making sockets */
 
-/* What connect and listen answer when there is no socket to ask. */
+/* What these answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
+}
+
+/* Ends one that could not be made. Returns code. */
+static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
+{
+    psi_sock_free(s);
+    return psi_public_fail(opt, code, os, what);
+}
+
+/* Reads what opt says of descriptors: NULL, or what is wrong with it. */
+static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
+{
+    memset(set, 0, sizeof *set);
+    if (!opt) return NULL;
+    if (opt->local_port < 0 || opt->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (opt->local && !psi_addr_parse(&set->local, opt->local, strlen(opt->local))) return "local is no numeric address";
+    set->local.port = (uint16_t)opt->local_port;
+    set->keepalive = opt->keepalive;
+    set->reuse_port = opt->reuse_port != 0;
+    set->v6only = opt->v6only != 0;
+    if (!opt->udp) return NULL;
+    set->broadcast = opt->broadcast != 0;
+    set->ttl = opt->multicast_ttl;
+    set->noloop = opt->multicast_noloop != 0;
+    if (opt->multicast_interface && !(set->interface_index = psi_os_interface(opt->multicast_interface)))
+        return "multicast_interface is no interface";
+    if (opt->multicast_group && !psi_addr_parse(&set->group, opt->multicast_group, strlen(opt->multicast_group)))
+        return "multicast_group is no numeric address";
+    return NULL;
+}
+
+/* Begins to dial: NULL, or what is wrong (*r is the code). */
+static const char *psi_public_dial(psocket *s, const char *host, int port, const psocket_options *opt, int *r)
+{
+    psi_dial *d = s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    const char *wrong;
+    *r = PSOCKET_NOMEM;
+    if (!d) return "";
+    d->port = port;
+    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
+    *r = PSOCKET_INVALID;
+    if ((wrong = psi_public_settings(&d->set, opt)) != NULL) return wrong;
+    *r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
+    s->state = PSI_RESOLVING;
+    return *r ? "bad host" : NULL;
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -9882,41 +9881,23 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
     int r = PSOCKET_INVALID, udp = opt && opt->udp;
     if (out) *out = NULL;
-    if (!out) {
-        wrong = "no place for the socket";
-    } else if (!host || !*host) {
-        wrong = "no host given";
-    } else if (path && port) {
-        wrong = "a path has no port";
-    } else if (!path && (port < 1 || port > 65535)) {
-        wrong = "port out of range 1 to 65535";
-    } else if (path && udp) {
-        wrong = "datagrams on a path";
-        r = PSOCKET_UNSUPPORTED;
-    } else if ((r = psi_os_start()) != 0) {
-        wrong = "";
-    }
-    if (wrong) return psi_public_fail(opt, r, 0, wrong);
+    if (!out) wrong = "no place for the socket";
+    else if (!host || !*host) wrong = "no host given";
+    else if (path && port) wrong = "a path has no port";
+    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
+    else if (path && udp) wrong = "datagrams on a path";
+    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
-    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
-    if (!s || !s->dial) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = udp != 0;
-    s->dial->port = port;
-    s->dial->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
-    s->dial->resolving = 1;
-    if (s->timeout > 0) s->deadline = psi_os_now() + s->timeout;
-    r = psi_dns_start(&s->dial->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
-    if (r) {
-        psocket_free(s);
-        return psi_public_fail(opt, r, 0, "bad host");
-    }
+    psi_sock_clock(s, 0);
+    wrong = psi_public_dial(s, host, port, opt, &r);
+    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
     r = psi_public_settle(s);
-    if (r && r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) {
+    if (r && !psi_is_want(r)) {
         if (opt && opt->error) psocket_geterror(s, opt->error);
-        psocket_free(s);
+        psi_sock_free(s);
         return r;
     }
     *out = s;
@@ -9944,10 +9925,11 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
 }
 
 /* Makes a bound descriptor, which listens if there is a backlog; without one it is for datagrams. */
-static int psi_public_open(psocket_fd *fd, const psi_addr *a, const char *path, int any, int backlog, int *os)
+static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path, int dual, int backlog, const psi_os_settings *set, int *os)
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
-    if (!r) r = psi_os_bind(*fd, a, path, any, backlog, os);
+    if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
@@ -9965,91 +9947,127 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Opens a descriptor bound to address and port. *path (Unix-domain) points into address. */
-static int psi_public_bind(psocket_fd *fd, uint8_t *family, const char **path, const char *address, int port, int backlog,
-                           const psocket_options *opt)
+/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
+static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
 {
     psi_addr a;
     char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, !backlog);
-    int os = 0, r, any = !address || !*address;
+    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
+    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
+    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_open(fd, &a, *path, any, backlog, &os);
-    if (r && any && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
         a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_open(fd, &a, NULL, 0, backlog, &os);
+        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path)) r = psi_public_open(fd, &a, *path, 0, backlog, &os);
-    *family = a.family;
+    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
+        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
+    s->family = a.family & 15u;
     if (!r) return 0;
     if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
     return psi_public_fail(opt, r, os, what);
+}
+
+/* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
+static int psi_public_endpoint(psocket *s, const psi_os_settings *set, const psocket_options *opt)
+{
+    unsigned family = s->family;
+    int os = 0, r;
+    psi_sock_on_fd(s, s->fd, &psi_transport_udp);
+    s->family = family & 15u;
+    r = psi_os_join(s->fd, set, &os);
+    return r ? psi_public_fail(opt, r, os, "cannot join the group") : 0;
+}
+
+/* Makes s, whose descriptor listens, a listener. 0, or what opt->error tells. */
+static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_listen *l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
+    if (l) l->next = -1;
+    if (l && path) l->path = psi_strdup(path);
+    if (!l || (path && !l->path)) {
+        psi_free(l);
+        s->listen = NULL;
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    }
+    if (opt) l->opt = *opt;
+    l->set = *set;
+    l->process = psi_os_process();
+    s->state = PSI_LISTENING;
+    return 0;
 }
 
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
-    psi_listen *l = NULL;
-    const char *path;
-    uint8_t family = 0;
-    int r, udp = opt && opt->udp;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the listener");
-    *out = NULL;
+    psi_os_settings set;
+    const char *path, *wrong = psi_public_settings(&set, opt);
+    int r;
+    if (out) *out = NULL;
+    if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
-    if (s && !udp) {
-        l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
-        if (l) l->next = -1;
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s->udp = opt && opt->udp;
+    r = psi_public_bind(s, &path, address, port, &set, opt);
+    if (!r) {
+        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
+        if (r && path) psi_os_unlink(path);
+        if (r && !s->udp) psi_os_close(s->fd);
     }
-    if (!s || (!udp && !l)) {
-        psocket_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    s->udp = udp != 0;
-    r = psi_public_bind(&s->fd, &family, &path, address, port, udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX, opt);
-    if (!r && path && !(l->path = psi_strdup(path))) {
-        psi_os_unlink(path);
-        r = psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    }
-    if (r) {
-        psocket_free(s);
-        return r;
-    }
-    s->family = family & 15u;
-    if (udp) s->io = &psi_io_udp;
-    if (l && opt) l->opt = *opt;
-    if (l) l->process = psi_os_process();
-    *out = s;
-    return 0;
+    if (r) psi_sock_free(s);
+    else *out = s;
+    return r;
+}
+
+/* Is there a place for what is made, and something to make it of? */
+static int psi_public_can(psocket **out, int ok, int side)
+{
+    if (out) *out = NULL;
+    return out && ok && (side == PSOCKET_CLIENT || side == PSOCKET_SERVER);
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (out) *out = NULL;
-    if (!out || !t || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    s = psi_sock_new(opt, side);
+    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->transport = t;
-    s->below = user;
-    s->io = &psi_io_user;
-    *out = s;
+    s->io = t;
+    s->user = user;
+    s->state = PSI_OPEN;
     return 0;
 }
 
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt)
 {
     psocket *s;
-    char path[PSI_DNS_HOST];
-    if (out) *out = NULL;
-    if (!out || fd < 0 || (side != PSOCKET_CLIENT && side != PSOCKET_SERVER)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
+    psi_addr local = PSI_ZERO;
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, opt);
+    int r, os = 0, kind = 0, known;
+    if (!psi_public_can(out, fd != -1, side)) wrong = "no place for the socket, no descriptor, or no such side";
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
+        return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    psi_os_getname(fd, 1, &s->peer, path, sizeof path);
-    s->family = s->peer.family & 15u;
-    s->fd = fd;
-    s->io = &psi_io_fd;
+    psi_os_getname(fd, 0, &local, NULL, 0);
+    if (kind == PSI_OS_LISTENER) {
+        s->fd = fd;
+        if ((r = psi_public_listener(s, NULL, &set, opt)) != 0) {
+            psi_sock_free(s);
+            return r;
+        }
+    } else {
+        known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
+        s->udp = kind == PSI_OS_DATAGRAM;
+        psi_sock_on_fd(s, fd, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    }
+    s->family = local.family & 15u;
     *out = s;
     return 0;
 }
@@ -10060,265 +10078,237 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     int r, os = 0;
     if (a) *a = NULL;
     if (b) *b = NULL;
-    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "");
-    if ((r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
+    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
     if (!r) return 0;
     psi_os_close(fd[1]);
-    psocket_free(*a);
+    psi_sock_free(*a);
     *a = NULL;
     return r;
 }
 
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
 {
-    psocket *s;
-    if (!out) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket");
-    *out = NULL;
-    if (!carrier || carrier->listen || carrier->closed || carrier->udp || carrier->above) return psi_public_fail(opt, PSOCKET_INVALID, 0, "bad carrier");
-    if (carrier->dial || carrier->hs) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (carrier->entry) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
-    s = psi_sock_new(opt, carrier->side);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->below = carrier;
-    s->peer = carrier->peer;
-    s->io = &psi_io_wrap;
-    carrier->above = s;
-    carrier->nonblocking = 1;
-    *out = s;
+    psocket *c = carrier;
+    int r;
+    if (!psi_public_can(out, c && !c->udp && !c->above && !c->listen && c->state != PSI_CLOSED, PSOCKET_CLIENT))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, or nothing that could carry it");
+    if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
+    if (c->watch) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
+    if (r) return r;
+    (*out)->peer = c->peer;
+    c->above = *out;
+    c->nonblocking = 1;
+    c->due[0] = c->due[1] = 0;
+    return 0;
+}
+
+/* Takes a connection if one is there. */
+static int psi_public_accept(psocket *s, psocket **out)
+{
+    psi_listen *l = s->listen;
+    psocket *c;
+    int os = 0, r = psi_listen_ready(s);
+    if (r <= 0) return r ? r : PSOCKET_WANT_READ;
+    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    if (!c) return PSOCKET_NOMEM; /* the connection waits for the next call */
+    c->peer = l->next_peer;
+    psi_sock_on_fd(c, l->next, &psi_transport_fd);
+    l->next = -1;
+    r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
+    if (r) {
+        psi_sock_free(c);
+        return psi_sock_note(s, r, os, NULL);
+    }
+    *out = c;
     return 0;
 }
 
 PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 {
-    psi_listen *l;
-    psocket *c;
-    int r;
+    ptrdiff_t r;
     if (out) *out = NULL;
-    if (!s || !out || !s->listen) return PSOCKET_INVALID;
-    l = s->listen;
-    r = psi_listen_ready(s);
-    if (r == 0 && s->nonblocking) return PSOCKET_WANT_READ;
-    if (r == 0) r = psocket_wait(s, PSOCKET_READ, s->timeout > 0 ? s->timeout : -1);
-    if (r > 0) r = psi_listen_ready(s);
-    if (r == 0) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-    if (r < 0) return r;
-    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
-    if (!c) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL); /* the connection waits for the next call */
-    c->fd = l->next;
-    c->peer = l->next_peer;
-    c->family = c->peer.family & 15u;
-    c->io = &psi_io_fd;
-    l->next = -1;
-    psi_addr_normalise(&c->peer);
-    *out = c;
-    return 0;
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
+    psi_public_tell(s);
+    do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
+    psi_public_answer(s, r);
+    if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
+    return (int)r;
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
-    return s && s->listen ? psi_listen_ready(s) : PSOCKET_INVALID;
-}
-
-/* Copies an address out. */
-static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
-{
-    char text[64];
-    size_t n;
-    psi_addr_print(a, text);
-    if (a->family != PSI_UNIX) path = text;
-    n = strlen(path) + 1;
-    if (port) *port = a->port;
-    if (!ip || !ip_size) return 0;
-    if (n > ip_size) return PSOCKET_LIMIT;
-    memcpy(ip, path, n);
-    return 0;
-}
-
-static int psi_public_local(psocket_fd fd, char *ip, size_t ip_size, int *port)
-{
-    psi_addr a = PSI_ZERO;
-    char path[PSI_DNS_HOST];
-    int r = psi_os_getname(fd, 0, &a, path, sizeof path);
-    if (r) return r;
-    psi_addr_normalise(&a);
-    return psi_public_address(&a, path, ip, ip_size, port);
+    if (!s) return PSOCKET_INVALID;
+    if (!s->listen) return psi_public_wrong(s, "only a listener has connections");
+    return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
 /*--- data */
 
-/* Repeats psi_sock_flush or psi_sock_fin while it has to wait, if s is to wait for it. */
-static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+/* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
+static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
-    psi_limit l = psi_limit_of(s);
-    for (;;) {
-        uint32_t before = s->out_at;
-        int r = step(s);
-        if (r != PSOCKET_WANT_WRITE || s->nonblocking) return r;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
+    int r;
+    if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
+    while (s->sent < len || !len) {
+        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : data, len - s->sent);
+        if (n < 0 || s->nonblocking || s->udp) return n;
+        s->sent += (size_t)n;
+        if (!len) break;
     }
+    r = psi_sock_flush(s);
+    return r ? r : (ptrdiff_t)len;
 }
 
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
-    psi_limit l;
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
+    ptrdiff_t r = psi_public_begin(s, data || !len);
+    if (r) return r;
     s->sent = 0;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->nonblocking || s->udp) {
-        ptrdiff_t n = psi_sock_send(s, data, len);
-        if (psi_sock_unsent(s)) psi_public_tell(s);
-        if (!s->udp || s->nonblocking || n != PSOCKET_WANT_WRITE) return n;
-    }
-    psi_public_tell(s);
-    l = psi_limit_start(s->timeout);
-    for (;;) {
-        uint32_t before = s->out_at;
-        ptrdiff_t n = psi_sock_send(s, (const char *)data + s->sent, len - s->sent);
-        if (n >= 0) {
-            s->sent += (size_t)n;
-            if (s->sent == len && !psi_sock_unsent(s)) return (ptrdiff_t)len;
-            if (s->sent == len) {
-                r = psi_public_finish(s, psi_sock_flush);
-                return r ? r : (ptrdiff_t)len;
-            }
-            psi_limit_progress(&l);
-            continue;
-        }
-        if (n != PSOCKET_WANT_READ && n != PSOCKET_WANT_WRITE) return n;
-        if (s->out_at != before) psi_limit_progress(&l);
-        if ((r = psi_public_pause(s, PSOCKET_WRITE, &l)) != 0) return r;
-    }
+    if ((r = psi_public_settle(s)) == 0)
+        do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    return psi_public_answer(s, r);
+}
+
+/* Repeats psi_sock_flush or psi_sock_finish while it has to wait, if s is to wait for it. */
+static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+{
+    ptrdiff_t r;
+    do r = psi_sock_late(s, 1) ? psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL) : step(s); while (psi_public_again(s, &r, 1));
+    return (int)psi_public_answer(s, r);
+}
+
+/* Before what was sent is dealt with: 0, or what the caller is to answer. *done: there is nothing to deal with. */
+static int psi_public_sending(psocket *s, int *done)
+{
+    int r = (int)psi_public_begin(s, 1);
+    if (r) return r;
+    r = psi_public_settle(s);
+    *done = s->end_out < 0;
+    if (!r && *done && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_flush(psocket *s)
 {
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    return psi_sock_unsent(s) ? psi_public_finish(s, psi_sock_flush) : s->end_out;
+    int done, r = psi_public_sending(s, &done);
+    return r || done ? r : psi_public_finish(s, psi_sock_flush);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
+PSOCKET_API int psocket_shutdown(psocket *s)
 {
-    if (!s->closed && !s->dial && !s->hs && (psi_sock_unsent(s) || (s->shut && s->shut < 3))) psi_sock_step(s);
+    int done, r = psi_public_sending(s, &done);
+    if (r || done) return r;
+    if (!s->end_out) s->end_out = PSI_ENDING;
+    return psi_public_finish(s, psi_sock_finish);
 }
 
-/* Reads until there is a chunk of at least n bytes in all: 0, or what the caller is to answer. */
-static int psi_public_gather(psocket *s, psi_limit *l, uint32_t n)
+/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
+   whatever has become of the socket. */
+static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
-    while (s->ring.bytes < n || psi_ring_empty(&s->ring)) {
-        int r;
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        r = psi_sock_fill(s);
-        if (r == 1) continue;
-        psi_public_push(s);
-        if (r == PSOCKET_WANT_READ && s->nonblocking && n) s->need = s->ring.bytes + 1;
-        if (r != PSOCKET_WANT_READ || s->nonblocking) return r;
-        if ((r = psi_public_pause(s, PSI_MORE, l)) != 0) return r;
+    if (n > s->limit && n > s->need) s->need = n;
+    while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
+        int r = psi_public_settle(s);
+        if (r) return r;
+        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+            psi_sock_relax(s); /* the poller will report if there is more */
+            return PSOCKET_WANT_READ;
+        }
+        if ((r = psi_sock_fill(s)) != 1) return r;
     }
-    return 0;
+    return 1;
 }
 
-/* Before data is taken: 0 if it may be. Chunks that have arrived can be taken whatever has become of the socket. */
-static int psi_public_receiving(psocket *s)
+/* Takes n bytes of the first chunk. */
+static ptrdiff_t psi_public_take(psocket *s, uint32_t n, const void **data)
 {
-    int r;
-    s->need = 0; /* a new reader is content with any chunk */
-    psi_public_tell(s);
-    psi_public_push(s);
-    if (!psi_ring_empty(&s->ring) && !s->hs) return 0;
-    r = psi_public_settle(s);
-    return psi_ring_empty(&s->ring) ? r : 0;
+    psi_ring_take(&s->ring, n, data);
+    s->news = PSI_NEWS;
+    s->need = 0;
+    return (ptrdiff_t)n;
 }
 
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    if (psi_ring_empty(&s->ring)) {
-        l = psi_limit_of(s);
-        if ((r = psi_public_gather(s, &l, 0)) != 0) return r;
-    }
-    return (ptrdiff_t)psi_ring_pop(&s->ring, data);
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    do r = psi_public_gather(s, 0); while (psi_public_again(s, &r, 0));
+    if (r == 1) r = psi_public_take(s, psi_ring_front(&s->ring, data), data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
 {
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data) return PSOCKET_INVALID;
-    s->need = 0;
-    psi_public_tell(s);
-    while (psi_ring_empty(&s->ring) || s->hs) {
-        if (s->closed) return PSOCKET_CLOSED_HERE;
-        if (s->dial || s->hs) {
-            r = psi_sock_step(s);
-            if (s->hs && r == PSOCKET_WANT_WRITE) r = PSOCKET_WANT_READ;
-            if (s->dial || s->hs || (r && psi_ring_empty(&s->ring))) return r == PSOCKET_WANT_WRITE ? PSOCKET_WANT_READ : r;
-            continue;
-        }
-        r = psi_sock_fill(s);
-        if (r != 1) return r;
+    if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
+    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) {
+        if (s->state < PSI_OPEN) r = psi_sock_step(s);
+        if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
     }
-    return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    if (!psi_ring_empty(&s->ring)) {
+        if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
+        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+    }
+    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
-    int r;
-    if (!s || s->listen || (!data && len)) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    int r = psi_public_begin(s, data || !len);
+    if (r) return r;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
-    s->need = 0;
-    if (s->entry) psi_entry_heat(s->entry);
-    return r ? psi_sock_note(s, r, 0, NULL) : 0;
+    s->news = PSI_NEWS;
+    return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
 {
-    psi_limit l;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !n) return PSOCKET_INVALID;
-    if (n > s->limit) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than recv_limit");
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    if ((r = psi_public_gather(s, &l, (uint32_t)n)) != 0) return r;
-    psi_ring_join(&s->ring, (uint32_t)n);
-    psi_ring_take(&s->ring, (uint32_t)n, data);
-    return (ptrdiff_t)n;
+    if ((r = psi_public_begin(s, data && n)) != 0) return r;
+    if (n > PSI_RING_MAX / 2) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than 1 GB");
+    do r = psi_public_gather(s, (uint32_t)n); while (psi_public_again(s, &r, 0));
+    if (r == 1) {
+        psi_ring_join(&s->ring, (uint32_t)n);
+        r = psi_public_take(s, (uint32_t)n, data);
+    }
+    return psi_public_answer(s, r);
+}
+
+/* Finds the delimiter, reading as need be: where it ends, or what the caller is to answer. */
+static ptrdiff_t psi_public_seek(psocket *s, const char *delimiter, uint32_t max)
+{
+    uint32_t m = (uint32_t)strlen(delimiter), end;
+    while ((end = psi_ring_find(&s->ring, delimiter, m, max)) == 0) {
+        ptrdiff_t r;
+        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if ((r = psi_public_gather(s, s->ring.bytes + 1)) != 1) return r;
+    }
+    return (ptrdiff_t)end;
 }
 
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data)
 {
-    psi_limit l;
-    size_t m;
-    uint32_t end;
-    int r;
+    ptrdiff_t r;
     if (data) *data = NULL;
-    if (!s || s->listen || !data || !delimiter || !*delimiter || !max) return PSOCKET_INVALID;
-    m = strlen(delimiter);
+    if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > s->limit) max = s->limit;
-    if (m > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, NULL);
-    if ((r = psi_public_receiving(s)) != 0) return r;
-    l = psi_limit_of(s);
-    while ((end = psi_ring_find(&s->ring, delimiter, (uint32_t)m, (uint32_t)max)) == 0) {
-        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
-        if ((r = psi_public_gather(s, &l, s->ring.bytes + 1)) != 0) return r;
-    }
-    psi_ring_take(&s->ring, end, data);
-    return (ptrdiff_t)end;
+    if (strlen(delimiter) > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+    do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
+    if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
+    return psi_public_answer(s, r);
 }
 
 PSOCKET_API size_t psocket_pending(const psocket *s)
@@ -10326,48 +10316,16 @@ PSOCKET_API size_t psocket_pending(const psocket *s)
     return s ? s->ring.bytes : 0;
 }
 
-PSOCKET_API int psocket_shutdown(psocket *s)
-{
-    int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if ((r = psi_public_settle(s)) != 0) return r;
-    if (s->end_out) return s->end_out;
-    if (!s->shut) s->shut = 1;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_finish(s, psi_sock_fin);
-}
-
 PSOCKET_API void psocket_close(psocket *s)
 {
-    if (!s || s->closed) return;
-    if (s->io && !s->hs && !s->end_out) {
-        if (PSI_TLS && s->rec && !s->shut) psi_sock_alert(s, 1, 0); /* close_notify */
-        if (s->shut && s->shut < 3) psi_sock_fin(s);
-        else psi_sock_flush(s);
-    }
-    if (s->entry) s->entry->poller->forget(s->entry);
-    psi_sock_drop(s);
-    psi_ring_relax(&s->ring);
-    if (s->listen) {
-        psi_os_close(s->listen->next);
-        psi_os_close(s->fd);
-        if (s->listen->path && s->listen->process == psi_os_process()) psi_os_unlink(s->listen->path);
-        s->listen->next = s->fd = -1;
-    }
-    s->closed = 1;
-    s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
+    if (!s) return;
+    psi_sock_close(s);
+    PSI_CHECK(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
 {
-    if (!s) return;
-    psocket_close(s);
-    psi_ring_free(&s->ring);
-    if (s->info) psi_tlsinfo_free(s->info);
-    if (s->listen) psi_free(s->listen->path);
-    psi_free(s->listen);
-    psi_free(s->error);
-    psi_free(s);
+    psi_sock_free(s);
 }
 
 /*--- TLS */
@@ -10376,20 +10334,23 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     psocket_error e = PSI_ZERO;
     int r;
-    if (!s || s->listen) return PSOCKET_INVALID;
-    if (s->info && !s->closed) return PSOCKET_ALREADY_TLS;
-    if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (!s) return PSOCKET_INVALID;
+    if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
+    if (s->info && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    if ((r = psi_public_settle(s)) != 0 && !(s->dial && s->nonblocking)) return r; /* the handshake follows the dialling */
-    if (s->end_out || s->shut) return psi_sock_note(s, s->shut ? PSOCKET_CLOSED_HERE : s->end_out, 0, NULL);
-    if (tls) psocket_tls_retain(tls);
-    else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-    else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
-    r = psi_sock_starttls(s, tls, server_name);
-    psocket_tls_free(tls);
-    if (r) return r;
-    if (s->entry) psi_entry_heat(s->entry);
-    return psi_public_settle(s);
+    psi_public_tell(s);
+    if (!s->hs) {
+        r = psi_public_settle(s);
+        if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
+        if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (tls) psocket_tls_retain(tls);
+        else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        r = psi_sock_starttls(s, tls, server_name);
+        psocket_tls_free(tls);
+        if (r) return r;
+    }
+    return (int)psi_public_answer(s, psi_public_settle(s));
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
@@ -10407,6 +10368,21 @@ PSOCKET_API int psocket_istls(const psocket *s)
 
 /*--- state */
 
+/* Copies an address out. */
+static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+{
+    char text[64];
+    size_t n;
+    psi_addr_print(a, text);
+    if (a->family != PSI_UNIX) path = text;
+    n = strlen(path) + 1;
+    if (port) *port = a->port;
+    if (!ip || !ip_size) return 0;
+    if (n > ip_size) return PSOCKET_LIMIT;
+    memcpy(ip, path, n);
+    return 0;
+}
+
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
 {
     char path[PSI_DNS_HOST] = "";
@@ -10414,32 +10390,54 @@ PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int 
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s || !s->peer.family) return PSOCKET_INVALID;
-    if (s->peer.family == PSI_UNIX && s->fd >= 0) psi_os_getname(s->fd, 1, &a, path, sizeof path);
+    if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
     return psi_public_address(&s->peer, path, ip, ip_size, port);
 }
 
 PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
 {
+    char path[PSI_DNS_HOST] = "";
+    psi_addr a = PSI_ZERO;
+    int r;
     if (ip && ip_size) *ip = 0;
     if (port) *port = 0;
     if (!s) return PSOCKET_INVALID;
-    if (s->io == &psi_io_wrap) return psocket_getlocal((const psocket *)s->below, ip, ip_size, port);
-    if (s->fd < 0) return s->closed ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
-    return psi_public_local(s->fd, ip, ip_size, port);
+    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    if ((r = psi_os_getname(s->fd, 0, &a, path, sizeof path)) != 0) return r;
+    psi_addr_normalise(&a);
+    return psi_public_address(&a, path, ip, ip_size, port);
+}
+
+/* A UDP socket that is still looking for its peer is given another one. */
+static int psi_public_redirect(psocket *s, const char *ip, int port)
+{
+    psocket_resolve *names;
+    int r = psi_dns_start(&names, ip, NULL, NULL);
+    if (r) return r;
+    psi_sock_unwatch(s);
+    psi_dns_release(s->dial->names);
+    s->dial->names = names;
+    s->dial->port = port;
+    s->dial->next = 0;
+    s->state = PSI_RESOLVING;
+    r = psi_sock_step(s);
+    return psi_is_wait(r) ? 0 : r;
 }
 
 PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
 {
     psi_addr a;
     int os = 0, r;
-    if (!s || !ip) return PSOCKET_INVALID;
-    if (s->closed) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
+    if (!s) return PSOCKET_INVALID;
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
-    if (port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port");
+    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
+    if (s->dial) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
-    if (s->io == &psi_io_fd) {
-        if (a.family != s->family) return psi_sock_note(s, PSOCKET_INVALID, 0, "the address family cannot change");
+    if (s->io == &psi_transport_fd) {
+        if (a.family != s->family) return psi_public_wrong(s, "the address family cannot change");
         r = psi_os_connect(s->fd, &a, NULL, &os);
         if (r) return psi_sock_note(s, r, os, NULL);
     }
@@ -10454,15 +10452,12 @@ PSOCKET_API int psocket_getside(const psocket *s)
 
 PSOCKET_API int psocket_isopen(psocket *s)
 {
-    if (!s || s->closed) return 0;
-    if (s->listen) return 1;
+    if (!s) return 0;
     psi_public_tell(s);
-    if (s->dial || s->hs) psi_sock_step(s);
-    if (!s->dial && !s->hs && !s->udp) {
-        s->drained = 0;
-        while (psi_sock_fill(s) == 1) {}
-    }
-    return !s->end_in && !s->end_out && !s->shut;
+    if (s->state < PSI_OPEN) psi_sock_step(s);
+    while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
+    PSI_CHECK(s);
+    return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
 PSOCKET_API int psocket_isudp(const psocket *s)
@@ -10472,15 +10467,25 @@ PSOCKET_API int psocket_isudp(const psocket *s)
 
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
+    int way;
     if (!s) return;
     s->timeout = timeout_ms > 0 ? timeout_ms : 0;
-    if (s->dial || s->hs) s->deadline = s->timeout ? psi_os_now() + s->timeout : 0;
-    if (s->entry) psi_entry_heat(s->entry);
+    for (way = 0; way < 2; way++) {
+        int runs = s->due[way] || (!way && s->state < PSI_OPEN);
+        s->due[way] = 0;
+        if (runs) psi_sock_clock(s, way);
+    }
+    psi_public_tell(s);
 }
 
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
 {
     if (s) s->nonblocking = on != 0;
+}
+
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
+{
+    return s ? s->fd : -1;
 }
 
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
@@ -10493,51 +10498,48 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
     return s->code;
 }
 
-PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
-{
-    return s ? s->fd : -1;
-}
-
 /*--- waiting */
 
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
     psi_public_tell(s);
-    return psi_sock_step(s);
+    return (int)psi_public_answer(s, psi_sock_step(s));
+}
+
+/* Which of events are ready now, after a step of s, which was in the state `before`, has answered r. */
+static int psi_public_ready(psocket *s, int events, int before, int r)
+{
+    int ready = 0;
+    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* what was to be waited for is done */
+    if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
+    if ((events & PSOCKET_WRITE) && psi_sock_writable(s, r)) ready |= PSOCKET_WRITE;
+    return ready | psi_sock_ready(s, events);
 }
 
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
-    psi_limit l;
-    if (!s || !events || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    l = psi_limit_start(ms);
+    int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
+    int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
+    if (!s) return PSOCKET_INVALID;
+    if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
     psi_public_tell(s);
-    for (;;) {
-        int r = psi_sock_step(s), ready = 0;
-        if (s->listen && (events & PSOCKET_READ) && (r = psi_listen_ready(s)) != 0) return r < 0 ? r : PSOCKET_READ;
-        if (!s->io && !s->dial && !s->listen) return events; /* ended: any call says how */
-        if (!s->dial && !s->hs && s->io) {
-            s->drained = s->full = 0;
-            if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
-            if (!s->io) return events;
-            if ((events & PSOCKET_WRITE) && (s->end_out || (!s->out && r != PSOCKET_WANT_WRITE))) {
-                psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-                int now = -1, os, n = s->end_out ? 0 : s->io->wants(s, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &now);
-                if (s->end_out || now == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) > 0)) ready |= PSOCKET_WRITE;
-            }
-            if (ready) return ready;
-        }
-        if (ms == 0) return 0;
-        r = psi_public_sleep(s, events, &l);
-        if (r) return r == PSOCKET_TIMEOUT ? 0 : r;
+    for (before = (int)s->state;;) {
+        ready = psi_public_ready(s, calls, before, psi_sock_step(s));
+        if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
 
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
-    if (!s || !fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    return psi_sock_wants(s, events, fds, cap, ms);
+    int n;
+    if (!s) return PSOCKET_INVALID;
+    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_public_wrong(s, "no place for the answer, or unknown events");
+    n = psi_sock_wants(s, events, fds, cap, ms);
+    if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
+    return n;
 }
 
 PSOCKET_API int64_t psocket_now(void)
@@ -10769,6 +10771,7 @@ typedef struct psi_lua_listener {
     psi_lua_io io;
     psi_lua_limits limits;
     psocket *l;
+    psocket_error error; /* of accept */
     int burst; /* connections taken since it last waited */
 } psi_lua_listener;
 
@@ -11771,6 +11774,7 @@ static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
         if (r == 0) return PSI_LUA_AGAIN;
         if (r < 0) break;
     }
+    if (r == 0) psocket_settimeout(k->s, 0); /* the limits are kept here from now on */
     psi_lua_release(op);
     psi_lua_forget(op->vm, &k->io); /* writable is the usual state: it would only be reported once more */
     if (r < 0 && r != PSOCKET_CLOSED) {
@@ -12297,7 +12301,7 @@ static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
             if (r == 0) return PSI_LUA_AGAIN;
             if (r == 1) r = 0;
         }
-        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, k->limits.timeout);
+        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, 0);
         if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
         if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
         if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
@@ -12580,7 +12584,6 @@ static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     k->limits = psi_lua_new_limits(L);
-    psocket_settimeout(k->s, k->limits.timeout);
     return 0;
 }
 
@@ -12662,8 +12665,10 @@ static int psi_lua_listen(lua_State *L)
     l->io.kind = PSI_LUA_IS_LISTENER;
     l->limits.timeout = o.timeout_ms;
     psi_lua_setmetatable(L, PSI_LUA_LISTENER);
+    o.timeout_ms = 0;
+    o.error = &l->error;
     r = psocket_listen(&l->l, address, port, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+    return r < 0 ? psi_lua_fail_error(L, r, &l->error) : 1;
 }
 
 static int psi_lua_hasconnection(lua_State *L)
@@ -12742,6 +12747,7 @@ static int psi_lua_udpserver(lua_State *L)
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
     o.udp = 1;
+    o.timeout_ms = 0;
     r = psocket_listen(&k->s, address, port, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
@@ -12760,6 +12766,7 @@ static int psi_lua_wrap(lua_State *L)
     k = psi_lua_new_sock(L);
     k->limits.timeout = o.timeout_ms;
     psi_lua_forget(vm, &carrier->io);
+    o.timeout_ms = 0;
     r = psocket_wrap(&k->s, carrier->s, &o);
     if (r < 0) return psi_lua_fail_error(L, r, &e);
     carrier->s = NULL;
@@ -12776,6 +12783,7 @@ static int psi_lua_pair(lua_State *L)
     a = psi_lua_new_sock(L);
     b = psi_lua_new_sock(L);
     a->limits.timeout = b->limits.timeout = o.timeout_ms;
+    o.timeout_ms = 0;
     r = psocket_pair(&a->s, &b->s, &o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }

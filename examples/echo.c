@@ -9,6 +9,11 @@
 #define PSOCKET_IMPLEMENTATION
 #include "psocket.h"
 
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
+
 /* One connection of the server. While the peer reads slowly, the rest of a chunk waits here and nothing more is
    received: TCP then slows the sender down, and memory stays bounded. */
 typedef struct conn {
@@ -86,6 +91,7 @@ static void server_accept(void)
         c = (conn *)calloc(1, sizeof *c);
         if (!c) {
             psocket_free(s);
+            code = PSOCKET_NOMEM;
             break;
         }
         c->s = s;
@@ -93,7 +99,7 @@ static void server_accept(void)
         code = psocket_poller_set(poller, s, PSOCKET_READ, -1, c);
         if (code) conn_end(c, code);
     }
-    if (code == PSOCKET_DESCRIPTORS) { /* the connection still waits: look again in a second, do not spin */
+    if (code < 0 && code != PSOCKET_WANT_READ) { /* no descriptors, no memory: look again in a second, do not spin */
         fprintf(stderr, "echo: %s\n", psocket_strerror(code));
         psocket_poller_set(poller, listener, 0, 1000, &accept_again);
     }
@@ -154,9 +160,9 @@ static int loop(client *c)
 
 static int serve(int port, int with_client)
 {
-    psocket_error err = {0};
-    psocket_options opt = {0};
-    client c = {0};
+    static psocket_error err;
+    static psocket_options opt;
+    static client c;
     char ip[64];
     int code;
     opt.nonblocking = 1;
@@ -186,8 +192,8 @@ static int serve(int port, int with_client)
 /* The same functions, blocking. */
 static int talk(const char *host, int port)
 {
-    psocket_error err = {0};
-    psocket_options opt = {0};
+    static psocket_error err;
+    static psocket_options opt;
     psocket *s;
     char line[4096];
     opt.timeout_ms = 10000;
@@ -196,6 +202,10 @@ static int talk(const char *host, int port)
         fprintf(stderr, "echo: %s\n", err.text);
         return 1;
     }
+#ifdef _WIN32
+    _setmode(_fileno(stdin), _O_BINARY);
+    _setmode(_fileno(stdout), _O_BINARY);
+#endif
     while (fgets(line, sizeof line, stdin)) {
         const void *back;
         size_t len = strlen(line);

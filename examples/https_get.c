@@ -9,7 +9,12 @@
 #define PSOCKET_IMPLEMENTATION
 #include "psocket.h"
 
+#include "http.h"
 #include <unistd.h>
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#endif
 
 #define LINE_MAX_BYTES 8192 /* of one header line */
 #define HEADER_MAX_LINES 200
@@ -38,7 +43,7 @@ typedef struct sink {
 /* Prints what went wrong with s and answers 0, as all functions here do on failure. */
 static int failed(psocket *s, const char *what)
 {
-    psocket_error err = {0};
+    static psocket_error err;
     psocket_geterror(s, &err);
     fprintf(stderr, "https_get: %s: %s\n", what, err.text);
     return 0;
@@ -120,18 +125,6 @@ static int read_line(psocket *s, char *line, size_t size, const char *what)
     return strlen(line) == (size_t)n ? 1 : wrong("a line of the answer has a NUL byte");
 }
 
-/* If line is the header field name, its value; else NULL. */
-static const char *field(char *line, const char *name)
-{
-    size_t i, n = strlen(name), end;
-    for (i = 0; i < n; i++)
-        if ((line[i] >= 'A' && line[i] <= 'Z' ? line[i] + 32 : line[i]) != name[i]) return NULL;
-    if (line[n] != ':') return NULL;
-    for (i = n + 1; line[i] == ' ' || line[i] == '\t'; i++) continue;
-    for (end = strlen(line); end > i && (line[end - 1] == ' ' || line[end - 1] == '\t'); end--) line[end - 1] = 0;
-    return line + i;
-}
-
 static int read_header(psocket *s, answer *a)
 {
     char line[LINE_MAX_BYTES];
@@ -149,16 +142,16 @@ static int read_header(psocket *s, answer *a)
             if (++lines > HEADER_MAX_LINES) return wrong("the answer's header is too long");
             if (!read_line(s, line, sizeof line, "the answer's header")) return 0;
             if (!line[0]) break;
-            if ((v = field(line, "content-length")) != NULL) {
+            if ((v = http_field(line, "content-length")) != NULL) {
                 int64_t length = 0;
                 const char *p;
                 for (p = v; *p >= '0' && *p <= '9' && p - v < 18; p++) length = length * 10 + (*p - '0');
                 if (*p || p == v || (a->length >= 0 && a->length != length)) return wrong("malformed Content-Length");
                 a->length = length;
-            } else if ((v = field(line, "transfer-encoding")) != NULL) {
+            } else if ((v = http_field(line, "transfer-encoding")) != NULL) {
                 if (a->chunked || strcmp(v, "chunked") != 0) return wrong("unknown Transfer-Encoding");
                 a->chunked = 1;
-            } else if ((v = field(line, "location")) != NULL)
+            } else if ((v = http_field(line, "location")) != NULL)
                 copy_clean(a->location, sizeof a->location, v);
         }
     } while (a->status >= 100 && a->status < 200 && a->status != 101);
@@ -201,13 +194,6 @@ static int read_body(psocket *s, sink *k, int64_t len)
     return 1;
 }
 
-static int hex_digit(int c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 static int read_chunked(psocket *s, sink *k)
 {
     char line[LINE_MAX_BYTES];
@@ -216,7 +202,7 @@ static int read_chunked(psocket *s, sink *k)
         int64_t size = 0;
         char *p;
         if (!read_line(s, line, sizeof line, "a chunk's size")) return 0;
-        for (p = line; p - line < 15 && hex_digit(*p) >= 0; p++) size = size * 16 + hex_digit(*p);
+        for (p = line; p - line < 15 && http_hex(*p) >= 0; p++) size = size * 16 + http_hex(*p);
         if (p == line || (*p && *p != ';' && *p != ' ' && *p != '\t')) return wrong("malformed chunk size");
         if (size == 0) break;
         if (!read_body(s, k, size)) return 0;
@@ -233,7 +219,7 @@ static int read_chunked(psocket *s, sink *k)
 static int fetch(psocket *s, const url *u, const char *file)
 {
     answer a;
-    sink k = {0};
+    static sink k;
     int all;
     if (!send_request(s, u) || !read_header(s, &a)) return 0;
     if (a.status < 200 || a.status > 299) {
@@ -278,9 +264,9 @@ int main(int argc, char **argv)
     const char *cacert = NULL, *file = NULL, *address = NULL;
     static const char *const alpn[] = {"http/1.1"};
     int insecure = 0, usage = 0, ok = 0, i;
-    psocket_error err = {0};
-    psocket_options opt = {0};
-    psocket_tls_options topt = {0};
+    static psocket_error err;
+    static psocket_options opt;
+    static psocket_tls_options topt;
     psocket_tls *tls = NULL;
     psocket *s = NULL;
     url u;
@@ -297,6 +283,9 @@ int main(int argc, char **argv)
     }
     if (!parse_url(&u, address)) return 2;
     opt.timeout_ms = 30000; /* each operation, not the whole download */
+#ifdef _WIN32
+    _setmode(_fileno(stdout), _O_BINARY); /* the body as it is, whatever it holds */
+#endif
     topt.ca_file = cacert;  /* NULL: the system's */
     topt.insecure_no_verify = insecure;
     topt.alpn = alpn;

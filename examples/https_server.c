@@ -7,23 +7,32 @@
  *
  *     cc -I.. https_server.c -o https_server -lbearssl -pthread
  */
+#define _FILE_OFFSET_BITS 64
 #define PSOCKET_IMPLEMENTATION
 #include "psocket.h"
 
+#include "http.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
+
+#ifdef _WIN32
+#define absolute(path, out, size) _fullpath(out, path, size)
+#else
+#define absolute(path, out, size) realpath(path, out) /* out has PATH_MAX bytes */
+#endif
+#ifndef PATH_MAX
+#define PATH_MAX 4096
+#endif
 
 #define HEADER_MAX 16384      /* of a request; more is answered with 431 */
 #define IDLE_MS 30000         /* a request must be here, and some of the response taken, within this time */
-#define LINGER_MS 2000        /* how long to wait for the peer's end before the last close */
+#define END_MS 2000           /* how long to wait for the peer's end before the last close */
 #define BLOCKS_PER_TURN 4     /* then it is the other connections' turn */
 #define CERTS_MAX 16
 
-enum { REQUEST, RESPONSE, LINGER };
+enum { REQUEST, RESPONSE, AWAIT_END };
 
 typedef struct conn {
     struct conn *next, **link; /* list of all */
@@ -32,7 +41,7 @@ typedef struct conn {
     int64_t deadline;
     char head[512];            /* the response: head, then length bytes of the file, of which sent are gone */
     size_t head_len;
-    int file;
+    FILE *file;
     int64_t length, sent;
 } conn;
 
@@ -40,25 +49,22 @@ static psocket_poller *poller;
 static psocket *listener;
 static psocket_tls *tls;
 static conn *conns;
-static char root[4096];
-static int accept_again, interrupted; /* their addresses are keys in the poller */
-static int interrupt_pipe[2] = {-1, -1};
-static psocket_watch *interrupt_watch;
+static char root[PATH_MAX];
+static int accept_again; /* its address is a key in the poller */
+static volatile sig_atomic_t interrupted;
 
 static void on_signal(int signal_number)
 {
-    int saved = errno;
-    ssize_t ignored = write(interrupt_pipe[1], "", 1);
-    (void)ignored;
     (void)signal_number;
-    errno = saved;
+    interrupted = 1;
+    psocket_poller_wake(poller);
 }
 
 static void conn_log(conn *c, const char *what)
 {
     char ip[64] = "?";
     int port = 0;
-    psocket_error err = {0};
+    static psocket_error err;
     psocket_getpeer(c->s, ip, sizeof ip, &port);
     psocket_geterror(c->s, &err);
     fprintf(stderr, "%s port %d: %s%s%s\n", ip, port, what, err.text[0] ? ": " : "", err.text);
@@ -68,7 +74,7 @@ static void conn_free(conn *c)
 {
     *c->link = c->next;
     if (c->next) c->next->link = c->link;
-    if (c->file >= 0) close(c->file);
+    if (c->file) fclose(c->file);
     psocket_free(c->s); /* leaves the poller, too */
     free(c);
 }
@@ -129,78 +135,43 @@ static void respond_error(conn *c, const char *status, const char *extra)
     respond_status(c, status, extra, 0);
 }
 
-static int hex(int c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* Opens the regular file that the target names: inside root also after all symbolic links, no component begins with a
-   dot. *status is the answer when -1 comes back. */
-static int open_target(const char *target, struct stat *info, const char **status, char path[8192])
+   dot. *status is the answer when NULL comes back. */
+static FILE *open_target(const char *target, struct stat *info, const char **status, char path[8192])
 {
     char real[PATH_MAX];
     size_t n = strlen(root), root_len = n;
-    int fd, folder;
+    FILE *f;
+    int folder;
     memcpy(path, root, n);
     *status = "400 Bad Request";
-    if (target[0] != '/' || target[1] == '/') return -1;
+    if (target[0] != '/' || target[1] == '/') return NULL;
     for (; *target && *target != '?'; target++) {
         int ch = (unsigned char)*target;
         if (ch == '%') {
-            int high = hex(target[1]), low = high < 0 ? -1 : hex(target[2]);
-            if (low < 0) return -1;
+            int high = http_hex(target[1]), low = high < 0 ? -1 : http_hex(target[2]);
+            if (low < 0) return NULL;
             ch = high * 16 + low;
             target += 2;
         }
-        if (ch == 0 || n + 16 > 8192) return -1;
+        if (ch == 0 || n + 16 > 8192) return NULL;
         path[n++] = (char)ch;
     }
     path[n] = 0;
     *status = "404 Not Found";
-    if (strstr(path + root_len, "/.")) return -1;
+    if (strstr(path + root_len, "/.") || strpbrk(path + root_len, "\\:")) return NULL;
     folder = path[n - 1] == '/';
     if (folder) strcpy(path + n, "index.html");
-    if (!realpath(path, real) || strncmp(real, root, root_len) != 0 || real[root_len] != '/') return -1;
-    fd = open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold up the others */
-    if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE) *status = "503 Service Unavailable";
-        return -1;
-    }
-    if (fstat(fd, info) == 0) {
-        if (S_ISREG(info->st_mode)) return fd;
-        if (S_ISDIR(info->st_mode) && !folder) *status = "301 Moved Permanently";
-    }
-    close(fd);
-    return -1;
+    if (!absolute(path, real, sizeof real) || strncmp(real, root, root_len) != 0 || !strchr("/\\", real[root_len])) return NULL;
+    if (stat(real, info)) return NULL;
+    if (S_ISDIR(info->st_mode) && !folder) *status = "301 Moved Permanently";
+    if (!S_ISREG(info->st_mode)) return NULL; /* a FIFO must not hold up the others */
+    f = fopen(real, "rb");
+    if (!f && (errno == EMFILE || errno == ENFILE)) *status = "503 Service Unavailable";
+    return f;
 }
 
 /*--- requests */
-
-/* If line is the header field name, its value; else NULL. */
-static const char *field(const char *line, const char *name)
-{
-    size_t i, n = strlen(name);
-    for (i = 0; i < n; i++)
-        if ((line[i] >= 'A' && line[i] <= 'Z' ? line[i] + 32 : line[i]) != name[i]) return NULL;
-    if (line[n] != ':') return NULL;
-    for (i = n + 1; line[i] == ' ' || line[i] == '\t'; i++) continue;
-    return line + i;
-}
-
-/* Whether a comma-separated list has the token, in any case. */
-static int has_token(const char *list, const char *token)
-{
-    size_t n = strlen(token), i;
-    while (*list) {
-        while (*list == ' ' || *list == '\t' || *list == ',') list++;
-        for (i = 0; i < n && list[i] && (list[i] | 32) == token[i]; i++) continue;
-        if (i == n && strchr(" \t,", list[n])) return 1; /* strchr finds the final NUL, too */
-        while (*list && *list != ',') list++;
-    }
-    return 0;
-}
 
 /* Answers the request in text: len bytes that end with an empty line. */
 static void handle(conn *c, char *text, size_t len)
@@ -239,12 +210,12 @@ static void handle(conn *c, char *text, size_t len)
             respond_error(c, "400 Bad Request", "");
             return;
         }
-        if (field(line, "host")) hosts++;
-        else if ((v = field(line, "connection")) != NULL) {
-            if (has_token(v, "close")) c->keep_alive = 0;
-            else if (minor == 0 && has_token(v, "keep-alive")) c->keep_alive = 1;
-        } else if (field(line, "transfer-encoding")) body = 1;
-        else if ((v = field(line, "content-length")) != NULL && strcmp(v, "0") != 0) body = 1;
+        if (http_field(line, "host")) hosts++;
+        else if ((v = http_field(line, "connection")) != NULL) {
+            if (http_has_token(v, "close")) c->keep_alive = 0;
+            else if (minor == 0 && http_has_token(v, "keep-alive")) c->keep_alive = 1;
+        } else if (http_field(line, "transfer-encoding")) body = 1;
+        else if ((v = http_field(line, "content-length")) != NULL && strcmp(v, "0") != 0) body = 1;
     }
     if ((minor > 0 && hosts != 1) || hosts > 1) {
         respond_error(c, "400 Bad Request", "");
@@ -261,7 +232,7 @@ static void handle(conn *c, char *text, size_t len)
         if (!target) target = strcpy(text, "/");
     }
     c->file = open_target(target, &info, &status, path);
-    if (c->file < 0) {
+    if (!c->file) {
         location[0] = 0;
         if (status[0] == '3') { /* a folder: relative links work only behind a slash */
             int n = (int)strcspn(target, "?");
@@ -277,6 +248,16 @@ static void handle(conn *c, char *text, size_t len)
 }
 
 /*--- connections */
+
+/* The next bytes of the file to be read are those from offset on. */
+static int seek(FILE *f, int64_t offset)
+{
+#ifdef _WIN32
+    return _fseeki64(f, offset, SEEK_SET);
+#else
+    return fseeko(f, (off_t)offset, SEEK_SET);
+#endif
+}
 
 /* Sends what the socket takes. 0 when the response is out, WANT_WRITE to go on later, or an error. */
 static int conn_respond(conn *c)
@@ -295,15 +276,19 @@ static int conn_respond(conn *c)
             from = 0;
         }
         if (from < c->length) {
-            size_t room = sizeof block - n;
+            size_t room = sizeof block - n, got;
             int64_t left = c->length - from;
-            ssize_t got = pread(c->file, block + n, left < (int64_t)room ? (size_t)left : room, (off_t)from);
-            if (got <= 0) return PSOCKET_FILE; /* it shrank meanwhile */
-            n += (size_t)got;
+            got = fread(block + n, 1, left < (int64_t)room ? (size_t)left : room, c->file);
+            if (got == 0) return PSOCKET_FILE; /* it shrank meanwhile */
+            n += got;
         }
         took = psocket_send(c->s, block, n);
+        if (took > 0) c->sent += took;
+        if (took < (ptrdiff_t)n && c->file) { /* what was not taken is read again */
+            from = c->sent - (int64_t)c->head_len;
+            if (seek(c->file, from > 0 ? from : 0)) return PSOCKET_FILE;
+        }
         if (took < 0) return (int)took;
-        c->sent += took;
         c->deadline = psocket_now() + IDLE_MS;
     }
     return psocket_flush(c->s);
@@ -330,10 +315,10 @@ static void conn_turn(conn *c)
         } else if (c->state == RESPONSE) {
             code = conn_respond(c);
             if (code) break;
-            if (c->file >= 0) close(c->file);
-            c->file = -1;
-            c->state = c->keep_alive ? REQUEST : LINGER;
-            c->deadline = psocket_now() + (c->keep_alive ? IDLE_MS : LINGER_MS);
+            if (c->file) fclose(c->file);
+            c->file = NULL;
+            c->state = c->keep_alive ? REQUEST : AWAIT_END;
+            c->deadline = psocket_now() + (c->keep_alive ? IDLE_MS : END_MS);
         } else { /* a close with unread data would reset the connection and could destroy the response on its way */
             code = psocket_shutdown(c->s);
             if (!code && (n = psocket_recv(c->s, &data)) < 0) code = (int)n;
@@ -362,22 +347,19 @@ static void accept_all(void)
         c = (conn *)calloc(1, sizeof *c);
         if (!c) {
             psocket_free(s);
+            code = PSOCKET_NOMEM;
             break;
         }
         c->s = s;
-        c->file = -1;
         c->deadline = psocket_now() + IDLE_MS;
         c->next = conns;
         c->link = &conns;
         if (conns) conns->link = &c->next;
         conns = c;
-        code = tls ? psocket_starttls(s, tls, NULL) : 0;
-        if (code && code != PSOCKET_WANT_READ && code != PSOCKET_WANT_WRITE) {
-            conn_log(c, "TLS handshake failed");
-            conn_free(c);
-        } else conn_turn(c);
+        if (tls) psocket_starttls(s, tls, NULL); /* goes on, or ends with an error, in conn_turn */
+        conn_turn(c);
     }
-    if (code == PSOCKET_DESCRIPTORS) { /* the connection still waits: look again in a second, do not spin */
+    if (code < 0 && code != PSOCKET_WANT_READ) { /* no descriptors, no memory: look again in a second, do not spin */
         fprintf(stderr, "https_server: %s\n", psocket_strerror(code));
         psocket_poller_set(poller, listener, 0, 1000, &accept_again);
     }
@@ -388,10 +370,9 @@ static int serve(void)
     for (;;) {
         const psocket_event *events;
         int i, n = psocket_poller_wait(poller, &events, -1);
-        if (n < 0) return n;
+        if (n < 0 || interrupted) return n < 0 ? n : 0;
         for (i = 0; i < n; i++) {
             void *user = events[i].user;
-            if (user == &interrupted) return 0;
             if (user == listener) accept_all();
             else if (user == &accept_again) psocket_poller_set(poller, listener, PSOCKET_READ, -1, listener);
             else if (user) conn_turn((conn *)user); /* NULL: freed by an event before it */
@@ -418,13 +399,12 @@ static char *read_file(const char *path)
 
 int main(int argc, char **argv)
 {
-    psocket_error err = {0};
-    psocket_options opt = {0};
-    psocket_tls_options topt = {0};
+    static psocket_error err;
+    static psocket_options opt;
+    static psocket_tls_options topt;
     psocket_identity ids[CERTS_MAX];
     static const char *const alpn[] = {"http/1.1"};
     const char *address = NULL, *folder = ".";
-    struct sigaction act;
     size_t chains = 0, keys = 0, i;
     int port = 8443, code, a;
 
@@ -444,11 +424,12 @@ int main(int argc, char **argv)
                         "[--cert CHAIN.pem --key KEY.pem]...\n");
         return 2;
     }
-    if (!realpath(folder, root)) {
+    if (!absolute(folder, root, sizeof root)) {
         perror(folder);
         return 1;
     }
     if (strcmp(root, "/") == 0) root[0] = 0;
+    if (strlen(root) > 4000) return 1;
     opt.nonblocking = 1;
     opt.error = topt.error = &err;
     if (chains) {
@@ -472,24 +453,19 @@ int main(int argc, char **argv)
     if (!code) code = psocket_listen(&listener, address, port, &opt);
     if (!code) code = psocket_getlocal(listener, NULL, 0, &port);
     if (!code) code = psocket_poller_set(poller, listener, PSOCKET_READ, -1, listener);
-    if (!code) code = pipe(interrupt_pipe) ? PSOCKET_DESCRIPTORS : 0;
-    if (!code) code = psocket_poller_watch(poller, &interrupt_watch, interrupt_pipe[0], PSOCKET_READ, -1, &interrupted);
     if (!code) {
-        memset(&act, 0, sizeof act);
-        act.sa_handler = on_signal;
-        sigaction(SIGINT, &act, NULL);
-        sigaction(SIGTERM, &act, NULL);
+        signal(SIGINT, on_signal);
+        signal(SIGTERM, on_signal);
         printf("listening on %s://localhost:%d/\n", tls ? "https" : "http", port);
         fflush(stdout);
         code = serve();
     }
     if (code) fprintf(stderr, "https_server: %s\n", err.text[0] ? err.text : psocket_strerror(code));
     while (conns) conn_free(conns);
-    psocket_watch_free(interrupt_watch);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
     psocket_poller_free(poller);
     psocket_free(listener);
     psocket_tls_free(tls);
-    for (a = 0; a < 2; a++)
-        if (interrupt_pipe[a] >= 0) close(interrupt_pipe[a]);
     return code ? 1 : 0;
 }

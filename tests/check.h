@@ -7,8 +7,9 @@
  * leaves it uncounted. Each test runs in a process of its own: a crash, a hang, a sanitizer's report (leaks included)
  * or a descriptor left open fails that test alone.
  *
- * Arguments: run only the tests whose names contain one of them. CHECK_NOFORK=1 runs them in this process (for a
- * debugger); CHECK_SLOW=N multiplies the time limits (for valgrind or an emulator).
+ * Arguments: run only the tests whose names contain one of them; "-NAME" leaves that one out. CHECK_NOFORK=1 runs them in
+ * this process (for a debugger); CHECK_SLOW=N multiplies the time limits (for valgrind or an emulator). Compiled with
+ * CHECK_PLAIN, for systems without processes like POSIX', that is the only way.
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -25,13 +26,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/types.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#ifndef CHECK_PLAIN
+#include <sys/mman.h>
+#include <sys/wait.h>
 #ifdef __linux__
 #include <sys/prctl.h>
+#endif
 #endif
 
 #define CHECK_UNUSED __attribute__((unused))
@@ -169,6 +172,29 @@ static int64_t check_now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+#ifdef CHECK_PLAIN
+
+static check_report *check_new_report(void)
+{
+    static check_report report;
+    return &report;
+}
+
+static void check_run(const check_test *t, int seconds)
+{
+    (void)seconds;
+    t->run();
+    fflush(NULL);
+}
+
+#else
+
+static check_report *check_new_report(void)
+{
+    void *page = mmap(NULL, sizeof(check_report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return page == MAP_FAILED ? NULL : (check_report *)page;
+}
+
 /* Marks the open descriptors below 4096; returns how many there are, or -1 where the system has no such list. */
 static int check_descriptors(unsigned char open[4096])
 {
@@ -252,27 +278,44 @@ static void check_run_forked(const check_test *t, int seconds)
     else if (!check_shared->finished) check_fail(NULL, 0, "the test called exit");
 }
 
+static void check_run(const check_test *t, int seconds)
+{
+    const char *nofork = getenv("CHECK_NOFORK");
+    if (nofork && *nofork) check_run_here(t);
+    else check_run_forked(t, seconds);
+}
+
+#endif
+
+/* Is it among the arguments, which name tests or leave some out? */
+static int check_wanted(const check_test *t, int argc, char **argv)
+{
+    int i, named = 0, wanted = 0;
+    for (i = 1; i < argc; i++) {
+        if (argv[i][0] == '-' && strcmp(argv[i] + 1, t->name) == 0) return 0;
+        if (argv[i][0] == '-') continue;
+        named = 1;
+        wanted |= strstr(t->name, argv[i]) != NULL;
+    }
+    return wanted || !named;
+}
+
 int main(int argc, char **argv)
 {
-    int passed = 0, failed = 0, slow = 1, i;
+    int passed = 0, failed = 0, slow = 1;
     const char *env = getenv("CHECK_SLOW");
-    const char *nofork = getenv("CHECK_NOFORK");
     check_test *t;
-    void *page = mmap(NULL, sizeof(check_report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) {
+    check_shared = check_new_report();
+    if (!check_shared) {
         perror("mmap");
         return 1;
     }
-    check_shared = (check_report *)page;
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (env && atoi(env) > 1) slow = atoi(env);
     for (t = check_first; t; t = t->next) {
-        int wanted = argc < 2;
-        for (i = 1; i < argc; i++) wanted |= strstr(t->name, argv[i]) != NULL;
-        if (!wanted) continue;
-        memset(page, 0, sizeof(check_report));
-        if (nofork && *nofork) check_run_here(t);
-        else check_run_forked(t, t->seconds * slow);
+        if (!check_wanted(t, argc, argv)) continue;
+        memset(check_shared, 0, sizeof *check_shared);
+        check_run(t, t->seconds * slow);
         if (check_shared->failures) {
             char *end = strrchr(check_shared->text, '\n');
             if (end) *end = 0;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # deps.sh build|demo|test: installs what is missing for that make target, or prints the command that would.
-#   build: a C compiler, BearSSL, and Lua with headers (any one that is there will do; else all of them)
+#   build: a C compiler, BearSSL, and Lua with headers (any one that is there will do; else all of them). Only prints.
 #   demo:  the same, and openssl; curl if it can be had
 #   test:  every Lua, openssl, gnutls, curl, clang, MinGW, strace. Only the compiler, BearSSL, a Lua and openssl are a must.
 # BEARSSL_DIR= and LUA_DIR= count as installed.
@@ -47,6 +47,23 @@ look() { # what is missing, as Debian packages
     has ip || may="$may iproute2"
     has pkg-config || may="$may pkg-config"
     header uv.h || may="$may libuv1-dev"
+    has python3 || may="$may python3"
+    has nginx || may="$may nginx-light"
+    has redis-server || may="$may redis-server"
+    has node || may="$may nodejs"
+    has cmake || may="$may cmake"
+    has luarocks || may="$may luarocks"
+    has nvim || may="$may neovim"
+    has love || may="$may love"
+    has Xvfb || may="$may xvfb"
+    has import || may="$may imagemagick"
+    [ -f /usr/share/nodejs/ws/package.json ] || may="$may node-ws"
+    [ -f /usr/share/lua/5.1/socket.lua ] || may="$may lua-socket"
+    [ -f /usr/share/lua/5.1/ssl.lua ] || may="$may lua-sec"
+    [ -f /usr/share/lua/5.1/redis.lua ] || may="$may lua-redis"
+    [ -f /usr/share/lua/5.1/copas.lua ] || may="$may lua-copas"
+    /usr/bin/python3 -c 'import websockets' 2>/dev/null || may="$may python3-websockets"
+    /usr/bin/python3 -c 'import pyftpdlib' 2>/dev/null || may="$may python3-pyftpdlib"
     has x86_64-w64-mingw32-gcc || may="$may gcc-mingw-w64-x86-64-win32"
     has i686-w64-mingw32-gcc || may="$may gcc-mingw-w64-i686-win32"
     has x86_64-w64-mingw32-g++ || may="$may g++-mingw-w64-x86-64-win32"
@@ -84,7 +101,7 @@ finish() {
     exit 0
 }
 
-{ has apt-get && [ "$as_root" != none ]; } || finish
+{ has apt-get && [ "$as_root" != none ] && [ "$level" != build ]; } || finish
 
 DEBIAN_FRONTEND=noninteractive
 export DEBIAN_FRONTEND

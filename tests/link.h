@@ -63,6 +63,7 @@ static ptrdiff_t link_put(void *user, const void *p, size_t n, int *os)
     link_end *e = (link_end *)user, *to = e->other;
     size_t done = 0;
     (void)os;
+    if (!n) return 0; /* nothing is held here */
     link_silence(e);
     if (!to) return PSOCKET_RESET;
     if (to->bytes >= LINK_ROOM) return PSOCKET_WANT_WRITE;

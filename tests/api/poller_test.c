@@ -290,7 +290,19 @@ TEST(one_poller_at_a_time)
     psocket_poller_free(p);
 }
 
-/* A reader that waits for a whole line is not told of every part of it. */
+/* Part of what a reader waits for: it may be told once, since another one might be content with it, and not again. */
+static int told(psocket_poller *p, psocket *s, const char *delimiter)
+{
+    const psocket_event *ev;
+    const void *data;
+    int n = 0;
+    while (n < 5 && psocket_poller_wait(p, &ev, 20) > 0) {
+        n++;
+        CHECK_INT(psocket_read_until(s, delimiter, 100, &data), PSOCKET_WANT_READ);
+    }
+    return n;
+}
+
 TEST(part_of_a_line_is_not_ready)
 {
     psocket_poller *p;
@@ -305,15 +317,15 @@ TEST(part_of_a_line_is_not_ready)
     CHECK_INT(psocket_read_until(s, "\n", 100, &data), PSOCKET_WANT_READ);
     CHECK_INT(psocket_wait(s, PSOCKET_READ, 20), 0);
     psocket_poller_set(p, s, PSOCKET_READ, -1, s);
-    CHECK_INT(psocket_poller_wait(p, &ev, 20), 0);
+    CHECK(told(p, s, "\n") <= 1);
     psocket_send(c, "line\n", 5);
     CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
     CHECK_STR(net_text(psocket_read_until(s, "\n", 100, &data), &data), "half a line\n");
     psocket_send(c, "part", 4);
     CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
     CHECK_INT(psocket_read(s, 9, &data), PSOCKET_WANT_READ);
-    CHECK_INT(psocket_poller_wait(p, &ev, 20), 0);
-    CHECK_STR(net_peek(s), "part"); /* a reader of chunks is */
+    CHECK(told(p, s, "\n") <= 1);
+    CHECK_STR(net_peek(s), "part"); /* a reader of chunks is told */
     CHECK_INT(psocket_poller_wait(p, &ev, 5000), 1);
     psocket_poller_free(p);
     psocket_free(c);

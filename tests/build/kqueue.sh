@@ -18,7 +18,7 @@ variant() { # NAME FLAGS...
     check "$v: the platform block compiles" $cc $warn -Wno-unused-function $bear -I. "$@" -o "$tmp/platform" tests/build/platform.c $lib -pthread
     check "$v: the platform block" timeout 100 "$tmp/platform" "$tmp/dir"
     check "$v: the implementation compiles" $cc $warn $bear "$@" -DPSOCKET_IMPLEMENTATION -c -o "$tmp/psocket.o" -x c psocket.h
-    for t in api/poller_test api/other_test regress/core_foreign_fd_reused regress/core_poller_flushes \
+    for t in api/args_test api/other_test api/poller_test api/stream_test api/tls_test regress/core_foreign_fd_reused regress/core_poller_flushes \
              regress/core_poller_sees_read_ahead regress/core_poller_timeout_with_event regress/core_unix_backlog; do
         check "$v: $t compiles" $cc $bear -I. -Itests -o "$tmp/test" "tests/$t.c" "$tmp/psocket.o" $lib -pthread -ldl -lm
         check "$v: $t" timeout 100 "$tmp/test"

@@ -64,6 +64,20 @@ else
         check "wine: platform without threads, builds" $gcc64 -DPSOCKET_NO_THREADS -o "$tmp/platform.exe" tests/build/platform.c \
             -lws2_32 -lcrypt32 -lbcrypt
         check "wine: platform without threads" run platform.exe ' 0 failed' dir
+        # The API's tests, but those that need what is not there: POSIX' error numbers (refused_says_whom), a poller's own
+        # descriptor (foreign_descriptor), ICMP errors and resets at will (Wine: udp_peers, typed_ends), a listener that
+        # drops connections (second_address..., waiting_to...), Unix sockets, processes, and TLS.
+        out="-refused_says_whom -foreign_descriptor -udp_peers -typed_ends -second_address_wins_over_a_black_hole
+            -waiting_to_connect_is_idle -unix_sockets -descriptors_run_out -reset_in_the_middle_of_a_blocking_send -null_everywhere"
+        check "wine: api, psocket" $gcc64 -DPSOCKET_NO_TLS -DPSOCKET_IMPLEMENTATION -c -o "$tmp/psocket.o" -x c psocket.h
+        for t in args other poller stream; do
+            check "wine: api, ${t}_test builds" $gcc64 -w -std=gnu99 -Itests/build/foreign -include tests/build/foreign/foreign.h -Itests \
+                -o "$tmp/$t.exe" "tests/api/${t}_test.c" "$tmp/psocket.o" -static -lpthread -lws2_32
+            check "wine: api, ${t}_test" run $t.exe ' 0 failed' $out
+        done
+        check "wine: plug, library" $gcc64 -DPLUG -shared -o "$tmp/plug.dll" tests/build/plug.c -lws2_32
+        check "wine: plug, host" $gcc64 -o "$tmp/plug.exe" tests/build/plug.c
+        check "wine: unloaded while a name is being resolved" run plug.exe survived plug.dll
         check "wine: echo, builds" $gcc64 -DPSOCKET_NO_TLS -o "$tmp/echo.exe" examples/echo.c -lws2_32
         check "wine: echo" run echo.exe 'came back the same'
     }

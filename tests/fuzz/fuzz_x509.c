@@ -13,11 +13,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     psi_x509_key key;
     psi_trust trust;
     char text[512];
-    size_t i, found;
+    size_t i;
     int has_key;
     memset(&trust, 0, sizeof trust);
     trust.lenient = 1;
-    (void)psi_x509_each(data, size, 1, psi_trust_each, &trust, &found);
+    (void)psi_trust_text(&trust, data, size, "", &err);
     (void)psi_x509_chain_load(&chain, data, size, &err);
     has_key = psi_x509_key_load(&key, data, size, &err) == 0;
     for (i = 0; i < chain.count && i < 8; i++) {

@@ -420,7 +420,9 @@ TEST(nonblocking_calls)
                     case 1: r = psocket_read(me, 10, &data); break;
                     case 2: r = psocket_read_until(me, "x", 10, &data); break;
                     case 3: r = psocket_accept(me, &none); break;
-                    default: r = psocket_send(me, "x", 1); break;
+                    default:
+                        while ((r = psocket_send(me, "x", 1)) > 0) start = check_now_ms(); /* the system makes a little room */
+                        break;
                     }
                     if (r > 0) start = check_now_ms(); /* the system has found room for it after all */
                     if (r > 0) continue;

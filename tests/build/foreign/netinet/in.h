@@ -1,0 +1,1 @@
+#include "../foreign.h"

@@ -1,0 +1,8 @@
+#!/bin/sh
+# A library with psocket in it that is unloaded while a name is being resolved.
+. tests/check.sh
+cc=${CC:-gcc}
+check "library" "$cc" -O1 -Wall -Wextra -fPIC -shared -DPLUG -I. -o "$tmp/plug.so" tests/build/plug.c -pthread
+check "host" "$cc" -O1 -Wall -Wextra -I. -o "$tmp/plug" tests/build/plug.c -ldl
+check "unloaded while a name is being resolved" timeout 20 "$tmp/plug" "$tmp/plug.so"
+finish
