@@ -3785,30 +3785,18 @@ static int psi_x509_no_params(psi_x509_span in)
 
 /* The object identifiers that are looked for, each after its length. */
 #define PSI_X509_OIDS(X) \
-    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") \
-    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
-    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") \
-    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
-    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") \
-    X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
-    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
-    X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
-    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") \
-    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
-    X(P384, "\x05\x2B\x81\x04\x00\x22") \
-    X(P521, "\x05\x2B\x81\x04\x00\x23") \
-    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") \
-    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
-    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") \
-    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
-    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") \
-    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
-    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") \
-    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
-    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") \
-    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
-    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") \
-    X(ANY_EKU, "\x04\x55\x1D\x25\x00")
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
+    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
 #define PSI_X(name, bytes) bytes
 static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
@@ -4044,24 +4032,17 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
 static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
     static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    unsigned long v = 0, top = 0;
-    size_t i;
-    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(t, "%s", names[oid.p[2] - 3]);
-    } else if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
-        psi_x509_put(t, "DC");
-    } else {
-        for (i = 0; i < oid.n; i++) {
-            v = v << 7 | (oid.p[i] & 0x7Fu);
-            if (oid.p[i] & 0x80) continue;
-            if (top == 0) {
-                top = v < 80 ? v / 40 : 2;
-                psi_x509_put(t, "%lu", top);
-                v -= 40 * top++;
-            }
-            psi_x509_put(t, ".%lu", v);
-            v = 0;
-        }
+    int known = oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11, first = 1;
+    unsigned long v = 0, top;
+    if (known) psi_x509_put(t, "%s", names[oid.p[2] - 3]);
+    for (; !known && oid.n; oid = psi_x509_after(oid, 1)) {
+        v = v << 7 | (*oid.p & 0x7Fu);
+        if (*oid.p & 0x80) continue;
+        top = v < 80 ? v / 40 : 2;
+        if (first) psi_x509_put(t, "%lu", top);
+        psi_x509_put(t, ".%lu", first ? v - 40 * top : v);
+        first = 0;
+        v = 0;
     }
 }
 
@@ -4076,7 +4057,8 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
     for (count = total < 16 ? total : 16; count; count--) {
         rdn = rdns[--total % 16];
         while (psi_x509_attribute(&rdn, &oid, &tag, &value)) {
-            psi_x509_put_type(t, oid);
+            if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) psi_x509_put(t, "DC");
+            else psi_x509_put_type(t, oid);
             psi_x509_put(t, "=");
             psi_x509_put_safe(t, value, ",+\"\\<>;");
             if (rdn.n) psi_x509_put(t, "+");
@@ -5140,55 +5122,54 @@ static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors, and where they come from. */
 typedef struct psi_trust {
     psi_x509_chain anchors;
-    size_t seen; /* with those that came twice */
-    int lenient; /* leave malformed ones out */
-    int system;  /* use psi_x509_system instead */
+    int system; /* use psi_x509_system instead */
 } psi_trust;
 
 /* The system's anchors, loaded at first use and shared by all. */
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-/* Adds an anchor, unless it is there already. */
-static int psi_trust_add(psi_trust *t, psi_x509_span der)
-{
-    psi_x509_chain *c = &t->anchors;
-    size_t i;
-    for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
-    if (i == c->count) {
-        if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-        if (!c->certs[i].readable) {
-            psi_x509_chain_drop(c);
-            return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
-        }
-    }
-    t->seen++;
-    return 0;
-}
-
-/* Adds the anchors of a text that people know as name. */
-static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
+/* Adds the anchors of a text; those that cannot be read are an error, or with lenient left out. How many there were, with
+   those that were known before, or PSOCKET_TLS_PEM, PSOCKET_NOMEM. *number: how many certificates were looked at. */
+static int psi_trust_add(psi_trust *t, const void *text, size_t len, int lenient, unsigned long *number)
 {
     psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_chain *c = &t->anchors;
     psi_x509_span der;
-    int r;
-    do {
-        r = psi_x509_next(&reader, &der);
-        if (r > 0 && (r = psi_trust_add(t, der)) == 0) r = 1;
-        if (r == PSOCKET_TLS_PEM && t->lenient) r = 1;
-    } while (r > 0);
+    size_t i;
+    int r, count = 0;
+    while ((r = psi_x509_next(&reader, &der)) > 0 || (r == PSOCKET_TLS_PEM && lenient)) {
+        if (r < 0) continue;
+        for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
+        if (i == c->count && psi_x509_chain_append(c, der)) r = PSOCKET_NOMEM;
+        else if (c->certs[i].readable) count++;
+        else {
+            psi_x509_chain_drop(c);
+            if (!lenient) r = PSOCKET_TLS_PEM;
+        }
+        if (r < 0) break;
+    }
     psi_free(reader.buf);
-    return psi_x509_text_error(e, r, name, reader.number);
+    *number = reader.number;
+    return r < 0 ? r : count;
+}
+
+/* The same for what people know as name. */
+static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
+{
+    unsigned long number;
+    int r = psi_trust_add(t, text, len, 0, &number);
+    return psi_x509_text_error(e, r < 0 ? r : 0, name, number);
 }
 
 /* A text of a folder or of the system's: what is no certificate in it is passed over. */
 static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    int r = psi_trust_text((psi_trust *)ctx, text, len, "", NULL);
-    return r == PSOCKET_TLS_PEM ? 0 : r;
+    unsigned long number;
+    int r = psi_trust_add((psi_trust *)ctx, text, len, 1, &number);
+    return r < 0 ? r : 0;
 }
 
 static void psi_trust_free(psi_trust *t)
@@ -5201,27 +5182,21 @@ static void psi_trust_free(psi_trust *t)
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
 static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
 {
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0, before;
     char *data;
-    size_t len;
-    int os, r;
-    if (topt->ca) {
-        len = topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca);
-        r = psi_trust_text(t, topt->ca, len, "ca", e);
-        if (r) return r;
-    }
-    if (topt->ca_file) {
+    int os, r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
+    if (!r && topt->ca_file) {
         r = psi_os_readfile(topt->ca_file, &data, &len, &os);
         if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
         r = psi_trust_text(t, data, len, topt->ca_file, e);
         psi_free(data);
-        if (r) return r;
     }
-    if (!topt->ca_dir) return 0;
-    t->lenient = 1;
-    t->seen = 0;
+    if (r || !topt->ca_dir) return r;
+    before = t->anchors.count;
     r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
     if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-    return t->seen ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    if (before || t->anchors.count) return 0;
+    return psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
 }
 
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
@@ -5234,20 +5209,20 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any anchor is looked at again next time. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without any anchor is looked at
+   again next time. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
+    psi_x509_chain *anchors = &psi_x509_system.anchors;
     int r = 0;
-    *out = t;
+    *out = t->system ? &psi_x509_system : t;
     if (!t->system) return 0;
-    *out = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!psi_x509_system.anchors.count) {
-        psi_x509_system.lenient = 1;
+    if (!anchors->count) {
         r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
-        if (r) psi_x509_chain_free(&psi_x509_system.anchors);
-        else if (!psi_x509_system.anchors.count)
-            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
+        if (r == PSOCKET_NOMEM) psi_err_code(e, r);
+        if (r) psi_x509_chain_free(anchors);
+        else if (!anchors->count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no usable certificate");
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -5368,18 +5343,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return match;
 }
 
-/* Is a name in a subtree of its own kind? 1, 0, -1: it cannot be told. */
-static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
-{
-    int r;
-    if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
-    if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
-    r = psi_x509_name_within(base, name);
-    return excluded || r > 0 ? r : 0;
-}
-
-/* Does a name break one of the lists of a certificate's constraints (RFC 5280 4.2.1.10)? So does what cannot be told, and a
-   name of a kind that is not evaluated if the constraints are critical. */
+/* Does a name break the permitted or the excluded list of a certificate's constraints (RFC 5280 4.2.1.10)? So does what
+   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
@@ -5393,29 +5358,27 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
         if (w->work < 0) return 1;
         if (type != tag) continue;
         if (!known && ca->constraints_critical) return 1;
-        r = known ? psi_x509_within(tag, base, name, excluded) : 0;
-        if (r < 0) return 1;
+        r = tag == 0x82 ? psi_x509_dns_within(base, name, excluded) : tag == 0x87 ? psi_x509_ip_within(base, name, excluded)
+          : tag == 0xA4 ? psi_x509_name_within(base, name) : 0;
+        if (r < 0 && (excluded || tag != 0xA4)) return 1;
         seen |= known;
-        hit |= r;
+        hit |= r > 0;
     }
     return excluded ? hit : seen && !hit;
-}
-
-static int psi_x509_name_breaks_any(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
-{
-    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
 }
 
 /* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
     psi_x509_span rest = c->san, name, none = {NULL, 0};
-    int tag;
-    while (psi_x509_any(&rest, &tag, &name, NULL))
-        if (psi_x509_name_breaks_any(w, ca, tag, name)) return 1;
-    if (c->subject.n > 2 && psi_x509_name_breaks_any(w, ca, 0xA4, c->subject)) return 1;
-    return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
-           psi_x509_name_breaks_any(w, ca, 0x81, none);
+    int tag, x, mail = psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n;
+    for (x = 0; x < 2; x++, rest = c->san) {
+        while (psi_x509_any(&rest, &tag, &name, NULL))
+            if (psi_x509_name_breaks(w, ca, x, tag, name)) return 1;
+        if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, x, 0xA4, c->subject)) return 1;
+        if (mail && psi_x509_name_breaks(w, ca, x, 0x81, none)) return 1;
+    }
+    return 0;
 }
 
 /* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
@@ -10551,26 +10514,25 @@ PSOCKET_API int64_t psocket_now(void)
  * >>lua
  * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions only.
  *
- * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries, and answers
- * PSI_LUA_AGAIN when it has to wait in a coroutine: the coroutine then yields no values, and whoever resumes it makes
- * the operation try again. What it has to remember meanwhile (PSI_LUA_DONE ...) stays on the coroutine's stack. Outside a
- * coroutine the operation blocks.
+ * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
+ * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
  *
- * Who waits for what is kept beside: each socket has a slot per direction that names the operation (its ticket, so that
- * a second one is refused) and, if it runs in a task of one of our schedulers, the task. The scheduler sleeps in its
- * poller and resumes whom an event is for. Interest in events is dropped when an event comes that nobody waits for, so
- * a socket that is read in a loop costs no call to change it.
+ * A task is a coroutine that a scheduler of ours resumes. Before it yields, its psi_lua_task says what it waits for
+ * (object, direction, due) and the object says who waits; both are undone before it is resumed. What any other coroutine
+ * waits for is noted at the object alone, so that a second one is refused: who resumes it is not our concern, and a task
+ * that such a coroutine runs inside is resumed in every turn.
  *
- * Nothing here is allocated but by Lua, and userdata is made before what it owns, so an error that Lua raises leaks
- * nothing. No lua_State is kept but those of tasks, which their scheduler's table keeps alive.
+ * Memory is taken before an object is changed, and what was looked at before is looked at again: taking memory may run
+ * finalizers. Objects are made before what they own, so an error that Lua raises leaks nothing.
  *
  * What a user of the module should know:
  *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
- *   false instead of nil, and the socket is closed. Wrong types of arguments raise; a port out of range is "INVALID".
- *   Times are in seconds. timeout given to connect, listen, udpserver and pair holds for every later
- *   operation (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
- *   bind closes a client's socket when its callback's coroutine ends, also by an error. Whoever wants to keep the
- *   socket keeps the coroutine, or uses accept.
+ *   false instead of nil, and the socket is closed. Wrong types of arguments and unknown options raise; a port out of
+ *   range is "INVALID".
+ *   Times are in seconds. timeout given to connect, listen, udpserver, pair and wrap holds for every later operation
+ *   (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
+ *   bind finishes a client's socket when its callback has returned, and closes it when it has failed. Whoever wants to keep
+ *   the socket keeps the coroutine, or uses accept.
  *   A table of certificates (or of client options) is parsed once and known again by identity: a change to it later
  *   goes unnoticed; make a new table. psocket.tls makes settings that report errors at once.
  *   A task that yields by itself is resumed in the next turn; when all do, a turn comes about every millisecond.
@@ -10590,10 +10552,6 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 /*--- what differs between the versions */
-
-#ifdef LUA_LJDIR
-#include <luajit.h> /* for its version */
-#endif
 
 #if LUA_VERSION_NUM >= 504
 #define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
@@ -10618,73 +10576,47 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
-#if LUA_VERSION_NUM < 503 && !defined(LUA_LJDIR)
-#define PSI_LUA_MARKS 1 /* no telling whether a yield will succeed: see psi_lua_mark */
+#if LUA_VERSION_NUM == 501 && defined(LUA_OK)
+#define PSI_LUA_JIT 1 /* LuaJIT: Lua 5.1 has no LUA_OK */
 #else
-#define PSI_LUA_MARKS 0
+#define PSI_LUA_JIT 0
 #endif
 
+#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 503)    /* a string is copied before garbage is collected for it, not after */
+#define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
+
+#if LUA_VERSION_NUM >= 503
+#define PSI_LUA_PUSH_WHOLE(L, n) lua_pushinteger(L, (lua_Integer)(n))
+#else
+#define PSI_LUA_PUSH_WHOLE(L, n) lua_pushnumber(L, n)
+#endif
+
+#ifdef _WIN32
+#define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
+#else
+#define PSI_LUA_SLICE INT_MAX
+#endif
+
+#define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
 #define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
 
-/* Resumes co and drops what it yields or returns: a coroutine that has ended leaves nothing on its stack. *marked: the
-   yield was one of ours (see psi_lua_mark). */
-static int psi_lua_switch(lua_State *co, lua_State *L, int nargs, const void *mark, int *marked)
-{
-    int status;
 #if LUA_VERSION_NUM >= 504
-    int results = 0;
-    status = lua_resume(co, L, nargs, &results);
-    if ((status == LUA_YIELD || status == 0) && results) lua_pop(co, results);
+#define PSI_LUA_RESUME(co, L, n, results) lua_resume(co, L, n, results)
 #elif LUA_VERSION_NUM >= 502
-    status = lua_resume(co, L, nargs);
+#define PSI_LUA_RESUME(co, L, n, results) (*(results) = -1, lua_resume(co, L, n))
 #else
-    (void)L;
-    status = lua_resume(co, nargs);
+#define PSI_LUA_RESUME(co, L, n, results) ((void)(L), *(results) = -1, lua_resume(co, n))
 #endif
-    *marked = !PSI_LUA_MARKS || (lua_gettop(co) && lua_touserdata(co, 1) == mark);
-#if LUA_VERSION_NUM < 504
-    if (status == LUA_YIELD || status == 0) lua_settop(co, 0);
-#endif
-    return status;
-}
 
 /* Closes the to-be-closed variables of a coroutine that has failed. */
-static void psi_lua_unwind(lua_State *co, lua_State *L)
-{
 #if LUA_VERSION_NUM >= 505 || (LUA_VERSION_NUM == 504 && LUA_VERSION_RELEASE_NUM >= 50406)
-    lua_closethread(co, L);
+#define PSI_LUA_UNWIND(co, L) ((void)lua_closethread(co, L))
 #elif LUA_VERSION_NUM == 504
-    (void)L;
-    lua_resetthread(co);
+#define PSI_LUA_UNWIND(co, L) ((void)lua_resetthread(co))
 #else
-    (void)co;
-    (void)L;
+#define PSI_LUA_UNWIND(co, L) ((void)0)
 #endif
-}
-
-/* trace(message, coroutine): the message, if it is a string, with the coroutine's stack behind it. */
-static int psi_lua_trace(lua_State *L)
-{
-    lua_State *co = lua_tothread(L, 2);
-    const char *message = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
-#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
-    luaL_traceback(L, co, message, 0);
-#else
-    (void)co;
-    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-    lua_getfield(L, -1, "debug");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
-    else lua_pushnil(L);
-    if (lua_isfunction(L, -1)) {
-        lua_pushvalue(L, 2);
-        lua_pushstring(L, message ? message : "");
-        lua_call(L, 2, 1);
-    } else {
-        lua_pushstring(L, message ? message : "");
-    }
-#endif
-    return 1;
-}
 
 enum { PSI_LUA_DEAD, PSI_LUA_SUSPENDED, PSI_LUA_RUNNING };
 
@@ -10698,6 +10630,28 @@ static int psi_lua_state(lua_State *co)
     return lua_gettop(co) ? PSI_LUA_SUSPENDED : PSI_LUA_DEAD;
 }
 
+/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will fail (as in
+   pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
+static int psi_lua_waits(lua_State *co)
+{
+    lua_Debug frame;
+    if (psi_lua_state(co) != PSI_LUA_SUSPENDED) return 0;
+    return PSI_LUA_TELLS || (lua_getstack(co, 1, &frame) && lua_getinfo(co, "S", &frame) &&
+                             strcmp(frame.source, PSI_LUA_CHUNK) == 0);
+}
+
+#if LUA_VERSION_NUM >= 503 || PSI_LUA_JIT
+#define PSI_LUA_YIELDABLE(L) lua_isyieldable(L)
+#else
+#define PSI_LUA_YIELDABLE(L) psi_lua_in_coroutine(L)
+static int psi_lua_in_coroutine(lua_State *L)
+{
+    int first = lua_pushthread(L);
+    lua_pop(L, 1);
+    return !first;
+}
+#endif
+
 /*--- objects */
 
 #define PSI_LUA_SOCKET "psocket.socket" /* metatables in the registry */
@@ -10705,146 +10659,89 @@ static int psi_lua_state(lua_State *co)
 #define PSI_LUA_SETTINGS "psocket.tls"
 #define PSI_LUA_CLASS "psocket.scheduler" /* the class of schedulers, which are tables */
 #define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
+#define PSI_LUA_QUEUE "psocket.queue"
 #define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_WAITERS "psocket.waiters" /* per direction: socket -> coroutine, both weak */
-#define PSI_LUA_PARSED "psocket.parsed"   /* table with certificates -> settings made of it, weak keys */
-#define PSI_LUA_ASKING "psocket.asking"   /* settings with functions by number, weak values */
-#define PSI_LUA_ANCHOR "psocket.anchor"   /* socket in a handshake -> its settings with functions, weak keys */
+#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task, weak values */
 
-typedef struct psi_lua_sched psi_lua_sched;
+/* Links of a ring, whose head is one, too. */
+typedef struct psi_lua_link {
+    struct psi_lua_link *next, *prev;
+} psi_lua_link;
+
+typedef struct psi_lua_sock psi_lua_sock;
+
+enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
+enum { PSI_LUA_FOR_NOTHING, PSI_LUA_FOR_SOCKET, PSI_LUA_FOR_OTHERS };
+
+typedef struct psi_lua_task {
+    psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
+    lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
+    void *on;            /* what it waits for: a psi_lua_sock, or a psi_lua_task to end */
+    psi_lua_sock *own;   /* to be closed when it ends */
+    psocket_watch *watch; /* its timer */
+    int64_t due;         /* to be resumed no later; INT64_MAX never */
+    uint32_t sched;      /* id of its scheduler */
+    uint32_t alarm;      /* when the timer goes off, low bits of the clock; 0 it is not set */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
+    uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
+    uint8_t joined;      /* others wait for its end */
+    uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
+} psi_lua_task;
+
+/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
+typedef struct psi_lua_sched {
+    psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_lua_link joiners;    /* tasks that wait for the end of others */
+    psi_lua_link unused;
+    struct psi_lua_sched *next;
+    struct psi_lua_vm *vm;
+    psocket_poller *poller;  /* NULL once closed */
+    psocket_watch *signals;
+    uint32_t id, live;
+    uint32_t inside;         /* how many of its tasks are being resumed, one from within the other */
+    uint32_t ran;            /* how many were, and turns begun, since psi_lua_bury */
+    uint8_t urgent;          /* one of the ready ones was woken */
+    uint8_t interrupted;     /* a signal came: the hook of an interrupt may be to be run */
+} psi_lua_sched;
 
 /* One per Lua. Upvalue 1 of every function. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
-    psi_lua_sched *at;     /* the scheduler whose task is being resumed, its coroutine (to compare with), and its id */
-    lua_State *co;
-    uint32_t task;
-    uint32_t tickets, ids; /* the last ones given */
-    uint32_t ops;          /* sends and receipts of that task since it was resumed */
-    int held;              /* how many sockets are PSI_LUA_HELD */
+    psi_lua_task *at;      /* the task that its scheduler resumes now */
+    psi_lua_task stranger; /* stands for a coroutine in PSI_LUA_STRANGERS */
+    uint32_t ids;          /* the last one given to a scheduler */
+    uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
+    int depth;             /* how many tasks are being resumed, one from within the other */
+    int copy, check, heed, finish, note, trace; /* functions in the registry */
     const void *bytes;     /* what psi_lua_copy is to copy */
     size_t len;
-    int copy;              /* psi_lua_copy in the registry */
-    struct psi_lua_sock *driven; /* the PSI_LUA_APART socket that an operation was begun on last */
-    lua_State *asker;      /* where functions are called that a handshake asks; made with the first settings that do */
-    const struct psi_lua_question *question; /* while one is */
-    int numbers;           /* of settings, the last one given */
-    int depth;             /* how many tasks are being resumed, one from within the other */
 } psi_lua_vm;
 
-/* An operation that waits. */
-typedef struct psi_lua_slot {
-    uint32_t ticket; /* 0: none */
-    uint32_t task;   /* the task to wake, in the scheduler `home`; 0: the coroutine is no task of ours */
-} psi_lua_slot;
-
-enum { PSI_LUA_IS_SOCKET, PSI_LUA_IS_LISTENER, PSI_LUA_IS_CORE };
-
-/* What can be waited for; begins every object that can. */
-typedef struct psi_lua_io {
-    psi_lua_slot slot[2]; /* [0] for PSOCKET_READ, [1] for PSOCKET_WRITE */
-    psocket_watch *watch; /* of what is no socket, or not to be driven by the poller */
-    uint32_t home;        /* the scheduler whose poller it is in; that may be gone */
-    uint8_t kind;
-    uint8_t interest;     /* events that the poller watches for */
-    uint8_t armed;        /* events that wake the slot's task */
-    uint8_t noted;        /* events whose waiting coroutine is in PSI_LUA_WAITERS; and PSI_LUA_HELD ... */
-} psi_lua_io;
-
-#define PSI_LUA_HELD 16    /* bytes in the socket's buffer are being copied: it must not be touched */
-#define PSI_LUA_CLOSING 32 /* and is to be closed afterwards */
-#define PSI_LUA_APART 64   /* it is in a handshake that may ask a Lua function: no poller may drive it, only its watch fd */
-#define PSI_LUA_SEEN 128   /* nothing was done with it since psi_lua_push_chunk began */
-
-typedef struct psi_lua_limits {
-    int timeout; /* milliseconds; 0 none */
-} psi_lua_limits;
-
-typedef struct psi_lua_sock psi_lua_sock;
+/* A socket or listener. */
 struct psi_lua_sock {
-    psi_lua_io io;
-    psi_lua_limits limits;
-    psocket *s;
+    psocket *s;              /* NULL: collected, or carried by another one */
+    psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
+    psi_lua_task *owner;     /* closes it when it ends */
+    uint32_t due;            /* when the receipt under way is over its time: low bits of the clock, 0 never */
+    int limit;               /* the time limit that C keeps, for what is sent */
+    uint32_t home;           /* id of the scheduler whose poller it is in */
+    int timeout;             /* of each operation, in milliseconds; 0 none */
+    uint32_t calls;          /* how often it was used */
+    uint8_t interest;        /* events that the poller watches for */
+    uint8_t blocks;          /* it does not yield */
+    uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
+    uint8_t closing;         /* and is to be closed afterwards */
 };
 
-typedef struct psi_lua_listener {
-    psi_lua_io io;
-    psi_lua_limits limits;
-    psocket *l;
-    psocket_error error; /* of accept */
-    int burst; /* connections taken since it last waited */
-} psi_lua_listener;
-
-/* Their uservalue is a table of the functions they ask: [1] decide, [2] clock. */
+/* Made by tls and starttls. */
 typedef struct psi_lua_settings {
-    psocket_tls *tls;
-    psi_lua_vm *vm;
-    int number; /* in PSI_LUA_ASKING; 0 if there is nothing to ask */
+    psocket_tls *tls; /* NULL: collected */
+    int64_t now;      /* what options.clock has said */
 } psi_lua_settings;
-
-enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
-enum { PSI_LUA_INNER = 1, PSI_LUA_DIRECT }; /* a coroutine inside the task waits, or the task itself */
-
-typedef struct psi_lua_task {
-    lua_State *co;    /* kept alive by the scheduler's table; NULL: unused */
-    int64_t deadline; /* to be resumed no later; INT64_MAX none */
-    psocket_watch *watch; /* its timer */
-    int64_t timer;    /* when the poller's timer for it goes off; INT64_MAX none */
-    uint32_t next;    /* in the queue of the ready, or of the unused */
-    uint16_t age;     /* how often this place was used: part of the task's id */
-    uint8_t queued;   /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
-    uint8_t waits;    /* since it was last resumed it has said what it waits for: PSI_LUA_INNER or PSI_LUA_DIRECT */
-} psi_lua_task;
-
-/* A scheduler. Its uservalue is a table: [0] the memory of tasks and map, [2i - 1] the coroutine of task i, [2i] the
-   socket to close with it, or false. */
-struct psi_lua_sched {
-    psi_lua_io io; /* for waiting for it in another scheduler */
-    psi_lua_vm *vm;
-    psi_lua_sched *next;
-    psocket_poller *poller; /* NULL once closed */
-    psi_lua_task *tasks;    /* [1] to [count] */
-    uint32_t *map;          /* hash table from coroutines to tasks, twice as many entries */
-    uint32_t count, live, unused;
-    uint32_t first, last;   /* the queue */
-    uint32_t ready, woken;  /* its length, and how many in it are PSI_LUA_WOKEN */
-    uint32_t id;
-    uint32_t inside;        /* how many of its tasks are being resumed */
-    uint32_t ran;           /* how many were, and turns begun, since psi_lua_bury */
-    uint8_t told;           /* yieldfunc is being called */
-};
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
     return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
-}
-
-static int psi_lua_yieldable(lua_State *L)
-{
-#if LUA_VERSION_NUM >= 503 || (defined(LUAJIT_VERSION_NUM) && LUAJIT_VERSION_NUM >= 20100)
-    return lua_isyieldable(L);
-#else
-    int first = lua_pushthread(L);
-    lua_pop(L, 1);
-    return !first && psi_lua_here(L)->asker != L; /* the first thread of all is no coroutine */
-#endif
-}
-
-/* The socket at 1, even if it must not be touched. Upvalue 2 is its metatable. */
-static psi_lua_sock *psi_lua_any_self(lua_State *L)
-{
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, 1);
-    if (k && lua_getmetatable(L, 1)) {
-        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
-        lua_pop(L, 1);
-        if (same) return k;
-    }
-    return (psi_lua_sock *)luaL_checkudata(L, 1, PSI_LUA_SOCKET);
-}
-
-static psi_lua_listener *psi_lua_listening(lua_State *L)
-{
-    return (psi_lua_listener *)luaL_checkudata(L, 1, PSI_LUA_LISTENER);
 }
 
 static void psi_lua_setmetatable(lua_State *L, const char *name)
@@ -10853,51 +10750,76 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L)
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name)
 {
     psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k);
-    memset(k, 0, sizeof *k);
-    lua_pushvalue(L, lua_upvalueindex(2));
-    lua_setmetatable(L, -2);
+    memset((void *)k, 0, sizeof *k);
+    psi_lua_setmetatable(L, class_name);
     return k;
 }
 
-/* A whole number, as an integer where there are some. */
-static void psi_lua_push_count(lua_State *L, double n)
+static void psi_lua_unlink(psi_lua_link *l)
 {
-#if LUA_VERSION_NUM >= 503
-    if (n >= -2147483648.0 && n <= (sizeof(lua_Integer) > 4 ? 9e15 : 2147483647.0)) lua_pushinteger(L, (lua_Integer)n);
-    else lua_pushnumber(L, (lua_Number)n);
-#else
-    lua_pushnumber(L, (lua_Number)n);
-#endif
+    l->prev->next = l->next;
+    l->next->prev = l->prev;
+    l->next = l->prev = l;
 }
 
-/*--- fields of the table on top */
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+static void psi_lua_append(psi_lua_link *head, psi_lua_link *l)
 {
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
+    l->prev = head->prev;
+    l->next = head;
+    head->prev->next = l;
+    head->prev = l;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+/*--- errors and failures */
+
+/* The level of the user's function that called this module; *callee says how it called. */
+static int psi_lua_caller(lua_State *L, lua_Debug *callee)
 {
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
+    lua_Debug frame;
+    int level = 0;
+    memset(callee, 0, sizeof *callee);
+    while (lua_getstack(L, level + 1, &frame) && lua_getinfo(L, "S", &frame) &&
+           (strcmp(frame.source, PSI_LUA_CHUNK) == 0 || strcmp(frame.what, "tail") == 0)) level++;
+    if (lua_getstack(L, level, callee)) lua_getinfo(L, "n", callee);
+    return level + 1;
 }
 
-static void psi_lua_set_number(lua_State *L, const char *name, double value)
+/* Raises an error that points to the user's line. */
+static int psi_lua_raise(lua_State *L, const char *format, ...)
 {
-    psi_lua_push_count(L, value);
-    lua_setfield(L, -2, name);
+    lua_Debug callee;
+    va_list args;
+    luaL_where(L, psi_lua_caller(L, &callee));
+    va_start(args, format);
+    lua_pushvfstring(L, format, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
 }
 
-/*--- failures */
+/* The same about an argument of the public function of this name. */
+static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *problem)
+{
+    lua_Debug callee;
+    psi_lua_caller(L, &callee);
+    if (callee.namewhat && strcmp(callee.namewhat, "method") == 0) arg--;
+    if (arg == 0) return psi_lua_raise(L, "calling '%s' on a bad self (%s)", name, problem);
+    return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
+}
+
+/* About one of the function's whose public name is upvalue 3. */
+static int psi_lua_argument(lua_State *L, int arg, const char *problem)
+{
+    return psi_lua_bad(L, lua_tostring(L, lua_upvalueindex(3)), arg, problem);
+}
+
+static int psi_lua_expected(lua_State *L, int arg, const char *what)
+{
+    return psi_lua_argument(L, arg, lua_pushfstring(L, "%s expected, got %s", what, luaL_typename(L, arg)));
+}
 
 static int psi_lua_fail(lua_State *L, int code, const char *text)
 {
@@ -10917,149 +10839,261 @@ static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
-    if (code == PSOCKET_BUSY || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
     psocket_geterror(k->s, &e);
     return psi_lua_fail_error(L, code, &e);
 }
 
-static int psi_lua_fail_listener(lua_State *L, const psi_lua_listener *l, int code)
-{
-    psocket_error e;
-    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT) return psi_lua_fail(L, code, NULL);
-    psocket_geterror(l->l, &e);
-    return psi_lua_fail_error(L, code, &e);
-}
 
 /*--- arguments */
 
-/* The number on top of the stack, seconds, as milliseconds rounded up; 0 for none. Pops it. */
-static int psi_lua_pop_ms(lua_State *L, int arg, const char *name)
+/* Is the function at hand known by this name? */
+static int psi_lua_named(lua_State *L, const char *name)
 {
-    double ms = (double)lua_tonumber(L, -1) * 1000;
-    int whole = 0;
-    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(ms >= 0)))
-        luaL_argerror(L, arg, lua_pushfstring(L, "%s is not a time in seconds", name));
-    if (ms < INT_MAX) { /* more is for ever */
-        whole = (int)ms;
-        if (whole < ms) whole++;
+    return strcmp(lua_tostring(L, lua_upvalueindex(3)), name) == 0;
+}
+
+/* The userdata at index, if it is of this class. */
+static void *psi_lua_is(lua_State *L, int index, const char *name)
+{
+    void *p = lua_touserdata(L, index);
+    int same = 0;
+    if (p && lua_getmetatable(L, index)) {
+        lua_getfield(L, LUA_REGISTRYINDEX, name);
+        same = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
     }
-    lua_pop(L, 1);
-    return whole;
+    return same ? p : NULL;
 }
 
-static int psi_lua_field_ms(lua_State *L, int table, const char *name)
+/* The object at 1, of the class whose metatable is upvalue 2. */
+static void *psi_lua_object(lua_State *L)
 {
-    lua_getfield(L, table, name);
-    return psi_lua_pop_ms(L, table, name);
-}
-
-/* A whole number from 0 to most; 0 if it is not there. */
-static size_t psi_lua_field_count(lua_State *L, int table, const char *name, size_t most)
-{
-    double n;
-    lua_getfield(L, table, name);
-    n = (double)lua_tonumber(L, -1);
-    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(n >= 0) || n > (double)most || n != (double)(size_t)n))
-        luaL_argerror(L, table, lua_pushfstring(L, "%s is not a whole number in range", name));
-    lua_pop(L, 1);
-    return (size_t)n;
-}
-
-static int psi_lua_field_true(lua_State *L, int table, const char *name)
-{
-    int yes;
-    lua_getfield(L, table, name);
-    yes = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return yes;
-}
-
-/* The options table at index, if there is one: 1 or 0. */
-static int psi_lua_has_options(lua_State *L, int index)
-{
-    if (lua_isnoneornil(L, index)) return 0;
-    luaL_checktype(L, index, LUA_TTABLE);
-    return 1;
-}
-
-/* The time limits of one operation: the object's, unless the options at index name others. */
-static psi_lua_limits psi_lua_get_limits(lua_State *L, int index, const psi_lua_limits *own)
-{
-    psi_lua_limits l = *own;
-    if (!psi_lua_has_options(L, index)) return l;
-    lua_getfield(L, index, "timeout");
-    if (lua_isnil(L, -1)) lua_pop(L, 1);
-    else l.timeout = psi_lua_pop_ms(L, index, "timeout");
-    return l;
-}
-
-/* Options of a new socket or listener from the table (or the word "udp") at index. */
-static void psi_lua_get_options(lua_State *L, int index, psocket_options *o, psocket_error *e)
-{
-    memset(o, 0, sizeof *o);
-    memset(e, 0, sizeof *e);
-    o->nonblocking = 1;
-    o->error = e;
-    if (lua_type(L, index) == LUA_TSTRING) {
-        const char *word = lua_tostring(L, index);
-        luaL_argcheck(L, strcmp(word, "udp") == 0 || strcmp(word, "tcp") == 0, index,
-                      "\"udp\", \"tcp\" or a table expected");
-        o->udp = word[0] == 'u';
-        return;
+    void *p = lua_touserdata(L, 1);
+    if (p && lua_getmetatable(L, 1)) {
+        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
+        lua_pop(L, 1);
+        if (same) return p;
     }
-    if (!psi_lua_has_options(L, index)) return;
-    o->udp = psi_lua_field_true(L, index, "udp");
-    o->timeout_ms = psi_lua_field_ms(L, index, "timeout");
-    o->attempt_delay_ms = psi_lua_field_ms(L, index, "attempt_delay");
-    o->backlog = (int)psi_lua_field_count(L, index, "backlog", 65535);
-    o->recv_limit = psi_lua_field_count(L, index, "recv_limit", 0x3fffffff);
+    lua_getfield(L, lua_upvalueindex(2), "__name");
+    psi_lua_expected(L, 1, lua_tostring(L, -1));
+    return NULL;
 }
 
-/* The string at index, which C must not take for a shorter one. */
-static const char *psi_lua_get_text(lua_State *L, int index)
+/* The socket or listener at 1. */
+static psi_lua_sock *psi_lua_self(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    k->calls++;
+    return k;
+}
+
+static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
+{
+    if (!lua_isstring(L, arg)) psi_lua_expected(L, arg, "string");
+    return lua_tolstring(L, arg, len);
+}
+
+/* A string that C must not take for a shorter one. */
+static const char *psi_lua_check_text(lua_State *L, int arg)
 {
     size_t len;
-    const char *text = luaL_checklstring(L, index, &len);
-    luaL_argcheck(L, strlen(text) == len, index, "contains a zero byte");
+    const char *text = psi_lua_check_string(L, arg, &len);
+    if (strlen(text) != len) psi_lua_argument(L, arg, "contains a zero byte");
     return text;
 }
 
-/* The port at index, or -1 if it is a number but no port. */
-static int psi_lua_get_port(lua_State *L, int index)
+static double psi_lua_check_number(lua_State *L, int arg)
 {
-    double port = (double)luaL_checknumber(L, index);
+    if (!lua_isnumber(L, arg)) psi_lua_expected(L, arg, "number");
+    return (double)lua_tonumber(L, arg);
+}
+
+/* The port at arg, or -1 if it is a number but no port. */
+static int psi_lua_check_port(lua_State *L, int arg)
+{
+    double port = psi_lua_check_number(L, arg);
     return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
 }
 
-/* Where to listen: a port, or an address with or without one. */
-static const char *psi_lua_get_address(lua_State *L, int index, int *port)
+/* Seconds at index, as milliseconds rounded up. */
+static int psi_lua_milliseconds(lua_State *L, int index)
 {
+    double ms = (double)lua_tonumber(L, index) * 1000;
+    int whole = ms < INT_MAX ? (int)ms : INT_MAX; /* more is for ever */
+    return whole < ms && whole < INT_MAX ? whole + 1 : whole;
+}
+
+/* A moment of the clock in seconds at index, in milliseconds. */
+static int64_t psi_lua_moment(lua_State *L, int index)
+{
+    double ms = (double)lua_tonumber(L, index) * 1000;
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+}
+
+/* Seconds at arg, checked, as milliseconds; nil is 0. */
+static int psi_lua_check_time(lua_State *L, int arg)
+{
+    if (lua_isnoneornil(L, arg)) return 0;
+    if (!lua_isnumber(L, arg) || !(lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
+    return psi_lua_milliseconds(L, arg);
+}
+
+/*--- options: tables whose fields have known names. The script checks them, by the kinds given here, and copies them */
+
+typedef struct psi_lua_options {
+    psocket_options o;
+    psocket_tls_options t;
+} psi_lua_options;
+
+typedef struct psi_lua_option {
+    const char *name;
+    const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
+    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
+                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    size_t at;          /* where it goes, */
+    size_t more;        /* and its length or number; or the most it may be */
+} psi_lua_option;
+
+#define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
+#define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
+#define PSI_LUA_I(field) offsetof(psocket_identity, field)
+
+static const psi_lua_option psi_lua_known[] = {
+    { "timeout", "cst", 't', PSI_LUA_O(timeout_ms), 0 },
+    { "attempt_delay", "s", 't', PSI_LUA_O(attempt_delay_ms), 0 },
+    { "backlog", "s", 'i', PSI_LUA_O(backlog), 65535 },
+    { "broadcast", "s", 'b', PSI_LUA_O(broadcast), 0 },
+    { "keepalive", "s", 'i', PSI_LUA_O(keepalive), 32767 },
+    { "local_address", "s", 's', PSI_LUA_O(local), 0 },
+    { "local_port", "s", 'i', PSI_LUA_O(local_port), 65535 },
+    { "multicast_group", "s", 's', PSI_LUA_O(multicast_group), 0 },
+    { "multicast_interface", "s", 's', PSI_LUA_O(multicast_interface), 0 },
+    { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
+    { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
+    { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
+    { "resolve", "s", 'f', 0, 0 },
+    { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
+    { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
+    { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
+    { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
+    { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
+    { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
+    { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
+    { "clock", "t", 'f', 0, 0 },
+    { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
+    { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
+    { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
+    { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { NULL, NULL, 0, 0, 0 }
+};
+
+/* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
+   pushed. */
+static void psi_lua_store_options(lua_State *L, char taker, char *base)
+{
+    const psi_lua_option *o;
+    int table = lua_gettop(L);
+    for (o = psi_lua_known; o->name; o++) {
+        void *at = base + o->at;
+        size_t i, n = 0;
+        if (!strchr(o->takers, taker)) continue;
+        lua_getfield(L, table, o->name);
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+        } else if (o->kind == 'l') {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
+            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+                lua_rawgeti(L, -2, (int)(i + 1));
+                names[i] = lua_tostring(L, -1);
+                lua_pop(L, 1);
+            }
+            *(const char *const **)at = names;
+        } else if (o->kind == 'k') {
+            int list = lua_gettop(L);
+            psocket_identity *all;
+            n = PSI_LUA_LENGTH(L, list);
+            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            memset(all, 0, (n + 1) * sizeof *all);
+            for (i = 0; i < n; i++) {
+                lua_rawgeti(L, list, (int)(i + 1));
+                psi_lua_store_options(L, 'i', (char *)&all[i]);
+                lua_settop(L, list + 1);
+            }
+            *(const psocket_identity **)at = all;
+        } else {
+            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
+            else if (text) *(const char **)at = text;
+            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+            if (o->kind == 'p') n /= 32;
+            lua_pop(L, 1);
+        }
+        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+    }
+}
+
+/* Reads the options in the table at arg, if there is one, into what lies at base. */
+static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
+{
+    if (lua_isnoneornil(L, arg)) return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
+    lua_pushvalue(L, arg);
+    lua_pushlstring(L, &taker, 1);
+    lua_call(L, 2, 2);
+    if (!lua_isnil(L, -2)) psi_lua_argument(L, arg, lua_tostring(L, -2));
+    psi_lua_store_options(L, taker, (char *)base);
+}
+
+/* The time limit of one operation: what it has, unless the options at arg name another. */
+static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
+{
+    int top = lua_gettop(L);
+    psi_lua_options all;
+    all.o.timeout_ms = timeout;
+    psi_lua_read_options(L, arg, 'c', &all);
+    if (top >= arg) lua_settop(L, top);
+    return all.o.timeout_ms;
+}
+
+/* Options of a new socket or listener from the table (or the word "udp") at arg. */
+static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
+{
+    memset(all, 0, sizeof *all);
+    memset(e, 0, sizeof *e);
+    all->o.nonblocking = 1;
+    all->o.error = e;
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
+    else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
+    else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
+}
+
+/* Where to listen: a port, or an address and a port; -2 if that is missing. */
+static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
+{
+    const char *text, *colon;
     *port = 0;
-    if (lua_isnumber(L, index)) {
-        *port = psi_lua_get_port(L, index);
+    if (lua_isnumber(L, arg)) {
+        *port = psi_lua_check_port(L, arg);
         return NULL;
     }
-    luaL_argcheck(L, lua_type(L, index) == LUA_TSTRING, index, "port or \"address:port\" expected");
-    return psi_lua_get_text(L, index);
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_expected(L, arg, "port or \"address:port\"");
+    text = psi_lua_check_text(L, arg);
+    colon = strrchr(text, ':');
+    if (strncmp(text, "unix:", 5) && (!colon || (strchr(text, ':') != colon && colon[-1] != ']'))) *port = -2;
+    return text;
 }
 
-/*--- tasks */
-
-#define PSI_LUA_INDEX_BITS 22
-#define PSI_LUA_MOST_TASKS ((1u << PSI_LUA_INDEX_BITS) - 1)
-
-static uint32_t psi_lua_id(const psi_lua_sched *S, uint32_t i)
-{
-    return i | (uint32_t)S->tasks[i].age << PSI_LUA_INDEX_BITS;
-}
-
-/* The task with this id, or 0 if it is gone. */
-static uint32_t psi_lua_lookup(const psi_lua_sched *S, uint32_t id)
-{
-    uint32_t i = id & PSI_LUA_MOST_TASKS;
-    return i && i <= S->count && S->tasks[i].co && S->tasks[i].age == id >> PSI_LUA_INDEX_BITS ? i : 0;
-}
+/*--- waiting */
 
 static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
 {
@@ -11068,472 +11102,266 @@ static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
     return S;
 }
 
-static uint32_t psi_lua_map_home(const psi_lua_sched *S, const lua_State *co)
-{
-    return (uint32_t)((uint64_t)(uintptr_t)co * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (2 * S->count - 1);
-}
-
-/* The task that runs in this coroutine, or 0. */
-static uint32_t psi_lua_find_task(const psi_lua_sched *S, const lua_State *co)
-{
-    uint32_t at;
-    if (!S->count) return 0;
-    for (at = psi_lua_map_home(S, co); S->map[at]; at = (at + 1) & (2 * S->count - 1))
-        if (S->tasks[S->map[at]].co == co) return S->map[at];
-    return 0;
-}
-
-static void psi_lua_map_add(psi_lua_sched *S, uint32_t i)
-{
-    uint32_t at = psi_lua_map_home(S, S->tasks[i].co);
-    while (S->map[at]) at = (at + 1) & (2 * S->count - 1);
-    S->map[at] = i;
-}
-
-static void psi_lua_map_remove(psi_lua_sched *S, uint32_t i)
-{
-    uint32_t mask = 2 * S->count - 1, hole = psi_lua_map_home(S, S->tasks[i].co), at;
-    while (S->map[hole] != i) hole = (hole + 1) & mask;
-    for (at = (hole + 1) & mask; S->map[at]; at = (at + 1) & mask) {
-        uint32_t home = psi_lua_map_home(S, S->tasks[S->map[at]].co);
-        if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would come before its home */
-        S->map[hole] = S->map[at];
-        hole = at;
-    }
-    S->map[hole] = 0;
-}
-
-/* Room for twice as many tasks. table is the index of the scheduler's table. */
-static void psi_lua_grow(lua_State *L, psi_lua_sched *S, int table)
-{
-    uint32_t i, count = S->count ? 2 * S->count : 16;
-    size_t size = ((size_t)count + 1) * sizeof(psi_lua_task);
-    psi_lua_task *tasks;
-    if (count > PSI_LUA_MOST_TASKS) luaL_error(L, "too many tasks");
-    tasks = (psi_lua_task *)PSI_LUA_USERDATA(L, size + 2 * (size_t)count * sizeof *S->map);
-    memset((void *)tasks, 0, size + 2 * (size_t)count * sizeof *S->map);
-    if (S->count) memcpy((void *)tasks, S->tasks, ((size_t)S->count + 1) * sizeof *tasks);
-    lua_rawseti(L, table, 0); /* the old memory goes with the next collection, not before the lines below */
-    for (i = count; i > S->count; i--) {
-        tasks[i].next = S->unused;
-        S->unused = i;
-    }
-    S->tasks = tasks;
-    S->map = (uint32_t *)(void *)((char *)tasks + size);
-    S->count = count;
-    for (i = 1; i <= count; i++)
-        if (tasks[i].co) psi_lua_map_add(S, i);
-}
-
-/* Makes the coroutine at index a task. */
-static uint32_t psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int index)
-{
-    psi_lua_task *t;
-    uint32_t i;
-    if (!S->unused) psi_lua_grow(L, S, table);
-    i = S->unused;
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i));
-    lua_pushvalue(L, index);
-    lua_rawseti(L, table, (int)(2 * i - 1));
-    t = &S->tasks[i];
-    S->unused = t->next;
-    t->co = lua_tothread(L, index);
-    t->deadline = t->timer = INT64_MAX;
-    t->queued = PSI_LUA_IDLE;
-    t->waits = 0;
-    S->live++;
-    psi_lua_map_add(S, i);
-    return i;
-}
-
-static void psi_lua_enqueue(psi_lua_sched *S, uint32_t i, int how)
-{
-    psi_lua_task *t = &S->tasks[i];
-    if (how == PSI_LUA_WOKEN && t->queued != PSI_LUA_WOKEN) S->woken++;
-    if (t->queued) {
-        if (how == PSI_LUA_WOKEN) t->queued = PSI_LUA_WOKEN;
-        return;
-    }
-    t->queued = (uint8_t)how;
-    t->next = 0;
-    if (S->ready++) S->tasks[S->last].next = i;
-    else S->first = i;
-    S->last = i;
-}
-
-/* There is something new for this scheduler to do: wakes whoever waits for it in another one, and so on. */
-static void psi_lua_stir(psi_lua_sched *S)
-{
-    while (S && S->io.armed) {
-        psi_lua_sched *outer = psi_lua_find_sched(S->vm, S->io.home);
-        uint32_t i = outer ? psi_lua_lookup(outer, S->io.slot[0].task) : 0;
-        S->io.armed = 0;
-        if (i) psi_lua_enqueue(outer, i, PSI_LUA_WOKEN);
-        S = outer;
-    }
-}
-
 /* Has the task resumed in the next turn. */
-static void psi_lua_queue(psi_lua_sched *S, uint32_t i, int how)
+static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
 {
-    psi_lua_enqueue(S, i, how);
-    psi_lua_stir(S);
+    if (how == PSI_LUA_WOKEN) S->urgent = 1;
+    if (!t->queued) {
+        psi_lua_unlink(&t->link);
+        psi_lua_append(&S->ready, &t->link);
+    }
+    if (t->queued != PSI_LUA_WOKEN) t->queued = (uint8_t)how;
 }
 
-static uint32_t psi_lua_unqueue(psi_lua_sched *S)
+static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
 {
-    uint32_t i = S->first;
-    psi_lua_task *t = &S->tasks[i];
-    S->first = t->next;
-    S->ready--;
-    if (t->queued == PSI_LUA_WOKEN) S->woken--;
-    t->queued = PSI_LUA_IDLE;
-    if (t->co) return i;
-    t->next = S->unused; /* it ended while it was in the queue */
-    S->unused = i;
-    return 0;
+    psi_lua_sched *S = t && t->sched ? psi_lua_find_sched(vm, t->sched) : NULL;
+    if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
 }
 
-static void *psi_lua_timer_key(uint32_t i)
+/* Undoes what the task has said about its waiting. */
+static void psi_lua_release(psi_lua_task *t)
 {
-    return (void *)((uintptr_t)i * 2 + 1); /* odd: no object's address */
+    psi_lua_sock *k = t->waits == PSI_LUA_FOR_SOCKET ? (psi_lua_sock *)t->on : NULL;
+    int way;
+    for (way = 0; k && way < 2; way++)
+        if (k->waiter[way] == t) k->waiter[way] = NULL;
+    t->on = NULL;
+    t->due = INT64_MAX;
+    t->waits = PSI_LUA_FOR_NOTHING;
 }
 
-/* The task is to be resumed by then. The timer is left alone if it goes off earlier: it is set anew when it does. */
-static int psi_lua_set_deadline(psi_lua_sched *S, uint32_t i, int64_t due)
+/* Wakes whoever waits for k. */
+static void psi_lua_wake_all(const psi_lua_vm *vm, const psi_lua_sock *k)
 {
-    psi_lua_task *t = &S->tasks[i];
-    int64_t left;
-    int r;
-    if (due < t->deadline) t->deadline = due;
-    if (t->deadline >= t->timer) return 0;
-    left = t->deadline - psocket_now();
-    r = psocket_poller_watch(S->poller, &t->watch, -1, 0, left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left, psi_lua_timer_key(i));
-    if (!r) t->timer = t->deadline;
-    psi_lua_stir(S);
+    psi_lua_wake(vm, k->waiter[0]);
+    psi_lua_wake(vm, k->waiter[1]);
+}
+
+/* Has the scheduler's poller watch for events on k, and nothing else. */
+static int psi_lua_watch(psi_lua_sched *S, psi_lua_sock *k, int events)
+{
+    int r = psocket_poller_set(S->poller, k->s, events, -1, k);
+    if (r >= 0) k->interest = (uint8_t)events;
     return r;
 }
 
-/* The scheduler and task that L runs for: its own; or, for a coroutine inside a task, that task's (*inner is 1). */
-static psi_lua_sched *psi_lua_whose(const psi_lua_vm *vm, const lua_State *L, uint32_t *task, int *inner)
+/* Takes k out of the poller it is in. */
+static void psi_lua_forget(const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    psi_lua_sched *S = k->interest ? psi_lua_find_sched(vm, k->home) : NULL;
+    if (S) psi_lua_watch(S, k, 0);
+    k->interest = 0;
+}
+
+/* Sees to it that S hears of event on k: 0, or an error if that cannot be. */
+static int psi_lua_listen_for(const psi_lua_vm *vm, psi_lua_sched *S, psi_lua_sock *k, int event)
+{
+    if (k->home != S->id) {
+        const psi_lua_task *other = k->waiter[!(event >> 1)];
+        if (other && other->sched == k->home) return PSOCKET_BUSY; /* it is in that task's poller */
+        psi_lua_forget(vm, k);
+        k->home = S->id;
+    }
+    return k->interest & event ? 0 : psi_lua_watch(S, k, k->interest | event);
+}
+
+/* Sees to it that the task is resumed by then. A timer that goes off earlier is set anew when it does. */
+static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
+{
+    int64_t now = psocket_now(), left = due - now;
+    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+    uint32_t at = (uint32_t)(now + ms) | 1;
+    if (!t->alarm || (int32_t)(at - t->alarm) < 0) {
+        int r = psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+        if (r) return r;
+        t->alarm = at;
+    }
+    t->due = due;
+    return 0;
+}
+
+/* The core in the table at 1, or NULL. Pushes it, or nil. */
+static psi_lua_sched *psi_lua_find_core(lua_State *L)
 {
     psi_lua_sched *S;
-    *inner = 0;
-    if (vm->co != L) {
-        for (S = vm->scheds; S; S = S->next)
-            if ((*task = psi_lua_find_task(S, L)) != 0) return S;
-        *inner = 1;
-    }
-    *task = vm->at ? psi_lua_lookup(vm->at, vm->task) : 0;
-    return *task ? vm->at : NULL;
+    if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
+    lua_pushliteral(L, "_core");
+    lua_rawget(L, 1);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
+    return S;
 }
 
-/*--- waiting */
-
-/* The stack of an operation: its arguments, then what it has to remember, if there is anything. */
-enum {
-    PSI_LUA_ARGS = 4,
-    PSI_LUA_TICKET, /* used without lua_yieldk only */
-    PSI_LUA_OBJECT, /* the socket being made, or settings */
-    PSI_LUA_DUE,    /* when its time is over, */
-    PSI_LUA_STALL,  /* or sooner if nothing moves, */
-    PSI_LUA_DONE,   /* that is, while this stays as it is */
-    PSI_LUA_TOP = PSI_LUA_DONE
-};
+/* The task that runs in the coroutine at index co, or NULL. table is the index of the scheduler's table. */
+static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
+{
+    psi_lua_task *t;
+    lua_pushvalue(L, co);
+    lua_rawget(L, table);
+    t = (psi_lua_task *)lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return t;
+}
 
 #define PSI_LUA_AGAIN (-1)
-#define PSI_LUA_OP_BITS 4 /* psi_lua_again's context, an int in Lua 5.2: the operation, and its ticket */
-#define PSI_LUA_MOST_TICKETS 0x7ffffffu
 
-/* An operation, each time it is tried. */
+/* An operation, while it is tried. */
 typedef struct psi_lua_op {
     psi_lua_vm *vm;
-    psi_lua_io *io;  /* what it waits for, */
-    int index;       /* where on the stack that is, */
-    int claims;      /* and in which of its slots no other may wait meanwhile */
-    uint32_t ticket; /* of the slots it waits in; 0: it has not waited yet */
-    psi_lua_limits limits;
+    psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
+    int event;          /* for what of it, */
+    int claims;         /* and in which directions no other may wait meanwhile */
+    psi_lua_link *ring; /* or where somebody finds and wakes it, */
+    psi_lua_task *task; /* perhaps when this one ends, */
+    int64_t due;        /* or how long */
+    int again;          /* it has waited before */
+    int soon;           /* it need not wait, but has done its share of this turn */
+    double state;       /* what it remembers from one try to the next */
 } psi_lua_op;
 
-static void psi_lua_remember(lua_State *L, int index, double value)
+/* Pushes the table of strangers and the key for a waiter. */
+static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
 {
-    if (lua_gettop(L) < index) lua_settop(L, index);
-    lua_pushnumber(L, (lua_Number)value);
-    lua_replace(L, index);
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    lua_pushlightuserdata(L, &k->waiter[way]);
 }
 
-/* Has the scheduler's poller watch for events on io, and nothing else. */
-static int psi_lua_watch(psi_lua_sched *S, psi_lua_io *io, int events)
+/* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
+static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
-    int r = 0;
-    void *user = io;
-    psocket_watch_free(io->watch);
-    io->watch = NULL;
-    if (io->noted & PSI_LUA_APART) {
-        psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-        int ms = -1, n = psocket_pollset(((psi_lua_sock *)user)->s, events ? events : PSOCKET_READ, fds, 1, &ms);
-        if (n < 1) r = PSOCKET_UNSUPPORTED; /* it is tried in every turn */
-        else if (events) r = psocket_poller_watch(S->poller, &io->watch, fds[0].fd, fds[0].events, ms, user);
-    } else if (io->kind == PSI_LUA_IS_SOCKET) {
-        r = psocket_poller_set(S->poller, ((psi_lua_sock *)user)->s, events, -1, user);
-    } else if (io->kind == PSI_LUA_IS_LISTENER) {
-        r = psocket_poller_set(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
-    } else {
-        psocket_fd fd = psocket_poller_getfd(((psi_lua_sched *)user)->poller, NULL);
-        if (events) r = psocket_poller_watch(S->poller, &io->watch, fd, events, -1, user);
-    }
-    if (r >= 0) io->interest = (uint8_t)events;
-    return r;
-}
-
-/* Takes io out of the poller it is in. */
-static void psi_lua_forget(psi_lua_vm *vm, psi_lua_io *io)
-{
-    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-    if (S && S->poller && io->interest) psi_lua_watch(S, io, 0);
-    psocket_watch_free(io->watch);
-    io->watch = NULL;
-    io->interest = io->armed = 0;
-}
-
-/* Wakes whoever waits for io. */
-static void psi_lua_wake(psi_lua_vm *vm, psi_lua_io *io)
-{
-    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
     int way;
-    for (way = 0; S && way < 2; way++) {
-        uint32_t i = io->slot[way].ticket ? psi_lua_lookup(S, io->slot[way].task) : 0;
-        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
+    for (way = 0; way < 2; way++) {
+        psi_lua_task *t = k->waiter[way];
+        lua_State *co;
+        if (!t || !(claims & (way + 1))) continue;
+        co = t->co;
+        if (t == &vm->stranger) {
+            psi_lua_push_stranger(L, k, way);
+            lua_rawget(L, -2);
+            co = lua_tothread(L, -1);
+            lua_pop(L, 2);
+        }
+        if (co && co != L && psi_lua_waits(co)) return PSOCKET_BUSY;
+        if (t != &vm->stranger) {
+            psi_lua_wake(vm, t); /* somebody else has resumed it: its scheduler is to find out what it does now */
+            psi_lua_release(t);
+        }
+        k->waiter[way] = NULL;
     }
-    io->armed = 0;
+    return 0;
 }
 
-static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k. */
+static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
-    if ((k->io.noted & PSI_LUA_HELD) || (vm->question && vm->driven == k)) {
-        k->io.noted |= PSI_LUA_CLOSING;
+    int way;
+    for (way = 0; way < 2; way++) {
+        if (!(claims & (way + 1))) continue;
+        psi_lua_push_stranger(L, k, way);
+        lua_pushthread(L);
+        lua_rawset(L, -3);
+        lua_pop(L, 1);
+        k->waiter[way] = &vm->stranger;
+    }
+}
+
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
+   again. */
+static void psi_lua_park(lua_State *L, const psi_lua_op *op)
+{
+    psi_lua_vm *vm = op->vm;
+    psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
+    psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
+    int way;
+    if (!S || (op->task && op->task->sched != S->id) || /* whose end is another scheduler's affair */
+        (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
+        (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
+        psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
-    psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
-    psocket_close(k->s);
+    for (way = 0; way < 2; way++)
+        if (op->claims & (way + 1)) op->k->waiter[way] = t;
+    t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
+    t->on = op->claims ? (void *)op->k : op->task;
+    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
 }
 
-/* Before anything is done with a PSI_LUA_APART socket. It is taken out of the poller while its descriptor is still open;
-   whoever waits for it puts it back. */
-static void psi_lua_drive(lua_State *L, psi_lua_sock *k)
+/* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
+static int psi_lua_patience(int64_t due)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    if (vm->question) luaL_error(L, "decide and clock must not use a socket that is in a handshake");
-    if (k->io.noted & PSI_LUA_CLOSING) {
-        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_CLOSING);
-        psi_lua_shut(vm, k);
-    }
-    vm->driven = k;
-    if (!vm->at || vm->at->id != k->io.home || (vm->task != k->io.slot[0].task && vm->task != k->io.slot[1].task))
-        psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
+    int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
+    if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
+    return left > 0 ? (int)left : 0;
 }
 
-static psi_lua_sock *psi_lua_self(lua_State *L)
+/* Waits where nothing can yield, for a signal, too. */
+static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_any_self(L);
-    if (k->io.noted & PSI_LUA_HELD) luaL_error(L, "the socket is being read: this finalizer came in between");
-    if (k->io.noted & PSI_LUA_APART) psi_lua_drive(L, k);
-    k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
-    return k;
+    int ms = psi_lua_patience(op->due);
+    psocket_poller *p = NULL;
+    psocket_watch *signals = NULL;
+    const psocket_event *events;
+    if (op->soon) return;
+    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
+    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
+    if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
+    psocket_watch_free(signals);
+    psocket_poller_free(p);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
+    lua_call(L, 0, 0);
 }
 
-/* Does an operation still wait in this slot? Its task may be gone, its coroutine dead or collected. io is at index. */
-static int psi_lua_occupied(lua_State *L, psi_lua_vm *vm, const psi_lua_io *io, int index, int event)
+/* Has C keep this time limit. */
+static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 {
-    const psi_lua_slot *slot = &io->slot[event >> 1];
-    lua_State *co;
-    int yes;
-    if (!slot->ticket) return 0;
-    if (slot->task) {
-        const psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-        uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
-        if (!i) return 0;
-        if (!(io->noted & event)) return S->tasks[i].waits && psi_lua_state(S->tasks[i].co) == PSI_LUA_SUSPENDED;
-    }
-    if (!(io->noted & event)) return 0;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-    lua_rawgeti(L, -1, event);
-    lua_pushvalue(L, index);
-    lua_rawget(L, -2);
-    co = lua_tothread(L, -1);
-    yes = co && psi_lua_state(co) == PSI_LUA_SUSPENDED;
-    lua_pop(L, 3);
-    return yes;
+    if (k->limit != ms) psocket_settimeout(k->s, ms);
+    k->limit = ms;
 }
 
-/* Notes that L itself waits for io, for psi_lua_occupied. */
-static void psi_lua_note(lua_State *L, psi_lua_io *io, int index, int event)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-    lua_rawgeti(L, -1, event);
-    lua_pushvalue(L, index);
-    lua_pushthread(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 2);
-    io->noted = (uint8_t)(io->noted | event);
-}
+/*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
 
-/* Sees to it that S hears of event on io: 0, or an error if that cannot be. */
-static int psi_lua_adopt(lua_State *L, psi_lua_vm *vm, psi_lua_sched *S, psi_lua_io *io, int index, int event)
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
-    if (io->home != S->id) {
-        int other = PSOCKET_READ + PSOCKET_WRITE - event;
-        if (io->slot[other >> 1].task) {
-            if (psi_lua_occupied(L, vm, io, index, other)) return PSOCKET_BUSY; /* it is in that task's poller */
-            io->slot[other >> 1].ticket = io->slot[other >> 1].task = 0;
-        }
-        psi_lua_forget(vm, io);
-        io->home = S->id;
-    }
-    if ((io->interest & event) && !(io->noted & PSI_LUA_APART)) return 0;
-    psi_lua_stir(S);
-    return psi_lua_watch(S, io, io->interest | event);
-}
-
-/* Notes that L waits until io (at index) is ready for event, or until due. One of our schedulers then resumes it in
-   time; any other just has it try again. fresh: a new ticket. */
-static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index, int event, int64_t due, int fresh)
-{
-    psi_lua_slot *slot = &io->slot[event >> 1];
-    int inner;
-    uint32_t i;
-    psi_lua_sched *S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && psi_lua_adopt(L, vm, S, io, index, event)) S = NULL;
-    if (S && due != INT64_MAX && psi_lua_set_deadline(S, i, due)) S = NULL;
-    if ((!S || inner) && (fresh || !(io->noted & event))) psi_lua_note(L, io, index, event);
-    slot->task = S ? psi_lua_id(S, i) : 0;
-    if (!S) return;
-    io->armed = (uint8_t)(io->armed | event);
-    S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
-}
-
-/* Before an operation tries: PSOCKET_BUSY if another one waits there already. */
-static int psi_lua_claim(lua_State *L, const psi_lua_op *op)
-{
-    const psi_lua_io *io = op->io;
-    int event;
-    if (!io->slot[0].ticket && !io->slot[1].ticket) return 0;
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++)
-        if ((op->claims & event) && io->slot[event >> 1].ticket && io->slot[event >> 1].ticket != op->ticket &&
-            psi_lua_occupied(L, op->vm, io, op->index, event)) return PSOCKET_BUSY;
+    psi_lua_sock *k = psi_lua_self(L);
+    int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
+    op->k = k;
+    op->event = op->claims = event;
+    if (r || op->again) return r;
+    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    else psi_lua_set_limit(k, ms);
     return 0;
-}
-
-/* After an operation, however it ended. */
-static void psi_lua_release(const psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_io *io = op->io;
-    int event;
-    if (!op->ticket) return; /* it never waited */
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        psi_lua_slot *slot = &io->slot[event >> 1];
-        if (!(op->claims & event) || slot->ticket != op->ticket) continue;
-        if (slot->task && !(vm->at && vm->at->id == io->home && vm->task == slot->task)) {
-            /* Somebody else has resumed the task: its scheduler has to find out what it does now. */
-            psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-            uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
-            if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        }
-        slot->ticket = slot->task = 0;
-        io->armed = (uint8_t)(io->armed & ~event);
-        io->noted = (uint8_t)(io->noted & ~event);
-    }
-}
-
-/* When the operation's time is over, INT64_MAX: never. done tells progress. */
-static int64_t psi_lua_due(lua_State *L, const psi_lua_limits *limits, int64_t now, double done)
-{
-    int64_t due = INT64_MAX;
-    if (limits->timeout) {
-        if (lua_isnoneornil(L, PSI_LUA_DUE)) psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
-        due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
-    }
-    (void)done;
-    return due;
-}
-
-/* The operation has to wait until io is ready for event: 1 after waiting, 0 if it is to yield, or PSOCKET_TIMEOUT or
-   another error. done tells progress. */
-static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_io *io = op->io;
-    int64_t due = INT64_MAX, now = 0;
-    int fresh = !op->ticket, way, ms = -1, r;
-    if (op->limits.timeout) {
-        now = psocket_now();
-        due = psi_lua_due(L, &op->limits, now, done);
-        if (now >= due) return PSOCKET_TIMEOUT;
-        ms = due - now > INT_MAX ? INT_MAX : (int)(due - now);
-    }
-    if ((double)lua_tonumber(L, PSI_LUA_DONE) != done) psi_lua_remember(L, PSI_LUA_DONE, done);
-    if (!psi_lua_yieldable(L)) {
-        if (io->kind == PSI_LUA_IS_LISTENER) {
-            psocket_wait(((psi_lua_listener *)(void *)io)->l, PSOCKET_READ, ms);
-            return 1; /* accept tells what came of it */
-        }
-        r = psocket_wait(((psi_lua_sock *)(void *)io)->s, event, ms);
-        if (r == 0 && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nothing would ever come */
-        return r < 0 ? r : 1;
-    }
-    if (fresh) op->ticket = vm->tickets = vm->tickets % PSI_LUA_MOST_TICKETS + 1;
-    for (way = 0; way < 2; way++) {
-        if (!(op->claims & (way + 1)) || io->slot[way].ticket == op->ticket) continue;
-        io->slot[way].ticket = op->ticket;
-        io->slot[way].task = 0;
-        io->armed = (uint8_t)(io->armed & ~(way + 1));
-        io->noted = (uint8_t)(io->noted & ~(way + 1));
-    }
-    psi_lua_park(L, vm, io, op->index, event, due, fresh);
-    if (op->claims != event) { /* a handshake holds both directions; events for one are enough */
-        io->slot[!(event >> 1)].task = io->slot[event >> 1].task;
-        if (io->noted & event) psi_lua_note(L, io, op->index, op->claims & ~event);
-    }
-    return 0;
-}
-
-/*--- operations that wait: each tries, from the start or where it left off, and answers how many results, or AGAIN */
-
-/* Begins to try an operation on the socket at 1, with options at index options (0: it has none). */
-static psi_lua_sock *psi_lua_begin(lua_State *L, psi_lua_op *op, int claims, int options)
-{
-    psi_lua_sock *k = op->ticket ? (psi_lua_sock *)lua_touserdata(L, 1) : NULL; /* checked before */
-    if (!k || (k->io.noted & (PSI_LUA_APART | PSI_LUA_HELD | PSI_LUA_SEEN))) k = psi_lua_self(L);
-    op->io = &k->io;
-    op->index = 1;
-    op->claims = claims;
-    op->limits = options ? psi_lua_get_limits(L, options, &k->limits) : k->limits;
-    return k;
-}
-
-/* After psi_lua_wait answered r to an operation on a socket: AGAIN, or the results of its failure. */
-static int psi_lua_stop(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int r)
-{
-    if (r == 0) return PSI_LUA_AGAIN;
-    psi_lua_release(op);
-    return r == PSOCKET_TIMEOUT ? psi_lua_fail(L, r, NULL) : psi_lua_fail_sock(L, k, r);
-}
-
-/* Has the running task done enough for one turn? It then waits although it need not: the others come first. */
-static int psi_lua_tired(psi_lua_vm *vm)
-{
-    if (!vm->at || vm->ops++ < 32) return 0;
-    vm->ops = 0;
-    return 1;
 }
 
 static int psi_lua_is_want(ptrdiff_t r)
 {
     return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
+}
+
+/* After an operation's call answered r, a WANT or an error: AGAIN, or the results of its failure. */
+static int psi_lua_stop(lua_State *L, psi_lua_op *op, ptrdiff_t r)
+{
+    if (psi_lua_is_want(r)) {
+        int32_t left = (int32_t)(op->k->due - (uint32_t)psocket_now());
+        if (op->event == PSOCKET_WRITE || !op->k->due) return PSI_LUA_AGAIN;
+        op->due = psocket_now() + left;
+        if (left > 0) return PSI_LUA_AGAIN;
+        r = PSOCKET_TIMEOUT;
+    }
+    return psi_lua_fail_sock(L, op->k, (int)r);
+}
+
+/* Has the running task done enough for one turn? It then yields although it need not: the others come first. */
+static int psi_lua_tired(psi_lua_op *op)
+{
+    if (!op->vm->at || op->vm->ops++ < 32) return 0;
+    op->vm->ops = 0;
+    op->soon = 1;
+    return 1;
 }
 
 static int psi_lua_copy(lua_State *L)
@@ -11543,99 +11371,86 @@ static int psi_lua_copy(lua_State *L)
     return 1;
 }
 
-/* Pushes a string of bytes that lie in k's buffer. Finalizers, which may run meanwhile, cannot touch k. If there is no
-   memory the bytes, if they were taken, go back and the error is raised. */
-static void psi_lua_push_bytes(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
+static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    k->closing = k->lent;
+    if (k->lent) return;
+    psi_lua_wake_all(vm, k);
+    psi_lua_forget(vm, k);
+    psocket_close(k->s);
+}
+
+/* Pushes a string of bytes that k has lent. Finalizers, which may run meanwhile, cannot touch k. If there is no memory the
+   bytes, if they were taken, go back and the error is raised. */
+static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
     const void *outer = vm->bytes; /* if this is in a finalizer that runs before another one's are copied */
     size_t outer_len = vm->len;
-    int status, closing;
-    vm->bytes = data;
-    vm->len = len;
+    int status;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy); /* neither a new function, */
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
-    k->io.noted |= PSI_LUA_HELD;
-    vm->held++;
+    vm->bytes = data;
+    vm->len = len;
+    k->lent = 1;
     status = lua_pcall(L, 1, 1, 0);
-    vm->held--;
+    k->lent = 0;
     vm->bytes = outer;
     vm->len = outer_len;
-    closing = k->io.noted & PSI_LUA_CLOSING;
-    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_HELD | PSI_LUA_CLOSING));
     if (status && taken) psocket_unrecv(k->s, data, len);
-    if (closing) psi_lua_shut(vm, k);
+    if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
 }
 
-/* Pushes the oldest chunk, n bytes at data, without taking it: 0 if it has to be looked for again, since a finalizer has
-   taken it meanwhile. */
-static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t n)
+/* Pushes the oldest chunk, len bytes at data, and takes it if take is 1: 0 if it has to be looked for again, since a
+   finalizer has used the socket meanwhile. */
+static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int take)
 {
-#if LUA_VERSION_NUM >= 503
-    k->io.noted |= PSI_LUA_SEEN;
-    lua_pushlstring(L, (const char *)data, n); /* copies, then collects garbage */
-    if (k->io.noted & PSI_LUA_SEEN) {
-        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
-        return 1;
+    uint32_t calls = k->calls;
+    if (PSI_LUA_COPIES) lua_pushlstring(L, (const char *)data, len);
+    else psi_lua_push_lent(L, k, data, len, 0);
+    if (calls != k->calls &&
+        (psocket_peek(k->s, &data) != (ptrdiff_t)len || memcmp(data, lua_tostring(L, -1), len))) {
+        lua_pop(L, 1);
+        return 0;
     }
-#else
-    char copy[2048]; /* these collect garbage first */
-    if (n > sizeof copy) {
-        psi_lua_push_bytes(L, k, data, n, 0);
-        return 1;
-    }
-    memcpy(copy, data, n);
-    lua_pushlstring(L, copy, n);
-#endif
-    if (psocket_peek(k->s, &data) == (ptrdiff_t)n && memcmp(lua_tostring(L, -1), data, n) == 0) return 1;
-    lua_pop(L, 1);
-    return 0;
+    if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
+    return 1;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
-static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const char *delimiter, size_t n)
+static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, size_t n)
 {
-    int r = psi_lua_claim(L, op);
-    while (r >= 0) {
-        const void *data;
-        ptrdiff_t got = PSOCKET_WANT_READ;
-        if (psi_lua_tired(op->vm)) { /* what an earlier read found too little is enough to be woken for */
-            if (psocket_pending(k->s)) psocket_peek(k->s, &data);
-        } else if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
-        else if (n) got = psocket_read(k->s, n, &data);
-        else got = psocket_peek(k->s, &data);
-        if (got >= 0) {
-            psi_lua_release(op);
-            if (n) {
-                psi_lua_push_bytes(L, k, data, (size_t)got, 1);
-                return 1;
-            }
-            if (!psi_lua_push_chunk(L, k, data, (size_t)got)) {
-                r = psi_lua_claim(L, op);
-                continue;
-            }
-            psocket_recv(k->s, &data); /* only now that there is a string of it */
-            return 1;
-        }
-        r = psi_lua_is_want(got) ? psi_lua_wait(L, op, PSOCKET_READ, (double)psocket_pending(k->s)) : (int)got;
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, op, k, r);
+    psi_lua_sock *k = op->k;
+    const void *data;
+    ptrdiff_t got;
+    int tries = 0;
+    if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
+    do {
+        do { /* TIMEOUT is of C's clock, which is then off */
+            if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+            else if (n) got = psocket_read(k->s, n, &data);
+            else got = psocket_peek(k->s, &data);
+        } while (got == PSOCKET_TIMEOUT && !tries++);
+        if (got < 0) return psi_lua_stop(L, op, got);
+        if (n) psi_lua_push_lent(L, k, data, (size_t)got, 1);
+    } while (!n && !psi_lua_push_chunk(L, k, data, (size_t)got, 1));
+    return 1;
 }
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 2);
-    return psi_lua_receive(L, op, k, NULL, 0);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
+    return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 3);
-    double n = (double)luaL_checknumber(L, 2);
-    luaL_argcheck(L, n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n, 2, "a number of bytes expected");
-    if (n > 0) return psi_lua_receive(L, op, k, NULL, (size_t)n);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
+    double n = psi_lua_check_number(L, 2);
+    if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
+    if (r) return psi_lua_stop(L, op, r);
+    if (n > 0) return psi_lua_receive(L, op, NULL, (size_t)n);
     lua_pushliteral(L, "");
     return 1;
 }
@@ -11643,1175 +11458,378 @@ static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
     size_t len, max = (size_t)-1;
-    const char *delimiter = luaL_checklstring(L, 2, &len);
-    luaL_argcheck(L, len > 0 && strlen(delimiter) == len, 2, "the delimiter must not be empty or contain a zero byte");
+    const char *delimiter = psi_lua_check_string(L, 2, &len);
+    if (!len || strlen(delimiter) != len)
+        psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
     if (options == 4 && !lua_isnoneornil(L, 3)) {
-        double most = (double)luaL_checknumber(L, 3);
-        luaL_argcheck(L, most >= 1, 3, "a number of bytes expected");
+        double most = psi_lua_check_number(L, 3);
+        if (!(most >= 1)) psi_lua_argument(L, 3, "a number of bytes expected");
         if (most < 0x7fffffff) max = (size_t)most;
     }
-    return psi_lua_receive(L, op, k, delimiter, max);
+    return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, delimiter, max);
 }
 
-static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
-    size_t len, done = op->ticket ? (size_t)lua_tonumber(L, PSI_LUA_DONE) : 0;
-    const char *data = luaL_checklstring(L, 2, &len);
-    int r = psi_lua_claim(L, op);
-    while (r >= 0) {
-        ptrdiff_t n;
-        do {
-            n = psi_lua_tired(op->vm) ? (ptrdiff_t)PSOCKET_WANT_WRITE
-                : done < len || !len ? psocket_send(k->s, data + done, len - done) : 0;
-            if (n > 0) done += (size_t)n;
-        } while (n >= 0 && done < len);
-        if (n >= 0) n = psocket_flush(k->s);
-        if (n >= 0) {
-            psi_lua_release(op);
-            lua_pushboolean(L, 1);
-            return 1;
-        }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, (double)done) : (int)n;
-        if (r <= 0) break;
-    }
-    r = psi_lua_stop(L, op, k, r);
-    if (r == PSI_LUA_AGAIN) return r;
-    lua_pushnumber(L, (lua_Number)done); /* how much the peer may get */
-    return r + 1;
-}
+/* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
+typedef struct psi_lua_pieces {
+    int list, count, i; /* the one at hand, from 0 */
+    int options;        /* where they may stand */
+    size_t at;          /* what of it is gone */
+} psi_lua_pieces;
 
-static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
+static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *len)
 {
-    static const char *const ways[] = { "send", NULL };
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 0);
-    int r = psi_lua_claim(L, op);
-    luaL_checkoption(L, 2, "send", ways);
-    while (r >= 0) {
-        int n = psocket_shutdown(k->s);
-        if (n >= 0) {
-            psi_lua_release(op);
-            lua_pushboolean(L, 1);
-            return 1;
-        }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, 0) : n;
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, op, k, r);
-}
-
-/* The addresses that options.resolve returned, each ended by a zero, the last by two. */
-static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
-{
-    const char *ip = (const char *)user;
-    int code = PSOCKET_DNS_NOT_FOUND;
-    (void)host;
-    for (; *ip; ip += strlen(ip) + 1)
-        if (psocket_resolve_add(r, ip) == 0) code = 0;
-    psocket_resolve_done(r, code);
-}
-
-/* Makes that text of the string or list at index, in a userdata on top of the stack. */
-static void *psi_lua_addresses(lua_State *L, int index)
-{
-    size_t i, n = lua_istable(L, index) ? PSI_LUA_LENGTH(L, index) : 1, size = 1, room = 0;
-    char *text;
-    for (;;) { /* once to measure, once to copy */
-        text = size > 1 ? (char *)PSI_LUA_USERDATA(L, size) : NULL;
-        room = size;
-        size = 1;
-        for (i = 1; i <= n; i++) {
-            size_t len;
-            const char *ip;
-            if (lua_istable(L, index)) lua_rawgeti(L, index, (int)i);
-            else lua_pushvalue(L, index);
-            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "options.resolve must return addresses (strings)");
-            ip = lua_tostring(L, -1);
-            len = strlen(ip);
-            if (text && size + len + 1 > room) luaL_error(L, "the list of addresses has changed"); /* by a finalizer */
-            if (text && len) memcpy(text + size - 1, ip, len + 1);
-            if (len) size += len + 1;
-            lua_pop(L, 1);
-        }
-        if (text) {
-            text[size - 1] = 0;
-            return text;
-        }
-        if (size == 1) size = 2; /* none at all */
-    }
-}
-
-/* connect(host, port, options, addresses) */
-static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
-    int r;
-    if (!k) {
-        psocket_options o;
-        psocket_error e;
-        const char *host = psi_lua_get_text(L, 1);
-        int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_get_port(L, 2);
-        psi_lua_get_options(L, 3, &o, &e);
-        lua_settop(L, PSI_LUA_OBJECT);
-        k = psi_lua_new_sock(L);
-        lua_replace(L, PSI_LUA_OBJECT);
-        if (!lua_isnil(L, 4)) {
-            o.resolve_user = psi_lua_addresses(L, 4);
-            lua_replace(L, 4); /* stays there until the connection is made */
-            o.resolve = psi_lua_resolved;
-        }
-        k->limits.timeout = o.timeout_ms;
-        r = psocket_connect(&k->s, host, port, &o);
-        if (r < 0) return psi_lua_fail_error(L, r, &e);
-    }
-    op->io = &k->io; /* without limits: the C side keeps them while connecting, and says more */
-    op->index = PSI_LUA_OBJECT;
-    op->claims = PSOCKET_WRITE;
-    while (psi_lua_is_want(r = psocket_step(k->s))) {
-        r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
-        if (r == 0) return PSI_LUA_AGAIN;
-        if (r < 0) break;
-    }
-    if (r == 0) psocket_settimeout(k->s, 0); /* the limits are kept here from now on */
-    psi_lua_release(op);
-    psi_lua_forget(op->vm, &k->io); /* writable is the usual state: it would only be reported once more */
-    if (r < 0 && r != PSOCKET_CLOSED) {
-        psocket_close(k->s);
-        return psi_lua_fail_sock(L, k, r);
-    }
-    lua_settop(L, PSI_LUA_OBJECT);
-    return 1;
-}
-
-static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
-    int r;
-    op->io = &l->io;
-    op->index = 1;
-    op->claims = PSOCKET_READ;
-    op->limits = psi_lua_get_limits(L, 2, &l->limits);
-    r = psi_lua_claim(L, op);
-    if (!k) {
-        lua_settop(L, PSI_LUA_OBJECT);
-        k = psi_lua_new_sock(L);
-        k->limits = l->limits;
-        lua_replace(L, PSI_LUA_OBJECT);
-    }
-    while (r >= 0) {
-        /* A flood of connections must not starve the others: let the poller have a look now and then. */
-        int n = l->burst < 16 ? psocket_accept(l->l, &k->s) : PSOCKET_WANT_READ;
-        if (n == 0) {
-            l->burst++;
-            psi_lua_release(op);
-            lua_settop(L, PSI_LUA_OBJECT);
-            return 1;
-        }
-        l->burst = 0;
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_READ, 0) : n;
-        if (r == 0) return PSI_LUA_AGAIN;
-        if (r < 0) break;
-    }
-    psi_lua_release(op);
-    return psi_lua_fail_listener(L, l, r);
-}
-
-/* sleep(scheduler, seconds) */
-static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    int64_t now = psocket_now(), due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
-    double ms;
-    int inner;
-    uint32_t i;
-    psi_lua_sched *S;
-    if (lua_isnoneornil(L, PSI_LUA_DUE)) {
-        luaL_checknumber(L, 2);
-        lua_pushvalue(L, 2);
-        due = now + psi_lua_pop_ms(L, 2, "the argument"); /* 0 lets all others run once */
-        ms = (double)lua_tonumber(L, 2) * 1000;
-        if (ms >= INT_MAX) due = ms < 9e15 ? now + (int64_t)ms : (int64_t)9e15;
-        psi_lua_remember(L, PSI_LUA_DUE, (double)due);
-    } else if (now >= due) {
-        return 0;
-    }
-    if (!psi_lua_yieldable(L)) {
-        psocket_poller *p;
-        const psocket_event *events;
-        if (psocket_poller_new(&p)) return luaL_error(L, "sleep: no poller can be made");
-        while ((now = psocket_now()) < due)
-            psocket_poller_wait(p, &events, due - now > INT_MAX ? INT_MAX : (int)(due - now));
-        psocket_poller_free(p);
-        return 0;
-    }
-    S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && psi_lua_set_deadline(S, i, due) == 0) S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
-    op->ticket = 1; /* it waits in no slot */
-    return PSI_LUA_AGAIN;
-}
-
-/*--- TLS settings */
-
-/* The string in field name of the table at index, left on the stack; NULL if there is none. Without len it must not be
-   one that C takes for a shorter one. */
-static const char *psi_lua_field_string(lua_State *L, int table, const char *name, size_t *len)
-{
-    size_t n;
     const char *text;
-    lua_getfield(L, table, name);
-    if (lua_isnil(L, -1)) return NULL;
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s must be a string", name);
-    text = lua_tolstring(L, -1, &n);
-    if (len) *len = n;
-    else if (strlen(text) != n) luaL_error(L, "%s contains a zero byte", name);
+    if (!p->list) return psi_lua_check_string(L, 2 + p->i, len);
+    lua_rawgeti(L, 2, p->i + 1);
+    if (lua_type(L, -1) != LUA_TSTRING)
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
+    text = lua_tolstring(L, -1, len);
+    lua_pop(L, 1); /* the list keeps it */
     return text;
 }
 
-/* What weakens the verification must be said clearly: "no" and 0 are true in Lua. */
-static int psi_lua_field_flag(lua_State *L, int table, const char *name)
+/* Finds them, and checks all before any is sent. */
+static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
 {
-    int yes;
-    lua_getfield(L, table, name);
-    if (!lua_isnil(L, -1) && !lua_isboolean(L, -1)) luaL_error(L, "%s must be true or false", name);
-    yes = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return yes;
+    int top = lua_gettop(L);
+    size_t len;
+    psi_lua_self(L);
+    p->at = 0;
+    p->list = lua_istable(L, 2);
+    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
+    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
+    if (!p->count && !p->list) psi_lua_expected(L, 2, "string");
+    for (p->i = 0; p->i < p->count; p->i++) psi_lua_piece(L, p, &len);
+    p->i = 0;
 }
 
-/* The list of certificates at index; its strings and itself stay on the stack. */
-static const psocket_identity *psi_lua_identities(lua_State *L, int list, size_t *count)
+/* These bytes are gone. */
+static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    size_t i, n = PSI_LUA_LENGTH(L, list);
-    psocket_identity *all;
-    luaL_checkstack(L, (int)(n < 10000 ? 3 * n : 1000000) + 8, "too many certificates");
-    all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
-    memset(all, 0, (n + 1) * sizeof *all);
-    for (i = 0; i < n; i++) {
-        int one;
-        lua_rawgeti(L, list, (int)(i + 1));
-        if (!lua_istable(L, -1))
-            luaL_error(L, "certificate %d is not a table with chain and private_key", (int)(i + 1));
-        one = lua_gettop(L);
-        all[i].chain = psi_lua_field_string(L, one, "chain", &all[i].chain_len);
-        all[i].key = psi_lua_field_string(L, one, "private_key", &all[i].key_len);
-        if (!all[i].chain || !all[i].key)
-            luaL_error(L, "certificate %d has no %s", (int)(i + 1), all[i].chain ? "private_key" : "chain");
+    size_t len;
+    for (bytes += (double)p->at; p->i < p->count; p->i++) {
+        psi_lua_piece(L, p, &len);
+        if (bytes < (double)len) break;
+        bytes -= (double)len;
     }
-    *count = n;
-    return all;
+    p->at = (size_t)bytes;
 }
 
-/* A digest as 32 bytes or 64 hexadecimal digits: 1 if it is one. */
-static int psi_lua_digest(const char *text, size_t len, uint8_t *out)
+/* The next bytes: those of one piece, or of several small ones, joined in buf. */
+static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    size_t i;
-    if (len == 32) {
-        memcpy(out, text, 32);
+    const char *text = "";
+    size_t n = 0;
+    for (*used = 0; p.i < p.count && *used < size; p.i++, p.at = 0) {
+        text = psi_lua_piece(L, &p, &n) + p.at;
+        n -= p.at;
+        if (!*used && (n >= size || p.i + 1 == p.count)) {
+            *used = n;
+            return text;
+        }
+        if (n > size - *used) n = size - *used;
+        memcpy(buf + *used, text, n);
+        *used += n;
+    }
+    return buf;
+}
+
+/* send(socket, strings ... or a list of them [, options]) */
+static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
+{
+    char buf[4096];
+    psi_lua_pieces p;
+    ptrdiff_t n;
+    int r;
+    psi_lua_find_pieces(L, &p);
+    n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
+    if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
+    psi_lua_advance(L, &p, op->state);
+    while (n >= 0 && (p.i < p.count || op->state == 0)) {
+        size_t len;
+        const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
+        if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
+        n = psocket_send(op->k->s, data, len);
+        if (n <= 0) break;
+        psi_lua_advance(L, &p, (double)n);
+        op->state += (double)n;
+    }
+    if (n >= 0) n = psocket_flush(op->k->s);
+    if (n >= 0) {
+        lua_pushboolean(L, 1);
         return 1;
     }
-    for (i = 0; len == 64 && i < 64; i++) {
-        int c = (unsigned char)text[i], v = -1;
-        if (c >= '0' && c <= '9') v = c - '0';
-        else if ((c | 32) >= 'a' && (c | 32) <= 'f') v = (c | 32) - 'a' + 10;
-        if (v < 0) return 0;
-        out[i / 2] = (uint8_t)(i & 1 ? out[i / 2] | v : v << 4);
-    }
-    return len == 64;
+    r = psi_lua_stop(L, op, n);
+    if (r == PSI_LUA_AGAIN) return r;
+    PSI_LUA_PUSH_WHOLE(L, op->state); /* how much the peer may get */
+    return r + 1;
 }
 
-/* A question of a handshake. */
-typedef struct psi_lua_question {
-    const psi_lua_settings *settings;
-    const psocket_certinfo *peer; /* of decide; NULL: of clock */
-    const psocket_error *verdict;
-} psi_lua_question;
-
-/* Asks what vm->question says; runs in vm->asker, protected. */
-static int psi_lua_asked(lua_State *L)
+/* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
+   ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
+static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    const psi_lua_question *q = vm->question;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    lua_rawgeti(L, -1, q->settings->number);
-    if (!lua_isuserdata(L, -1)) return luaL_error(L, "the settings were collected");
-    PSI_LUA_GETVALUE(L, -1);
-    lua_rawgeti(L, -1, q->peer ? 1 : 2);
-    if (!q->peer) {
-        lua_call(L, 0, 1);
-        return 1;
-    }
-    lua_newtable(L);
-    psi_lua_set_text(L, "subject", q->peer->subject);
-    psi_lua_set_text(L, "issuer", q->peer->issuer);
-    psi_lua_set_number(L, "not_before", (double)q->peer->not_before);
-    psi_lua_set_number(L, "not_after", (double)q->peer->not_after);
-    psi_lua_set_hex(L, "sha256", q->peer->sha256);
-    psi_lua_set_hex(L, "spki_sha256", q->peer->spki_sha256);
-    if (q->verdict->code) {
-        const char *name = psocket_codename(q->verdict->code);
-        lua_pushstring(L, q->verdict->text[0] ? q->verdict->text : psocket_strerror(q->verdict->code));
-        lua_pushstring(L, name ? name : "OS");
-        lua_call(L, 3, 1);
-    } else {
-        lua_call(L, 1, 1);
-    }
-    lua_pushboolean(L, lua_isboolean(L, -1) && lua_toboolean(L, -1));
-    return 1;
-}
-
-/* The answer lies on top of vm->asker: 1, to be popped; 0 if there is none. Nothing outside the protected call needs
-   memory; an error, a yield or a question within a question is no answer. */
-static int psi_lua_ask(const psi_lua_settings *t, const psocket_certinfo *peer, const psocket_error *verdict)
-{
-    psi_lua_vm *vm = t->vm;
-    psi_lua_question q;
-    int status;
-    if (vm->question) return 0;
-    q.settings = t;
-    q.peer = peer;
-    q.verdict = verdict;
-    vm->question = &q;
-    lua_pushvalue(vm->asker, 1); /* psi_lua_asked */
-    status = lua_pcall(vm->asker, 0, 1, 0);
-    vm->question = NULL;
-    if (status) lua_settop(vm->asker, 1);
-    return !status;
-}
-
-static int psi_lua_decide(void *user, const psocket_certinfo *peer, const psocket_error *verdict)
-{
-    const psi_lua_settings *t = (const psi_lua_settings *)user;
-    int yes;
-    if (!psi_lua_ask(t, peer, verdict)) return 1;
-    yes = lua_toboolean(t->vm->asker, -1);
-    lua_settop(t->vm->asker, 1);
-    return !yes;
-}
-
-static int64_t psi_lua_clock(void *user)
-{
-    const psi_lua_settings *t = (const psi_lua_settings *)user;
-    double now;
-    if (!psi_lua_ask(t, NULL, NULL)) return 0; /* nothing was valid then */
-    now = (double)lua_tonumber(t->vm->asker, -1);
-    lua_settop(t->vm->asker, 1);
-    return now > 0 && now < 1e15 ? (int64_t)now : 0;
-}
-
-/* Notes the functions among options in the uservalue of the settings on top of the stack. */
-static void psi_lua_set_questions(lua_State *L, psi_lua_settings *t, int options, psocket_tls_options *o)
-{
-    static const char *const names[] = { "decide", "clock" };
-    psi_lua_vm *vm = psi_lua_here(L);
-    int i, any = 0, settings = lua_gettop(L);
-    lua_newtable(L);
-    for (i = 0; i < 2; i++) {
-        lua_getfield(L, options, names[i]);
-        if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "%s must be a function", names[i]);
-        if (!lua_isnil(L, -1)) any |= 1 << i;
-        lua_rawseti(L, -2, i + 1);
-    }
-    if (!any) {
-        lua_pop(L, 1);
-        return;
-    }
-    PSI_LUA_SETVALUE(L, settings);
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    if (!vm->asker) {
-        lua_State *co = lua_newthread(L);
-        lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR); /* whose metatable holds it: values here are weak */
-        lua_getmetatable(L, -1);
-        lua_pushvalue(L, -3);
-        lua_setfield(L, -2, "asker");
-        lua_pop(L, 2);
-        lua_pushvalue(L, lua_upvalueindex(1));
-        lua_pushvalue(L, lua_upvalueindex(2));
-        lua_pushcclosure(L, psi_lua_asked, 2);
-        lua_xmove(L, co, 1);
-        lua_pop(L, 1);
-        vm->asker = co;
-    }
-    t->vm = vm;
-    t->number = ++vm->numbers;
-    lua_pushvalue(L, settings);
-    lua_rawseti(L, -2, t->number);
-    lua_pop(L, 1);
-    if (any & 1) {
-        o->decide = psi_lua_decide;
-        o->decide_user = t;
-    }
-    if (any & 2) {
-        o->clock = psi_lua_clock;
-        o->clock_user = t;
-    }
-}
-
-/* The version of TLS in field min_version: "TLSv1.2", or its number. */
-static int psi_lua_field_version(lua_State *L, int table)
-{
-    int version = 0;
-    lua_getfield(L, table, "min_version");
-    if (lua_type(L, -1) == LUA_TSTRING) {
-        const char *text = lua_tostring(L, -1);
-        if (strncmp(text, "TLSv1.", 6) == 0 && text[6] >= '0' && text[6] <= '3' && !text[7]) version = 0x301 + text[6] - '0';
-    } else if (lua_type(L, -1) == LUA_TNUMBER && lua_tonumber(L, -1) >= 1 && lua_tonumber(L, -1) < 0x10000) {
-        version = (int)lua_tonumber(L, -1);
-    }
-    if (!version && !lua_isnil(L, -1)) luaL_error(L, "min_version must be a version of TLS, as \"TLSv1.2\"");
-    lua_pop(L, 1);
-    return version;
-}
-
-/* The cipher suites in field suites, with colons between; left on the stack. */
-static const char *psi_lua_field_suites(lua_State *L, int table)
-{
-    size_t i, n;
-    int list;
-    lua_getfield(L, table, "suites");
-    list = lua_gettop(L);
-    if (lua_isnil(L, list)) return NULL;
-    if (lua_istable(L, list)) {
-        n = PSI_LUA_LENGTH(L, list);
-        lua_pushliteral(L, "");
-        for (i = 1; i <= n && i <= 100; i++) {
-            if (i > 1) lua_pushliteral(L, ":");
-            lua_rawgeti(L, list, (int)i);
-            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
-            lua_concat(L, i > 1 ? 3 : 2);
-        }
-    }
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
-    if (strlen(lua_tostring(L, -1)) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "suites contains a zero byte");
-    return lua_tostring(L, -1);
-}
-
-/* Makes settings of the options at `options` and the certificates at `certs` (0: none; then options may hold some).
-   Pushes the settings and answers 1, or pushes nil, a message and a name and answers 3. */
-static int psi_lua_make_settings(lua_State *L, int options, int certs)
-{
-    static const char *const auth[] = { "none", "optional", "required", NULL };
-    psocket_tls_options o;
-    psocket_error e;
-    int top = lua_gettop(L), r, list;
-    size_t i;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA_1(L, sizeof *t);
-    memset(t, 0, sizeof *t);
-    psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
-    memset(&o, 0, sizeof o);
-    memset(&e, 0, sizeof e);
-    o.error = &e;
-    luaL_checkstack(L, 20, NULL);
-    if (options) {
-        const char **names;
-        uint8_t *pins;
-        psi_lua_set_questions(L, t, options, &o);
-        o.min_version = psi_lua_field_version(L, options);
-        o.suites = psi_lua_field_suites(L, options);
-        o.ca = psi_lua_field_string(L, options, "ca", &o.ca_len);
-        o.ca_file = psi_lua_field_string(L, options, "ca_file", NULL);
-        o.ca_dir = psi_lua_field_string(L, options, "ca_dir", NULL);
-        o.insecure_no_verify = psi_lua_field_flag(L, options, "insecure_no_verify");
-        o.insecure_no_name = psi_lua_field_flag(L, options, "insecure_no_name");
-        lua_getfield(L, options, "client_auth");
-        for (r = 0; !lua_isnil(L, -1) && !(lua_isstring(L, -1) && strcmp(lua_tostring(L, -1), auth[r]) == 0); r++)
-            if (r == 2) luaL_error(L, "client_auth must be \"none\", \"optional\" or \"required\"");
-        o.client_auth = r;
-        lua_getfield(L, options, "alpn");
-        list = lua_gettop(L);
-        if (!lua_isnil(L, list)) {
-            if (!lua_istable(L, list)) luaL_error(L, "alpn must be a list of names");
-            o.alpn_count = PSI_LUA_LENGTH(L, list);
-            luaL_checkstack(L, (int)(o.alpn_count < 10000 ? o.alpn_count : 1000000) + 8, "too many names in alpn");
-            names = (const char **)PSI_LUA_USERDATA(L, (o.alpn_count + 1) * sizeof *names);
-            for (i = 0; i < o.alpn_count; i++) {
-                lua_rawgeti(L, list, (int)(i + 1));
-                if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "alpn must be a list of names");
-                names[i] = lua_tostring(L, -1);
-                if (strlen(names[i]) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "a name in alpn contains a zero byte");
-            }
-            o.alpn = names;
-        }
-        lua_getfield(L, options, "pins");
-        list = lua_gettop(L);
-        if (!lua_isnil(L, list)) {
-            if (!lua_istable(L, list)) luaL_error(L, "pins must be a list of SHA-256 digests");
-            o.spki_pin_count = PSI_LUA_LENGTH(L, list);
-            if (!o.spki_pin_count) luaL_error(L, "pins must be a list of SHA-256 digests: it is empty");
-            pins = (uint8_t *)PSI_LUA_USERDATA(L, (o.spki_pin_count + 1) * 32);
-            for (i = 0; i < o.spki_pin_count; i++) {
-                size_t len = 0;
-                const char *text;
-                lua_rawgeti(L, list, (int)(i + 1));
-                text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";
-                if (!psi_lua_digest(text, len, pins + 32 * i))
-                    luaL_error(L, "pin %d is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)", (int)(i + 1));
-                lua_pop(L, 1);
-            }
-            o.spki_pins = pins;
-        }
-        if (!certs) {
-            lua_getfield(L, options, "identities");
-            if (!lua_isnil(L, -1) && !lua_istable(L, -1)) luaL_error(L, "identities must be a list of certificates");
-            certs = lua_istable(L, -1) ? lua_gettop(L) : options; /* psocket.tls { {chain =, private_key =} } will do */
-        }
-    }
-    if (certs) o.identities = psi_lua_identities(L, certs, &o.identity_count);
-    r = psocket_tls_new(&t->tls, &o);
-    lua_settop(L, top + 1);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
-}
-
-/* Do these options say anything about TLS, or just about time? */
-static int psi_lua_about_tls(lua_State *L, int options)
-{
-    static const char *const names[] = { "ca", "ca_file", "ca_dir", "alpn", "pins", "identities", "client_auth",
-                                         "insecure_no_verify", "insecure_no_name", "suites", "min_version", "decide",
-                                         "clock" };
-    size_t i;
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
-        int there;
-        lua_getfield(L, options, names[i]);
-        there = !lua_isnil(L, -1);
-        lua_pop(L, 1);
-        if (there) return 1;
-    }
-    return 0;
-}
-
-/* As psi_lua_make_settings, but the same tables give the settings that were made of them before. */
-static int psi_lua_cached_settings(lua_State *L, int options, int certs)
-{
-    int first = certs ? certs : options, second, top = lua_gettop(L), r;
-    if (options && certs && !psi_lua_about_tls(L, options)) options = 0;
-    second = options ? options : certs;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
-    lua_pushvalue(L, first);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_getmetatable(L, -2); /* weak keys too */
-        lua_setmetatable(L, -2);
-        lua_pushvalue(L, first);
-        lua_pushvalue(L, -2);
-        lua_rawset(L, -4);
-    }
-    lua_pushvalue(L, second);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        r = psi_lua_make_settings(L, options, certs);
-        if (r != 1) return r;
-        if (LUA_VERSION_NUM >= 502 || !((psi_lua_settings *)lua_touserdata(L, -1))->number) {
-            /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-            lua_pushvalue(L, second);
-            lua_pushvalue(L, -2);
-            lua_rawset(L, top + 2);
-        }
-    }
-    lua_replace(L, top + 1);
-    lua_settop(L, top + 1);
-    return 1;
-}
-
-/* The handshake of the socket at 1 may ask functions of the settings at index `given` (0: PSI_LUA_OBJECT): they have to
-   stay as long, and no poller may call them in the midst of its work. */
-static void psi_lua_set_apart(lua_State *L, psi_lua_sock *k, int given)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, given ? given : PSI_LUA_OBJECT);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-    psi_lua_forget(psi_lua_here(L), &k->io);
-    k->io.noted |= PSI_LUA_APART;
-    psi_lua_here(L)->driven = k;
-}
-
-/* It is over. */
-static void psi_lua_end_apart(lua_State *L, psi_lua_sock *k)
-{
-    psi_lua_forget(psi_lua_here(L), &k->io);
-    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_APART | PSI_LUA_CLOSING));
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_pushvalue(L, 1);
-    lua_pushnil(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-}
-
-/* starttls(socket, name | certificates | settings, options | settings, options) */
-static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_tlsinfo info;
-    int r, made = 1, options = 0;
-    lua_settop(L, PSI_LUA_TOP);
-    op->io = &k->io; /* without limits: kept on the C side, as in connect */
-    op->index = 1;
-    op->claims = PSOCKET_READ | PSOCKET_WRITE;
-    if (lua_isnil(L, PSI_LUA_DONE) && psocket_istls(k->s) &&
-        psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
-        lua_pushnil(L);
-        return 1;
-    }
-    r = psi_lua_claim(L, op);
-    if (lua_isnil(L, PSI_LUA_DONE) && !r) {
-        int server = psocket_getside(k->s) == PSOCKET_SERVER, given = 0;
-        psi_lua_settings *t = NULL;
-        psi_lua_limits limits;
-        const char *name = NULL;
-        if (lua_isuserdata(L, 2)) given = 2;
-        else if (server) luaL_checktype(L, 2, LUA_TTABLE);
-        else name = psi_lua_get_text(L, 2);
-        if (!given && lua_isuserdata(L, 3)) given = 3;
-        if (given) {
-            t = (psi_lua_settings *)luaL_checkudata(L, given, PSI_LUA_SETTINGS);
-            luaL_argcheck(L, t->tls, given, "these settings were collected");
-        }
-        if (psi_lua_has_options(L, given ? given + 1 : 3)) options = given ? given + 1 : 3;
-        limits = psi_lua_get_limits(L, options ? options : 4, &k->limits);
-        if (!given && (server || (options && psi_lua_about_tls(L, options)))) {
-            made = psi_lua_cached_settings(L, options, server ? 2 : 0);
-            if (made == 1) {
-                t = (psi_lua_settings *)lua_touserdata(L, -1);
-                lua_replace(L, PSI_LUA_OBJECT);
-            }
-        }
-        if (t && t->number && psi_lua_here(L)->question)
-            return luaL_error(L, "decide and clock must not start a handshake that asks functions itself");
-        if (made == 1) {
-            psi_lua_remember(L, PSI_LUA_DONE, 1);
-            if (t && t->number) psi_lua_set_apart(L, k, given);
-            psocket_settimeout(k->s, limits.timeout);
-            r = psocket_starttls(k->s, t ? t->tls : NULL, name);
-        }
-    }
-    if (made == 1) {
-        if (k->io.noted & PSI_LUA_APART) psi_lua_here(L)->driven = k;
-        while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psocket_step(k->s))) {
-            if (k->io.noted & PSI_LUA_CLOSING) { /* by decide or clock */
-                r = PSOCKET_CLOSED_HERE;
-                break;
-            }
-            r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
-            if (r == 0) return PSI_LUA_AGAIN;
-            if (r == 1) r = 0;
-        }
-        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, 0);
-        if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
-        if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
-        if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
-            psi_lua_release(op);
-            psi_lua_forget(op->vm, &k->io);
-            lua_pushboolean(L, 1);
-            if (!info.alpn[0]) return 1;
-            lua_pushstring(L, info.alpn);
-            return 2;
-        }
-        psi_lua_fail_sock(L, k, r);
-    }
-    /* nil, a message and a name are on top: here the spec says false, and that the socket is closed. */
-    psi_lua_release(op);
-    psi_lua_shut(op->vm, k);
-    lua_pushboolean(L, 0);
-    lua_replace(L, -4);
-    return 3;
+    op->event = (int)lua_tonumber(L, 2);
+    op->claims = (int)lua_tonumber(L, 3);
+    if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
+    op->task = (psi_lua_task *)lua_touserdata(L, 5);
+    if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
+    else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
 /*--- driving the operations */
 
-/* What an operation yields: no values. But where a yield may fail, as in pcall in Lua 5.1, a task that is resumed by our
-   scheduler yields a mark to it: a task that yields without one after it was to wait has failed to, and went on. */
-static int psi_lua_mark(lua_State *L)
-{
-#if PSI_LUA_MARKS
-    psi_lua_vm *vm = psi_lua_here(L);
-    if (vm->co != L) return 0;
-    lua_pushlightuserdata(L, vm);
-    return 1;
-#else
-    (void)L;
-    return 0;
-#endif
-}
+typedef struct psi_lua_waiting {
+    const char *name;
+    int (*try_it)(lua_State *, psi_lua_op *);
+} psi_lua_waiting;
 
-static int psi_lua_yield(lua_State *L)
-{
-    return lua_yield(L, psi_lua_mark(L));
-}
-
-enum {
-    PSI_LUA_CONNECT, PSI_LUA_ACCEPT, PSI_LUA_RECV, PSI_LUA_READ, PSI_LUA_READ_UNTIL, PSI_LUA_SEND, PSI_LUA_SHUTDOWN,
-    PSI_LUA_STARTTLS, PSI_LUA_SLEEP
+static const psi_lua_waiting psi_lua_all_waiting[] = {
+    { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
+    { "send", psi_lua_try_send }, { "wait", psi_lua_try_wait }
 };
 
-/* Tries one of them, for the ticket that it has got or for the first time (0). Answers what it answered. */
-static int psi_lua_try(lua_State *L, int what, uint32_t *ticket)
+enum { PSI_LUA_WAIT = 4 };
+
+/* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
+static int psi_lua_try(lua_State *L, int again, double *state)
 {
-    static int (*const ops[])(lua_State *, psi_lua_op *) = {
-        psi_lua_try_connect, psi_lua_try_accept, psi_lua_try_recv, psi_lua_try_read, psi_lua_try_read_until,
-        psi_lua_try_send, psi_lua_try_shutdown, psi_lua_try_starttls, psi_lua_try_sleep
-    };
-    psi_lua_op op;
-    int n;
-    op.vm = psi_lua_here(L);
-    op.ticket = *ticket;
-    op.limits.timeout = 0;
-    n = ops[what](L, &op);
-    *ticket = op.ticket;
-    return n;
+    int top = lua_gettop(L), n, which = (int)lua_tointeger(L, lua_upvalueindex(4));
+    for (;; again = 1) {
+        psi_lua_op op;
+        memset((void *)&op, 0, sizeof op);
+        op.vm = psi_lua_here(L);
+        op.due = INT64_MAX;
+        op.again = again;
+        op.state = *state;
+        n = psi_lua_all_waiting[which].try_it(L, &op);
+        *state = op.state;
+        if (n != PSI_LUA_AGAIN) return n;
+        lua_settop(L, top);
+        if (PSI_LUA_YIELDABLE(L) && !(op.k && op.k->blocks)) {
+            op.vm->ops = 0;
+            psi_lua_park(L, &op);
+            return n;
+        }
+        psi_lua_block(L, &op);
+    }
 }
 
-#if LUA_VERSION_NUM >= 503
+#if PSI_LUA_CONTINUES
+
+static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
+{
+    int n = psi_lua_try(L, again, &state);
+    if (n != PSI_LUA_AGAIN) return n;
+    lua_pushnumber(L, (lua_Number)state); /* behind the arguments, whose number is the context */
+    return lua_yieldk(L, 0, top, next);
+}
 
 static int psi_lua_again(lua_State *L, int status, lua_KContext context)
 {
-    uint32_t ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
-    int n, what = (int)context & ((1 << PSI_LUA_OP_BITS) - 1);
+    double state;
     (void)status;
-    if (ticket) lua_settop(L, PSI_LUA_TOP); /* without what resume was given */
-    n = psi_lua_try(L, what, &ticket);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_settop(L, PSI_LUA_TOP);
-    return lua_yieldk(L, 0, (lua_KContext)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
+    lua_settop(L, (int)context + 1); /* without what resume was given */
+    state = (double)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return psi_lua_finish_try(L, 1, state, (int)context, psi_lua_again);
 }
 
-static int psi_lua_run(lua_State *L, int what)
+static int psi_lua_run(lua_State *L)
 {
-    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
-    return psi_lua_again(L, 0, what);
-}
-
-#elif LUA_VERSION_NUM == 502
-
-static int psi_lua_again(lua_State *L)
-{
-    int n, context = 0, mask = (1 << PSI_LUA_OP_BITS) - 1;
-    uint32_t ticket;
-    lua_getctx(L, &context);
-    ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
-    lua_settop(L, PSI_LUA_TOP);
-    n = psi_lua_try(L, context & mask, &ticket);
-    return n == PSI_LUA_AGAIN ? lua_yieldk(L, psi_lua_mark(L), context, psi_lua_again) : n; /* it keeps its ticket */
-}
-
-static int psi_lua_run(lua_State *L, int what)
-{
-    uint32_t ticket = 0;
-    int n;
-    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
-    n = psi_lua_try(L, what, &ticket);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_settop(L, PSI_LUA_TOP);
-    return lua_yieldk(L, psi_lua_mark(L), (int)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
+    return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
 }
 
 #else
 
-/* Without lua_yieldk a Lua function (psi_lua_wrapper) yields, and calls this again with what is to be remembered. The
-   first result tells it to: upvalue 1, which no operation returns. */
-static int psi_lua_run(lua_State *L, int what)
+/* A Lua function (psi_lua_wrapper) yields, and calls this again, with `again` and what is to be remembered in front of the
+   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+static int psi_lua_run(lua_State *L)
 {
-    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
-    int n = psi_lua_try(L, what, &ticket), i, top;
+    int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
+    double state = again ? (double)lua_tonumber(L, 2) : 0;
+    if (again) {
+        lua_remove(L, 1);
+        lua_remove(L, 1);
+    }
+    n = psi_lua_try(L, again, &state);
     if (n != PSI_LUA_AGAIN) return n;
-    psi_lua_remember(L, PSI_LUA_TICKET, ticket);
-    top = lua_gettop(L);
     lua_pushvalue(L, lua_upvalueindex(1));
-    for (i = PSI_LUA_TICKET; i <= top; i++) lua_pushvalue(L, i);
-    return 2 + top - PSI_LUA_TICKET;
+    lua_pushnumber(L, (lua_Number)state);
+    return 2;
 }
 
-static const char psi_lua_wrapper[] =
+static const char *const psi_lua_wrapper[] = {
     "local again, yield = ...\n"
     "return function(f)\n"
-    "  return function(a, b, c, d)\n"
-    "    local r, x, y, z, v, w = f(a, b, c, d)\n"
+    "  return function(...)\n"
+    "    local r, x, y, z = f(...)\n"
     "    while r == again do\n"
     "      yield()\n"
-    "      r, x, y, z, v, w = f(a, b, c, d, x, y, z, v, w)\n"
+    "      r, x, y, z = f(again, x, ...)\n"
     "    end\n"
     "    if x == nil then return r end\n" /* as many results as there are */
     "    if y == nil then return r, x end\n"
     "    if z == nil then return r, x, y end\n"
     "    return r, x, y, z\n"
     "  end\n"
-    "end\n";
+    "end\n",
+    NULL
+};
 
 #endif
 
-static int psi_lua_connect(lua_State *L) { return psi_lua_run(L, PSI_LUA_CONNECT); }
-static int psi_lua_accept(lua_State *L) { return psi_lua_run(L, PSI_LUA_ACCEPT); }
-static int psi_lua_recv(lua_State *L) { return psi_lua_run(L, PSI_LUA_RECV); }
-static int psi_lua_read(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ); }
-static int psi_lua_read_until(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ_UNTIL); }
-static int psi_lua_send(lua_State *L) { return psi_lua_run(L, PSI_LUA_SEND); }
-static int psi_lua_shutdown(lua_State *L) { return psi_lua_run(L, PSI_LUA_SHUTDOWN); }
-static int psi_lua_starttls(lua_State *L) { return psi_lua_run(L, PSI_LUA_STARTTLS); }
-static int psi_lua_sleep(lua_State *L) { return psi_lua_run(L, PSI_LUA_SLEEP); }
+/*--- what the script tries, without waiting: true (or an object), false for WANT, or nil, a message and a name */
 
-/*--- the rest of sockets */
-
-/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
-static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
+static int psi_lua_answer(lua_State *L, const psi_lua_sock *k, int r)
 {
-    if ((k->io.armed & PSOCKET_READ) && (ended || psocket_pending(k->s))) psi_lua_wake(psi_lua_here(L), &k->io);
-}
-
-static int psi_lua_peek(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    const void *data;
-    ptrdiff_t n;
-    do {
-        n = psocket_peek(k->s, &data);
-        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
-        if (n < 0) return 0;
-    } while (!psi_lua_push_chunk(L, k, data, (size_t)n));
+    if (r < 0 && !psi_lua_is_want(r)) return psi_lua_fail_sock(L, k, r);
+    lua_pushboolean(L, r >= 0);
     return 1;
 }
 
-static int psi_lua_unrecv(lua_State *L)
+/* take(listener): the next connection. */
+static int psi_lua_take(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L), *k;
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
+    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r) r = psocket_hasconnection(l->s);
+    if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = l->timeout;
+    r = psocket_accept(l->s, &k->s);
+    return r ? psi_lua_answer(L, l, r) : 1;
+}
+
+/* shut(socket, "send" [, seconds]): ends the direction out, after all that was sent. */
+static int psi_lua_shut_out(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    size_t len;
-    const char *data = luaL_checklstring(L, 2, &len);
-    int r = psocket_unrecv(k->s, data, len);
-    if (r < 0) return psi_lua_fail_sock(L, k, r);
-    psi_lua_looked(L, k, 0);
-    lua_pushboolean(L, 1);
-    return 1;
+    int r = psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_WRITE);
+    if (!r && lua_isnumber(L, 3)) psi_lua_set_limit(k, psi_lua_milliseconds(L, 3));
+    if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
+        psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
+    return psi_lua_answer(L, k, r ? r : psocket_shutdown(k->s));
 }
 
-static int psi_lua_close(lua_State *L)
+/* step(socket): connects. C keeps the time. */
+static int psi_lua_step(lua_State *L)
 {
-    psi_lua_shut(psi_lua_here(L), psi_lua_any_self(L));
-    return 0;
+    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, k, PSOCKET_WRITE);
+    psocket_error e;
+    if (!r) r = psocket_step(k->s);
+    if (!psi_lua_is_want(r)) psi_lua_forget(vm, k); /* writable is the usual state: it would only be reported once more */
+    if (r >= 0 || psi_lua_is_want(r) || r == PSOCKET_CLOSED) return psi_lua_answer(L, k, r == PSOCKET_CLOSED ? 0 : r);
+    psocket_geterror(k->s, &e);
+    psocket_close(k->s);
+    return psi_lua_fail_error(L, r, &e);
 }
 
-static int psi_lua_gc(lua_State *L)
+/* side(socket): is it a server's, and does it use TLS already? */
+static int psi_lua_side(lua_State *L)
 {
-    psi_lua_sock *k = psi_lua_any_self(L);
-    psocket *s = k->s;
-    if ((k->io.noted & PSI_LUA_HELD) || (psi_lua_here(L)->question && psi_lua_here(L)->driven == k)) return psi_lua_close(L);
-    if (k->io.noted & PSI_LUA_APART) psi_lua_forget(psi_lua_here(L), &k->io);
-    if (s) psi_lua_wake(psi_lua_here(L), &k->io); /* nobody can wait for it, unless __gc is called by hand */
-    k->s = NULL;
-    psocket_free(s); /* also takes it out of its poller */
-    return 0;
-}
-
-/* Pushes what an address function has found. */
-static int psi_lua_address(lua_State *L, int r, const char *ip, int port)
-{
-    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
-    lua_pushstring(L, ip);
-    lua_pushinteger(L, port);
+    const psi_lua_sock *k = psi_lua_self(L);
+    lua_pushboolean(L, psocket_getside(k->s) == PSOCKET_SERVER);
+    lua_pushboolean(L, psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS);
     return 2;
 }
 
-static int psi_lua_getpeer(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getpeer(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_setpeer(lua_State *L)
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
+   fails the socket is closed. C keeps the time. */
+static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    const char *ip = psi_lua_get_text(L, 2);
-    int r = psocket_setpeer(k->s, ip, psi_lua_get_port(L, 3));
-    if (r < 0) return psi_lua_fail_sock(L, k, r);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-static int psi_lua_getside(lua_State *L)
-{
-    lua_pushstring(L, psocket_getside(psi_lua_self(L)->s) == PSOCKET_SERVER ? "server" : "client");
-    return 1;
-}
-
-static int psi_lua_istls(lua_State *L)
-{
-    lua_pushboolean(L, psocket_istls(psi_lua_self(L)->s) == 1);
-    return 1;
-}
-
-static int psi_lua_isudp(lua_State *L)
-{
-    lua_pushboolean(L, psocket_isudp(psi_lua_self(L)->s) == 1);
-    return 1;
-}
-
-static int psi_lua_isopen(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    int open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
-    lua_pushboolean(L, open);
-    return 1;
-}
-
-static int psi_lua_pending(lua_State *L)
-{
-    psi_lua_push_count(L, (double)psocket_pending(psi_lua_self(L)->s));
-    return 1;
-}
-
-/* settimeout(seconds), of a socket or a listener. */
-static psi_lua_limits psi_lua_new_limits(lua_State *L)
-{
-    psi_lua_limits l;
-    lua_settop(L, 2);
-    l.timeout = psi_lua_pop_ms(L, 2, "the argument");
-    return l;
-}
-
-static int psi_lua_settimeout(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    k->limits = psi_lua_new_limits(L);
-    return 0;
-}
-
-/* geterror(): a message, a name, and a table with the details that there are. */
-static int psi_lua_geterror(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_error e;
-    int code = psocket_geterror(k->s, &e);
-    if (code == 0) return 0;
-    psi_lua_fail_sock(L, k, code);
-    lua_newtable(L);
-    if (e.code == code) {
-        int tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert and no certificate */
-        if (e.os_error) psi_lua_set_number(L, "os_error", e.os_error);
-        if (e.bearssl_error) psi_lua_set_number(L, "bearssl_error", e.bearssl_error);
-        if (tls && e.tls_alert >= 0) psi_lua_set_number(L, "tls_alert", e.tls_alert);
-        if (tls && e.cert_index >= 0) psi_lua_set_number(L, "cert_index", e.cert_index);
-    }
-    return 3;
-}
-
-static int psi_lua_tlsinfo(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
-    if (psocket_gettlsinfo(k->s, &info) < 0) return psi_lua_fail(L, PSOCKET_INVALID, "the socket is not using TLS");
-    lua_newtable(L);
-    psi_lua_set_text(L, "version", info.version_name);
-    psi_lua_set_text(L, "suite", info.suite_name);
-    psi_lua_set_text(L, "alpn", info.alpn);
-    psi_lua_set_text(L, "server_name", info.server_name);
-    lua_pushboolean(L, info.resumed);
-    lua_setfield(L, -2, "resumed");
-    if (info.peer_subject[0] || info.peer_not_after) {
-        psi_lua_set_text(L, "peer_subject", info.peer_subject);
-        psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
-        psi_lua_set_hex(L, "peer_spki_sha256", info.peer_spki_sha256);
-        psi_lua_set_number(L, "peer_not_before", (double)info.peer_not_before);
-        psi_lua_set_number(L, "peer_not_after", (double)info.peer_not_after);
+    int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1) {
+        psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
     }
-    return 1;
-}
-
-static void psi_lua_push_address(lua_State *L, const char *ip, int port)
-{
-    if (port) lua_pushfstring(L, strchr(ip, ':') ? "[%s]:%d" : "%s:%d", ip, port);
-    else lua_pushfstring(L, "unix:%s", ip);
-}
-
-static int psi_lua_tostring(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_tlsinfo info;
-    char ip[256];
-    int port = 0, open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
-    if (psocket_getpeer(k->s, ip, sizeof ip, &port) < 0) lua_pushliteral(L, "no address");
-    else psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket: %s (%s%s%s)", lua_tostring(L, -1), open ? "open" : "closed",
-                    psocket_isudp(k->s) == 1 ? ", UDP" : psocket_istls(k->s) == 1 ? ", " : "",
-                    psocket_gettlsinfo(k->s, &info) == 0 ? info.version_name : "");
-    return 1;
-}
-
-/*--- listeners */
-
-static int psi_lua_listen(lua_State *L)
-{
-    psi_lua_listener *l;
-    psocket_options o;
-    psocket_error e;
-    int port, r;
-    const char *address = psi_lua_get_address(L, 1, &port);
-    psi_lua_get_options(L, 2, &o, &e);
-    luaL_argcheck(L, !o.udp, 2, "listen is for TCP; udpserver makes a UDP socket");
-    l = (psi_lua_listener *)PSI_LUA_USERDATA(L, sizeof *l);
-    memset(l, 0, sizeof *l);
-    l->io.kind = PSI_LUA_IS_LISTENER;
-    l->limits.timeout = o.timeout_ms;
-    psi_lua_setmetatable(L, PSI_LUA_LISTENER);
-    o.timeout_ms = 0;
-    o.error = &l->error;
-    r = psocket_listen(&l->l, address, port, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &l->error) : 1;
-}
-
-static int psi_lua_hasconnection(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    int r = psocket_hasconnection(l->l);
+    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
+    psi_lua_forget(vm, k);
+    psi_lua_answer(L, k, r);
     if (r < 0) {
-        psi_lua_fail_listener(L, l, r);
-        lua_pushboolean(L, 0);
-        lua_replace(L, -4);
+        psi_lua_shut(vm, k);
         return 3;
     }
-    if (r) l->burst = 0; /* accept will not wait, then */
-    if (r) psi_lua_wake(psi_lua_here(L), &l->io); /* whoever waits in accept: the system will not report it again */
-    lua_pushboolean(L, r);
-    return 1;
+    psi_lua_set_limit(k, k->timeout);
+    if (psocket_gettlsinfo(k->s, &info) < 0 || !info.alpn[0]) return 1;
+    lua_pushstring(L, info.alpn);
+    return 2;
 }
 
-static int psi_lua_listener_close(lua_State *L)
+/*--- TLS settings */
+
+static int64_t psi_lua_clock(void *user)
 {
-    psi_lua_listener *l = psi_lua_listening(L);
-    psi_lua_wake(psi_lua_here(L), &l->io);
-    psi_lua_forget(psi_lua_here(L), &l->io);
-    psocket_close(l->l);
-    return 0;
+    return ((const psi_lua_settings *)user)->now;
 }
 
-static int psi_lua_listener_gc(lua_State *L)
+/* settings(options): made of checked ones. */
+static int psi_lua_make_settings(lua_State *L)
 {
-    psi_lua_listener *l = psi_lua_listening(L);
-    psocket *p = l->l;
-    if (p) psi_lua_wake(psi_lua_here(L), &l->io);
-    l->l = NULL;
-    psocket_free(p);
-    return 0;
-}
-
-static int psi_lua_listener_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_listening(L)->l, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_listener_settimeout(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    l->limits = psi_lua_new_limits(L);
-    return 0;
-}
-
-static int psi_lua_listener_tostring(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    char ip[256];
-    int port = 0;
-    if (psocket_getlocal(l->l, ip, sizeof ip, &port) < 0) {
-        lua_pushliteral(L, "psocket listener: (closed)");
-        return 1;
-    }
-    psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket listener: %s (open)", lua_tostring(L, -1));
-    return 1;
-}
-
-/*--- functions of the module */
-
-static int psi_lua_udpserver(lua_State *L)
-{
-    psi_lua_sock *k;
-    psocket_options o;
+    psi_lua_options all;
     psocket_error e;
-    int port, r;
-    const char *address = psi_lua_get_address(L, 1, &port);
-    psi_lua_get_options(L, 2, &o, &e);
-    k = psi_lua_new_sock(L);
-    k->limits.timeout = o.timeout_ms;
-    o.udp = 1;
-    o.timeout_ms = 0;
-    r = psocket_listen(&k->s, address, port, &o);
+    int r, clock;
+    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
+    memset(t, 0, sizeof *t);
+    psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
+    memset(&all, 0, sizeof all);
+    memset(&e, 0, sizeof e);
+    lua_insert(L, 1);
+    lua_getfield(L, 2, "clock");
+    clock = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    psi_lua_store_options(L, 't', (char *)&all); /* those on top */
+    all.t.error = &e;
+    if (clock) {
+        all.t.clock = psi_lua_clock;
+        all.t.clock_user = t;
+    }
+    r = psocket_tls_new(&t->tls, &all.t);
+    lua_settop(L, 1);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
 
-/* wrap(carrier [, options]): the carrier's object is left without a socket. */
-static int psi_lua_wrap(lua_State *L)
+static psi_lua_settings *psi_lua_settings_self(lua_State *L)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    psi_lua_sock *carrier = psi_lua_self(L), *k;
-    psocket_options o;
-    psocket_error e;
-    int r;
-    psi_lua_get_options(L, 2, &o, &e);
-    if (psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_READ) || psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_WRITE))
-        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
-    k = psi_lua_new_sock(L);
-    k->limits.timeout = o.timeout_ms;
-    psi_lua_forget(vm, &carrier->io);
-    o.timeout_ms = 0;
-    r = psocket_wrap(&k->s, carrier->s, &o);
-    if (r < 0) return psi_lua_fail_error(L, r, &e);
-    carrier->s = NULL;
-    return 1;
-}
-
-static int psi_lua_pair(lua_State *L)
-{
-    psi_lua_sock *a, *b;
-    psocket_options o;
-    psocket_error e;
-    int r;
-    psi_lua_get_options(L, 1, &o, &e);
-    a = psi_lua_new_sock(L);
-    b = psi_lua_new_sock(L);
-    a->limits.timeout = b->limits.timeout = o.timeout_ms;
-    o.timeout_ms = 0;
-    r = psocket_pair(&a->s, &b->s, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
-}
-
-static int psi_lua_now(lua_State *L)
-{
-    lua_pushnumber(L, (lua_Number)psocket_now() / 1000);
-    return 1;
-}
-
-static int psi_lua_tls(lua_State *L)
-{
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_settop(L, 1);
-    return psi_lua_make_settings(L, 1, 0);
-}
-
-/* The settings at 1, of which something is asked. */
-static psi_lua_settings *psi_lua_settled(lua_State *L)
-{
-    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
-    luaL_argcheck(L, t->tls, 1, "these settings were collected");
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
+    if (!t->tls) psi_lua_argument(L, 1, "these settings were collected");
     return t;
+}
+
+/* issettings(x): nil if it is something else; are they still there? */
+static int psi_lua_is_settings(lua_State *L)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
+    if (!t) return 0;
+    lua_pushboolean(L, t->tls != NULL);
+    return 1;
+}
+
+/* tell(settings, seconds): what clock has said. */
+static int psi_lua_tell(lua_State *L)
+{
+    psi_lua_settings *t = psi_lua_settings_self(L);
+    double now = (double)lua_tonumber(L, 2);
+    if (!(now > 0 && now < 1e15)) return psi_lua_raise(L, "clock must return seconds since 1970");
+    t->now = (int64_t)now;
+    return 0;
 }
 
 static int psi_lua_savesessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_settled(L);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     ptrdiff_t n = psocket_tls_savesessions(t->tls, NULL, 0), room = -1;
     void *buf = NULL;
     while (n > room && n >= 0) { /* there may be more by now */
@@ -12827,455 +11845,747 @@ static int psi_lua_savesessions(lua_State *L)
 
 static int psi_lua_loadsessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_settled(L);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     size_t len;
-    const char *data = luaL_checklstring(L, 2, &len);
+    const char *data = psi_lua_check_string(L, 2, &len);
     int r = psocket_tls_loadsessions(t->tls, data, len);
     if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "damaged, or of settings that verify otherwise" : NULL);
     lua_pushboolean(L, 1);
     return 1;
 }
 
-static int psi_lua_tls_gc(lua_State *L)
+static int psi_lua_settings_gc(lua_State *L)
 {
-    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
     psocket_tls_free(t->tls);
     t->tls = NULL;
     return 0;
 }
 
-/* options.resolve, if connect(host, port, options) has to ask it: not for addresses and paths. */
-static int psi_lua_resolver(lua_State *L)
+/*--- the rest of sockets and listeners */
+
+/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
+static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
 {
-    const char *host = psi_lua_get_text(L, 1);
-    if (!lua_istable(L, 3) || strchr(host, ':') || host[strspn(host, "0123456789.")] == 0) return 0;
-    lua_getfield(L, 3, "resolve");
-    if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "options.resolve must be a function");
+    if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(psi_lua_here(L), k);
+}
+
+static int psi_lua_peek(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const void *data;
+    ptrdiff_t n;
+    do {
+        n = psocket_peek(k->s, &data);
+        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+        if (n < 0) return 0;
+    } while (!psi_lua_push_chunk(L, k, data, (size_t)n, 0));
     return 1;
 }
 
-static int psi_lua_raise(lua_State *L)
+static int psi_lua_unrecv(lua_State *L)
 {
-    lua_settop(L, 1);
-    return lua_error(L);
+    psi_lua_sock *k = psi_lua_self(L);
+    size_t len;
+    const char *data = psi_lua_check_string(L, 2, &len);
+    int r = psocket_unrecv(k->s, data, len);
+    psi_lua_looked(L, k, 0);
+    return psi_lua_answer(L, k, r);
 }
 
-/* Checks the arguments of addloop. */
-static int psi_lua_looping(lua_State *L)
+static int psi_lua_close(lua_State *L)
 {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    if (!lua_isfunction(L, 2)) luaL_argcheck(L, luaL_getmetafield(L, 2, "__call"), 2, "function expected");
+    psi_lua_shut(psi_lua_here(L), (psi_lua_sock *)psi_lua_object(L));
     return 0;
+}
+
+/* Nobody can wait for what is collected, unless this is called by hand. */
+static int psi_lua_gc(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    psocket *s = k->s;
+    psi_lua_shut(psi_lua_here(L), k);
+    if (k->lent) return 0;
+    if (k->owner) k->owner->own = NULL;
+    k->owner = NULL;
+    k->s = NULL;
+    psocket_free(s);
+    return 0;
+}
+
+/* getpeer and getlocal. */
+static int psi_lua_address(lua_State *L)
+{
+    const psi_lua_sock *k = psi_lua_self(L);
+    char ip[256];
+    int port = 0, r = (psi_lua_named(L, "getpeer") ? psocket_getpeer : psocket_getlocal)(k->s, ip, sizeof ip, &port);
+    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
+    lua_pushstring(L, ip);
+    lua_pushinteger(L, port);
+    return 2;
+}
+
+static int psi_lua_setpeer(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *ip = psi_lua_check_text(L, 2);
+    return psi_lua_answer(L, k, psocket_setpeer(k->s, ip, psi_lua_check_port(L, 3)));
+}
+
+static int psi_lua_push_fd(lua_State *L, psocket_fd fd)
+{
+    if (fd < 0) lua_pushnil(L); /* there is none */
+    else PSI_LUA_PUSH_WHOLE(L, (double)fd);
+    return 1;
+}
+
+#define PSI_LUA_GETTER(name, push) \
+    static int psi_lua_##name(lua_State *L) \
+    { \
+        const psi_lua_sock *k = psi_lua_self(L); \
+        push; \
+        return 1; \
+    }
+PSI_LUA_GETTER(getside, lua_pushstring(L, psocket_getside(k->s) == PSOCKET_SERVER ? "server" : "client"))
+PSI_LUA_GETTER(istls, lua_pushboolean(L, psocket_istls(k->s) == 1))
+PSI_LUA_GETTER(isudp, lua_pushboolean(L, psocket_isudp(k->s) == 1))
+PSI_LUA_GETTER(pending, PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(k->s)))
+PSI_LUA_GETTER(getfd, psi_lua_push_fd(L, psocket_getfd(k->s)))
+PSI_LUA_GETTER(timeout, lua_pushnumber(L, (lua_Number)k->timeout / 1000))
+
+static int psi_lua_isopen(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    int open = psocket_isopen(k->s) == 1;
+    psi_lua_looked(L, k, !open);
+    lua_pushboolean(L, open);
+    return 1;
+}
+
+static int psi_lua_settimeout(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    k->timeout = psi_lua_check_time(L, 2);
+    psi_lua_set_limit(k, k->timeout);
+    return 0;
+}
+
+/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's own. */
+static int psi_lua_setyield(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    if (!lua_isboolean(L, 2)) psi_lua_expected(L, 2, "boolean");
+    k->blocks = (uint8_t)!lua_toboolean(L, 2);
+    return 0;
+}
+
+static int psi_lua_hasconnection(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L);
+    int r = psocket_hasconnection(l->s);
+    if (r > 0) {
+        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
+    }
+    if (r < 0) psi_lua_fail_sock(L, l, r);
+    lua_pushboolean(L, r > 0);
+    if (r < 0) lua_replace(L, -4);
+    return r < 0 ? 3 : 1;
+}
+
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+/* geterror(): a message, a name, and a table with the details that there are. */
+static int psi_lua_geterror(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_error e;
+    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
+    if (code == 0) return 0;
+    psi_lua_fail_error(L, code, &e);
+    lua_newtable(L);
+    if (e.os_error) psi_lua_set_whole(L, "os_error", e.os_error);
+    if (e.bearssl_error) psi_lua_set_whole(L, "bearssl_error", e.bearssl_error);
+    if (tls && e.tls_alert >= 0) psi_lua_set_whole(L, "tls_alert", e.tls_alert);
+    if (tls && e.cert_index >= 0) psi_lua_set_whole(L, "cert_index", e.cert_index);
+    return 3;
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+static int psi_lua_tlsinfo(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_tlsinfo info;
+    if (psocket_gettlsinfo(k->s, &info) < 0) return psi_lua_fail(L, PSOCKET_INVALID, "the socket is not using TLS");
+    lua_newtable(L);
+    psi_lua_set_text(L, "version", info.version_name);
+    psi_lua_set_text(L, "suite", info.suite_name);
+    psi_lua_set_text(L, "alpn", info.alpn);
+    psi_lua_set_text(L, "server_name", info.server_name);
+    lua_pushboolean(L, info.resumed);
+    lua_setfield(L, -2, "resumed");
+    if (!info.peer_subject[0] && !info.peer_not_after) return 1;
+    psi_lua_set_text(L, "peer_subject", info.peer_subject);
+    psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
+    psi_lua_set_hex(L, "peer_spki_sha256", info.peer_spki_sha256);
+    psi_lua_set_whole(L, "peer_not_before", (double)info.peer_not_before);
+    psi_lua_set_whole(L, "peer_not_after", (double)info.peer_not_after);
+    return 1;
+}
+
+/*--- functions of the module that make sockets */
+
+/* The object just made, or why there is none. */
+static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
+{
+    return r < 0 ? psi_lua_fail_error(L, r, e) : 1;
+}
+
+/* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
+static int psi_lua_listen(lua_State *L)
+{
+    int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
+    psi_lua_sock *k;
+    psi_lua_options all;
+    psocket_error e;
+    int port;
+    const char *address = psi_lua_check_address(L, bind ? 2 : 1, &port);
+    psi_lua_socket_options(L, bind ? 4 : 2, &all, &e);
+    if (all.o.udp && !udp) psi_lua_argument(L, bind ? 4 : 2, "listen is for TCP; udpserver makes a UDP socket");
+    if (port == -2) {
+        lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
+        return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
+    }
+    all.o.udp = udp;
+    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
+    k->timeout = k->limit = all.o.timeout_ms;
+    return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
+}
+
+/* wrap(carrier [, options]): the carrier's object is left without a socket. */
+static int psi_lua_wrap(lua_State *L)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_sock *carrier = psi_lua_self(L), *k;
+    psi_lua_options all;
+    psocket_error e;
+    int r;
+    psi_lua_socket_options(L, 2, &all, &e);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = all.o.timeout_ms;
+    if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
+    psi_lua_forget(vm, carrier);
+    r = psocket_wrap(&k->s, carrier->s, &all.o);
+    if (r == 0) carrier->s = NULL;
+    return psi_lua_made(L, r, &e);
+}
+
+static int psi_lua_pair(lua_State *L)
+{
+    psi_lua_sock *a, *b;
+    psi_lua_options all;
+    psocket_error e;
+    int r;
+    psi_lua_socket_options(L, 1, &all, &e);
+    a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    r = psocket_pair(&a->s, &b->s, &all.o);
+    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
+}
+
+static int psi_lua_now(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)psocket_now() / 1000);
+    return 1;
+}
+
+/* Answers with the list at 4, which options.resolve has returned. */
+static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
+{
+    lua_State *L = (lua_State *)user;
+    int i, code = PSOCKET_DNS_NOT_FOUND;
+    (void)host;
+    for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
+        lua_rawgeti(L, 4, i);
+        if (lua_type(L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(L, -1)) == 0) code = 0;
+        lua_pop(L, 1);
+    }
+    psocket_resolve_done(r, code);
+}
+
+/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked first. */
+static int psi_lua_dial(lua_State *L)
+{
+    psi_lua_sock *k;
+    psi_lua_options all;
+    psocket_error e;
+    const char *host = psi_lua_check_text(L, 1);
+    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
+    lua_settop(L, 4);
+    psi_lua_socket_options(L, 3, &all, &e);
+    if (lua_istable(L, 4)) {
+        all.o.resolve = psi_lua_resolved;
+        all.o.resolve_user = L;
+    } else if (lua_istable(L, 3) && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
+        lua_pushboolean(L, 0);
+        lua_getfield(L, 3, "resolve");
+        if (!lua_isnil(L, -1)) return 2;
+    }
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = all.o.timeout_ms;
+    return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
 /*--- the scheduler */
 
-/* The scheduler in the table at 1, made when first used, so that a class derived from it needs no constructor. Pushes
-   it and its own table. */
-static psi_lua_sched *psi_lua_scheduling(lua_State *L)
+/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
+static void psi_lua_make_core(lua_State *L)
 {
-    psi_lua_sched *S;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (!lua_isnil(L, -1)) {
-        S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
-        if (!S->poller) luaL_error(L, "the scheduler is closed");
-        PSI_LUA_GETVALUE(L, -1);
-        return S;
-    }
-    lua_pop(L, 1);
-    S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
+    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
     memset((void *)S, 0, sizeof *S);
-    S->io.kind = PSI_LUA_IS_CORE;
-    S->vm = psi_lua_here(L);
+    S->vm = vm;
+    S->ready.next = S->ready.prev = &S->ready;
+    S->now.next = S->now.prev = &S->now;
+    S->joiners.next = S->joiners.prev = &S->joiners;
+    S->unused.next = S->unused.prev = &S->unused;
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
-    lua_pushvalue(L, -1);
-    PSI_LUA_SETVALUE(L, -3);
-    if (psocket_poller_new(&S->poller)) luaL_error(L, "no poller can be made: too many open files, or out of memory");
+    PSI_LUA_SETVALUE(L, -2);
+    if (psocket_poller_new(&S->poller))
+        psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
+    if (psi_lua_find_core(L)) { /* a finalizer has used the scheduler first */
+        lua_pop(L, 2);
+        return;
+    }
+    lua_pop(L, 1);
     lua_pushliteral(L, "_core");
-    lua_pushvalue(L, -3);
+    lua_insert(L, -2);
     lua_rawset(L, 1);
-    S->id = ++S->vm->ids;
-    S->next = S->vm->scheds;
-    S->vm->scheds = S;
+    S->id = ++vm->ids;
+    S->next = vm->scheds;
+    vm->scheds = S;
+}
+
+/* The scheduler in the table at 1. Pushes it and its own table. */
+static psi_lua_sched *psi_lua_scheduling(lua_State *L)
+{
+    psi_lua_sched *S = psi_lua_find_core(L);
+    if (!S) {
+        lua_pop(L, 1);
+        psi_lua_make_core(L);
+        S = psi_lua_find_core(L);
+    }
+    if (!S->poller) psi_lua_raise(L, "the scheduler is closed");
+    PSI_LUA_GETVALUE(L, -1);
     return S;
 }
 
-static void psi_lua_end_sched(psi_lua_sched *S)
+/* Has memory for one more task. */
+static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
+{
+    uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
+    psi_lua_task *block;
+    if (S->unused.next != &S->unused) return;
+    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block);
+    memset((void *)block, 0, n * sizeof *block);
+    lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
+    for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
+}
+
+/* Makes the coroutine at index co a task, if it is none. */
+static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int co)
+{
+    psi_lua_task *t;
+    psi_lua_reserve(L, S, table);
+    if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
+    t = psi_lua_find_task(L, table, co);
+    if (t) return t;
+    t = (psi_lua_task *)(void *)S->unused.next;
+    lua_pushvalue(L, co);
+    lua_pushlightuserdata(L, t);
+    lua_rawset(L, table);
+    psi_lua_unlink(&t->link);
+    t->co = lua_tothread(L, co);
+    t->sched = S->id;
+    t->due = INT64_MAX;
+    S->live++;
+    return t;
+}
+
+/* Leaves nothing of a task, but for its place in the table. */
+static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
+{
+    psi_lua_link link;
+    psi_lua_release(t);
+    psi_lua_unlink(&t->link);
+    psocket_watch_free(t->watch);
+    if (t->own) t->own->owner = NULL;
+    link = t->link;
+    memset((void *)t, 0, sizeof *t);
+    t->link = link;
+    S->live--;
+}
+
+/* Pushes the coroutine of a task. */
+static void psi_lua_push_coroutine(lua_State *L, lua_State *co)
+{
+    lua_pushthread(co);
+    lua_xmove(co, L, 1);
+}
+
+/* Wakes those that wait for the end of t; are there any? */
+static int psi_lua_wake_joiners(psi_lua_sched *S, const psi_lua_task *t)
+{
+    psi_lua_link *l = S->joiners.next;
+    int any = 0;
+    while (t->joined && l != &S->joiners) {
+        psi_lua_task *joiner = (psi_lua_task *)(void *)l;
+        l = l->next;
+        if (joiner->on != t) continue;
+        psi_lua_queue(S, joiner, PSI_LUA_WOKEN);
+        any = 1;
+    }
+    return any;
+}
+
+/* The task is over; close: with the socket that it owns. */
+static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int close)
+{
+    psi_lua_sock *own = t->own;
+    psi_lua_wake_joiners(S, t);
+    psi_lua_push_coroutine(L, t->co);
+    lua_pushnil(L);
+    lua_rawset(L, table);
+    psi_lua_clear_task(S, t);
+    psi_lua_append(&S->unused, &t->link);
+    if (close && own) psi_lua_shut(S->vm, own);
+}
+
+/* Ends a scheduler, at any time. It is at index. */
+static void psi_lua_end_core(lua_State *L, psi_lua_sched *S, int index)
 {
     psi_lua_sched **at = &S->vm->scheds;
     if (!S->poller) return;
-    psi_lua_wake(S->vm, &S->io); /* whoever runs it inside another one finds it closed */
-    psi_lua_forget(S->vm, &S->io);
     while (*at && *at != S) at = &(*at)->next;
     if (*at) *at = S->next;
-    for (; S->count; S->count--) psocket_watch_free(S->tasks[S->count].watch);
+    PSI_LUA_GETVALUE(L, index);
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        if (lua_isthread(L, -2)) psi_lua_clear_task(S, (psi_lua_task *)lua_touserdata(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    psocket_watch_free(S->signals);
     psocket_poller_free(S->poller);
     S->poller = NULL;
-    S->count = S->live = S->ready = S->woken = S->unused = 0;
 }
 
 static int psi_lua_core_gc(lua_State *L)
 {
-    psi_lua_end_sched((psi_lua_sched *)luaL_checkudata(L, 1, PSI_LUA_CORE));
+    psi_lua_end_core(L, (psi_lua_sched *)psi_lua_object(L), 1);
     return 0;
 }
 
 static int psi_lua_sched_close(lua_State *L)
 {
-    psi_lua_sched *S;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (lua_isnil(L, -1)) return 0;
-    S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
-    if (S->inside) return luaL_error(L, "a task cannot close its scheduler");
-    psi_lua_end_sched(S);
+    psi_lua_sched *S = psi_lua_find_core(L);
+    if (!S) return 0;
+    if (S->inside) return psi_lua_raise(L, "a task cannot close its scheduler");
+    psi_lua_end_core(L, S, lua_gettop(L));
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2); /* lets go of the coroutines */
     return 0;
 }
 
-/* The task is over. table is the index of the scheduler's table; close: with the socket that it owns. */
-static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int close)
+/* Notes what the coroutine at index thread has returned or failed with, for join: n values on top. */
+static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread, int n, int ok)
 {
-    psi_lua_task *t = &S->tasks[i];
-    psi_lua_map_remove(S, i);
-    psocket_watch_free(t->watch);
-    t->watch = NULL;
-    t->timer = INT64_MAX;
-    t->co = NULL;
-    t->age = (uint16_t)((t->age + 1) & ((1u << (32 - PSI_LUA_INDEX_BITS)) - 1));
-    S->live--;
-    if (!t->queued) {
-        t->next = S->unused;
-        S->unused = i;
-    }
-    lua_rawgeti(L, table, (int)(2 * i));
-    if (close && lua_touserdata(L, -1)) psi_lua_shut(S->vm, (psi_lua_sock *)lua_touserdata(L, -1));
-    lua_pop(L, 1);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i));
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i - 1));
+    int first = lua_gettop(L) - n + 1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
+    lua_insert(L, first);
+    lua_pushvalue(L, thread);
+    lua_insert(L, first + 1);
+    lua_pushboolean(L, ok);
+    lua_insert(L, first + 2);
+    lua_call(L, n + 2, 0);
 }
 
-/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler is at 1, the task's
-   coroutine on top. Whatever fails in here, the task is over. */
-static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, uint32_t i, lua_State *co)
+/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
+   scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
+static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 2;
-    psi_lua_sock *own;
-    if (i) lua_rawgeti(L, table, (int)(2 * i));
-    else lua_pushnil(L);
-    own = (psi_lua_sock *)lua_touserdata(L, -1);
-    if (i) psi_lua_end_task(L, S, table, i, 0);
-#if LUA_VERSION_NUM >= 504
-    if (lua_checkstack(co, 1)) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
-#endif
+    int thread = lua_gettop(L), error = thread + 1, joined = t && psi_lua_wake_joiners(S, t);
+    if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
-    lua_pushcfunction(L, psi_lua_trace);
-    lua_pushvalue(L, error);
+    if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
-    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or what stands in for debug.traceback */
+    if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
+    else lua_pushliteral(L, "");
+    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or there is no debug.traceback */
         lua_pushvalue(L, error);
         lua_replace(L, -2);
     }
-    psi_lua_unwind(co, L);
-    if (own) psi_lua_shut(S->vm, own);
+    PSI_LUA_UNWIND(co, L);
+    if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
+    lua_pushvalue(L, error);
+    psi_lua_note_results(L, S->vm, thread, 1, 0);
     lua_getfield(L, 1, "errorfunc");
-    if (lua_isnil(L, -1)) {
+    if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
         lua_error(L);
     }
     lua_insert(L, error);
-    lua_call(L, 2, 0);
+    if (!joined) lua_call(L, 2, 0);
     lua_settop(L, thread);
 }
 
-/* Resumes task i until it waits, yields or ends. keep: if it ends it still counts until the next turn. */
-static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int keep)
+/* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
+static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
+{
+    int thread = lua_gettop(L), n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    if (n > 0 && (n < 10 || lua_checkstack(L, n + 20))) lua_xmove(co, L, n);
+    else n = 0;
+    lua_settop(co, 0);
+    if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else if (t) psi_lua_end_task(L, S, table, t, 1);
+    if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
+}
+
+/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
+static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua_State *co, int nargs)
 {
     psi_lua_vm *vm = S->vm;
-    psi_lua_sched *at = vm->at;
-    lua_State *co = S->tasks[i].co, *outer = vm->co;
-    uint32_t task = vm->task;
-    int status, marked, state = psi_lua_state(co);
-    if (state == PSI_LUA_RUNNING) { /* by somebody else, for now */
-        psi_lua_queue(S, i, PSI_LUA_YIELDED);
-        return;
-    }
-    if (state == PSI_LUA_DEAD) {
-        psi_lua_end_task(L, S, table, i, 1);
-        return;
-    }
-    lua_rawgeti(L, table, (int)(2 * i - 1)); /* keeps it alive meanwhile, even if it is removed */
-    S->tasks[i].waits = 0;
-    S->tasks[i].deadline = INT64_MAX;
-    vm->at = S;
-    vm->co = co;
-    vm->task = psi_lua_id(S, i);
+    psi_lua_task *outer = vm->at;
+    int status, results;
+    vm->at = *t;
     vm->ops = 0;
     vm->depth++;
     S->inside++;
     S->ran++;
-    status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1, vm, &marked);
+    status = PSI_LUA_RESUME(co, L, nargs, &results);
     S->inside--;
     vm->depth--;
-    vm->at = at;
-    vm->co = outer;
-    vm->task = task;
-    if (!S->tasks[i].co || S->tasks[i].co != co) i = 0; /* it was removed */
-    if (status == LUA_YIELD) {
-        if (i && !marked && S->tasks[i].waits == PSI_LUA_DIRECT) S->tasks[i].waits = 0; /* it could not yield then */
-        if (i && !S->tasks[i].waits) psi_lua_queue(S, i, PSI_LUA_YIELDED);
-    } else if (status) {
-        psi_lua_failed(L, S, table, i, co);
-    } else if (i && keep) {
-        psi_lua_queue(S, i, PSI_LUA_WOKEN);
-    } else if (i) {
-        psi_lua_end_task(L, S, table, i, 1);
+    vm->at = outer;
+    if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
+    if (status == LUA_YIELD) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    return status;
+}
+
+/* Resumes a task. keep: if it ends it still counts until the next turn. */
+static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int keep)
+{
+    lua_State *co = t->co;
+    int status, state = psi_lua_state(co);
+    if (state == PSI_LUA_RUNNING) psi_lua_queue(S, t, PSI_LUA_YIELDED); /* by somebody else, for now */
+    if (state == PSI_LUA_DEAD) psi_lua_end_task(L, S, table, t, 1);
+    if (state != PSI_LUA_SUSPENDED) return;
+    psi_lua_release(t);
+    psi_lua_push_coroutine(L, co); /* keeps it alive meanwhile, even if it is removed */
+    status = psi_lua_let_run(L, S, &t, co, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1 - (t->bound != 0));
+    if (!status && t && t->own && t->bound == 1 && psocket_isopen(t->own->s) == 1) {
+        t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
+        lua_settop(co, 1);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
+        lua_xmove(L, co, 1);
+        lua_pushvalue(co, 1);
+        status = psi_lua_let_run(L, S, &t, co, 1);
+    }
+    if (status == 0) psi_lua_returned(L, S, table, t, co, keep);
+    else if (status != LUA_YIELD) psi_lua_failed(L, S, table, t, co);
+    if (status == LUA_YIELD && t) {
+        if (t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
+        if (!t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
     }
     lua_pop(L, 1);
 }
 
-/* add(function or coroutine, arguments ...): starts it at once. spawn: starts it in the next turn, and closes the
-   socket that is its first argument when it ends. */
-static int psi_lua_start(lua_State *L, int spawn)
+/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next turn, and
+   finishes the socket when it ends. */
+static int psi_lua_start(lua_State *L)
 {
-    int n = lua_gettop(L), table, i;
+    int n = lua_gettop(L), spawn = psi_lua_named(L, "bind"), table, thread, i;
     psi_lua_sched *S;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
-    uint32_t task;
-    if (!co) luaL_checktype(L, 2, LUA_TFUNCTION);
-    luaL_checkstack(L, n + 20, "too many arguments");
+    psi_lua_task *t;
+    if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
+    if (n > 8) luaL_checkstack(L, n + 20, "too many arguments");
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many tasks inside each other");
+    if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many tasks inside each other");
     if (co) {
         int first = lua_pushthread(co);
         lua_pop(co, 1);
-        luaL_argcheck(L, !first && psi_lua_state(co) != PSI_LUA_DEAD, 2,
-                      "a function or a coroutine that has not ended expected");
-        task = psi_lua_find_task(S, co);
+        if (first || psi_lua_state(co) == PSI_LUA_DEAD)
+            return psi_lua_argument(L, 2, "a function or a coroutine that has not ended expected");
         lua_pushvalue(L, 2);
-        if (!task) task = psi_lua_new_task(L, S, table, table + 1);
     } else {
         co = lua_newthread(L);
-        if (!lua_checkstack(co, n + 1)) return luaL_error(L, "too many arguments");
+        if (n > 8 && !lua_checkstack(co, n + 2)) return psi_lua_raise(L, "too many arguments");
+        if (spawn) lua_pushvalue(L, 3);
         for (i = 2; i <= n; i++) lua_pushvalue(L, i);
-        lua_xmove(L, co, n - 1);
-        task = psi_lua_new_task(L, S, table, table + 1);
+        lua_xmove(L, co, n - 1 + spawn);
     }
-    if (spawn) {
-        lua_pushvalue(L, 3);
-        lua_rawseti(L, table, (int)(2 * task));
-        psi_lua_queue(S, task, PSI_LUA_WOKEN);
-    } else {
-        psi_lua_resume(L, S, table, task, 1);
-    }
+    thread = table + 1;
+    t = psi_lua_new_task(L, S, table, thread);
+    if (own && own->owner) own->owner->own = NULL;
+    if (own) own->owner = t;
+    t->own = own;
+    t->bound = (uint8_t)spawn;
+    if (spawn) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else psi_lua_resume(L, S, table, t, 1);
     return 1;
-}
-
-static int psi_lua_add(lua_State *L)
-{
-    return psi_lua_start(L, 0);
-}
-
-static int psi_lua_spawn(lua_State *L)
-{
-    return psi_lua_start(L, 1);
 }
 
 /* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
    without that (nil: not before). For a foreign event loop. */
-static int psi_lua_getfd(lua_State *L)
+static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = S->ready ? 0 : -1;
-    psocket_fd fd = psocket_poller_getfd(S->poller, &ms);
-    if (fd < 0) lua_pushnil(L); /* the system has none */
-    else psi_lua_push_count(L, (double)fd);
+    int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
+    psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     if (ms < 0) lua_pushnil(L);
     else lua_pushnumber(L, (lua_Number)ms / 1000);
     return 2;
 }
 
+/* The scheduler at 1 and the task in the coroutine at 2, or NULL; pushes the scheduler and its table. */
+static psi_lua_task *psi_lua_named_task(lua_State *L, psi_lua_sched **S)
+{
+    if (!lua_isthread(L, 2)) psi_lua_expected(L, 2, "coroutine");
+    *S = psi_lua_scheduling(L);
+    return psi_lua_find_task(L, lua_gettop(L), 2);
+}
+
 static int psi_lua_contains(lua_State *L)
 {
-    psi_lua_sched *S = psi_lua_scheduling(L);
-    lua_State *co = lua_tothread(L, 2);
-    lua_pushboolean(L, co && psi_lua_find_task(S, co));
+    psi_lua_sched *S;
+    lua_pushboolean(L, psi_lua_named_task(L, &S) != NULL);
     return 1;
 }
 
 static int psi_lua_remove(lua_State *L)
 {
-    psi_lua_sched *S = psi_lua_scheduling(L);
-    lua_State *co = lua_tothread(L, 2);
-    uint32_t i = co ? psi_lua_find_task(S, co) : 0;
-    if (i) psi_lua_end_task(L, S, lua_gettop(L), i, 0);
-    lua_pushboolean(L, i != 0);
+    psi_lua_sched *S;
+    psi_lua_task *t = psi_lua_named_task(L, &S);
+    if (t) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
+    lua_pushboolean(L, t != NULL);
     return 1;
 }
 
 /* Something has happened: wakes the task it is for. */
 static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
 {
-    uintptr_t key = (uintptr_t)e->user;
-    psi_lua_io *io = (psi_lua_io *)e->user;
-    int event, unwanted = 0, events = e->events;
-    uint32_t i;
-    if (!key) return; /* it was taken out meanwhile */
-    if (key & 1) {
-        psi_lua_task *t;
-        i = (uint32_t)(key / 2);
-        if (i > S->count || !S->tasks[i].co) return;
-        t = &S->tasks[i];
-        t->timer = INT64_MAX;
-        if (!t->waits || t->deadline == INT64_MAX) return;
-        if (t->deadline <= psocket_now() || psi_lua_set_deadline(S, i, t->deadline)) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        return;
+    psi_lua_sock *k = (psi_lua_sock *)e->user;
+    int way, unwanted = 0;
+    if (!k) return; /* it was taken out meanwhile */
+    if (e->user == &S->signals) {
+        S->interrupted = 1;
+    } else if ((uintptr_t)e->user & 1) { /* no object's address */
+        psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
+        t->alarm = 0;
+        if (!t->waits || t->due == INT64_MAX) return;
+        if (t->due <= psocket_now() || psi_lua_set_alarm(S, t, t->due)) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else {
+        for (way = 0; way < 2; way++) {
+            psi_lua_task *t = k->waiter[way];
+            if (!(e->events & (way + 1))) continue;
+            if (t && t->sched == S->id) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+            else unwanted |= way + 1;
+        }
+        if (unwanted & k->interest) psi_lua_watch(S, k, k->interest & ~unwanted);
     }
-    if (io->noted & PSI_LUA_APART) { /* whatever its descriptor has to say, the handshake goes on */
-        if (!io->armed) psi_lua_watch(S, io, 0);
-        events = io->armed;
-    }
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        if (!(events & event)) continue;
-        i = io->armed & event ? psi_lua_lookup(S, io->slot[event >> 1].task) : 0;
-        io->armed = (uint8_t)(io->armed & ~event);
-        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        else unwanted |= event;
-    }
-    if (unwanted & io->interest) psi_lua_watch(S, io, io->interest & ~unwanted);
-}
-
-/* Has the task that L runs for, if it has one, wait for a scheduler (at index) that is run inside it: for its poller's
-   descriptor fd, and no longer than until. Any other caller just tries again. */
-static void psi_lua_await_core(lua_State *L, psi_lua_sched *S, int index, psocket_fd fd, int64_t until)
-{
-    psi_lua_slot *slot = &S->io.slot[0];
-    int inner;
-    uint32_t i;
-    psi_lua_sched *outer = psi_lua_whose(S->vm, L, &i, &inner);
-    if (!outer) return;
-    if (fd >= 0) {
-        uint32_t id = psi_lua_id(outer, i);
-        if (slot->task != id && psi_lua_occupied(L, S->vm, &S->io, index, PSOCKET_READ)) return;
-        if (psi_lua_adopt(L, S->vm, outer, &S->io, index, PSOCKET_READ)) return;
-        slot->ticket = 1;
-        slot->task = id;
-        S->io.armed = PSOCKET_READ;
-    } else if (until == INT64_MAX || until > psocket_now() + 1) {
-        until = psocket_now() + 1; /* a system whose pollers cannot be nested */
-    }
-    if (until == INT64_MAX || psi_lua_set_deadline(outer, i, until) == 0)
-        outer->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
 }
 
 /* coroutine.close tells nobody: looks for tasks that are dead. */
-static void psi_lua_bury(psi_lua_sched *S)
+static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
 {
-    uint32_t i;
     S->ran = 0;
-    for (i = 1; i <= S->count; i++)
-        if (S->tasks[i].co && !S->tasks[i].queued && psi_lua_state(S->tasks[i].co) == PSI_LUA_DEAD)
-            psi_lua_enqueue(S, i, PSI_LUA_WOKEN);
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        if (lua_isthread(L, -2) && psi_lua_state(lua_tothread(L, -2)) == PSI_LUA_DEAD)
+            psi_lua_queue(S, (psi_lua_task *)lua_touserdata(L, -1), PSI_LUA_WOKEN);
+        lua_pop(L, 1);
+    }
 }
 
-/* What turn answers. */
-enum { PSI_LUA_FINISHED, PSI_LUA_TURNED, PSI_LUA_YIELD, PSI_LUA_YIELDFUNC };
+/* One turn: waits for events, and resumes who is ready. How many events there were. */
+static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
+{
+    const psocket_event *events;
+    int i, n, ms;
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    ms = psi_lua_patience(due);
+    if (S->urgent || S->now.next != &S->now) ms = 0;
+    else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
+    else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
+    if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
+    n = psocket_poller_wait(S->poller, &events, ms);
+    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
+    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    if (n == 0 && ms == 1000) S->ran = S->live;
+    while (S->ready.next != &S->ready) { /* what an error had left over comes first */
+        psi_lua_link *l = S->ready.next;
+        psi_lua_unlink(l);
+        psi_lua_append(&S->now, l);
+    }
+    S->urgent = 0;
+    while (S->now.next != &S->now) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
+        psi_lua_unlink(&t->link);
+        t->queued = PSI_LUA_IDLE;
+        psi_lua_resume(L, S, table, t, 0);
+        n++;
+    }
+    return n;
+}
 
-/* turn(scheduler, seconds, due). Without seconds it goes on until no task is left, else it is one turn that waits at
-   most that long. Answers PSI_LUA_FINISHED: no task is left; PSI_LUA_TURNED: the turn is over (without seconds: call
-   again; this lets the caller's debug hooks run, an interrupt's too); PSI_LUA_YIELD and due: yield, then call again
-   with due; PSI_LUA_YIELDFUNC: call yieldfunc, then call again. */
+/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left, has
+   something happened, and do those that are ready only yield by themselves? */
 static int psi_lua_turn(lua_State *L)
 {
-    int endless, yieldable = psi_lua_yieldable(L), table, turns;
-    int64_t due = INT64_MAX;
+    int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
+    int64_t due = endless ? INT64_MAX : psi_lua_moment(L, 2);
     psi_lua_sched *S;
-    lua_settop(L, 3);
-    endless = lua_isnil(L, 2);
+    lua_settop(L, 2);
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->inside) return luaL_error(L, "a scheduler cannot be run by one of its own tasks");
-    if (S->vm->held) return luaL_error(L, "a finalizer cannot run a scheduler while a socket is being read");
-    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many schedulers inside each other");
-    if (S->vm->at && S->vm->at->id == S->io.home && S->vm->task == S->io.slot[0].task) S->io.armed = 0;
-    psi_lua_stir(S); /* if somebody else waits for it */
+    if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
+    if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
-    if (!endless && lua_isnil(L, 3)) {
-        int ms;
-        lua_pushvalue(L, 2);
-        ms = psi_lua_pop_ms(L, 2, "the argument");
-        if (ms) due = psocket_now() + ms;
-        else if ((double)lua_tonumber(L, 2) == 0) due = 0;
-    } else if (!endless) {
-        due = (int64_t)lua_tonumber(L, 3);
+    for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
+        n = psi_lua_one_turn(L, S, table, due);
+        if (!S->poller) break; /* closed by a task, or a finalizer */
+        lazy = S->ready.next != &S->ready && !S->urgent;
+        if (!endless || !n) break;
     }
-    for (turns = 0; turns < 32; turns++) {
-        const psocket_event *events;
-        int ms = -1, n, i;
-        uint32_t ran;
-        if (!S->live && !S->ready) {
-            lua_pushinteger(L, PSI_LUA_FINISHED);
-            return 1;
-        }
-        if (due == 0) {
-            ms = 0;
-        } else if (due != INT64_MAX) {
-            int64_t left = due - psocket_now();
-            ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-        }
-        if (LUA_VERSION_NUM >= 504 && !S->woken && S->ran) { /* at a cost that what ran is worth, or after a second */
-            if ((uint64_t)S->ran * 8 >= S->live) psi_lua_bury(S);
-            else if (ms < 0 || ms > 1000) ms = 1000;
-        }
-        if (S->woken || yieldable) {
-            ms = 0;
-        } else if (S->ready) { /* only such as yielded by themselves: they are in no hurry */
-            if (ms) ms = 1;
-            if (endless && S->told) {
-                ms = S->told = 0;
-            } else if (endless) {
-                lua_getfield(L, 1, "yieldfunc");
-                if (!lua_isnil(L, -1)) {
-                    S->told = 1;
-                    lua_pushinteger(L, PSI_LUA_YIELDFUNC);
-                    return 1;
-                }
-                lua_pop(L, 1);
-            }
-        }
-        n = psocket_poller_wait(S->poller, &events, ms);
-        if (n < 0) return luaL_error(L, "cannot wait for sockets: %s", psocket_strerror(n));
-        for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
-        if (n == 0 && ms >= 1000 && S->ran) S->ran = S->live;
-        for (ran = S->ready; ran && S->ready; ran--) {
-            uint32_t task = psi_lua_unqueue(S);
-            if (task) psi_lua_resume(L, S, table, task, 0);
-        }
-        if (!S->live) continue;
-        if (yieldable && (endless || (n == 0 && due && psocket_now() < due))) {
-            if (!S->ready) { /* the other scheduler can sleep until this one has something to do */
-                int wait = -1;
-                psocket_fd fd = psocket_poller_getfd(S->poller, &wait);
-                int64_t until = wait < 0 ? INT64_MAX : psocket_now() + wait;
-                if (due < until) until = due;
-                psi_lua_await_core(L, S, table - 1, fd, until);
-            }
-            lua_pushinteger(L, PSI_LUA_YIELD);
-            lua_pushnumber(L, (lua_Number)(due == INT64_MAX ? 9e15 : (double)due));
-            return 2;
-        }
-        if (!endless || n == 0) break;
-    }
-    lua_pushinteger(L, S->live ? PSI_LUA_TURNED : PSI_LUA_FINISHED);
-    return 1;
+    S->interrupted = 0;
+    lua_pushboolean(L, S->live != 0);
+    lua_pushboolean(L, n != 0);
+    lua_pushboolean(L, lazy);
+    return 3;
 }
 
 static int psi_lua_new_scheduler(lua_State *L)
@@ -13294,258 +12604,745 @@ static int psi_lua_construct(lua_State *L)
 
 static int psi_lua_sched_tostring(lua_State *L)
 {
-    psi_lua_sched *S = NULL;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (!lua_isnil(L, -1)) S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
+    const psi_lua_sched *S = psi_lua_find_core(L);
     if (S && !S->poller) lua_pushliteral(L, "psocket scheduler: (closed)");
     else lua_pushfstring(L, "psocket scheduler: (%d tasks)", S ? (int)S->live : 0);
     return 1;
 }
 
-/* Checks the arguments of bind; is the scheduler one of ours, and the callback a function? */
-static int psi_lua_binding(lua_State *L)
+/* joining(scheduler, coroutine): nothing if that task has ended; else where to wait for its end. */
+static int psi_lua_joining(lua_State *L)
 {
-    luaL_checkany(L, 1);
-    luaL_argcheck(L, lua_istable(L, 1) || lua_isuserdata(L, 1), 1, "scheduler expected");
-    lua_getfield(L, 1, "add");
-    luaL_argcheck(L, !lua_isnil(L, -1), 1, "scheduler expected");
-    if (!lua_isfunction(L, 3)) {
-        luaL_argcheck(L, luaL_getmetafield(L, 3, "__call"), 3, "function expected");
-        lua_pop(L, 1);
-    }
-    lua_pushboolean(L, lua_tocfunction(L, -1) == psi_lua_add);
-    lua_pushboolean(L, lua_isfunction(L, 3));
+    psi_lua_sched *S;
+    psi_lua_task *t = psi_lua_named_task(L, &S);
+    lua_State *co = lua_tothread(L, 2);
+    if (!t && psi_lua_state(co) != PSI_LUA_DEAD) psi_lua_argument(L, 2, "a task of this scheduler expected");
+    if (co == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
+    if (!t) return 0;
+    t->joined = 1;
+    lua_pushlightuserdata(L, &S->joiners);
+    lua_pushlightuserdata(L, t);
     return 2;
 }
 
-/* What is plainer in Lua: whatever calls a function that may yield. */
-static const char psi_lua_script[] =
-    "local M, S, C = ...\n"
-    "local accept, binding, dial, looping, resolver, sleep, spawn, turn, yield =\n"
-    "  C.accept, C.binding, C.dial, C.looping, C.resolver, C.sleep, C.spawn, C.turn, C.yield\n"
-    "local listen, close, pcall, raise = M.listen, M.close, C.pcall, C.raise\n"
-    "local forever = { timeout = 0 }\n"
+/*--- queues */
+
+static int psi_lua_new_queue(lua_State *L)
+{
+    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA_1(L, sizeof *ring);
+    ring->next = ring->prev = ring;
+    psi_lua_setmetatable(L, PSI_LUA_QUEUE);
+    lua_newtable(L);
+    PSI_LUA_SETVALUE(L, -2);
+    return 1;
+}
+
+/* items(queue): its table. */
+static int psi_lua_items(lua_State *L)
+{
+    psi_lua_object(L);
+    PSI_LUA_GETVALUE(L, 1);
+    return 1;
+}
+
+/* signal(queue): wakes all that wait. */
+static int psi_lua_signal(lua_State *L)
+{
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    return 0;
+}
+
+/*--- what else the script asks */
+
+static int psi_lua_yieldable(lua_State *L)
+{
+    lua_pushboolean(L, PSI_LUA_YIELDABLE(L));
+    return 1;
+}
+
+/* bad(problem): an error at the user's line. bad(problem, function, arg): the same about an argument. */
+static int psi_lua_blame(lua_State *L)
+{
+    if (lua_isnoneornil(L, 2)) return psi_lua_raise(L, "%s", lua_tostring(L, 1));
+    return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
+}
+
+/* known(): name of an option -> { kind, takers, most }. */
+static int psi_lua_push_known(lua_State *L)
+{
+    const psi_lua_option *o;
+    lua_newtable(L);
+    for (o = psi_lua_known; o->name; o++) {
+        lua_createtable(L, 3, 0);
+        lua_pushlstring(L, &o->kind, 1);
+        lua_rawseti(L, -2, 1);
+        lua_pushstring(L, o->takers);
+        lua_rawseti(L, -2, 2);
+        lua_pushnumber(L, (lua_Number)o->more);
+        lua_rawseti(L, -2, 3);
+        lua_setfield(L, -2, o->name);
+    }
+    return 1;
+}
+
+/*--- what is plainer in Lua: checking options, and whatever calls a function that may yield */
+
+static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
+    "local M, S, Q, N, C = ...\n"
+    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, turn, type, wait, yield, yieldable =\n"
+    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.turn, C.type, C.wait,\n"
+    "  C.yield, C.yieldable\n"
+    "local known = C.known()\n"
+    "local kinds, check = {}, nil\n"
+    "local function list(v, each, what)\n"
+    "  if type(v) ~= 'table' then return nil, ' must be a list of ' .. what end\n"
+    "  local copy = {}\n"
+    "  for i = 1, #v do\n"
+    "    local item, problem = each(v[i], i)\n"
+    "    if not item then return nil, problem or ' must be a list of ' .. what end\n"
+    "    copy[i] = item\n"
+    "  end\n"
+    "  return copy\n"
+    "end\n"
+    "function kinds.t(v)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 then return v end\n"
+    "  return nil, ' is not a time in seconds'\n"
+    "end\n"
+    "function kinds.i(v, most)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 and v <= most and v % 1 == 0 then return v end\n"
+    "  return nil, ' must be a whole number up to ' .. most\n"
+    "end\n"
+    "kinds.z = kinds.i\n"
+    "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
+    "  if type(v) == 'boolean' then return v end\n"
+    "  return nil, ' must be true or false'\n"
+    "end\n"
+    "function kinds.x(v)\n"
+    "  if type(v) == 'string' then return v end\n"
+    "  return nil, ' must be a string'\n"
+    "end\n"
+    "function kinds.s(v)\n"
+    "  if type(v) == 'string' and v:find('\\0', 1, true) then return nil, ' contains a zero byte' end\n"
+    "  return kinds.x(v)\n"
+    "end\n"
+    "function kinds.f(v)\n"
+    "  if type(v) == 'function' then return v end\n"
+    "  return nil, ' must be a function'\n"
+    "end\n"
+    "function kinds.l(v)\n"
+    "  return list(v, function(name)\n"
+    "    if type(name) == 'string' then return kinds.s(name) end\n"
+    "  end, 'names')\n"
+    "end\n"
+    "function kinds.c(v)\n"
+    "  if type(v) == 'string' then return kinds.s(v) end\n"
+    "  local names, problem = kinds.l(v)\n"
+    "  local text = names and names[1] or ''\n"
+    "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
+    "  return names and text, problem\n"
+    "end\n"
+    "function kinds.p(v)\n"
+    "  local text = ''\n"
+    "  local pins, problem = list(v, function(pin, i)\n"
+    "    if type(pin) == 'string' and #pin == 64 then\n"
+    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "    end\n"
+    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
+    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    end\n"
+    "    text = text .. pin\n"
+    "    return pin\n"
+    "  end, 'SHA-256 digests')\n"
+    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
+    "  return pins and text, problem\n"
+    "end\n"
+    "function kinds.k(v)\n"
+    "  return list(v, function(one, i)\n"
+    "    local what = ': certificate ' .. i\n"
+    "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
+    "    local problem, plain = check(one, 'i')\n"
+    "    if problem then return nil, what .. ': ' .. problem end\n"
+    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
+    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    return plain\n"
+    "  end, 'certificates')\n"
+    "end\n"
+    "local auth = { none = 0, optional = 1, required = 2 }\n"
+    "function kinds.a(v)\n"
+    "  return auth[v], ' must be \"none\", \"optional\" or \"required\"'\n"
+    "end\n"
+    "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
+    "function kinds.v(v)\n"
+    "  if type(v) == 'number' and v >= 1 and v < 65536 then return v end\n"
+    "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
+    "end\n",
+
+    /* How many letters have to be changed, put in or left out to make b of a. */
+    "local function distance(a, b)\n"
+    "  local row = {}\n"
+    "  for j = 0, #b do row[j] = j end\n"
+    "  for i = 1, #a do\n"
+    "    local diagonal = row[0]\n"
+    "    row[0] = i\n"
+    "    for j = 1, #b do\n"
+    "      local best = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)\n"
+    "      diagonal = row[j]\n"
+    "      if row[j] + 1 < best then best = row[j] + 1 end\n"
+    "      if row[j - 1] + 1 < best then best = row[j - 1] + 1 end\n"
+    "      row[j] = best\n"
+    "    end\n"
+    "  end\n"
+    "  return row[#b]\n"
+    "end\n"
+    "local function stranger(name, taker)\n"
+    "  if type(name) ~= 'string' then return 'the name of an option is a ' .. type(name) end\n"
+    "  local best, nearest = 1e9, nil\n"
+    "  for other, o in next, known do\n"
+    "    local d = o[2]:find(taker, 1, true) and distance(name:sub(1, 40), other) or 1e9\n"
+    "    if d < best or (d == best and other < (nearest or '')) then best, nearest = d, other end\n"
+    "  end\n"
+    "  return 'unknown option \"' .. name .. '\"; the nearest is \"' .. nearest .. '\"'\n"
+    "end\n"
+    /* What is wrong with the options for this taker; or nil and a plain copy of them. */
+    "function check(options, taker)\n"
+    "  if type(options) ~= 'table' then return 'table expected, got ' .. type(options) end\n"
+    "  local plain = {}\n"
+    "  for name in next, options do\n"
+    "    local o = known[name]\n"
+    "    if not (o and o[2]:find(taker, 1, true)) and not (taker == 't' and type(name) == 'number') then\n"
+    "      return stranger(name, taker)\n"
+    "    end\n"
+    "  end\n"
+    "  for name, o in next, known do\n"
+    "    local v\n"
+    "    if o[2]:find(taker, 1, true) then v = options[name] end\n" /* it may be inherited */
+    "    if v ~= nil then\n"
+    "      local good, problem = kinds[o[1]](v, o[3])\n"
+    "      if good == nil then return name .. problem end\n"
+    "      plain[name] = good\n"
+    "    end\n"
+    "  end\n"
+    "  return nil, plain\n"
+    "end\n"
+    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function settings(what, options, arg, certs)\n"
+    "  local problem, plain = check(options or {}, 't')\n"
+    "  if problem then bad(problem, what, arg) end\n"
+    "  if not certs and not plain.identities and #options > 0 then certs = options end\n"
+    "  if certs then\n"
+    "    plain.identities, problem = kinds.k(certs)\n"
+    "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
+    "  end\n"
+    "  local t, message, name = C.settings(plain)\n"
+    "  if t then clocks[t] = plain.clock end\n"
+    "  return t, message, name\n"
+    "end\n"
+    /* The same tables give the settings that were made of them before. */
+    "local function cached(options, arg, certs)\n"
+    "  local first, second = certs or options, options or certs\n"
+    "  local of = parsed[first]\n"
+    "  if not of then\n"
+    "    of = setmetatable({}, { __mode = 'k' })\n"
+    "    parsed[first] = of\n"
+    "  end\n"
+    "  local t, message, name = of[second], nil, nil\n"
+    "  if t then return t end\n"
+    "  t, message, name = settings('starttls', options, arg, certs)\n"
+    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  return t, message, name\n"
+    "end\n"
+    "local function expected(what, arg, v)\n"
+    "  bad(what .. ' expected, got ' .. type(v), 'starttls', arg)\n"
+    "end\n"
+    "function M.tls(options)\n"
+    "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
+    "  local t, message, name = settings('tls', options, 1)\n"
+    "  if not t then return nil, message, name end\n"
+    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  return t\n"
+    "end\n",
+
+    /* starttls(socket, name | certificates | settings, options | settings, options) */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
+    "  if alive == nil then\n"
+    "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
+    "    if type(a) ~= want then expected(want, 2, a) end\n"
+    "    if want == 'string' and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
+    "    t, alive = nil, C.issettings(b)\n"
+    "    if alive ~= nil then t, options, arg = b, c, 4 elseif type(b) == 'userdata' then expected('psocket.tls', 3, b) end\n"
+    "  end\n"
+    "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
+    "  local problem, plain = check(options == nil and {} or options, 't')\n"
+    "  if problem then bad(problem, 'starttls', arg) end\n"
+    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  plain.timeout = nil\n"
+    "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
+    "  if not t and (server or options) then\n"
+    "    t, message, why = cached(options, arg, server and a or nil)\n"
+    "    ok = t and true\n"
+    "  end\n"
+    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  else M.close(s) end\n"
+    "  while ok == false do\n"
+    "    wait(s, 2, 3)\n"
+    "    ok, message, why = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, message, why end\n"
+    "  if message then return true, message end\n"
+    "  return true\n"
+    "end\n"
     "function M.connect(host, port, options)\n"
-    "  local resolve = resolver(host, port, options)\n"
-    "  if not resolve then return dial(host, port, options) end\n"
-    "  local list, message, name = resolve(host)\n"
-    "  if list then return dial(host, port, options, list) end\n"
-    "  return nil, message or 'cannot resolve \"' .. host .. '\"', name or 'DNS'\n"
+    "  local s, message, why = C.dial(host, port, options)\n"
+    "  if s == false then\n"
+    "    local list\n"
+    "    list, message, why = message(host)\n" /* options.resolve */
+    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(list) ~= 'table' then list = { list } end\n"
+    "    for i = 1, #list do\n"
+    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    end\n"
+    "    s, message, why = C.dial(host, port, options, list)\n"
+    "  end\n"
+    "  while s do\n"
+    "    local ok\n"
+    "    ok, message, why = C.step(s)\n"
+    "    if ok then return s end\n"
+    "    if ok == nil then break end\n"
+    "    wait(s, 2, 2)\n"
+    "  end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    "local function seconds_of(what, arg, options, seconds)\n"
+    "  if options ~= nil then\n"
+    "    local problem, plain = check(options, 'c')\n"
+    "    if problem then bad(problem, what, arg) end\n"
+    "    seconds = plain.timeout or seconds\n"
+    "  end\n"
+    "  return seconds\n"
+    "end\n"
+    "local function limit(...)\n"
+    "  local seconds = seconds_of(...)\n"
+    "  return seconds > 0 and now() + seconds or nil\n"
+    "end\n"
+    "local function timed_out(due)\n"
+    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  return true\n"
+    "end\n"
+    "function M.shutdown(s, how, options)\n"
+    "  local ok, message, why = C.shut(s, how, seconds_of('shutdown', 3, options, C.shutdown_timeout(s)))\n"
+    "  while ok == false do\n"
+    "    wait(s, 2, 2)\n"
+    "    ok, message, why = C.shut(s, how)\n"
+    "  end\n"
+    "  if ok then return true end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    /* In a task it also waits for descriptors and memory, which others may give back. */
+    "local short = { DESCRIPTORS = true, NOMEM = true }\n"
+    "function N.accept(l, options)\n"
+    "  local due = limit('accept', 2, options, C.accept_timeout(l))\n"
+    "  local s, message, why = C.take(l)\n"
+    "  while not s do\n"
+    "    local ok = s == false or (short[why] and yieldable())\n"
+    "    if ok then ok, message, why = timed_out(due) end\n"
+    "    if not ok then return nil, message, why end\n"
+    "    if s == false then wait(l, 1, 1, due) else wait(nil, 0, 0, now() + 0.05) end\n"
+    "    s, message, why = C.take(l)\n"
+    "  end\n"
+    "  return s\n"
+    "end\n",
+
+    "local function time(what, seconds)\n"
+    "  seconds = tonumber(seconds)\n"
+    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', what, 2) end\n"
+    "  return seconds\n"
+    "end\n"
+    /* Closes in stages (RFC 9112 9.6): an answer must not be lost to the reset that unread input would cause. */
+    "function M.finish(s, seconds)\n"
+    "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
+    "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
+    "  while data do\n"
+    "    data, message, why = timed_out(due)\n"
+    "    if data then data, message, why = M.recv(s, left) end\n"
+    "    if data then room = room - #data end\n"
+    "    if room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT' end\n"
+    "  end\n"
+    "  M.close(s)\n"
+    "  if why == 'CLOSED' then return true end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    "function M.lines(s, delimiter, options)\n"
+    "  local newline = delimiter == nil\n"
+    "  delimiter = delimiter or '\\n'\n"
+    "  return function()\n"
+    "    local line, message, why = M.read_until(s, delimiter, options)\n"
+    "    if line then return line:sub(1, -1 - #(newline and line:match('\\r?\\n$') or delimiter)) end\n"
+    "    if why ~= 'CLOSED' then bad(message) end\n"
+    "    local n = M.pending(s)\n"
+    "    return n > 0 and M.read(s, n) or nil\n" /* the last one, without an end */
+    "  end\n"
+    "end\n"
+    "local function place(ip, port)\n"
+    "  if not ip then return 'no address' end\n"
+    "  if port == 0 then return 'unix:' .. ip end\n"
+    "  return (ip:find(':', 1, true) and '[' .. ip .. ']:' or ip .. ':') .. port\n"
+    "end\n"
+    "function C.socket.__tostring(s)\n"
+    "  local open, info = M.isopen(s), M.tlsinfo(s)\n"
+    "  return 'psocket: ' .. place(M.getpeer(s)) .. ' (' .. (open and 'open' or 'closed') ..\n"
+    "    (M.isudp(s) and ', UDP' or info and ', ' .. info.version or '') .. ')'\n"
+    "end\n"
+    "function N.__tostring(l)\n"
+    "  local ip, port, why = N.getlocal(l)\n"
+    "  if why then return 'psocket listener: (closed)' end\n"
+    "  return 'psocket listener: ' .. place(ip, port) .. ' (open)'\n"
+    "end\n"
+    "local function callable(f)\n"
+    "  local meta = type(f) ~= 'function' and getmetatable(f)\n"
+    "  return type(f) == 'function' or (type(meta) == 'table' and meta.__call ~= nil)\n"
     "end\n"
     "function M.bind(sched, port, callback, options)\n"
-    "  local own, plain, f = binding(sched, port, callback)\n"
-    "  if not plain then f, callback = callback, function(s) return f(s) end end\n"
-    "  local listener, message, name = listen(port, options)\n"
-    "  if not listener then return nil, message, name end\n"
+    "  local kind, f = type(sched), callback\n"
+    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 'bind', 1) end\n"
+    "  if (kind ~= 'table' and kind ~= 'userdata') or not sched.add then\n"
+    "    bad('scheduler expected, got ' .. kind, 'bind', 1)\n"
+    "  end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'bind', 3) end\n"
+    "  local listener, message = C.listen(sched, port, f, options)\n"
+    "  if not listener then bad(message) end\n"
+    "  if type(f) ~= 'function' then callback = function(s) return f(s) end end\n"
+    "  local function begin(s)\n"
+    "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
+    "    return sched:add(function()\n"
+    "      local ok, why = true, nil\n"
+    "      if C.passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
+    "    end)\n"
+    "  end\n"
+    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
     "  sched:add(function()\n"
     "    while true do\n"
-    "      local s, _, why = accept(listener, forever)\n"
-    "      if not s then\n"
-    "        if why == 'CLOSED_HERE' then return end\n"
-    "        sleep(sched, 0.05)\n" /* too many open files, mostly: until some are closed */
-    "      elseif own then spawn(sched, callback, s)\n"
-    "      else\n"
-    "        sched:add(function()\n"
-    "          if not pcall then callback(s) return close(s) end\n" /* it could not yield there */
-    "          local ok, message = pcall(callback, s)\n"
-    "          close(s)\n"
-    "          if not ok then raise(message) end\n"
-    "        end)\n"
-    "      end\n"
+    "      local fine, s, _, why = pcall(C.take, listener)\n"
+    "      if not fine or short[why] then wait(nil, 0, 0, now() + 0.05)\n"
+    "      elseif s then while not pcall(begin, s) do wait(nil, 0, 0, now() + 0.05) end\n"
+    "      elseif s == nil then return\n"
+    "      else wait(listener, 1, 1) end\n"
     "    end\n"
     "  end)\n"
     "  return listener\n"
-    "end\n"
+    "end\n",
+
     "function S.addloop(self, f)\n"
-    "  looping(self, f)\n"
+    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 'addloop', 1) end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'addloop', 2) end\n"
     "  return self:add(function() while f() ~= false do yield() end end)\n"
     "end\n"
     "function S.run(self)\n"
-    "  local what\n"
+    "  local nested, told, live, lazy, _ = yieldable(), false, nil, nil, nil\n"
     "  repeat\n"
-    "    what = turn(self)\n"
-    "    if what == 2 then yield() elseif what == 3 then self.yieldfunc() end\n"
-    "  until what == 0\n"
+    "    live, _, lazy = turn(self, (nested or told) and 0 or nil)\n"
+    "    local f = lazy and not nested and self.yieldfunc\n"
+    "    told = f and true\n"
+    "    if f then f() elseif live and nested then yield() end\n"
+    "  until not live\n"
     "end\n"
     "function S.step(self, seconds)\n"
-    "  local what, due = turn(self, seconds or 0)\n"
-    "  while what == 2 do\n"
-    "    yield()\n"
-    "    what, due = turn(self, 0, due)\n"
+    "  local due, nested = now() + time('step', seconds or 0), yieldable()\n"
+    "  while true do\n"
+    "    local live, happened = turn(self, nested and 0 or due)\n"
+    "    if not live or happened or now() >= due then return live end\n"
+    "    if nested then yield() end\n"
     "  end\n"
-    "  return what ~= 0\n"
-    "end\n";
+    "end\n"
+    "function S.sleep(self, seconds)\n"
+    "  if seconds == nil then bad('number expected, got no value', 'sleep', 2) end\n"
+    "  local due = now() + time('sleep', seconds)\n"
+    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "end\n"
+    "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local function note(co, ok, ...)\n"
+    "  results[co] = { ok = ok, n = C.select('#', ...), ... }\n"
+    "end\n"
+    "function S.join(self, co)\n"
+    "  local ring, task = C.joining(self, co)\n"
+    "  while ring do\n"
+    "    if yieldable() then wait(ring, 0, 0, nil, task) else S.step(self, 1) end\n"
+    "    ring, task = C.joining(self, co)\n"
+    "  end\n"
+    "  local r = results[co]\n"
+    "  if not r then return end\n"
+    "  if not r.ok then error(r[1], 0) end\n"
+    "  return C.unpack(r, 1, r.n)\n"
+    "end\n"
+    "function M.queue()\n"
+    "  local q = C.queue()\n"
+    "  local items = C.items(q)\n"
+    "  items.first, items.last = 1, 0\n"
+    "  return q\n"
+    "end\n"
+    "function Q.push(q, value)\n"
+    "  local items = C.items(q)\n"
+    "  if value == nil then bad('nil cannot be queued', 'push', 2) end\n"
+    "  if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
+    "  local last = items.last + 1\n"
+    "  items[last] = value\n"
+    "  items.last = last\n"
+    "  C.signal(q)\n"
+    "  return true\n"
+    "end\n"
+    "function Q.pop(q, options)\n"
+    "  local items, due = C.items(q), limit('pop', 2, options, 0)\n"
+    "  while items.first > items.last do\n"
+    "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
+    "    local ok, message, why = timed_out(due)\n"
+    "    if not ok then return nil, message, why end\n"
+    "    wait(q, 0, 0, due)\n"
+    "  end\n"
+    "  local first = items.first\n"
+    "  local value = items[first]\n"
+    "  items[first] = nil\n"
+    "  items.first = first + 1\n"
+    "  return value\n"
+    "end\n"
+    "function Q.close(q)\n"
+    "  C.items(q).closed = true\n"
+    "  C.signal(q)\n"
+    "end\n"
+    "function Q.__len(q)\n"
+    "  local items = C.items(q)\n"
+    "  return items.last - items.first + 1\n"
+    "end\n"
+    "return note, M.finish, check, function() end\n",
+    NULL
+};
 
 /*--- the module */
 
-/* Puts functions into the table on top, each passed through the Lua function at index wrapper (0: none). */
-static void psi_lua_register(lua_State *L, const luaL_Reg *f, int vm, int sock, int wrapper)
+typedef struct psi_lua_function {
+    const char *key;
+    lua_CFunction f;
+    const char *name; /* its public name, for errors; NULL: the key */
+} psi_lua_function;
+
+enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
+
+/* Puts functions into the table on top. Their objects have the metatable at index meta. */
+static void psi_lua_register(lua_State *L, const psi_lua_function *f, int meta)
 {
-    for (; f->name; f++) {
-        if (wrapper) lua_pushvalue(L, wrapper);
-        lua_pushvalue(L, vm);
-        lua_pushvalue(L, sock);
-        lua_pushcclosure(L, f->func, 2);
-        if (wrapper) lua_call(L, 1, 1);
-        lua_setfield(L, -2, f->name);
+    for (; f->key; f++) {
+        lua_pushvalue(L, PSI_LUA_AT_VM);
+        lua_pushvalue(L, meta);
+        lua_pushstring(L, f->name ? f->name : f->key);
+        lua_pushcclosure(L, f->f, 3);
+        lua_setfield(L, -2, f->key);
     }
 }
 
-static void psi_lua_load(lua_State *L, const char *script, size_t len)
+/* Puts those that wait, from the first to before the last, into the table on top, each passed through the wrapper. */
+static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta)
 {
-    if (luaL_loadbuffer(L, script, len, "=psocket")) lua_error(L);
+    for (; first < last; first++) {
+        lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
+        lua_pushvalue(L, PSI_LUA_AT_VM);
+        lua_pushvalue(L, meta);
+        lua_pushstring(L, psi_lua_all_waiting[first].name);
+        lua_pushinteger(L, first);
+        lua_pushcclosure(L, psi_lua_run, 4);
+        if (lua_isnil(L, -2)) lua_remove(L, -2);
+        else lua_call(L, 1, 1);
+        lua_setfield(L, -2, psi_lua_all_waiting[first].name);
+    }
 }
 
-static void psi_lua_new_weak(lua_State *L, const char *mode)
+/* Pushes the function that a script is. */
+static void psi_lua_load(lua_State *L, const char *const *parts)
 {
-    lua_newtable(L);
-    lua_newtable(L);
-    lua_pushstring(L, mode);
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
+    int n = 0, r;
+    for (; parts[n]; n++) lua_pushstring(L, parts[n]);
+    lua_concat(L, n);
+    r = luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK);
+    lua_remove(L, -2);
+    if (r) lua_error(L);
+}
+
+/* Pushes the wrapper of functions that wait; nil where they need none. */
+#if PSI_LUA_CONTINUES
+static void psi_lua_push_wrapper(lua_State *L)
+{
+    lua_pushnil(L);
+}
+#else
+static void psi_lua_push_wrapper(lua_State *L)
+{
+    psi_lua_load(L, psi_lua_wrapper);
+    lua_pushvalue(L, PSI_LUA_AT_VM);
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield");
+    lua_remove(L, -2);
+    lua_call(L, 2, 1);
+}
+#endif
+
+/* Pushes a new class: a metatable with these functions, whose own fields are what its objects have. */
+static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
+{
+    luaL_newmetatable(L, name);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    psi_lua_register(L, f, lua_gettop(L));
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    return lua_gettop(L);
+}
+
+/* What the script needs of Lua's own library, in the table on top. */
+static void psi_lua_set_tools(lua_State *L)
+{
+    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber",
+                                         "type", "unpack", NULL };
+    int i, table = lua_gettop(L);
+    for (i = 0; names[i]; i++) {
+        lua_getglobal(L, names[i]);
+        lua_setfield(L, -2, names[i]);
+    }
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield"); /* in LuaJIT it alone works while a hook or a finalizer runs */
+    lua_setfield(L, table, "yield");
+    lua_getglobal(L, "table");
+    lua_getfield(L, -1, "unpack");
+    if (!lua_isnil(L, -1)) lua_setfield(L, table, "unpack");
+    lua_settop(L, table);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
+    lua_setfield(L, -2, "passes");
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502); /* a weak key does not live on by what it refers to itself */
+    lua_setfield(L, -2, "ephemeral");
 }
 
 PSOCKET_API int luaopen_psocket(lua_State *L)
 {
-    static const luaL_Reg waiting[] = {
-        { "recv", psi_lua_recv }, { "read", psi_lua_read }, { "read_until", psi_lua_read_until },
-        { "send", psi_lua_send }, { "shutdown", psi_lua_shutdown }, { "starttls", psi_lua_starttls }, { NULL, NULL }
+    static const psi_lua_function hidden[] = {
+        { "bad", psi_lua_blame, NULL }, { "dial", psi_lua_dial, "connect" }, { "issettings", psi_lua_is_settings, "starttls" },
+        { "joining", psi_lua_joining, "join" }, { "known", psi_lua_push_known, NULL }, { "listen", psi_lua_listen, "bind" },
+        { "queue", psi_lua_new_queue, NULL }, { "settings", psi_lua_make_settings, "tls" }, { "spawn", psi_lua_start, "bind" },
+        { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg hidden_waiting[] = {
-        { "accept", psi_lua_accept }, { "dial", psi_lua_connect }, { "sleep", psi_lua_sleep }, { NULL, NULL }
+    static const psi_lua_function hidden_socket[] = {
+        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
+        { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg hidden[] = {
-        { "binding", psi_lua_binding }, { "looping", psi_lua_looping }, { "raise", psi_lua_raise },
-        { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn }, { "turn", psi_lua_turn },
-        { "yield", psi_lua_yield }, { NULL, NULL }
+    static const psi_lua_function hidden_listener[] = {
+        { "accept_timeout", psi_lua_timeout, "accept" }, { "take", psi_lua_take, "accept" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg module[] = {
-        { "close", psi_lua_close }, { "geterror", psi_lua_geterror }, { "getlocal", psi_lua_getlocal },
-        { "getpeer", psi_lua_getpeer }, { "getside", psi_lua_getside }, { "isopen", psi_lua_isopen },
-        { "istls", psi_lua_istls }, { "isudp", psi_lua_isudp }, { "listen", psi_lua_listen }, { "now", psi_lua_now },
-        { "pair", psi_lua_pair }, { "peek", psi_lua_peek }, { "pending", psi_lua_pending },
-        { "setpeer", psi_lua_setpeer }, { "settimeout", psi_lua_settimeout }, { "tls", psi_lua_tls },
-        { "tlsinfo", psi_lua_tlsinfo },
-        { "udpserver", psi_lua_udpserver }, { "unrecv", psi_lua_unrecv }, { "wrap", psi_lua_wrap }, { NULL, NULL }
+    static const psi_lua_function hidden_queue[] = {
+        { "items", psi_lua_items, "queue" }, { "signal", psi_lua_signal, "push" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg socket_meta[] = {
-        { "__gc", psi_lua_gc }, { "__close", psi_lua_close }, { "__tostring", psi_lua_tostring }, { NULL, NULL }
+    static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
+    static const psi_lua_function module[] = {
+        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
+        { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
+        { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
+        { "peek", psi_lua_peek, NULL }, { "pending", psi_lua_pending, NULL }, { "setpeer", psi_lua_setpeer, NULL },
+        { "settimeout", psi_lua_settimeout, NULL }, { "setyield", psi_lua_setyield, NULL }, { "tlsinfo", psi_lua_tlsinfo, NULL },
+        { "udpserver", psi_lua_listen, NULL }, { "unrecv", psi_lua_unrecv, NULL }, { "wrap", psi_lua_wrap, NULL },
+        { NULL, NULL, NULL }
     };
-    static const luaL_Reg listener[] = {
-        { "close", psi_lua_listener_close }, { "getlocal", psi_lua_listener_getlocal },
-        { "hasconnection", psi_lua_hasconnection }, { "settimeout", psi_lua_listener_settimeout },
-        { "__gc", psi_lua_listener_gc }, { "__close", psi_lua_listener_close },
-        { "__tostring", psi_lua_listener_tostring }, { NULL, NULL }
+    static const psi_lua_function socket[] = {
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg settings_meta[] = {
-        { "loadsessions", psi_lua_loadsessions }, { "savesessions", psi_lua_savesessions }, { "__gc", psi_lua_tls_gc },
-        { NULL, NULL }
+    static const psi_lua_function listener[] = {
+        { "close", psi_lua_close, NULL }, { "getfd", psi_lua_getfd, NULL }, { "getlocal", psi_lua_address, NULL },
+        { "hasconnection", psi_lua_hasconnection, NULL }, { "settimeout", psi_lua_settimeout, NULL },
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg core_meta[] = { { "__gc", psi_lua_core_gc }, { NULL, NULL } };
-    static const luaL_Reg scheduler[] = {
-        { "add", psi_lua_add }, { "close", psi_lua_sched_close }, { "contains", psi_lua_contains },
-        { "getfd", psi_lua_getfd },
-        { "new", psi_lua_new_scheduler }, { "remove", psi_lua_remove }, { "__close", psi_lua_sched_close },
-        { "__construct", psi_lua_construct }, { "__tostring", psi_lua_sched_tostring }, { NULL, NULL }
+    static const psi_lua_function settings[] = {
+        { "loadsessions", psi_lua_loadsessions, NULL }, { "savesessions", psi_lua_savesessions, NULL },
+        { "__gc", psi_lua_settings_gc, NULL }, { NULL, NULL, NULL }
     };
-    enum { VM = 1, SOCKET, LISTENER, CLASS, MODULE, HIDDEN, WRAPPER };
-    int wrapper = 0, event;
+    static const psi_lua_function core[] = { { "__gc", psi_lua_core_gc, NULL }, { NULL, NULL, NULL } };
+    static const psi_lua_function queue[] = { { NULL, NULL, NULL } };
+    static const psi_lua_function scheduler[] = {
+        { "add", psi_lua_start, NULL }, { "close", psi_lua_sched_close, NULL }, { "contains", psi_lua_contains, NULL },
+        { "getfd", psi_lua_sched_getfd, NULL }, { "new", psi_lua_new_scheduler, NULL }, { "remove", psi_lua_remove, NULL },
+        { "__close", psi_lua_sched_close, NULL }, { "__construct", psi_lua_construct, NULL },
+        { "__tostring", psi_lua_sched_tostring, NULL }, { NULL, NULL, NULL }
+    };
+    enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
     psi_lua_vm *vm;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);
-    lua_pushcfunction(L, psi_lua_copy);
-    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    luaL_newmetatable(L, PSI_LUA_SOCKET);
-    luaL_newmetatable(L, PSI_LUA_LISTENER);
-    luaL_newmetatable(L, PSI_LUA_CLASS);
+    psi_lua_push_wrapper(L);
     lua_newtable(L); /* the module */
-    lua_newtable(L); /* what its script needs besides */
-#if LUA_VERSION_NUM < 502
-    psi_lua_load(L, psi_lua_wrapper, sizeof psi_lua_wrapper - 1);
-    lua_pushvalue(L, VM);
-    lua_pushvalue(L, VM);
-    lua_pushcclosure(L, psi_lua_yield, 1);
-    lua_call(L, 2, 1);
-    wrapper = WRAPPER;
-    lua_pushvalue(L, HIDDEN);
-#endif
-    psi_lua_register(L, hidden, VM, SOCKET, 0);
-    psi_lua_register(L, hidden_waiting, VM, SOCKET, wrapper);
-#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
-    lua_getglobal(L, "pcall"); /* one that can be yielded through */
-    lua_setfield(L, -2, "pcall");
-#endif
+    psi_lua_new_class(L, PSI_LUA_SOCKET, socket);
+    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
+    lua_setfield(L, -2, "__index");
+    psi_lua_new_class(L, PSI_LUA_LISTENER, listener);
+    psi_lua_new_class(L, PSI_LUA_SETTINGS, settings);
+    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
+    psi_lua_new_class(L, PSI_LUA_CORE, core);
+    lua_pop(L, 1);
+    psi_lua_new_class(L, PSI_LUA_CLASS, scheduler);
+    lua_newtable(L);
+    lua_pushcfunction(L, psi_lua_new_scheduler);
+    lua_setfield(L, -2, "__call");
+    lua_setmetatable(L, CLASS);
+    lua_newtable(L); /* what the script needs besides */
+    psi_lua_register(L, hidden, CLASS);
+    psi_lua_register(L, hidden_socket, SOCKET);
+    psi_lua_register(L, hidden_listener, LISTENER);
+    psi_lua_register(L, hidden_queue, QUEUE);
+    psi_lua_register(L, hidden_settings, SETTINGS);
+    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAIT + 1, SOCKET);
+    lua_pushvalue(L, SOCKET);
+    lua_setfield(L, -2, "socket");
+    psi_lua_set_tools(L);
+    lua_settop(L, HIDDEN);
     lua_pushvalue(L, MODULE);
-    psi_lua_register(L, module, VM, SOCKET, 0);
-    psi_lua_register(L, waiting, VM, SOCKET, wrapper);
+    psi_lua_register(L, module, SOCKET);
+    psi_lua_register_waiting(L, 0, PSI_LUA_WAIT, SOCKET);
     lua_pushliteral(L, PSOCKET_VERSION);
     lua_setfield(L, -2, "version");
     lua_pushvalue(L, CLASS);
     lua_setfield(L, -2, "scheduler");
 
-    lua_pushvalue(L, SOCKET);
-    psi_lua_register(L, socket_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
-    lua_setfield(L, -2, "__index");
-    lua_pushvalue(L, LISTENER);
-    psi_lua_register(L, listener, VM, SOCKET, 0);
-    lua_getfield(L, HIDDEN, "accept");
-    lua_setfield(L, -2, "accept");
-    lua_pushvalue(L, LISTENER);
-    lua_setfield(L, -2, "__index");
-    luaL_newmetatable(L, PSI_LUA_SETTINGS);
-    psi_lua_register(L, settings_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    luaL_newmetatable(L, PSI_LUA_CORE);
-    psi_lua_register(L, core_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, CLASS);
-    psi_lua_register(L, scheduler, VM, SOCKET, 0);
-    lua_pushvalue(L, CLASS);
-    lua_setfield(L, -2, "__index");
-    lua_getfield(L, HIDDEN, "sleep");
-    lua_setfield(L, -2, "sleep");
-    lua_newtable(L);
-    lua_pushcfunction(L, psi_lua_new_scheduler);
-    lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, CLASS);
-
-    lua_newtable(L); /* its own metatable, and that of what is in it */
-    lua_pushliteral(L, "k");
+    lua_newtable(L); /* strangers, in the table that is their metatable, too */
+    lua_pushliteral(L, "v");
     lua_setfield(L, -2, "__mode");
     lua_pushvalue(L, -1);
     lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
-    psi_lua_new_weak(L, "v");
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    psi_lua_new_weak(L, "k");
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_newtable(L);
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        lua_newtable(L);
-        lua_newtable(L);
-        lua_pushliteral(L, "kv");
-        lua_setfield(L, -2, "__mode");
-        lua_setmetatable(L, -2);
-        lua_rawseti(L, -2, event);
-    }
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-
-    psi_lua_load(L, psi_lua_script, sizeof psi_lua_script - 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    psi_lua_load(L, psi_lua_script);
     lua_pushvalue(L, MODULE);
     lua_pushvalue(L, CLASS);
+    lua_pushvalue(L, QUEUE);
+    lua_pushvalue(L, LISTENER);
     lua_pushvalue(L, HIDDEN);
-    lua_call(L, 3, 0);
+    lua_call(L, 5, 4);
+    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->check = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushcfunction(L, psi_lua_copy);
+    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_getglobal(L, "debug");
+    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
+    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, MODULE);
     lua_pushvalue(L, MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
-    lua_settop(L, MODULE);
     return 1;
 }
 
