@@ -31,7 +31,7 @@ lib32 || { echo "Fixed arena: left out, BearSSL cannot be built for 32 bits (see
 $CC -m32 -std=gnu11 -Os -g -ffunction-sections -fdata-sections -DMEMORY_ARENA -idirafter /usr/include/x86_64-linux-gnu ${BEARSSL_CFLAGS:-} -I. \
     -o "$dir/arena" tests/bench/memory.c "$dir/bearssl32/libbearssl.a" -Wl,--gc-sections -pthread 2>>"$err" ||
     { echo "Fixed arena: does not compile (see $err)."; exit 1; }
-cat "$certs/rsa.pem" "$certs/ca.pem" >"$dir/three.pem"
+for k in rsa ec; do cat "$certs/$k.pem" "$certs/ca.pem" >"$dir/three-$k.pem"; done
 ports=''
 serve() { # MODE SIZE [CHAIN KEY]
     "$dir/psocket" "$@" >"$dir/port" 2>>"$err" &
@@ -43,10 +43,9 @@ serve() { # MODE SIZE [CHAIN KEY]
 }
 serve http 0
 serve source 16384
-serve http 0 "$certs/rsa.pem" "$certs/rsa.key"
-serve source 16384 "$certs/rsa.pem" "$certs/rsa.key"
-serve http 0 "$certs/ec.pem" "$certs/ec.key"
-serve source 16384 "$certs/ec.pem" "$certs/ec.key"
-serve http 0 "$dir/three.pem" "$certs/rsa.key"
+for k in rsa ec; do
+    serve http 0 "$dir/three-$k.pem" "$certs/$k.key"
+    serve source 16384 "$certs/$k.pem" "$certs/$k.key"
+done
 # shellcheck disable=SC2086
 "$dir/arena" $ports "$certs"
