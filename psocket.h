@@ -7609,7 +7609,7 @@ static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned whe
     if (!(x->where & where) || !x->write) return;
     psi_write_number(w, (uint64_t)x->number, 2);
     body = psi_write_open(w, 2);
-    if (!x->write(h, w, where)) {
+    if (!(x->write)(h, w, where)) {
         if (!w->failed) w->n = start;
         return;
     }
@@ -7645,7 +7645,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where
     while (x->number >= 0 && x->number != (int)type) x++;
     alert = psi_ext_allowed(h, x, where);
     if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
-    alert = x->read(h, &body, where);
+    alert = (x->read)(h, &body, where);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
