@@ -8111,11 +8111,16 @@ struct psocket_watch {
     psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
-    unsigned sent;           /* the poller's turn in which the socket last sent, */
-    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    unsigned turn;           /* the poller's turn that `did` is of */
     short given;             /* 1 + index in the array handed out last; 0 none */
-    uint8_t events;          /* what the user wants */
+    unsigned events : 3;     /* what the user wants */
+    unsigned dead : 1;       /* its owner is done with it */
+    uint8_t did;             /* PSI_DID_*: what the socket did in that turn */
 };
+
+#define PSI_DID_SEND 1
+#define PSI_DID_DRAIN 2 /* a read took all there was, */
+#define PSI_DID_FILL 4  /* a send filled the transport: neither need be tried again in this turn */
 
 struct psocket_poller {
     psi_os_poller os;
@@ -8165,6 +8170,19 @@ static void psi_watch_cool(psocket_watch *w)
     w->link.prev->next = w->link.next;
     w->link.next->prev = w->link.prev;
     w->link.next = NULL;
+}
+
+/* Has the socket of w (NULL: none) done this in the poller's turn? */
+static int psi_watch_did(const psocket_watch *w, int what)
+{
+    return w && w->turn == w->poller->turn && (w->did & what);
+}
+
+static void psi_watch_note(psocket_watch *w, int what)
+{
+    if (!w) return;
+    w->did = (uint8_t)((w->turn == w->poller->turn ? w->did : 0) | what);
+    w->turn = w->poller->turn;
 }
 
 /*--- the heap of times */
@@ -8248,7 +8266,9 @@ static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
 /* Takes all of its descriptors out of the system's set, before one of them is closed. */
 static void psi_watch_unwatch(psocket_watch *w)
 {
-    psi_watch_many(w, NULL, 0);
+    int i, e;
+    psi_os_poller_ctl(&w->poller->os, &w->one, 0, &e);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&w->poller->os, &w->more[i], 0, &e);
     psi_watch_heat(w);
 }
 
@@ -8280,27 +8300,33 @@ static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
 static void psi_watch_leave(psocket_watch *w)
 {
     psocket_poller *p = w->poller;
-    psocket_watch *last;
-    if (!p) return;
-    psi_watch_unwatch(w);
-    psi_watch_cool(w);
-    last = p->heap[--p->count];
+    psocket_watch *last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
-    if (w->given) {
-        p->given[w->given - 1] = NULL;
-        p->events[w->given - 1].user = NULL;
-        p->events[w->given - 1].events = 0;
-    }
+    psi_watch_cool(w);
     psi_free(w->more);
     w->more = NULL;
     w->poller = NULL;
 }
 
+/* Its owner is done with w (NULL is fine): the system and the user hear no more of it at once; the poller frees it in its next
+   wait, which spares those who only close sockets the heap. */
 static void psi_watch_end(psocket_watch *w)
 {
+    psocket_poller *p = w ? w->poller : NULL;
     if (!w) return;
-    psi_watch_leave(w);
-    psi_free(w);
+    if (!p) { /* that was freed before */
+        psi_free(w);
+        return;
+    }
+    psi_watch_unwatch(w);
+    w->sock = NULL;
+    w->events = 0;
+    w->dead = 1;
+    if (!w->given) return;
+    p->given[w->given - 1] = NULL;
+    p->events[w->given - 1].user = NULL;
+    p->events[w->given - 1].events = 0;
+    w->given = 0;
 }
 
 /*==================================================================================================
@@ -8626,7 +8652,7 @@ static int psi_sock_flush(psocket *s)
     }
     if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
     if (psi_is_wait(n)) {
-        if (s->watch) s->watch->full = s->watch->poller->turn;
+        psi_watch_note(s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
@@ -8759,7 +8785,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
     int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
     if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
@@ -8827,16 +8853,9 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
 /* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
 static int psi_sock_corked(psocket *s)
 {
-    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
-    if (!turn || s->watch->sent == turn) return turn != 0;
-    s->watch->sent = turn;
-    return 0;
-}
-
-/* Has it filled the transport in this turn of its poller? */
-static int psi_sock_is_full(const psocket *s)
-{
-    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+    int sent = psi_watch_did(s->watch, PSI_DID_SEND);
+    if (!sent) psi_watch_note(s->watch, PSI_DID_SEND);
+    return sent && s->nonblocking;
 }
 
 /* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
@@ -8844,7 +8863,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
     while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
@@ -8869,13 +8888,13 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
-    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
+    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
-    if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
+    if ((size_t)r < n) psi_watch_note(s->watch, PSI_DID_FILL);
     return r;
 }
 
@@ -9484,10 +9503,20 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
+static void psi_poll_bury(psocket_watch *w)
+{
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
 /* Looks at a watch. One that could not be dealt with stays hot. */
 static int psi_poll_look(psocket_watch *w, int fired)
 {
     int r;
+    if (w->dead) {
+        psi_poll_bury(w);
+        return 0;
+    }
     if (w->sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
@@ -9519,7 +9548,9 @@ static void psi_poll_times(psocket_poller *p, int64_t now)
 {
     while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
         psocket_watch *w = p->heap[0];
-        if (w->due <= now) {
+        if (w->dead) {
+            psi_poll_bury(w);
+        } else if (w->due <= now) {
             psi_poll_report(w, 0);
             psi_watch_times(w, INT64_MAX, w->wake);
         } else {
@@ -9584,7 +9615,7 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     w->user = user;
     if (w->given) w->poller->events[w->given - 1].user = user;
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
-    w->events = (uint8_t)events;
+    w->events = (unsigned)events & 7u;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
 }
 
@@ -9597,6 +9628,7 @@ static void psi_check_poller(const psocket_poller *p)
     for (i = 0; i < p->count; i++) {
         const psocket_watch *w = p->heap[i];
         PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->dead || (!w->sock && !w->given && w->link.next));
         PSI_SURE(!w->sock || w->sock->watch == w);
         PSI_SURE(!w->given || p->given[w->given - 1] == w);
         PSI_SURE(w->sock || !w->more);
@@ -9727,6 +9759,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     while (p->count) {
         psocket_watch *w = p->heap[p->count - 1];
         if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_unwatch(w);
+        if (w->dead) psi_poll_bury(w);
         else psi_watch_leave(w);
     }
     psi_free(p->spare);
@@ -10224,7 +10258,7 @@ static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+        if (s->nonblocking && !s->end_in && psi_watch_did(s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
