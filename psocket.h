@@ -55,6 +55,10 @@
  * PSOCKET_LUA                implementation  add luaopen_psocket (needs lua.h and lauxlib.h)
  * PSOCKET_STATIC             every include   declare everything static
  * PSOCKET_NO_TLS             implementation  no TLS, no BearSSL: TLS calls answer PSOCKET_UNSUPPORTED
+ * PSOCKET_NO_TLS12           implementation  TLS 1.3 only
+ * PSOCKET_NO_TLS13           implementation  TLS 1.2 only
+ * PSOCKET_NO_CLIENT          implementation  no TLS clients
+ * PSOCKET_NO_SERVER          implementation  no TLS servers
  * PSOCKET_NO_THREADS         implementation  names are resolved inline (and block)
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
@@ -238,6 +242,9 @@ typedef struct psocket_identity {
     size_t chain_len;
     const void *key; /* PKCS#8, PKCS#1 or SEC 1; RSA up to 4096 bits or EC P-256, P-384, P-521; not encrypted */
     size_t key_len;
+    const char *cert_file; /* read by psocket_tls_new if chain is NULL */
+    const char *key_file;  /* read if key is NULL */
+    int ask;         /* 1: there is no key to be read; the application makes each signature, PSOCKET_WANT_SIGNATURE */
 } psocket_identity;
 
 /* What a peer's certificate says. Pointers are valid during the call that hands it out. */
@@ -266,13 +273,17 @@ typedef struct psocket_tls_options {
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    /* The last word on a peer's certificate, for trust on first use: 0 accepts, anything else refuses. verdict->code is 0 when
-       verification passed, else its first fault: CERT_EXPIRED means that all else was good, CERT_NAME says nothing of
-       dates. Called in the middle of a handshake, also from psocket_poller_wait: it must close or free no socket. */
-    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict);
-    void *decide_user;
-    const char *suites;          /* cipher suites by their IANA names, most wanted first, with colons between; NULL: all */
-    int min_version;             /* oldest TLS version; 0 or 0x0303 (TLS 1.2), which is the only one there is */
+    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION */
+    const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
+    const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
+    const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
+    int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
+    size_t max_fragment;         /* largest record taken from the peer, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
+                                    them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
+    size_t ticket_key_count;     /* at most 16 */
+    int tickets;                 /* servers: tickets per TLS 1.3 connection; 0 means 2, -1 none, of TLS 1.2 neither */
+    int session_cache;           /* sessions remembered; 0 means 256 by servers (TLS 1.2 session IDs) and 32 by clients, -1 none */
     int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's */
     void *clock_user;
     int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
@@ -282,10 +293,14 @@ typedef struct psocket_tls_options {
 
 /* What a TLS connection agreed on. Strings are empty when there is nothing to tell. */
 typedef struct psocket_tlsinfo {
-    int version;                 /* 0x0303 for TLS 1.2 */
+    int version;                 /* 0x0303 for TLS 1.2, 0x0304 for TLS 1.3 */
     int suite;                   /* IANA cipher suite number */
     int resumed;                 /* 1 if an earlier session was resumed */
-    char version_name[8];        /* "TLSv1.2" */
+    int extended_master_secret;  /* 1 with RFC 7627, which TLS 1.3 does not need */
+    int group, sigalg;           /* IANA numbers of the key exchange's group and of the server's signature; 0 when resumed without */
+    char group_name[16];         /* "x25519" */
+    char sigalg_name[32];        /* "ecdsa_secp256r1_sha256" */
+    char version_name[8];        /* "TLSv1.3" */
     char suite_name[48];         /* IANA name */
     char alpn[256];              /* agreed application protocol */
     char server_name[256];       /* the name asked for (RFC 6066 SNI on a server) */
@@ -294,6 +309,23 @@ typedef struct psocket_tlsinfo {
     uint8_t peer_spki_sha256[32];
     int64_t peer_not_before, peer_not_after;
 } psocket_tlsinfo;
+
+/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid until the
+   next call on the socket. */
+typedef struct psocket_question {
+    int kind;                    /* PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE */
+    psocket_certinfo peer;       /* decision: the peer's certificate, */
+    const uint8_t *certificate;  /* its DER, */
+    size_t certificate_len;
+    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that all else was
+                                    good, CERT_NAME says nothing of dates */
+    size_t identity;             /* signature: which of the settings' identities is to sign, */
+    int scheme;                  /* how (RFC 8446 4.2.3, in TLS 1.2, too), */
+    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest), "rsa_pkcs1_sha256" ... */
+    const char *hash_name;       /* "sha256", "sha384", "sha512" */
+    const uint8_t *digest;       /* and what: the hash of the content */
+    size_t digest_len;
+} psocket_question;
 
 /* A descriptor to wait for in a foreign event loop. */
 typedef struct psocket_pollfd {
@@ -419,6 +451,22 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls);
    PSOCKET_UNSUPPORTED (UDP) and PSOCKET_ALREADY_TLS leave it as it was. */
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
 
+/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. */
+PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
+
+/* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
+   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID. */
+PSOCKET_API int psocket_decide(psocket *s, int code);
+
+/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. */
+PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
+
+/* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
+   "tls-exporter" (32 bytes, RFC 9266) and "tls-server-end-point" (32 to 64, RFC 5929) are channel bindings. Returns the bytes
+   written, PSOCKET_INVALID, or PSOCKET_UNSUPPORTED if TLS 1.2 was spoken without extended master secret. */
+PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const void *context, size_t context_len,
+                                         void *out, size_t n);
+
 /* 1 once a handshake has completed, 0 before. */
 PSOCKET_API int psocket_istls(const psocket *s);
 
@@ -431,7 +479,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
 
 /* Stores what resumes a client's sessions (per server name, port and settings; tls NULL: the default settings) as bytes:
    returns how many they are, or an error, and writes them only if size suffices (ask with NULL, 0 first). They hold
-   master secrets: keep them as safe as private keys. Settings with decide remember no sessions. Thread-safe. */
+   master secrets: keep them as safe as private keys. Thread-safe. */
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size);
 
 /* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired or whose server has one here
@@ -1210,11 +1258,13 @@ static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, s
 /* Notes which descriptors are in a set. Winsock keeps the order, so each search begins behind the last find. */
 static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
 {
-    int at = 0, tries;
+    int at = 0, tries, found;
     u_int i, count = *(const u_int *)set;
     for (i = 1; i <= count; i++) {
-        for (tries = 0; tries < n && p[at].fd != set[i]; tries++) at = at + 1 < n ? at + 1 : 0;
-        if (p[at].fd == set[i]) p[at].revents = (short)(p[at].revents | events);
+        for (tries = found = 0; tries < n && !found; tries++, at = at + 1 < n ? at + 1 : 0) {
+            found = p[at].fd == set[i];
+            if (found) p[at].revents = (short)(p[at].revents | events);
+        }
     }
 }
 
@@ -1347,9 +1397,7 @@ static void psi_os_pin(void)
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread;
-    psi_os_pin();
-    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
     *os = thread ? 0 : (int)GetLastError();
     if (thread) CloseHandle((HANDLE)thread);
     return thread ? 0 : PSOCKET_OS;
@@ -1451,9 +1499,12 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #include <dirent.h>
 #endif
 #ifndef PSOCKET_NO_THREADS
-#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#endif
+#if defined(__PIC__) && !defined(__PIE__) /* this may be part of a shared library */
+#include <dlfcn.h>
+#define PSI_OS_PLUGGABLE
 #endif
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -1488,7 +1539,9 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_UNIX 1
 #define PSI_OS_SEND_MAX INT_MAX
 #define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
 #define PSI_OS_SEND_DROPS_INPUT 0
+#endif
 #define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 typedef int psi_os_int;
@@ -1547,7 +1600,7 @@ static int psi_os_make_ready(int fd)
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
 }
 
-/* Listeners come back while old connections linger. Datagrams that share a port need both. */
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
 static int psi_os_reuse(int fd, int stream, int share)
 {
     int one = 1;
@@ -1630,21 +1683,15 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
 
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. In a static program, and where
-   both are in a libdl that is not linked, there is none. */
-#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__))
-#if defined(__GLIBC__) && defined(__GNUC__)
-#pragma weak dladdr
-#pragma weak dlopen
-#define PSI_OS_HAS_DL (dladdr && dlopen)
-#else
-#define PSI_OS_HAS_DL 1
-#endif
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
 static void psi_os_pin(void)
 {
     static const char anchor = 0;
     Dl_info info;
-    if (PSI_OS_HAS_DL && dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
 }
 #else
 static void psi_os_pin(void) {}
@@ -1655,7 +1702,6 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     *os = pthread_create(&thread, NULL, run, arg);
@@ -2029,25 +2075,33 @@ static int psi_os_walk_list(psi_os_walk *w, const char *list)
 
 /* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
    SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
-   an error. PSOCKET_TLS_NO_TRUST, with the reason in *e (may be NULL), if there is none. What each answers is passed on. */
+   an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there is none, PSOCKET_NOMEM,
+   PSOCKET_DESCRIPTORS, or what each answered. */
 static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
 {
     char buf[PSI_OS_PATH];
     psi_os_walk w = PSI_ZERO;
     const char *file, *list;
-    int r = 0, before;
+    int r, before;
     w.each = each;
     w.ctx = ctx;
     file = psi_os_getenv("SSL_CERT_FILE", buf);
-    if (file && (r = psi_os_walk_file(&w, file)) != 0) return r;
-    if (file && !w.found) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    if (file) {
+        r = psi_os_walk_file(&w, file);
+        if (!r && !w.found) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
+    }
     before = w.found;
     list = psi_os_getenv("SSL_CERT_DIR", buf);
-    if (list && (r = psi_os_walk_list(&w, list)) != 0) return r;
-    if (list && w.found == before) return psi_err_os(e, PSOCKET_TLS_NO_TRUST, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    if (list) {
+        r = psi_os_walk_list(&w, list);
+        if (!r && w.found == before) r = PSOCKET_TLS_NO_TRUST;
+        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
+    }
     if (file || list) return 0;
     r = psi_os_trust_store(&w);
-    return r || w.found ? r : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
+    if (r) return psi_err_os(e, r, w.os, "cannot read the system's trust anchors");
+    return w.found ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
 }
 
 #elif !defined(PSOCKET_NO_TLS)
@@ -2285,7 +2339,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (n < 0) return n;
     if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
     r = psi_os_why(os);
-    if (*os == PSI_E(EWOULDBLOCK)) return PSOCKET_WANT_READ; /* Linux: the queue of a Unix-domain listener is full */
+    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
@@ -2365,13 +2419,13 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
 #define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
+#define PSI_OS_LOCAL 4      /* the local end of a stream that is yet to be connected */
 
-/* Binds. backlog: 0 for datagrams and for the local end of a connection, else the length of a listener's queue, which the
-   system cuts to its most. */
+/* Binds. backlog: the length of a listener's queue, which the system cuts to its most; 0 for all others. */
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
 {
     psi_os_sockaddr sa;
-    int r, dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int r, dual = flags & PSI_OS_DUAL, stream = backlog || (flags & PSI_OS_LOCAL), n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2379,7 +2433,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, backlog != 0, (flags & PSI_OS_REUSE_PORT) != 0)) return psi_os_why(os);
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, stream, flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
     if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
     if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
     r = psi_os_why(os);
@@ -2492,7 +2546,8 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 #if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
     if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
 #endif
-    return s ? 0 : -1;
+    (void)s;
+    return 0;
 #endif
 }
 
@@ -2987,6 +3042,13 @@ typedef struct psi_ring {
     uint32_t key;   /* of which this is the hash */
 } psi_ring;
 
+/* Is this in the ring's buffer, handed out before? */
+static int psi_ring_holds(const psi_ring *r, const void *p)
+{
+    uintptr_t at = (uintptr_t)p, buf = (uintptr_t)r->buf;
+    return r->buf && at >= buf && at < buf + r->cap;
+}
+
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
 {
     uint32_t v;
@@ -3063,7 +3125,7 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
-    need = live + (uint32_t)n + PSI_RING_SLACK;
+    need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
     if (chunks) need += live / 2; /* growing by parts would copy all each time */
     if (need > r->cap) {
         uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
@@ -3529,6 +3591,7 @@ static void psi_dns_push(psocket_resolve *r)
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_list;
+    psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     while (*end) end = &(*end)->next;
     *end = r;
@@ -3772,30 +3835,18 @@ static int psi_x509_no_params(psi_x509_span in)
 
 /* The object identifiers that are looked for, each after its length. */
 #define PSI_X509_OIDS(X) \
-    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") \
-    X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
-    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") \
-    X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
-    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") \
-    X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
-    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") \
-    X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
-    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") \
-    X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
-    X(P384, "\x05\x2B\x81\x04\x00\x22") \
-    X(P521, "\x05\x2B\x81\x04\x00\x23") \
-    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") \
-    X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
-    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") \
-    X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
-    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") \
-    X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
-    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") \
-    X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
-    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") \
-    X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
-    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") \
-    X(ANY_EKU, "\x04\x55\x1D\x25\x00")
+    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
+    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
+    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
+    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
+    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
+    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
+    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
+    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
+    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") X(ANY_EKU, "\x04\x55\x1D\x25\x00")
 
 #define PSI_X(name, bytes) bytes
 static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
@@ -3967,8 +4018,9 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
-static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
+/* Does a Name start with all relative names of base? 1, 0, -1: base is malformed, or it depends. unsure stands for what
+   depends. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
     psi_x509_span part, other;
     uint32_t hash;
@@ -3977,14 +4029,14 @@ static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
     while (psi_x509_take(&base, 0x31, &part)) {
         same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
         if (same == 0) return 0;
-        if (same < 0) r = -1;
+        if (same < 0) r = unsure;
     }
     return r;
 }
 
 static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 {
-    return psi_x509_same(a, b) || (psi_x509_name_within(a, b) > 0 && psi_x509_name_within(b, a) > 0);
+    return psi_x509_same(a, b) || (psi_x509_name_within(a, b, 0) > 0 && psi_x509_name_within(b, a, 0) > 0);
 }
 
 /* --- names for people --------------------------------------------------------------------------------------------- */
@@ -4031,24 +4083,17 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
 static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 {
     static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    unsigned long v = 0, top = 0;
-    size_t i;
-    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11) {
-        psi_x509_put(t, "%s", names[oid.p[2] - 3]);
-    } else if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) {
-        psi_x509_put(t, "DC");
-    } else {
-        for (i = 0; i < oid.n; i++) {
-            v = v << 7 | (oid.p[i] & 0x7Fu);
-            if (oid.p[i] & 0x80) continue;
-            if (top == 0) {
-                top = v < 80 ? v / 40 : 2;
-                psi_x509_put(t, "%lu", top);
-                v -= 40 * top++;
-            }
-            psi_x509_put(t, ".%lu", v);
-            v = 0;
-        }
+    int known = oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11, first = 1;
+    unsigned long v = 0, top;
+    if (known) psi_x509_put(t, "%s", names[oid.p[2] - 3]);
+    for (; !known && oid.n; oid = psi_x509_after(oid, 1)) {
+        v = v << 7 | (*oid.p & 0x7Fu);
+        if (*oid.p & 0x80) continue;
+        top = v < 80 ? v / 40 : 2;
+        if (first) psi_x509_put(t, "%lu", top);
+        psi_x509_put(t, ".%lu", first ? v - 40 * top : v);
+        first = 0;
+        v = 0;
     }
 }
 
@@ -4063,7 +4108,8 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
     for (count = total < 16 ? total : 16; count; count--) {
         rdn = rdns[--total % 16];
         while (psi_x509_attribute(&rdn, &oid, &tag, &value)) {
-            psi_x509_put_type(t, oid);
+            if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) psi_x509_put(t, "DC");
+            else psi_x509_put_type(t, oid);
             psi_x509_put(t, "=");
             psi_x509_put_safe(t, value, ",+\"\\<>;");
             if (rdn.n) psi_x509_put(t, "+");
@@ -4224,28 +4270,27 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm from an AlgorithmIdentifier. */
-static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
+/* Reads the signature algorithm: 0 if it is malformed. */
+static int psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
-    if (oid == PSI_OID_PSS) {
-        if (!psi_x509_pss_params(params, &c->alg))
-            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        c->alg.kind = PSI_X509_PKCS1;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        ok = psi_x509_no_params(params);
-    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        c->alg.kind = PSI_X509_ECDSA;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        ok = params.n == 0;
-    } else {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    psi_x509_alg *alg = &c->alg;
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
+    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        alg->kind = PSI_X509_PKCS1;
+        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        return psi_x509_no_params(params);
     }
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        alg->kind = PSI_X509_ECDSA;
+        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        return params.n == 0;
+    }
+    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1)
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    else if (oid != PSI_OID_PSS || !psi_x509_pss_params(params, alg))
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    return oid >= 0;
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4273,20 +4318,18 @@ static size_t psi_x509_bit_length(psi_x509_span v)
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span rsa, n, e;
-    const char *why = NULL;
     size_t bits;
     if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
     bits = psi_x509_bit_length(n);
-    if (bits < 2048)
+    if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
-    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
-    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
-        why = "has an unusual RSA key";
-    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
-    if (why || bits < 2048) return 1;
-    c->key.key_type = BR_KEYTYPE_RSA;
-    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
-    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+    } else {
+        c->key.key_type = BR_KEYTYPE_RSA;
+        c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+        c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    }
     return 1;
 }
 
@@ -4348,42 +4391,32 @@ static int psi_x509_check_access(psi_x509_span list)
     return ok;
 }
 
-/* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
-static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
-{
-    psi_x509_span list, one, v;
-    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
-    while (ok && list.n) {
-        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
-        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
-        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
-        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
-        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-    }
-    return ok;
-}
-
+/* Critical policies, whose qualifiers must be understood (RFC 5280 4.2.1.4): each a pointer to a text, or a text. */
 static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
 {
-    psi_x509_span one, v;
-    int ok = list.n != 0;
-    while (ok && list.n)
-        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    psi_x509_span policy, more, one, v;
+    int tag, oid, ok = 1;
+    while (ok && list.n) {
+        ok = psi_x509_seq(&list, &policy) && psi_x509_take_oid(&policy, &v);
+        if (!ok || !policy.n) continue;
+        ok = psi_x509_only_seq(policy, &more) && more.n;
+        while (ok && more.n) {
+            oid = psi_x509_seq(&more, &one) ? psi_x509_oid(&one) : -1;
+            ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+            if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+            else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+            else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        }
+    }
     return ok;
 }
 
-/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
-static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
+/* The first byte of a BIT STRING of flags, -1 if it is malformed. */
+static int psi_x509_flags(psi_x509_span in)
 {
     psi_x509_span v;
-    int i, ok = seq.n != 0;
-    for (i = 0; i < 2; i++) {
-        if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
-        ok = ok && v.n && v.p[0] < 0x80;
-        if (i == 0)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-    }
-    return ok && seq.n == 0;
+    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return -1;
+    return v.p[0] < 8 && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1)) ? v.p[1] : -1;
 }
 
 /* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
@@ -4405,11 +4438,7 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
     psi_x509_span seq = {NULL, 0}, v;
     int is_seq = psi_x509_only_seq(in, &seq);
     switch (id) {
-    case 0x0F:
-        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
-              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-        if (*ok) c->usage = v.p[1];
-        return "has a malformed keyUsage";
+    case 0x0F: *ok = (c->usage = psi_x509_flags(in)) >= 0; return "has a malformed keyUsage";
     case 0x13:
         *ok = is_seq && psi_x509_bool(&seq, &c->ca);
         if (*ok && seq.n) {
@@ -4424,7 +4453,13 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
         if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
         if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
         return "has malformed nameConstraints";
-    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x24: /* the first number would need the policies of the whole path, the second asks nothing of us */
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0x80, &v))
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_take(&seq, 0x81, &v);
+        if (seq.n) *ok = 0;
+        return "has malformed policyConstraints";
     case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
     default: return NULL;
     }
@@ -4462,10 +4497,8 @@ static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x50
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
     if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
     why = psi_x509_read_powers(c, id, value, critical, &ok);
-    if (!why) {
-        why = psi_x509_read_others(c, id, value, critical, &ok);
-        if (!critical) when = PSI_X509_UNTRUSTED;
-    }
+    if (!why && !critical) when = PSI_X509_UNTRUSTED;
+    if (!why) why = psi_x509_read_others(c, id, value, critical, &ok);
     if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
     if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
 }
@@ -4506,8 +4539,7 @@ static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span 
     if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
         return "has a serial number below 1 or over 20 bytes";
     if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
-    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
-    return NULL;
+    return !c->ca && (c->path_len >= 0 || c->constraints.n) ? "limits authorities below it without being one" : NULL;
 }
 
 /* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
@@ -4515,7 +4547,7 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
     psi_x509_span v, serial, field[FIELDS];
-    int tag, i, version, issuer, subject, key;
+    int tag, i, version, names, key, algorithm, dates;
     const char *tail;
     version = !psi_x509_take(&tbs, 0xA0, &v) ||
               (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
@@ -4524,20 +4556,21 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
     c->issuer = field[ISSUER];
     c->subject = field[SUBJECT];
     c->spki = field[SPKI];
-    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
-    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->readable = psi_x509_check_name(c->subject, &c->subject_hash);
+    names = psi_x509_check_name(c->issuer, &c->issuer_hash) & c->readable;
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
     key = psi_x509_read_key(c);
-    c->readable = subject && key;
-    psi_x509_read_alg(c, field[ALG]);
+    c->readable &= key;
+    algorithm = psi_x509_read_alg(c, field[ALG]);
+    dates = psi_x509_only_seq(field[DATES], &v) && psi_x509_time(&v, &c->not_before) && psi_x509_time(&v, &c->not_after) &&
+            v.n == 0;
     tail = psi_x509_read_tail(c, tbs);
     if (!version) return "has an unknown version";
     if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!algorithm) return "has a malformed signature algorithm";
     if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
-    if (!issuer || !subject) return "has a malformed issuer or subject";
-    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
-        v.n)
-        return "has malformed dates";
+    if (!names) return "has a malformed issuer or subject";
+    if (!dates) return "has malformed dates";
     return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
 }
 
@@ -4712,18 +4745,6 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
            memcmp(digest, got, len) == 0;
-}
-
-/* Is child signed with issuer's key? */
-static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
-{
-    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    br_hash_compat_context h;
-    uint8_t digest[64];
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-    hc->out(&h.vtable, digest);
-    return psi_x509_signed(issuer, &child->alg, digest, child->sig);
 }
 
 /* --- PEM ---------------------------------------------------------------------------------------------------------- */
@@ -5006,29 +5027,19 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
     return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
-/* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
-static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
-{
-    psi_x509_span label;
-    int r;
-    do {
-        r = psi_x509_pem_next(&in, &label, body);
-        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
-        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
-    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
-        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
-    return 0;
-}
-
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
-    psi_x509_span body = psi_x509_span_of(text, len);
+    psi_x509_span in = psi_x509_span_of(text, len), label = {NULL, 0}, body = in;
     const char *why;
-    int is_der = psi_x509_is_der(body), r = is_der ? 0 : psi_x509_key_find(body, &body, e);
+    int r = 1, is_der = psi_x509_is_der(in);
     memset(k, 0, sizeof *k);
-    if (r) return r;
+    while (!is_der && r > 0 && (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0))
+        r = psi_x509_pem_next(&in, &label, &body);
+    if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+    if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    if (!is_der && (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
@@ -5080,33 +5091,27 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
-   give the key away. This costs a small part of a signature. */
-static int psi_x509_is_whole(const psi_x509_key *k)
-{
-    const br_rsa_private_key *r = &k->rsa;
-    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
-    uint8_t n[PSI_X509_SIGNATURE];
-    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
-           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
-}
-
-/* Does the key belong to the certificate? The public halves are compared. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
+   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
-    uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
-    psi_x509_span point = k->point;
+    const br_rsa_private_key *r = &k->rsa;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
+    uint8_t buf[PSI_X509_SIGNATURE];
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_RSA)
-        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
-               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
-    if (k->ec.curve != ec->curve) return 0;
-    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
-    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    if (k->type == BR_KEYTYPE_EC) {
+        if (k->ec.curve != ec->curve) return 0;
+        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    }
+    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
+           br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(buf, r) &&
+           memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
@@ -5127,55 +5132,54 @@ static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
-/* Trust anchors, and where they come from. */
 typedef struct psi_trust {
     psi_x509_chain anchors;
-    size_t seen; /* with those that came twice */
-    int lenient; /* leave malformed ones out */
-    int system;  /* use psi_x509_system instead */
+    int system; /* use psi_x509_system instead */
 } psi_trust;
 
 /* The system's anchors, loaded at first use and shared by all. */
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-/* Adds an anchor, unless it is there already. */
-static int psi_trust_add(psi_trust *t, psi_x509_span der)
-{
-    psi_x509_chain *c = &t->anchors;
-    size_t i;
-    for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
-    if (i == c->count) {
-        if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-        if (!c->certs[i].readable) {
-            psi_x509_chain_drop(c);
-            return t->lenient ? 0 : (int)PSOCKET_TLS_PEM;
-        }
-    }
-    t->seen++;
-    return 0;
-}
-
-/* Adds the anchors of a text that people know as name. */
-static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
+/* Adds the anchors of a text; those that cannot be read are an error, or with lenient left out. How many there were, with
+   those that were known before, or PSOCKET_TLS_PEM, PSOCKET_NOMEM. *number: how many certificates were looked at. */
+static int psi_trust_add(psi_trust *t, const void *text, size_t len, int lenient, unsigned long *number)
 {
     psi_x509_reader reader = psi_x509_read(text, len);
+    psi_x509_chain *c = &t->anchors;
     psi_x509_span der;
-    int r;
-    do {
-        r = psi_x509_next(&reader, &der);
-        if (r > 0 && (r = psi_trust_add(t, der)) == 0) r = 1;
-        if (r == PSOCKET_TLS_PEM && t->lenient) r = 1;
-    } while (r > 0);
+    size_t i;
+    int r, count = 0;
+    while ((r = psi_x509_next(&reader, &der)) > 0 || (r == PSOCKET_TLS_PEM && lenient)) {
+        if (r < 0) continue;
+        for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
+        if (i == c->count && psi_x509_chain_append(c, der)) r = PSOCKET_NOMEM;
+        else if (c->certs[i].readable) count++;
+        else {
+            psi_x509_chain_drop(c);
+            if (!lenient) r = PSOCKET_TLS_PEM;
+        }
+        if (r < 0) break;
+    }
     psi_free(reader.buf);
-    return psi_x509_text_error(e, r, name, reader.number);
+    *number = reader.number;
+    return r < 0 ? r : count;
+}
+
+/* The same for what people know as name. */
+static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
+{
+    unsigned long number;
+    int r = psi_trust_add(t, text, len, 0, &number);
+    return psi_x509_text_error(e, r < 0 ? r : 0, name, number);
 }
 
 /* A text of a folder or of the system's: what is no certificate in it is passed over. */
 static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    int r = psi_trust_text((psi_trust *)ctx, text, len, "", NULL);
-    return r == PSOCKET_TLS_PEM ? 0 : r;
+    unsigned long number;
+    int r = psi_trust_add((psi_trust *)ctx, text, len, 1, &number);
+    return r < 0 ? r : 0;
 }
 
 static void psi_trust_free(psi_trust *t)
@@ -5186,55 +5190,46 @@ static void psi_trust_free(psi_trust *t)
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
-{
-    char *data;
-    size_t len;
-    int os, r;
-    if (topt->ca) {
-        len = topt->ca_len ? topt->ca_len : strlen((const char *)topt->ca);
-        r = psi_trust_text(t, topt->ca, len, "ca", e);
-        if (r) return r;
-    }
-    if (topt->ca_file) {
-        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
-        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
-        r = psi_trust_text(t, data, len, topt->ca_file, e);
-        psi_free(data);
-        if (r) return r;
-    }
-    if (!topt->ca_dir) return 0;
-    t->lenient = 1;
-    t->seen = 0;
-    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-    return t->seen ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
-}
-
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
-    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
+    char *data;
+    int os, r;
+    *out = NULL;
+    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
+    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
+    if (!r && topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        else r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+    }
+    if (!r && topt->ca_dir) {
+        r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+        else if (!t->anchors.count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    }
     if (r) psi_trust_free(t);
-    *out = r ? NULL : t;
+    else *out = t;
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM. A system without any anchor is looked at again next time. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without any anchor is looked at
+   again next time. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
+    psi_x509_chain *anchors = &psi_x509_system.anchors;
     int r = 0;
-    *out = t;
+    *out = t->system ? &psi_x509_system : t;
     if (!t->system) return 0;
-    *out = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!psi_x509_system.anchors.count) {
-        psi_x509_system.lenient = 1;
+    if (!anchors->count) {
         r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
-        if (r) psi_x509_chain_free(&psi_x509_system.anchors);
-        else if (!psi_x509_system.anchors.count)
-            r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no certificate that can be used");
+        if (r == PSOCKET_NOMEM) psi_err_code(e, r);
+        if (r) psi_x509_chain_free(anchors);
+        else if (!anchors->count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no usable certificate");
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -5355,22 +5350,12 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return match;
 }
 
-/* Is a name in a subtree of its own kind? 1, 0, -1: it cannot be told. */
-static int psi_x509_within(int tag, psi_x509_span base, psi_x509_span name, int excluded)
-{
-    int r;
-    if (tag == 0x82) return psi_x509_dns_within(base, name, excluded);
-    if (tag == 0x87) return psi_x509_ip_within(base, name, excluded);
-    r = psi_x509_name_within(base, name);
-    return excluded || r > 0 ? r : 0;
-}
-
-/* Does a name break one of the lists of a certificate's constraints (RFC 5280 4.2.1.10)? So does what cannot be told, and a
-   name of a kind that is not evaluated if the constraints are critical. */
+/* Does a name break the permitted or the excluded list of a certificate's constraints (RFC 5280 4.2.1.10)? So does what
+   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
-    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    int type, r, seen = 0, hit = 0;
     psi_x509_take(&lists, 0xA0, &list);
     if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
     while (list.n) {
@@ -5379,30 +5364,30 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
         w->work -= 1 + (long)(name.n + base.n) / 64;
         if (w->work < 0) return 1;
         if (type != tag) continue;
-        if (!known && ca->constraints_critical) return 1;
-        r = known ? psi_x509_within(tag, base, name, excluded) : 0;
+        if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
+        else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
+        else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
+        else if (ca->constraints_critical) return 1;
+        else continue;
         if (r < 0) return 1;
-        seen |= known;
+        seen = 1;
         hit |= r;
     }
     return excluded ? hit : seen && !hit;
-}
-
-static int psi_x509_name_breaks_any(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
-{
-    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
 }
 
 /* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
     psi_x509_span rest = c->san, name, none = {NULL, 0};
-    int tag;
-    while (psi_x509_any(&rest, &tag, &name, NULL))
-        if (psi_x509_name_breaks_any(w, ca, tag, name)) return 1;
-    if (c->subject.n > 2 && psi_x509_name_breaks_any(w, ca, 0xA4, c->subject)) return 1;
-    return psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n &&
-           psi_x509_name_breaks_any(w, ca, 0x81, none);
+    int tag, x, mail = psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n;
+    for (x = 0; x < 2; x++, rest = c->san) {
+        while (psi_x509_any(&rest, &tag, &name, NULL))
+            if (psi_x509_name_breaks(w, ca, x, tag, name)) return 1;
+        if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, x, 0xA4, c->subject)) return 1;
+        if (mail && psi_x509_name_breaks(w, ca, x, 0x81, none)) return 1;
+    }
+    return 0;
 }
 
 /* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
@@ -5419,11 +5404,17 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
     int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
+    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
+    br_hash_compat_context h;
+    uint8_t digest[64];
     if (good < 0) {
         w->signatures -= cost + (long)(child->tbs.n / 16384);
         if (w->signatures < 0) w->work = -1;
         if (w->work < 0) return 0;
-        good = psi_x509_check_signature(issuer, child);
+        hc->init(&h.vtable);
+        hc->update(&h.vtable, child->tbs.p, child->tbs.n);
+        hc->out(&h.vtable, digest);
+        good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
         if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
         w->edges[w->edge_count].issuer = issuer;
         w->edges[w->edge_count].child = child;
@@ -5435,29 +5426,21 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
     return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
 }
 
-/* Is one of the pinned keys on the path? */
-static int psi_x509_has_pin(psi_x509_walk *w, int depth)
-{
-    uint8_t digest[32];
-    size_t k;
-    int i;
-    for (i = 0; i <= depth && w->q->pin_count; i++) {
-        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
-        for (k = 0; k < w->q->pin_count; k++)
-            if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
-    }
-    return w->q->pin_count == 0;
-}
-
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then pins and dates. 1 if all is well. */
+   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
-    int i;
+    size_t k, pins = w->q->pin_count;
+    uint8_t digest[32];
+    int i, pinned = pins == 0;
     for (i = depth; i > 0; i--)
         if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
-    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
+    for (i = 0; i <= depth && !pinned; i++) {
+        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
+        psi_x509_sha256(w->path[i]->spki, digest);
+        for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
+    }
+    if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
@@ -5701,262 +5684,2445 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 
 /*==================================================================================================
  * >>record
- * The TLS 1.2 record layer after the handshake: decrypts and encrypts in place through BearSSL's record vtables.
- * A psi_rec is one allocation: this header, the context of the incoming and that of the outgoing direction, each as
- * large as its cipher needs. Whoever got it from psi_hs_finish owns it and ends it with psi_rec_free.
+ * Bytes read and written, the names of what TLS numbers, and records of both versions, during and after the handshake.
+ * A psi_rec is all that a handshake leaves: a psi_key for each direction (without a suite: in the clear) and what the
+ * messages after the handshake need. Records are opened where they lie and sealed where they will be sent from.
+ * Expanded AES keys live only while records are being worked on: psi_rec_relax drops them.
  *================================================================================================*/
 
-#define PSI_REC_HEAD 13     /* room a payload needs before it to be sealed in place: header and explicit nonce */
-#define PSI_REC_TAIL 16     /* and behind it: the tag */
-#define PSI_REC_PLAIN 16384 /* most plaintext in a record, RFC 5246 6.2.1 */
-#define PSI_REC_QUIET 32    /* most records in a row that carry no data */
+#define PSI_REC_PLAIN 16384 /* most plaintext in a record, RFC 8446 5.1 */
+#define PSI_REC_QUIET 32    /* most records in a row that carry no data; */
+#define PSI_REC_WARNINGS 8  /* an alert counts for so many of them */
+#define PSI_REC_TAG 16
+#define PSI_REC_SECRET 48   /* the longest secret: SHA-384's, and TLS 1.2's master secret */
+#ifndef PSI_REC_KEY_LIFE    /* records under one key of TLS 1.3, well below AES-GCM's 2^24.5 (RFC 8446 5.5) */
+#define PSI_REC_KEY_LIFE ((uint64_t)1 << 23)
+#endif
 
+enum { PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
 enum { PSI_REC_CCS = 20, PSI_REC_ALERT = 21, PSI_REC_HANDSHAKE = 22, PSI_REC_APPDATA = 23 };
-enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
-
-/* Result of psi_rec_open. */
-typedef struct psi_rec_in {
-    uint8_t *data; /* plaintext, inside the bytes given */
-    size_t len;
-    size_t used;                /* bytes consumed; PSI_REC_MORE: bytes needed in all */
-    int alert_level, alert;     /* an alert to send if alert_level is not 0 */
-} psi_rec_in;
-
-typedef struct psi_rec {
-    uint16_t max_send; /* most plaintext bytes in a record that is sent */
-    uint8_t server;
-    uint8_t quiet;     /* records without data in a row */
-    uint32_t skip;     /* bytes of a refused ClientHello still to come */
-    uint32_t out_at;   /* offset of the outgoing context */
-    uint32_t size;     /* of all */
-} psi_rec;
-
-#define PSI_REC_CONTEXTS ((sizeof(psi_rec) + 15) & ~(size_t)15)
-
-static const br_sslrec_in_class **psi_rec_incoming(psi_rec *r)
-{
-    return (const br_sslrec_in_class **)(void *)((uint8_t *)r + PSI_REC_CONTEXTS);
-}
-
-static const br_sslrec_out_class **psi_rec_outgoing(psi_rec *r)
-{
-    return (const br_sslrec_out_class **)(void *)((uint8_t *)r + r->out_at);
-}
-
-static void psi_rec_free(psi_rec *r)
-{
-    if (!r) return;
-    psi_wipe(r, r->size);
-    psi_free(r);
-}
-
-/* Copies BearSSL's contexts of both directions (the unions br_ssl_engine_context.in and .out). NULL: out of memory. */
-static psi_rec *psi_rec_new(const void *in, const void *out, int server, size_t max_send)
-{
-    size_t in_size = (*(const br_sslrec_in_class *const *)in)->context_size;
-    size_t out_size = (*(const br_sslrec_out_class *const *)out)->context_size;
-    size_t out_at = PSI_REC_CONTEXTS + ((in_size + 15) & ~(size_t)15);
-    psi_rec *r = (psi_rec *)psi_alloc(out_at + out_size);
-    if (!r) return NULL;
-    r->max_send = (uint16_t)max_send;
-    r->server = (uint8_t)(server != 0);
-    r->out_at = (uint32_t)out_at;
-    r->size = (uint32_t)(out_at + out_size);
-    memcpy((uint8_t *)r + PSI_REC_CONTEXTS, in, in_size);
-    memcpy((uint8_t *)r + out_at, out, out_size);
-    return r;
-}
-
-/* Most plaintext bytes in one record: 16384, or what the client asked for with max_fragment_length (RFC 6066 4). */
-static PSI_UNUSED size_t psi_rec_max_send(const psi_rec *r)
-{
-    return r->max_send;
-}
+enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END, PSI_REC_WHOLE };
+enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
 
 /* The alerts of RFC 5246 7.2, RFC 6066 9, RFC 7301 3.2 and RFC 8446 6. */
-#define PSI_REC_ALERTS(X) \
-    X(0, "close_notify") \
-    X(10, "unexpected_message") \
-    X(20, "bad_record_mac") \
-    X(21, "decryption_failed") \
-    X(22, "record_overflow") \
-    X(30, "decompression_failure") \
-    X(40, "handshake_failure") \
-    X(41, "no_certificate") \
-    X(42, "bad_certificate") \
-    X(43, "unsupported_certificate") \
-    X(44, "certificate_revoked") \
-    X(45, "certificate_expired") \
-    X(46, "certificate_unknown") \
-    X(47, "illegal_parameter") \
-    X(48, "unknown_ca") \
-    X(49, "access_denied") \
-    X(50, "decode_error") \
-    X(51, "decrypt_error") \
-    X(60, "export_restriction") \
-    X(70, "protocol_version") \
-    X(71, "insufficient_security") \
-    X(80, "internal_error") \
-    X(86, "inappropriate_fallback") \
-    X(90, "user_canceled") \
-    X(100, "no_renegotiation") \
-    X(109, "missing_extension") \
-    X(110, "unsupported_extension") \
-    X(111, "certificate_unobtainable") \
-    X(112, "unrecognized_name") \
-    X(113, "bad_certificate_status_response") \
-    X(115, "unknown_psk_identity") \
-    X(116, "certificate_required") \
-    X(120, "no_application_protocol")
+#define PSI_ALERTS(X) \
+    X(CLOSE_NOTIFY, 0, "close_notify") \
+    X(UNEXPECTED_MESSAGE, 10, "unexpected_message") \
+    X(BAD_RECORD_MAC, 20, "bad_record_mac") \
+    X(DECRYPTION_FAILED, 21, "decryption_failed") \
+    X(RECORD_OVERFLOW, 22, "record_overflow") \
+    X(DECOMPRESSION_FAILURE, 30, "decompression_failure") \
+    X(HANDSHAKE_FAILURE, 40, "handshake_failure") \
+    X(NO_CERTIFICATE, 41, "no_certificate") \
+    X(BAD_CERTIFICATE, 42, "bad_certificate") \
+    X(UNSUPPORTED_CERTIFICATE, 43, "unsupported_certificate") \
+    X(CERTIFICATE_REVOKED, 44, "certificate_revoked") \
+    X(CERTIFICATE_EXPIRED, 45, "certificate_expired") \
+    X(CERTIFICATE_UNKNOWN, 46, "certificate_unknown") \
+    X(ILLEGAL_PARAMETER, 47, "illegal_parameter") \
+    X(UNKNOWN_CA, 48, "unknown_ca") \
+    X(ACCESS_DENIED, 49, "access_denied") \
+    X(DECODE_ERROR, 50, "decode_error") \
+    X(DECRYPT_ERROR, 51, "decrypt_error") \
+    X(EXPORT_RESTRICTION, 60, "export_restriction") \
+    X(PROTOCOL_VERSION, 70, "protocol_version") \
+    X(INSUFFICIENT_SECURITY, 71, "insufficient_security") \
+    X(INTERNAL_ERROR, 80, "internal_error") \
+    X(INAPPROPRIATE_FALLBACK, 86, "inappropriate_fallback") \
+    X(USER_CANCELED, 90, "user_canceled") \
+    X(NO_RENEGOTIATION, 100, "no_renegotiation") \
+    X(MISSING_EXTENSION, 109, "missing_extension") \
+    X(UNSUPPORTED_EXTENSION, 110, "unsupported_extension") \
+    X(CERTIFICATE_UNOBTAINABLE, 111, "certificate_unobtainable") \
+    X(UNRECOGNIZED_NAME, 112, "unrecognized_name") \
+    X(BAD_STATUS_RESPONSE, 113, "bad_certificate_status_response") \
+    X(UNKNOWN_PSK_IDENTITY, 115, "unknown_psk_identity") \
+    X(CERTIFICATE_REQUIRED, 116, "certificate_required") \
+    X(NO_APPLICATION_PROTOCOL, 120, "no_application_protocol")
+
+#define PSI_X(name, number, text) PSI_ALERT_##name = number,
+enum { PSI_ALERTS(PSI_X) PSI_ALERT_NONE = -1 };
+#undef PSI_X
 
 static const char *psi_rec_alert_name(int alert)
 {
-#define PSI_X(number, name) number,
-    static const short numbers[] = { PSI_REC_ALERTS(PSI_X) };
+#define PSI_X(name, number, text) number,
+    static const short numbers[] = { PSI_ALERTS(PSI_X) };
 #undef PSI_X
-#define PSI_X(number, name) name "\0"
-    static const char names[] = PSI_REC_ALERTS(PSI_X);
+#define PSI_X(name, number, text) text "\0"
+    static const char names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
     const char *name = psi_string_of(alert, numbers, names);
     return *name ? name : "unknown alert";
 }
 
+/* --- reading and writing bytes ----------------------------------------------------------------------------------- */
+
+/* Bytes still to be read; bad once something did not fit. */
+typedef struct psi_reader {
+    const uint8_t *p;
+    size_t n;
+    int bad;
+} psi_reader;
+
+static psi_reader psi_read_of(const void *p, size_t n)
+{
+    psi_reader r;
+    r.p = (const uint8_t *)p;
+    r.n = n;
+    r.bad = 0;
+    return r;
+}
+
+/* The next n bytes, NULL if there are fewer. */
+static const uint8_t *psi_read_take(psi_reader *r, size_t n)
+{
+    const uint8_t *p = r->p;
+    if (r->bad || r->n < n) {
+        r->bad = 1;
+        r->n = 0;
+        return NULL;
+    }
+    r->p += n;
+    r->n -= n;
+    return p;
+}
+
+/* Copies the next n bytes; zeros if there are fewer. */
+static void psi_read_copy(psi_reader *r, void *to, size_t n)
+{
+    const uint8_t *p = psi_read_take(r, n);
+    if (p) memcpy(to, p, n);
+    else memset(to, 0, n);
+}
+
+static uint32_t psi_read_number(psi_reader *r, size_t size)
+{
+    const uint8_t *p = psi_read_take(r, size);
+    uint32_t v = 0;
+    while (p && size--) v = v << 8 | *p++;
+    return v;
+}
+
+/* A vector of min to max bytes, in front of which its length stands in size bytes. */
+static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t max)
+{
+    psi_reader v = PSI_ZERO;
+    v.n = psi_read_number(r, size);
+    v.p = psi_read_take(r, v.n);
+    if (v.n < min || v.n > max) r->bad = 1;
+    if (r->bad) r->n = v.n = 0;
+    v.bad = r->bad;
+    return v;
+}
+
+/* Is number in a list of 16-bit numbers? */
+static int psi_read_has(psi_reader list, unsigned number)
+{
+    while (list.n)
+        if (psi_read_number(&list, 2) == number && !list.bad) return 1;
+    return 0;
+}
+
+static int psi_read_same(psi_reader a, const void *p, size_t n)
+{
+    return a.n == n && (n == 0 || memcmp(a.p, p, n) == 0);
+}
+
+/* A growing buffer. failed once memory was short: then it is empty and stays so. All zero is empty. */
+typedef struct psi_writer {
+    uint8_t *p;
+    uint32_t n, room;
+    int failed;
+} psi_writer;
+
+/* Wipes and frees; usable again. */
+static void psi_write_free(psi_writer *w)
+{
+    if (w->p) psi_wipe(w->p, w->room);
+    psi_free(w->p);
+    memset(w, 0, sizeof *w);
+}
+
+/* Room for n more bytes, at w->p + w->n: NULL if there is none. What was there before is wiped when it moves. */
+static uint8_t *psi_write_room(psi_writer *w, size_t n)
+{
+    psi_writer more = PSI_ZERO;
+    if (w->failed || n > 0x1000000) {
+        w->failed = 1;
+        return NULL;
+    }
+    if (w->p && w->room - w->n >= n) return w->p + w->n;
+    more.room = w->n + (uint32_t)n + w->n / 2;
+    more.p = (uint8_t *)PSOCKET_MALLOC(more.room + !more.room);
+    if (!more.p) {
+        psi_write_free(w);
+        w->failed = 1;
+        return NULL;
+    }
+    more.n = w->n;
+    if (w->n) memcpy(more.p, w->p, w->n);
+    psi_write_free(w);
+    *w = more;
+    return w->p + w->n;
+}
+
+static void psi_write(psi_writer *w, const void *p, size_t n)
+{
+    uint8_t *to = psi_write_room(w, n);
+    if (!to || !n) return;
+    memcpy(to, p, n);
+    w->n += (uint32_t)n;
+}
+
+static void psi_write_number(psi_writer *w, uint64_t value, size_t size)
+{
+    uint8_t *to = psi_write_room(w, size);
+    if (!to) return;
+    w->n += (uint32_t)size;
+    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+}
+
+/* Begins a vector whose length will stand in size bytes; the result is for psi_write_close. */
+static uint32_t psi_write_open(psi_writer *w, size_t size)
+{
+    psi_write_number(w, 0, size);
+    return w->n;
+}
+
+static void psi_write_close(psi_writer *w, uint32_t at, size_t size)
+{
+    uint32_t n = w->n - at, i;
+    if (w->failed) return;
+    for (i = 1; i <= size; i++, n >>= 8) w->p[at - i] = (uint8_t)(n & 0xFF);
+}
+
+static void psi_write_vector(psi_writer *w, const void *p, size_t n, size_t size)
+{
+    psi_write_number(w, n, size);
+    psi_write(w, p, n);
+}
+
+/* Takes the first n bytes out. */
+static void psi_write_drop(psi_writer *w, uint32_t n)
+{
+    if (n == w->n) {
+        psi_write_free(w);
+        return;
+    }
+    w->n -= n;
+    memmove(w->p, w->p + n, w->n);
+}
+
+/* --- cipher suites ----------------------------------------------------------------------------------------------- */
+
+enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
+
+/* X(IANA name, number, version, key of the certificate (0: any), hash, AEAD), best first where the CPU has AES. */
+#define PSI_SUITES(X) \
+    X(TLS_AES_128_GCM_SHA256, 0x1301, PSI_TLS13, 0, br_sha256_ID, PSI_AES128) \
+    X(TLS_AES_256_GCM_SHA384, 0x1302, PSI_TLS13, 0, br_sha384_ID, PSI_AES256) \
+    X(TLS_CHACHA20_POLY1305_SHA256, 0x1303, PSI_TLS13, 0, br_sha256_ID, PSI_CHACHA) \
+    X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_AES128) \
+    X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_AES128) \
+    X(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, PSI_TLS12, BR_KEYTYPE_EC, br_sha384_ID, PSI_AES256) \
+    X(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, PSI_TLS12, BR_KEYTYPE_RSA, br_sha384_ID, PSI_AES256) \
+    X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_CHACHA) \
+    X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_CHACHA)
+
+typedef struct psi_suite {
+    const char *name;
+    uint16_t number, version;
+    uint8_t key_type, hash, aead;
+    uint8_t head, tail; /* what a record has before and behind its data */
+} psi_suite;
+
+/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
+#define PSI_X(name, number, version, key, hash, aead) \
+    { #name, number, version, key, hash, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
+      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1 },
+static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
+#undef PSI_X
+
+#define PSI_SUITE_COUNT (sizeof psi_suites / sizeof psi_suites[0])
+
+/* NULL: unknown. */
+static const psi_suite *psi_suite_of(unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_SUITE_COUNT; i++)
+        if (psi_suites[i].number == number) return &psi_suites[i];
+    return NULL;
+}
+
+/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
+typedef struct psi_primitives {
+    const br_block_ctr_class *aes;
+    br_ghash ghash;
+    br_chacha20_run chacha;
+    br_poly1305_run poly;
+    int fast_aes; /* the CPU has instructions for AES-GCM */
+} psi_primitives;
+
+/* The same for all settings; filled by the first of them. */
+static psi_primitives psi_prim;
+static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
+
+static void psi_rec_find(psi_primitives *p)
+{
+    int wide = sizeof(void *) >= 8;
+    const br_block_ctr_class *aes = br_aes_x86ni_ctr_get_vtable();
+    br_ghash ghash = br_ghash_pclmul_get();
+    if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
+    if (!ghash) ghash = br_ghash_pwr8_get();
+    p->fast_aes = aes && ghash;
+    p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+    p->ghash = ghash ? ghash : wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+    p->chacha = br_chacha20_sse2_get();
+    if (!p->chacha) p->chacha = br_chacha20_ct_run;
+    p->poly = br_poly1305_ctmulq_get();
+    if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+}
+
+static void psi_rec_prepare(void)
+{
+    psi_os_lock(&psi_prim_lock);
+    if (!psi_prim.aes) psi_rec_find(&psi_prim);
+    psi_os_unlock(&psi_prim_lock);
+}
+
+/* --- keys of one direction --------------------------------------------------------------------------------------- */
+
+static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
+{
+    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+}
+
+typedef struct psi_gcm {
+    br_aes_gen_ctr_keys aes;
+    uint8_t h[16];
+} psi_gcm;
+
+typedef struct psi_key {
+    const psi_suite *suite; /* NULL: in the clear */
+    uint64_t seq;
+    psi_gcm *gcm;           /* the key made ready for AES-GCM; NULL: not now */
+    uint8_t key[32], iv[12];
+    uint8_t secret[PSI_REC_SECRET]; /* TLS 1.3: what they come from, for the next */
+} psi_key;
+
+static void psi_key_relax(psi_key *k)
+{
+    if (!k->gcm) return;
+    psi_wipe(k->gcm, sizeof *k->gcm);
+    psi_free(k->gcm);
+    k->gcm = NULL;
+}
+
+static void psi_key_clear(psi_key *k)
+{
+    psi_key_relax(k);
+    psi_wipe(k, sizeof *k);
+}
+
+/* The key made ready; in spare if there is no memory to keep it in. */
+static const psi_gcm *psi_key_ready(psi_key *k, psi_gcm *spare)
+{
+    static const uint8_t zero[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    psi_gcm *g = k->gcm;
+    if (g) return g;
+    g = k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
+    if (!g) g = spare;
+    psi_prim.aes->init(&g->aes.vtable, k->key, k->suite->aead);
+    memset(g->h, 0, sizeof g->h);
+    psi_prim.aes->run(&g->aes.vtable, zero, 0, g->h, sizeof g->h);
+    return g;
+}
+
+/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. */
+static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
+                        uint8_t tag[PSI_REC_TAG])
+{
+    psi_gcm spare;
+    const psi_gcm *g;
+    uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    if (k->suite->aead == PSI_CHACHA) {
+        psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
+        return;
+    }
+    g = psi_key_ready(k, &spare);
+    if (encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
+    lengths[7] = (uint8_t)(aad.n * 8);
+    psi_rec_put(lengths + 12, n * 8, 4);
+    memset(tag, 0, PSI_REC_TAG);
+    psi_prim.ghash(tag, g->h, aad.p, aad.n);
+    psi_prim.ghash(tag, g->h, p, n);
+    psi_prim.ghash(tag, g->h, lengths, sizeof lengths);
+    if (!encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
+    psi_prim.aes->run(&g->aes.vtable, nonce, 1, tag, PSI_REC_TAG);
+    if (g == &spare) psi_wipe(&spare, sizeof spare);
+}
+
+/* The nonce of the record whose body is at `body`, and what is authenticated beside its n bytes of data (RFC 8446 5.2
+   and 5.3; RFC 5246 6.2.3.3, RFC 5288 3, RFC 7905 2). Returns the length of the latter. */
+static size_t psi_key_frame(const psi_key *k, const uint8_t *header, size_t n, uint8_t nonce[12], uint8_t aad[13])
+{
+    size_t i;
+    memcpy(nonce, k->iv, 12);
+    if (k->suite->head > 5) memcpy(nonce + 4, header + 5, 8);
+    else for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (k->seq >> 8 * (7 - i) & 0xFF));
+    if (k->suite->version == PSI_TLS13) {
+        memcpy(aad, header, 5);
+        return 5;
+    }
+    psi_rec_put(aad, k->seq, 8);
+    memcpy(aad + 8, header, 3);
+    psi_rec_put(aad + 11, n, 2);
+    return 13;
+}
+
+/* Are they the same? In constant time. */
+static int psi_rec_equal(const uint8_t *a, const uint8_t *b, size_t n)
+{
+    volatile uint8_t differ = 0;
+    while (n--) differ = (uint8_t)(differ | (a[n] ^ b[n]));
+    return differ == 0;
+}
+
+/* --- records ----------------------------------------------------------------------------------------------------- */
+
+/* Result of psi_rec_open. */
+typedef struct psi_rec_in {
+    uint8_t *data; /* plaintext, inside the bytes given */
+    size_t len;
+    size_t used;            /* bytes consumed; PSI_REC_MORE: bytes needed in all */
+    int type;               /* PSI_REC_WHOLE: the content's */
+    int alert_level, alert; /* an alert to send if alert_level is not 0 */
+} psi_rec_in;
+
+typedef struct psi_tlsinfo psi_tlsinfo;
+
+typedef struct psi_rec {
+    psi_key in, out;
+    psi_writer part;       /* handshake messages that are not whole, or wait for an answer */
+    psi_writer first;      /* tickets that go ahead of the first data */
+    psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
+    const psi_tlsinfo *info; /* the socket's, which outlives this */
+    void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
+    int64_t from;          /* servers: when the handshake ended */
+    uint32_t skip;         /* bytes to ignore: early data still to come, or of a refused ClientHello */
+    uint16_t version;      /* 0 until it is agreed */
+    uint16_t max_in, max_out; /* most plaintext bytes in a record */
+    uint8_t server, quiet; /* quiet: records without data in a row */
+    uint8_t open;          /* the handshake is over */
+    uint8_t update;        /* a KeyUpdate has to go ahead of the next data */
+    uint8_t exports;       /* exporters may be used */
+    uint8_t secret[PSI_REC_SECRET]; /* of exporters: TLS 1.2's master secret, or TLS 1.3's exporter secret */
+    uint8_t seed[64];      /* TLS 1.2: both randoms; TLS 1.3: the resumption secret */
+} psi_rec;
+
+static void psi_rec_free(psi_rec *r)
+{
+    if (!r) return;
+    psi_key_clear(&r->in);
+    psi_key_clear(&r->out);
+    psi_write_free(&r->part);
+    psi_write_free(&r->first);
+    psocket_tls_free(r->tls);
+    psi_wipe(r, sizeof *r);
+    psi_free(r);
+}
+
+/* Gives up what is needed only while records come and go. */
+static PSI_UNUSED void psi_rec_relax(psi_rec *r)
+{
+    psi_key_relax(&r->in);
+    psi_key_relax(&r->out);
+}
+
 /* Fills *e and asks for a fatal alert. Returns code. */
 static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, const char *text)
 {
-    in->alert_level = 2;
+    in->alert_level = PSI_REC_FATAL;
     in->alert = alert;
     psi_err(e, code, "%s", text);
     if (e) e->tls_alert = alert;
     return code;
 }
 
-/* Handshake messages after the handshake: a wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1).
-   A ClientHello may span records. Returns 0 if it is anything else. */
-static int psi_rec_refuse(psi_rec *r, const uint8_t *p, size_t n, psi_rec_in *in)
+/* Is it a warning that TLS 1.3 does not have (RFC 8446 6)? */
+static int psi_rec_no_warning(const psi_rec *r, const psi_rec_in *in)
 {
-    while (n) {
-        size_t take = n < r->skip ? n : r->skip;
-        p += take;
-        n -= take;
-        r->skip -= (uint32_t)take;
-        if (!n) break;
-        if (n < 4 || p[0] != (r->server ? 1 : 0)) return 0; /* ClientHello to a server, HelloRequest to a client */
-        r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        if (r->skip > (r->server ? PSI_REC_PLAIN : 0)) return 0;
-        p += 4;
-        n -= 4;
-        in->alert_level = 1;
-        in->alert = 100;
-    }
+    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && in->data[1] != PSI_ALERT_CLOSE_NOTIFY && in->data[1] != PSI_ALERT_USER_CANCELED;
+}
+
+/* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
+static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
+{
+    uint8_t nonce[12], aad[13], tag[PSI_REC_TAG];
+    size_t head = k->suite->head, n;
+    if (len < head - 5 + PSI_REC_TAG) return 0;
+    n = len - (head - 5) - PSI_REC_TAG;
+    psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, p, n, nonce, aad)), p + head, n, 0, tag);
+    if (!psi_rec_equal(tag, p + head + n, PSI_REC_TAG)) return 0;
+    k->seq++;
+    in->data = p + head;
+    in->len = n;
     return 1;
 }
 
-/* Looks at n received bytes at p and decrypts the first record in place: one of PSI_REC_*, or an error, filling *e. */
+/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
+static int psi_rec_unpad(psi_rec_in *in)
+{
+    while (in->len && !in->data[in->len - 1]) in->len--;
+    if (!in->len) return 0;
+    in->type = in->data[--in->len];
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
+}
+
+/* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
+static int psi_rec_skips(psi_rec *r, size_t len)
+{
+    if (r->skip <= len) return 0;
+    r->skip -= (uint32_t)len;
+    return 1;
+}
+
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
+   error, filling *e. */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
-    const br_sslrec_in_class **ctx = psi_rec_incoming(r);
+    psi_key *k = &r->in;
     size_t len;
+    int sealed = k->suite != NULL;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
-    if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a record of unknown type");
-    if (p[1] != 3 || p[2] != 3)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 70, "the peer sent a record of another TLS version");
+    in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
-    if (!(*ctx)->check_length(ctx, len))
-        return len > PSI_REC_PLAIN
-            ? psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 22, "the peer sent a record that is too long")
-            : psi_rec_fail(in, e, PSOCKET_TLS_RECORD, 20, "the peer sent a record that is too short to be genuine");
+    if (in->type < PSI_REC_CCS || in->type > PSI_REC_APPDATA)
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer sent a record of unknown type");
+    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF)))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_PROTOCOL_VERSION,
+                            "the peer sent a record of another TLS version");
+    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW, "the peer sent a record that is too long");
+    if (sealed && (r->version == PSI_TLS12 || in->type == PSI_REC_APPDATA) && len < k->suite->head - 5u + PSI_REC_TAG && !r->skip)
+        return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC,
+                            "the peer sent a record that is too short to be genuine");
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
+    in->data = p + 5;
     in->len = len;
-    in->data = (*ctx)->decrypt(ctx, p[0], 0x0303, p + 5, &in->len);
-    if (!in->data) return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, 20, psocket_strerror(PSOCKET_TLS_RECORD));
-    if (p[0] == PSI_REC_APPDATA && in->len) {
-        r->quiet = 0;
-        return PSI_REC_DATA;
+    if (sealed && r->version == PSI_TLS13 && in->type != PSI_REC_APPDATA) {
+        /* RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the peer has no keys yet */
+        if (r->open || (in->type == PSI_REC_ALERT && k->seq) || in->type == PSI_REC_HANDSHAKE)
+            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                                "the peer sent an unencrypted record");
+        sealed = 0;
     }
-    if (p[0] == PSI_REC_ALERT) {
-        if (in->len != 2) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 50, "the peer sent a malformed alert");
-        if (in->data[1] == 0) return PSI_REC_END;
-        if (in->data[0] != 1) {
-            psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)",
-                    psi_rec_alert_name(in->data[1]), in->data[1]);
-            if (e) e->tls_alert = in->data[1];
-            return PSOCKET_TLS_ALERT;
+    if (!sealed) {
+        if (in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
+    } else {
+        if (!psi_rec_decrypt(k, p, len, in)) {
+            if (psi_rec_skips(r, len)) return PSI_REC_SKIP;
+            return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC, psocket_strerror(PSOCKET_TLS_RECORD));
         }
-    } else if (p[0] == PSI_REC_CCS || (p[0] == PSI_REC_HANDSHAKE && !psi_rec_refuse(r, in->data, in->len, in))) {
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a handshake message out of order");
+        if (!r->open) r->skip = 0;
     }
-    if (++r->quiet > PSI_REC_QUIET)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending records without data");
-    in->len = 0;
-    return PSI_REC_SKIP;
+    if (in->len > (size_t)r->max_in + (sealed && r->version == PSI_TLS13))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW,
+                            "the peer sent a record that is longer than agreed");
+    if (sealed && r->version == PSI_TLS13 && !psi_rec_unpad(in))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record of unknown type");
+    return PSI_REC_WHOLE;
 }
 
-/* Encrypts *len bytes at payload in place, at most psi_rec_max_send of them, with PSI_REC_HEAD bytes of room before and
-   PSI_REC_TAIL behind. Returns the start of the record and its whole length in *len. */
-static PSI_UNUSED uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, size_t *len)
+/* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
+static size_t psi_rec_seal_one(psi_rec *r, int type, const uint8_t *data, size_t n, uint8_t *to)
 {
-    const br_sslrec_out_class **ctx = psi_rec_outgoing(r);
-    return (*ctx)->encrypt(ctx, type, 0x0303, payload, len);
+    psi_key *k = &r->out;
+    size_t head = k->suite ? k->suite->head : 5, tail = k->suite ? k->suite->tail : 0;
+    uint8_t nonce[12], aad[13], *p = to + head;
+    if (n) memcpy(p, data, n);
+    to[0] = (uint8_t)type;
+    psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
+    psi_rec_put(to + 3, head - 5 + n + tail, 2);
+    if (k->suite) {
+        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
+        if (tail > PSI_REC_TAG) {
+            p[n++] = (uint8_t)type;
+            to[0] = PSI_REC_APPDATA;
+            tail--;
+        }
+        psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, to, n, nonce, aad)), p, n, 1, p + n);
+        k->seq++;
+    }
+    return head + n + tail;
 }
 
-#endif /* PSOCKET_NO_TLS */
-#ifndef PSOCKET_NO_TLS
+/* Bytes that n bytes of data take as records. */
+static size_t psi_rec_room(const psi_rec *r, size_t n)
+{
+    size_t records = n ? (n + r->max_out - 1) / r->max_out : 1;
+    return n + records * (r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5);
+}
+
+/* Writes n bytes as records to `to`, which has psi_rec_room bytes. Returns how many were needed. */
+static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
+{
+    size_t done = 0, used = 0;
+    do {
+        size_t len = n - done < r->max_out ? n - done : r->max_out;
+        used += psi_rec_seal_one(r, type, (const uint8_t *)data + done, len, to + used);
+        done += len;
+    } while (done < n);
+    return used;
+}
 
 /*==================================================================================================
- * >>tls12
- * TLS settings (psocket_tls) and the TLS 1.2 handshake on BearSSL's engine, which nothing outside this section knows.
- * A psi_hs is one handshake: psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error,
- * then psi_hs_finish and psi_hs_free. Records enter the engine whole and one at a time, after their headers, the peer's
- * hello and the lengths of its messages have been checked here; a client's hello does not, for psi_hs_give_hello puts one
- * of our own in its place. Whatever goes wrong leaves an alert in the output.
- * psocket_tls is immutable but for its two session caches, which its lock guards. Every handshake holds a reference.
+ * >>keys
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
+ * and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
-#define PSI_TLS_SUITES 6
-#define PSI_TLS_CLIENT_SESSIONS 16  /* sessions a client remembers, one per server name and port */
-#define PSI_TLS_SERVER_SESSIONS 256 /* sessions a server remembers */
-#define PSI_TLS_SESSION_TIME 86400  /* seconds, RFC 5246 F.1.4 */
-#define PSI_TLS_IDENTITIES 1024
-/* Curves for the key exchange. A client's list also tells which certificates it takes (RFC 8422 5.1), hence P-521. */
-#define PSI_TLS_SERVER_CURVES \
-    ((uint32_t)1 << BR_EC_curve25519 | (uint32_t)1 << BR_EC_secp256r1 | (uint32_t)1 << BR_EC_secp384r1)
-#define PSI_TLS_CLIENT_CURVES (PSI_TLS_SERVER_CURVES | (uint32_t)1 << BR_EC_secp521r1)
+#define PSI_HASH_MAX 64
+
+static size_t psi_keys_digest(int hash, const void *p, size_t n, uint8_t *out)
+{
+    const br_hash_class *hc = psi_x509_hash_class(hash);
+    br_hash_compat_context h;
+    hc->init(&h.vtable);
+    hc->update(&h.vtable, p, n);
+    hc->out(&h.vtable, out);
+    return psi_x509_hash_len(hash);
+}
+
+/* Returns the length. */
+static size_t psi_keys_hmac(int hash, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out)
+{
+    br_hmac_key_context k;
+    br_hmac_context h;
+    br_hmac_key_init(&k, psi_x509_hash_class(hash), key, key_len);
+    br_hmac_init(&h, &k, 0);
+    br_hmac_update(&h, p, n);
+    n = br_hmac_out(&h, out);
+    psi_wipe(&k, sizeof k);
+    psi_wipe(&h, sizeof h);
+    return n;
+}
+
+/* HKDF-Extract (RFC 5869 2.2); an ikm of NULL is a string of zeros as long as the hash. */
+static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t n, uint8_t *out)
+{
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
+}
+
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 bytes. secret and out may overlap. */
+static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context, size_t context_len,
+                            uint8_t *out, size_t n)
+{
+    uint8_t block[PSI_HASH_MAX + 4 + 255 + 255 + 1], key[PSI_HASH_MAX], *p = block + PSI_HASH_MAX;
+    size_t len = psi_x509_hash_len(hash), label_len = strlen(label), before = 0, i = 1;
+    memcpy(key, secret, len);
+    psi_rec_put(p, n, 2);
+    p[2] = (uint8_t)(6 + label_len);
+    memcpy(p + 3, "tls13 ", 6);
+    memcpy(p + 9, label, label_len);
+    p += 9 + label_len;
+    *p++ = (uint8_t)context_len;
+    if (context_len) memcpy(p, context, context_len);
+    p += context_len;
+    for (; n; i++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
+        uint8_t made[PSI_HASH_MAX], *from = block + PSI_HASH_MAX - before;
+        size_t take = n < len ? n : len;
+        *p = (uint8_t)i;
+        psi_keys_hmac(hash, key, len, from, (size_t)(p + 1 - from), made);
+        memcpy(out, made, take);
+        memcpy(block + PSI_HASH_MAX - len, made, len);
+        before = len;
+        out += take;
+        n -= take;
+        psi_wipe(made, sizeof made);
+    }
+    psi_wipe(block, sizeof block);
+    psi_wipe(key, sizeof key);
+}
+
+/* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
+static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
+{
+    uint8_t none[PSI_HASH_MAX];
+    if (!digest) psi_keys_digest(hash, "", 0, none);
+    psi_keys_expand(hash, secret, label, digest ? digest : none, psi_x509_hash_len(hash), out, psi_x509_hash_len(hash));
+}
+
+/* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a, psi_reader b,
+                         uint8_t *out, size_t n)
+{
+    br_tls_prf_seed_chunk seed[2];
+    seed[0].data = a.p;
+    seed[0].len = a.n;
+    seed[1].data = b.p;
+    seed[1].len = b.n;
+    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 2, seed);
+}
+
+/* --- keys of records --------------------------------------------------------------------------------------------- */
+
+static size_t psi_suite_key_len(const psi_suite *s)
+{
+    return s->aead == PSI_AES128 ? 16 : 32;
+}
+
+/* RFC 8446 7.3: key and nonce from a traffic secret. */
+static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
+{
+    uint8_t copy[PSI_REC_SECRET];
+    size_t n = psi_x509_hash_len(suite->hash);
+    memcpy(copy, secret, n); /* it may lie in *k */
+    psi_key_clear(k);
+    k->suite = suite;
+    memcpy(k->secret, copy, n);
+    psi_keys_expand(suite->hash, copy, "key", NULL, 0, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(suite->hash, copy, "iv", NULL, 0, k->iv, sizeof k->iv);
+    psi_wipe(copy, sizeof copy);
+}
+
+/* RFC 8446 7.2: the next traffic secret. */
+static void psi_key_update(psi_key *k)
+{
+    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", NULL, 0, k->secret, psi_x509_hash_len(k->suite->hash));
+    psi_key_from_secret(k, k->suite, k->secret);
+}
+
+/* RFC 5246 6.3: the keys of both directions, which are to be used from the next ChangeCipherSpec on. */
+static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], const uint8_t randoms[64], psi_key *client,
+                           psi_key *server)
+{
+    uint8_t block[2 * (32 + 12)], server_first[64];
+    size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
+    memcpy(server_first, randoms + 32, 32);
+    memcpy(server_first + 32, randoms, 32);
+    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), psi_read_of("", 0), block,
+                 2 * (n + iv));
+    client->suite = server->suite = suite;
+    memcpy(client->key, block, n);
+    memcpy(server->key, block + n, n);
+    memcpy(client->iv, block + 2 * n, iv);
+    memcpy(server->iv, block + 2 * n + iv, iv);
+    psi_wipe(block, sizeof block);
+}
+
+/* --- transcript -------------------------------------------------------------------------------------------------- */
+
+/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
+   signature of TLS 1.2 over them, which may take another hash. */
+typedef struct psi_transcript {
+    br_hash_compat_context hash; /* vtable NULL: not known yet */
+    psi_writer bytes;
+    int keep;
+} psi_transcript;
+
+static void psi_transcript_add(psi_transcript *t, const uint8_t *p, size_t n)
+{
+    if (t->hash.vtable) t->hash.vtable->update(&t->hash.vtable, p, n);
+    if (!t->hash.vtable || t->keep) psi_write(&t->bytes, p, n);
+}
+
+static void psi_transcript_start(psi_transcript *t, int hash)
+{
+    psi_x509_hash_class(hash)->init(&t->hash.vtable);
+    t->hash.vtable->update(&t->hash.vtable, t->bytes.p, t->bytes.n);
+    if (!t->keep && !t->bytes.failed) psi_write_free(&t->bytes);
+}
+
+static void psi_transcript_forget(psi_transcript *t)
+{
+    t->keep = 0;
+    if (!t->bytes.failed) psi_write_free(&t->bytes);
+}
+
+static void psi_transcript_digest(const psi_transcript *t, uint8_t *out)
+{
+    t->hash.vtable->out(&t->hash.vtable, out);
+}
+
+/* RFC 8446 4.4.1: a digest takes the first hello's place when there is a second. */
+static void psi_transcript_retry(psi_transcript *t, int hash)
+{
+    uint8_t message[4 + PSI_HASH_MAX] = {254, 0, 0, 0}; /* message_hash */
+    size_t n = psi_x509_hash_len(hash);
+    psi_transcript_digest(t, message + 4);
+    message[3] = (uint8_t)n;
+    t->hash.vtable->init(&t->hash.vtable);
+    psi_transcript_add(t, message, 4 + n);
+}
+
+/* --- the log of keys --------------------------------------------------------------------------------------------- */
+
+#ifdef PSOCKET_KEYLOG
+/* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
+static void psi_keys_log(const char *label, const uint8_t random[32], const uint8_t *secret, size_t n)
+{
+    static const char hex[] = "0123456789abcdef";
+    char line[40 + 64 + 1 + 2 * PSI_REC_SECRET + 1];
+    int at = snprintf(line, 40, "%s ", label);
+    char *p = line + at;
+    size_t i;
+    for (i = 0; i < 32 + n; i++) {
+        unsigned b = i < 32 ? random[i] : secret[i - 32];
+        if (i == 32) *p++ = ' ';
+        *p++ = hex[b >> 4];
+        *p++ = hex[b & 15];
+    }
+    *p = 0;
+    PSOCKET_KEYLOG(line);
+    psi_wipe(line, sizeof line);
+}
+#else
+#define psi_keys_log(label, random, secret, n) ((void)(n))
+#endif
+
+/* --- the key exchange -------------------------------------------------------------------------------------------- */
+
+/* X(IANA name, number, BearSSL's curve, bytes of a secret key), most wanted first. */
+#define PSI_GROUPS(X) \
+    X(x25519, 29, BR_EC_curve25519, 32) \
+    X(secp256r1, 23, BR_EC_secp256r1, 32) \
+    X(secp384r1, 24, BR_EC_secp384r1, 48) \
+    X(secp521r1, 25, BR_EC_secp521r1, 66)
+
+typedef struct psi_group {
+    const char *name;
+    uint16_t number;
+    uint8_t curve, len;
+} psi_group;
+
+#define PSI_X(name, number, curve, len) { #name, number, curve, len },
+static const psi_group psi_groups[] = { PSI_GROUPS(PSI_X) };
+#undef PSI_X
+
+#define PSI_GROUP_COUNT (sizeof psi_groups / sizeof psi_groups[0])
+#define PSI_KEX_POINT 133 /* the longest public value */
+#define PSI_KEX_SECRET 66 /* the longest secret */
+
+static const psi_group *psi_group_of(unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_GROUP_COUNT; i++)
+        if (psi_groups[i].number == number) return &psi_groups[i];
+    return NULL;
+}
+
+static size_t psi_kex_point_len(const psi_group *g)
+{
+    return g->curve == BR_EC_curve25519 ? 32 : 1 + 2 * (size_t)g->len;
+}
+
+/* Our half of a key exchange. */
+typedef struct psi_kex {
+    const psi_group *group; /* NULL: none */
+    uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
+} psi_kex;
+
+/* A uniform secret key: for the NIST curves BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1) comes from the
+   system. 0 or PSOCKET_NO_ENTROPY. */
+static int psi_kex_scalar(psi_kex *x)
+{
+    br_hmac_drbg_context rng;
+    int code;
+    if (x->group->curve == BR_EC_curve25519) return psi_os_entropy(x->scalar, 32);
+    memset(&rng, 0, sizeof rng);
+    rng.vtable = &br_hmac_drbg_vtable;
+    rng.digest_class = &br_sha256_vtable;
+    code = psi_os_entropy(rng.K, sizeof rng.K);
+    if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
+    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve)) code = PSOCKET_NO_ENTROPY;
+    psi_wipe(&rng, sizeof rng);
+    return code;
+}
+
+static int psi_kex_make(psi_kex *x, const psi_group *group)
+{
+    int code;
+    x->group = group;
+    code = psi_kex_scalar(x);
+    if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
+    return code;
+}
+
+/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
+   point of the curve, or of so small an order that the secret would be zero (RFC 7748 6.1). The key is wiped. */
+static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
+{
+    const br_ec_impl *ec = br_ec_get_default();
+    uint8_t point[PSI_KEX_POINT], any = 0;
+    size_t n = psi_kex_point_len(x->group), at, len, i;
+    uint32_t ok;
+    if (peer.n != n || (x->group->curve != BR_EC_curve25519 && peer.p[0] != 4)) return 0;
+    memcpy(point, peer.p, n);
+    ok = ec->mul(point, n, x->scalar, x->group->len, x->group->curve);
+    at = ec->xoff(x->group->curve, &len);
+    for (i = 0; i < len; i++) any |= point[at + i];
+    memcpy(secret, point + at, len);
+    psi_wipe(point, sizeof point);
+    psi_wipe(x->scalar, sizeof x->scalar);
+    return ok && any ? len : 0;
+}
+
+/* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
+static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
+{
+    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
+    size_t n = psi_x509_hash_len(hash);
+    psi_keys_extract(hash, NULL, 0, psk, n, early);
+    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_keys_expand(hash, key, "finished", NULL, 0, key, n);
+    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_wipe(early, sizeof early);
+    psi_wipe(key, sizeof key);
+}
+
+/*==================================================================================================
+ * >>hello
+ * What a handshake and its settings are, the writing of messages, and both hellos from one table of extensions.
+ * A handshake owns its psi_rec until psi_hs_finish; its offer points into the message being handled.
+ *================================================================================================*/
+
+#define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
+#define PSI_HELLO_MAX 65536 /* longest hello, RFC 8446 4: lists of post-quantum shares come close */
+
+/* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
+#define PSI_MESSAGES(X) \
+    X(HELLO_REQUEST, 0, "HelloRequest") \
+    X(CLIENT_HELLO, 1, "ClientHello") \
+    X(SERVER_HELLO, 2, "ServerHello") \
+    X(NEW_SESSION_TICKET, 4, "NewSessionTicket") \
+    X(ENCRYPTED_EXTENSIONS, 8, "EncryptedExtensions") \
+    X(CERTIFICATE, 11, "Certificate") \
+    X(SERVER_KEY_EXCHANGE, 12, "ServerKeyExchange") \
+    X(CERTIFICATE_REQUEST, 13, "CertificateRequest") \
+    X(SERVER_HELLO_DONE, 14, "ServerHelloDone") \
+    X(CERTIFICATE_VERIFY, 15, "CertificateVerify") \
+    X(CLIENT_KEY_EXCHANGE, 16, "ClientKeyExchange") \
+    X(FINISHED, 20, "Finished") \
+    X(KEY_UPDATE, 24, "KeyUpdate") \
+    X(CCS, 0x114, "ChangeCipherSpec")
+
+#define PSI_X(name, number, text) PSI_MSG_##name = number,
+enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
+#undef PSI_X
+
+static const char *psi_msg_name(int message)
+{
+#define PSI_X(name, number, text) number,
+    static const short numbers[] = { PSI_MESSAGES(PSI_X) };
+#undef PSI_X
+#define PSI_X(name, number, text) text "\0"
+    static const char names[] = PSI_MESSAGES(PSI_X);
+#undef PSI_X
+    const char *name = psi_string_of(message, numbers, names);
+    return *name ? name : "unknown";
+}
+
+/* Signature schemes (RFC 8446 4.2.3): X(IANA name, number, kind, hash, curve that TLS 1.3 binds, 1: of RSASSA-PSS keys),
+   most wanted first. */
+#define PSI_SCHEMES(X) \
+    X(ecdsa_secp256r1_sha256, 0x0403, PSI_X509_ECDSA, br_sha256_ID, BR_EC_secp256r1, 0) \
+    X(rsa_pss_rsae_sha256, 0x0804, PSI_X509_PSS, br_sha256_ID, 0, 0) \
+    X(rsa_pss_pss_sha256, 0x0809, PSI_X509_PSS, br_sha256_ID, 0, 1) \
+    X(rsa_pkcs1_sha256, 0x0401, PSI_X509_PKCS1, br_sha256_ID, 0, 0) \
+    X(ecdsa_secp384r1_sha384, 0x0503, PSI_X509_ECDSA, br_sha384_ID, BR_EC_secp384r1, 0) \
+    X(rsa_pss_rsae_sha384, 0x0805, PSI_X509_PSS, br_sha384_ID, 0, 0) \
+    X(rsa_pss_pss_sha384, 0x080A, PSI_X509_PSS, br_sha384_ID, 0, 1) \
+    X(rsa_pkcs1_sha384, 0x0501, PSI_X509_PKCS1, br_sha384_ID, 0, 0) \
+    X(ecdsa_secp521r1_sha512, 0x0603, PSI_X509_ECDSA, br_sha512_ID, BR_EC_secp521r1, 0) \
+    X(rsa_pss_rsae_sha512, 0x0806, PSI_X509_PSS, br_sha512_ID, 0, 0) \
+    X(rsa_pss_pss_sha512, 0x080B, PSI_X509_PSS, br_sha512_ID, 0, 1) \
+    X(rsa_pkcs1_sha512, 0x0601, PSI_X509_PKCS1, br_sha512_ID, 0, 0)
+
+typedef struct psi_scheme {
+    const char *name;
+    uint16_t number;
+    uint8_t kind, hash, curve, pss_key;
+} psi_scheme;
+
+#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, kind, hash, curve, pss },
+static const psi_scheme psi_schemes[] = { PSI_SCHEMES(PSI_X) };
+#undef PSI_X
+
+#define PSI_SCHEME_COUNT (sizeof psi_schemes / sizeof psi_schemes[0])
+
+/* --- settings and sessions, as >>session and >>tls fill them ------------------------------------------------------ */
+
+typedef struct psi_tls_identity {
+    psi_x509_chain chain;
+    psi_x509_key key;
+    int ask;                     /* the application signs: there is no key */
+    uint8_t endpoint[PSI_HASH_MAX]; /* tls-server-end-point, RFC 5929 4 */
+    size_t endpoint_len;
+} psi_tls_identity;
+
+/* Sessions as flat bytes, in sets of PSI_SESSION_WAYS of which one is chosen by what they are found by. */
+typedef struct psi_session_slot {
+    uint8_t *flat;
+    uint32_t len;
+    uint64_t used; /* when it was last used, for eviction */
+} psi_session_slot;
+
+typedef struct psi_sessions {
+    psi_session_slot *slots;
+    size_t max;
+    uint64_t clock;
+} psi_sessions;
+
+#define PSI_TICKET_KEY 32
+
+typedef struct psi_ticket_keys {
+    uint8_t *keys; /* the first makes tickets */
+    size_t count;
+    int own;       /* ours, which have to be renewed */
+    int64_t made;
+} psi_ticket_keys;
+
+struct psocket_tls {
+    int refs;
+    psi_os_mutex lock; /* guards the sessions, the ticket keys and the policy */
+    psi_sessions client_sessions, server_sessions;
+    psi_ticket_keys ticket_keys;
+    uint8_t policy[32];
+    int has_policy;
+    int tickets; /* servers: how many with TLS 1.3; 0: none at all */
+    const psi_suite *suites[PSI_SUITE_COUNT]; /* these three: most wanted first */
+    const psi_group *groups[PSI_GROUP_COUNT];
+    const psi_scheme *schemes[PSI_SCHEME_COUNT];
+    size_t suite_count, group_count, scheme_count;
+    uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
+    psi_trust *trust;
+    psi_tls_identity *identities;
+    size_t identity_count;
+    uint8_t *alpn; /* as it stands in a hello */
+    size_t alpn_len;
+    uint8_t *pins;
+    size_t pin_count;
+    int client_auth, insecure_no_verify, insecure_no_name, decide;
+    int64_t (*clock)(void *user);
+    void *clock_user;
+};
+
+/* One session: read from its flat form, into which the spans point. */
+typedef struct psi_session {
+    uint8_t name[32]; /* SHA-256 of the server name asked for and, on clients, the port */
+    uint8_t policy[32];
+    uint16_t version, suite;
+    uint8_t ems, has_peer, is_ticket;
+    uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
+    int64_t from, until, not_before, not_after;
+    uint32_t age_add;
+    uint8_t sha256[32], spki[32];
+    psi_reader subject, endpoint;
+    psi_reader ticket; /* clients: what to send; servers: the session ID */
+    size_t size;       /* with what the spans point into */
+} psi_session;
+
+/* --- the handshake ------------------------------------------------------------------------------------------------ */
+
+/* What a client's hello offers. Points into it. */
+typedef struct psi_offer {
+    psi_reader id, suites, groups, schemes, shares, alpn, ticket, identities, binders, authorities;
+    const uint8_t *bound; /* where the part of the hello ends that binders bind */
+    unsigned versions;    /* of supported_versions: 1 TLS 1.2, 2 TLS 1.3, 4 others only */
+    uint16_t limit;       /* record_size_limit, 0 none */
+    uint8_t fragment;     /* max_fragment_length, 0 none */
+    uint8_t ems, wants_ticket, modes, psk_dhe, early, fallback, compressed;
+} psi_offer;
+
+typedef struct psi_hs psi_hs;
+typedef void (*psi_hs_fn)(psi_hs *h);
+
+/* A row of a program: in this state, this message of at most this length is handled so. */
+typedef struct psi_hs_row {
+    int state, message;
+    int hash; /* 1: the message joins the transcript before it is handled; 0: its handler sees to that */
+    uint32_t limit;
+    void (*run)(psi_hs *h, psi_reader m);
+} psi_hs_row;
+
+typedef struct psi_ext psi_ext;
+
+/* What a client or a server is. Whoever makes a socket stores its address there: thus programs link only what they use. */
+typedef struct psi_role {
+    int server;
+    const psi_hs_row *start;
+    const psi_ext *extensions;
+    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e);
+    void (*finish)(psi_hs *h, const psi_tlsinfo *info); /* remembers the session */
+    void (*failed)(psi_hs *h);
+} psi_role;
+
+/* What is asked; made when it is. */
+typedef struct psi_hs_question {
+    psocket_question public_form;
+    char text[1024];
+    uint8_t digest[PSI_HASH_MAX];
+} psi_hs_question;
+
+struct psi_hs {
+    const psi_role *role;
+    const psi_hs_row *program;
+    int state; /* PSI_HS_DONE, PSI_HS_FAILED, or of the program */
+    psi_rec *rec;
+    psocket_tls *tls;
+    psocket_error err;
+    int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    const psi_suite *suite;      /* NULL: not chosen yet */
+    char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
+    uint16_t port, version;
+    psi_transcript transcript;
+    const uint8_t *message;      /* the message being handled, with its header */
+    uint32_t rest;               /* bytes that follow it */
+    psi_writer flight;           /* messages that are not yet in records */
+    psi_writer out;              /* records to send */
+    uint32_t out_at;
+    /* hellos */
+    uint8_t randoms[64];         /* the client's, the server's */
+    uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
+    uint32_t offered;            /* client: which rows of the table its hello had */
+    psi_offer *offer;            /* server: valid while a hello is handled */
+    psi_writer opaque;           /* the server's cookie, or its new ticket of TLS 1.2 */
+    uint32_t lifetime;           /* of that ticket, in seconds */
+    psi_kex kex;
+    psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
+    psi_reader share;            /* the peer's public value, while its message is handled */
+    uint8_t grease;
+    uint8_t retried, regrouped, ccs_sent, named, ems, secure, points, fragment, will_ticket, resumed, psk, is_address, limited;
+    /* authentication */
+    const psi_tls_identity *identity; /* what we prove to be; NULL none */
+    const psi_scheme *scheme;    /* how we sign */
+    const psi_scheme *server_scheme; /* how the server signed; NULL: it did not */
+    psi_x509_chain chain;        /* the peer's certificates */
+    uint8_t asked;               /* client: the server asks for a certificate */
+    uint8_t proved;              /* the peer has proved to own its certificate's key */
+    psi_reader signature;        /* valid while `then` runs */
+    psi_hs_question *question;   /* NULL: nothing is asked */
+    psi_hs_fn then;              /* goes on with the signature */
+    /* secrets */
+    psi_session *session;        /* offered (client) or resumed; NULL none */
+    psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.3's handshake and master secret, TLS 1.2's master secret */
+    size_t secret_len;
+    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* handshake traffic */
+    psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
+};
+
+enum { PSI_HS_RUNNING = 1, PSI_HS_DONE, PSI_HS_FAILED, PSI_HS_STATES };
+
+/* The time that certificates are checked against. A system calendar before the program was built is not set. */
+static int64_t psi_tls_now(const psocket_tls *tls)
+{
+    int64_t now;
+    if (tls->clock) return tls->clock(tls->clock_user);
+    now = psi_os_wallclock();
+    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+}
+
+static int psi_tls_speaks(const psocket_tls *tls, unsigned version)
+{
+    return tls->min_version <= version && version <= tls->max_version;
+}
+
+/* --- writing messages --------------------------------------------------------------------------------------------- */
+
+/* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
+static void psi_hs_change_cipher_spec(psi_hs *h)
+{
+    static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
+    if (h->ccs_sent || (h->version == PSI_TLS13 && !h->id_len && !h->role->server)) return;
+    h->ccs_sent = 1;
+    psi_write(&h->out, ccs, sizeof ccs);
+}
+
+/* Puts n bytes into the output as records. 0 or PSOCKET_NOMEM. */
+static int psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
+{
+    uint8_t *to;
+    if (h->out_at) {
+        psi_write_drop(&h->out, h->out_at);
+        h->out_at = 0;
+    }
+    if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
+    to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
+    if (!to) return PSOCKET_NOMEM;
+    h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
+    return 0;
+}
+
+/* Puts an alert into the output. Without memory it is left out. */
+static void psi_hs_alert(psi_hs *h, int level, int alert)
+{
+    uint8_t p[2];
+    p[0] = (uint8_t)level;
+    p[1] = (uint8_t)alert;
+    psi_hs_seal(h, PSI_REC_ALERT, p, sizeof p);
+}
+
+/* Ends the handshake with an error and, unless alert is PSI_ALERT_NONE, tells the peer. The first error counts. */
+PSI_PRINTF(4, 5)
+static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    if (h->state == PSI_HS_FAILED) return;
+    h->state = PSI_HS_FAILED;
+    psi_write_free(&h->flight);
+    psi_err_code(&h->err, code);
+    va_start(ap, format);
+    vsnprintf(h->err.text, sizeof h->err.text, format, ap);
+    va_end(ap);
+    if (alert == PSI_ALERT_NONE) return;
+    h->err.tls_alert = alert;
+    psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL, alert);
+}
+
+static void psi_hs_no_memory(psi_hs *h)
+{
+    psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_NOMEM));
+}
+
+static const char *psi_hs_peer(const psi_hs *h)
+{
+    return h->role->server ? "client" : "server";
+}
+
+/* The peer's message is not as it must be. */
+static void psi_hs_bad(psi_hs *h, int alert, const char *what)
+{
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s (%s)", psi_hs_peer(h), what, psi_rec_alert_name(alert));
+}
+
+/* Is m wrong, or anything left of it? Then the handshake fails. */
+static int psi_hs_left(psi_hs *h, const psi_reader *m)
+{
+    if (!m->bad && !m->n) return 0;
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed", psi_hs_peer(h),
+                psi_msg_name(h->message[0]));
+    return 1;
+}
+
+/* Begins a message in the flight; psi_hs_end takes the result. */
+static uint32_t psi_hs_begin(psi_hs *h, int message)
+{
+    psi_write_number(&h->flight, (uint64_t)message, 1);
+    return psi_write_open(&h->flight, 3);
+}
+
+static void psi_hs_end(psi_hs *h, uint32_t at)
+{
+    psi_write_close(&h->flight, at, 3);
+    if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + at - 4, h->flight.n - at + 4);
+}
+
+/* Makes records of the flight. */
+static void psi_hs_flush(psi_hs *h)
+{
+    uint32_t at, n;
+    if (h->state == PSI_HS_FAILED || (!h->flight.n && !h->flight.failed)) return;
+    for (at = 0; at < h->flight.n; at += n) {
+        n = h->flight.n - at < PSI_HS_RECORD ? h->flight.n - at : PSI_HS_RECORD;
+        if (psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n)) break;
+    }
+    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_no_memory(h);
+    psi_write_free(&h->flight);
+}
+
+/* The peer has said all that it may say for now (RFC 8446 5.1). 0: there is more, and the handshake has failed. */
+static int psi_hs_turn(psi_hs *h)
+{
+    if (!h->rest) return 1;
+    psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "record holds more than the handshake allows");
+    return 0;
+}
+
+/* New keys for what comes in. 0: the handshake has failed. */
+static int psi_hs_new_in(psi_hs *h, const psi_key *key)
+{
+    if (!psi_hs_turn(h)) return 0;
+    psi_key_clear(&h->rec->in);
+    h->rec->in = *key;
+    return 1;
+}
+
+static void psi_hs_new_out(psi_hs *h, const psi_key *key)
+{
+    psi_hs_flush(h);
+    psi_key_clear(&h->rec->out);
+    h->rec->out = *key;
+}
+
+static int psi_hs_random(psi_hs *h, void *p, size_t n)
+{
+    int code = psi_os_entropy(p, n);
+    if (code) psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    return code;
+}
+
+/* --- extensions --------------------------------------------------------------------------------------------------- */
+
+/* The messages that carry extensions, as bits. */
+enum {
+    PSI_IN_CH = 1,   /* ClientHello */
+    PSI_IN_SH12 = 2, /* ServerHello of TLS 1.2 */
+    PSI_IN_SH13 = 4, /* ServerHello of TLS 1.3 */
+    PSI_IN_HRR = 8,  /* HelloRetryRequest */
+    PSI_IN_EE = 16,  /* EncryptedExtensions */
+    PSI_IN_CR = 32,  /* CertificateRequest of TLS 1.3 */
+    PSI_IN_CR12 = 64 /* that of TLS 1.2, which has two of them as fields */
+};
+
+/* Writes the body; 0: there is nothing to say. */
+typedef int (*psi_ext_writer)(psi_hs *h, psi_writer *w, unsigned where);
+/* Reads the body: 0 or an alert. What it leaves is a decode_error. */
+typedef int (*psi_ext_reader)(psi_hs *h, psi_reader *r, unsigned where);
+
+struct psi_ext {
+    int number; /* -1 ends a table */
+    unsigned where;
+    psi_ext_writer write;
+    psi_ext_reader read;
+};
+
+static int psi_ext_ignore(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)h;
+    (void)where;
+    r->n = 0;
+    return 0;
+}
+
+static int psi_ext_empty(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)h;
+    (void)r;
+    (void)where;
+    return 0;
+}
+
+/* server_name, RFC 6066 3: no literal addresses. */
+static int psi_ext_ask_name(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list;
+    (void)where;
+    if (!h->name || h->is_address) return 0;
+    list = psi_write_open(w, 2);
+    psi_write_number(w, 0, 1); /* host_name */
+    psi_write_vector(w, h->name, strlen(h->name), 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 1, 65535), name;
+    size_t i;
+    (void)where;
+    if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
+    name = psi_read_vector(&list, 2, 1, 255);
+    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
+    if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
+    psi_free(h->name);
+    h->name = (char *)psi_alloc(name.n + 1);
+    if (!h->name) return PSI_ALERT_INTERNAL_ERROR;
+    memcpy(h->name, name.p, name.n);
+    return 0;
+}
+
+static int psi_ext_know_name(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)w;
+    (void)where;
+    return h->named && !h->resumed;
+}
+
+/* max_fragment_length, RFC 6066 4. */
+static int psi_ext_fragment_of(size_t n)
+{
+    return n == 512 ? 1 : n == 1024 ? 2 : n == 2048 ? 3 : n == 4096 ? 4 : 0;
+}
+
+static int psi_ext_ask_fragment(psi_hs *h, psi_writer *w, unsigned where)
+{
+    int code = psi_ext_fragment_of(h->tls->max_fragment);
+    (void)where;
+    if (code) psi_write_number(w, (uint64_t)code, 1);
+    return code;
+}
+
+static int psi_ext_got_fragment(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    if ((int)psi_read_number(r, 1) != psi_ext_fragment_of(h->tls->max_fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->rec->max_out = h->tls->max_fragment;
+    return 0;
+}
+
+static int psi_ext_take_fragment(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->fragment = (uint8_t)psi_read_number(r, 1);
+    return !r->bad && (h->offer->fragment < 1 || h->offer->fragment > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+static int psi_ext_grant_fragment(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->fragment) return 0;
+    psi_write_number(w, h->fragment, 1);
+    return 1;
+}
+
+/* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
+static int psi_ext_ask_limit(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->tls->max_fragment) return 0;
+    psi_write_number(w, h->tls->max_fragment, 2);
+    return 1;
+}
+
+static int psi_ext_apply_limit(psi_hs *h, unsigned limit, int tls13)
+{
+    if (limit < 64) return PSI_ALERT_ILLEGAL_PARAMETER;
+    limit -= (unsigned)tls13;
+    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
+    return 0;
+}
+
+static int psi_ext_got_limit(psi_hs *h, psi_reader *r, unsigned where)
+{
+    unsigned limit = psi_read_number(r, 2);
+    return r->bad ? 0 : psi_ext_apply_limit(h, limit, where == PSI_IN_EE);
+}
+
+static int psi_ext_take_limit(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->limit = (uint16_t)psi_read_number(r, 2);
+    return !r->bad && h->offer->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+static int psi_ext_grant_limit(psi_hs *h, psi_writer *w, unsigned where)
+{
+    unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
+    if (!h->limited) return 0;
+    psi_write_number(w, most + (where == PSI_IN_EE), 2);
+    return 1;
+}
+
+/* supported_groups, RFC 8446 4.2.7, and ec_point_formats, RFC 8422 5.1.2. */
+static int psi_ext_ask_groups(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list = psi_write_open(w, 2);
+    size_t i;
+    (void)where;
+    psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+    for (i = 0; i < h->tls->group_count; i++) psi_write_number(w, h->tls->groups[i]->number, 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_take_groups(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->groups = psi_read_vector(r, 2, 2, 65534);
+    return h->offer->groups.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+static int psi_ext_write_points(psi_hs *h, psi_writer *w, unsigned where)
+{
+    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->points) return 0;
+    psi_write_number(w, 0x0100, 2); /* one: uncompressed */
+    return 1;
+}
+
+static int psi_ext_read_points(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 1, 1, 255);
+    (void)where;
+    h->points = 1;
+    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+/* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
+static int psi_ext_write_schemes(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list = psi_write_open(w, 2);
+    size_t i;
+    (void)where;
+    for (i = 0; i < h->tls->scheme_count; i++) psi_write_number(w, h->tls->schemes[i]->number, 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_read_schemes(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65534);
+    (void)where;
+    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
+    h->offer->schemes = list;
+    return 0;
+}
+
+/* signature_algorithms_cert: the paths we have do not depend on it. */
+static int psi_ext_check_list(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65534);
+    (void)h;
+    (void)where;
+    return list.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* certificate_authorities, RFC 8446 4.2.4; the names are kept for the choice of an identity. */
+static int psi_ext_read_authorities(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, where == PSI_IN_CR12 ? 0 : 3, 65535);
+    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* The names of the trust anchors, as many as a message holds. */
+static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
+{
+    const psi_trust *trust;
+    uint32_t list = psi_write_open(w, 2);
+    size_t i;
+    if (psi_x509_trust(h->tls->trust, &trust, NULL) == 0)
+        for (i = 0; i < trust->anchors.count && w->n - list + trust->anchors.certs[i].subject.n < 60000; i++)
+            psi_write_vector(w, trust->anchors.certs[i].subject.p, trust->anchors.certs[i].subject.n, 2);
+    psi_write_close(w, list, 2);
+}
+
+static int psi_ext_tell_authorities(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t at = w->n;
+    (void)where;
+    psi_ext_write_authorities(h, w);
+    return w->n - at > 2;
+}
+
+/* application_layer_protocol_negotiation, RFC 7301. */
+static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (h->tls->alpn_len) psi_write_vector(w, h->tls->alpn, h->tls->alpn_len, 2);
+    return h->tls->alpn_len != 0;
+}
+
+/* Is it one of ours? Then it becomes the one agreed on. */
+static int psi_ext_choose_alpn(psi_hs *h, psi_reader name)
+{
+    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
+    while (own.n) {
+        psi_reader one = psi_read_vector(&own, 1, 1, 255);
+        if (!psi_read_same(one, name.p, name.n)) continue;
+        h->alpn = one;
+        return 1;
+    }
+    return 0;
+}
+
+static int psi_ext_got_alpn(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65535), name = psi_read_vector(&list, 1, 1, 255);
+    (void)where;
+    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    if (psi_ext_choose_alpn(h, name)) return 0;
+    psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
+                "the server chose an application protocol that was not offered");
+    return PSI_ALERT_ILLEGAL_PARAMETER;
+}
+
+static int psi_ext_take_alpn(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 2, 65535);
+    (void)where;
+    h->offer->alpn = list;
+    while (list.n) psi_read_vector(&list, 1, 1, 255);
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->alpn.n) return 0;
+    psi_write_number(w, h->alpn.n + 1, 2);
+    psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
+    return 1;
+}
+
+/* extended_master_secret, RFC 7627. */
+static int psi_ext_write_ems(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)w;
+    return where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->ems;
+}
+
+static int psi_ext_got_ems(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->ems = 1;
+    return 0;
+}
+
+static int psi_ext_take_ems(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->offer->ems = 1;
+    return 0;
+}
+
+/* session_ticket, RFC 5077. */
+static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w, unsigned where)
+{
+    const psi_session *s = h->session;
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS12) || !h->tls->client_sessions.max) return 0;
+    if (s && s->version == PSI_TLS12 && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
+    return 1;
+}
+
+static int psi_ext_got_ticket(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->will_ticket = 1;
+    return 0;
+}
+
+static int psi_ext_take_ticket(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    h->offer->wants_ticket = 1;
+    h->offer->ticket = *r;
+    r->n = 0;
+    return 0;
+}
+
+static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)w;
+    (void)where;
+    return h->will_ticket;
+}
+
+/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon it already. */
+static int psi_ext_ask_versions(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+    psi_write_number(w, psi_tls_speaks(h->tls, PSI_TLS12) ? 6 : 4, 1);
+    psi_write_number(w, h->grease * 0x0101u, 2);
+    psi_write_number(w, PSI_TLS13, 2);
+    if (psi_tls_speaks(h->tls, PSI_TLS12)) psi_write_number(w, PSI_TLS12, 2);
+    return 1;
+}
+
+static int psi_ext_got_version(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)h;
+    (void)where;
+    psi_read_number(r, 2);
+    return 0;
+}
+
+static int psi_ext_take_versions(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 1, 2, 254);
+    (void)where;
+    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
+    h->offer->versions = 4;
+    if (psi_read_has(list, PSI_TLS12)) h->offer->versions |= 1;
+    if (psi_read_has(list, PSI_TLS13)) h->offer->versions |= 2;
+    return 0;
+}
+
+static int psi_ext_tell_version(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    psi_write_number(w, h->version, 2);
+    return 1;
+}
+
+/* cookie, RFC 8446 4.2.2. */
+static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (h->opaque.n) psi_write_vector(w, h->opaque.p, h->opaque.n, 2);
+    return h->opaque.n != 0;
+}
+
+static int psi_ext_got_cookie(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
+    (void)where;
+    psi_write(&h->opaque, cookie.p, cookie.n);
+    return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
+}
+
+/* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
+static int psi_ext_ask_modes(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13) || !h->tls->client_sessions.max) return 0;
+    psi_write_number(w, 0x0101, 2);
+    return 1;
+}
+
+static int psi_ext_take_modes(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 1, 1, 255);
+    (void)where;
+    h->offer->modes = 1;
+    h->offer->psk_dhe = list.n && memchr(list.p, 1, list.n);
+    return 0;
+}
+
+/* key_share, RFC 8446 4.2.8. */
+static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t list;
+    (void)where;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+    list = psi_write_open(w, 2);
+    if (!h->regrouped) {
+        psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+        psi_write_number(w, 0x000100, 3); /* one byte */
+    }
+    psi_write_number(w, h->kex.group->number, 2);
+    psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    psi_write_close(w, list, 2);
+    return 1;
+}
+
+static int psi_ext_got_share(psi_hs *h, psi_reader *r, unsigned where)
+{
+    unsigned number = psi_read_number(r, 2);
+    size_t i;
+    if (where == PSI_IN_SH13) {
+        h->share = psi_read_vector(r, 2, 1, 65535);
+        return r->bad || h->kex.group->number == number ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+    }
+    if (h->kex.group->number == number) return PSI_ALERT_ILLEGAL_PARAMETER;
+    for (i = 0; i < h->tls->group_count; i++) {
+        if (h->tls->groups[i]->number != number) continue;
+        h->kex.group = h->tls->groups[i];
+        return 0;
+    }
+    return r->bad ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+}
+
+static int psi_ext_take_shares(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list = psi_read_vector(r, 2, 0, 65535);
+    (void)where;
+    h->offer->shares = list;
+    if (!list.p) return 0;
+    while (list.n && !list.bad) {
+        psi_read_number(&list, 2);
+        psi_read_vector(&list, 2, 1, 65535);
+    }
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+static int psi_ext_tell_share(psi_hs *h, psi_writer *w, unsigned where)
+{
+    psi_write_number(w, h->kex.group->number, 2);
+    if (where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    return 1;
+}
+
+/* early_data, RFC 8446 4.2.10: never offered, never accepted. */
+static int psi_ext_take_early(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)r;
+    (void)where;
+    h->offer->early = 1;
+    return 0;
+}
+
+/* pre_shared_key, RFC 8446 4.2.11. The client's ends its hello; its binder is filled in by psi_hello_bind. */
+static int psi_ext_ask_psk(psi_hs *h, psi_writer *w, unsigned where)
+{
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    const psi_session *s = h->session;
+    const psi_suite *suite;
+    size_t n;
+    int64_t age;
+    (void)where;
+    if (!s || s->version != PSI_TLS13) return 0;
+    suite = psi_suite_of(s->suite);
+    n = psi_x509_hash_len(suite->hash);
+    age = (h->now - s->from) * 1000;
+    psi_write_number(w, s->ticket.n + 6, 2);
+    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+    psi_write_number(w, ((uint64_t)age + s->age_add) & 0xFFFFFFFFu, 4);
+    psi_write_number(w, n + 1, 2);
+    psi_write_vector(w, zero, n, 1);
+    return 1;
+}
+
+static int psi_ext_got_psk(psi_hs *h, psi_reader *r, unsigned where)
+{
+    (void)where;
+    if (psi_read_number(r, 2)) return PSI_ALERT_ILLEGAL_PARAMETER; /* there was one */
+    h->psk = 1;
+    return 0;
+}
+
+static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader list, binders;
+    size_t count = 0;
+    (void)where;
+    list = h->offer->identities = psi_read_vector(r, 2, 7, 65535);
+    h->offer->bound = r->p;
+    binders = h->offer->binders = psi_read_vector(r, 2, 2, 65535);
+    for (; list.n && !list.bad; count++) {
+        psi_read_vector(&list, 2, 1, 65535);
+        psi_read_number(&list, 4);
+    }
+    for (; binders.n && !binders.bad; count--) psi_read_vector(&binders, 1, 1, 255);
+    if (list.bad || binders.bad) return PSI_ALERT_DECODE_ERROR;
+    return count ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+static int psi_ext_tell_psk(psi_hs *h, psi_writer *w, unsigned where)
+{
+    (void)where;
+    if (!h->psk) return 0;
+    psi_write_number(w, h->psk - 1u, 2);
+    return 1;
+}
+
+/* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
+static int psi_ext_write_secure(psi_hs *h, psi_writer *w, unsigned where)
+{
+    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->secure) return 0;
+    psi_write_number(w, 0, 1);
+    return 1;
+}
+
+static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
+{
+    psi_reader v = psi_read_vector(r, 1, 0, 255);
+    (void)where;
+    h->secure = 1;
+    return v.n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
+}
+
+/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads and
+   writes it). Clients send them in this order; pre_shared_key has to be the last. */
+#define PSI_EXTENSIONS(X) \
+    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_name, psi_ext_empty, psi_ext_take_name, psi_ext_know_name) \
+    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_write_ems, psi_ext_got_ems, psi_ext_take_ems, psi_ext_write_ems) \
+    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_write_secure, psi_ext_read_secure, psi_ext_read_secure, psi_ext_write_secure) \
+    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_groups, psi_ext_ignore, psi_ext_take_groups, NULL) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_write_points, psi_ext_read_points, psi_ext_read_points, psi_ext_write_points) \
+    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, \
+      psi_ext_ask_ticket, psi_ext_got_ticket, psi_ext_take_ticket, psi_ext_promise_ticket) \
+    X(ALPN, 16, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_alpn, psi_ext_got_alpn, psi_ext_take_alpn, psi_ext_tell_alpn) \
+    X(SIGNATURE_ALGORITHMS, 13, PSI_IN_CH | PSI_IN_CR, \
+      psi_ext_write_schemes, psi_ext_read_schemes, psi_ext_read_schemes, psi_ext_write_schemes) \
+    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_CH | PSI_IN_CR, \
+      NULL, psi_ext_check_list, psi_ext_check_list, NULL) \
+    X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_CH | PSI_IN_CR, \
+      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_tell_authorities) \
+    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
+      psi_ext_ask_share, psi_ext_got_share, psi_ext_take_shares, psi_ext_tell_share) \
+    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, \
+      psi_ext_ask_modes, NULL, psi_ext_take_modes, NULL) \
+    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
+      psi_ext_ask_versions, psi_ext_got_version, psi_ext_take_versions, psi_ext_tell_version) \
+    X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, \
+      psi_ext_echo_cookie, psi_ext_got_cookie, psi_ext_ignore, NULL) \
+    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_limit, psi_ext_got_limit, psi_ext_take_limit, psi_ext_grant_limit) \
+    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
+      psi_ext_ask_fragment, psi_ext_got_fragment, psi_ext_take_fragment, psi_ext_grant_fragment) \
+    X(EARLY_DATA, 42, PSI_IN_CH, \
+      NULL, NULL, psi_ext_take_early, NULL) \
+    X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, \
+      psi_ext_ask_psk, psi_ext_got_psk, psi_ext_take_psk, psi_ext_tell_psk)
+
+#define PSI_X(name, number, where, ask, got, take, tell) PSI_EXT_##name = number,
+enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_PADDING = 21 };
+#undef PSI_X
+
+#define PSI_X(name, number, where, ask, got, take, tell) { number, where, ask, got },
+static const psi_ext psi_client_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
+#undef PSI_X
+
+#define PSI_X(name, number, where, ask, got, take, tell) { number, where, tell, take },
+static PSI_UNUSED const psi_ext psi_server_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
+#undef PSI_X
+
+static const char *psi_ext_name(unsigned number)
+{
+#define PSI_X(name, number, where, ask, got, take, tell) (short)((number) > 0x7FFF ? -1 : (number)),
+    static const short numbers[] = { PSI_EXTENSIONS(PSI_X) };
+#undef PSI_X
+#define PSI_X(name, number, where, ask, got, take, tell) #name "\0"
+    static const char names[] = PSI_EXTENSIONS(PSI_X);
+#undef PSI_X
+    const char *name = psi_string_of(number > 0x7FFF ? -1 : (int)number, numbers, names);
+    return *name ? name : "unknown";
+}
+
+/* Writes the row's extension if there is something to say. */
+static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned where)
+{
+    uint32_t start = w->n, body;
+    if (!(x->where & where) || !x->write) return;
+    psi_write_number(w, (uint64_t)x->number, 2);
+    body = psi_write_open(w, 2);
+    if (!x->write(h, w, where)) {
+        if (!w->failed) w->n = start;
+        return;
+    }
+    psi_write_close(w, body, 2);
+    if (where == PSI_IN_CH) h->offered |= 1u << (x - h->role->extensions);
+}
+
+/* All that a server has to say in this message; empty lists of TLS 1.2 are left out. */
+static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
+{
+    uint32_t start = w->n, list = psi_write_open(w, 2);
+    const psi_ext *x;
+    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x, where);
+    if (w->n == list && where == PSI_IN_SH12 && !w->failed) w->n = start;
+    else psi_write_close(w, list, 2);
+}
+
+/* May this extension come in this message? 0, or an alert. A client gets only what it asked for (RFC 8446 4.2). */
+static int psi_ext_allowed(const psi_hs *h, const psi_ext *x, unsigned where)
+{
+    if (where == PSI_IN_CH || where == PSI_IN_CR) return 0;
+    if (x->number < 0 || !x->read) return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (x->number == PSI_EXT_COOKIE && where == PSI_IN_HRR) return 0;
+    if (!(h->offered >> (x - h->role->extensions) & 1)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    return x->where & where ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+}
+
+/* One extension: 0, or an alert. */
+static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where)
+{
+    const psi_ext *x = h->role->extensions;
+    int alert;
+    while (x->number >= 0 && x->number != (int)type) x++;
+    alert = psi_ext_allowed(h, x, where);
+    if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
+    alert = x->read(h, &body, where);
+    return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* Is the list malformed, or does it have an extension twice? 0, or an alert. */
+static int psi_ext_twice(psi_reader list, unsigned where)
+{
+    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
+    int twice = 0;
+    if (!seen) return PSI_ALERT_INTERNAL_ERROR;
+    while (list.n && !twice) {
+        unsigned type = psi_read_number(&list, 2);
+        psi_read_vector(&list, 2, 0, 65535);
+        twice = seen[type / 8] >> (type & 7) & 1;
+        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+    }
+    psi_free(seen);
+    return twice && where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+}
+
+/* Reads the list of extensions that ends m. A failure has been reported when it returns 0. */
+static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
+{
+    psi_reader list = psi_read_vector(m, 2, 0, PSI_HELLO_MAX);
+    int alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(list, where);
+    unsigned type = 0;
+    while (list.n && !alert) {
+        psi_reader body;
+        type = psi_read_number(&list, 2);
+        body = psi_read_vector(&list, 2, 0, 65535);
+        alert = psi_ext_get(h, type, body, where);
+        if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
+            alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
+    }
+    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_no_memory(h);
+    else if (alert)
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s has a malformed or misplaced extension: %s (%s)",
+                    psi_hs_peer(h), psi_msg_name(h->message[0]), psi_ext_name(type), psi_rec_alert_name(alert));
+    return !alert;
+}
+
+/* --- the client's hello ------------------------------------------------------------------------------------------- */
+
+#define PSI_SUITE_SECURE 0x00FF   /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV, RFC 5746 3.3 */
+#define PSI_SUITE_FALLBACK 0x5600 /* TLS_FALLBACK_SCSV, RFC 7507 */
+
+/* Fills in the binder of the hello that is n bytes at p and ends with it (RFC 8446 4.2.11.2). */
+static void psi_hello_bind(psi_hs *h, uint8_t *p, size_t n)
+{
+    const psi_session *s = h->session;
+    int hash = psi_suite_of(s->suite)->hash;
+    size_t len = psi_x509_hash_len(hash);
+    psi_transcript t = h->transcript;
+    uint8_t digest[PSI_HASH_MAX];
+    if (!t.hash.vtable) psi_x509_hash_class(hash)->init(&t.hash.vtable);
+    t.hash.vtable->update(&t.hash.vtable, p, n - len - 3);
+    t.hash.vtable->out(&t.hash.vtable, digest);
+    psi_keys_binder(hash, s->secret, digest, p + n - len);
+}
+
+/* Writes the hello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
+static void psi_hello_write(psi_hs *h)
+{
+    psi_writer *w = &h->flight;
+    const psi_ext *x = h->role->extensions;
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
+    int psk = h->session && h->session->version == PSI_TLS13;
+    size_t i;
+    psi_write_number(w, PSI_TLS12, 2);
+    psi_write(w, h->randoms, 32);
+    psi_write_vector(w, h->id, h->id_len, 1);
+    list = psi_write_open(w, 2);
+    psi_write_number(w, h->grease * 0x0101u, 2);
+    for (i = 0; i < h->tls->suite_count; i++)
+        if (psi_tls_speaks(h->tls, h->tls->suites[i]->version)) psi_write_number(w, h->tls->suites[i]->number, 2);
+    psi_write_close(w, list, 2);
+    psi_write_number(w, 0x0100, 2); /* one method: no compression */
+    list = psi_write_open(w, 2);
+    psi_write_number(w, (uint64_t)(h->grease * 0x0101u) << 16, 4);
+    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x, PSI_IN_CH);
+    psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
+    psi_write_number(w, 0, 1);
+    n = w->n - start + (psk ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
+    if (n >= 256 && n < 512) {
+        uint32_t pad;
+        psi_write_number(w, PSI_EXT_PADDING, 2);
+        pad = psi_write_open(w, 2);
+        for (n += 4; n < 512; n++) psi_write_number(w, 0, 1);
+        psi_write_close(w, pad, 2);
+    }
+    if (psk) psi_ext_put(h, w, x, PSI_IN_CH);
+    psi_write_close(w, list, 2);
+    psi_write_close(w, at, 3);
+    if (psk && !w->failed) psi_hello_bind(h, w->p + start, w->n - start);
+    psi_hs_end(h, at);
+}
+
+/* --- the server's hello ------------------------------------------------------------------------------------------- */
+
+/* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
+static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
+                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C};
+
+/* The end of a server's random that could have spoken a higher version (RFC 8446 4.1.3): its last byte is 1 for TLS 1.2. */
+static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D', 1};
+
+/* What OpenJDK 11 sends in its place (JDK-8211806). */
+static const uint8_t psi_hello_jdk11[8] = {0xED, 0xBF, 0xB4, 0xA8, 0xC2, 0x47, 0x10, 0xFF};
+
+static PSI_UNUSED void psi_hello_answer(psi_hs *h, const uint8_t random[32], unsigned where)
+{
+    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_HELLO);
+    psi_write_number(&h->flight, PSI_TLS12, 2);
+    psi_write(&h->flight, random, 32);
+    psi_write_vector(&h->flight, h->id, h->id_len, 1);
+    psi_write_number(&h->flight, h->suite->number, 2);
+    psi_write_number(&h->flight, 0, 1);
+    psi_ext_put_all(h, &h->flight, where);
+    psi_hs_end(h, at);
+}
+
+/* The version that a ServerHello's extensions name, 0 if none (RFC 8446 4.2.1). 0: they are malformed. */
+static int psi_hello_version(psi_reader m, unsigned *version)
+{
+    psi_reader list = m;
+    *version = 0;
+    if (m.n) list = psi_read_vector(&m, 2, 0, PSI_HELLO_MAX);
+    while (list.n) {
+        unsigned type = psi_read_number(&list, 2);
+        psi_reader body = psi_read_vector(&list, 2, 0, 65535);
+        if (type == PSI_EXT_SUPPORTED_VERSIONS) *version = psi_read_number(&body, 2);
+        list.bad |= body.bad | (type == PSI_EXT_SUPPORTED_VERSIONS && body.n);
+    }
+    return !list.bad && !m.n;
+}
+
+/* Reads a client's hello into the offer, m being its body. 0: the handshake has failed. */
+static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
+{
+    psi_offer *o = h->offer;
+    psi_reader compression;
+    unsigned legacy = psi_read_number(&m, 2);
+    psi_read_copy(&m, h->randoms, 32);
+    o->id = psi_read_vector(&m, 1, 0, 32);
+    o->suites = psi_read_vector(&m, 2, 2, 65534);
+    compression = psi_read_vector(&m, 1, 1, 255);
+    if (m.bad || o->suites.n % 2) {
+        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+        return 0;
+    }
+    if (m.n && !psi_ext_get_all(h, &m, PSI_IN_CH)) return 0;
+    if (!o->versions) o->versions = legacy >= PSI_TLS12 ? 1 : 4;
+    if (!memchr(compression.p, 0, compression.n)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
+        return 0;
+    }
+    o->compressed = compression.n > 1;
+    o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
+    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
+    memcpy(h->id, o->id.p, o->id.n);
+    h->id_len = (uint8_t)o->id.n;
+    return 1;
+}
+
+/*==================================================================================================
+ * >>auth
+ * Who the peer is and who we are: certificates and requests of both versions, signatures over handshakes, and the
+ * questions that a handshake puts to the application. A question stops a handshake until it is answered.
+ *================================================================================================*/
+
+/* May a key of this certificate sign so? RFC 8446 4.2.3: TLS 1.3 binds ECDSA to a curve and has no PKCS#1. */
+static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
+{
+    if (s->kind == PSI_X509_ECDSA)
+        return leaf->key.key_type == BR_KEYTYPE_EC && (version < PSI_TLS13 || leaf->key.key.ec.curve == s->curve);
+    if (leaf->key.key_type != BR_KEYTYPE_RSA || leaf->pss_key != s->pss_key) return 0;
+    if (s->kind == PSI_X509_PKCS1) return version < PSI_TLS13;
+    return !leaf->key_alg.kind || leaf->key_alg.hash == s->hash;
+}
+
+/* The scheme that we want most of those the peer takes; NULL: none. */
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list, unsigned version)
+{
+    size_t i;
+    for (i = 0; i < tls->scheme_count; i++)
+        if (psi_auth_fits(tls->schemes[i], leaf, version) && psi_read_has(list, tls->schemes[i]->number))
+            return tls->schemes[i];
+    return NULL;
+}
+
+static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+{
+    psi_x509_alg alg;
+    alg.kind = s->kind;
+    alg.hash = s->hash;
+    alg.salt = (int)psi_x509_hash_len(s->hash);
+    return alg;
+}
+
+/* The digest of two strings behind each other. Returns its length. */
+static size_t psi_auth_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
+{
+    const br_hash_class *hc = psi_x509_hash_class(hash);
+    br_hash_compat_context c;
+    hc->init(&c.vtable);
+    hc->update(&c.vtable, a.p, a.n);
+    hc->update(&c.vtable, b.p, b.n);
+    hc->out(&c.vtable, out);
+    return psi_x509_hash_len(hash);
+}
+
+/* --- questions ---------------------------------------------------------------------------------------------------- */
+
+/* NULL: out of memory, and the handshake has failed. */
+static psi_hs_question *psi_auth_ask(psi_hs *h, int kind)
+{
+    psi_hs_question *q = (psi_hs_question *)psi_alloc(sizeof *q);
+    if (q) q->public_form.kind = kind;
+    else psi_hs_no_memory(h);
+    h->question = q;
+    return q;
+}
+
+static const char *psi_auth_hash_name(int hash)
+{
+    return hash == br_sha256_ID ? "sha256" : hash == br_sha384_ID ? "sha384" : "sha512";
+}
+
+/* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
+static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
+{
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], signature[PSI_X509_SIGNATURE];
+    psi_x509_alg alg = psi_auth_alg(h->scheme);
+    size_t n = psi_auth_digest(alg.hash, a, b, digest);
+    if (h->identity->ask) {
+        psi_hs_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
+        h->then = then;
+        if (!q) return;
+        memcpy(q->digest, digest, n);
+        q->public_form.identity = (size_t)(h->identity - h->tls->identities);
+        q->public_form.scheme = h->scheme->number;
+        q->public_form.scheme_name = h->scheme->name;
+        q->public_form.hash_name = psi_auth_hash_name(alg.hash);
+        q->public_form.digest = q->digest;
+        q->public_form.digest_len = n;
+        return;
+    }
+    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return;
+    h->signature = psi_read_of(signature, psi_x509_sign(&h->identity->key, &alg, digest, salt, signature));
+    if (h->signature.n) then(h);
+    else psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
+}
+
+/* What TLS 1.3 signs (RFC 8446 4.4.3), in buf of 98 + PSI_HASH_MAX bytes. */
+static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
+{
+    memset(buf, ' ', 64);
+    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
+    psi_transcript_digest(&h->transcript, buf + 98);
+    return psi_read_of(buf, 98 + psi_x509_hash_len(h->suite->hash));
+}
+
+/* CertificateVerify of both versions, with the signature made. */
+static void psi_auth_write_verify(psi_hs *h)
+{
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_VERIFY);
+    psi_write_number(&h->flight, h->scheme->number, 2);
+    psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    psi_hs_end(h, at);
+}
+
+/* Reads the scheme and the signature that end m, over two strings. NULL: the handshake has failed. */
+static const psi_scheme *psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
+{
+    const psi_x509_cert *leaf = h->chain.certs;
+    const psi_scheme *s = NULL;
+    unsigned number = psi_read_number(&m, 2);
+    psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
+    uint8_t digest[PSI_HASH_MAX];
+    psi_x509_alg alg;
+    psi_x509_span span;
+    size_t i;
+    if (psi_hs_left(h, &m)) return NULL;
+    for (i = 0; i < h->tls->scheme_count; i++)
+        if (h->tls->schemes[i]->number == number) s = h->tls->schemes[i];
+    if (!s || !psi_auth_fits(s, leaf, h->version)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "signature scheme was not offered or does not fit its certificate");
+        return NULL;
+    }
+    psi_auth_digest(s->hash, a, b, digest);
+    alg = psi_auth_alg(s);
+    span.p = sig.p;
+    span.n = sig.n;
+    if (!psi_x509_signed(leaf, &alg, digest, span)) {
+        psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
+        return NULL;
+    }
+    h->proved = 1;
+    return s;
+}
+
+/* --- certificates ------------------------------------------------------------------------------------------------- */
+
+/* Certificate: our chain, or an empty one. */
+static void psi_auth_write_chain(psi_hs *h)
+{
+    psi_writer *w = &h->flight;
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE), list;
+    size_t i;
+    if (h->version == PSI_TLS13) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
+    list = psi_write_open(w, 3);
+    for (i = 0; h->identity && i < h->identity->chain.count; i++) {
+        psi_write_vector(w, h->identity->chain.certs[i].der.p, h->identity->chain.certs[i].der.n, 3);
+        if (h->version == PSI_TLS13) psi_write_number(w, 0, 2); /* no extensions */
+    }
+    psi_write_close(w, list, 3);
+    psi_hs_end(h, at);
+}
+
+/* The verdict on a peer's chain. */
+static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, int64_t now,
+                          psocket_error *e)
+{
+    psi_x509_query q = PSI_ZERO;
+    if (tls->insecure_no_verify && !tls->decide) return 0;
+    q.trust = tls->trust;
+    q.name = client || tls->insecure_no_name ? NULL : name;
+    q.now = now;
+    q.client = client;
+    q.pins = tls->pins;
+    q.pin_count = tls->pin_count;
+    return psi_x509_verify(&q, chain, e);
+}
+
+static void psi_auth_refuse(psi_hs *h, const psocket_error *e)
+{
+    psi_hs_fail(h, e->code, e->tls_alert >= 0 ? e->tls_alert : PSI_ALERT_INTERNAL_ERROR, "%s", e->text);
+    h->err.cert_index = e->cert_index;
+}
+
+/* Judges the peer's chain, or has the application do it. */
+static void psi_auth_accept(psi_hs *h)
+{
+    psocket_error verdict = PSI_ZERO, unusable = PSI_ZERO;
+    psi_hs_question *q;
+    verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
+    psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE, "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+        h->err.cert_index = 0;
+    } else if (psi_x509_usable(h->chain.certs, &unusable)) {
+        psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
+    } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
+        q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
+        if (!q) return;
+        psi_x509_info(h->chain.certs, &q->public_form.peer, q->text, sizeof q->text);
+        q->public_form.certificate = h->chain.certs[0].der.p;
+        q->public_form.certificate_len = h->chain.certs[0].der.n;
+        q->public_form.verdict = verdict;
+    } else if (verdict.code) {
+        psi_auth_refuse(h, &verdict);
+    }
+}
+
+/* Reads the peer's Certificate into the chain: how many there were, or -1 if the handshake has failed. */
+static int psi_auth_read_chain(psi_hs *h, psi_reader m)
+{
+    psi_reader list, extensions = PSI_ZERO;
+    int code = 0;
+    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) m.bad = 1;
+    list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
+    while (list.n && !code && !m.bad) {
+        psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
+        if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
+        m.bad |= list.bad | (extensions.n > 0 && extensions.n < 4);
+        if (!m.bad && extensions.n) {
+            psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION, "Certificate has extensions that were not asked for");
+            return -1;
+        }
+        if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+    }
+    if (!code && psi_hs_left(h, &m)) return -1;
+    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s", psocket_strerror(code));
+    return code ? -1 : (int)h->chain.count;
+}
+
+/* --- requests ----------------------------------------------------------------------------------------------------- */
+
+enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
+
+static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
+{
+    psi_writer *w = &h->flight;
+    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
+    if (h->version == PSI_TLS13) {
+        psi_write_number(w, 0, 1); /* context */
+        psi_ext_put_all(h, w, PSI_IN_CR);
+    } else {
+        psi_write_number(w, 2, 1);
+        psi_write_number(w, PSI_AUTH_RSA_SIGN, 1);
+        psi_write_number(w, PSI_AUTH_ECDSA_SIGN, 1);
+        psi_ext_write_schemes(h, w, PSI_IN_CR12);
+        psi_ext_write_authorities(h, w);
+    }
+    psi_hs_end(h, at);
+}
+
+/* Did one of these authorities (vectors of names) issue a certificate of the chain? 1 if the list is empty. */
+static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
+{
+    int any = authorities.n == 0;
+    while (authorities.n && !any) {
+        psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
+        size_t i;
+        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
+    }
+    return any;
+}
+
+/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
+   1.2's; none: any. */
+static void psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
+{
+    size_t i;
+    int best = 0;
+    h->asked = 1;
+    for (i = 0; i < h->tls->identity_count; i++) {
+        const psi_tls_identity *id = &h->tls->identities[i];
+        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
+        int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
+        int score = 1 + psi_auth_issued(&id->chain, o->authorities);
+        if (!s || score <= best || (types.n && !memchr(types.p, type, types.n))) continue;
+        best = score;
+        h->identity = id;
+        h->scheme = s;
+    }
+    if (h->tls->identity_count && !h->identity)
+        psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE,
+                    "the server takes no signature that a client certificate of ours can make");
+}
+
+/* CertificateRequest. */
+static void psi_auth_read_request(psi_hs *h, psi_reader m)
+{
+    psi_offer o = PSI_ZERO;
+    psi_reader types = PSI_ZERO;
+    h->offer = &o;
+    if (h->version == PSI_TLS13) {
+        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
+        if (m.bad) psi_hs_left(h, &m);
+        else if (psi_ext_get_all(h, &m, PSI_IN_CR) && !o.schemes.n)
+            psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
+    } else {
+        types = psi_read_vector(&m, 1, 1, 255);
+        m.bad |= psi_ext_read_schemes(h, &m, PSI_IN_CR12) != 0;
+        m.bad |= psi_ext_read_authorities(h, &m, PSI_IN_CR12) != 0;
+        psi_hs_left(h, &m);
+    }
+    if (h->state != PSI_HS_FAILED) psi_auth_choose(h, types, &o);
+    h->offer = NULL;
+}
+
+/*==================================================================================================
+ * >>session
+ * What a connection agreed on, and sessions to resume: one flat form for the caches of clients and servers, for tickets
+ * and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards them.
+ *================================================================================================*/
+
+#define PSI_SESSION_TIME 86400       /* seconds that a session of ours lasts */
+#define PSI_SESSION_MOST 604800      /* most seconds of a peer's: seven days, RFC 8446 4.6.1 */
+#define PSI_SESSION_WAYS 32
+#define PSI_SESSION_SERVER 256       /* how many are remembered */
+#define PSI_SESSION_CLIENT 32
+#define PSI_SESSION_EACH 4           /* most tickets of one server */
+#define PSI_TICKET_KEYS 16
+#define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- what a connection agreed on --------------------------------------------------------------------------------- */
 
-typedef struct psi_tlsinfo {
+struct psi_tlsinfo {
     int64_t not_before, not_after;
     uint8_t sha256[32], spki[32];
-    uint16_t suite;
-    uint16_t name_at, subject_at; /* offsets of two strings; ALPN is the first */
-    uint8_t resumed, has_peer;
-} psi_tlsinfo; /* the strings follow */
+    uint16_t version, suite, group, scheme, port;
+    uint16_t name_at, subject_at, endpoint_at, endpoint_len; /* offsets of what follows; ALPN is the first */
+    uint8_t resumed, has_peer, ems;
+}; /* the strings follow */
 
 static const char *psi_tlsinfo_text(const psi_tlsinfo *i, size_t at)
 {
     return (const char *)(i + 1) + at;
-}
-
-/* With what peer (may be NULL) knows of the other side's certificate. NULL: out of memory. */
-static psi_tlsinfo *psi_tlsinfo_new(const char *alpn, const char *name, const char *subject, const psi_tlsinfo *peer)
-{
-    size_t a = strlen(alpn) + 1, n = strlen(name) + 1, s = strlen(subject) + 1;
-    psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + a + n + s);
-    char *text;
-    if (!i) return NULL;
-    if (peer) *i = *peer;
-    text = (char *)(i + 1);
-    i->name_at = (uint16_t)a;
-    i->subject_at = (uint16_t)(a + n);
-    memcpy(text, alpn, a);
-    memcpy(text + a, name, n);
-    memcpy(text + a + n, subject, s);
-    return i;
 }
 
 static void psi_tlsinfo_free(psi_tlsinfo *i)
@@ -5964,27 +8130,52 @@ static void psi_tlsinfo_free(psi_tlsinfo *i)
     psi_free(i);
 }
 
-static const char *psi_tls_suite_name(int suite)
+static size_t psi_tlsinfo_put(psi_tlsinfo *i, size_t at, const void *p, size_t n)
 {
-    switch (suite) {
-    case BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: return "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
-    case BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256: return "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
-    case BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384: return "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
-    case BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384: return "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384";
-    case BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: return "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
-    case BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256: return "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256";
-    default: return "";
-    }
+    char *to = (char *)(i + 1) + at;
+    if (n) memcpy(to, p, n);
+    to[n] = 0;
+    return at + n + 1;
+}
+
+/* The facts of from, with strings. NULL: out of memory. */
+static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject, psi_reader endpoint)
+{
+    psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + alpn.n + strlen(name) + subject.n + endpoint.n + 4);
+    if (!i) return NULL;
+    *i = *from;
+    i->name_at = (uint16_t)psi_tlsinfo_put(i, 0, alpn.p, alpn.n);
+    i->subject_at = (uint16_t)psi_tlsinfo_put(i, i->name_at, name, strlen(name));
+    i->endpoint_at = (uint16_t)psi_tlsinfo_put(i, i->subject_at, subject.p, subject.n);
+    i->endpoint_len = (uint16_t)endpoint.n;
+    psi_tlsinfo_put(i, i->endpoint_at, endpoint.p, endpoint.n);
+    return i;
+}
+
+static const psi_scheme *psi_scheme_of(unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_SCHEME_COUNT; i++)
+        if (psi_schemes[i].number == number) return &psi_schemes[i];
+    return NULL;
 }
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
 {
+    const psi_suite *suite = psi_suite_of(i->suite);
+    const psi_group *group = psi_group_of(i->group);
+    const psi_scheme *scheme = psi_scheme_of(i->scheme);
     memset(out, 0, sizeof *out);
-    out->version = BR_TLS12;
+    out->version = i->version;
     out->suite = i->suite;
+    out->group = i->group;
+    out->sigalg = i->scheme;
     out->resumed = i->resumed;
-    snprintf(out->version_name, sizeof out->version_name, "TLSv1.2");
-    snprintf(out->suite_name, sizeof out->suite_name, "%s", psi_tls_suite_name(i->suite));
+    out->extended_master_secret = i->ems;
+    snprintf(out->version_name, sizeof out->version_name, "%s", i->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
+    snprintf(out->suite_name, sizeof out->suite_name, "%s", suite ? suite->name : "");
+    snprintf(out->group_name, sizeof out->group_name, "%s", group ? group->name : "");
+    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", scheme ? scheme->name : "");
     snprintf(out->alpn, sizeof out->alpn, "%s", psi_tlsinfo_text(i, 0));
     snprintf(out->server_name, sizeof out->server_name, "%s", psi_tlsinfo_text(i, i->name_at));
     if (!i->has_peer) return;
@@ -5995,205 +8186,2102 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->peer_not_after = i->not_after;
 }
 
-/* --- sessions ---------------------------------------------------------------------------------------------------- */
+/* --- the flat form ------------------------------------------------------------------------------------------------ */
 
-typedef struct psi_tls_session {
-    br_ssl_session_parameters par;
-    uint8_t name[32];  /* SHA-256 of the server name asked for and, on clients, the port */
-    int64_t from, until; /* usable between these, by the settings' clock */
-    uint64_t used;     /* when it was last used, for eviction */
-    psi_tlsinfo *peer; /* clients: whom the certificate of the first handshake named */
-} psi_tls_session;
-
-/* A few remembered sessions. Grows to max, then the least recently used one is replaced. */
-typedef struct psi_tls_sessions {
-    psi_tls_session *list;
-    size_t count, cap, max;
-    uint64_t clock;
-} psi_tls_sessions;
-
-static void psi_tls_session_drop(psi_tls_session *s)
+/* What a client's session is kept under, and what a server's is bound to. */
+static void psi_session_name(const char *name, int port, uint8_t out[32])
 {
-    psi_tlsinfo_free(s->peer);
-    psi_wipe(s, sizeof *s);
-}
-
-static void psi_tls_sessions_free(psi_tls_sessions *c)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++) psi_tls_session_drop(&c->list[i]);
-    psi_free(c->list);
-}
-
-/* The session with this name and, if id is not NULL, this ID. NULL if there is none. */
-static psi_tls_session *psi_tls_sessions_find(psi_tls_sessions *c, const uint8_t name[32], const uint8_t *id)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++) {
-        psi_tls_session *s = &c->list[i];
-        if ((!id || !memcmp(s->par.session_id, id, 32)) && !memcmp(s->name, name, 32)) return s;
+    uint8_t end[3] = {0, (uint8_t)(port >> 8 & 0xFF), (uint8_t)(port & 0xFF)};
+    br_sha256_context sha;
+    br_sha256_init(&sha);
+    for (; name && *name; name++) {
+        char c = (char)psi_lower((unsigned char)*name);
+        br_sha256_update(&sha, &c, 1);
     }
+    br_sha256_update(&sha, end, sizeof end);
+    br_sha256_out(&sha, out);
+}
+
+static void psi_session_write(psi_writer *w, const psi_session *s)
+{
+    psi_write(w, s->name, 32);
+    psi_write(w, s->policy, 32);
+    psi_write_number(w, s->version, 2);
+    psi_write_number(w, s->suite, 2);
+    psi_write_number(w, (uint64_t)(s->ems | s->has_peer << 1 | s->is_ticket << 2), 1);
+    psi_write(w, s->secret, sizeof s->secret);
+    psi_write_number(w, (uint64_t)s->from, 8);
+    psi_write_number(w, (uint64_t)s->until, 8);
+    psi_write_number(w, s->age_add, 4);
+    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+    psi_write_vector(w, s->endpoint.p, s->endpoint.n, 1);
+    if (!s->has_peer) return;
+    psi_write_number(w, (uint64_t)s->not_before, 8);
+    psi_write_number(w, (uint64_t)s->not_after, 8);
+    psi_write(w, s->sha256, 32);
+    psi_write(w, s->spki, 32);
+    psi_write_vector(w, s->subject.p, s->subject.n, 2);
+}
+
+static int64_t psi_session_time(psi_reader *r)
+{
+    uint64_t high = psi_read_number(r, 4), low = psi_read_number(r, 4);
+    return (int64_t)(high << 32 | low);
+}
+
+/* Takes a session from the front of r: 1, or 0 if a field is impossible. */
+static int psi_session_read(psi_reader *r, psi_session *s)
+{
+    const psi_suite *suite;
+    unsigned flags;
+    memset(s, 0, sizeof *s);
+    psi_read_copy(r, s->name, 32);
+    psi_read_copy(r, s->policy, 32);
+    s->version = (uint16_t)psi_read_number(r, 2);
+    s->suite = (uint16_t)psi_read_number(r, 2);
+    flags = psi_read_number(r, 1);
+    s->ems = flags & 1;
+    s->has_peer = flags >> 1 & 1;
+    s->is_ticket = flags >> 2 & 1;
+    psi_read_copy(r, s->secret, sizeof s->secret);
+    s->from = psi_session_time(r);
+    s->until = psi_session_time(r);
+    s->age_add = psi_read_number(r, 4);
+    s->ticket = psi_read_vector(r, 2, 0, 65535);
+    s->endpoint = psi_read_vector(r, 1, 0, PSI_HASH_MAX);
+    if (s->has_peer) {
+        s->not_before = psi_session_time(r);
+        s->not_after = psi_session_time(r);
+        psi_read_copy(r, s->sha256, 32);
+        psi_read_copy(r, s->spki, 32);
+        s->subject = psi_read_vector(r, 2, 0, sizeof ((psocket_tlsinfo *)0)->peer_subject - 1);
+    }
+    suite = psi_suite_of(s->suite);
+    return !r->bad && suite && suite->version == s->version && s->from >= 0 && s->from < s->until &&
+           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
+}
+
+/* A copy that owns what its spans point into. NULL: out of memory, or impossible. */
+static psi_session *psi_session_new(psi_reader flat)
+{
+    psi_session *s = (psi_session *)psi_alloc(sizeof *s + flat.n);
+    psi_reader r;
+    if (!s) return NULL;
+    if (flat.n) memcpy(s + 1, flat.p, flat.n);
+    r = psi_read_of(s + 1, flat.n);
+    if (psi_session_read(&r, s) && !r.n) {
+        s->size = sizeof *s + flat.n;
+        return s;
+    }
+    psi_wipe(s, sizeof *s + flat.n);
+    psi_free(s);
     return NULL;
 }
 
-/* A cleared place for a new session, NULL if memory is out. */
-static psi_tls_session *psi_tls_sessions_place(psi_tls_sessions *c)
+static void psi_session_free(psi_session *s)
 {
-    size_t i, oldest = 0;
-    if (c->count == c->cap && c->cap < c->max) {
-        size_t cap = c->cap ? c->cap * 2 : 4;
-        psi_tls_session *list = (psi_tls_session *)psi_alloc(cap * sizeof *list);
-        if (list) {
-            if (c->count) memcpy(list, c->list, c->count * sizeof *list);
-            if (c->list) psi_wipe(c->list, c->count * sizeof *list);
-            psi_free(c->list);
-            c->list = list;
-            c->cap = cap;
-        }
-    }
-    if (c->count < c->cap) return &c->list[c->count++];
-    if (!c->count) return NULL;
-    for (i = 1; i < c->count; i++)
-        if (c->list[i].used < c->list[oldest].used) oldest = i;
-    psi_tls_session_drop(&c->list[oldest]);
-    return &c->list[oldest];
+    if (!s) return;
+    psi_wipe(s, s->size);
+    psi_free(s);
 }
 
-/* --- settings ---------------------------------------------------------------------------------------------------- */
+/* A session of the connection that info tells of; secret, ticket and times are the caller's to fill. */
+static void psi_session_of(psi_session *s, const psi_tlsinfo *info)
+{
+    memset(s, 0, sizeof *s);
+    s->version = info->version;
+    s->suite = info->suite;
+    s->ems = info->ems;
+    s->has_peer = info->has_peer;
+    s->not_before = info->not_before;
+    s->not_after = info->not_after;
+    memcpy(s->sha256, info->sha256, 32);
+    memcpy(s->spki, info->spki, 32);
+    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at), strlen(psi_tlsinfo_text(info, info->subject_at)));
+    s->endpoint = psi_read_of(psi_tlsinfo_text(info, info->endpoint_at), info->endpoint_len);
+}
 
-typedef struct psi_tls_identity {
-    psi_x509_chain chain;
-    br_x509_certificate *sent; /* the same for BearSSL */
-    psi_x509_key key;
-} psi_tls_identity;
+/* A digest of what certificates are judged by, and of whom servers take us for. 0 or an error. */
+static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
+{
+    uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
+                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+    const psi_trust *trust;
+    br_sha256_context all;
+    uint8_t digest[32];
+    size_t i;
+    int code, known;
+    psi_os_lock(&tls->lock);
+    known = tls->has_policy;
+    memcpy(out, tls->policy, 32);
+    psi_os_unlock(&tls->lock);
+    if (known) return 0;
+    code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
+    br_sha256_init(&all);
+    br_sha256_update(&all, &flags, 1);
+    if (tls->identity_count) {
+        psi_x509_span leaf = tls->identities[0].chain.certs[0].der;
+        psi_keys_digest(br_sha256_ID, leaf.p, leaf.n, digest);
+        br_sha256_update(&all, digest, sizeof digest);
+    }
+    for (i = 0; !code && i < trust->anchors.count; i++) {
+        uint8_t uses = (uint8_t)(trust->anchors.certs[i].extended & 0xFF); /* trust settings may have changed them */
+        psi_keys_digest(br_sha256_ID, trust->anchors.certs[i].der.p, trust->anchors.certs[i].der.n, digest);
+        br_sha256_update(&all, &uses, 1);
+        br_sha256_update(&all, digest, sizeof digest);
+    }
+    br_sha256_update(&all, "pins", 4);
+    br_sha256_update(&all, tls->pins, tls->pin_count * 32);
+    br_sha256_out(&all, out);
+    psi_os_lock(&tls->lock);
+    memcpy(tls->policy, out, 32);
+    tls->has_policy = 1;
+    psi_os_unlock(&tls->lock);
+    return 0;
+}
 
-/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
-typedef struct psi_tls_primitives {
-    const br_block_ctr_class *aes;
-    br_ghash ghash;
-    br_chacha20_run chacha;
-    br_poly1305_run poly;
-    br_ec_impl client_ec, server_ec; /* for key exchange: our curves, and an all-zero X25519 secret is a failure */
-    uint16_t suites[PSI_TLS_SUITES]; /* most wanted first: those of the settings */
-    size_t suite_count;
-} psi_tls_primitives;
+/* --- remembered sessions ------------------------------------------------------------------------------------------ */
 
-struct psocket_tls {
-    int refs;
-    psi_os_mutex lock; /* guards the session caches */
-    psi_tls_sessions client_sessions, server_sessions;
-    psi_tls_primitives prim;
-    psi_trust *trust;
-    psi_tls_identity *identities;
-    size_t identity_count;
-    const char **alpn; /* one allocation, strings behind the pointers */
-    size_t alpn_count;
-    uint8_t *pins;
-    size_t pin_count;
-    br_x500_name *ca_names; /* for certificate requests; they point into trust */
-    size_t ca_name_count;
-    int client_auth, insecure_no_verify, insecure_no_name;
-    int (*decide)(void *user, const psocket_certinfo *peer, const psocket_error *verdict);
-    void *decide_user;
-    int64_t (*clock)(void *user);
-    void *clock_user;
+/* A slot's bytes are the 32 that it is found by, then the session. Callers hold the settings' lock. */
+static void psi_sessions_drop(psi_session_slot *slot)
+{
+    if (slot->flat) psi_wipe(slot->flat, slot->len);
+    psi_free(slot->flat);
+    memset(slot, 0, sizeof *slot);
+}
+
+static size_t psi_sessions_count(const psi_sessions *c)
+{
+    return c->max <= PSI_SESSION_WAYS ? c->max : (c->max + PSI_SESSION_WAYS - 1) / PSI_SESSION_WAYS * PSI_SESSION_WAYS;
+}
+
+static void psi_sessions_free(psi_sessions *c)
+{
+    size_t i;
+    for (i = 0; c->slots && i < psi_sessions_count(c); i++) psi_sessions_drop(&c->slots[i]);
+    psi_free(c->slots);
+    c->slots = NULL;
+}
+
+/* The slots in which a session with this key may be, and how many. */
+static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32], size_t *ways)
+{
+    psi_reader r = psi_read_of(key, 4);
+    size_t all = psi_sessions_count(c);
+    *ways = all < PSI_SESSION_WAYS ? all : PSI_SESSION_WAYS;
+    if (!c->slots && all) c->slots = (psi_session_slot *)psi_alloc(all * sizeof *c->slots);
+    if (!c->slots) {
+        *ways = 0;
+        return NULL;
+    }
+    return c->slots + psi_read_number(&r, 4) % (all / *ways) * *ways;
+}
+
+static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
+{
+    return slot->flat && memcmp(slot->flat, key, 32) == 0;
+}
+
+/* The newest session with this key; NULL: none. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32])
+{
+    psi_session_slot *best = NULL, *set;
+    size_t ways, i;
+    set = psi_sessions_set(c, key, &ways);
+    for (i = 0; i < ways; i++)
+        if (psi_sessions_is(&set[i], key) && (!best || set[i].used > best->used)) best = &set[i];
+    return best;
+}
+
+/* The place for a session of which at most `each` have the same key; NULL: out of memory. */
+static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], size_t each)
+{
+    psi_session_slot *set, *same = NULL, *place = NULL;
+    size_t ways, i, count = 0;
+    set = psi_sessions_set(c, key, &ways);
+    for (i = 0; i < ways; i++) {
+        if (psi_sessions_is(&set[i], key)) {
+            count++;
+            if (!same || set[i].used < same->used) same = &set[i];
+        }
+        if (!place || set[i].used < place->used) place = &set[i]; /* free ones have never been used */
+    }
+    return count >= each ? same : place;
+}
+
+/* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
+static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key[32], const psi_session *s, size_t each)
+{
+    psi_session_slot *place = NULL;
+    psi_writer w = PSI_ZERO;
+    psi_write(&w, key, 32);
+    psi_session_write(&w, s);
+    if (w.failed) return PSOCKET_NOMEM;
+    psi_os_lock(&tls->lock);
+    if (c->max) place = psi_sessions_place(c, key, each);
+    if (place) {
+        psi_sessions_drop(place);
+        place->flat = w.p;
+        place->len = w.n;
+        place->used = ++c->clock;
+    }
+    psi_os_unlock(&tls->lock);
+    if (place) return 0;
+    psi_write_free(&w);
+    return c->max ? PSOCKET_NOMEM : 0;
+}
+
+static PSI_UNUSED psi_reader psi_sessions_flat(const psi_session_slot *slot)
+{
+    return psi_read_of(slot->flat + 32, slot->len - 32);
+}
+
+/* --- tickets ------------------------------------------------------------------------------------------------------ */
+
+/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
+   alone, the session, encrypted, and the tag. */
+enum { PSI_TICKET_ID = 8, PSI_TICKET_SALT = 24, PSI_TICKET_HEAD = PSI_TICKET_ID + PSI_TICKET_SALT };
+
+static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+{
+    static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    uint8_t once[32];
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, head, PSI_TICKET_HEAD, once);
+    psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
+    psi_wipe(once, sizeof once);
+}
+
+static void psi_ticket_id(const uint8_t *key, uint8_t out[32])
+{
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "id", 2, out);
+}
+
+/* Copies the key that makes tickets, renewing ours when they are old: 0 or an error. */
+static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TICKET_KEY])
+{
+    psi_ticket_keys *k = &tls->ticket_keys;
+    uint8_t fresh[PSI_TICKET_KEY];
+    int code = 0;
+    psi_os_lock(&tls->lock);
+    if (k->own && (!k->count || now - k->made >= PSI_TICKET_RENEWAL || now < k->made)) {
+        code = psi_os_entropy(fresh, sizeof fresh);
+        if (!code) {
+            memcpy(k->keys + PSI_TICKET_KEY, k->keys, PSI_TICKET_KEY);
+            memcpy(k->keys, fresh, PSI_TICKET_KEY);
+            k->count = k->count ? 2 : 1;
+            k->made = now;
+        }
+        psi_wipe(fresh, sizeof fresh);
+    }
+    memcpy(key, k->keys, PSI_TICKET_KEY);
+    psi_os_unlock(&tls->lock);
+    return code;
+}
+
+/* Appends a ticket, a vector whose length takes two bytes. 0: there is none. */
+static int psi_ticket_write(psocket_tls *tls, int64_t now, const psi_session *s, psi_writer *w)
+{
+    uint8_t key[PSI_TICKET_KEY], head[32 + PSI_TICKET_SALT], tag[PSI_REC_TAG];
+    uint32_t start = w->n, at = psi_write_open(w, 2), body;
+    int code = psi_ticket_current(tls, now, key);
+    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_SALT);
+    if (!code) {
+        uint8_t id[32];
+        psi_ticket_id(key, id);
+        memcpy(head, id, PSI_TICKET_ID);
+        psi_write(w, head, PSI_TICKET_HEAD);
+        body = w->n;
+        psi_session_write(w, s);
+        if (!w->failed) psi_ticket_crypt(key, head, w->p + body, w->n - body, 1, tag);
+        psi_write(w, tag, sizeof tag);
+        psi_write_close(w, at, 2);
+    }
+    psi_wipe(key, sizeof key);
+    if (code && !w->failed) w->n = start;
+    return !code && !w->failed;
+}
+
+/* The session in a ticket; NULL: it is not one of ours. */
+static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
+{
+    psi_ticket_keys *k = &tls->ticket_keys;
+    uint8_t id[32], key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
+    psi_session *s = NULL;
+    psi_writer w = PSI_ZERO;
+    size_t i, n;
+    int found = 0;
+    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
+    psi_os_lock(&tls->lock);
+    for (i = 0; i < k->count && !found; i++) {
+        psi_ticket_id(k->keys + i * PSI_TICKET_KEY, id);
+        found = memcmp(id, ticket.p, PSI_TICKET_ID) == 0;
+        if (found) memcpy(key, k->keys + i * PSI_TICKET_KEY, PSI_TICKET_KEY);
+    }
+    psi_os_unlock(&tls->lock);
+    if (!found) return NULL;
+    n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
+    psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    if (!w.failed) {
+        psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+        if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
+    }
+    psi_write_free(&w);
+    psi_wipe(key, sizeof key);
+    return s;
+}
+
+/* --- clients ------------------------------------------------------------------------------------------------------ */
+
+/* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
+static void psi_session_recall(psi_hs *h)
+{
+    psocket_tls *tls = h->tls;
+    uint8_t key[32];
+    psi_session_slot *slot;
+    psi_session *s = NULL;
+    if (!h->name) return;
+    psi_session_name(h->name, h->port, key);
+    psi_os_lock(&tls->lock);
+    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
+        s = psi_session_new(psi_sessions_flat(slot));
+        if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->version))) {
+            psi_session_free(s);
+            s = NULL;
+        }
+        if (!s || s->version == PSI_TLS13) psi_sessions_drop(slot);
+        else slot->used = ++tls->client_sessions.clock;
+    }
+    psi_os_unlock(&tls->lock);
+    h->session = s;
+}
+
+/* Forgets the session that was offered: it may have been the cause of a failure. */
+static void psi_session_forget(psi_hs *h)
+{
+    psi_session_slot *slot;
+    psi_session s;
+    psi_reader flat;
+    psi_os_lock(&h->tls->lock);
+    slot = psi_sessions_find(&h->tls->client_sessions, h->session->name);
+    if (slot) {
+        flat = psi_sessions_flat(slot);
+        psi_session_read(&flat, &s);
+        if (psi_read_same(s.ticket, h->session->ticket.p, h->session->ticket.n)) psi_sessions_drop(slot);
+        psi_wipe(&s, sizeof s);
+    }
+    psi_os_unlock(&h->tls->lock);
+}
+
+/* Remembers a session whose name, secret and ticket are filled, for lifetime seconds. */
+static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
+{
+    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n) return;
+    s->from = now;
+    s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
+    if (s->from >= s->until) return;
+    psi_sessions_add(tls, &tls->client_sessions, s->name, s, s->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+}
+
+/*==================================================================================================
+ * >>handshake
+ * The programs: what a client and a server do with each message, as RFC 5246 7.3 and RFC 8446 A draw it, and what comes
+ * after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error, then
+ * psi_hs_finish and psi_hs_free. A message is handled only when whole; what no row of the program names is refused.
+ *================================================================================================*/
+
+enum {
+    /* A client waits for */
+    PSI_C_HELLO = PSI_HS_STATES, /* the server's hello, or its wish for another of ours */
+    PSI_C12_CERTIFICATE,         /* TLS 1.2: the server's certificate */
+    PSI_C12_KEY,                 /* its half of the key exchange, signed */
+    PSI_C12_REQUEST,             /* a request for our certificate, or the end of the flight */
+    PSI_C12_DONE,                /* the end of the flight */
+    PSI_C12_TICKET,              /* the ticket that was promised */
+    PSI_C12_CCS,                 /* the server's change of keys */
+    PSI_C12_FINISHED,            /* the server's Finished */
+    PSI_C13_EXTENSIONS,          /* TLS 1.3: the rest of the server's hello */
+    PSI_C13_REQUEST,             /* a request for our certificate, or the server's certificate */
+    PSI_C13_CERTIFICATE,         /* the server's certificate */
+    PSI_C13_VERIFY,              /* proof that it is the server's own */
+    PSI_C13_FINISHED,            /* the server's Finished */
+    /* A server waits for */
+    PSI_S_HELLO,                 /* the client's hello */
+    PSI_S_HELLO_AGAIN,           /* TLS 1.3: another, with a key of the group asked for */
+    PSI_S12_CERTIFICATE,         /* TLS 1.2: the client's certificate, or none */
+    PSI_S12_KEY,                 /* the client's half of the key exchange */
+    PSI_S12_VERIFY,              /* proof that the certificate is the client's own */
+    PSI_S12_CCS,                 /* the client's change of keys */
+    PSI_S12_FINISHED,            /* the client's Finished */
+    PSI_S13_CERTIFICATE,         /* TLS 1.3: the client's certificate, or none */
+    PSI_S13_VERIFY,              /* proof that it is the client's own */
+    PSI_S13_FINISHED             /* the client's Finished */
 };
 
-/* RFC 7748 6.1, RFC 8422 5.11: a peer's point of small order makes the shared secret zero, which must be refused. */
-static uint32_t psi_tls_ec_mul(unsigned char *point, size_t point_len, const unsigned char *x, size_t x_len, int curve)
-{
-    uint32_t ok = br_ec_get_default()->mul(point, point_len, x, x_len, curve);
-    unsigned any = 0;
-    size_t i;
-    if (curve != BR_EC_curve25519) return ok;
-    for (i = 0; i < point_len; i++) any |= point[i];
-    return ok & (any ? 1u : 0u);
-}
+#ifdef PSOCKET_NO_TLS12
+#define PSI_HAS_TLS12 0
+#else
+#define PSI_HAS_TLS12 1
+#endif
+#ifdef PSOCKET_NO_TLS13
+#define PSI_HAS_TLS13 0
+#else
+#define PSI_HAS_TLS13 1
+#endif
 
-/* The key exchange is limited to some curves, signatures may use every curve a certificate may have. */
-static uint32_t psi_tls_ecdsa_verify(const br_ec_impl *ec, const void *hash, size_t hash_len,
-                                     const br_ec_public_key *pk, const void *sig, size_t sig_len)
-{
-    (void)ec;
-    return br_ecdsa_vrfy_asn1_get_default()(br_ec_get_default(), hash, hash_len, pk, sig, sig_len);
-}
+#define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
+#define PSI_HS_CHAIN (PSOCKET_CHAIN_BYTES + 4096u) /* longest Certificate */
+#define PSI_HS_REQUEST 135000u                     /* longest CertificateRequest: two lists of up to 64 KB */
 
-static int psi_tls_find_primitives(psi_tls_primitives *p)
-{
-    static const uint16_t suites[PSI_TLS_SUITES] = {
-        BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256};
-    int aes = (br_aes_x86ni_ctr_get_vtable() && br_ghash_pclmul_get()) ||
-              (br_aes_pwr8_ctr_get_vtable() && br_ghash_pwr8_get());
-    size_t i;
-    br_ssl_engine_context *eng = (br_ssl_engine_context *)psi_alloc(sizeof *eng);
-    if (!eng) return PSOCKET_NOMEM;
-    br_ssl_engine_set_default_aes_gcm(eng);
-    br_ssl_engine_set_default_chapol(eng);
-    p->aes = eng->iaes_ctr;
-    p->ghash = eng->ighash;
-    p->chacha = eng->ichacha;
-    p->poly = eng->ipoly;
-    psi_free(eng);
-    p->client_ec = *br_ec_get_default();
-    p->client_ec.mul = psi_tls_ec_mul;
-    p->server_ec = p->client_ec;
-    p->client_ec.supported_curves &= PSI_TLS_CLIENT_CURVES;
-    p->server_ec.supported_curves &= PSI_TLS_SERVER_CURVES;
-    /* AES without the CPU's help is slower than ChaCha20. */
-    for (i = 0; i < PSI_TLS_SUITES; i++) p->suites[i] = suites[aes ? i : (i + 4) % PSI_TLS_SUITES];
-    p->suite_count = PSI_TLS_SUITES;
-    return 0;
-}
+/* --- shared steps ------------------------------------------------------------------------------------------------- */
 
-static int psi_tls_has_suite(const psocket_tls *tls, unsigned suite)
+/* What is known about the peer and the connection: 0 and in h->info, or the handshake has failed. */
+static int psi_hs_tell(psi_hs *h)
 {
-    size_t i;
-    for (i = 0; i < tls->prim.suite_count; i++)
-        if (tls->prim.suites[i] == suite) return 1;
-    return 0;
-}
-
-/* Is the key exchange signed with RSA? Otherwise it is with ECDSA. */
-static int psi_tls_is_rsa(unsigned suite)
-{
-    return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
-           suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256;
-}
-
-/* Replaces the suites by those that a list names. */
-static int psi_tls_choose_suites(psi_tls_primitives *p, const char *list, psocket_error *e)
-{
-    uint16_t chosen[PSI_TLS_SUITES];
-    size_t count = 0, i, k;
-    for (;;) {
-        size_t n = strcspn(list, ":");
-        for (i = 0; i < PSI_TLS_SUITES; i++) {
-            const char *name = psi_tls_suite_name(p->suites[i]);
-            if (strlen(name) == n && !memcmp(name, list, n)) break;
-        }
-        if (i == PSI_TLS_SUITES)
-            return psi_err(e, PSOCKET_INVALID, "suites: \"%.*s\" is not a cipher suite of this library",
-                           n < 100 ? (int)n : 100, list);
-        for (k = 0; k < count && chosen[k] != p->suites[i]; k++) {}
-        if (k == count) chosen[count++] = p->suites[i];
-        if (!list[n]) break;
-        list += n + 1;
+    psi_tlsinfo i = PSI_ZERO;
+    psi_reader subject = PSI_ZERO, endpoint = PSI_ZERO;
+    psocket_certinfo cert;
+    char text[2 * sizeof ((psocket_tlsinfo *)0)->peer_subject];
+    uint8_t digest[PSI_HASH_MAX];
+    if (h->info) return 0;
+    if (h->resumed) {
+        i.has_peer = h->session->has_peer;
+        i.not_before = h->session->not_before;
+        i.not_after = h->session->not_after;
+        memcpy(i.sha256, h->session->sha256, 32);
+        memcpy(i.spki, h->session->spki, 32);
+        subject = h->session->subject;
+        endpoint = h->session->endpoint;
+    } else if (h->chain.count) {
+        int hash = h->chain.certs[0].alg.hash;
+        psi_x509_info(h->chain.certs, &cert, text, sizeof text);
+        i.has_peer = 1;
+        i.not_before = cert.not_before;
+        i.not_after = cert.not_after;
+        memcpy(i.sha256, cert.sha256, 32);
+        memcpy(i.spki, cert.spki_sha256, 32);
+        subject = psi_read_of(cert.subject, strlen(cert.subject));
+        if (!h->role->server && hash > br_sha256_ID) /* else it is sha256 itself */
+            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n, digest));
     }
-    memcpy(p->suites, chosen, count * sizeof *chosen);
-    p->suite_count = count;
+    if (h->role->server && h->identity) endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    i.version = h->version;
+    i.suite = h->suite->number;
+    i.group = h->kex.group ? h->kex.group->number : 0;
+    i.scheme = h->server_scheme ? h->server_scheme->number : 0;
+    i.port = h->port;
+    i.resumed = h->resumed;
+    i.ems = h->ems || h->version == PSI_TLS13;
+    h->info = psi_tlsinfo_new(&i, h->alpn, h->name ? h->name : "", subject, endpoint);
+    if (!h->info) psi_hs_no_memory(h);
+    return h->info ? 0 : -1;
+}
+
+/* The handshake is over. */
+static void psi_hs_done(psi_hs *h)
+{
+    if (h->state == PSI_HS_FAILED || psi_hs_tell(h)) return;
+    psi_hs_flush(h);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_HS_DONE;
+}
+
+/* The content of one side's Finished (RFC 5246 7.4.9, RFC 8446 4.4.4). Returns its length. */
+static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
+{
+    uint8_t digest[PSI_HASH_MAX], key[PSI_HASH_MAX];
+    size_t n = psi_x509_hash_len(h->suite->hash);
+    psi_transcript_digest(&h->transcript, digest);
+    if (h->version == PSI_TLS13) {
+        psi_keys_expand(h->suite->hash, server ? h->server_secret : h->client_secret, "finished", NULL, 0, key, n);
+        psi_keys_hmac(h->suite->hash, key, n, digest, n, out);
+        psi_wipe(key, sizeof key);
+        return n;
+    }
+    psi_keys_prf(h->suite->hash, h->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
+                 psi_read_of("", 0), out, 12);
+    return 12;
+}
+
+static void psi_hs_write_finished(psi_hs *h)
+{
+    uint8_t data[PSI_HASH_MAX];
+    size_t n = psi_hs_finished(h, h->role->server, data);
+    uint32_t at = psi_hs_begin(h, PSI_MSG_FINISHED);
+    psi_write(&h->flight, data, n);
+    psi_hs_end(h, at);
+    psi_hs_flush(h);
+}
+
+/* Is m the peer's Finished? It joins the transcript. 0: the handshake has failed. */
+static int psi_hs_read_finished(psi_hs *h, psi_reader m)
+{
+    uint8_t data[PSI_HASH_MAX];
+    size_t n = psi_hs_finished(h, !h->role->server, data);
+    const uint8_t *p = psi_read_take(&m, n);
+    if (psi_hs_left(h, &m)) return 0;
+    if (!psi_rec_equal(p, data, n)) {
+        psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
+        return 0;
+    }
+    if (!psi_hs_turn(h)) return 0;
+    psi_transcript_add(&h->transcript, h->message, 4 + n);
+    return 1;
+}
+
+/* --- shared steps of TLS 1.2 -------------------------------------------------------------------------------------- */
+
+/* The keys that come into force with ChangeCipherSpec, from the master secret. */
+static void psi_hs12_keys(psi_hs *h)
+{
+    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out : &h->next_in;
+    psi_keys_block(h->suite, h->secret, h->randoms, client, server);
+    psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
+    if (!h->ems) return;
+    h->rec->exports = 1;
+    memcpy(h->rec->secret, h->secret, 48);
+    memcpy(h->rec->seed, h->randoms, 64);
+}
+
+/* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
+static void psi_hs12_master(psi_hs *h)
+{
+    uint8_t master[48], digest[PSI_HASH_MAX];
+    psi_transcript_digest(&h->transcript, digest);
+    if (h->ems)
+        psi_keys_prf(h->suite->hash, h->secret, h->secret_len, "extended master secret",
+                     psi_read_of(digest, psi_x509_hash_len(h->suite->hash)), psi_read_of("", 0), master, 48);
+    else
+        psi_keys_prf(h->suite->hash, h->secret, h->secret_len, "master secret", psi_read_of(h->randoms, 64),
+                     psi_read_of("", 0), master, 48);
+    psi_wipe(h->secret, sizeof h->secret);
+    memcpy(h->secret, master, 48);
+    psi_wipe(master, sizeof master);
+    psi_hs12_keys(h);
+}
+
+/* Our last flight. */
+static void psi_hs12_finish(psi_hs *h)
+{
+    psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    psi_hs_new_out(h, &h->next_out);
+    psi_wipe(&h->next_out, sizeof h->next_out);
+    psi_hs_write_finished(h);
+}
+
+/* ChangeCipherSpec, which is no handshake message: none may have come in part. */
+static int psi_hs12_ccs(psi_hs *h, psi_reader m)
+{
+    if (m.n != 1 || m.p[0] != 1) {
+        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "ChangeCipherSpec is malformed");
+        return 0;
+    }
+    if (!psi_hs_new_in(h, &h->next_in)) return 0;
+    psi_wipe(&h->next_in, sizeof h->next_in);
+    return 1;
+}
+
+/* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
+
+/* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
+   secret; both hellos are in the transcript. 0: the handshake has failed. */
+static int psi_hs13_keys(psi_hs *h)
+{
+    int hash = h->suite->hash;
+    size_t n = psi_x509_hash_len(hash);
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_key client = PSI_ZERO, server = PSI_ZERO;
+    int ok;
+    psi_transcript_digest(&h->transcript, digest);
+    psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
+    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_keys_extract(hash, salt, n, h->secret, h->secret_len, secret);
+    psi_keys_derive(hash, secret, "c hs traffic", digest, h->client_secret);
+    psi_keys_derive(hash, secret, "s hs traffic", digest, h->server_secret);
+    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_wipe(h->secret, sizeof h->secret);
+    psi_keys_extract(hash, salt, n, NULL, 0, h->secret);
+    psi_wipe(salt, sizeof salt);
+    psi_wipe(secret, sizeof secret);
+    psi_keys_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->client_secret, n);
+    psi_keys_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->server_secret, n);
+    psi_key_from_secret(&client, h->suite, h->client_secret);
+    psi_key_from_secret(&server, h->suite, h->server_secret);
+    ok = psi_hs_new_in(h, h->role->server ? &client : &server);
+    if (ok) psi_hs_new_out(h, h->role->server ? &server : &client);
+    psi_wipe(&client, sizeof client);
+    psi_wipe(&server, sizeof server);
+    return ok;
+}
+
+/* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
+static void psi_hs13_traffic(psi_hs *h)
+{
+    int hash = h->suite->hash;
+    size_t n = psi_x509_hash_len(hash);
+    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
+    psi_transcript_digest(&h->transcript, digest);
+    psi_keys_derive(hash, h->secret, "c ap traffic", digest, client);
+    psi_keys_derive(hash, h->secret, "s ap traffic", digest, server);
+    psi_keys_derive(hash, h->secret, "exp master", digest, h->rec->secret);
+    h->rec->exports = 1;
+    psi_keys_log("CLIENT_TRAFFIC_SECRET_0", h->randoms, client, n);
+    psi_keys_log("SERVER_TRAFFIC_SECRET_0", h->randoms, server, n);
+    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, n);
+    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
+    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
+    psi_wipe(client, sizeof client);
+    psi_wipe(server, sizeof server);
+}
+
+/* The secret of PSKs to come; the client's Finished is the last in the transcript. */
+static void psi_hs13_resumption(psi_hs *h)
+{
+    uint8_t digest[PSI_HASH_MAX];
+    psi_transcript_digest(&h->transcript, digest);
+    psi_keys_derive(h->suite->hash, h->secret, "res master", digest, h->rec->seed);
+    psi_wipe(h->secret, sizeof h->secret);
+    psi_wipe(h->client_secret, sizeof h->client_secret);
+    psi_wipe(h->server_secret, sizeof h->server_secret);
+}
+
+/* The PSK of a ticket (RFC 8446 4.6.1). */
+static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
+{
+    int hash = r->in.suite->hash;
+    psi_keys_expand(hash, r->seed, "resumption", nonce.p, nonce.n, out, psi_x509_hash_len(hash));
+}
+
+/* CertificateVerify of the peer: 0, or the handshake has failed. */
+static const psi_scheme *psi_hs13_verify(psi_hs *h, psi_reader m)
+{
+    uint8_t content[98 + PSI_HASH_MAX];
+    const psi_scheme *s = psi_auth_check(h, m, psi_auth_content(h, !h->role->server, content), psi_read_of("", 0));
+    if (s) psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    return s;
+}
+
+/* --- the client --------------------------------------------------------------------------------------------------- */
+
+static void psi_client12_sign(psi_hs *h)
+{
+    if (h->identity) psi_auth_write_verify(h);
+    psi_transcript_forget(&h->transcript);
+    psi_hs12_finish(h);
+    h->state = h->state == PSI_HS_FAILED ? h->state : h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
+}
+
+static void psi_client12_certificate(psi_hs *h, psi_reader m)
+{
+    int count = psi_auth_read_chain(h, m);
+    if (count < 0) return;
+    if (!count) {
+        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_DECODE_ERROR, "the server sent no certificate");
+        return;
+    }
+    if (h->version == PSI_TLS12 && h->chain.certs[0].key.key_type && h->chain.certs[0].key.key_type != h->suite->key_type) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that does not fit the cipher suite");
+        return;
+    }
+    h->state = h->version == PSI_TLS12 ? PSI_C12_KEY : PSI_C13_VERIFY;
+    psi_auth_accept(h);
+}
+
+/* ServerKeyExchange, RFC 8422 5.4. */
+static void psi_client12_key(psi_hs *h, psi_reader m)
+{
+    const uint8_t *params = m.p;
+    unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
+    psi_reader point = psi_read_vector(&m, 1, 1, 255);
+    const psi_group *group = NULL;
+    size_t i;
+    int code;
+    for (i = 0; i < h->tls->group_count; i++)
+        if (h->tls->groups[i]->number == number) group = h->tls->groups[i];
+    if (m.bad) {
+        psi_hs_left(h, &m);
+        return;
+    }
+    if (type != 3 || !group) { /* named_curve */
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
+        return;
+    }
+    h->server_scheme = psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)));
+    if (!h->server_scheme) return;
+    code = psi_kex_make(&h->kex, group);
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
+    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+    else h->state = PSI_C12_REQUEST;
+}
+
+static void psi_client12_request(psi_hs *h, psi_reader m)
+{
+    psi_auth_read_request(h, m);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_C12_DONE;
+}
+
+/* ServerHelloDone: our flight. */
+static void psi_client12_done(psi_hs *h, psi_reader m)
+{
+    uint32_t at;
+    if (psi_hs_left(h, &m) || !psi_hs_turn(h)) return;
+    if (h->asked) psi_auth_write_chain(h);
+    at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
+    psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
+    psi_hs_end(h, at);
+    psi_hs12_master(h);
+    if (h->identity && !h->transcript.bytes.failed)
+        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0), psi_client12_sign);
+    else psi_client12_sign(h);
+}
+
+static void psi_client12_ticket(psi_hs *h, psi_reader m)
+{
+    psi_reader ticket;
+    h->lifetime = psi_read_number(&m, 4);
+    ticket = psi_read_vector(&m, 2, 0, 65535);
+    if (psi_hs_left(h, &m)) return;
+    psi_write_free(&h->opaque);
+    psi_write(&h->opaque, ticket.p, ticket.n);
+    h->state = PSI_C12_CCS;
+}
+
+static void psi_client12_ccs(psi_hs *h, psi_reader m)
+{
+    if (psi_hs12_ccs(h, m)) h->state = PSI_C12_FINISHED;
+}
+
+static void psi_client12_finished(psi_hs *h, psi_reader m)
+{
+    if (!psi_hs_read_finished(h, m)) return;
+    if (h->resumed) psi_hs12_finish(h);
+    psi_hs_done(h);
+}
+
+static const psi_hs_row psi_client12[] = {
+    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C12_KEY, PSI_MSG_SERVER_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_client12_key},
+    {PSI_C12_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client12_request},
+    {PSI_C12_REQUEST, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
+    {PSI_C12_DONE, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
+    {PSI_C12_TICKET, PSI_MSG_NEW_SESSION_TICKET, 1, PSI_HELLO_MAX, psi_client12_ticket},
+    {PSI_C12_CCS, PSI_MSG_CCS, 0, 1, psi_client12_ccs},
+    {PSI_C12_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* ServerHello of TLS 1.2. */
+static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
+{
+    psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
+    int same = id.n && psi_read_same(id, h->id, h->id_len);
+    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) && h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
+        return;
+    }
+    if (same && !s) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session that there never was");
+        return;
+    }
+    h->program = psi_client12;
+    if (m.n && !psi_ext_get_all(h, &m, PSI_IN_SH12)) return;
+    psi_transcript_start(&h->transcript, h->suite->hash);
+    psi_transcript_add(&h->transcript, h->message, (size_t)(m.p - h->message) + m.n);
+    memcpy(h->id, id.p, id.n);
+    h->id_len = (uint8_t)id.n;
+    memset(&h->kex, 0, sizeof h->kex);
+    if (!same) {
+        h->state = PSI_C12_CERTIFICATE;
+        return;
+    }
+    if (s->suite != h->suite->number) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
+    } else if (s->ems != h->ems) { /* RFC 7627 5.3 */
+        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without the extended master secret it had, or with one it had not");
+    } else {
+        h->resumed = 1;
+        memcpy(h->secret, s->secret, 48);
+        psi_transcript_forget(&h->transcript);
+        psi_hs12_keys(h);
+        h->state = h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
+    }
+}
+
+static void psi_client13_extensions(psi_hs *h, psi_reader m)
+{
+    if (psi_ext_get_all(h, &m, PSI_IN_EE)) h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
+}
+
+static void psi_client13_request(psi_hs *h, psi_reader m)
+{
+    psi_auth_read_request(h, m);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_C13_CERTIFICATE;
+}
+
+static void psi_client13_verify(psi_hs *h, psi_reader m)
+{
+    h->server_scheme = psi_hs13_verify(h, m);
+    if (h->server_scheme) h->state = PSI_C13_FINISHED;
+}
+
+static void psi_client13_sign(psi_hs *h)
+{
+    if (h->identity) psi_auth_write_verify(h);
+    psi_hs_write_finished(h);
+    psi_hs13_resumption(h);
+    psi_hs_new_out(h, &h->next_out);
+    psi_wipe(&h->next_out, sizeof h->next_out);
+    psi_hs_done(h);
+}
+
+static void psi_client13_finished(psi_hs *h, psi_reader m)
+{
+    uint8_t content[98 + PSI_HASH_MAX];
+    if (!psi_hs_read_finished(h, m)) return;
+    psi_hs13_traffic(h);
+    if (!psi_hs_new_in(h, &h->next_in)) return;
+    psi_wipe(&h->next_in, sizeof h->next_in);
+    if (h->asked) psi_auth_write_chain(h);
+    if (h->identity) psi_auth_sign(h, psi_auth_content(h, 0, content), psi_read_of("", 0), psi_client13_sign);
+    else psi_client13_sign(h);
+}
+
+static const psi_hs_row psi_client13[] = {
+    {PSI_C13_EXTENSIONS, PSI_MSG_ENCRYPTED_EXTENSIONS, 1, PSI_HELLO_MAX, psi_client13_extensions},
+    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client13_request},
+    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_client13_verify},
+    {PSI_C13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
+static void psi_client13_retry(psi_hs *h, psi_reader m)
+{
+    const psi_group *group = h->kex.group;
+    size_t len = (size_t)(m.p - h->message) + m.n;
+    int code;
+    if (h->retried) {
+        psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
+        return;
+    }
+    if (!psi_hs_turn(h) || !psi_ext_get_all(h, &m, PSI_IN_HRR)) return;
+    if (h->kex.group == group && !h->opaque.n) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello asks for another hello without a reason");
+        return;
+    }
+    psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_transcript_add(&h->transcript, h->message, len);
+    h->regrouped = h->kex.group != group;
+    code = h->regrouped ? psi_kex_make(&h->kex, h->kex.group) : 0;
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    h->retried = 1;
+    if (h->session && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
+        psi_session_free(h->session);
+        h->session = NULL;
+    }
+    if (h->id_len) psi_hs_change_cipher_spec(h);
+    psi_hello_write(h);
+    psi_hs_flush(h);
+}
+
+/* ServerHello of TLS 1.3. */
+static void psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
+{
+    size_t len = (size_t)(m.p - h->message) + m.n;
+    if (!psi_read_same(id, h->id, h->id_len)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello does not repeat our session ID");
+        return;
+    }
+    if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
+    psi_transcript_forget(&h->transcript);
+    if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) {
+        psi_client13_retry(h, m);
+        return;
+    }
+    if (!psi_ext_get_all(h, &m, PSI_IN_SH13)) return;
+    if (!h->share.n) {
+        psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
+        return;
+    }
+    if (h->psk && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
+        return;
+    }
+    h->secret_len = psi_kex_finish(&h->kex, h->share, h->secret);
+    h->share = psi_read_of(NULL, 0);
+    if (!h->secret_len) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
+        return;
+    }
+    psi_transcript_add(&h->transcript, h->message, len);
+    h->program = psi_client13;
+    h->resumed = h->psk;
+    if (psi_hs13_keys(h)) h->state = PSI_C13_EXTENSIONS;
+}
+
+/* Why a version that the server chose is refused. */
+static void psi_client_version(psi_hs *h, unsigned version)
+{
+    const psocket_tls *tls = h->tls;
+    if (version < PSI_TLS12)
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version before 1.2 (%04x), which is never spoken", version);
+    else if (version == PSI_TLS12 && tls->min_version > PSI_TLS12)
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server speaks TLS 1.2 only and min_version is 1.3");
+    else
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version that was not offered (%04x)", version);
+}
+
+static void psi_client_hello(psi_hs *h, psi_reader m)
+{
+    unsigned legacy = psi_read_number(&m, 2), number, compression, version = 0;
+    const psi_suite *suite = NULL;
+    psi_reader id;
+    size_t i;
+    psi_read_copy(&m, h->randoms + 32, 32);
+    id = psi_read_vector(&m, 1, 0, 32);
+    number = psi_read_number(&m, 2);
+    compression = psi_read_number(&m, 1);
+    if (m.bad || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version)) {
+        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+        return;
+    }
+    if (version && (version != PSI_TLS13 || !psi_tls_speaks(h->tls, PSI_TLS13) || legacy != PSI_TLS12)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+        return;
+    }
+    if (!version) version = legacy;
+    if (version < PSI_TLS12 || !psi_tls_speaks(h->tls, version) || (version == PSI_TLS13 && legacy == PSI_TLS13) ||
+        (h->retried && version != PSI_TLS13)) {
+        psi_client_version(h, version);
+        return;
+    }
+    for (i = 0; i < h->tls->suite_count; i++)
+        if (h->tls->suites[i]->number == number && h->tls->suites[i]->version == version) suite = h->tls->suites[i];
+    if (!suite || compression || (h->retried && suite != h->suite)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered" : "cipher suite was not offered");
+        return;
+    }
+    h->suite = suite;
+    h->version = h->rec->version = (uint16_t)version;
+    if (PSI_HAS_TLS13 && version == PSI_TLS13) psi_client13_hello(h, m, id);
+    else if (PSI_HAS_TLS12) psi_client12_hello(h, m, id);
+}
+
+static const psi_hs_row psi_client_start[] = {
+    {PSI_C_HELLO, PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
+    {0, 0, 0, 0, NULL}};
+
+/* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
+   that are not printable ASCII: international names must be given in their "xn--" form). */
+static int psi_tls_name(const char *name, char out[256])
+{
+    psi_addr address;
+    size_t i, n = strlen(name);
+    if (n && name[n - 1] == '.') n--;
+    if (!n || n > 253 || name[n - 1] == '.') return 0;
+    for (i = 0; i < n; i++)
+        if (name[i] <= ' ' || name[i] > '~') return 0;
+    memcpy(out, name, n);
+    out[n] = 0;
+    return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
+}
+
+/* A client's first message. */
+static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    char host[256];
+    int kind = name ? psi_tls_name(name, host) : 0, code;
+    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
+        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
+    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
+    if (name) {
+        h->name = psi_strdup(host);
+        if (!h->name) return psi_err_code(e, PSOCKET_NOMEM);
+    }
+    h->is_address = kind == 2;
+    h->port = (uint16_t)port;
+    psi_session_recall(h);
+    code = psi_os_entropy(h->randoms, 32);
+    if (!code) code = psi_os_entropy(&h->grease, 1);
+    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
+    if (psi_tls_speaks(h->tls, PSI_TLS13) || (h->session && h->session->is_ticket)) {
+        h->id_len = 32; /* RFC 8446 D.4; RFC 5077 3.4 */
+        if (!code) code = psi_os_entropy(h->id, 32);
+    }
+    if (h->session && h->session->version == PSI_TLS12 && !h->session->is_ticket && h->session->ticket.n <= 32) {
+        h->id_len = (uint8_t)h->session->ticket.n;
+        memcpy(h->id, h->session->ticket.p, h->id_len);
+    }
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups[0]);
+    if (code) return psi_err_code(e, code);
+    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
+    psi_hello_write(h);
+    psi_hs_flush(h);
     return 0;
 }
 
-/* The time that certificates are checked against. A system calendar before the program was built is not set. */
-static int64_t psi_tls_now(const psocket_tls *tls)
+/* Remembers a session of TLS 1.2; the tickets of TLS 1.3 are still to come. */
+static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
 {
-    int64_t now;
-    if (tls->clock) return tls->clock(tls->clock_user);
-    now = psi_os_wallclock();
-    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+    psi_session s;
+    int64_t lifetime = h->opaque.n && h->lifetime ? h->lifetime : PSI_SESSION_TIME;
+    if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
+    psi_session_of(&s, info);
+    psi_session_name(h->name, h->port, s.name);
+    memcpy(s.secret, h->secret, 48);
+    s.is_ticket = h->opaque.n != 0;
+    s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
+    psi_session_keep(h->tls, &s, h->now, lifetime < PSI_SESSION_MOST ? lifetime : PSI_SESSION_MOST);
+    psi_wipe(&s, sizeof s);
 }
+
+static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish, psi_session_forget};
+#ifdef PSOCKET_NO_CLIENT
+#define PSI_CLIENT ((const psi_role *)NULL)
+#else
+#define PSI_CLIENT (&psi_client)
+#endif
+
+/* --- the server --------------------------------------------------------------------------------------------------- */
+
+/* May a session be resumed by this client? Its own identity, if it proved one, must still be good enough. */
+static int psi_server_accepts(psi_hs *h, const psi_session *s)
+{
+    uint8_t name[32], policy[32];
+    psi_session_name(h->name, 0, name);
+    if (s->version != h->version || memcmp(s->name, name, 32) || h->now < s->from || h->now >= s->until) return 0;
+    if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
+    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
+    return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+}
+
+/* A session of this connection, but for its secret. 0, or it cannot be made. */
+static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t now, psi_session *s)
+{
+    psi_session_of(s, info);
+    s->from = now;
+    s->until = now + PSI_SESSION_TIME;
+    psi_session_name(psi_tlsinfo_text(info, info->name_at), 0, s->name);
+    return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
+}
+
+static int psi_server_no_certificate(psi_hs *h)
+{
+    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) return 0;
+    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
+                "the client sent no certificate");
+    return 1;
+}
+
+/* The client's certificate, in both versions. */
+static void psi_server_certificate(psi_hs *h, psi_reader m)
+{
+    int count = psi_auth_read_chain(h, m);
+    if (count < 0 || (!count && psi_server_no_certificate(h))) return;
+    if (h->version == PSI_TLS12) h->state = PSI_S12_KEY;
+    else h->state = count ? PSI_S13_VERIFY : PSI_S13_FINISHED;
+    if (count) psi_auth_accept(h);
+    else psi_transcript_forget(&h->transcript);
+}
+
+/* --- the server: TLS 1.2 */
+
+static void psi_server12_key(psi_hs *h, psi_reader m)
+{
+    psi_reader point = psi_read_vector(&m, 1, 1, 255);
+    if (psi_hs_left(h, &m)) return;
+    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
+    if (!h->secret_len) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+        return;
+    }
+    psi_hs12_master(h);
+    h->state = h->chain.count ? PSI_S12_VERIFY : PSI_S12_CCS;
+}
+
+static void psi_server12_verify(psi_hs *h, psi_reader m)
+{
+    if (h->transcript.bytes.failed) {
+        psi_hs_no_memory(h);
+        return;
+    }
+    if (!psi_auth_check(h, m, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0))) return;
+    psi_transcript_forget(&h->transcript);
+    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    h->state = PSI_S12_CCS;
+}
+
+static void psi_server12_ccs(psi_hs *h, psi_reader m)
+{
+    if (psi_hs12_ccs(h, m)) h->state = PSI_S12_FINISHED;
+}
+
+/* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
+static void psi_server12_ticket(psi_hs *h)
+{
+    psi_session s;
+    uint32_t at;
+    if (psi_hs_tell(h)) return;
+    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
+    psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
+    if (psi_server_session(h->tls, h->info, h->now, &s)) {
+        psi_write_number(&h->flight, 0, 2);
+    } else {
+        memcpy(s.secret, h->secret, 48);
+        if (!psi_ticket_write(h->tls, h->now, &s, &h->flight)) psi_write_number(&h->flight, 0, 2);
+    }
+    psi_hs_end(h, at);
+    psi_wipe(&s, sizeof s);
+}
+
+static void psi_server12_finished(psi_hs *h, psi_reader m)
+{
+    if (!psi_hs_read_finished(h, m)) return;
+    if (!h->resumed) {
+        if (h->will_ticket) psi_server12_ticket(h);
+        psi_hs12_finish(h);
+    }
+    psi_hs_done(h);
+}
+
+static const psi_hs_row psi_server12[] = {
+    {PSI_S12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
+    {PSI_S12_KEY, PSI_MSG_CLIENT_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_server12_key},
+    {PSI_S12_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_server12_verify},
+    {PSI_S12_CCS, PSI_MSG_CCS, 0, 1, psi_server12_ccs},
+    {PSI_S12_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* ServerKeyExchange, signed, and the rest of the flight. */
+static void psi_server12_sign(psi_hs *h)
+{
+    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
+    psi_write_number(&h->flight, 3, 1); /* named_curve */
+    psi_write_number(&h->flight, h->kex.group->number, 2);
+    psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
+    psi_write_number(&h->flight, h->scheme->number, 2);
+    psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    psi_hs_end(h, at);
+    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
+    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
+    psi_hs_flush(h);
+    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE : PSI_S12_KEY;
+}
+
+/* The session that the client wants to resume, if it may. 0: the handshake has failed. */
+static int psi_server12_resume(psi_hs *h, const psi_offer *o)
+{
+    psi_session *s = NULL;
+    size_t i;
+    if (o->ticket.n) {
+        s = psi_ticket_read(h->tls, o->ticket);
+    } else if (o->id.n == 32) {
+        psi_session_slot *slot;
+        psi_os_lock(&h->tls->lock);
+        slot = psi_sessions_find(&h->tls->server_sessions, o->id.p);
+        if (slot) {
+            slot->used = ++h->tls->server_sessions.clock;
+            s = psi_session_new(psi_sessions_flat(slot));
+        }
+        psi_os_unlock(&h->tls->lock);
+    }
+    if (!s) return 1;
+    for (i = 0; i < h->tls->suite_count && h->tls->suites[i]->number != s->suite; i++) {}
+    if (i == h->tls->suite_count || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) || (!s->ems && o->ems)) {
+        psi_session_free(s);
+        return 1;
+    }
+    h->session = s;
+    if (s->ems && !o->ems) { /* RFC 7627 5.3 */
+        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without its extended master secret");
+        return 0;
+    }
+    h->resumed = 1;
+    h->suite = h->tls->suites[i];
+    return 1;
+}
+
+/* The group and, for this key, the suite that both sides want; 0 if there are none. */
+static int psi_server12_suits(psi_hs *h, const psi_offer *o, const psi_x509_cert *leaf, const psi_suite **suite)
+{
+    size_t i;
+    int type = leaf->key.key_type;
+    *suite = NULL;
+    if (type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve)) return 0; /* RFC 8422 5.1 */
+    for (i = 0; i < h->tls->suite_count && !*suite; i++) {
+        const psi_suite *s = h->tls->suites[i];
+        if (s->version == PSI_TLS12 && s->key_type == type && psi_read_has(o->suites, s->number)) *suite = s;
+    }
+    return *suite != NULL;
+}
+
+/* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
+static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
+{
+    size_t i;
+    for (i = 0; i < tls->group_count; i++)
+        if (o->groups.n ? psi_read_has(o->groups, tls->groups[i]->number) : tls->groups[i]->curve == BR_EC_secp256r1)
+            return tls->groups[i];
+    return NULL;
+}
+
+/* Chooses the identity by name (exact, wildcard, then the first), and EC for those who can, with its scheme and, in TLS
+   1.2, the suite. 0: there is none. */
+static int psi_server_identity(psi_hs *h, const psi_offer *o)
+{
+    psi_x509_host host;
+    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score;
+    size_t i;
+    for (i = 0; i < h->tls->identity_count; i++) {
+        const psi_tls_identity *id = &h->tls->identities[i];
+        const psi_x509_cert *leaf = id->chain.certs;
+        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
+        const psi_suite *suite = h->suite;
+        if (!scheme || (h->version == PSI_TLS12 && !psi_server12_suits(h, o, leaf, &suite))) continue;
+        score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
+        if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
+        if (score <= best) continue;
+        best = score;
+        h->identity = id;
+        h->scheme = scheme;
+        h->suite = suite;
+        h->named = score > 1;
+    }
+    return best;
+}
+
+static void psi_server_nothing(psi_hs *h, const char *what)
+{
+    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use", what);
+}
+
+/* ClientHello of TLS 1.2: our flight, or that of a session resumed. */
+static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
+{
+    const psi_group *group = psi_server_group(h->tls, o);
+    int code;
+    if (!psi_server12_resume(h, o)) return;
+    if (!psi_server_identity(h, o) && !h->resumed) {
+        size_t i;
+        for (i = 0; i < h->tls->suite_count && !(h->tls->suites[i]->version == PSI_TLS12 && psi_read_has(o->suites, h->tls->suites[i]->number)); i++) {}
+        psi_server_nothing(h, i == h->tls->suite_count ? "no cipher suite" : "no signature algorithm and key type");
+        return;
+    }
+    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
+    else if (!group) {
+        psi_server_nothing(h, "no elliptic curve");
+        return;
+    }
+    h->ems = o->ems;
+    h->program = psi_server12;
+    psi_transcript_start(&h->transcript, h->suite->hash);
+    h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
+    psi_transcript_add(&h->transcript, h->message, len);
+    if (psi_hs_random(h, h->randoms + 32, 32)) return;
+    if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
+    if (h->resumed) {
+        memcpy(h->secret, h->session->secret, 48);
+        psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+        psi_hs12_keys(h);
+        psi_hs12_finish(h);
+        if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
+        return;
+    }
+    h->will_ticket = o->wants_ticket && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    if (h->id_len && psi_hs_random(h, h->id, 32)) return;
+    code = psi_kex_make(&h->kex, group);
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_auth_write_chain(h);
+    h->server_scheme = h->scheme;
+    {
+        uint8_t params[64 + 4 + PSI_KEX_POINT];
+        size_t n = psi_kex_point_len(group);
+        memcpy(params, h->randoms, 64);
+        params[64] = 3; /* named_curve */
+        psi_rec_put(params + 65, group->number, 2);
+        params[67] = (uint8_t)n;
+        memcpy(params + 68, h->kex.point, n);
+        psi_auth_sign(h, psi_read_of(params, 64), psi_read_of(params + 64, 4 + n), psi_server12_sign);
+    }
+}
+
+/* --- the server: TLS 1.3 */
+
+/* Tickets, to go ahead of the first data (RFC 8446 4.6.1). What cannot be made is left out. */
+static void psi_server13_tickets(psi_rec *r, psi_writer *w)
+{
+    psi_session s;
+    uint8_t random[5];
+    int i;
+    if (psi_server_session(r->tls, r->info, r->from, &s)) return;
+    for (i = 0; i < r->tls->tickets && !w->failed; i++) {
+        uint32_t start = w->n, at;
+        if (psi_os_entropy(random, sizeof random)) break;
+        psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
+        at = psi_write_open(w, 3);
+        psi_write_number(w, PSI_SESSION_TIME, 4);
+        psi_write(w, random, 4);
+        psi_write_number(w, 0x0100u | (unsigned)i, 2); /* the nonce: one byte */
+        random[4] = (uint8_t)i;
+        s.age_add = (uint32_t)random[0] << 24 | (uint32_t)random[1] << 16 | (uint32_t)random[2] << 8 | random[3];
+        psi_hs13_psk(r, psi_read_of(random + 4, 1), s.secret);
+        if (!psi_ticket_write(r->tls, r->from, &s, w)) {
+            if (!w->failed) w->n = start;
+            break;
+        }
+        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+        psi_write_number(w, ((random[0] & 0xF0u) | 0x0Au) * 0x0101u, 2);
+        psi_write_number(w, 0, 2);
+        psi_write_close(w, at, 3);
+    }
+    psi_wipe(&s, sizeof s);
+}
+
+static void psi_server13_verify(psi_hs *h, psi_reader m)
+{
+    if (psi_hs13_verify(h, m)) h->state = PSI_S13_FINISHED;
+}
+
+static void psi_server13_finished(psi_hs *h, psi_reader m)
+{
+    if (!psi_hs_read_finished(h, m) || !psi_hs_new_in(h, &h->next_in)) return;
+    psi_wipe(&h->next_in, sizeof h->next_in);
+    psi_hs13_resumption(h);
+    psi_hs_done(h);
+}
+
+static void psi_server_hello(psi_hs *h, psi_reader m);
+
+static const psi_hs_row psi_server13[] = {
+    {PSI_S13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
+    {PSI_S13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_server13_verify},
+    {PSI_S13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
+    {0, 0, 0, 0, NULL}};
+
+/* The end of our flight: Finished, and the keys of what follows it. */
+static void psi_server13_end(psi_hs *h, int request)
+{
+    psi_hs_write_finished(h);
+    psi_hs13_traffic(h);
+    psi_hs_new_out(h, &h->next_out);
+    psi_wipe(&h->next_out, sizeof h->next_out);
+    if (h->state != PSI_HS_FAILED) h->state = request ? PSI_S13_CERTIFICATE : PSI_S13_FINISHED;
+}
+
+static void psi_server13_sign(psi_hs *h)
+{
+    psi_auth_write_verify(h);
+    psi_server13_end(h, h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE);
+}
+
+/* Our flight, once both hellos are there. */
+static void psi_server13_flight(psi_hs *h, const psi_offer *o)
+{
+    uint8_t content[98 + PSI_HASH_MAX];
+    uint32_t at;
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
+    if (!psi_hs13_keys(h)) return;
+    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->program = psi_server13;
+    at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
+    psi_ext_put_all(h, &h->flight, PSI_IN_EE);
+    psi_hs_end(h, at);
+    if (h->psk) {
+        psi_server13_end(h, 0);
+        return;
+    }
+    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
+    psi_auth_write_chain(h);
+    h->server_scheme = h->scheme;
+    psi_auth_sign(h, psi_auth_content(h, 1, content), psi_read_of("", 0), psi_server13_sign);
+}
+
+/* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
+static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_offer *o, psi_reader *point, int *twice)
+{
+    const psi_group *best = NULL;
+    size_t i;
+    *twice = 0;
+    for (i = tls->group_count; i--;) {
+        psi_reader list = o->shares;
+        int seen = 0;
+        while (list.n) {
+            unsigned number = psi_read_number(&list, 2);
+            psi_reader share = psi_read_vector(&list, 2, 1, 65535);
+            if (number != tls->groups[i]->number) continue;
+            *twice |= seen++;
+            if (!psi_read_has(o->groups, number)) continue;
+            best = tls->groups[i];
+            *point = share;
+        }
+    }
+    return best;
+}
+
+/* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). 0: the handshake has failed. */
+static int psi_server13_resume(psi_hs *h, const psi_offer *o)
+{
+    psi_reader identities = o->identities, binders = o->binders;
+    psi_transcript t = h->transcript;
+    uint8_t digest[PSI_HASH_MAX], binder[PSI_HASH_MAX];
+    int i;
+    t.hash.vtable->update(&t.hash.vtable, h->message, (size_t)(o->bound - h->message));
+    t.hash.vtable->out(&t.hash.vtable, digest);
+    for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
+        psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
+        psi_session *s = psi_ticket_read(h->tls, ticket);
+        psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
+        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s)) {
+            psi_session_free(s);
+            continue;
+        }
+        h->session = s;
+        psi_keys_binder(h->suite->hash, s->secret, digest, binder);
+        if (theirs.n != psi_x509_hash_len(h->suite->hash) || !psi_rec_equal(theirs.p, binder, theirs.n)) {
+            psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
+            return 0;
+        }
+        h->psk = (uint8_t)i;
+        h->resumed = 1;
+    }
+    return 1;
+}
+
+/* What a hello of TLS 1.3 must have (RFC 8446 9.2). 0: the handshake has failed. */
+static int psi_server13_complete(psi_hs *h, const psi_offer *o)
+{
+    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !o->shares.p ? "hello lacks key_share"
+                      : !o->schemes.n && !o->identities.n ? "hello lacks signature_algorithms"
+                      : o->identities.n && !o->modes ? "hello lacks psk_key_exchange_modes" : NULL;
+    if (lacks) psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
+    else if (o->compressed) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression");
+    else return 1;
+    return 0;
+}
+
+/* HelloRetryRequest. */
+static void psi_server13_retry(psi_hs *h, const psi_offer *o)
+{
+    psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
+    psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
+}
+
+/* ClientHello of TLS 1.3. */
+static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
+{
+    const psi_suite *suite = NULL;
+    const psi_group *group;
+    psi_reader point = PSI_ZERO;
+    int again = h->state == PSI_S_HELLO_AGAIN, twice, code;
+    size_t i;
+    if (!psi_server13_complete(h, o)) return;
+    for (i = 0; i < h->tls->suite_count && !suite; i++)
+        if (h->tls->suites[i]->version == PSI_TLS13 && psi_read_has(o->suites, h->tls->suites[i]->number)) suite = h->tls->suites[i];
+    group = psi_server13_share(h->tls, o, &point, &twice);
+    if (!suite) {
+        psi_server_nothing(h, "no cipher suite");
+    } else if (!group && !psi_server_group(h->tls, o)) {
+        psi_server_nothing(h, "no group for the key exchange");
+    } else if (twice || (again && (suite != h->suite || group != h->kex.group || (h->retried && !o->identities.n)))) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, twice ? "hello has two shares of one group" : "second hello is not what was asked for");
+    }
+    if (h->state == PSI_HS_FAILED) return;
+    h->suite = suite;
+    if (!again) psi_transcript_start(&h->transcript, suite->hash);
+    if (o->identities.n && o->psk_dhe && !psi_server13_resume(h, o)) return;
+    psi_transcript_add(&h->transcript, h->message, len);
+    if (!psi_server_identity(h, o) && !h->psk) {
+        psi_server_nothing(h, "no signature algorithm");
+        return;
+    }
+    h->will_ticket = o->psk_dhe && h->tls->tickets;
+    if (!group) {
+        h->retried = h->psk != 0; /* the second hello has to offer it again */
+        psi_session_free(h->session);
+        h->session = NULL;
+        h->psk = h->resumed = 0;
+        h->kex.group = psi_server_group(h->tls, o);
+        psi_server13_retry(h, o);
+        return;
+    }
+    code = psi_kex_make(&h->kex, group);
+    if (!code) code = psi_os_entropy(h->randoms + 32, 32);
+    if (code) {
+        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+        return;
+    }
+    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
+    if (h->secret_len) psi_server13_flight(h, o);
+    else psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
+}
+
+/* --- the server: hello */
+
+/* The version to speak; 0: the handshake has failed. */
+static unsigned psi_server_version(psi_hs *h, const psi_offer *o)
+{
+    unsigned version = o->versions & 2 && psi_tls_speaks(h->tls, PSI_TLS13)   ? PSI_TLS13
+                       : o->versions & 1 && psi_tls_speaks(h->tls, PSI_TLS12) ? PSI_TLS12 : 0;
+    if (h->state == PSI_S_HELLO_AGAIN && version != PSI_TLS13)
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+    else if (o->fallback && version < h->tls->max_version && !(o->versions & 2)) /* RFC 7507 3 */
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK, "the client fell back to an older TLS version than it could speak");
+    else if (!version)
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the client does not accept %s",
+                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
+    return h->state == PSI_HS_FAILED ? 0 : version;
+}
+
+/* The application protocol, by our preference. 0: the handshake has failed. */
+static int psi_server_alpn(psi_hs *h, const psi_offer *o)
+{
+    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
+    if (!o->alpn.n || !own.n) return 1;
+    while (own.n) {
+        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = o->alpn;
+        while (list.n) {
+            psi_reader name = psi_read_vector(&list, 1, 1, 255);
+            if (!psi_read_same(name, one.p, one.n)) continue;
+            h->alpn = one;
+            return 1;
+        }
+    }
+    psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL, "the client offers none of this server's application protocols");
+    return 0;
+}
+
+/* The record sizes that the client asked for; RFC 8449 5: max_fragment_length is ignored beside record_size_limit. */
+static void psi_server_limits(psi_hs *h, const psi_offer *o)
+{
+    if (o->limit) {
+        h->limited = 1;
+        psi_ext_apply_limit(h, o->limit, h->version == PSI_TLS13);
+        if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
+    } else if (o->fragment) {
+        h->fragment = o->fragment;
+        h->rec->max_out = (uint16_t)(256 << o->fragment);
+    }
+}
+
+static void psi_server_hello(psi_hs *h, psi_reader m)
+{
+    psi_offer o = PSI_ZERO;
+    size_t len = 4 + m.n;
+    unsigned version;
+    if (!psi_hs_turn(h)) return;
+    h->offer = &o;
+    version = psi_hello_read(h, m) ? psi_server_version(h, &o) : 0;
+    if (version) {
+        h->version = h->rec->version = (uint16_t)version;
+        psi_server_limits(h, &o);
+        if (!psi_server_alpn(h, &o)) {
+        } else if (PSI_HAS_TLS13 && version == PSI_TLS13) {
+            psi_server13_hello(h, &o, len);
+        } else if (PSI_HAS_TLS12) {
+            psi_server12_hello(h, &o, len);
+        }
+    }
+    h->offer = NULL;
+}
+
+static const psi_hs_row psi_server_start[] = {
+    {PSI_S_HELLO, PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
+    {PSI_S_HELLO_AGAIN, PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
+    {0, 0, 0, 0, NULL}};
+
+static int psi_server_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    (void)name;
+    (void)port;
+    h->state = PSI_S_HELLO;
+    return h->tls->identity_count ? 0 : psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
+}
+
+/* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
+static void psi_server_finish(psi_hs *h, const psi_tlsinfo *info)
+{
+    psi_session s;
+    if (h->version == PSI_TLS13) {
+        if (!h->will_ticket) return;
+        h->rec->tls = psocket_tls_retain(h->tls);
+        h->rec->from = h->now;
+        h->rec->ahead = psi_server13_tickets;
+        return;
+    }
+    if (h->resumed || h->will_ticket || !h->id_len || psi_server_session(h->tls, info, h->now, &s)) return;
+    memcpy(s.secret, h->secret, 48);
+    psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s, 1);
+    psi_wipe(&s, sizeof s);
+}
+
+static void psi_server_failed(psi_hs *h)
+{
+    (void)h;
+}
+
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin, psi_server_finish, psi_server_failed};
+#ifdef PSOCKET_NO_SERVER
+#define PSI_SERVER ((const psi_role *)NULL)
+#else
+#define PSI_SERVER (&psi_server)
+#endif
+
+/* --- what both run on --------------------------------------------------------------------------------------------- */
+
+/* The peer refused. */
+static void psi_hs_refused(psi_hs *h, int alert)
+{
+    const char *hint = "";
+    int code = PSOCKET_TLS_ALERT;
+    if (alert == PSI_ALERT_PROTOCOL_VERSION) {
+        code = PSOCKET_TLS_VERSION;
+        hint = ": it does not accept the TLS versions that were offered";
+    } else if (alert == PSI_ALERT_NO_APPLICATION_PROTOCOL) {
+        code = PSOCKET_TLS_ALPN;
+        hint = ": it knows none of the application protocols offered";
+    } else if (alert == PSI_ALERT_HANDSHAKE_FAILURE && !h->role->server) {
+        hint = ": it probably found no cipher suite in common, or wants a client certificate";
+    } else if (alert == PSI_ALERT_UNRECOGNIZED_NAME) {
+        hint = ": it does not know this server name";
+    } else if (alert == PSI_ALERT_CERTIFICATE_REQUIRED) {
+        hint = ": it wants a client certificate";
+    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA && alert != PSI_ALERT_ILLEGAL_PARAMETER) {
+        hint = ": it does not accept our certificate";
+    }
+    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h), psi_rec_alert_name(alert), alert, hint);
+    h->err.tls_alert = alert;
+}
+
+static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
+{
+    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING;
+    if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
+        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "alert is malformed");
+    } else if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY) {
+        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake", psi_hs_peer(h));
+    } else if (!warning) {
+        psi_hs_refused(h, in->data[1]);
+    }
+}
+
+/* The row for this message in this state; NULL: there is none. */
+static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
+{
+    const psi_hs_row *row = h->program;
+    while (row->run && (row->state != h->state || row->message != message)) row++;
+    return row->run ? row : NULL;
+}
+
+static void psi_hs_unexpected(psi_hs *h, int message)
+{
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
+}
+
+/* Handles the messages that are whole, until one leaves a question. */
+static void psi_hs_messages(psi_hs *h)
+{
+    psi_writer *part = &h->rec->part;
+    uint32_t at = 0;
+    while (h->state != PSI_HS_FAILED && h->state != PSI_HS_DONE && !h->question && part->n - at >= 4) {
+        const uint8_t *p = part->p + at;
+        uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        const psi_hs_row *row = psi_hs_find(h, p[0]);
+        if (!row) {
+            psi_hs_unexpected(h, p[0]);
+        } else if (len > row->limit) {
+            int chain = p[0] == PSI_MSG_CERTIFICATE;
+            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+                        "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(p[0]));
+        }
+        if (h->state == PSI_HS_FAILED || part->n - at - 4 < len) break;
+        at += 4 + len;
+        h->message = p;
+        h->rest = part->n - at;
+        if (row->hash) psi_transcript_add(&h->transcript, p, 4 + len);
+        row->run(h, psi_read_of(p + 4, len));
+        h->message = NULL;
+    }
+    h->rest = 0;
+    if (h->transcript.bytes.failed) psi_hs_no_memory(h);
+    psi_write_drop(part, at);
+}
+
+/* A whole record has come. */
+static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
+{
+    const psi_hs_row *row;
+    if (in->type == PSI_REC_ALERT || !in->len || (in->type == PSI_REC_CCS && h->version != PSI_TLS12)) {
+        h->rec->quiet = (uint8_t)(h->rec->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+        if (h->rec->quiet > PSI_REC_QUIET) {
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without a message");
+            return;
+        }
+    }
+    if (h->rec->part.n && in->type != PSI_REC_HANDSHAKE && in->type != PSI_REC_ALERT) {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent another record within a message", psi_hs_peer(h));
+    } else if (in->type == PSI_REC_ALERT) {
+        psi_hs_read_alert(h, in);
+    } else if (in->type == PSI_REC_HANDSHAKE) {
+        psi_write(&h->rec->part, in->data, in->len);
+        if (h->rec->part.failed) psi_hs_no_memory(h);
+        else psi_hs_messages(h);
+    } else if (in->type == PSI_REC_CCS) {
+        row = psi_hs_find(h, PSI_MSG_CCS);
+        if (row) row->run(h, psi_read_of(in->data, in->len));
+        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO || in->len != 1 || in->data[0] != 1)
+            psi_hs_unexpected(h, PSI_MSG_CCS);
+    } else {
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent data before the handshake was over");
+    }
+}
+
+/* --- interface ---------------------------------------------------------------------------------------------------- */
+
+static PSI_UNUSED void psi_hs_free(psi_hs *h)
+{
+    if (!h) return;
+    if (h->state != PSI_HS_DONE && h->session) h->role->failed(h);
+    psi_rec_free(h->rec);
+    psi_write_free(&h->transcript.bytes);
+    psi_write_free(&h->flight);
+    psi_write_free(&h->out);
+    psi_write_free(&h->opaque);
+    psi_x509_chain_free(&h->chain);
+    psi_session_free(h->session);
+    psi_tlsinfo_free(h->info);
+    psi_free(h->question);
+    psi_free(h->name);
+    psocket_tls_free(h->tls);
+    psi_wipe(h, sizeof *h);
+    psi_free(h);
+}
+
+/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
+   that is not known; servers ignore it. role NULL: this build has no such side. */
+static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
+{
+    psi_hs *h;
+    int code;
+    *out = NULL;
+    if (!role) return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    h = (psi_hs *)psi_alloc(sizeof *h);
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
+    h->role = role;
+    h->program = role->start;
+    h->state = PSI_C_HELLO;
+    h->tls = psocket_tls_retain(tls);
+    h->now = psi_tls_now(tls);
+    h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
+    if (!h->rec) {
+        code = psi_err_code(e, PSOCKET_NOMEM);
+    } else {
+        h->rec->server = (uint8_t)role->server;
+        h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
+        code = role->begin(h, name, port, e);
+    }
+    if (!code && h->state == PSI_HS_FAILED) {
+        code = h->err.code;
+        if (e) *e = h->err;
+    }
+    if (code) psi_hs_free(h);
+    else *out = h;
+    return code;
+}
+
+/* Bytes from the peer, which are decrypted in place: how many were consumed, 0 if there is no whole record among them.
+   Once the handshake is over the rest are records of what follows, or of no interest if it failed. */
+static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
+{
+    size_t used = 0;
+    while (used < n && h->state != PSI_HS_DONE && h->state != PSI_HS_FAILED && !h->question) {
+        psi_rec_in in;
+        psocket_error e = PSI_ZERO;
+        int first = !h->version && !h->rec->part.n, kind;
+        kind = psi_rec_open(h->rec, p + used, n - used, &in, &e);
+        if (kind == PSI_REC_MORE) break;
+        if (kind < 0) {
+            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 && (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
+                        ? "the peer does not speak TLS on this port" : e.text);
+            break;
+        }
+        used += in.used;
+        if (kind == PSI_REC_WHOLE) psi_hs_record(h, &in);
+    }
+    return (ptrdiff_t)(h->state == PSI_HS_FAILED ? n : used);
+}
+
+/* Bytes to send now, 0 if there are none. */
+static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
+{
+    *p = h->out.p ? h->out.p + h->out_at : NULL;
+    return h->out.n - h->out_at;
+}
+
+/* That many of them were sent. */
+static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
+{
+    h->out_at += (uint32_t)n;
+    if (h->out_at < h->out.n) return;
+    psi_write_free(&h->out);
+    h->out_at = 0;
+}
+
+/* PSOCKET_WANT_READ: running, or there is output to send first. PSOCKET_WANT_DECISION, PSOCKET_WANT_SIGNATURE: there is a
+   question. 0: done. Else the error, also in *e. */
+static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
+{
+    if (h->state == PSI_HS_FAILED) {
+        if (e) *e = h->err;
+        return h->err.code;
+    }
+    if (h->out_at < h->out.n) return PSOCKET_WANT_READ;
+    if (h->question) return h->question->public_form.kind;
+    return h->state == PSI_HS_DONE ? 0 : PSOCKET_WANT_READ;
+}
+
+/* What is asked; NULL: nothing. */
+static PSI_UNUSED const psocket_question *psi_hs_asks(const psi_hs *h)
+{
+    return h->question && h->state != PSI_HS_FAILED ? &h->question->public_form : NULL;
+}
+
+/* Ends a question of this kind. 0: it was not asked. */
+static int psi_hs_answered(psi_hs *h, int kind)
+{
+    if (!psi_hs_asks(h) || h->question->public_form.kind != kind) return 0;
+    psi_free(h->question);
+    h->question = NULL;
+    return 1;
+}
+
+/* The application's decision about the peer's certificate: 0 accepts it, a PSOCKET_ code refuses it. */
+static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
+{
+    psocket_error verdict;
+    if (!psi_hs_asks(h)) return PSOCKET_INVALID;
+    verdict = h->question->public_form.verdict;
+    if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
+    if (!code) {
+        psi_hs_messages(h);
+    } else if (code == verdict.code) {
+        psi_auth_refuse(h, &verdict);
+    } else {
+        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s", psocket_strerror(code));
+        h->err.cert_index = 0;
+    }
+    return 0;
+}
+
+/* The signature that was asked for; n 0: there will be none. */
+static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
+{
+    if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
+    if (!n) {
+        psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
+        return 0;
+    }
+    h->signature = psi_read_of(p, n);
+    h->then(h);
+    h->signature = psi_read_of(NULL, 0);
+    if (h->state != PSI_HS_FAILED) psi_hs_messages(h);
+    return 0;
+}
+
+/* Once the status is 0: hands over the record layer and the facts, which must outlive it. The caller owns both, and frees h. */
+static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
+{
+    h->role->finish(h, h->info);
+    *rec = h->rec;
+    *info = h->info;
+    h->rec->info = h->info;
+    h->rec->open = 1;
+    h->rec->quiet = 0;
+    h->rec->skip = 0;
+    h->rec = NULL;
+    h->info = NULL;
+}
+
+/* --- after the handshake ------------------------------------------------------------------------------------------ */
+
+/* A wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1). A ClientHello may span records: how much of
+   it is still to come is kept. Returns 0 if it is anything else. */
+static int psi_late_renegotiation(psi_rec *r, psi_rec_in *in)
+{
+    while (r->part.n) {
+        uint32_t take = r->part.n < r->skip ? r->part.n : r->skip;
+        const uint8_t *p = r->part.p;
+        r->skip -= take;
+        if (!take) {
+            if (p[0] != (r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST)) return 0;
+            if (r->part.n < 4) return 1;
+            r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+            if (r->skip > (r->server ? PSI_HELLO_MAX : 0)) return 0;
+            take = 4;
+            in->alert_level = PSI_REC_WARNING;
+            in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            r->quiet++;
+        }
+        psi_write_drop(&r->part, take);
+    }
+    return 1;
+}
+
+/* NewSessionTicket of TLS 1.3: 0, or an alert. */
+static int psi_late_ticket(psi_rec *r, psi_reader m)
+{
+    psi_session s;
+    uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
+    psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
+    psi_reader extensions = psi_read_vector(&m, 2, 0, 65534);
+    int64_t now;
+    while (extensions.n) {
+        psi_read_number(&extensions, 2);
+        psi_read_vector(&extensions, 2, 0, 65535);
+    }
+    if (m.bad || m.n || extensions.bad) return PSI_ALERT_DECODE_ERROR;
+    if (lifetime > PSI_SESSION_MOST) return PSI_ALERT_ILLEGAL_PARAMETER;
+    if (!r->tls || !lifetime || !psi_tlsinfo_text(r->info, r->info->name_at)[0]) return 0;
+    now = psi_tls_now(r->tls);
+    psi_session_of(&s, r->info);
+    psi_session_name(psi_tlsinfo_text(r->info, r->info->name_at), r->info->port, s.name);
+    psi_hs13_psk(r, nonce, s.secret);
+    s.is_ticket = 1;
+    s.ticket = ticket;
+    s.age_add = age_add;
+    psi_session_keep(r->tls, &s, now, lifetime);
+    psi_wipe(&s, sizeof s);
+    return 0;
+}
+
+/* KeyUpdate, RFC 8446 4.6.3: 0, or an alert. Ours goes ahead of the next data. */
+static int psi_late_update(psi_rec *r, psi_reader m, int last)
+{
+    unsigned request = psi_read_number(&m, 1);
+    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (request > 1) return PSI_ALERT_ILLEGAL_PARAMETER;
+    if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    psi_key_update(&r->in);
+    if (request) r->update = 1;
+    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+}
+
+/* The messages of TLS 1.3 that are whole: 0, or an alert. */
+static int psi_late_messages(psi_rec *r)
+{
+    int alert = 0;
+    while (r->part.n >= 4 && !alert) {
+        const uint8_t *p = r->part.p;
+        uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        int ticket = p[0] == PSI_MSG_NEW_SESSION_TICKET && !r->server;
+        if (!ticket && p[0] != PSI_MSG_KEY_UPDATE) return PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (len > (ticket ? 2 * PSI_HELLO_MAX : 1)) return PSI_ALERT_DECODE_ERROR;
+        if (r->part.n < 4 + len) break;
+        alert = ticket ? psi_late_ticket(r, psi_read_of(p + 4, len)) : psi_late_update(r, psi_read_of(p + 4, len), r->part.n == 4 + len);
+        psi_write_drop(&r->part, 4 + len);
+    }
+    return alert;
+}
+
+/* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
+static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
+{
+    int level = in->len == 2 ? in->data[0] : 0, alert;
+    if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
+    alert = in->data[1];
+    if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
+    if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
+    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)", psi_rec_alert_name(alert), alert);
+    if (e) e->tls_alert = alert;
+    return PSOCKET_TLS_ALERT;
+}
+
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
+   with an alert to send), PSI_REC_END, or an error, filling *e. */
+static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+{
+    int kind = psi_rec_open(r, p, n, in, e), alert = 0;
+    if (kind != PSI_REC_WHOLE) return kind;
+    kind = PSI_REC_SKIP;
+    if (in->type == PSI_REC_HANDSHAKE) {
+        psi_write(&r->part, in->data, in->len);
+        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, psocket_strerror(PSOCKET_NOMEM));
+        if (r->version == PSI_TLS13) alert = in->len ? psi_late_messages(r) : PSI_ALERT_UNEXPECTED_MESSAGE;
+        else if (!psi_late_renegotiation(r, in)) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (alert) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert, "the peer sent a handshake message that is malformed or out of order");
+    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT)) {
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
+    } else if (in->type == PSI_REC_ALERT) {
+        kind = psi_late_alert(r, in, e);
+    } else if (in->type == PSI_REC_APPDATA && in->len) {
+        r->quiet = 0;
+        return PSI_REC_DATA;
+    }
+    if (kind == PSI_REC_SKIP && (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+    if (r->quiet > PSI_REC_QUIET)
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without data");
+    in->len = 0;
+    return kind;
+}
+
+/* Bytes that n bytes of data take as records, with what has to go ahead of them, which is made now. */
+static PSI_UNUSED size_t psi_hs_room(psi_rec *r, int type, size_t n)
+{
+    size_t room = psi_rec_room(r, n);
+    if (type != PSI_REC_APPDATA || r->version != PSI_TLS13) return room;
+    if (r->ahead) {
+        r->ahead(r, &r->first);
+        r->ahead = NULL;
+        psocket_tls_free(r->tls);
+        r->tls = NULL;
+        if (r->first.failed) psi_write_free(&r->first);
+    }
+    if (r->out.seq >= PSI_REC_KEY_LIFE) r->update = 1;
+    return room + (r->first.n ? psi_rec_room(r, r->first.n) : 0) + (r->update ? psi_rec_room(r, 5) : 0);
+}
+
+/* Writes n bytes as records to `to`, which has the room that psi_hs_room told. Returns how many were needed. */
+static PSI_UNUSED size_t psi_hs_put(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
+{
+    static const uint8_t update[5] = {PSI_MSG_KEY_UPDATE, 0, 0, 1, 0}; /* update_not_requested */
+    size_t used = 0;
+    if (type == PSI_REC_APPDATA && r->first.n) {
+        used = psi_rec_seal(r, PSI_REC_HANDSHAKE, r->first.p, r->first.n, to);
+        psi_write_free(&r->first);
+    }
+    if (type == PSI_REC_APPDATA && r->update) {
+        used += psi_rec_seal(r, PSI_REC_HANDSHAKE, update, sizeof update, to + used);
+        psi_key_update(&r->out);
+        r->update = 0;
+    }
+    return used + psi_rec_seal(r, type, data, n, to + used);
+}
+
+/*==================================================================================================
+ * >>tls
+ * Settings (psocket_tls): made once, shared by any number of sockets and threads, immutable but for what their lock
+ * guards. Every handshake holds a reference, and so does every connection that tickets may still come or go on.
+ *================================================================================================*/
+
+#define PSI_TLS_IDENTITIES 1024
 
 PSOCKET_API psocket_tls *psocket_tls_retain(psocket_tls *tls)
 {
@@ -6206,57 +10294,159 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     size_t i;
     if (!tls || psi_os_ref(&tls->refs, -1) > 0) return;
     for (i = 0; i < tls->identity_count; i++) {
-        psi_free(tls->identities[i].sent);
         psi_x509_chain_free(&tls->identities[i].chain);
         psi_x509_key_free(&tls->identities[i].key);
     }
-    psi_tls_sessions_free(&tls->client_sessions);
-    psi_tls_sessions_free(&tls->server_sessions);
+    psi_sessions_free(&tls->client_sessions);
+    psi_sessions_free(&tls->server_sessions);
+    if (tls->ticket_keys.keys) psi_wipe(tls->ticket_keys.keys, PSI_TICKET_KEYS * PSI_TICKET_KEY);
+    psi_free(tls->ticket_keys.keys);
     psi_trust_free(tls->trust);
     psi_free(tls->identities);
     psi_free(tls->alpn);
     psi_free(tls->pins);
-    psi_free(tls->ca_names);
     psi_os_mutex_free(&tls->lock);
     psi_wipe(tls, sizeof *tls);
     psi_free(tls);
 }
 
-/* Copies the protocol names: BearSSL wants an array of strings. */
-static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+/* --- making them -------------------------------------------------------------------------------------------------- */
+
+/* The entries of a table (of structs that begin with their name) that a list names, in the list's order, as indexes: how
+   many, 0 if there is an unknown name. */
+static size_t psi_tls_pick(const char *what, const char *list, const void *table, size_t size, size_t count, uint8_t *picks,
+                           psocket_error *e)
 {
-    size_t i, total = 0;
-    char *text;
-    for (i = 0; i < t->alpn_count; i++) {
-        size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
-        total += n + 1;
-        if (n < 1 || n > 255 || total > 4096)
-            return psi_err(e, PSOCKET_INVALID,
-                           "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
+    size_t picked = 0, i, k;
+    for (;;) {
+        size_t n = strcspn(list, ":");
+        for (i = 0; i < count; i++) {
+            const char *name = *(const char *const *)(const void *)((const uint8_t *)table + i * size);
+            if (strlen(name) == n && !memcmp(name, list, n)) break;
+        }
+        if (i == count) {
+            psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n : 100, list);
+            return 0;
+        }
+        for (k = 0; k < picked && picks[k] != i; k++) {}
+        if (k == picked) picks[picked++] = (uint8_t)i;
+        if (!list[n]) return picked;
+        list += n + 1;
     }
-    if (!total) return 0;
-    tls->alpn = (const char **)psi_alloc(t->alpn_count * sizeof *tls->alpn + total);
-    if (!tls->alpn) return psi_err_code(e, PSOCKET_NOMEM);
-    tls->alpn_count = t->alpn_count;
-    text = (char *)(tls->alpn + t->alpn_count);
-    for (i = 0; i < t->alpn_count; i++) {
-        size_t n = strlen(t->alpn[i]) + 1;
-        memcpy(text, t->alpn[i], n);
-        tls->alpn[i] = text;
-        text += n;
+}
+
+/* Suites, groups and schemes, most wanted first; where AES is slow, ChaCha20 before it. */
+static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    uint8_t picks[PSI_SCHEME_COUNT + PSI_SUITE_COUNT];
+    size_t i, n;
+    int turn;
+    for (turn = 0; !t->suites && turn < 2; turn++)
+        for (i = 0; i < PSI_SUITE_COUNT; i++)
+            if ((psi_suites[i].aead == PSI_CHACHA) == (turn == psi_prim.fast_aes)) tls->suites[tls->suite_count++] = &psi_suites[i];
+    if (t->suites) {
+        n = psi_tls_pick("suites", t->suites, psi_suites, sizeof psi_suites[0], PSI_SUITE_COUNT, picks, e);
+        for (i = 0; i < n; i++) tls->suites[tls->suite_count++] = &psi_suites[picks[i]];
     }
+    for (i = 0; !t->groups && i < PSI_GROUP_COUNT; i++) tls->groups[tls->group_count++] = &psi_groups[i];
+    if (t->groups) {
+        n = psi_tls_pick("groups", t->groups, psi_groups, sizeof psi_groups[0], PSI_GROUP_COUNT, picks, e);
+        for (i = 0; i < n; i++) tls->groups[tls->group_count++] = &psi_groups[picks[i]];
+    }
+    for (i = 0; !t->sigalgs && i < PSI_SCHEME_COUNT; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[i];
+    if (t->sigalgs) {
+        n = psi_tls_pick("sigalgs", t->sigalgs, psi_schemes, sizeof psi_schemes[0], PSI_SCHEME_COUNT, picks, e);
+        for (i = 0; i < n; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[picks[i]];
+    }
+    return tls->suite_count && tls->group_count && tls->scheme_count ? 0 : PSOCKET_INVALID;
+}
+
+/* The versions that are asked for, that this build has, and for which there is a cipher suite. */
+static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13, suites = 0;
+    size_t i;
+    if (t->min_version && t->min_version < PSI_TLS12)
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
+    if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
+    if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
+    for (i = 0; i < tls->suite_count; i++) suites |= tls->suites[i]->version == PSI_TLS13 ? 2 : 1;
+    if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
+    if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
+    if (low > high)
+        return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+    tls->min_version = (uint16_t)low;
+    tls->max_version = (uint16_t)high;
     return 0;
 }
 
-static int psi_tls_list_chain(psi_tls_identity *id)
+/* Copies the protocol names as they stand in a hello. */
+static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
+    psi_writer w = PSI_ZERO;
     size_t i;
-    id->sent = (br_x509_certificate *)psi_alloc(id->chain.count * sizeof *id->sent);
-    for (i = 0; id->sent && i < id->chain.count; i++) {
-        id->sent[i].data = (unsigned char *)(uintptr_t)id->chain.certs[i].der.p;
-        id->sent[i].data_len = id->chain.certs[i].der.n;
+    for (i = 0; i < t->alpn_count; i++) {
+        size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
+        if (n < 1 || n > 255 || w.n + n + 1 > 4096) {
+            psi_write_free(&w);
+            return psi_err(e, PSOCKET_INVALID,
+                           "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
+        }
+        psi_write_vector(&w, t->alpn[i], n, 1);
     }
-    return id->sent != NULL;
+    if (w.failed) return psi_err_code(e, PSOCKET_NOMEM);
+    tls->alpn = w.p;
+    tls->alpn_len = w.n;
+    return 0;
+}
+
+/* One text of an identity: given, or in a file, whose copy *file then is. */
+static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file, psocket_error *e)
+{
+    size_t n = 0;
+    int r, os = 0;
+    *file = NULL;
+    if (text) {
+        *out = psi_read_of(text, len ? len : strlen((const char *)text));
+        return 0;
+    }
+    if (!path) return psi_err(e, PSOCKET_INVALID, "%s is missing", what);
+    r = psi_os_readfile(path, file, &n, &os);
+    *out = psi_read_of(*file, n);
+    return r ? psi_err_os(e, r, os, "cannot read %s in %s", what, path) : 0;
+}
+
+/* Loads the private key and compares it with the certificate. */
+static int psi_tls_load_key(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
+{
+    psi_reader text;
+    char *file;
+    size_t n = 1;
+    int code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
+    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
+    if (file) psi_wipe(file, text.n);
+    psi_free(file);
+    if (code || psi_x509_key_matches(&to->key, to->chain.certs)) return code;
+    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                   n < to->chain.count ? ", which must come first in its chain" : "");
+}
+
+static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
+{
+    const psi_x509_cert *leaf;
+    psi_reader text;
+    char *file;
+    int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
+    if (!code) code = psi_x509_chain_load(&to->chain, text.p, text.n, e);
+    psi_free(file);
+    if (!code && !to->chain.count) code = psi_err_code(e, PSOCKET_TLS_PEM);
+    if (code) return code;
+    leaf = to->chain.certs;
+    to->ask = from->ask;
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n, to->endpoint);
+    return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
 static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
@@ -6269,102 +10459,87 @@ static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *
     tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
     if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
     for (i = 0; i < t->identity_count; i++) {
-        const psocket_identity *from = &t->identities[i];
-        psi_tls_identity *to = &tls->identities[i];
         int code;
         tls->identity_count = i + 1;
-        if (!from->chain || !from->key) {
-            code = psi_err(&why, PSOCKET_INVALID, "%s is missing", from->chain ? "the private key" : "the certificate");
-        } else {
-            size_t chain_len = from->chain_len ? from->chain_len : strlen((const char *)from->chain);
-            size_t key_len = from->key_len ? from->key_len : strlen((const char *)from->key);
-            code = psi_x509_chain_load(&to->chain, from->chain, chain_len, &why);
-            if (!code && !to->chain.count) code = psi_err_code(&why, PSOCKET_TLS_PEM);
-            if (!code) code = psi_x509_key_load(&to->key, from->key, key_len, &why);
-            if (!code && !psi_x509_key_matches(&to->key, &to->chain.certs[0])) {
-                size_t n = 1;
-                while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
-                code = psi_err(&why, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
-                               n < to->chain.count ? ", which must come first in its chain" : "");
-            }
-            if (!code && to->key.pss_key)
-                code = psi_err(&why, PSOCKET_TLS_KEY, "RSA-PSS keys are not supported");
-            if (!code && !psi_tls_list_chain(to)) code = psi_err_code(&why, PSOCKET_NOMEM);
-        }
-        if (code) {
-            psi_err(e, code, "identity %lu: %s", (unsigned long)i, why.text);
-            if (e) e->cert_index = why.cert_index;
-            return code;
-        }
+        code = psi_tls_load_identity(&tls->identities[i], &t->identities[i], &why);
+        if (!code) continue;
+        psi_err(e, code, "identity %lu: %s", (unsigned long)i, why.text);
+        if (e) e->cert_index = why.cert_index;
+        return code;
     }
     return 0;
 }
 
-/* The names for certificate requests: those of the trust anchors, as many as a message holds. BearSSL asks for a
-   certificate only if there is at least one, so where anything is accepted an empty one stands in. */
-static int psi_tls_name_authorities(psocket_tls *tls, psocket_error *e)
+/* Ticket keys: the caller's, or two of ours that are made when they are needed. */
+static int psi_tls_copy_ticket_keys(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    static unsigned char nobody[] = {0x30, 0x00};
-    const psi_trust *trust;
-    psocket_error why = PSI_ZERO;
-    size_t i, count, total = 0;
-    int code = psi_x509_trust(tls->trust, &trust, &why);
-    if (code == PSOCKET_NOMEM || (code && !tls->decide && !tls->insecure_no_verify))
-        return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
-    count = code ? 0 : trust->anchors.count;
-    tls->ca_names = (br_x500_name *)psi_alloc((count + 1) * sizeof *tls->ca_names);
-    if (!tls->ca_names) return psi_err_code(e, PSOCKET_NOMEM);
-    for (i = 0; i < count; i++) {
-        psi_x509_span name = trust->anchors.certs[i].subject;
-        total += name.n + 2;
-        if (total > 60000) break;
-        tls->ca_names[i].data = (unsigned char *)(uintptr_t)name.p;
-        tls->ca_names[i].len = name.n;
-        tls->ca_name_count = i + 1;
-    }
-    if (!tls->ca_name_count) {
-        tls->ca_names[0].data = nobody;
-        tls->ca_names[0].len = sizeof nobody;
-        tls->ca_name_count = 1;
-    }
+    psi_ticket_keys *k = &tls->ticket_keys;
+    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
+    k->keys = (uint8_t *)psi_alloc(PSI_TICKET_KEYS * PSI_TICKET_KEY);
+    if (!k->keys) return psi_err_code(e, PSOCKET_NOMEM);
+    k->own = !t->ticket_key_count;
+    k->count = t->ticket_key_count;
+    if (k->count) memcpy(k->keys, t->ticket_keys, k->count * PSI_TICKET_KEY);
     return 0;
 }
 
-/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
-static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+static int psi_tls_copy_pins(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int code;
+    if (!t->spki_pin_count) return 0;
+    tls->pins = (uint8_t *)psi_alloc(t->spki_pin_count * 32);
+    if (!tls->pins) return psi_err_code(e, PSOCKET_NOMEM);
+    memcpy(tls->pins, t->spki_pins, t->spki_pin_count * 32);
+    tls->pin_count = t->spki_pin_count;
+    return 0;
+}
+
+/* What is wrong with the options by themselves. */
+static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
+{
     if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
         return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
     if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
-    if (t->min_version && t->min_version < BR_TLS12)
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
-    if (t->min_version > BR_TLS12)
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: TLS 1.2 is the newest version of this library");
+    if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
+        return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
+    if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
+        return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
+    return 0;
+}
+
+/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
+static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
+    const psi_trust *trust;
+    psocket_error why = PSI_ZERO;
+    int code = psi_tls_check(t, e);
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
     tls->decide = t->decide;
-    tls->decide_user = t->decide_user;
     tls->clock = t->clock;
     tls->clock_user = t->clock_user;
-    if (t->spki_pin_count) {
-        tls->pins = (uint8_t *)psi_alloc(t->spki_pin_count * 32);
-        if (!tls->pins) return psi_err_code(e, PSOCKET_NOMEM);
-        memcpy(tls->pins, t->spki_pins, t->spki_pin_count * 32);
-        tls->pin_count = t->spki_pin_count;
-    }
-    if (psi_tls_find_primitives(&tls->prim)) return psi_err_code(e, PSOCKET_NOMEM);
-    code = t->suites ? psi_tls_choose_suites(&tls->prim, t->suites, e) : 0;
+    tls->max_fragment = (uint16_t)t->max_fragment;
+    tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
+    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_CLIENT;
+    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_SERVER;
+    if (!code) code = psi_tls_choose(tls, t, e);
+    if (!code) code = psi_tls_versions(tls, t, e);
+    if (!code) code = psi_tls_copy_pins(tls, t, e);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
+    if (!code) code = psi_tls_copy_ticket_keys(tls, t, e);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
-    if (!code && tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) code = psi_tls_name_authorities(tls, e);
-    return code;
+    if (code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return code;
+    code = psi_x509_trust(tls->trust, &trust, &why);
+    if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
+    return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
 }
+
+static psi_os_mutex psi_tls_default_lock = PSI_OS_MUTEX_INIT;
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
@@ -6376,21 +10551,16 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     *out = NULL;
     tls = (psocket_tls *)psi_alloc(sizeof *tls);
     if (!tls) return psi_err_code(t->error, PSOCKET_NOMEM);
+    psi_rec_prepare();
     tls->refs = 1;
     psi_os_mutex_init(&tls->lock);
-    tls->client_sessions.max = PSI_TLS_CLIENT_SESSIONS;
-    tls->server_sessions.max = PSI_TLS_SERVER_SESSIONS;
     code = psi_tls_fill(tls, t, t->error);
-    if (code) {
-        psocket_tls_free(tls);
-        return code;
-    }
-    *out = tls;
-    return 0;
+    if (code) psocket_tls_free(tls);
+    else *out = tls;
+    return code;
 }
 
 /* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
-static psi_os_mutex psi_tls_default_lock = PSI_OS_MUTEX_INIT;
 static psocket_tls *psi_tls_default_settings;
 
 /* *out is a reference of the caller's. */
@@ -6408,6 +10578,13 @@ static PSI_UNUSED int psi_tls_default(psocket_tls **out, psocket_error *e)
     return code;
 }
 
+/* The settings that a caller means: a reference in *out. */
+static int psi_tls_meant(psocket_tls *tls, psocket_tls **out, psocket_error *e)
+{
+    *out = psocket_tls_retain(tls);
+    return tls ? 0 : psi_tls_default(out, e);
+}
+
 PSOCKET_API void psocket_cleanup(void)
 {
     psocket_tls *tls;
@@ -6419,49 +10596,7 @@ PSOCKET_API void psocket_cleanup(void)
     psi_x509_cleanup();
 }
 
-/* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
-   that are not printable ASCII: international names must be given in their "xn--" form). */
-static int psi_tls_name(const char *name, char out[256])
-{
-    psi_addr address;
-    size_t i, n = strlen(name);
-    if (n && name[n - 1] == '.') n--;
-    if (!n || n > 253 || name[n - 1] == '.') return 0;
-    for (i = 0; i < n; i++)
-        if (name[i] <= ' ' || name[i] > '~') return 0;
-    memcpy(out, name, n);
-    out[n] = 0;
-    return psi_addr_parse(&address, out, n) ? 2 : 1;
-}
-
-/* The verdict on a peer's chain: the validator's, unless it is switched off, then the application's. */
-static int psi_tls_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, psocket_error *e)
-{
-    psi_x509_query q = PSI_ZERO;
-    psocket_certinfo info;
-    char text[1024];
-    int code = 0;
-    memset(e, 0, sizeof *e);
-    e->tls_alert = e->cert_index = -1;
-    if (!chain->count) return psi_err_code(e, PSOCKET_CERT_MISSING);
-    if (!tls->insecure_no_verify || tls->decide) {
-        q.trust = tls->trust;
-        q.name = client || tls->insecure_no_name ? NULL : name;
-        q.now = psi_tls_now(tls);
-        q.client = client;
-        q.pins = tls->pins;
-        q.pin_count = tls->pin_count;
-        code = psi_x509_verify(&q, chain, e);
-    }
-    if (!tls->decide || code == PSOCKET_NOMEM) return code;
-    psi_x509_info(&chain->certs[0], &info, text, sizeof text);
-    if (!tls->decide(tls->decide_user, &info, e)) return 0;
-    if (code) return code;
-    psi_err(e, PSOCKET_CERT_REJECTED, "%s: %s", psocket_strerror(PSOCKET_CERT_REJECTED), info.subject);
-    e->tls_alert = 46;
-    e->cert_index = 0;
-    return PSOCKET_CERT_REJECTED;
-}
+/* --- what can be asked of them ------------------------------------------------------------------------------------ */
 
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
 {
@@ -6470,15 +10605,17 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     char host[256];
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
-    if (tls) psocket_tls_retain(tls);
-    else if ((code = psi_tls_default(&tls, e)) != 0) return code;
+    code = psi_tls_meant(tls, &tls, e);
+    if (code) return code;
+    verdict.tls_alert = verdict.cert_index = -1;
     if (name && !psi_tls_name(name, host)) {
         code = psi_err(&verdict, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
         code = psi_x509_chain_load(&certs, chain, len ? len : strlen((const char *)chain), &verdict);
-        if (!code) code = psi_tls_judge(tls, &certs, name ? host : NULL, 0, &verdict);
+        if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
+        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
@@ -6487,1501 +10624,53 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     return code;
 }
 
-static uint8_t *psi_tls_write(uint8_t *to, const void *from, size_t n)
-{
-    memcpy(to, from, n);
-    return to + n;
-}
-
-static uint8_t *psi_tls_write_number(uint8_t *to, uint64_t value, size_t bytes)
-{
-    while (bytes--) *to++ = (uint8_t)(value >> 8 * bytes & 0xFF);
-    return to;
-}
-
-/* What a session is kept under. */
-static void psi_tls_name_hash(const char *name, int port, uint8_t out[32])
-{
-    uint8_t end[3] = {0, (uint8_t)(port >> 8 & 0xFF), (uint8_t)(port & 0xFF)};
-    br_sha256_context sha;
-    br_sha256_init(&sha);
-    for (; *name; name++) {
-        char c = (char)psi_lower((unsigned char)*name);
-        br_sha256_update(&sha, &c, 1);
-    }
-    br_sha256_update(&sha, end, sizeof end);
-    br_sha256_out(&sha, out);
-}
-
-/* --- the handshake: state ---------------------------------------------------------------------------------------- */
-
-#define PSI_HS_IN BR_SSL_BUFSIZE_INPUT /* a whole record */
-#define PSI_HS_OUT (4096 + 85)         /* the engine writes records of up to 4096 bytes */
-#define PSI_HS_MESSAGE 16384           /* longest message, but for certificates and certificate requests */
-#define PSI_HS_REQUEST 66560           /* longest certificate request: its list of names has a 16-bit length */
-#define PSI_HS_TOTAL (PSOCKET_CHAIN_BYTES + 3 * PSI_HS_REQUEST) /* most bytes of a whole handshake */
-#define PSI_HS_EXTENSIONS 256          /* most extensions of a hello */
-
-enum { PSI_HS_HELLO, PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
-
-/* BearSSL's callbacks get the address of one of these. */
-typedef struct psi_hs psi_hs;
-typedef struct psi_hs_x509 { const br_x509_class *vtable; psi_hs *hs; } psi_hs_x509;
-typedef struct psi_hs_policy { const br_ssl_server_policy_class *vtable; psi_hs *hs; } psi_hs_policy;
-typedef struct psi_hs_cache { const br_ssl_session_cache_class *vtable; psi_hs *hs; } psi_hs_cache;
-typedef struct psi_hs_auth { const br_ssl_client_certificate_class *vtable; psi_hs *hs; } psi_hs_auth;
-
-struct psi_hs {
-    union {
-        br_ssl_engine_context eng; /* the first member of both others */
-        br_ssl_client_context client;
-        br_ssl_server_context server;
-    } u;
-    psocket_tls *tls;
-    int server, state;
-    psocket_error err;
-    char name[256];             /* client: the name to verify; server: the name asked for */
-    uint8_t name_hash[32];
-    const psi_tls_identity *identity; /* what we prove to be; NULL none */
-    const char *alpn[1];        /* server: the protocol chosen */
-    uint16_t suite;             /* server: the cipher suite chosen */
-    int sign_hash;              /* server: the hash of its signature */
-    /* input */
-    uint8_t header[5];
-    size_t header_len;
-    size_t body_len, body_got;  /* of the current record */
-    size_t held;                /* bytes of the peer's hello that wait for the rest of it */
-    uint8_t message[4];         /* header of the current plaintext handshake message */
-    size_t message_len, message_left;
-    size_t total;
-    size_t encrypted;           /* bytes of encrypted handshake messages: there is one, Finished */
-    int dull;                   /* empty records and warnings */
-    /* output */
-    uint8_t *out;
-    size_t out_at, out_len, out_cap;
-    /* the peer's certificates */
-    psi_hs_x509 x509;
-    psi_x509_chain chain;
-    uint8_t *cert;              /* the one being received */
-    size_t cert_len, cert_got;
-    psocket_error verdict;      /* code 0 once accepted */
-    int key_usages;             /* 0: no key */
-    /* sessions and hooks */
-    psi_hs_policy policy;
-    psi_hs_cache cache;
-    psi_hs_auth auth;
-    br_ssl_session_parameters offered; /* what the client wants to resume; session_id_len 0 nothing */
-    psi_tlsinfo *peer;          /* the peer of the session that is resumed */
-    int resumed;
-    /* what the engine reads and writes */
-    uint8_t ibuf[PSI_HS_IN];
-    uint8_t obuf[PSI_HS_OUT];
-};
-
-static int psi_hs_append(psi_hs *h, const uint8_t *p, size_t n)
-{
-    if (n > h->out_cap - h->out_len) {
-        size_t cap = h->out_len + n + 1024;
-        uint8_t *more = (uint8_t *)psi_realloc(h->out, h->out_len, cap);
-        if (!more) return PSOCKET_NOMEM;
-        h->out = more;
-        h->out_cap = cap;
-    }
-    memcpy(h->out + h->out_len, p, n);
-    h->out_len += n;
-    return 0;
-}
-
-/* Puts an alert into the output, encrypted if the engine has begun to encrypt. Without memory it is left out. */
-static void psi_hs_alert(psi_hs *h, int level, int alert)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    uint8_t buf[64];
-    uint8_t *p = buf + PSI_REC_HEAD + 5;
-    size_t n = 2;
-    p[0] = (uint8_t)level;
-    p[1] = (uint8_t)alert;
-    if (!eng->out.vtable || eng->out.vtable == &br_sslrec_out_clear_vtable) {
-        unsigned version = eng->version_out ? eng->version_out : BR_TLS12;
-        p -= 5;
-        p[0] = PSI_REC_ALERT;
-        p[1] = (uint8_t)(version >> 8);
-        p[2] = (uint8_t)version;
-        p[3] = 0;
-        p[4] = 2;
-        n = 7;
-    } else {
-        p = eng->out.vtable->encrypt(&eng->out.vtable, PSI_REC_ALERT, BR_TLS12, p, &n);
-    }
-    psi_hs_append(h, p, n);
-}
-
-/* Ends the handshake with an error and, unless alert is negative, tells the peer. */
-PSI_PRINTF(4, 5)
-static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
-{
-    va_list ap;
-    char text[sizeof h->err.text];
-    if (h->state == PSI_HS_FAILED) return;
-    h->state = PSI_HS_FAILED;
-    va_start(ap, format);
-    vsnprintf(text, sizeof text, format, ap);
-    va_end(ap);
-    psi_err(&h->err, code, "%s", text);
-    h->err.bearssl_error = h->u.eng.err;
-    if (alert < 0) return;
-    h->err.tls_alert = alert;
-    psi_hs_alert(h, 2, alert);
-}
-
-/* --- the handshake: the peer's certificates ---------------------------------------------------------------------- */
-
-static psi_hs *psi_hs_of_x509(const br_x509_class **ctx)
-{
-    return ((psi_hs_x509 *)(void *)ctx)->hs;
-}
-
-static void psi_hs_x509_refuse(psi_hs *h, int code, int alert)
-{
-    if (h->verdict.code) return;
-    psi_err_code(&h->verdict, code);
-    h->verdict.tls_alert = alert;
-}
-
-static void psi_hs_x509_start_chain(const br_x509_class **ctx, const char *name)
-{
-    (void)ctx;
-    (void)name; /* the name we were given counts, it may be an IP address */
-}
-
-static void psi_hs_x509_start_cert(const br_x509_class **ctx, uint32_t length)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    h->cert_got = h->cert_len = 0;
-    if (h->verdict.code) return;
-    if (!length) {
-        psi_hs_x509_refuse(h, PSOCKET_CERT_MALFORMED, 42);
-    } else if (length > PSOCKET_CHAIN_BYTES) {
-        psi_hs_x509_refuse(h, PSOCKET_CERT_LIMIT, 42);
-    } else {
-        h->cert = (uint8_t *)psi_alloc(length);
-        if (h->cert) h->cert_len = length;
-        else psi_hs_x509_refuse(h, PSOCKET_NOMEM, 80);
-    }
-}
-
-static void psi_hs_x509_append(const br_x509_class **ctx, const unsigned char *p, size_t n)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    if (!h->cert || n > h->cert_len - h->cert_got) return;
-    memcpy(h->cert + h->cert_got, p, n);
-    h->cert_got += n;
-}
-
-static void psi_hs_x509_end_cert(const br_x509_class **ctx)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    if (h->cert) {
-        int code = psi_x509_chain_add(&h->chain, h->cert, h->cert_len);
-        if (code) psi_hs_x509_refuse(h, code, code == PSOCKET_NOMEM ? 80 : 42);
-    }
-    psi_free(h->cert);
-    h->cert = NULL;
-}
-
-static unsigned psi_hs_x509_end_chain(const br_x509_class **ctx)
-{
-    psi_hs *h = psi_hs_of_x509(ctx);
-    int code;
-    if (h->verdict.code) return BR_ERR_X509_NOT_TRUSTED;
-    code = psi_tls_judge(h->tls, &h->chain, h->name, h->server, &h->verdict);
-    if (!code) {
-        memset(&h->verdict, 0, sizeof h->verdict);
-        code = psi_x509_usable(&h->chain.certs[0], &h->verdict);
-        if (!code && h->chain.certs[0].pss_key) {
-            code = psi_err(&h->verdict, PSOCKET_CERT_ALGORITHM, "certificate has an RSA-PSS key, which is not supported");
-            h->verdict.tls_alert = psi_x509_alert(code);
-            h->verdict.cert_index = 0;
-        }
-        if (!code) {
-            h->key_usages = BR_KEYTYPE_SIGN;
-            return 0;
-        }
-    } else if (!h->verdict.code) {
-        psi_err_code(&h->verdict, code);
-    }
-    return BR_ERR_X509_NOT_TRUSTED;
-}
-
-static const br_x509_pkey *psi_hs_x509_get_pkey(const br_x509_class *const *ctx, unsigned *usages)
-{
-    const psi_hs *h = ((const psi_hs_x509 *)(const void *)ctx)->hs;
-    if (usages) *usages = (unsigned)h->key_usages;
-    return h->key_usages ? &h->chain.certs[0].key : NULL;
-}
-
-static const br_x509_class psi_hs_x509_class = {
-    sizeof(psi_hs_x509), psi_hs_x509_start_chain, psi_hs_x509_start_cert, psi_hs_x509_append, psi_hs_x509_end_cert,
-    psi_hs_x509_end_chain, psi_hs_x509_get_pkey};
-
-/* --- the handshake: our own certificate -------------------------------------------------------------------------- */
-
-/* The best hash among a set of them, 0 if none will do. SHA-1 and MD5 will not. */
-static int psi_hs_pick_hash(unsigned set)
-{
-    if (set >> br_sha256_ID & 1) return br_sha256_ID;
-    if (set >> br_sha384_ID & 1) return br_sha384_ID;
-    if (set >> br_sha512_ID & 1) return br_sha512_ID;
-    return 0;
-}
-
-/* Signs a hash value, which may stand where the signature will. Returns the signature's length, 0 on failure. */
-static size_t psi_hs_sign(const psi_x509_key *k, int hash, unsigned char *data, size_t hash_len, size_t room)
-{
-    const br_hash_class *hc = hash == br_sha256_ID ? &br_sha256_vtable
-                            : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
-    static const unsigned char oid256[] = {0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01};
-    unsigned char value[64], oid[sizeof oid256];
-    size_t n;
-    if (hash < br_sha256_ID || hash > br_sha512_ID || hash_len > sizeof value) return 0;
-    memcpy(value, data, hash_len);
-    if (k->type == BR_KEYTYPE_EC)
-        return room < 139 ? 0
-                          : br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), hc, value, &k->ec, data);
-    memcpy(oid, oid256, sizeof oid);
-    oid[sizeof oid - 1] = (unsigned char)(hash - br_sha256_ID + 1);
-    n = (k->rsa.n_bitlen + 7) / 8;
-    return n <= room && br_rsa_pkcs1_sign_get_default()(oid, value, hash_len, &k->rsa, data) ? n : 0;
-}
-
-static int psi_hs_policy_choose(const br_ssl_server_policy_class **ctx, const br_ssl_server_context *sc,
-                                br_ssl_server_choices *choice)
-{
-    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
-    (void)sc;
-    choice->cipher_suite = h->suite;
-    choice->algo_id = 0xFF00u + (unsigned)h->sign_hash;
-    choice->chain = h->identity->sent;
-    choice->chain_len = h->identity->chain.count;
-    return 1;
-}
-
-static uint32_t psi_hs_policy_keyx(const br_ssl_server_policy_class **ctx, unsigned char *data, size_t *len)
-{
-    (void)ctx;
-    (void)data;
-    (void)len;
-    return 0; /* static RSA and ECDH: none of our suites */
-}
-
-static size_t psi_hs_policy_sign(const br_ssl_server_policy_class **ctx, unsigned algo, unsigned char *data,
-                                 size_t hash_len, size_t room)
-{
-    psi_hs *h = ((psi_hs_policy *)(void *)ctx)->hs;
-    return psi_hs_sign(&h->identity->key, (int)(algo & 0xFF), data, hash_len, room);
-}
-
-static const br_ssl_server_policy_class psi_hs_policy_class = {
-    sizeof(psi_hs_policy), psi_hs_policy_choose, psi_hs_policy_keyx, psi_hs_policy_sign};
-
-static void psi_hs_auth_nothing(const br_ssl_client_certificate_class **ctx)
-{
-    (void)ctx;
-}
-
-static void psi_hs_auth_name(const br_ssl_client_certificate_class **ctx, size_t len)
-{
-    (void)ctx;
-    (void)len;
-}
-
-static void psi_hs_auth_name_part(const br_ssl_client_certificate_class **ctx, const unsigned char *p, size_t n)
-{
-    (void)ctx;
-    (void)p;
-    (void)n;
-}
-
-/* Bits 0 to 7 of types are hashes allowed with RSA, bits 8 to 15 those with ECDSA. Without a common one no certificate
-   is sent and the server decides. */
-static void psi_hs_auth_choose(const br_ssl_client_certificate_class **ctx, const br_ssl_client_context *cc,
-                               uint32_t types, br_ssl_client_certificate *choice)
-{
-    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
-    int rsa = h->identity->key.type == BR_KEYTYPE_RSA;
-    int hash = psi_hs_pick_hash((unsigned)(rsa ? types : types >> 8));
-    (void)cc;
-    memset(choice, 0, sizeof *choice);
-    if (!hash) return;
-    choice->auth_type = rsa ? BR_AUTH_RSA : BR_AUTH_ECDSA;
-    choice->hash_id = hash;
-    choice->chain = h->identity->sent;
-    choice->chain_len = h->identity->chain.count;
-}
-
-static size_t psi_hs_auth_sign(const br_ssl_client_certificate_class **ctx, int hash, size_t hash_len,
-                               unsigned char *data, size_t room)
-{
-    psi_hs *h = ((psi_hs_auth *)(void *)ctx)->hs;
-    return psi_hs_sign(&h->identity->key, hash, data, hash_len, room);
-}
-
-static const br_ssl_client_certificate_class psi_hs_auth_class = {
-    sizeof(psi_hs_auth), psi_hs_auth_nothing, psi_hs_auth_name, psi_hs_auth_name_part, psi_hs_auth_nothing,
-    psi_hs_auth_nothing, psi_hs_auth_choose, NULL, psi_hs_auth_sign};
-
-/* --- the handshake: sessions ------------------------------------------------------------------------------------- */
-
-static void psi_hs_cache_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
-                              const br_ssl_session_parameters *par)
-{
-    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
-    psocket_tls *tls = h->tls;
-    int64_t now = psi_tls_now(tls);
-    psi_tls_session *s;
-    (void)sc;
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_place(&tls->server_sessions);
-    if (s) {
-        s->par = *par;
-        memcpy(s->name, h->name_hash, sizeof s->name);
-        s->from = now;
-        s->until = now + PSI_TLS_SESSION_TIME;
-        s->used = ++tls->server_sessions.clock;
-    }
-    psi_os_unlock(&tls->lock);
-}
-
-static int psi_hs_cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc,
-                             br_ssl_session_parameters *par)
-{
-    psi_hs *h = ((psi_hs_cache *)(void *)ctx)->hs;
-    (void)sc;
-    if (h->resumed) *par = h->offered;
-    return h->resumed;
-}
-
-static const br_ssl_session_cache_class psi_hs_cache_class = {sizeof(psi_hs_cache), psi_hs_cache_save,
-                                                              psi_hs_cache_load};
-
-/* Clients remember one session per name and port. Not when the application judges each certificate itself. */
-static int psi_hs_remembers(const psi_hs *h)
-{
-    return !h->server && h->name[0] && !h->tls->decide;
-}
-
-/* Looks up a session to resume. */
-static void psi_hs_recall(psi_hs *h)
-{
-    psocket_tls *tls = h->tls;
-    int64_t now;
-    psi_tls_session *s;
-    if (!psi_hs_remembers(h)) return;
-    now = psi_tls_now(tls);
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, NULL);
-    if (s && now >= s->from && now < s->until) {
-        h->peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(s->peer, s->peer->subject_at), s->peer);
-        if (h->peer) {
-            h->offered = s->par;
-            s->used = ++tls->client_sessions.clock;
-        }
-    }
-    psi_os_unlock(&tls->lock);
-}
-
-/* Remembers (info) the session with this server, or forgets (NULL) the one that was offered. */
-static void psi_hs_remember(psi_hs *h, const psi_tlsinfo *info)
-{
-    psocket_tls *tls = h->tls;
-    psi_tlsinfo *peer = NULL;
-    psi_tls_session *s;
-    int64_t now = psi_tls_now(tls);
-    if (!psi_hs_remembers(h)) return;
-    if (info && h->u.eng.session.session_id_len && info->has_peer && now < info->not_after)
-        peer = psi_tlsinfo_new("", "", psi_tlsinfo_text(info, info->subject_at), info);
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->client_sessions, h->name_hash, info ? NULL : h->offered.session_id);
-    if (s) {
-        psi_tls_session_drop(s);
-        if (!peer) {
-            *s = tls->client_sessions.list[--tls->client_sessions.count];
-            psi_wipe(&tls->client_sessions.list[tls->client_sessions.count], sizeof *s);
-        }
-    } else if (peer) {
-        s = psi_tls_sessions_place(&tls->client_sessions);
-    }
-    if (s && peer) {
-        s->par = h->u.eng.session;
-        memcpy(s->name, h->name_hash, sizeof s->name);
-        s->from = now;
-        s->until = now + PSI_TLS_SESSION_TIME < peer->not_after ? now + PSI_TLS_SESSION_TIME : peer->not_after;
-        s->used = ++tls->client_sessions.clock;
-        s->peer = peer;
-        peer = NULL;
-    }
-    psi_os_unlock(&tls->lock);
-    psi_tlsinfo_free(peer);
-}
-
-/* --- the handshake: reading the peer's hello --------------------------------------------------------------------- */
-
-/* Bytes still to be read; bad once something did not fit. */
-typedef struct psi_hs_bytes {
-    const uint8_t *p;
-    size_t n;
-    int bad;
-} psi_hs_bytes;
-
-/* The next n bytes, NULL if there are fewer. */
-static const uint8_t *psi_hs_take(psi_hs_bytes *b, size_t n)
-{
-    const uint8_t *p = b->p;
-    if (b->n < n) {
-        b->bad = 1;
-        b->n = 0;
-        return NULL;
-    }
-    b->p += n;
-    b->n -= n;
-    return p;
-}
-
-static unsigned psi_hs_number(psi_hs_bytes *b, size_t size)
-{
-    const uint8_t *p = psi_hs_take(b, size);
-    unsigned v = 0;
-    while (p && size--) v = v << 8 | *p++;
-    return v;
-}
-
-/* A vector of at least min bytes, in front of which its length stands in size bytes. */
-static psi_hs_bytes psi_hs_vector(psi_hs_bytes *b, size_t size, size_t min)
-{
-    psi_hs_bytes v = PSI_ZERO;
-    v.n = psi_hs_number(b, size);
-    v.p = psi_hs_take(b, v.n);
-    if (v.n < min) b->bad = 1;
-    if (b->bad) b->n = v.n = 0;
-    v.bad = b->bad;
-    return v;
-}
-
-/* What a client offers, as far as a choice hangs on it. */
-typedef struct psi_hs_offer {
-    const uint8_t *random;
-    psi_hs_bytes id, alpn;
-    unsigned suites[2]; /* bits: which of the settings' suites; [0] signed with ECDSA, [1] with RSA */
-    unsigned hashes[2]; /* bits: hashes to sign, likewise */
-    uint32_t curves;
-    int secure;         /* knows RFC 5746 */
-    uint8_t fragment;   /* max_fragment_length, 0 none */
-} psi_hs_offer;
-
-/* One extension of a hello: 0, or the alert that answers a malformed one. o is what a server fills; clients have NULL. */
-static int psi_hs_extension(psi_hs *h, psi_hs_offer *o, unsigned type, psi_hs_bytes body)
-{
-    psi_hs_bytes list, name = PSI_ZERO;
-    size_t i;
-    if (type == 0xFF01) { /* renegotiation_info, RFC 5746 3.6: empty in a first handshake */
-        if (o) o->secure = 1;
-        return body.n == 1 && body.p[0] == 0 ? 0 : 40;
-    }
-    if (o && type == 1) { /* max_fragment_length, RFC 6066 4 */
-        if (body.n != 1) return 50;
-        o->fragment = body.p[0];
-        return o->fragment < 1 || o->fragment > 4 ? 47 : 0;
-    }
-    if (type != 16 && (!o || (type != 0 && type != 10 && type != 11 && type != 13 && type != 43))) return 0;
-    list = psi_hs_vector(&body, type == 11 || type == 43 ? 1 : 2, 1);
-    if (list.bad || body.n) return 50;
-    if (type == 16 && o) o->alpn = list;
-    if (type == 11) return memchr(list.p, 0, list.n) ? 0 : 47; /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must */
-    if (type == 10) o->curves = 0;
-    while (list.n) {
-        unsigned kind = 0, number = 0;
-        if (type == 0) kind = psi_hs_number(&list, 1);
-        if (type == 0 || type == 16) name = psi_hs_vector(&list, type == 0 ? 2 : 1, 1);
-        else number = psi_hs_number(&list, 2);
-        if (list.bad) return 50;
-        switch (type) {
-        case 0: /* server_name, RFC 6066 3 */
-            if (kind) break;
-            if (h->name[0]) return 47; /* a second host name */
-            if (name.n > 255) return 50;
-            for (i = 0; i < name.n; i++)
-                if (name.p[i] <= ' ' || name.p[i] > '~') return 50;
-            memcpy(h->name, name.p, name.n);
-            if (name.n > 1 && h->name[name.n - 1] == '.') h->name[name.n - 1] = 0;
-            break;
-        case 10: /* supported_groups, RFC 8422 5.1.1 */
-            if (number < 32) o->curves |= (uint32_t)1 << number;
-            break;
-        case 13: /* signature_algorithms, RFC 5246 7.4.1.4.1: hash and signature, 1 RSA or 3 ECDSA */
-            if (number >> 8 >= br_sha256_ID && number >> 8 <= br_sha512_ID && ((number & 255) == 1 || (number & 255) == 3))
-                o->hashes[(number & 255) == 1] |= 1u << (number >> 8);
-            break;
-        case 16: /* ALPN, RFC 7301: from a server exactly one name, one of ours */
-            if (o) break;
-            if (list.n) return 50;
-            for (i = 0; i < h->tls->alpn_count; i++)
-                if (strlen(h->tls->alpn[i]) == name.n && !memcmp(h->tls->alpn[i], name.p, name.n)) return 0;
-            if (!i) return 0; /* BearSSL refuses extensions that were not offered */
-            psi_hs_fail(h, PSOCKET_TLS_ALPN, 47, "the server chose an application protocol that was not offered");
-            return 47;
-        default: /* 43, supported_versions, RFC 8446 4.2.1 */
-            if (number == BR_TLS12) return 0;
-        }
-    }
-    return type == 43 ? 70 : 0;
-}
-
-/* All extensions of a hello, which end it: 0, or the alert that answers a malformed list. */
-static int psi_hs_extensions(psi_hs *h, psi_hs_offer *o, psi_hs_bytes *hello)
-{
-    uint16_t seen[PSI_HS_EXTENSIONS];
-    size_t i, count = 0;
-    psi_hs_bytes list;
-    if (!hello->n) return 0;
-    list = psi_hs_vector(hello, 2, 0);
-    if (list.bad || hello->n) return 50;
-    while (list.n) {
-        unsigned type = psi_hs_number(&list, 2);
-        psi_hs_bytes body = psi_hs_vector(&list, 2, 0);
-        int alert;
-        if (body.bad || count == PSI_HS_EXTENSIONS) return 50;
-        for (i = 0; i < count; i++)
-            if (seen[i] == type) return 47; /* RFC 5246 7.4.1.4: at most one of a type */
-        seen[count++] = (uint16_t)type;
-        alert = psi_hs_extension(h, o, type, body);
-        if (alert) return alert;
-    }
-    return 0;
-}
-
-/* Can the client work with this identity? */
-static int psi_hs_suits(const psi_hs *h, const psi_hs_offer *o, const psi_tls_identity *id)
-{
-    int rsa = id->key.type == BR_KEYTYPE_RSA;
-    return o->suites[rsa] && o->hashes[rsa] && (o->curves & h->tls->prim.server_ec.supported_curves) &&
-           (rsa || (id->key.ec.curve < 32 && (o->curves >> id->key.ec.curve & 1)));
-}
-
-/* The identity for a client: by name (exact, wildcard, then the first), and EC for those who can. NULL: none suits. */
-static const psi_tls_identity *psi_hs_choose_identity(const psi_hs *h, const psi_hs_offer *o)
-{
-    const psi_tls_identity *best = NULL;
-    psi_x509_host host;
-    int best_score = 0, named = h->name[0] && psi_x509_host_parse(&host, h->name);
-    size_t i;
-    for (i = 0; i < h->tls->identity_count; i++) {
-        const psi_tls_identity *id = &h->tls->identities[i];
-        int score = 1;
-        if (!psi_hs_suits(h, o, id)) continue;
-        if (named) score += 2 * psi_x509_names(&id->chain.certs[0], &host);
-        if (score > 1 && id->key.type == BR_KEYTYPE_EC) score++;
-        if (score > best_score) {
-            best = id;
-            best_score = score;
-        }
-    }
-    return best;
-}
-
-/* The application protocol, by the server's preference: 0, or -1 when nothing is in common. */
-static int psi_hs_choose_alpn(psi_hs *h, const psi_hs_offer *o)
-{
-    size_t i;
-    if (!o->alpn.n || !h->tls->alpn_count) return 0;
-    for (i = 0; i < h->tls->alpn_count; i++) {
-        psi_hs_bytes list = o->alpn;
-        while (list.n) {
-            psi_hs_bytes name = psi_hs_vector(&list, 1, 1);
-            if (name.n == strlen(h->tls->alpn[i]) && !memcmp(name.p, h->tls->alpn[i], name.n)) {
-                h->alpn[0] = h->tls->alpn[i];
-                return 0;
-            }
-        }
-    }
-    return -1;
-}
-
-/* The session to resume: one for this name whose cipher suite the client still offers. */
-static void psi_hs_choose_session(psi_hs *h, const psi_hs_offer *o)
-{
-    psocket_tls *tls = h->tls;
-    int64_t now = psi_tls_now(tls);
-    psi_tls_session *s;
-    size_t i;
-    if (o->id.n != 32 || tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) return;
-    psi_os_lock(&tls->lock);
-    s = psi_tls_sessions_find(&tls->server_sessions, h->name_hash, o->id.p);
-    for (i = 0; s && i < tls->prim.suite_count; i++)
-        if (tls->prim.suites[i] == s->par.cipher_suite && ((o->suites[0] | o->suites[1]) >> i & 1) && s->par.version == BR_TLS12 &&
-            now >= s->from && now < s->until) {
-            s->used = ++tls->server_sessions.clock;
-            h->offered = s->par;
-            h->suite = s->par.cipher_suite;
-            h->resumed = 1;
-        }
-    psi_os_unlock(&tls->lock);
-}
-
-/* Reads a whole ClientHello and makes all choices. */
-static void psi_hs_read_client_hello(psi_hs *h, psi_hs_offer *o, psi_hs_bytes b)
-{
-    const psi_tls_primitives *prim = &h->tls->prim;
-    psi_hs_bytes suites, compression;
-    unsigned version = psi_hs_number(&b, 2);
-    size_t i;
-    int alert, rsa, fallback = 0;
-    o->curves = (uint32_t)1 << BR_EC_secp256r1; /* RFC 8422 4: without the extension the server may choose */
-    o->random = psi_hs_take(&b, 32);
-    o->id = psi_hs_vector(&b, 1, 0);
-    suites = psi_hs_vector(&b, 2, 2);
-    compression = psi_hs_vector(&b, 1, 1);
-    alert = b.bad || o->id.n > 32 || suites.n % 2 ? 50 : 0;
-    while (suites.n) {
-        unsigned suite = psi_hs_number(&suites, 2);
-        if (suite == 0x5600) fallback = 1;
-        if (suite == 0x00FF) o->secure = 1;
-        for (i = 0; i < prim->suite_count; i++)
-            if (prim->suites[i] == suite) o->suites[psi_tls_is_rsa(suite)] |= 1u << i;
-    }
-    if (!alert && version < BR_TLS12) { /* RFC 5246 E.1; RFC 7507 3: this client tried a higher version before */
-        h->u.eng.version_out = (uint16_t)(version >> 8 == 3 ? version : BR_TLS12);
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, fallback ? 86 : 70, "the client accepts no TLS version above 1.%d",
-                    version == BR_TLS11);
-        return;
-    }
-    if (!alert) alert = memchr(compression.p, 0, compression.n) ? psi_hs_extensions(h, o, &b) : 47;
-    if (alert == 70) {
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the client does not accept TLS 1.2");
-        return;
-    }
-    if (alert) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the client's hello is malformed (%s)", psi_rec_alert_name(alert));
-        return;
-    }
-    psi_tls_name_hash(h->name, 0, h->name_hash);
-    if (psi_hs_choose_alpn(h, o)) {
-        psi_hs_fail(h, PSOCKET_TLS_ALPN, 120, "the client offers none of this server's application protocols");
-        return;
-    }
-    h->identity = psi_hs_choose_identity(h, o);
-    if (!h->identity) {
-        psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, 40, "the client offers %s that this server can use",
-                    !(o->suites[0] | o->suites[1]) ? "no cipher suite"
-                    : !(o->curves & prim->server_ec.supported_curves) ? "no elliptic curve"
-                    : "no signature algorithm and key type");
-        return;
-    }
-    rsa = h->identity->key.type == BR_KEYTYPE_RSA;
-    h->sign_hash = psi_hs_pick_hash(o->hashes[rsa]);
-    for (i = 0; !(o->suites[rsa] >> i & 1); i++) {}
-    h->suite = prim->suites[i];
-    psi_hs_choose_session(h, o);
-}
-
-/* Reads a whole ServerHello: what BearSSL would not notice, and what deserves a clearer message. */
-static void psi_hs_read_server_hello(psi_hs *h, psi_hs_bytes b)
-{
-    unsigned version = psi_hs_number(&b, 2), suite, compression;
-    psi_hs_bytes id;
-    int alert;
-    psi_hs_take(&b, 32);
-    id = psi_hs_vector(&b, 1, 0);
-    suite = psi_hs_number(&b, 2);
-    compression = psi_hs_number(&b, 1);
-    alert = b.bad || id.n > 32 ? 50 : 0;
-    if (!alert && version != BR_TLS12) {
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, 70, "the server chose another version than TLS 1.2 (%04x)", version);
-        return;
-    }
-    if (!alert && (!psi_tls_has_suite(h->tls, suite) || compression)) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the server chose a %s that was not offered",
-                    compression ? "compression method" : "cipher suite");
-        return;
-    }
-    if (!alert) alert = psi_hs_extensions(h, NULL, &b);
-    if (alert) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the server's hello is malformed (%s)", psi_rec_alert_name(alert));
-        return;
-    }
-    h->resumed = h->offered.session_id_len && id.n == h->offered.session_id_len &&
-                 !memcmp(id.p, h->offered.session_id, id.n);
-}
-
-/* --- the handshake: running the engine --------------------------------------------------------------------------- */
-
-typedef struct psi_hs_reason {
-    uint8_t error, alert;
-    int16_t code;
-    const char *text;
-} psi_hs_reason;
-
-/* What BearSSL's errors mean. It sends next to no alerts of its own. */
-static const psi_hs_reason psi_hs_reasons[] = {
-    {BR_ERR_BAD_PARAM, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
-    {BR_ERR_UNSUPPORTED_VERSION, 70, PSOCKET_TLS_VERSION, "no TLS version in common"},
-    {BR_ERR_BAD_VERSION, 70, PSOCKET_TLS_PROTOCOL, "a record has another TLS version than agreed"},
-    {BR_ERR_BAD_LENGTH, 22, PSOCKET_TLS_PROTOCOL, "a record has an impossible length"},
-    {BR_ERR_TOO_LARGE, 22, PSOCKET_TLS_PROTOCOL, "a record is too long"},
-    {BR_ERR_BAD_MAC, 20, PSOCKET_TLS_RECORD, "the first encrypted record does not decrypt"},
-    {BR_ERR_UNEXPECTED, 10, PSOCKET_TLS_PROTOCOL, "a message came out of order"},
-    {BR_ERR_BAD_CCS, 10, PSOCKET_TLS_PROTOCOL, "a ChangeCipherSpec message is malformed"},
-    {BR_ERR_BAD_ALERT, 50, PSOCKET_TLS_PROTOCOL, "an alert is malformed"},
-    {BR_ERR_BAD_HANDSHAKE, 50, PSOCKET_TLS_PROTOCOL, "a handshake message is malformed"},
-    {BR_ERR_OVERSIZED_ID, 50, PSOCKET_TLS_PROTOCOL, "a session ID is too long"},
-    {BR_ERR_BAD_CIPHER_SUITE, 47, PSOCKET_TLS_PROTOCOL, "the cipher suite was not offered"},
-    {BR_ERR_BAD_COMPRESSION, 47, PSOCKET_TLS_PROTOCOL, "the compression method was not offered"},
-    {BR_ERR_BAD_FRAGLEN, 47, PSOCKET_TLS_PROTOCOL, "max_fragment_length is wrong"},
-    {BR_ERR_BAD_SECRENEG, 40, PSOCKET_TLS_PROTOCOL, "renegotiation_info is wrong"},
-    {BR_ERR_EXTRA_EXTENSION, 110, PSOCKET_TLS_PROTOCOL, "the server answered an extension that was not offered"},
-    {BR_ERR_BAD_SNI, 50, PSOCKET_TLS_PROTOCOL, "the server_name extension is malformed"},
-    {BR_ERR_BAD_HELLO_DONE, 50, PSOCKET_TLS_PROTOCOL, "ServerHelloDone is not empty"},
-    {BR_ERR_LIMIT_EXCEEDED, 47, PSOCKET_TLS_PROTOCOL, "a key or signature is longer than 4096 bits"},
-    {BR_ERR_BAD_FINISHED, 51, PSOCKET_TLS_PROTOCOL, "the Finished messages differ: the handshake was tampered with"},
-    {BR_ERR_RESUME_MISMATCH, 47, PSOCKET_TLS_PROTOCOL, "the resumed session has other parameters"},
-    {BR_ERR_INVALID_ALGORITHM, 47, PSOCKET_TLS_PROTOCOL, "the key exchange uses a curve, point or hash not offered"},
-    {BR_ERR_BAD_SIGNATURE, 51, PSOCKET_TLS_PROTOCOL, "the signature on the key exchange is wrong"},
-    {BR_ERR_WRONG_KEY_USAGE, 43, PSOCKET_CERT_USAGE, "the certificate's key does not fit the cipher suite"},
-    {BR_ERR_NO_CLIENT_AUTH, 40, PSOCKET_CERT_MISSING, "the client sent no certificate"}};
-
-/* The peer refused. */
-static void psi_hs_refused(psi_hs *h, int alert)
-{
-    const char *hint = "";
-    int code = PSOCKET_TLS_ALERT;
-    if (alert == 70) {
-        code = PSOCKET_TLS_VERSION;
-        hint = h->server ? ": it does not accept TLS 1.2" : ": the server probably accepts TLS 1.3 only";
-    } else if (alert == 120) {
-        code = PSOCKET_TLS_ALPN;
-        hint = ": it knows none of the application protocols offered";
-    } else if (alert == 40 && !h->server) {
-        hint = ": it probably found no TLS version (it may accept TLS 1.3 only) or no cipher suite in common, or wants a client certificate";
-    } else if (alert == 112) {
-        hint = ": it does not know this server name";
-    } else if (alert == 116) {
-        hint = ": it wants a client certificate";
-    } else if (alert >= 42 && alert <= 48 && alert != 47) {
-        hint = ": it does not accept our certificate";
-    }
-    psi_hs_fail(h, code, -1, "the %s refused with the TLS alert %s (%d)%s", h->server ? "client" : "server",
-                psi_rec_alert_name(alert), alert, hint);
-    h->err.tls_alert = alert;
-}
-
-static void psi_hs_closed(psi_hs *h)
-{
-    psi_hs_fail(h, PSOCKET_TLS_ALERT, -1, "the %s closed the connection during the handshake",
-                h->server ? "client" : "server");
-    h->err.tls_alert = 0;
-    psi_hs_alert(h, 1, 0);
-}
-
-/* The engine has failed. */
-static void psi_hs_engine_failed(psi_hs *h)
-{
-    int error = br_ssl_engine_last_error(&h->u.eng);
-    size_t i;
-    if (error == BR_ERR_OK) {
-        psi_hs_closed(h);
-    } else if (error >= BR_ERR_SEND_FATAL_ALERT) { /* it has sent the alert itself */
-        int alert = error - BR_ERR_SEND_FATAL_ALERT;
-        int code = alert == 70 || alert == 86 ? PSOCKET_TLS_VERSION : PSOCKET_TLS_HANDSHAKE;
-        psi_hs_fail(h, code, -1, "the client's hello was refused (%s)", psi_rec_alert_name(alert));
-        h->err.tls_alert = alert;
-    } else if (error >= BR_ERR_RECV_FATAL_ALERT) {
-        psi_hs_refused(h, error - BR_ERR_RECV_FATAL_ALERT);
-    } else {
-        for (i = 0; i < sizeof psi_hs_reasons / sizeof psi_hs_reasons[0]; i++)
-            if (psi_hs_reasons[i].error == error) {
-                psi_hs_fail(h, psi_hs_reasons[i].code, psi_hs_reasons[i].alert, "%s", psi_hs_reasons[i].text);
-                return;
-            }
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 80, "the TLS engine failed (error %d)", error);
-    }
-}
-
-#ifdef PSOCKET_KEYLOG
-/* The line that lets Wireshark decrypt this connection. */
-static void psi_hs_keylog(const br_ssl_engine_context *eng)
-{
-    static const char hex[] = "0123456789abcdef";
-    char line[14 + 64 + 1 + 96 + 1] = "CLIENT_RANDOM ";
-    char *p = line + 14;
-    size_t i;
-    for (i = 0; i < 32 + 48; i++) {
-        unsigned b = i < 32 ? eng->client_random[i] : eng->session.master_secret[i - 32];
-        if (i == 32) *p++ = ' ';
-        *p++ = hex[b >> 4];
-        *p++ = hex[b & 15];
-    }
-    *p = 0;
-    PSOCKET_KEYLOG(line);
-    psi_wipe(line, sizeof line);
-}
-#endif
-
-/* Moves what the engine wants to send into the output, then sees where it stands. */
-static void psi_hs_turn(psi_hs *h)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    unsigned char *p;
-    size_t n;
-    while ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
-        if (psi_hs_append(h, p, n)) {
-            psi_hs_fail(h, PSOCKET_NOMEM, 80, "%s", psocket_strerror(PSOCKET_NOMEM));
-            return;
-        }
-        br_ssl_engine_sendrec_ack(eng, n);
-    }
-    if (h->verdict.code) {
-        psocket_error verdict = h->verdict;
-        psi_hs_fail(h, verdict.code, verdict.tls_alert > 0 ? verdict.tls_alert : 80, "%s", verdict.text);
-        h->err.cert_index = verdict.cert_index;
-        h->err.bearssl_error = verdict.bearssl_error;
-    } else if (br_ssl_engine_current_state(eng) & BR_SSL_CLOSED) {
-        psi_hs_engine_failed(h);
-    } else if (!br_ssl_engine_recvrec_buf(eng, &n) || n != 5) {
-        /* Bytes that the engine does not take, as behind Finished: waiting for it would last for ever. */
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
-    } else if (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP) {
-        /* No way leads here without the certificate that was demanded; it is checked all the same. */
-        if (!h->key_usages && (h->server ? h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED : !h->resumed)) {
-            psi_hs_fail(h, PSOCKET_CERT_MISSING, 40, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
-            return;
-        }
-        h->state = PSI_HS_DONE;
-#ifdef PSOCKET_KEYLOG
-        psi_hs_keylog(eng);
-#endif
-    }
-}
-
-/* Watches the messages in plaintext handshake records: types and lengths. */
-static void psi_hs_watch(psi_hs *h, const uint8_t *p, size_t n)
-{
-    while (n && h->state != PSI_HS_FAILED) {
-        size_t take, len;
-        if (h->message_len < 4) {
-            h->message[h->message_len++] = *p++;
-            n--;
-            if (h->message_len < 4) continue;
-            len = (size_t)h->message[1] << 16 | (size_t)h->message[2] << 8 | h->message[3];
-            h->message_left = len;
-            if (!h->message[0])
-                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent a HelloRequest within a handshake");
-            else if (h->message[0] == 11 && len > PSOCKET_CHAIN_BYTES + 4096)
-                psi_hs_fail(h, PSOCKET_CERT_LIMIT, 42, "%s", psocket_strerror(PSOCKET_CERT_LIMIT));
-            else if (h->message[0] == 11 && len <= 3 && !h->server)
-                psi_hs_fail(h, PSOCKET_CERT_MISSING, 50, "the server sent no certificate");
-            else if (h->message[0] != 11 && len > (h->message[0] == 13 ? PSI_HS_REQUEST : PSI_HS_MESSAGE))
-                psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "a handshake message is too long");
-        }
-        take = n < h->message_left ? n : h->message_left;
-        p += take;
-        n -= take;
-        h->message_left -= take;
-        if (!h->message_left && h->message_len == 4) h->message_len = 0;
-    }
-}
-
-/* A plaintext alert. */
-static void psi_hs_read_alert(psi_hs *h, const uint8_t *p, size_t n)
-{
-    if (n != 2 || p[0] < 1 || p[0] > 2)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 50, "an alert is malformed");
-    else if (p[1] == 0)
-        psi_hs_closed(h);
-    else if (p[0] == 2)
-        psi_hs_refused(h, p[1]);
-}
-
-/* Hands the engine the n bytes in ibuf, which lie where it would have them, as a record. */
-static void psi_hs_give(psi_hs *h, size_t n)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    size_t room;
-    if (!br_ssl_engine_recvrec_buf(eng, &room) || room != 5) return; /* failed, or stuck: psi_hs_turn tells */
-    memcpy(h->ibuf, h->header, 3);
-    h->ibuf[3] = (uint8_t)(n >> 8);
-    h->ibuf[4] = (uint8_t)n;
-    br_ssl_engine_recvrec_ack(eng, 5);
-    if (br_ssl_engine_recvrec_buf(eng, &room) && room == n) br_ssl_engine_recvrec_ack(eng, n);
-}
-
-/* Lets the engine answer a client's hello of n bytes, header included, at ibuf + 5. It reads one in its place that leaves
-   it no choice, so that nothing a stranger wrote is parsed twice and no hello costs more than another; what it hashes is
-   the client's. It answers as soon as it has the last byte: up to there the hash is exchanged, and that byte is the same
-   in both. */
-static void psi_hs_give_hello(psi_hs *h, const psi_hs_offer *o, size_t n)
-{
-    static const uint8_t choices[26] = {0, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 10, 0, 4, 0, 2, 0, 0, 0, 13, 0, 4, 0, 2, 0, 0};
-    br_ssl_server_context *sc = &h->u.server;
-    br_multihash_context hash;
-    uint8_t hello[4 + 2 + 32 + 33 + sizeof choices + 5 + 7 + 255 + 5] = {1, 0}, last = h->ibuf[4 + n];
-    uint8_t *p = psi_tls_write_number(hello + 4, BR_TLS12, 2), *at;
-    size_t i, alpn = h->alpn[0] ? strlen(h->alpn[0]) : 0;
-    int id, prf = h->suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
-                  h->suite == BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 ? br_sha384_ID : br_sha256_ID;
-    p = psi_tls_write(p, o->random, 32);
-    *p++ = h->offered.session_id_len;
-    at = psi_tls_write(p, h->offered.session_id, h->offered.session_id_len);
-    p = psi_tls_write(at, choices, sizeof choices);
-    psi_tls_write_number(at + 2, h->suite, 2);
-    if (o->secure) at[5] = 0xFF; /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV */
-    at[17] = o->curves >> BR_EC_curve25519 & 1 ? BR_EC_curve25519
-           : o->curves >> BR_EC_secp256r1 & 1 ? BR_EC_secp256r1 : BR_EC_secp384r1;
-    at[24] = (uint8_t)h->sign_hash;
-    at[25] = psi_tls_is_rsa(h->suite) ? 1 : 3;
-    if (o->fragment) {
-        p = psi_tls_write_number(p, 0x00010001, 4);
-        *p++ = o->fragment;
-    }
-    if (alpn) {
-        br_ssl_engine_set_protocol_names(&sc->eng, h->alpn, 1);
-        p = psi_tls_write_number(p, 16, 2);
-        p = psi_tls_write_number(p, alpn + 3, 2);
-        p = psi_tls_write_number(p, alpn + 1, 2);
-        *p++ = (uint8_t)alpn;
-        p = psi_tls_write(p, h->alpn[0], alpn);
-    }
-    p = psi_tls_write_number(p, 0x00150001, 4); /* padding: the last byte */
-    n--;
-    psi_tls_write_number(at + 8, (size_t)(p - at) - 9, 2);
-    psi_tls_write_number(hello + 2, (size_t)(p - hello) - 3, 2);
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) /* no other hash will be asked for */
-        for (id = br_sha256_ID; id <= br_sha512_ID; id++)
-            if (id != prf && id != h->sign_hash) br_ssl_engine_set_hash(&sc->eng, id, NULL);
-    hash = sc->eng.mhash;
-    br_multihash_init(&hash);
-    br_multihash_update(&hash, h->ibuf + 5, n);
-    n = (size_t)(p - hello);
-    memcpy(h->ibuf + 5, hello, n);
-    psi_hs_give(h, n);
-    sc->eng.mhash = hash;
-    /* Of the 48 suites that BearSSL has room for it looks up the empty ones too, each by a search to the end of its table:
-       a fifth of a P-256 handshake. The table's first suite in their places is found at once, and never chosen. */
-    for (i = 0; i < BR_MAX_CIPHER_SUITES; i++)
-        if (!sc->client_suites[i][0]) sc->client_suites[i][0] = BR_TLS_RSA_WITH_3DES_EDE_CBC_SHA;
-    h->ibuf[5] = last;
-    psi_hs_give(h, 1);
-    psi_hs_turn(h);
-}
-
-/* The peer's hello is collected in front, across records, until it is whole: 1 once it has been read and, on a client,
-   may be fed. */
-static int psi_hs_collect_hello(psi_hs *h, int type)
-{
-    const uint8_t *p = h->ibuf + 5;
-    psi_hs_offer offer = PSI_ZERO;
-    psi_hs_bytes b = PSI_ZERO;
-    size_t len;
-    h->held += h->body_len;
-    if (type != PSI_REC_HANDSHAKE || p[0] != (h->server ? 1 : 2)) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer does not begin with a hello");
-        return 0;
-    }
-    if (h->held < 4) return 0;
-    len = (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-    if (len > PSI_REC_PLAIN - 4) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
-        return 0;
-    }
-    if (h->held - 4 < len) return 0;
-    b.p = p + 4;
-    b.n = len;
-    h->body_len = h->held;
-    h->held = 0;
-    if (!h->server) {
-        psi_hs_read_server_hello(h, b);
-        if (h->state != PSI_HS_FAILED) h->state = PSI_HS_RUNNING;
-        return h->state == PSI_HS_RUNNING;
-    }
-    if (h->body_len - 4 > len)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a message follows the client's hello too early");
-    else
-        psi_hs_read_client_hello(h, &offer, b);
-    if (h->state == PSI_HS_FAILED) return 0;
-    h->state = PSI_HS_RUNNING;
-    psi_hs_give_hello(h, &offer, h->body_len);
-    return 0;
-}
-
-/* A whole record is in ibuf. */
-static void psi_hs_record(psi_hs *h)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    int type = h->header[0];
-    if (type == PSI_REC_ALERT || h->body_len == 0 || (eng->incrypt && h->body_len <= 24)) {
-        if (++h->dull > PSI_REC_QUIET) {
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer keeps sending empty records or warnings");
-            return;
-        }
-    }
-    if (!eng->incrypt) {
-        if (type == PSI_REC_ALERT) {
-            psi_hs_read_alert(h, h->ibuf + 5 + h->held, h->body_len);
-            return;
-        }
-        if (!h->body_len) return;
-        if (h->state == PSI_HS_HELLO && !psi_hs_collect_hello(h, type)) return;
-        if (type == PSI_REC_HANDSHAKE) psi_hs_watch(h, h->ibuf + 5, h->body_len);
-    } else if (type == PSI_REC_HANDSHAKE) {
-        int chacha = eng->session.cipher_suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 ||
-                     eng->session.cipher_suite == BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
-        size_t overhead = chacha ? 16 : 24;
-        if (h->body_len > overhead) h->encrypted += h->body_len - overhead;
-        if (h->encrypted > 16)
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "a record holds more than the handshake allows");
-    }
-    if (h->state == PSI_HS_FAILED) return;
-    psi_hs_give(h, h->body_len);
-    psi_hs_turn(h);
-}
-
-/* Checks a record's header; the body goes to ibuf. */
-static void psi_hs_header(psi_hs *h)
-{
-    const uint8_t *p = h->header;
-    h->body_len = (size_t)p[3] << 8 | p[4];
-    h->body_got = 0;
-    h->total += 5 + h->body_len;
-    if (p[0] < PSI_REC_CCS || p[0] > PSI_REC_APPDATA || p[1] != 3) {
-        int first = h->state == PSI_HS_HELLO && !h->held;
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, p[1] != 3 && p[0] == PSI_REC_HANDSHAKE ? 70 : 10,
-                    first ? "the peer does not speak TLS on this port"
-                          : "the peer sent a record of unknown type or version");
-    } else if (p[0] == PSI_REC_APPDATA) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 10, "the peer sent data before the handshake was over");
-    } else if (h->body_len > PSI_REC_PLAIN + (h->u.eng.incrypt ? 256u : 0u) || h->held + h->body_len > PSI_HS_IN - 5) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 22, "the peer sent a record that is too long");
-    } else if (h->held && h->held + h->body_len > PSI_REC_PLAIN) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the peer's hello is too long");
-    } else if (h->total > PSI_HS_TOTAL) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, 47, "the handshake is too long");
-    }
-}
-
-/* --- the handshake: interface ------------------------------------------------------------------------------------ */
-
-static PSI_UNUSED void psi_hs_free(psi_hs *h)
-{
-    if (!h) return;
-    if (h->state != PSI_HS_DONE && h->offered.session_id_len) psi_hs_remember(h, NULL); /* perhaps it was the cause */
-    psi_x509_chain_free(&h->chain);
-    psi_tlsinfo_free(h->peer);
-    psi_free(h->cert);
-    psi_free(h->out);
-    psocket_tls_free(h->tls);
-    psi_wipe(&h->u, sizeof h->u); /* the buffers and the rest hold no secret */
-    psi_wipe(&h->offered, sizeof h->offered);
-    psi_free(h);
-}
-
-/* The generator's whole state (SP 800-90A 10.1.2.1) comes from the platform: hashing a seed into it would cost a tenth
-   of a resumed handshake. */
-static int psi_hs_seed(br_hmac_drbg_context *rng)
-{
-    int code = psi_os_entropy(rng->K, sizeof rng->K);
-    if (!code) code = psi_os_entropy(rng->V, sizeof rng->V);
-    rng->vtable = &br_hmac_drbg_vtable;
-    rng->digest_class = &br_sha256_vtable;
-    return code;
-}
-
-/* What both sides have in common. */
-static int psi_hs_setup(psi_hs *h)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    const psi_tls_primitives *prim = &h->tls->prim;
-    int code = psi_hs_seed(&eng->rng);
-    if (code) return code;
-    eng->rng_init_done = 2; /* seeded, and not again by BearSSL */
-    eng->rng_os_rand_done = 1;
-    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
-    br_ssl_engine_set_suites(eng, prim->suites, prim->suite_count);
-    br_ssl_engine_add_flags(eng, BR_OPT_ENFORCE_SERVER_PREFERENCES | BR_OPT_NO_RENEGOTIATION);
-    br_ssl_engine_add_flags(eng, BR_OPT_FAIL_ON_ALPN_MISMATCH);
-    br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
-    br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
-    br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
-    br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
-    br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
-    br_ssl_engine_set_gcm(eng, &br_sslrec_in_gcm_vtable, &br_sslrec_out_gcm_vtable);
-    br_ssl_engine_set_aes_ctr(eng, prim->aes);
-    br_ssl_engine_set_ghash(eng, prim->ghash);
-    br_ssl_engine_set_chapol(eng, &br_sslrec_in_chapol_vtable, &br_sslrec_out_chapol_vtable);
-    br_ssl_engine_set_chacha20(eng, prim->chacha);
-    br_ssl_engine_set_poly1305(eng, prim->poly);
-    br_ssl_engine_set_ec(eng, h->server ? &prim->server_ec : &prim->client_ec);
-    br_ssl_engine_set_ecdsa(eng, psi_tls_ecdsa_verify);
-    br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
-    br_ssl_engine_set_buffers_bidi(eng, h->ibuf, sizeof h->ibuf, h->obuf, sizeof h->obuf);
-    eng->log_max_frag_len = 14; /* records of any size may come, whatever the size of obuf */
-    h->x509.vtable = &psi_hs_x509_class;
-    h->x509.hs = h;
-    h->policy.vtable = &psi_hs_policy_class;
-    h->policy.hs = h;
-    h->cache.vtable = &psi_hs_cache_class;
-    h->cache.hs = h;
-    h->auth.vtable = &psi_hs_auth_class;
-    h->auth.hs = h;
-    return 0;
-}
-
-static int psi_hs_start_server(psi_hs *h, psocket_error *e)
-{
-    br_ssl_server_context *sc = &h->u.server;
-    psocket_tls *tls = h->tls;
-    if (!tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
-    br_ssl_server_set_policy(sc, &h->policy.vtable);
-    if (tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) {
-        br_ssl_server_set_cache(sc, &h->cache.vtable);
-    } else { /* no sessions: a resumed one would have to bring the client's identity with it */
-        br_ssl_engine_set_x509(&sc->eng, &h->x509.vtable);
-        br_ssl_server_set_trust_anchor_names(sc, tls->ca_names, tls->ca_name_count);
-        if (tls->client_auth == PSOCKET_CLIENT_AUTH_OPTIONAL)
-            br_ssl_engine_add_flags(&sc->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
-    }
-    if (!br_ssl_server_reset(sc)) return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
-    return 0;
-}
-
-static int psi_hs_start_client(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    br_ssl_client_context *cc = &h->u.client;
-    psocket_tls *tls = h->tls;
-    int kind = name ? psi_tls_name(name, h->name) : 0;
-    if (!name && !tls->insecure_no_name && !tls->insecure_no_verify)
-        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
-    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    psi_tls_name_hash(h->name, port, h->name_hash);
-    psi_hs_recall(h);
-    if (h->offered.session_id_len) br_ssl_engine_set_session_parameters(&cc->eng, &h->offered);
-    br_ssl_engine_set_x509(&cc->eng, &h->x509.vtable);
-    if (tls->alpn_count) br_ssl_engine_set_protocol_names(&cc->eng, tls->alpn, tls->alpn_count);
-    if (tls->identity_count) {
-        h->identity = &tls->identities[0];
-        br_ssl_client_set_client_certificate(cc, &h->auth.vtable);
-    }
-    if (!br_ssl_client_reset(cc, kind == 1 ? h->name : NULL, h->offered.session_id_len != 0))
-        return psi_err(e, PSOCKET_TLS_PROTOCOL, "the TLS engine does not start");
-    return 0;
-}
-
-/* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
-   that is not known; servers ignore it. */
-static PSI_UNUSED int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, int port,
-                                 psocket_error *e)
-{
-    psi_hs *h = (psi_hs *)PSOCKET_MALLOC(sizeof *h);
-    int code;
-    *out = NULL;
-    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
-    memset(h, 0, offsetof(psi_hs, ibuf)); /* the buffers need no clearing */
-    h->server = server;
-    h->tls = psocket_tls_retain(tls);
-    code = psi_hs_setup(h);
-    if (code) psi_err_code(e, code);
-    else code = server ? psi_hs_start_server(h, e) : psi_hs_start_client(h, name, port, e);
-    if (!code) {
-        psi_hs_turn(h);
-        if (h->state == PSI_HS_FAILED) {
-            code = h->err.code;
-            if (e) *e = h->err;
-        }
-    }
-    if (code) {
-        psi_hs_free(h);
-        return code;
-    }
-    *out = h;
-    return 0;
-}
-
-/* Bytes from the peer: how many were consumed. Fewer than n only when the handshake is over; the rest are records of
-   what follows, or of no interest if it failed. */
-static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n)
-{
-    size_t used = 0;
-    while (used < n && h->state < PSI_HS_DONE) {
-        size_t take;
-        if (h->header_len < 5) {
-            h->header[h->header_len++] = p[used++];
-            if (h->header_len < 5) continue;
-            psi_hs_header(h);
-            if (h->state == PSI_HS_FAILED) break;
-        }
-        take = h->body_len - h->body_got;
-        if (take > n - used) take = n - used;
-        memcpy(h->ibuf + 5 + h->held + h->body_got, p + used, take);
-        used += take;
-        h->body_got += take;
-        if (h->body_got == h->body_len) {
-            h->header_len = 0;
-            psi_hs_record(h);
-        }
-    }
-    return (ptrdiff_t)used;
-}
-
-/* Bytes to send now, 0 if there are none. */
-static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
-{
-    *p = h->out ? h->out + h->out_at : NULL;
-    return h->out_len - h->out_at;
-}
-
-/* That many of them were sent. */
-static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
-{
-    h->out_at += n;
-    if (h->out_at >= h->out_len) h->out_at = h->out_len = 0;
-}
-
-/* PSOCKET_WANT_READ: running, or there is output to send first. 0: done. Else the error, also in *e. */
-static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
-{
-    if (h->state == PSI_HS_FAILED) {
-        if (e) *e = h->err;
-        return h->err.code;
-    }
-    return h->state == PSI_HS_DONE && h->out_at == h->out_len ? 0 : PSOCKET_WANT_READ;
-}
-
-/* What is known about the peer and the connection. NULL: out of memory. */
-static psi_tlsinfo *psi_hs_info(psi_hs *h)
-{
-    const char *alpn = br_ssl_engine_get_selected_protocol(&h->u.eng);
-    const char *subject = "";
-    psi_tlsinfo peer = PSI_ZERO;
-    psocket_certinfo cert;
-    psi_tlsinfo *i;
-    char text[2 * sizeof ((psocket_tlsinfo *)0)->peer_subject];
-    if (h->resumed && h->peer) {
-        peer = *h->peer;
-        subject = psi_tlsinfo_text(h->peer, h->peer->subject_at);
-    } else if (h->chain.count) {
-        psi_x509_info(&h->chain.certs[0], &cert, text, sizeof text);
-        peer.has_peer = 1;
-        peer.not_before = cert.not_before;
-        peer.not_after = cert.not_after;
-        memcpy(peer.sha256, cert.sha256, sizeof peer.sha256);
-        memcpy(peer.spki, cert.spki_sha256, sizeof peer.spki);
-        subject = cert.subject;
-    }
-    i = psi_tlsinfo_new(alpn ? alpn : "", h->name, subject, &peer);
-    if (!i) return NULL;
-    i->suite = h->u.eng.session.cipher_suite;
-    i->resumed = (uint8_t)(h->resumed != 0);
-    return i;
-}
-
-/* Once the status is 0: hands over the record layer and the facts. The caller owns both, and frees h. 0 or NOMEM. */
-static PSI_UNUSED int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
-{
-    br_ssl_engine_context *eng = &h->u.eng;
-    size_t max_send = eng->peer_log_max_frag_len ? (size_t)1 << eng->peer_log_max_frag_len : PSI_REC_PLAIN;
-    *info = psi_hs_info(h);
-    *rec = psi_rec_new(&eng->in, &eng->out, h->server, max_send);
-    if (!*info || !*rec) {
-        psi_tlsinfo_free(*info);
-        psi_rec_free(*rec);
-        *info = NULL;
-        *rec = NULL;
-        return PSOCKET_NOMEM;
-    }
-    if (!h->resumed) psi_hs_remember(h, *info);
-    return 0;
-}
-
-/* --- sessions as bytes ------------------------------------------------------------------------------------------- */
-
-/* Numbers are big-endian. Format, policy; for each session suite, ID with its length, master secret, name, from, until
-   and the peer: validity, digests, subject with its length; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 1};
+/* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 2};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
-#define PSI_TLS_SAVED_SUBJECT 511
-
-/* A digest of what the sessions' certificates were judged by, and of whom the servers took us for. */
-static int psi_tls_policy(psocket_tls *tls, uint8_t out[32])
-{
-    uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
-    const psi_trust *trust;
-    br_sha256_context all, one;
-    uint8_t digest[32];
-    size_t i;
-    int code = psi_x509_trust(tls->trust, &trust, NULL);
-    if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
-    br_sha256_init(&all);
-    br_sha256_update(&all, &flags, 1);
-    if (tls->identity_count) {
-        const psi_x509_cert *leaf = &tls->identities[0].chain.certs[0];
-        br_sha256_init(&one);
-        br_sha256_update(&one, leaf->der.p, leaf->der.n);
-        br_sha256_out(&one, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    for (i = 0; !code && i < trust->anchors.count; i++) {
-        const psi_x509_cert *anchor = &trust->anchors.certs[i];
-        br_sha256_init(&one);
-        br_sha256_update(&one, anchor->der.p, anchor->der.n);
-        br_sha256_out(&one, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    br_sha256_update(&all, "pins", 4);
-    br_sha256_update(&all, tls->pins, tls->pin_count * 32);
-    br_sha256_out(&all, out);
-    return 0;
-}
-
-static size_t psi_tls_saved_size(const psi_tls_session *s)
-{
-    const size_t fixed = 2 + 1 + 48 + 32 + 4 * 8 + 64 + 2;
-    return fixed + s->par.session_id_len + strlen(psi_tlsinfo_text(s->peer, s->peer->subject_at));
-}
-
-static uint8_t *psi_tls_write_session(uint8_t *p, const psi_tls_session *s)
-{
-    const char *subject = psi_tlsinfo_text(s->peer, s->peer->subject_at);
-    p = psi_tls_write_number(p, s->par.cipher_suite, 2);
-    p = psi_tls_write_number(p, s->par.session_id_len, 1);
-    p = psi_tls_write(p, s->par.session_id, s->par.session_id_len);
-    p = psi_tls_write(p, s->par.master_secret, 48);
-    p = psi_tls_write(p, s->name, 32);
-    p = psi_tls_write_number(p, (uint64_t)s->from, 8);
-    p = psi_tls_write_number(p, (uint64_t)s->until, 8);
-    p = psi_tls_write_number(p, (uint64_t)s->peer->not_before, 8);
-    p = psi_tls_write_number(p, (uint64_t)s->peer->not_after, 8);
-    p = psi_tls_write(p, s->peer->sha256, 32);
-    p = psi_tls_write(p, s->peer->spki, 32);
-    p = psi_tls_write_number(p, strlen(subject), 2);
-    return psi_tls_write(p, subject, strlen(subject));
-}
-
-static void psi_tls_digest(const uint8_t *p, size_t n, uint8_t out[32])
-{
-    br_sha256_context sha;
-    br_sha256_init(&sha);
-    br_sha256_update(&sha, p, n);
-    br_sha256_out(&sha, out);
-}
 
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size)
 {
     uint8_t policy[32];
-    size_t i, need = PSI_TLS_SAVED_HEAD + 32;
+    psi_writer w = PSI_ZERO;
+    ptrdiff_t need;
+    size_t i;
     int code;
     if (!buf && size) return PSOCKET_INVALID;
-    if (tls) psocket_tls_retain(tls);
-    else if ((code = psi_tls_default(&tls, NULL)) != 0) return code;
-    code = psi_tls_policy(tls, policy);
-    if (!code) {
-        const psi_tls_sessions *c = &tls->client_sessions;
-        psi_os_lock(&tls->lock);
-        for (i = 0; i < c->count; i++) need += psi_tls_saved_size(&c->list[i]);
-        if (size >= need) {
-            uint8_t *p = psi_tls_write((uint8_t *)buf, psi_tls_format, sizeof psi_tls_format);
-            p = psi_tls_write(p, policy, sizeof policy);
-            for (i = 0; i < c->count; i++) p = psi_tls_write_session(p, &c->list[i]);
-            psi_tls_digest((const uint8_t *)buf, need - 32, p);
-        }
-        psi_os_unlock(&tls->lock);
-    }
-    psocket_tls_free(tls);
-    return code ? code : (ptrdiff_t)need;
-}
-
-static int64_t psi_tls_read_time(psi_hs_bytes *b)
-{
-    uint64_t high = psi_hs_number(b, 4), low = psi_hs_number(b, 4);
-    return (int64_t)(high << 32 | low);
-}
-
-static void psi_tls_read_bytes(psi_hs_bytes *b, void *to, size_t n)
-{
-    const uint8_t *p = psi_hs_take(b, n);
-    if (p) memcpy(to, p, n);
-}
-
-/* Reads one session: s, and in *peer and subject what its peer is made of. 0 if a field is impossible. */
-static int psi_tls_read_session(psi_hs_bytes *b, psi_tls_session *s, psi_tlsinfo *peer,
-                                char subject[PSI_TLS_SAVED_SUBJECT + 1])
-{
-    psi_hs_bytes id, text;
-    memset(s, 0, sizeof *s);
-    memset(peer, 0, sizeof *peer);
-    s->par.version = BR_TLS12;
-    s->par.cipher_suite = (uint16_t)psi_hs_number(b, 2);
-    id = psi_hs_vector(b, 1, 1);
-    if (id.bad || id.n > sizeof s->par.session_id) return 0;
-    memcpy(s->par.session_id, id.p, id.n);
-    s->par.session_id_len = (unsigned char)id.n;
-    psi_tls_read_bytes(b, s->par.master_secret, 48);
-    psi_tls_read_bytes(b, s->name, 32);
-    s->from = psi_tls_read_time(b);
-    s->until = psi_tls_read_time(b);
-    peer->has_peer = 1;
-    peer->not_before = psi_tls_read_time(b);
-    peer->not_after = psi_tls_read_time(b);
-    psi_tls_read_bytes(b, peer->sha256, 32);
-    psi_tls_read_bytes(b, peer->spki, 32);
-    text = psi_hs_vector(b, 2, 0);
-    if (text.bad || text.n > PSI_TLS_SAVED_SUBJECT || (text.n && memchr(text.p, 0, text.n))) return 0;
-    if (text.n) memcpy(subject, text.p, text.n);
-    subject[text.n] = 0;
-    return psi_tls_suite_name(s->par.cipher_suite)[0] && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_TLS_SESSION_TIME && s->until <= peer->not_after;
-}
-
-/* Adds one session, unless there is one for its name: 0 or PSOCKET_NOMEM. */
-static int psi_tls_add_session(psocket_tls *tls, const psi_tls_session *from, const char *subject,
-                               const psi_tlsinfo *peer)
-{
-    psi_tls_sessions *c = &tls->client_sessions;
-    psi_tls_session *s;
-    psi_tlsinfo *copy = psi_tlsinfo_new("", "", subject, peer);
-    int code = 0;
-    if (!copy) return PSOCKET_NOMEM;
+    code = psi_tls_meant(tls, &tls, NULL);
+    if (code) return code;
+    code = psi_session_policy(tls, policy);
+    psi_write(&w, psi_tls_format, sizeof psi_tls_format);
+    psi_write(&w, policy, sizeof policy);
     psi_os_lock(&tls->lock);
-    if (!psi_tls_sessions_find(c, from->name, NULL)) {
-        s = psi_tls_sessions_place(c);
-        if (s) {
-            *s = *from;
-            s->used = ++c->clock;
-            s->peer = copy;
-            copy = NULL;
-        } else {
-            code = PSOCKET_NOMEM;
-        }
+    for (i = 0; tls->client_sessions.slots && i < psi_sessions_count(&tls->client_sessions); i++) {
+        psi_session_slot *slot = &tls->client_sessions.slots[i];
+        if (slot->flat) psi_write_vector(&w, slot->flat + 32, slot->len - 32, 4);
     }
     psi_os_unlock(&tls->lock);
-    psi_tlsinfo_free(copy);
-    return code;
+    if (w.p) psi_keys_digest(br_sha256_ID, w.p, w.n, policy);
+    psi_write(&w, policy, 32);
+    if (!code && w.failed) code = PSOCKET_NOMEM;
+    need = code ? code : (ptrdiff_t)w.n;
+    if (!code && size >= w.n) memcpy(buf, w.p, w.n);
+    psi_write_free(&w);
+    psocket_tls_free(tls);
+    return need;
 }
 
 /* Reads all sessions twice: first to see that they are sound, then to add them. */
-static int psi_tls_load(psocket_tls *tls, psi_hs_bytes all)
+static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
-    char subject[PSI_TLS_SAVED_SUBJECT + 1];
-    psi_tls_session s = PSI_ZERO;
-    psi_tlsinfo peer;
     int64_t now = psi_tls_now(tls);
-    int adding, count, code = 0;
+    psi_session s = PSI_ZERO;
+    int adding, code = 0;
     for (adding = 0; adding < 2 && !code; adding++) {
-        psi_hs_bytes b = all;
-        for (count = 0; b.n && !code; count++) {
-            if (!psi_tls_read_session(&b, &s, &peer, subject) || count == PSI_TLS_CLIENT_SESSIONS) {
-                code = PSOCKET_INVALID;
-            } else if (adding && now >= s.from && now < s.until && psi_tls_has_suite(tls, s.par.cipher_suite)) {
-                code = psi_tls_add_session(tls, &s, subject, &peer);
-            }
+        psi_reader r = all;
+        while (r.n && !code) {
+            psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
+            if (r.bad || !psi_session_read(&one, &s) || one.n || !s.has_peer) code = PSOCKET_INVALID;
+            if (code || !adding || now < s.from || now >= s.until) continue;
+            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
         }
     }
     psi_wipe(&s, sizeof s);
@@ -7992,70 +10681,113 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 {
     const uint8_t *p = (const uint8_t *)data;
     uint8_t digest[32];
-    psi_hs_bytes b = PSI_ZERO;
     int code;
     if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
-    psi_tls_digest(p, len - 32, digest);
+    psi_keys_digest(br_sha256_ID, p, len - 32, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
-    if (tls) psocket_tls_retain(tls);
-    else if ((code = psi_tls_default(&tls, NULL)) != 0) return code;
-    code = psi_tls_policy(tls, digest);
+    code = psi_tls_meant(tls, &tls, NULL);
+    if (code) return code;
+    code = psi_session_policy(tls, digest);
     if (!code && memcmp(p + sizeof psi_tls_format, digest, 32)) code = PSOCKET_INVALID;
-    b.p = p + PSI_TLS_SAVED_HEAD;
-    b.n = len - PSI_TLS_SAVED_HEAD - 32;
-    if (!code) code = psi_tls_load(tls, b);
+    if (!code) code = psi_tls_load(tls, psi_read_of(p + PSI_TLS_SAVED_HEAD, len - PSI_TLS_SAVED_HEAD - 32));
     psocket_tls_free(tls);
     return code;
 }
 
-/*==================================================================================================
- * >>tls13
- * Comes later and sits here. A TLS 1.3 handshake offers what psi_hs does: start (psi_hs_new), feed, output and sent,
- * status, finish; it ends in the same psi_rec, whose contexts only have to follow BearSSL's br_sslrec classes, and the
- * same psi_tlsinfo. Both sides choose the version in psi_hs_collect_hello, before the engine sees the peer's hello.
- *================================================================================================*/
+/* psocket_tls_export of a connection. */
+static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
+{
+    const psi_tlsinfo *i = r->info;
+    int hash = r->out.suite->hash;
+    uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    if (!strcmp(label, "tls-server-end-point")) {
+        size_t len = i->endpoint_len ? i->endpoint_len : i->has_peer && !r->server ? 32 : 0;
+        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at) : (const void *)i->sha256;
+        if (!len || n < len) return PSOCKET_INVALID;
+        memcpy(out, from, len);
+        return (ptrdiff_t)len;
+    }
+    if (!r->exports) return PSOCKET_UNSUPPORTED;
+    if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
+        if (n < 32) return PSOCKET_INVALID;
+        label = "EXPORTER-Channel-Binding";
+        context = "";
+        context_len = 0;
+        n = 32;
+    }
+    if (r->version == PSI_TLS13) {
+        if (strlen(label) > 249 || n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
+        psi_keys_derive(hash, r->secret, label, NULL, secret);
+        psi_keys_digest(hash, context ? context : "", context_len, digest);
+        psi_keys_expand(hash, secret, "exporter", digest, psi_x509_hash_len(hash), (uint8_t *)out, n);
+        psi_wipe(secret, sizeof secret);
+    } else {
+        psi_writer w = PSI_ZERO;
+        psi_write(&w, r->seed, 64);
+        if (context) psi_write_vector(&w, context, context_len, 2);
+        if (w.failed) return PSOCKET_NOMEM;
+        psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), psi_read_of("", 0), (uint8_t *)out, n);
+        psi_write_free(&w);
+    }
+    return (ptrdiff_t)n;
+}
 
 #define PSI_TLS 1
 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the four sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
+/*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
-#define PSI_REC_HEAD 0
-#define PSI_REC_TAIL 0
+#define PSI_CLIENT ((const psi_role *)NULL)
+#define PSI_SERVER ((const psi_role *)NULL)
+enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
 typedef struct psi_rec psi_rec;
 typedef struct psi_hs psi_hs;
+typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
     (void)r; (void)p; (void)n;
     memset(in, 0, sizeof *in);
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
 
-static uint8_t *psi_rec_seal(psi_rec *r, int type, uint8_t *payload, size_t *len) { (void)r; (void)type; (void)len; return payload; }
-static size_t psi_rec_max_send(const psi_rec *r) { (void)r; return 1; }
-static void psi_rec_free(psi_rec *r) { (void)r; }
-static int psi_hs_new(psi_hs **out, psocket_tls *tls, int server, const char *name, int port, psocket_error *e)
+static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
+static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
 {
-    (void)tls; (void)server; (void)name; (void)port;
+    (void)r; (void)type; (void)p; (void)n; (void)to;
+    return 0;
+}
+static void psi_rec_free(psi_rec *r) { (void)r; }
+static void psi_rec_relax(psi_rec *r) { (void)r; }
+static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
+{
+    (void)role; (void)tls; (void)name; (void)port;
     *out = NULL;
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
 static void psi_hs_free(psi_hs *h) { (void)h; }
-static ptrdiff_t psi_hs_feed(psi_hs *h, const uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
+static ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
 static size_t psi_hs_output(psi_hs *h, const uint8_t **p) { (void)h; *p = NULL; return 0; }
 static void psi_hs_sent(psi_hs *h, size_t n) { (void)h; (void)n; }
 static int psi_hs_status(const psi_hs *h, psocket_error *e) { (void)h; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static int psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; return PSOCKET_UNSUPPORTED; }
+static const psocket_question *psi_hs_asks(const psi_hs *h) { (void)h; return NULL; }
+static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOCKET_INVALID; }
+static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
+static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
 static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
 static void psi_tlsinfo_free(psi_tlsinfo *i) { (void)i; }
 static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
+{
+    (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
+    return PSOCKET_UNSUPPORTED;
+}
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
@@ -8086,6 +10818,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 }
 
 #endif /* PSOCKET_NO_TLS */
+
 
 /*==================================================================================================
  * >>watch
@@ -8400,6 +11133,7 @@ struct psocket {
     psi_dial *dial;
     psi_listen *listen;  /* kept when it is closed: it stays a listener */
     psi_hs *hs;
+    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
     psi_rec *rec;
     psi_tlsinfo *info;
     psocket_watch *watch;
@@ -8663,8 +11397,7 @@ static int psi_sock_flush(psocket *s)
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
-    size_t most = psi_rec_max_send(s->rec), records = n ? (n + most - 1) / most : 1, done = 0;
-    size_t room = s->out_len + n + records * (PSI_REC_HEAD + PSI_REC_TAIL);
+    size_t room = s->out_len + psi_hs_room(s->rec, type, n);
     if (room > (size_t)1 << s->out_log) {
         unsigned log = 0;
         uint8_t *out;
@@ -8674,15 +11407,7 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
         s->out = out;
         s->out_log = log & 31u;
     }
-    do {
-        size_t len = n - done < most ? n - done : most, sealed = len;
-        uint8_t *end = s->out + s->out_len, *payload = end + PSI_REC_HEAD, *start;
-        if (len) memcpy(payload, (const uint8_t *)data + done, len);
-        start = psi_rec_seal(s->rec, type, payload, &sealed);
-        if (start != end) memmove(end, start, sealed); /* a cipher with a shorter header */
-        s->out_len += (uint32_t)sealed;
-        done += len;
-    } while (done < n);
+    s->out_len += (uint32_t)psi_hs_put(s->rec, type, data, n, s->out + s->out_len);
     return 0;
 }
 
@@ -8711,6 +11436,7 @@ static void psi_sock_relax(psocket *s)
         psi_ring_free(r);
     }
     psi_ring_relax(r);
+    if (s->rec) psi_rec_relax(s->rec);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
@@ -8739,7 +11465,7 @@ static void psi_sock_decode(psocket *s)
     while (!s->end_in) {
         psi_rec_in in;
         psocket_error e; /* filled on error */
-        int kind = psi_rec_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
+        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
         if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
@@ -8770,14 +11496,17 @@ static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
     return n > rest ? n : rest;
 }
 
-/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
+/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than the largest
+   read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
+    const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
-    *room = n;
-    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
+    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
+    *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
+    return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
@@ -8888,8 +11617,9 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
-    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
+        psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
@@ -8968,7 +11698,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
     if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
     if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
         if (!local.family) local.family = a.family;
-        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? 0 : PSI_OS_LOCAL, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
     if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
     if (r == 0) {
@@ -9129,18 +11859,16 @@ static int psi_sock_hear(psocket *s)
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
-/* The handshake is over: 0, or why it is not. */
-static int psi_sock_secured(psocket *s)
+/* The handshake is over. */
+static void psi_sock_secured(psocket *s)
 {
-    int r = psi_hs_finish(s->hs, &s->rec, &s->info);
-    if (r) return psi_sock_note(s, r, 0, NULL);
+    psi_hs_finish(s->hs, &s->rec, &s->info);
     psi_hs_free(s->hs);
     s->hs = NULL;
     s->due[0] = 0;
     s->state = PSI_OPEN;
     psi_sock_decode(s);
     psi_sock_relax(s);
-    return 0;
 }
 
 /* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
@@ -9153,7 +11881,10 @@ static int psi_sock_handshake(psocket *s)
         int status = psi_sock_speak(s);
         if (!status) {
             status = psi_hs_status(s->hs, &e);
-            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
+            if (status == 0) {
+                psi_sock_secured(s);
+                return 0;
+            }
             if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
         if (status == PSOCKET_WANT_READ) {
@@ -9171,7 +11902,7 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psocket_error e = PSI_ZERO;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&s->hs, tls, s->side == PSOCKET_SERVER, name, s->dial ? s->dial->port : s->peer.port, &e);
+    r = psi_hs_new(&s->hs, s->role, tls, name, s->dial ? s->dial->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
@@ -9786,17 +12517,25 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
-   out it looks at again anyway.) */
+/* Has the poller look at what its system cannot know: something is ready, is to be watched that was not (output, a ring that
+   was full), or has a time. (What the poller has just handed out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+    const psocket_watch *w = s->watch;
+    int events, way, late = 0;
+    if (!w || w->given || w->link.next) return;
+    events = (int)w->events | (s->out || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(s->watch);
 }
 
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    psi_public_tell(s);
     psi_check_sock(s);
     return r;
 }
@@ -9806,21 +12545,19 @@ static int psi_public_wrong(psocket *s, const char *why)
     return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
-{
-    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
-}
-
 /* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
     if (s->listen) return psi_public_wrong(s, "a listener moves no data");
     if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
-    psi_public_tell(s);
-    psi_public_push(s);
     return 0;
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
 }
 
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
@@ -9924,6 +12661,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
+    if (s) s->role = PSI_CLIENT;
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = udp != 0;
     psi_sock_clock(s, 0);
@@ -10075,11 +12813,13 @@ static int psi_public_can(psocket **out, int ok, int side)
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    if (!psi_public_can(out, t && t->get && t->put && t->finish && t->close && t->wants, side))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no whole transport, or no such side");
     s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->io = t;
     s->user = user;
+    s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
     s->state = PSI_OPEN;
     return 0;
 }
@@ -10107,6 +12847,7 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     } else {
         known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
         s->udp = kind == PSI_OS_DATAGRAM;
+        s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
         psi_sock_on_fd(s, fd, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
     }
     s->family = local.family & 15u;
@@ -10159,6 +12900,7 @@ static int psi_public_accept(psocket *s, psocket **out)
     c = psi_sock_new(&l->opt, PSOCKET_SERVER);
     if (!c) return PSOCKET_NOMEM; /* the connection waits for the next call */
     c->peer = l->next_peer;
+    c->role = PSI_SERVER;
     psi_sock_on_fd(c, l->next, &psi_transport_fd);
     l->next = -1;
     r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
@@ -10176,7 +12918,6 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
-    psi_public_tell(s);
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
@@ -10255,6 +12996,7 @@ PSOCKET_API int psocket_shutdown(psocket *s)
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
+    psi_public_push(s);
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
@@ -10297,10 +13039,9 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     }
     if (!psi_ring_empty(&s->ring)) {
         if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
-        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+        r = (ptrdiff_t)psi_ring_front(&s->ring, data);
     }
-    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
-    return psi_public_answer(s, r);
+    return psi_public_answer(s, psi_is_wait(r) ? (ptrdiff_t)PSOCKET_WANT_READ : r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
@@ -10393,6 +13134,42 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
         if (r) return r;
     }
     return (int)psi_public_answer(s, psi_public_settle(s));
+}
+
+PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
+{
+    const psocket_question *asked = s && s->hs ? psi_hs_asks(s->hs) : NULL;
+    if (q) memset(q, 0, sizeof *q);
+    if (!s) return PSOCKET_INVALID;
+    if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
+    *q = *asked;
+    return 0;
+}
+
+PSOCKET_API int psocket_decide(psocket *s, int code)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (!s->hs || code > 0 || psi_hs_decide(s->hs, code)) return psi_public_wrong(s, "no decision is asked for");
+    return 0;
+}
+
+PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
+{
+    if (!s) return PSOCKET_INVALID;
+    if (!s->hs || (!sig && len) || psi_hs_signed(s->hs, sig, len)) return psi_public_wrong(s, "no signature of that length is asked for");
+    return 0;
+}
+
+PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const void *context, size_t context_len,
+                                         void *out, size_t n)
+{
+    ptrdiff_t r;
+    if (!s) return PSOCKET_INVALID;
+    if (!s->rec || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
+    r = psi_tls_export(s->rec, label, context, context_len, out, n);
+    if (r == PSOCKET_UNSUPPORTED)
+        return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
+    return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
@@ -10495,10 +13272,9 @@ PSOCKET_API int psocket_getside(const psocket *s)
 PSOCKET_API int psocket_isopen(psocket *s)
 {
     if (!s) return 0;
-    psi_public_tell(s);
     if (s->state < PSI_OPEN) psi_sock_step(s);
     while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
-    psi_check_sock(s);
+    psi_public_answer(s, 0);
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
@@ -10545,7 +13321,6 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    psi_public_tell(s);
     return (int)psi_public_answer(s, psi_sock_step(s));
 }
 
@@ -10565,11 +13340,10 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
-    psi_public_tell(s);
     for (before = (int)s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
-        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
@@ -10593,26 +13367,25 @@ PSOCKET_API int64_t psocket_now(void)
  * >>lua
  * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions only.
  *
- * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries, and answers
- * PSI_LUA_AGAIN when it has to wait in a coroutine: the coroutine then yields no values, and whoever resumes it makes
- * the operation try again. What it has to remember meanwhile (PSI_LUA_DONE ...) stays on the coroutine's stack. Outside a
- * coroutine the operation blocks.
+ * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
+ * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
  *
- * Who waits for what is kept beside: each socket has a slot per direction that names the operation (its ticket, so that
- * a second one is refused) and, if it runs in a task of one of our schedulers, the task. The scheduler sleeps in its
- * poller and resumes whom an event is for. Interest in events is dropped when an event comes that nobody waits for, so
- * a socket that is read in a loop costs no call to change it.
+ * A task is a coroutine that a scheduler of ours resumes. Before it yields, its psi_lua_task says what it waits for
+ * (object, direction, due) and the object says who waits; both are undone before it is resumed. What any other coroutine
+ * waits for is noted at the object alone, so that a second one is refused: who resumes it is not our concern, and a task
+ * that such a coroutine runs inside is resumed in every turn.
  *
- * Nothing here is allocated but by Lua, and userdata is made before what it owns, so an error that Lua raises leaks
- * nothing. No lua_State is kept but those of tasks, which their scheduler's table keeps alive.
+ * Memory is taken before an object is changed, and what was looked at before is looked at again: taking memory may run
+ * finalizers. Objects are made before what they own, so an error that Lua raises leaks nothing.
  *
  * What a user of the module should know:
  *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
- *   false instead of nil, and the socket is closed. Wrong types of arguments raise; a port out of range is "INVALID".
- *   Times are in seconds. timeout given to connect, listen, udpserver and pair holds for every later
- *   operation (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
- *   bind closes a client's socket when its callback's coroutine ends, also by an error. Whoever wants to keep the
- *   socket keeps the coroutine, or uses accept.
+ *   false instead of nil, and the socket is closed. Wrong types of arguments and unknown options raise; a port out of
+ *   range is "INVALID".
+ *   Times are in seconds. timeout given to connect, listen, udpserver, pair and wrap holds for every later operation
+ *   (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
+ *   bind finishes a client's socket when its callback has returned, and closes it when it has failed. Whoever wants to keep
+ *   the socket keeps the coroutine, or uses accept.
  *   A table of certificates (or of client options) is parsed once and known again by identity: a change to it later
  *   goes unnoticed; make a new table. psocket.tls makes settings that report errors at once.
  *   A task that yields by itself is resumed in the next turn; when all do, a turn comes about every millisecond.
@@ -10632,10 +13405,6 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 /*--- what differs between the versions */
-
-#ifdef LUA_LJDIR
-#include <luajit.h> /* for its version */
-#endif
 
 #if LUA_VERSION_NUM >= 504
 #define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
@@ -10660,73 +13429,47 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
-#if LUA_VERSION_NUM < 503 && !defined(LUA_LJDIR)
-#define PSI_LUA_MARKS 1 /* no telling whether a yield will succeed: see psi_lua_mark */
+#if LUA_VERSION_NUM == 501 && defined(LUA_OK)
+#define PSI_LUA_JIT 1 /* LuaJIT: Lua 5.1 has no LUA_OK */
 #else
-#define PSI_LUA_MARKS 0
+#define PSI_LUA_JIT 0
 #endif
 
+#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 503)    /* a string is copied before garbage is collected for it, not after */
+#define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
+
+#if LUA_VERSION_NUM >= 503
+#define PSI_LUA_PUSH_WHOLE(L, n) lua_pushinteger(L, (lua_Integer)(n))
+#else
+#define PSI_LUA_PUSH_WHOLE(L, n) lua_pushnumber(L, n)
+#endif
+
+#ifdef _WIN32
+#define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
+#else
+#define PSI_LUA_SLICE INT_MAX
+#endif
+
+#define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
 #define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
 
-/* Resumes co and drops what it yields or returns: a coroutine that has ended leaves nothing on its stack. *marked: the
-   yield was one of ours (see psi_lua_mark). */
-static int psi_lua_switch(lua_State *co, lua_State *L, int nargs, const void *mark, int *marked)
-{
-    int status;
 #if LUA_VERSION_NUM >= 504
-    int results = 0;
-    status = lua_resume(co, L, nargs, &results);
-    if ((status == LUA_YIELD || status == 0) && results) lua_pop(co, results);
+#define PSI_LUA_RESUME(co, L, n, results) lua_resume(co, L, n, results)
 #elif LUA_VERSION_NUM >= 502
-    status = lua_resume(co, L, nargs);
+#define PSI_LUA_RESUME(co, L, n, results) (*(results) = -1, lua_resume(co, L, n))
 #else
-    (void)L;
-    status = lua_resume(co, nargs);
+#define PSI_LUA_RESUME(co, L, n, results) ((void)(L), *(results) = -1, lua_resume(co, n))
 #endif
-    *marked = !PSI_LUA_MARKS || (lua_gettop(co) && lua_touserdata(co, 1) == mark);
-#if LUA_VERSION_NUM < 504
-    if (status == LUA_YIELD || status == 0) lua_settop(co, 0);
-#endif
-    return status;
-}
 
 /* Closes the to-be-closed variables of a coroutine that has failed. */
-static void psi_lua_unwind(lua_State *co, lua_State *L)
-{
 #if LUA_VERSION_NUM >= 505 || (LUA_VERSION_NUM == 504 && LUA_VERSION_RELEASE_NUM >= 50406)
-    lua_closethread(co, L);
+#define PSI_LUA_UNWIND(co, L) ((void)lua_closethread(co, L))
 #elif LUA_VERSION_NUM == 504
-    (void)L;
-    lua_resetthread(co);
+#define PSI_LUA_UNWIND(co, L) ((void)lua_resetthread(co))
 #else
-    (void)co;
-    (void)L;
+#define PSI_LUA_UNWIND(co, L) ((void)0)
 #endif
-}
-
-/* trace(message, coroutine): the message, if it is a string, with the coroutine's stack behind it. */
-static int psi_lua_trace(lua_State *L)
-{
-    lua_State *co = lua_tothread(L, 2);
-    const char *message = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : NULL;
-#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
-    luaL_traceback(L, co, message, 0);
-#else
-    (void)co;
-    lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
-    lua_getfield(L, -1, "debug");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
-    else lua_pushnil(L);
-    if (lua_isfunction(L, -1)) {
-        lua_pushvalue(L, 2);
-        lua_pushstring(L, message ? message : "");
-        lua_call(L, 2, 1);
-    } else {
-        lua_pushstring(L, message ? message : "");
-    }
-#endif
-    return 1;
-}
 
 enum { PSI_LUA_DEAD, PSI_LUA_SUSPENDED, PSI_LUA_RUNNING };
 
@@ -10740,6 +13483,28 @@ static int psi_lua_state(lua_State *co)
     return lua_gettop(co) ? PSI_LUA_SUSPENDED : PSI_LUA_DEAD;
 }
 
+/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will fail (as in
+   pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
+static int psi_lua_waits(lua_State *co)
+{
+    lua_Debug frame;
+    if (psi_lua_state(co) != PSI_LUA_SUSPENDED) return 0;
+    return PSI_LUA_TELLS || (lua_getstack(co, 1, &frame) && lua_getinfo(co, "S", &frame) &&
+                             strcmp(frame.source, PSI_LUA_CHUNK) == 0);
+}
+
+#if LUA_VERSION_NUM >= 503 || PSI_LUA_JIT
+#define PSI_LUA_YIELDABLE(L) lua_isyieldable(L)
+#else
+#define PSI_LUA_YIELDABLE(L) psi_lua_in_coroutine(L)
+static int psi_lua_in_coroutine(lua_State *L)
+{
+    int first = lua_pushthread(L);
+    lua_pop(L, 1);
+    return !first;
+}
+#endif
+
 /*--- objects */
 
 #define PSI_LUA_SOCKET "psocket.socket" /* metatables in the registry */
@@ -10747,146 +13512,89 @@ static int psi_lua_state(lua_State *co)
 #define PSI_LUA_SETTINGS "psocket.tls"
 #define PSI_LUA_CLASS "psocket.scheduler" /* the class of schedulers, which are tables */
 #define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
+#define PSI_LUA_QUEUE "psocket.queue"
 #define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_WAITERS "psocket.waiters" /* per direction: socket -> coroutine, both weak */
-#define PSI_LUA_PARSED "psocket.parsed"   /* table with certificates -> settings made of it, weak keys */
-#define PSI_LUA_ASKING "psocket.asking"   /* settings with functions by number, weak values */
-#define PSI_LUA_ANCHOR "psocket.anchor"   /* socket in a handshake -> its settings with functions, weak keys */
+#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task, weak values */
 
-typedef struct psi_lua_sched psi_lua_sched;
+/* Links of a ring, whose head is one, too. */
+typedef struct psi_lua_link {
+    struct psi_lua_link *next, *prev;
+} psi_lua_link;
+
+typedef struct psi_lua_sock psi_lua_sock;
+
+enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
+enum { PSI_LUA_FOR_NOTHING, PSI_LUA_FOR_SOCKET, PSI_LUA_FOR_OTHERS };
+
+typedef struct psi_lua_task {
+    psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
+    lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
+    void *on;            /* what it waits for: a psi_lua_sock, or a psi_lua_task to end */
+    psi_lua_sock *own;   /* to be closed when it ends */
+    psocket_watch *watch; /* its timer */
+    int64_t due;         /* to be resumed no later; INT64_MAX never */
+    uint32_t sched;      /* id of its scheduler */
+    uint32_t alarm;      /* when the timer goes off, low bits of the clock; 0 it is not set */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
+    uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
+    uint8_t joined;      /* others wait for its end */
+    uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
+} psi_lua_task;
+
+/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
+typedef struct psi_lua_sched {
+    psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_lua_link joiners;    /* tasks that wait for the end of others */
+    psi_lua_link unused;
+    struct psi_lua_sched *next;
+    struct psi_lua_vm *vm;
+    psocket_poller *poller;  /* NULL once closed */
+    psocket_watch *signals;
+    uint32_t id, live;
+    uint32_t inside;         /* how many of its tasks are being resumed, one from within the other */
+    uint32_t ran;            /* how many were, and turns begun, since psi_lua_bury */
+    uint8_t urgent;          /* one of the ready ones was woken */
+    uint8_t interrupted;     /* a signal came: the hook of an interrupt may be to be run */
+} psi_lua_sched;
 
 /* One per Lua. Upvalue 1 of every function. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
-    psi_lua_sched *at;     /* the scheduler whose task is being resumed, its coroutine (to compare with), and its id */
-    lua_State *co;
-    uint32_t task;
-    uint32_t tickets, ids; /* the last ones given */
-    uint32_t ops;          /* sends and receipts of that task since it was resumed */
-    int held;              /* how many sockets are PSI_LUA_HELD */
+    psi_lua_task *at;      /* the task that its scheduler resumes now */
+    psi_lua_task stranger; /* stands for a coroutine in PSI_LUA_STRANGERS */
+    uint32_t ids;          /* the last one given to a scheduler */
+    uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
+    int depth;             /* how many tasks are being resumed, one from within the other */
+    int copy, check, heed, finish, note, trace; /* functions in the registry */
     const void *bytes;     /* what psi_lua_copy is to copy */
     size_t len;
-    int copy;              /* psi_lua_copy in the registry */
-    struct psi_lua_sock *driven; /* the PSI_LUA_APART socket that an operation was begun on last */
-    lua_State *asker;      /* where functions are called that a handshake asks; made with the first settings that do */
-    const struct psi_lua_question *question; /* while one is */
-    int numbers;           /* of settings, the last one given */
-    int depth;             /* how many tasks are being resumed, one from within the other */
 } psi_lua_vm;
 
-/* An operation that waits. */
-typedef struct psi_lua_slot {
-    uint32_t ticket; /* 0: none */
-    uint32_t task;   /* the task to wake, in the scheduler `home`; 0: the coroutine is no task of ours */
-} psi_lua_slot;
-
-enum { PSI_LUA_IS_SOCKET, PSI_LUA_IS_LISTENER, PSI_LUA_IS_CORE };
-
-/* What can be waited for; begins every object that can. */
-typedef struct psi_lua_io {
-    psi_lua_slot slot[2]; /* [0] for PSOCKET_READ, [1] for PSOCKET_WRITE */
-    psocket_watch *watch; /* of what is no socket, or not to be driven by the poller */
-    uint32_t home;        /* the scheduler whose poller it is in; that may be gone */
-    uint8_t kind;
-    uint8_t interest;     /* events that the poller watches for */
-    uint8_t armed;        /* events that wake the slot's task */
-    uint8_t noted;        /* events whose waiting coroutine is in PSI_LUA_WAITERS; and PSI_LUA_HELD ... */
-} psi_lua_io;
-
-#define PSI_LUA_HELD 16    /* bytes in the socket's buffer are being copied: it must not be touched */
-#define PSI_LUA_CLOSING 32 /* and is to be closed afterwards */
-#define PSI_LUA_APART 64   /* it is in a handshake that may ask a Lua function: no poller may drive it, only its watch fd */
-#define PSI_LUA_SEEN 128   /* nothing was done with it since psi_lua_push_chunk began */
-
-typedef struct psi_lua_limits {
-    int timeout; /* milliseconds; 0 none */
-} psi_lua_limits;
-
-typedef struct psi_lua_sock psi_lua_sock;
+/* A socket or listener. */
 struct psi_lua_sock {
-    psi_lua_io io;
-    psi_lua_limits limits;
-    psocket *s;
+    psocket *s;              /* NULL: collected, or carried by another one */
+    psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
+    psi_lua_task *owner;     /* closes it when it ends */
+    uint32_t due;            /* when the receipt under way is over its time: low bits of the clock, 0 never */
+    int limit;               /* the time limit that C keeps, for what is sent */
+    uint32_t home;           /* id of the scheduler whose poller it is in */
+    int timeout;             /* of each operation, in milliseconds; 0 none */
+    uint32_t calls;          /* how often it was used */
+    uint8_t interest;        /* events that the poller watches for */
+    uint8_t blocks;          /* it does not yield */
+    uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
+    uint8_t closing;         /* and is to be closed afterwards */
 };
 
-typedef struct psi_lua_listener {
-    psi_lua_io io;
-    psi_lua_limits limits;
-    psocket *l;
-    psocket_error error; /* of accept */
-    int burst; /* connections taken since it last waited */
-} psi_lua_listener;
-
-/* Their uservalue is a table of the functions they ask: [1] decide, [2] clock. */
+/* Made by tls and starttls. */
 typedef struct psi_lua_settings {
-    psocket_tls *tls;
-    psi_lua_vm *vm;
-    int number; /* in PSI_LUA_ASKING; 0 if there is nothing to ask */
+    psocket_tls *tls; /* NULL: collected */
+    int64_t now;      /* what options.clock has said */
 } psi_lua_settings;
-
-enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
-enum { PSI_LUA_INNER = 1, PSI_LUA_DIRECT }; /* a coroutine inside the task waits, or the task itself */
-
-typedef struct psi_lua_task {
-    lua_State *co;    /* kept alive by the scheduler's table; NULL: unused */
-    int64_t deadline; /* to be resumed no later; INT64_MAX none */
-    psocket_watch *watch; /* its timer */
-    int64_t timer;    /* when the poller's timer for it goes off; INT64_MAX none */
-    uint32_t next;    /* in the queue of the ready, or of the unused */
-    uint16_t age;     /* how often this place was used: part of the task's id */
-    uint8_t queued;   /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
-    uint8_t waits;    /* since it was last resumed it has said what it waits for: PSI_LUA_INNER or PSI_LUA_DIRECT */
-} psi_lua_task;
-
-/* A scheduler. Its uservalue is a table: [0] the memory of tasks and map, [2i - 1] the coroutine of task i, [2i] the
-   socket to close with it, or false. */
-struct psi_lua_sched {
-    psi_lua_io io; /* for waiting for it in another scheduler */
-    psi_lua_vm *vm;
-    psi_lua_sched *next;
-    psocket_poller *poller; /* NULL once closed */
-    psi_lua_task *tasks;    /* [1] to [count] */
-    uint32_t *map;          /* hash table from coroutines to tasks, twice as many entries */
-    uint32_t count, live, unused;
-    uint32_t first, last;   /* the queue */
-    uint32_t ready, woken;  /* its length, and how many in it are PSI_LUA_WOKEN */
-    uint32_t id;
-    uint32_t inside;        /* how many of its tasks are being resumed */
-    uint32_t ran;           /* how many were, and turns begun, since psi_lua_bury */
-    uint8_t told;           /* yieldfunc is being called */
-};
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
     return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
-}
-
-static int psi_lua_yieldable(lua_State *L)
-{
-#if LUA_VERSION_NUM >= 503 || (defined(LUAJIT_VERSION_NUM) && LUAJIT_VERSION_NUM >= 20100)
-    return lua_isyieldable(L);
-#else
-    int first = lua_pushthread(L);
-    lua_pop(L, 1);
-    return !first && psi_lua_here(L)->asker != L; /* the first thread of all is no coroutine */
-#endif
-}
-
-/* The socket at 1, even if it must not be touched. Upvalue 2 is its metatable. */
-static psi_lua_sock *psi_lua_any_self(lua_State *L)
-{
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, 1);
-    if (k && lua_getmetatable(L, 1)) {
-        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
-        lua_pop(L, 1);
-        if (same) return k;
-    }
-    return (psi_lua_sock *)luaL_checkudata(L, 1, PSI_LUA_SOCKET);
-}
-
-static psi_lua_listener *psi_lua_listening(lua_State *L)
-{
-    return (psi_lua_listener *)luaL_checkudata(L, 1, PSI_LUA_LISTENER);
 }
 
 static void psi_lua_setmetatable(lua_State *L, const char *name)
@@ -10895,51 +13603,76 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L)
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name)
 {
     psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k);
-    memset(k, 0, sizeof *k);
-    lua_pushvalue(L, lua_upvalueindex(2));
-    lua_setmetatable(L, -2);
+    memset((void *)k, 0, sizeof *k);
+    psi_lua_setmetatable(L, class_name);
     return k;
 }
 
-/* A whole number, as an integer where there are some. */
-static void psi_lua_push_count(lua_State *L, double n)
+static void psi_lua_unlink(psi_lua_link *l)
 {
-#if LUA_VERSION_NUM >= 503
-    if (n >= -2147483648.0 && n <= (sizeof(lua_Integer) > 4 ? 9e15 : 2147483647.0)) lua_pushinteger(L, (lua_Integer)n);
-    else lua_pushnumber(L, (lua_Number)n);
-#else
-    lua_pushnumber(L, (lua_Number)n);
-#endif
+    l->prev->next = l->next;
+    l->next->prev = l->prev;
+    l->next = l->prev = l;
 }
 
-/*--- fields of the table on top */
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+static void psi_lua_append(psi_lua_link *head, psi_lua_link *l)
 {
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
+    l->prev = head->prev;
+    l->next = head;
+    head->prev->next = l;
+    head->prev = l;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+/*--- errors and failures */
+
+/* The level of the user's function that called this module; *callee says how it called. */
+static int psi_lua_caller(lua_State *L, lua_Debug *callee)
 {
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
+    lua_Debug frame;
+    int level = 0;
+    memset(callee, 0, sizeof *callee);
+    while (lua_getstack(L, level + 1, &frame) && lua_getinfo(L, "S", &frame) &&
+           (strcmp(frame.source, PSI_LUA_CHUNK) == 0 || strcmp(frame.what, "tail") == 0)) level++;
+    if (lua_getstack(L, level, callee)) lua_getinfo(L, "n", callee);
+    return level + 1;
 }
 
-static void psi_lua_set_number(lua_State *L, const char *name, double value)
+/* Raises an error that points to the user's line. */
+static int psi_lua_raise(lua_State *L, const char *format, ...)
 {
-    psi_lua_push_count(L, value);
-    lua_setfield(L, -2, name);
+    lua_Debug callee;
+    va_list args;
+    luaL_where(L, psi_lua_caller(L, &callee));
+    va_start(args, format);
+    lua_pushvfstring(L, format, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
 }
 
-/*--- failures */
+/* The same about an argument of the public function of this name. */
+static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *problem)
+{
+    lua_Debug callee;
+    psi_lua_caller(L, &callee);
+    if (callee.namewhat && strcmp(callee.namewhat, "method") == 0) arg--;
+    if (arg == 0) return psi_lua_raise(L, "calling '%s' on a bad self (%s)", name, problem);
+    return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
+}
+
+/* About one of the function's whose public name is upvalue 3. */
+static int psi_lua_argument(lua_State *L, int arg, const char *problem)
+{
+    return psi_lua_bad(L, lua_tostring(L, lua_upvalueindex(3)), arg, problem);
+}
+
+static int psi_lua_expected(lua_State *L, int arg, const char *what)
+{
+    return psi_lua_argument(L, arg, lua_pushfstring(L, "%s expected, got %s", what, luaL_typename(L, arg)));
+}
 
 static int psi_lua_fail(lua_State *L, int code, const char *text)
 {
@@ -10959,149 +13692,261 @@ static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
-    if (code == PSOCKET_BUSY || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
     psocket_geterror(k->s, &e);
     return psi_lua_fail_error(L, code, &e);
 }
 
-static int psi_lua_fail_listener(lua_State *L, const psi_lua_listener *l, int code)
-{
-    psocket_error e;
-    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT) return psi_lua_fail(L, code, NULL);
-    psocket_geterror(l->l, &e);
-    return psi_lua_fail_error(L, code, &e);
-}
 
 /*--- arguments */
 
-/* The number on top of the stack, seconds, as milliseconds rounded up; 0 for none. Pops it. */
-static int psi_lua_pop_ms(lua_State *L, int arg, const char *name)
+/* Is the function at hand known by this name? */
+static int psi_lua_named(lua_State *L, const char *name)
 {
-    double ms = (double)lua_tonumber(L, -1) * 1000;
-    int whole = 0;
-    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(ms >= 0)))
-        luaL_argerror(L, arg, lua_pushfstring(L, "%s is not a time in seconds", name));
-    if (ms < INT_MAX) { /* more is for ever */
-        whole = (int)ms;
-        if (whole < ms) whole++;
+    return strcmp(lua_tostring(L, lua_upvalueindex(3)), name) == 0;
+}
+
+/* The userdata at index, if it is of this class. */
+static void *psi_lua_is(lua_State *L, int index, const char *name)
+{
+    void *p = lua_touserdata(L, index);
+    int same = 0;
+    if (p && lua_getmetatable(L, index)) {
+        lua_getfield(L, LUA_REGISTRYINDEX, name);
+        same = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
     }
-    lua_pop(L, 1);
-    return whole;
+    return same ? p : NULL;
 }
 
-static int psi_lua_field_ms(lua_State *L, int table, const char *name)
+/* The object at 1, of the class whose metatable is upvalue 2. */
+static void *psi_lua_object(lua_State *L)
 {
-    lua_getfield(L, table, name);
-    return psi_lua_pop_ms(L, table, name);
-}
-
-/* A whole number from 0 to most; 0 if it is not there. */
-static size_t psi_lua_field_count(lua_State *L, int table, const char *name, size_t most)
-{
-    double n;
-    lua_getfield(L, table, name);
-    n = (double)lua_tonumber(L, -1);
-    if (!lua_isnil(L, -1) && (!lua_isnumber(L, -1) || !(n >= 0) || n > (double)most || n != (double)(size_t)n))
-        luaL_argerror(L, table, lua_pushfstring(L, "%s is not a whole number in range", name));
-    lua_pop(L, 1);
-    return (size_t)n;
-}
-
-static int psi_lua_field_true(lua_State *L, int table, const char *name)
-{
-    int yes;
-    lua_getfield(L, table, name);
-    yes = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return yes;
-}
-
-/* The options table at index, if there is one: 1 or 0. */
-static int psi_lua_has_options(lua_State *L, int index)
-{
-    if (lua_isnoneornil(L, index)) return 0;
-    luaL_checktype(L, index, LUA_TTABLE);
-    return 1;
-}
-
-/* The time limits of one operation: the object's, unless the options at index name others. */
-static psi_lua_limits psi_lua_get_limits(lua_State *L, int index, const psi_lua_limits *own)
-{
-    psi_lua_limits l = *own;
-    if (!psi_lua_has_options(L, index)) return l;
-    lua_getfield(L, index, "timeout");
-    if (lua_isnil(L, -1)) lua_pop(L, 1);
-    else l.timeout = psi_lua_pop_ms(L, index, "timeout");
-    return l;
-}
-
-/* Options of a new socket or listener from the table (or the word "udp") at index. */
-static void psi_lua_get_options(lua_State *L, int index, psocket_options *o, psocket_error *e)
-{
-    memset(o, 0, sizeof *o);
-    memset(e, 0, sizeof *e);
-    o->nonblocking = 1;
-    o->error = e;
-    if (lua_type(L, index) == LUA_TSTRING) {
-        const char *word = lua_tostring(L, index);
-        luaL_argcheck(L, strcmp(word, "udp") == 0 || strcmp(word, "tcp") == 0, index,
-                      "\"udp\", \"tcp\" or a table expected");
-        o->udp = word[0] == 'u';
-        return;
+    void *p = lua_touserdata(L, 1);
+    if (p && lua_getmetatable(L, 1)) {
+        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
+        lua_pop(L, 1);
+        if (same) return p;
     }
-    if (!psi_lua_has_options(L, index)) return;
-    o->udp = psi_lua_field_true(L, index, "udp");
-    o->timeout_ms = psi_lua_field_ms(L, index, "timeout");
-    o->attempt_delay_ms = psi_lua_field_ms(L, index, "attempt_delay");
-    o->backlog = (int)psi_lua_field_count(L, index, "backlog", 65535);
-    o->recv_limit = psi_lua_field_count(L, index, "recv_limit", 0x3fffffff);
+    lua_getfield(L, lua_upvalueindex(2), "__name");
+    psi_lua_expected(L, 1, lua_tostring(L, -1));
+    return NULL;
 }
 
-/* The string at index, which C must not take for a shorter one. */
-static const char *psi_lua_get_text(lua_State *L, int index)
+/* The socket or listener at 1. */
+static psi_lua_sock *psi_lua_self(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    k->calls++;
+    return k;
+}
+
+static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
+{
+    if (!lua_isstring(L, arg)) psi_lua_expected(L, arg, "string");
+    return lua_tolstring(L, arg, len);
+}
+
+/* A string that C must not take for a shorter one. */
+static const char *psi_lua_check_text(lua_State *L, int arg)
 {
     size_t len;
-    const char *text = luaL_checklstring(L, index, &len);
-    luaL_argcheck(L, strlen(text) == len, index, "contains a zero byte");
+    const char *text = psi_lua_check_string(L, arg, &len);
+    if (strlen(text) != len) psi_lua_argument(L, arg, "contains a zero byte");
     return text;
 }
 
-/* The port at index, or -1 if it is a number but no port. */
-static int psi_lua_get_port(lua_State *L, int index)
+static double psi_lua_check_number(lua_State *L, int arg)
 {
-    double port = (double)luaL_checknumber(L, index);
+    if (!lua_isnumber(L, arg)) psi_lua_expected(L, arg, "number");
+    return (double)lua_tonumber(L, arg);
+}
+
+/* The port at arg, or -1 if it is a number but no port. */
+static int psi_lua_check_port(lua_State *L, int arg)
+{
+    double port = psi_lua_check_number(L, arg);
     return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
 }
 
-/* Where to listen: a port, or an address with or without one. */
-static const char *psi_lua_get_address(lua_State *L, int index, int *port)
+/* Seconds at index, as milliseconds rounded up. */
+static int psi_lua_milliseconds(lua_State *L, int index)
 {
+    double ms = (double)lua_tonumber(L, index) * 1000;
+    int whole = ms < INT_MAX ? (int)ms : INT_MAX; /* more is for ever */
+    return whole < ms && whole < INT_MAX ? whole + 1 : whole;
+}
+
+/* A moment of the clock in seconds at index, in milliseconds. */
+static int64_t psi_lua_moment(lua_State *L, int index)
+{
+    double ms = (double)lua_tonumber(L, index) * 1000;
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+}
+
+/* Seconds at arg, checked, as milliseconds; nil is 0. */
+static int psi_lua_check_time(lua_State *L, int arg)
+{
+    if (lua_isnoneornil(L, arg)) return 0;
+    if (!lua_isnumber(L, arg) || !(lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
+    return psi_lua_milliseconds(L, arg);
+}
+
+/*--- options: tables whose fields have known names. The script checks them, by the kinds given here, and copies them */
+
+typedef struct psi_lua_options {
+    psocket_options o;
+    psocket_tls_options t;
+} psi_lua_options;
+
+typedef struct psi_lua_option {
+    const char *name;
+    const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
+    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
+                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    size_t at;          /* where it goes, */
+    size_t more;        /* and its length or number; or the most it may be */
+} psi_lua_option;
+
+#define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
+#define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
+#define PSI_LUA_I(field) offsetof(psocket_identity, field)
+
+static const psi_lua_option psi_lua_known[] = {
+    { "timeout", "cst", 't', PSI_LUA_O(timeout_ms), 0 },
+    { "attempt_delay", "s", 't', PSI_LUA_O(attempt_delay_ms), 0 },
+    { "backlog", "s", 'i', PSI_LUA_O(backlog), 65535 },
+    { "broadcast", "s", 'b', PSI_LUA_O(broadcast), 0 },
+    { "keepalive", "s", 'i', PSI_LUA_O(keepalive), 32767 },
+    { "local_address", "s", 's', PSI_LUA_O(local), 0 },
+    { "local_port", "s", 'i', PSI_LUA_O(local_port), 65535 },
+    { "multicast_group", "s", 's', PSI_LUA_O(multicast_group), 0 },
+    { "multicast_interface", "s", 's', PSI_LUA_O(multicast_interface), 0 },
+    { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
+    { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
+    { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
+    { "resolve", "s", 'f', 0, 0 },
+    { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
+    { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
+    { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
+    { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
+    { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
+    { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
+    { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
+    { "clock", "t", 'f', 0, 0 },
+    { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
+    { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
+    { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
+    { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { NULL, NULL, 0, 0, 0 }
+};
+
+/* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
+   pushed. */
+static void psi_lua_store_options(lua_State *L, char taker, char *base)
+{
+    const psi_lua_option *o;
+    int table = lua_gettop(L);
+    for (o = psi_lua_known; o->name; o++) {
+        void *at = base + o->at;
+        size_t i, n = 0;
+        if (!strchr(o->takers, taker)) continue;
+        lua_getfield(L, table, o->name);
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+        } else if (o->kind == 'l') {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
+            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+                lua_rawgeti(L, -2, (int)(i + 1));
+                names[i] = lua_tostring(L, -1);
+                lua_pop(L, 1);
+            }
+            *(const char *const **)at = names;
+        } else if (o->kind == 'k') {
+            int list = lua_gettop(L);
+            psocket_identity *all;
+            n = PSI_LUA_LENGTH(L, list);
+            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            memset(all, 0, (n + 1) * sizeof *all);
+            for (i = 0; i < n; i++) {
+                lua_rawgeti(L, list, (int)(i + 1));
+                psi_lua_store_options(L, 'i', (char *)&all[i]);
+                lua_settop(L, list + 1);
+            }
+            *(const psocket_identity **)at = all;
+        } else {
+            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
+            else if (text) *(const char **)at = text;
+            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+            if (o->kind == 'p') n /= 32;
+            lua_pop(L, 1);
+        }
+        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+    }
+}
+
+/* Reads the options in the table at arg, if there is one, into what lies at base. */
+static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
+{
+    if (lua_isnoneornil(L, arg)) return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
+    lua_pushvalue(L, arg);
+    lua_pushlstring(L, &taker, 1);
+    lua_call(L, 2, 2);
+    if (!lua_isnil(L, -2)) psi_lua_argument(L, arg, lua_tostring(L, -2));
+    psi_lua_store_options(L, taker, (char *)base);
+}
+
+/* The time limit of one operation: what it has, unless the options at arg name another. */
+static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
+{
+    int top = lua_gettop(L);
+    psi_lua_options all;
+    all.o.timeout_ms = timeout;
+    psi_lua_read_options(L, arg, 'c', &all);
+    if (top >= arg) lua_settop(L, top);
+    return all.o.timeout_ms;
+}
+
+/* Options of a new socket or listener from the table (or the word "udp") at arg. */
+static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
+{
+    memset(all, 0, sizeof *all);
+    memset(e, 0, sizeof *e);
+    all->o.nonblocking = 1;
+    all->o.error = e;
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
+    else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
+    else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
+}
+
+/* Where to listen: a port, or an address and a port; -2 if that is missing. */
+static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
+{
+    const char *text, *colon;
     *port = 0;
-    if (lua_isnumber(L, index)) {
-        *port = psi_lua_get_port(L, index);
+    if (lua_isnumber(L, arg)) {
+        *port = psi_lua_check_port(L, arg);
         return NULL;
     }
-    luaL_argcheck(L, lua_type(L, index) == LUA_TSTRING, index, "port or \"address:port\" expected");
-    return psi_lua_get_text(L, index);
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_expected(L, arg, "port or \"address:port\"");
+    text = psi_lua_check_text(L, arg);
+    colon = strrchr(text, ':');
+    if (strncmp(text, "unix:", 5) && (!colon || (strchr(text, ':') != colon && colon[-1] != ']'))) *port = -2;
+    return text;
 }
 
-/*--- tasks */
-
-#define PSI_LUA_INDEX_BITS 22
-#define PSI_LUA_MOST_TASKS ((1u << PSI_LUA_INDEX_BITS) - 1)
-
-static uint32_t psi_lua_id(const psi_lua_sched *S, uint32_t i)
-{
-    return i | (uint32_t)S->tasks[i].age << PSI_LUA_INDEX_BITS;
-}
-
-/* The task with this id, or 0 if it is gone. */
-static uint32_t psi_lua_lookup(const psi_lua_sched *S, uint32_t id)
-{
-    uint32_t i = id & PSI_LUA_MOST_TASKS;
-    return i && i <= S->count && S->tasks[i].co && S->tasks[i].age == id >> PSI_LUA_INDEX_BITS ? i : 0;
-}
+/*--- waiting */
 
 static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
 {
@@ -11110,472 +13955,266 @@ static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
     return S;
 }
 
-static uint32_t psi_lua_map_home(const psi_lua_sched *S, const lua_State *co)
-{
-    return (uint32_t)((uint64_t)(uintptr_t)co * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (2 * S->count - 1);
-}
-
-/* The task that runs in this coroutine, or 0. */
-static uint32_t psi_lua_find_task(const psi_lua_sched *S, const lua_State *co)
-{
-    uint32_t at;
-    if (!S->count) return 0;
-    for (at = psi_lua_map_home(S, co); S->map[at]; at = (at + 1) & (2 * S->count - 1))
-        if (S->tasks[S->map[at]].co == co) return S->map[at];
-    return 0;
-}
-
-static void psi_lua_map_add(psi_lua_sched *S, uint32_t i)
-{
-    uint32_t at = psi_lua_map_home(S, S->tasks[i].co);
-    while (S->map[at]) at = (at + 1) & (2 * S->count - 1);
-    S->map[at] = i;
-}
-
-static void psi_lua_map_remove(psi_lua_sched *S, uint32_t i)
-{
-    uint32_t mask = 2 * S->count - 1, hole = psi_lua_map_home(S, S->tasks[i].co), at;
-    while (S->map[hole] != i) hole = (hole + 1) & mask;
-    for (at = (hole + 1) & mask; S->map[at]; at = (at + 1) & mask) {
-        uint32_t home = psi_lua_map_home(S, S->tasks[S->map[at]].co);
-        if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would come before its home */
-        S->map[hole] = S->map[at];
-        hole = at;
-    }
-    S->map[hole] = 0;
-}
-
-/* Room for twice as many tasks. table is the index of the scheduler's table. */
-static void psi_lua_grow(lua_State *L, psi_lua_sched *S, int table)
-{
-    uint32_t i, count = S->count ? 2 * S->count : 16;
-    size_t size = ((size_t)count + 1) * sizeof(psi_lua_task);
-    psi_lua_task *tasks;
-    if (count > PSI_LUA_MOST_TASKS) luaL_error(L, "too many tasks");
-    tasks = (psi_lua_task *)PSI_LUA_USERDATA(L, size + 2 * (size_t)count * sizeof *S->map);
-    memset((void *)tasks, 0, size + 2 * (size_t)count * sizeof *S->map);
-    if (S->count) memcpy((void *)tasks, S->tasks, ((size_t)S->count + 1) * sizeof *tasks);
-    lua_rawseti(L, table, 0); /* the old memory goes with the next collection, not before the lines below */
-    for (i = count; i > S->count; i--) {
-        tasks[i].next = S->unused;
-        S->unused = i;
-    }
-    S->tasks = tasks;
-    S->map = (uint32_t *)(void *)((char *)tasks + size);
-    S->count = count;
-    for (i = 1; i <= count; i++)
-        if (tasks[i].co) psi_lua_map_add(S, i);
-}
-
-/* Makes the coroutine at index a task. */
-static uint32_t psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int index)
-{
-    psi_lua_task *t;
-    uint32_t i;
-    if (!S->unused) psi_lua_grow(L, S, table);
-    i = S->unused;
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i));
-    lua_pushvalue(L, index);
-    lua_rawseti(L, table, (int)(2 * i - 1));
-    t = &S->tasks[i];
-    S->unused = t->next;
-    t->co = lua_tothread(L, index);
-    t->deadline = t->timer = INT64_MAX;
-    t->queued = PSI_LUA_IDLE;
-    t->waits = 0;
-    S->live++;
-    psi_lua_map_add(S, i);
-    return i;
-}
-
-static void psi_lua_enqueue(psi_lua_sched *S, uint32_t i, int how)
-{
-    psi_lua_task *t = &S->tasks[i];
-    if (how == PSI_LUA_WOKEN && t->queued != PSI_LUA_WOKEN) S->woken++;
-    if (t->queued) {
-        if (how == PSI_LUA_WOKEN) t->queued = PSI_LUA_WOKEN;
-        return;
-    }
-    t->queued = (uint8_t)how;
-    t->next = 0;
-    if (S->ready++) S->tasks[S->last].next = i;
-    else S->first = i;
-    S->last = i;
-}
-
-/* There is something new for this scheduler to do: wakes whoever waits for it in another one, and so on. */
-static void psi_lua_stir(psi_lua_sched *S)
-{
-    while (S && S->io.armed) {
-        psi_lua_sched *outer = psi_lua_find_sched(S->vm, S->io.home);
-        uint32_t i = outer ? psi_lua_lookup(outer, S->io.slot[0].task) : 0;
-        S->io.armed = 0;
-        if (i) psi_lua_enqueue(outer, i, PSI_LUA_WOKEN);
-        S = outer;
-    }
-}
-
 /* Has the task resumed in the next turn. */
-static void psi_lua_queue(psi_lua_sched *S, uint32_t i, int how)
+static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
 {
-    psi_lua_enqueue(S, i, how);
-    psi_lua_stir(S);
+    if (how == PSI_LUA_WOKEN) S->urgent = 1;
+    if (!t->queued) {
+        psi_lua_unlink(&t->link);
+        psi_lua_append(&S->ready, &t->link);
+    }
+    if (t->queued != PSI_LUA_WOKEN) t->queued = (uint8_t)how;
 }
 
-static uint32_t psi_lua_unqueue(psi_lua_sched *S)
+static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
 {
-    uint32_t i = S->first;
-    psi_lua_task *t = &S->tasks[i];
-    S->first = t->next;
-    S->ready--;
-    if (t->queued == PSI_LUA_WOKEN) S->woken--;
-    t->queued = PSI_LUA_IDLE;
-    if (t->co) return i;
-    t->next = S->unused; /* it ended while it was in the queue */
-    S->unused = i;
-    return 0;
+    psi_lua_sched *S = t && t->sched ? psi_lua_find_sched(vm, t->sched) : NULL;
+    if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
 }
 
-static void *psi_lua_timer_key(uint32_t i)
+/* Undoes what the task has said about its waiting. */
+static void psi_lua_release(psi_lua_task *t)
 {
-    return (void *)((uintptr_t)i * 2 + 1); /* odd: no object's address */
+    psi_lua_sock *k = t->waits == PSI_LUA_FOR_SOCKET ? (psi_lua_sock *)t->on : NULL;
+    int way;
+    for (way = 0; k && way < 2; way++)
+        if (k->waiter[way] == t) k->waiter[way] = NULL;
+    t->on = NULL;
+    t->due = INT64_MAX;
+    t->waits = PSI_LUA_FOR_NOTHING;
 }
 
-/* The task is to be resumed by then. The timer is left alone if it goes off earlier: it is set anew when it does. */
-static int psi_lua_set_deadline(psi_lua_sched *S, uint32_t i, int64_t due)
+/* Wakes whoever waits for k. */
+static void psi_lua_wake_all(const psi_lua_vm *vm, const psi_lua_sock *k)
 {
-    psi_lua_task *t = &S->tasks[i];
-    int64_t left;
-    int r;
-    if (due < t->deadline) t->deadline = due;
-    if (t->deadline >= t->timer) return 0;
-    left = t->deadline - psocket_now();
-    r = psocket_poller_watch(S->poller, &t->watch, -1, 0, left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left, psi_lua_timer_key(i));
-    if (!r) t->timer = t->deadline;
-    psi_lua_stir(S);
+    psi_lua_wake(vm, k->waiter[0]);
+    psi_lua_wake(vm, k->waiter[1]);
+}
+
+/* Has the scheduler's poller watch for events on k, and nothing else. */
+static int psi_lua_watch(psi_lua_sched *S, psi_lua_sock *k, int events)
+{
+    int r = psocket_poller_set(S->poller, k->s, events, -1, k);
+    if (r >= 0) k->interest = (uint8_t)events;
     return r;
 }
 
-/* The scheduler and task that L runs for: its own; or, for a coroutine inside a task, that task's (*inner is 1). */
-static psi_lua_sched *psi_lua_whose(const psi_lua_vm *vm, const lua_State *L, uint32_t *task, int *inner)
+/* Takes k out of the poller it is in. */
+static void psi_lua_forget(const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    psi_lua_sched *S = k->interest ? psi_lua_find_sched(vm, k->home) : NULL;
+    if (S) psi_lua_watch(S, k, 0);
+    k->interest = 0;
+}
+
+/* Sees to it that S hears of event on k: 0, or an error if that cannot be. */
+static int psi_lua_listen_for(const psi_lua_vm *vm, psi_lua_sched *S, psi_lua_sock *k, int event)
+{
+    if (k->home != S->id) {
+        const psi_lua_task *other = k->waiter[!(event >> 1)];
+        if (other && other->sched == k->home) return PSOCKET_BUSY; /* it is in that task's poller */
+        psi_lua_forget(vm, k);
+        k->home = S->id;
+    }
+    return k->interest & event ? 0 : psi_lua_watch(S, k, k->interest | event);
+}
+
+/* Sees to it that the task is resumed by then. A timer that goes off earlier is set anew when it does. */
+static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
+{
+    int64_t now = psocket_now(), left = due - now;
+    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+    uint32_t at = (uint32_t)(now + ms) | 1;
+    if (!t->alarm || (int32_t)(at - t->alarm) < 0) {
+        int r = psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+        if (r) return r;
+        t->alarm = at;
+    }
+    t->due = due;
+    return 0;
+}
+
+/* The core in the table at 1, or NULL. Pushes it, or nil. */
+static psi_lua_sched *psi_lua_find_core(lua_State *L)
 {
     psi_lua_sched *S;
-    *inner = 0;
-    if (vm->co != L) {
-        for (S = vm->scheds; S; S = S->next)
-            if ((*task = psi_lua_find_task(S, L)) != 0) return S;
-        *inner = 1;
-    }
-    *task = vm->at ? psi_lua_lookup(vm->at, vm->task) : 0;
-    return *task ? vm->at : NULL;
+    if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
+    lua_pushliteral(L, "_core");
+    lua_rawget(L, 1);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
+    return S;
 }
 
-/*--- waiting */
-
-/* The stack of an operation: its arguments, then what it has to remember, if there is anything. */
-enum {
-    PSI_LUA_ARGS = 4,
-    PSI_LUA_TICKET, /* used without lua_yieldk only */
-    PSI_LUA_OBJECT, /* the socket being made, or settings */
-    PSI_LUA_DUE,    /* when its time is over, */
-    PSI_LUA_STALL,  /* or sooner if nothing moves, */
-    PSI_LUA_DONE,   /* that is, while this stays as it is */
-    PSI_LUA_TOP = PSI_LUA_DONE
-};
+/* The task that runs in the coroutine at index co, or NULL. table is the index of the scheduler's table. */
+static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
+{
+    psi_lua_task *t;
+    lua_pushvalue(L, co);
+    lua_rawget(L, table);
+    t = (psi_lua_task *)lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return t;
+}
 
 #define PSI_LUA_AGAIN (-1)
-#define PSI_LUA_OP_BITS 4 /* psi_lua_again's context, an int in Lua 5.2: the operation, and its ticket */
-#define PSI_LUA_MOST_TICKETS 0x7ffffffu
 
-/* An operation, each time it is tried. */
+/* An operation, while it is tried. */
 typedef struct psi_lua_op {
     psi_lua_vm *vm;
-    psi_lua_io *io;  /* what it waits for, */
-    int index;       /* where on the stack that is, */
-    int claims;      /* and in which of its slots no other may wait meanwhile */
-    uint32_t ticket; /* of the slots it waits in; 0: it has not waited yet */
-    psi_lua_limits limits;
+    psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
+    int event;          /* for what of it, */
+    int claims;         /* and in which directions no other may wait meanwhile */
+    psi_lua_link *ring; /* or where somebody finds and wakes it, */
+    psi_lua_task *task; /* perhaps when this one ends, */
+    int64_t due;        /* or how long */
+    int again;          /* it has waited before */
+    int soon;           /* it need not wait, but has done its share of this turn */
+    double state;       /* what it remembers from one try to the next */
 } psi_lua_op;
 
-static void psi_lua_remember(lua_State *L, int index, double value)
+/* Pushes the table of strangers and the key for a waiter. */
+static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
 {
-    if (lua_gettop(L) < index) lua_settop(L, index);
-    lua_pushnumber(L, (lua_Number)value);
-    lua_replace(L, index);
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    lua_pushlightuserdata(L, &k->waiter[way]);
 }
 
-/* Has the scheduler's poller watch for events on io, and nothing else. */
-static int psi_lua_watch(psi_lua_sched *S, psi_lua_io *io, int events)
+/* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
+static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
-    int r = 0;
-    void *user = io;
-    psocket_watch_free(io->watch);
-    io->watch = NULL;
-    if (io->noted & PSI_LUA_APART) {
-        psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-        int ms = -1, n = psocket_pollset(((psi_lua_sock *)user)->s, events ? events : PSOCKET_READ, fds, 1, &ms);
-        if (n < 1) r = PSOCKET_UNSUPPORTED; /* it is tried in every turn */
-        else if (events) r = psocket_poller_watch(S->poller, &io->watch, fds[0].fd, fds[0].events, ms, user);
-    } else if (io->kind == PSI_LUA_IS_SOCKET) {
-        r = psocket_poller_set(S->poller, ((psi_lua_sock *)user)->s, events, -1, user);
-    } else if (io->kind == PSI_LUA_IS_LISTENER) {
-        r = psocket_poller_set(S->poller, ((psi_lua_listener *)user)->l, events, -1, user);
-    } else {
-        psocket_fd fd = psocket_poller_getfd(((psi_lua_sched *)user)->poller, NULL);
-        if (events) r = psocket_poller_watch(S->poller, &io->watch, fd, events, -1, user);
-    }
-    if (r >= 0) io->interest = (uint8_t)events;
-    return r;
-}
-
-/* Takes io out of the poller it is in. */
-static void psi_lua_forget(psi_lua_vm *vm, psi_lua_io *io)
-{
-    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-    if (S && S->poller && io->interest) psi_lua_watch(S, io, 0);
-    psocket_watch_free(io->watch);
-    io->watch = NULL;
-    io->interest = io->armed = 0;
-}
-
-/* Wakes whoever waits for io. */
-static void psi_lua_wake(psi_lua_vm *vm, psi_lua_io *io)
-{
-    psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
     int way;
-    for (way = 0; S && way < 2; way++) {
-        uint32_t i = io->slot[way].ticket ? psi_lua_lookup(S, io->slot[way].task) : 0;
-        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
+    for (way = 0; way < 2; way++) {
+        psi_lua_task *t = k->waiter[way];
+        lua_State *co;
+        if (!t || !(claims & (way + 1))) continue;
+        co = t->co;
+        if (t == &vm->stranger) {
+            psi_lua_push_stranger(L, k, way);
+            lua_rawget(L, -2);
+            co = lua_tothread(L, -1);
+            lua_pop(L, 2);
+        }
+        if (co && co != L && psi_lua_waits(co)) return PSOCKET_BUSY;
+        if (t != &vm->stranger) {
+            psi_lua_wake(vm, t); /* somebody else has resumed it: its scheduler is to find out what it does now */
+            psi_lua_release(t);
+        }
+        k->waiter[way] = NULL;
     }
-    io->armed = 0;
+    return 0;
 }
 
-static void psi_lua_shut(psi_lua_vm *vm, psi_lua_sock *k)
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k. */
+static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
-    if ((k->io.noted & PSI_LUA_HELD) || (vm->question && vm->driven == k)) {
-        k->io.noted |= PSI_LUA_CLOSING;
+    int way;
+    for (way = 0; way < 2; way++) {
+        if (!(claims & (way + 1))) continue;
+        psi_lua_push_stranger(L, k, way);
+        lua_pushthread(L);
+        lua_rawset(L, -3);
+        lua_pop(L, 1);
+        k->waiter[way] = &vm->stranger;
+    }
+}
+
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
+   again. */
+static void psi_lua_park(lua_State *L, const psi_lua_op *op)
+{
+    psi_lua_vm *vm = op->vm;
+    psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
+    psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
+    int way;
+    if (!S || (op->task && op->task->sched != S->id) || /* whose end is another scheduler's affair */
+        (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
+        (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
+        psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
-    psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
-    psocket_close(k->s);
+    for (way = 0; way < 2; way++)
+        if (op->claims & (way + 1)) op->k->waiter[way] = t;
+    t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
+    t->on = op->claims ? (void *)op->k : op->task;
+    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
 }
 
-/* Before anything is done with a PSI_LUA_APART socket. It is taken out of the poller while its descriptor is still open;
-   whoever waits for it puts it back. */
-static void psi_lua_drive(lua_State *L, psi_lua_sock *k)
+/* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
+static int psi_lua_patience(int64_t due)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    if (vm->question) luaL_error(L, "decide and clock must not use a socket that is in a handshake");
-    if (k->io.noted & PSI_LUA_CLOSING) {
-        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_CLOSING);
-        psi_lua_shut(vm, k);
-    }
-    vm->driven = k;
-    if (!vm->at || vm->at->id != k->io.home || (vm->task != k->io.slot[0].task && vm->task != k->io.slot[1].task))
-        psi_lua_wake(vm, &k->io);
-    psi_lua_forget(vm, &k->io);
+    int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
+    if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
+    return left > 0 ? (int)left : 0;
 }
 
-static psi_lua_sock *psi_lua_self(lua_State *L)
+/* Waits where nothing can yield, for a signal, too. */
+static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_any_self(L);
-    if (k->io.noted & PSI_LUA_HELD) luaL_error(L, "the socket is being read: this finalizer came in between");
-    if (k->io.noted & PSI_LUA_APART) psi_lua_drive(L, k);
-    k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
-    return k;
+    int ms = psi_lua_patience(op->due);
+    psocket_poller *p = NULL;
+    psocket_watch *signals = NULL;
+    const psocket_event *events;
+    if (op->soon) return;
+    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
+    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
+    if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
+    psocket_watch_free(signals);
+    psocket_poller_free(p);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
+    lua_call(L, 0, 0);
 }
 
-/* Does an operation still wait in this slot? Its task may be gone, its coroutine dead or collected. io is at index. */
-static int psi_lua_occupied(lua_State *L, psi_lua_vm *vm, const psi_lua_io *io, int index, int event)
+/* Has C keep this time limit. */
+static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 {
-    const psi_lua_slot *slot = &io->slot[event >> 1];
-    lua_State *co;
-    int yes;
-    if (!slot->ticket) return 0;
-    if (slot->task) {
-        const psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-        uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
-        if (!i) return 0;
-        if (!(io->noted & event)) return S->tasks[i].waits && psi_lua_state(S->tasks[i].co) == PSI_LUA_SUSPENDED;
-    }
-    if (!(io->noted & event)) return 0;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-    lua_rawgeti(L, -1, event);
-    lua_pushvalue(L, index);
-    lua_rawget(L, -2);
-    co = lua_tothread(L, -1);
-    yes = co && psi_lua_state(co) == PSI_LUA_SUSPENDED;
-    lua_pop(L, 3);
-    return yes;
+    if (k->limit != ms) psocket_settimeout(k->s, ms);
+    k->limit = ms;
 }
 
-/* Notes that L itself waits for io, for psi_lua_occupied. */
-static void psi_lua_note(lua_State *L, psi_lua_io *io, int index, int event)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-    lua_rawgeti(L, -1, event);
-    lua_pushvalue(L, index);
-    lua_pushthread(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 2);
-    io->noted = (uint8_t)(io->noted | event);
-}
+/*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
 
-/* Sees to it that S hears of event on io: 0, or an error if that cannot be. */
-static int psi_lua_adopt(lua_State *L, psi_lua_vm *vm, psi_lua_sched *S, psi_lua_io *io, int index, int event)
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
-    if (io->home != S->id) {
-        int other = PSOCKET_READ + PSOCKET_WRITE - event;
-        if (io->slot[other >> 1].task) {
-            if (psi_lua_occupied(L, vm, io, index, other)) return PSOCKET_BUSY; /* it is in that task's poller */
-            io->slot[other >> 1].ticket = io->slot[other >> 1].task = 0;
-        }
-        psi_lua_forget(vm, io);
-        io->home = S->id;
-    }
-    if ((io->interest & event) && !(io->noted & PSI_LUA_APART)) return 0;
-    psi_lua_stir(S);
-    return psi_lua_watch(S, io, io->interest | event);
-}
-
-/* Notes that L waits until io (at index) is ready for event, or until due. One of our schedulers then resumes it in
-   time; any other just has it try again. fresh: a new ticket. */
-static void psi_lua_park(lua_State *L, psi_lua_vm *vm, psi_lua_io *io, int index, int event, int64_t due, int fresh)
-{
-    psi_lua_slot *slot = &io->slot[event >> 1];
-    int inner;
-    uint32_t i;
-    psi_lua_sched *S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && psi_lua_adopt(L, vm, S, io, index, event)) S = NULL;
-    if (S && due != INT64_MAX && psi_lua_set_deadline(S, i, due)) S = NULL;
-    if ((!S || inner) && (fresh || !(io->noted & event))) psi_lua_note(L, io, index, event);
-    slot->task = S ? psi_lua_id(S, i) : 0;
-    if (!S) return;
-    io->armed = (uint8_t)(io->armed | event);
-    S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
-}
-
-/* Before an operation tries: PSOCKET_BUSY if another one waits there already. */
-static int psi_lua_claim(lua_State *L, const psi_lua_op *op)
-{
-    const psi_lua_io *io = op->io;
-    int event;
-    if (!io->slot[0].ticket && !io->slot[1].ticket) return 0;
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++)
-        if ((op->claims & event) && io->slot[event >> 1].ticket && io->slot[event >> 1].ticket != op->ticket &&
-            psi_lua_occupied(L, op->vm, io, op->index, event)) return PSOCKET_BUSY;
+    psi_lua_sock *k = psi_lua_self(L);
+    int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
+    op->k = k;
+    op->event = op->claims = event;
+    if (r || op->again) return r;
+    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    else psi_lua_set_limit(k, ms);
     return 0;
-}
-
-/* After an operation, however it ended. */
-static void psi_lua_release(const psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_io *io = op->io;
-    int event;
-    if (!op->ticket) return; /* it never waited */
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        psi_lua_slot *slot = &io->slot[event >> 1];
-        if (!(op->claims & event) || slot->ticket != op->ticket) continue;
-        if (slot->task && !(vm->at && vm->at->id == io->home && vm->task == slot->task)) {
-            /* Somebody else has resumed the task: its scheduler has to find out what it does now. */
-            psi_lua_sched *S = psi_lua_find_sched(vm, io->home);
-            uint32_t i = S ? psi_lua_lookup(S, slot->task) : 0;
-            if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        }
-        slot->ticket = slot->task = 0;
-        io->armed = (uint8_t)(io->armed & ~event);
-        io->noted = (uint8_t)(io->noted & ~event);
-    }
-}
-
-/* When the operation's time is over, INT64_MAX: never. done tells progress. */
-static int64_t psi_lua_due(lua_State *L, const psi_lua_limits *limits, int64_t now, double done)
-{
-    int64_t due = INT64_MAX;
-    if (limits->timeout) {
-        if (lua_isnoneornil(L, PSI_LUA_DUE)) psi_lua_remember(L, PSI_LUA_DUE, (double)(now + limits->timeout));
-        due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
-    }
-    (void)done;
-    return due;
-}
-
-/* The operation has to wait until io is ready for event: 1 after waiting, 0 if it is to yield, or PSOCKET_TIMEOUT or
-   another error. done tells progress. */
-static int psi_lua_wait(lua_State *L, psi_lua_op *op, int event, double done)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_io *io = op->io;
-    int64_t due = INT64_MAX, now = 0;
-    int fresh = !op->ticket, way, ms = -1, r;
-    if (op->limits.timeout) {
-        now = psocket_now();
-        due = psi_lua_due(L, &op->limits, now, done);
-        if (now >= due) return PSOCKET_TIMEOUT;
-        ms = due - now > INT_MAX ? INT_MAX : (int)(due - now);
-    }
-    if ((double)lua_tonumber(L, PSI_LUA_DONE) != done) psi_lua_remember(L, PSI_LUA_DONE, done);
-    if (!psi_lua_yieldable(L)) {
-        if (io->kind == PSI_LUA_IS_LISTENER) {
-            psocket_wait(((psi_lua_listener *)(void *)io)->l, PSOCKET_READ, ms);
-            return 1; /* accept tells what came of it */
-        }
-        r = psocket_wait(((psi_lua_sock *)(void *)io)->s, event, ms);
-        if (r == 0 && ms < 0) return PSOCKET_TIMEOUT; /* one end of a pair: nothing would ever come */
-        return r < 0 ? r : 1;
-    }
-    if (fresh) op->ticket = vm->tickets = vm->tickets % PSI_LUA_MOST_TICKETS + 1;
-    for (way = 0; way < 2; way++) {
-        if (!(op->claims & (way + 1)) || io->slot[way].ticket == op->ticket) continue;
-        io->slot[way].ticket = op->ticket;
-        io->slot[way].task = 0;
-        io->armed = (uint8_t)(io->armed & ~(way + 1));
-        io->noted = (uint8_t)(io->noted & ~(way + 1));
-    }
-    psi_lua_park(L, vm, io, op->index, event, due, fresh);
-    if (op->claims != event) { /* a handshake holds both directions; events for one are enough */
-        io->slot[!(event >> 1)].task = io->slot[event >> 1].task;
-        if (io->noted & event) psi_lua_note(L, io, op->index, op->claims & ~event);
-    }
-    return 0;
-}
-
-/*--- operations that wait: each tries, from the start or where it left off, and answers how many results, or AGAIN */
-
-/* Begins to try an operation on the socket at 1, with options at index options (0: it has none). */
-static psi_lua_sock *psi_lua_begin(lua_State *L, psi_lua_op *op, int claims, int options)
-{
-    psi_lua_sock *k = op->ticket ? (psi_lua_sock *)lua_touserdata(L, 1) : NULL; /* checked before */
-    if (!k || (k->io.noted & (PSI_LUA_APART | PSI_LUA_HELD | PSI_LUA_SEEN))) k = psi_lua_self(L);
-    op->io = &k->io;
-    op->index = 1;
-    op->claims = claims;
-    op->limits = options ? psi_lua_get_limits(L, options, &k->limits) : k->limits;
-    return k;
-}
-
-/* After psi_lua_wait answered r to an operation on a socket: AGAIN, or the results of its failure. */
-static int psi_lua_stop(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int r)
-{
-    if (r == 0) return PSI_LUA_AGAIN;
-    psi_lua_release(op);
-    return r == PSOCKET_TIMEOUT ? psi_lua_fail(L, r, NULL) : psi_lua_fail_sock(L, k, r);
-}
-
-/* Has the running task done enough for one turn? It then waits although it need not: the others come first. */
-static int psi_lua_tired(psi_lua_vm *vm)
-{
-    if (!vm->at || vm->ops++ < 32) return 0;
-    vm->ops = 0;
-    return 1;
 }
 
 static int psi_lua_is_want(ptrdiff_t r)
 {
     return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
+}
+
+/* After an operation's call answered r, a WANT or an error: AGAIN, or the results of its failure. */
+static int psi_lua_stop(lua_State *L, psi_lua_op *op, ptrdiff_t r)
+{
+    if (psi_lua_is_want(r)) {
+        int32_t left = (int32_t)(op->k->due - (uint32_t)psocket_now());
+        if (op->event == PSOCKET_WRITE || !op->k->due) return PSI_LUA_AGAIN;
+        op->due = psocket_now() + left;
+        if (left > 0) return PSI_LUA_AGAIN;
+        r = PSOCKET_TIMEOUT;
+    }
+    return psi_lua_fail_sock(L, op->k, (int)r);
+}
+
+/* Has the running task done enough for one turn? It then yields although it need not: the others come first. */
+static int psi_lua_tired(psi_lua_op *op)
+{
+    if (!op->vm->at || op->vm->ops++ < 32) return 0;
+    op->vm->ops = 0;
+    op->soon = 1;
+    return 1;
 }
 
 static int psi_lua_copy(lua_State *L)
@@ -11585,99 +14224,86 @@ static int psi_lua_copy(lua_State *L)
     return 1;
 }
 
-/* Pushes a string of bytes that lie in k's buffer. Finalizers, which may run meanwhile, cannot touch k. If there is no
-   memory the bytes, if they were taken, go back and the error is raised. */
-static void psi_lua_push_bytes(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
+static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    k->closing = k->lent;
+    if (k->lent) return;
+    psi_lua_wake_all(vm, k);
+    psi_lua_forget(vm, k);
+    psocket_close(k->s);
+}
+
+/* Pushes a string of bytes that k has lent. Finalizers, which may run meanwhile, cannot touch k. If there is no memory the
+   bytes, if they were taken, go back and the error is raised. */
+static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
     const void *outer = vm->bytes; /* if this is in a finalizer that runs before another one's are copied */
     size_t outer_len = vm->len;
-    int status, closing;
-    vm->bytes = data;
-    vm->len = len;
+    int status;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy); /* neither a new function, */
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
-    k->io.noted |= PSI_LUA_HELD;
-    vm->held++;
+    vm->bytes = data;
+    vm->len = len;
+    k->lent = 1;
     status = lua_pcall(L, 1, 1, 0);
-    vm->held--;
+    k->lent = 0;
     vm->bytes = outer;
     vm->len = outer_len;
-    closing = k->io.noted & PSI_LUA_CLOSING;
-    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_HELD | PSI_LUA_CLOSING));
     if (status && taken) psocket_unrecv(k->s, data, len);
-    if (closing) psi_lua_shut(vm, k);
+    if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
 }
 
-/* Pushes the oldest chunk, n bytes at data, without taking it: 0 if it has to be looked for again, since a finalizer has
-   taken it meanwhile. */
-static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t n)
+/* Pushes the oldest chunk, len bytes at data, and takes it if take is 1: 0 if it has to be looked for again, since a
+   finalizer has used the socket meanwhile. */
+static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int take)
 {
-#if LUA_VERSION_NUM >= 503
-    k->io.noted |= PSI_LUA_SEEN;
-    lua_pushlstring(L, (const char *)data, n); /* copies, then collects garbage */
-    if (k->io.noted & PSI_LUA_SEEN) {
-        k->io.noted = (uint8_t)(k->io.noted & ~PSI_LUA_SEEN);
-        return 1;
+    uint32_t calls = k->calls;
+    if (PSI_LUA_COPIES) lua_pushlstring(L, (const char *)data, len);
+    else psi_lua_push_lent(L, k, data, len, 0);
+    if (calls != k->calls &&
+        (psocket_peek(k->s, &data) != (ptrdiff_t)len || memcmp(data, lua_tostring(L, -1), len))) {
+        lua_pop(L, 1);
+        return 0;
     }
-#else
-    char copy[2048]; /* these collect garbage first */
-    if (n > sizeof copy) {
-        psi_lua_push_bytes(L, k, data, n, 0);
-        return 1;
-    }
-    memcpy(copy, data, n);
-    lua_pushlstring(L, copy, n);
-#endif
-    if (psocket_peek(k->s, &data) == (ptrdiff_t)n && memcmp(lua_tostring(L, -1), data, n) == 0) return 1;
-    lua_pop(L, 1);
-    return 0;
+    if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
+    return 1;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
-static int psi_lua_receive(lua_State *L, psi_lua_op *op, psi_lua_sock *k, const char *delimiter, size_t n)
+static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, size_t n)
 {
-    int r = psi_lua_claim(L, op);
-    while (r >= 0) {
-        const void *data;
-        ptrdiff_t got = PSOCKET_WANT_READ;
-        if (psi_lua_tired(op->vm)) { /* what an earlier read found too little is enough to be woken for */
-            if (psocket_pending(k->s)) psocket_peek(k->s, &data);
-        } else if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
-        else if (n) got = psocket_read(k->s, n, &data);
-        else got = psocket_peek(k->s, &data);
-        if (got >= 0) {
-            psi_lua_release(op);
-            if (n) {
-                psi_lua_push_bytes(L, k, data, (size_t)got, 1);
-                return 1;
-            }
-            if (!psi_lua_push_chunk(L, k, data, (size_t)got)) {
-                r = psi_lua_claim(L, op);
-                continue;
-            }
-            psocket_recv(k->s, &data); /* only now that there is a string of it */
-            return 1;
-        }
-        r = psi_lua_is_want(got) ? psi_lua_wait(L, op, PSOCKET_READ, (double)psocket_pending(k->s)) : (int)got;
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, op, k, r);
+    psi_lua_sock *k = op->k;
+    const void *data;
+    ptrdiff_t got;
+    int tries = 0;
+    if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
+    do {
+        do { /* TIMEOUT is of C's clock, which is then off */
+            if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+            else if (n) got = psocket_read(k->s, n, &data);
+            else got = psocket_peek(k->s, &data);
+        } while (got == PSOCKET_TIMEOUT && !tries++);
+        if (got < 0) return psi_lua_stop(L, op, got);
+        if (n) psi_lua_push_lent(L, k, data, (size_t)got, 1);
+    } while (!n && !psi_lua_push_chunk(L, k, data, (size_t)got, 1));
+    return 1;
 }
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 2);
-    return psi_lua_receive(L, op, k, NULL, 0);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
+    return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, 3);
-    double n = (double)luaL_checknumber(L, 2);
-    luaL_argcheck(L, n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n, 2, "a number of bytes expected");
-    if (n > 0) return psi_lua_receive(L, op, k, NULL, (size_t)n);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
+    double n = psi_lua_check_number(L, 2);
+    if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
+    if (r) return psi_lua_stop(L, op, r);
+    if (n > 0) return psi_lua_receive(L, op, NULL, (size_t)n);
     lua_pushliteral(L, "");
     return 1;
 }
@@ -11685,1175 +14311,378 @@ static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
     size_t len, max = (size_t)-1;
-    const char *delimiter = luaL_checklstring(L, 2, &len);
-    luaL_argcheck(L, len > 0 && strlen(delimiter) == len, 2, "the delimiter must not be empty or contain a zero byte");
+    const char *delimiter = psi_lua_check_string(L, 2, &len);
+    if (!len || strlen(delimiter) != len)
+        psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
     if (options == 4 && !lua_isnoneornil(L, 3)) {
-        double most = (double)luaL_checknumber(L, 3);
-        luaL_argcheck(L, most >= 1, 3, "a number of bytes expected");
+        double most = psi_lua_check_number(L, 3);
+        if (!(most >= 1)) psi_lua_argument(L, 3, "a number of bytes expected");
         if (most < 0x7fffffff) max = (size_t)most;
     }
-    return psi_lua_receive(L, op, k, delimiter, max);
+    return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, delimiter, max);
 }
 
-static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
-    size_t len, done = op->ticket ? (size_t)lua_tonumber(L, PSI_LUA_DONE) : 0;
-    const char *data = luaL_checklstring(L, 2, &len);
-    int r = psi_lua_claim(L, op);
-    while (r >= 0) {
-        ptrdiff_t n;
-        do {
-            n = psi_lua_tired(op->vm) ? (ptrdiff_t)PSOCKET_WANT_WRITE
-                : done < len || !len ? psocket_send(k->s, data + done, len - done) : 0;
-            if (n > 0) done += (size_t)n;
-        } while (n >= 0 && done < len);
-        if (n >= 0) n = psocket_flush(k->s);
-        if (n >= 0) {
-            psi_lua_release(op);
-            lua_pushboolean(L, 1);
-            return 1;
-        }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, (double)done) : (int)n;
-        if (r <= 0) break;
-    }
-    r = psi_lua_stop(L, op, k, r);
-    if (r == PSI_LUA_AGAIN) return r;
-    lua_pushnumber(L, (lua_Number)done); /* how much the peer may get */
-    return r + 1;
-}
+/* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
+typedef struct psi_lua_pieces {
+    int list, count, i; /* the one at hand, from 0 */
+    int options;        /* where they may stand */
+    size_t at;          /* what of it is gone */
+} psi_lua_pieces;
 
-static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
+static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *len)
 {
-    static const char *const ways[] = { "send", NULL };
-    psi_lua_sock *k = psi_lua_begin(L, op, PSOCKET_WRITE, 0);
-    int r = psi_lua_claim(L, op);
-    luaL_checkoption(L, 2, "send", ways);
-    while (r >= 0) {
-        int n = psocket_shutdown(k->s);
-        if (n >= 0) {
-            psi_lua_release(op);
-            lua_pushboolean(L, 1);
-            return 1;
-        }
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_WRITE, 0) : n;
-        if (r <= 0) break;
-    }
-    return psi_lua_stop(L, op, k, r);
-}
-
-/* The addresses that options.resolve returned, each ended by a zero, the last by two. */
-static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
-{
-    const char *ip = (const char *)user;
-    int code = PSOCKET_DNS_NOT_FOUND;
-    (void)host;
-    for (; *ip; ip += strlen(ip) + 1)
-        if (psocket_resolve_add(r, ip) == 0) code = 0;
-    psocket_resolve_done(r, code);
-}
-
-/* Makes that text of the string or list at index, in a userdata on top of the stack. */
-static void *psi_lua_addresses(lua_State *L, int index)
-{
-    size_t i, n = lua_istable(L, index) ? PSI_LUA_LENGTH(L, index) : 1, size = 1, room = 0;
-    char *text;
-    for (;;) { /* once to measure, once to copy */
-        text = size > 1 ? (char *)PSI_LUA_USERDATA(L, size) : NULL;
-        room = size;
-        size = 1;
-        for (i = 1; i <= n; i++) {
-            size_t len;
-            const char *ip;
-            if (lua_istable(L, index)) lua_rawgeti(L, index, (int)i);
-            else lua_pushvalue(L, index);
-            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "options.resolve must return addresses (strings)");
-            ip = lua_tostring(L, -1);
-            len = strlen(ip);
-            if (text && size + len + 1 > room) luaL_error(L, "the list of addresses has changed"); /* by a finalizer */
-            if (text && len) memcpy(text + size - 1, ip, len + 1);
-            if (len) size += len + 1;
-            lua_pop(L, 1);
-        }
-        if (text) {
-            text[size - 1] = 0;
-            return text;
-        }
-        if (size == 1) size = 2; /* none at all */
-    }
-}
-
-/* connect(host, port, options, addresses) */
-static int psi_lua_try_connect(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
-    int r;
-    if (!k) {
-        psocket_options o;
-        psocket_error e;
-        const char *host = psi_lua_get_text(L, 1);
-        int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_get_port(L, 2);
-        psi_lua_get_options(L, 3, &o, &e);
-        lua_settop(L, PSI_LUA_OBJECT);
-        k = psi_lua_new_sock(L);
-        lua_replace(L, PSI_LUA_OBJECT);
-        if (!lua_isnil(L, 4)) {
-            o.resolve_user = psi_lua_addresses(L, 4);
-            lua_replace(L, 4); /* stays there until the connection is made */
-            o.resolve = psi_lua_resolved;
-        }
-        k->limits.timeout = o.timeout_ms;
-        r = psocket_connect(&k->s, host, port, &o);
-        if (r < 0) return psi_lua_fail_error(L, r, &e);
-    }
-    op->io = &k->io; /* without limits: the C side keeps them while connecting, and says more */
-    op->index = PSI_LUA_OBJECT;
-    op->claims = PSOCKET_WRITE;
-    while (psi_lua_is_want(r = psocket_step(k->s))) {
-        r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
-        if (r == 0) return PSI_LUA_AGAIN;
-        if (r < 0) break;
-    }
-    if (r == 0) psocket_settimeout(k->s, 0); /* the limits are kept here from now on */
-    psi_lua_release(op);
-    psi_lua_forget(op->vm, &k->io); /* writable is the usual state: it would only be reported once more */
-    if (r < 0 && r != PSOCKET_CLOSED) {
-        psocket_close(k->s);
-        return psi_lua_fail_sock(L, k, r);
-    }
-    lua_settop(L, PSI_LUA_OBJECT);
-    return 1;
-}
-
-static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    psi_lua_sock *k = (psi_lua_sock *)lua_touserdata(L, PSI_LUA_OBJECT);
-    int r;
-    op->io = &l->io;
-    op->index = 1;
-    op->claims = PSOCKET_READ;
-    op->limits = psi_lua_get_limits(L, 2, &l->limits);
-    r = psi_lua_claim(L, op);
-    if (!k) {
-        lua_settop(L, PSI_LUA_OBJECT);
-        k = psi_lua_new_sock(L);
-        k->limits = l->limits;
-        lua_replace(L, PSI_LUA_OBJECT);
-    }
-    while (r >= 0) {
-        /* A flood of connections must not starve the others: let the poller have a look now and then. */
-        int n = l->burst < 16 ? psocket_accept(l->l, &k->s) : PSOCKET_WANT_READ;
-        if (n == 0) {
-            l->burst++;
-            psi_lua_release(op);
-            lua_settop(L, PSI_LUA_OBJECT);
-            return 1;
-        }
-        l->burst = 0;
-        r = psi_lua_is_want(n) ? psi_lua_wait(L, op, PSOCKET_READ, 0) : n;
-        if (r == 0) return PSI_LUA_AGAIN;
-        if (r < 0) break;
-    }
-    psi_lua_release(op);
-    return psi_lua_fail_listener(L, l, r);
-}
-
-/* sleep(scheduler, seconds) */
-static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    int64_t now = psocket_now(), due = (int64_t)lua_tonumber(L, PSI_LUA_DUE);
-    double ms;
-    int inner;
-    uint32_t i;
-    psi_lua_sched *S;
-    if (lua_isnoneornil(L, PSI_LUA_DUE)) {
-        luaL_checknumber(L, 2);
-        lua_pushvalue(L, 2);
-        due = now + psi_lua_pop_ms(L, 2, "the argument"); /* 0 lets all others run once */
-        ms = (double)lua_tonumber(L, 2) * 1000;
-        if (ms >= INT_MAX) due = ms < 9e15 ? now + (int64_t)ms : (int64_t)9e15;
-        psi_lua_remember(L, PSI_LUA_DUE, (double)due);
-    } else if (now >= due) {
-        return 0;
-    }
-    if (!psi_lua_yieldable(L)) {
-        psocket_poller *p;
-        const psocket_event *events;
-        if (psocket_poller_new(&p)) return luaL_error(L, "sleep: no poller can be made");
-        while ((now = psocket_now()) < due)
-            psocket_poller_wait(p, &events, due - now > INT_MAX ? INT_MAX : (int)(due - now));
-        psocket_poller_free(p);
-        return 0;
-    }
-    S = psi_lua_whose(vm, L, &i, &inner);
-    if (S && psi_lua_set_deadline(S, i, due) == 0) S->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
-    op->ticket = 1; /* it waits in no slot */
-    return PSI_LUA_AGAIN;
-}
-
-/*--- TLS settings */
-
-/* The string in field name of the table at index, left on the stack; NULL if there is none. Without len it must not be
-   one that C takes for a shorter one. */
-static const char *psi_lua_field_string(lua_State *L, int table, const char *name, size_t *len)
-{
-    size_t n;
     const char *text;
-    lua_getfield(L, table, name);
-    if (lua_isnil(L, -1)) return NULL;
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s must be a string", name);
-    text = lua_tolstring(L, -1, &n);
-    if (len) *len = n;
-    else if (strlen(text) != n) luaL_error(L, "%s contains a zero byte", name);
+    if (!p->list) return psi_lua_check_string(L, 2 + p->i, len);
+    lua_rawgeti(L, 2, p->i + 1);
+    if (lua_type(L, -1) != LUA_TSTRING)
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
+    text = lua_tolstring(L, -1, len);
+    lua_pop(L, 1); /* the list keeps it */
     return text;
 }
 
-/* What weakens the verification must be said clearly: "no" and 0 are true in Lua. */
-static int psi_lua_field_flag(lua_State *L, int table, const char *name)
+/* Finds them, and checks all before any is sent. */
+static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
 {
-    int yes;
-    lua_getfield(L, table, name);
-    if (!lua_isnil(L, -1) && !lua_isboolean(L, -1)) luaL_error(L, "%s must be true or false", name);
-    yes = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return yes;
+    int top = lua_gettop(L);
+    size_t len;
+    psi_lua_self(L);
+    p->at = 0;
+    p->list = lua_istable(L, 2);
+    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
+    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
+    if (!p->count && !p->list) psi_lua_expected(L, 2, "string");
+    for (p->i = 0; p->i < p->count; p->i++) psi_lua_piece(L, p, &len);
+    p->i = 0;
 }
 
-/* The list of certificates at index; its strings and itself stay on the stack. */
-static const psocket_identity *psi_lua_identities(lua_State *L, int list, size_t *count)
+/* These bytes are gone. */
+static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    size_t i, n = PSI_LUA_LENGTH(L, list);
-    psocket_identity *all;
-    luaL_checkstack(L, (int)(n < 10000 ? 3 * n : 1000000) + 8, "too many certificates");
-    all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
-    memset(all, 0, (n + 1) * sizeof *all);
-    for (i = 0; i < n; i++) {
-        int one;
-        lua_rawgeti(L, list, (int)(i + 1));
-        if (!lua_istable(L, -1))
-            luaL_error(L, "certificate %d is not a table with chain and private_key", (int)(i + 1));
-        one = lua_gettop(L);
-        all[i].chain = psi_lua_field_string(L, one, "chain", &all[i].chain_len);
-        all[i].key = psi_lua_field_string(L, one, "private_key", &all[i].key_len);
-        if (!all[i].chain || !all[i].key)
-            luaL_error(L, "certificate %d has no %s", (int)(i + 1), all[i].chain ? "private_key" : "chain");
+    size_t len;
+    for (bytes += (double)p->at; p->i < p->count; p->i++) {
+        psi_lua_piece(L, p, &len);
+        if (bytes < (double)len) break;
+        bytes -= (double)len;
     }
-    *count = n;
-    return all;
+    p->at = (size_t)bytes;
 }
 
-/* A digest as 32 bytes or 64 hexadecimal digits: 1 if it is one. */
-static int psi_lua_digest(const char *text, size_t len, uint8_t *out)
+/* The next bytes: those of one piece, or of several small ones, joined in buf. */
+static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    size_t i;
-    if (len == 32) {
-        memcpy(out, text, 32);
+    const char *text = "";
+    size_t n = 0;
+    for (*used = 0; p.i < p.count && *used < size; p.i++, p.at = 0) {
+        text = psi_lua_piece(L, &p, &n) + p.at;
+        n -= p.at;
+        if (!*used && (n >= size || p.i + 1 == p.count)) {
+            *used = n;
+            return text;
+        }
+        if (n > size - *used) n = size - *used;
+        memcpy(buf + *used, text, n);
+        *used += n;
+    }
+    return buf;
+}
+
+/* send(socket, strings ... or a list of them [, options]) */
+static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
+{
+    char buf[4096];
+    psi_lua_pieces p;
+    ptrdiff_t n;
+    int r;
+    psi_lua_find_pieces(L, &p);
+    n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
+    if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
+    psi_lua_advance(L, &p, op->state);
+    while (n >= 0 && (p.i < p.count || op->state == 0)) {
+        size_t len;
+        const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
+        if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
+        n = psocket_send(op->k->s, data, len);
+        if (n <= 0) break;
+        psi_lua_advance(L, &p, (double)n);
+        op->state += (double)n;
+    }
+    if (n >= 0) n = psocket_flush(op->k->s);
+    if (n >= 0) {
+        lua_pushboolean(L, 1);
         return 1;
     }
-    for (i = 0; len == 64 && i < 64; i++) {
-        int c = (unsigned char)text[i], v = -1;
-        if (c >= '0' && c <= '9') v = c - '0';
-        else if ((c | 32) >= 'a' && (c | 32) <= 'f') v = (c | 32) - 'a' + 10;
-        if (v < 0) return 0;
-        out[i / 2] = (uint8_t)(i & 1 ? out[i / 2] | v : v << 4);
-    }
-    return len == 64;
+    r = psi_lua_stop(L, op, n);
+    if (r == PSI_LUA_AGAIN) return r;
+    PSI_LUA_PUSH_WHOLE(L, op->state); /* how much the peer may get */
+    return r + 1;
 }
 
-/* A question of a handshake. */
-typedef struct psi_lua_question {
-    const psi_lua_settings *settings;
-    const psocket_certinfo *peer; /* of decide; NULL: of clock */
-    const psocket_error *verdict;
-} psi_lua_question;
-
-/* Asks what vm->question says; runs in vm->asker, protected. */
-static int psi_lua_asked(lua_State *L)
+/* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
+   ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
+static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    const psi_lua_question *q = vm->question;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    lua_rawgeti(L, -1, q->settings->number);
-    if (!lua_isuserdata(L, -1)) return luaL_error(L, "the settings were collected");
-    PSI_LUA_GETVALUE(L, -1);
-    lua_rawgeti(L, -1, q->peer ? 1 : 2);
-    if (!q->peer) {
-        lua_call(L, 0, 1);
-        return 1;
-    }
-    lua_newtable(L);
-    psi_lua_set_text(L, "subject", q->peer->subject);
-    psi_lua_set_text(L, "issuer", q->peer->issuer);
-    psi_lua_set_number(L, "not_before", (double)q->peer->not_before);
-    psi_lua_set_number(L, "not_after", (double)q->peer->not_after);
-    psi_lua_set_hex(L, "sha256", q->peer->sha256);
-    psi_lua_set_hex(L, "spki_sha256", q->peer->spki_sha256);
-    if (q->verdict->code) {
-        const char *name = psocket_codename(q->verdict->code);
-        lua_pushstring(L, q->verdict->text[0] ? q->verdict->text : psocket_strerror(q->verdict->code));
-        lua_pushstring(L, name ? name : "OS");
-        lua_call(L, 3, 1);
-    } else {
-        lua_call(L, 1, 1);
-    }
-    lua_pushboolean(L, lua_isboolean(L, -1) && lua_toboolean(L, -1));
-    return 1;
-}
-
-/* The answer lies on top of vm->asker: 1, to be popped; 0 if there is none. Nothing outside the protected call needs
-   memory; an error, a yield or a question within a question is no answer. */
-static int psi_lua_ask(const psi_lua_settings *t, const psocket_certinfo *peer, const psocket_error *verdict)
-{
-    psi_lua_vm *vm = t->vm;
-    psi_lua_question q;
-    int status;
-    if (vm->question) return 0;
-    q.settings = t;
-    q.peer = peer;
-    q.verdict = verdict;
-    vm->question = &q;
-    lua_pushvalue(vm->asker, 1); /* psi_lua_asked */
-    status = lua_pcall(vm->asker, 0, 1, 0);
-    vm->question = NULL;
-    if (status) lua_settop(vm->asker, 1);
-    return !status;
-}
-
-static int psi_lua_decide(void *user, const psocket_certinfo *peer, const psocket_error *verdict)
-{
-    const psi_lua_settings *t = (const psi_lua_settings *)user;
-    int yes;
-    if (!psi_lua_ask(t, peer, verdict)) return 1;
-    yes = lua_toboolean(t->vm->asker, -1);
-    lua_settop(t->vm->asker, 1);
-    return !yes;
-}
-
-static int64_t psi_lua_clock(void *user)
-{
-    const psi_lua_settings *t = (const psi_lua_settings *)user;
-    double now;
-    if (!psi_lua_ask(t, NULL, NULL)) return 0; /* nothing was valid then */
-    now = (double)lua_tonumber(t->vm->asker, -1);
-    lua_settop(t->vm->asker, 1);
-    return now > 0 && now < 1e15 ? (int64_t)now : 0;
-}
-
-/* Notes the functions among options in the uservalue of the settings on top of the stack. */
-static void psi_lua_set_questions(lua_State *L, psi_lua_settings *t, int options, psocket_tls_options *o)
-{
-    static const char *const names[] = { "decide", "clock" };
-    psi_lua_vm *vm = psi_lua_here(L);
-    int i, any = 0, settings = lua_gettop(L);
-    lua_newtable(L);
-    for (i = 0; i < 2; i++) {
-        lua_getfield(L, options, names[i]);
-        if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "%s must be a function", names[i]);
-        if (!lua_isnil(L, -1)) any |= 1 << i;
-        lua_rawseti(L, -2, i + 1);
-    }
-    if (!any) {
-        lua_pop(L, 1);
-        return;
-    }
-    PSI_LUA_SETVALUE(L, settings);
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    if (!vm->asker) {
-        lua_State *co = lua_newthread(L);
-        lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR); /* whose metatable holds it: values here are weak */
-        lua_getmetatable(L, -1);
-        lua_pushvalue(L, -3);
-        lua_setfield(L, -2, "asker");
-        lua_pop(L, 2);
-        lua_pushvalue(L, lua_upvalueindex(1));
-        lua_pushvalue(L, lua_upvalueindex(2));
-        lua_pushcclosure(L, psi_lua_asked, 2);
-        lua_xmove(L, co, 1);
-        lua_pop(L, 1);
-        vm->asker = co;
-    }
-    t->vm = vm;
-    t->number = ++vm->numbers;
-    lua_pushvalue(L, settings);
-    lua_rawseti(L, -2, t->number);
-    lua_pop(L, 1);
-    if (any & 1) {
-        o->decide = psi_lua_decide;
-        o->decide_user = t;
-    }
-    if (any & 2) {
-        o->clock = psi_lua_clock;
-        o->clock_user = t;
-    }
-}
-
-/* The version of TLS in field min_version: "TLSv1.2", or its number. */
-static int psi_lua_field_version(lua_State *L, int table)
-{
-    int version = 0;
-    lua_getfield(L, table, "min_version");
-    if (lua_type(L, -1) == LUA_TSTRING) {
-        const char *text = lua_tostring(L, -1);
-        if (strncmp(text, "TLSv1.", 6) == 0 && text[6] >= '0' && text[6] <= '3' && !text[7]) version = 0x301 + text[6] - '0';
-    } else if (lua_type(L, -1) == LUA_TNUMBER && lua_tonumber(L, -1) >= 1 && lua_tonumber(L, -1) < 0x10000) {
-        version = (int)lua_tonumber(L, -1);
-    }
-    if (!version && !lua_isnil(L, -1)) luaL_error(L, "min_version must be a version of TLS, as \"TLSv1.2\"");
-    lua_pop(L, 1);
-    return version;
-}
-
-/* The cipher suites in field suites, with colons between; left on the stack. */
-static const char *psi_lua_field_suites(lua_State *L, int table)
-{
-    size_t i, n;
-    int list;
-    lua_getfield(L, table, "suites");
-    list = lua_gettop(L);
-    if (lua_isnil(L, list)) return NULL;
-    if (lua_istable(L, list)) {
-        n = PSI_LUA_LENGTH(L, list);
-        lua_pushliteral(L, "");
-        for (i = 1; i <= n && i <= 100; i++) {
-            if (i > 1) lua_pushliteral(L, ":");
-            lua_rawgeti(L, list, (int)i);
-            if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
-            lua_concat(L, i > 1 ? 3 : 2);
-        }
-    }
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "suites must be names of cipher suites");
-    if (strlen(lua_tostring(L, -1)) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "suites contains a zero byte");
-    return lua_tostring(L, -1);
-}
-
-/* Makes settings of the options at `options` and the certificates at `certs` (0: none; then options may hold some).
-   Pushes the settings and answers 1, or pushes nil, a message and a name and answers 3. */
-static int psi_lua_make_settings(lua_State *L, int options, int certs)
-{
-    static const char *const auth[] = { "none", "optional", "required", NULL };
-    psocket_tls_options o;
-    psocket_error e;
-    int top = lua_gettop(L), r, list;
-    size_t i;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA_1(L, sizeof *t);
-    memset(t, 0, sizeof *t);
-    psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
-    memset(&o, 0, sizeof o);
-    memset(&e, 0, sizeof e);
-    o.error = &e;
-    luaL_checkstack(L, 20, NULL);
-    if (options) {
-        const char **names;
-        uint8_t *pins;
-        psi_lua_set_questions(L, t, options, &o);
-        o.min_version = psi_lua_field_version(L, options);
-        o.suites = psi_lua_field_suites(L, options);
-        o.ca = psi_lua_field_string(L, options, "ca", &o.ca_len);
-        o.ca_file = psi_lua_field_string(L, options, "ca_file", NULL);
-        o.ca_dir = psi_lua_field_string(L, options, "ca_dir", NULL);
-        o.insecure_no_verify = psi_lua_field_flag(L, options, "insecure_no_verify");
-        o.insecure_no_name = psi_lua_field_flag(L, options, "insecure_no_name");
-        lua_getfield(L, options, "client_auth");
-        for (r = 0; !lua_isnil(L, -1) && !(lua_isstring(L, -1) && strcmp(lua_tostring(L, -1), auth[r]) == 0); r++)
-            if (r == 2) luaL_error(L, "client_auth must be \"none\", \"optional\" or \"required\"");
-        o.client_auth = r;
-        lua_getfield(L, options, "alpn");
-        list = lua_gettop(L);
-        if (!lua_isnil(L, list)) {
-            if (!lua_istable(L, list)) luaL_error(L, "alpn must be a list of names");
-            o.alpn_count = PSI_LUA_LENGTH(L, list);
-            luaL_checkstack(L, (int)(o.alpn_count < 10000 ? o.alpn_count : 1000000) + 8, "too many names in alpn");
-            names = (const char **)PSI_LUA_USERDATA(L, (o.alpn_count + 1) * sizeof *names);
-            for (i = 0; i < o.alpn_count; i++) {
-                lua_rawgeti(L, list, (int)(i + 1));
-                if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "alpn must be a list of names");
-                names[i] = lua_tostring(L, -1);
-                if (strlen(names[i]) != PSI_LUA_LENGTH(L, -1)) luaL_error(L, "a name in alpn contains a zero byte");
-            }
-            o.alpn = names;
-        }
-        lua_getfield(L, options, "pins");
-        list = lua_gettop(L);
-        if (!lua_isnil(L, list)) {
-            if (!lua_istable(L, list)) luaL_error(L, "pins must be a list of SHA-256 digests");
-            o.spki_pin_count = PSI_LUA_LENGTH(L, list);
-            if (!o.spki_pin_count) luaL_error(L, "pins must be a list of SHA-256 digests: it is empty");
-            pins = (uint8_t *)PSI_LUA_USERDATA(L, (o.spki_pin_count + 1) * 32);
-            for (i = 0; i < o.spki_pin_count; i++) {
-                size_t len = 0;
-                const char *text;
-                lua_rawgeti(L, list, (int)(i + 1));
-                text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : "";
-                if (!psi_lua_digest(text, len, pins + 32 * i))
-                    luaL_error(L, "pin %d is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)", (int)(i + 1));
-                lua_pop(L, 1);
-            }
-            o.spki_pins = pins;
-        }
-        if (!certs) {
-            lua_getfield(L, options, "identities");
-            if (!lua_isnil(L, -1) && !lua_istable(L, -1)) luaL_error(L, "identities must be a list of certificates");
-            certs = lua_istable(L, -1) ? lua_gettop(L) : options; /* psocket.tls { {chain =, private_key =} } will do */
-        }
-    }
-    if (certs) o.identities = psi_lua_identities(L, certs, &o.identity_count);
-    r = psocket_tls_new(&t->tls, &o);
-    lua_settop(L, top + 1);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
-}
-
-/* Do these options say anything about TLS, or just about time? */
-static int psi_lua_about_tls(lua_State *L, int options)
-{
-    static const char *const names[] = { "ca", "ca_file", "ca_dir", "alpn", "pins", "identities", "client_auth",
-                                         "insecure_no_verify", "insecure_no_name", "suites", "min_version", "decide",
-                                         "clock" };
-    size_t i;
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
-        int there;
-        lua_getfield(L, options, names[i]);
-        there = !lua_isnil(L, -1);
-        lua_pop(L, 1);
-        if (there) return 1;
-    }
-    return 0;
-}
-
-/* As psi_lua_make_settings, but the same tables give the settings that were made of them before. */
-static int psi_lua_cached_settings(lua_State *L, int options, int certs)
-{
-    int first = certs ? certs : options, second, top = lua_gettop(L), r;
-    if (options && certs && !psi_lua_about_tls(L, options)) options = 0;
-    second = options ? options : certs;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
-    lua_pushvalue(L, first);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_getmetatable(L, -2); /* weak keys too */
-        lua_setmetatable(L, -2);
-        lua_pushvalue(L, first);
-        lua_pushvalue(L, -2);
-        lua_rawset(L, -4);
-    }
-    lua_pushvalue(L, second);
-    lua_rawget(L, -2);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        r = psi_lua_make_settings(L, options, certs);
-        if (r != 1) return r;
-        if (LUA_VERSION_NUM >= 502 || !((psi_lua_settings *)lua_touserdata(L, -1))->number) {
-            /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-            lua_pushvalue(L, second);
-            lua_pushvalue(L, -2);
-            lua_rawset(L, top + 2);
-        }
-    }
-    lua_replace(L, top + 1);
-    lua_settop(L, top + 1);
-    return 1;
-}
-
-/* The handshake of the socket at 1 may ask functions of the settings at index `given` (0: PSI_LUA_OBJECT): they have to
-   stay as long, and no poller may call them in the midst of its work. */
-static void psi_lua_set_apart(lua_State *L, psi_lua_sock *k, int given)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, given ? given : PSI_LUA_OBJECT);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-    psi_lua_forget(psi_lua_here(L), &k->io);
-    k->io.noted |= PSI_LUA_APART;
-    psi_lua_here(L)->driven = k;
-}
-
-/* It is over. */
-static void psi_lua_end_apart(lua_State *L, psi_lua_sock *k)
-{
-    psi_lua_forget(psi_lua_here(L), &k->io);
-    k->io.noted = (uint8_t)(k->io.noted & ~(PSI_LUA_APART | PSI_LUA_CLOSING));
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_pushvalue(L, 1);
-    lua_pushnil(L);
-    lua_rawset(L, -3);
-    lua_pop(L, 1);
-}
-
-/* starttls(socket, name | certificates | settings, options | settings, options) */
-static int psi_lua_try_starttls(lua_State *L, psi_lua_op *op)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_tlsinfo info;
-    int r, made = 1, options = 0;
-    lua_settop(L, PSI_LUA_TOP);
-    op->io = &k->io; /* without limits: kept on the C side, as in connect */
-    op->index = 1;
-    op->claims = PSOCKET_READ | PSOCKET_WRITE;
-    if (lua_isnil(L, PSI_LUA_DONE) && psocket_istls(k->s) &&
-        psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
-        lua_pushnil(L);
-        return 1;
-    }
-    r = psi_lua_claim(L, op);
-    if (lua_isnil(L, PSI_LUA_DONE) && !r) {
-        int server = psocket_getside(k->s) == PSOCKET_SERVER, given = 0;
-        psi_lua_settings *t = NULL;
-        psi_lua_limits limits;
-        const char *name = NULL;
-        if (lua_isuserdata(L, 2)) given = 2;
-        else if (server) luaL_checktype(L, 2, LUA_TTABLE);
-        else name = psi_lua_get_text(L, 2);
-        if (!given && lua_isuserdata(L, 3)) given = 3;
-        if (given) {
-            t = (psi_lua_settings *)luaL_checkudata(L, given, PSI_LUA_SETTINGS);
-            luaL_argcheck(L, t->tls, given, "these settings were collected");
-        }
-        if (psi_lua_has_options(L, given ? given + 1 : 3)) options = given ? given + 1 : 3;
-        limits = psi_lua_get_limits(L, options ? options : 4, &k->limits);
-        if (!given && (server || (options && psi_lua_about_tls(L, options)))) {
-            made = psi_lua_cached_settings(L, options, server ? 2 : 0);
-            if (made == 1) {
-                t = (psi_lua_settings *)lua_touserdata(L, -1);
-                lua_replace(L, PSI_LUA_OBJECT);
-            }
-        }
-        if (t && t->number && psi_lua_here(L)->question)
-            return luaL_error(L, "decide and clock must not start a handshake that asks functions itself");
-        if (made == 1) {
-            psi_lua_remember(L, PSI_LUA_DONE, 1);
-            if (t && t->number) psi_lua_set_apart(L, k, given);
-            psocket_settimeout(k->s, limits.timeout);
-            r = psocket_starttls(k->s, t ? t->tls : NULL, name);
-        }
-    }
-    if (made == 1) {
-        if (k->io.noted & PSI_LUA_APART) psi_lua_here(L)->driven = k;
-        while ((r == 0 || psi_lua_is_want(r)) && psi_lua_is_want(r = psocket_step(k->s))) {
-            if (k->io.noted & PSI_LUA_CLOSING) { /* by decide or clock */
-                r = PSOCKET_CLOSED_HERE;
-                break;
-            }
-            r = psi_lua_wait(L, op, PSOCKET_WRITE, 0);
-            if (r == 0) return PSI_LUA_AGAIN;
-            if (r == 1) r = 0;
-        }
-        if (!lua_isnil(L, PSI_LUA_DONE)) psocket_settimeout(k->s, 0);
-        if (k->io.noted & PSI_LUA_CLOSING) r = PSOCKET_CLOSED_HERE;
-        if (k->io.noted & PSI_LUA_APART && r != PSOCKET_BUSY) psi_lua_end_apart(L, k);
-        if (psocket_gettlsinfo(k->s, &info) == 0 && r != PSOCKET_CLOSED_HERE && r != PSOCKET_BUSY) {
-            psi_lua_release(op);
-            psi_lua_forget(op->vm, &k->io);
-            lua_pushboolean(L, 1);
-            if (!info.alpn[0]) return 1;
-            lua_pushstring(L, info.alpn);
-            return 2;
-        }
-        psi_lua_fail_sock(L, k, r);
-    }
-    /* nil, a message and a name are on top: here the spec says false, and that the socket is closed. */
-    psi_lua_release(op);
-    psi_lua_shut(op->vm, k);
-    lua_pushboolean(L, 0);
-    lua_replace(L, -4);
-    return 3;
+    op->event = (int)lua_tonumber(L, 2);
+    op->claims = (int)lua_tonumber(L, 3);
+    if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
+    op->task = (psi_lua_task *)lua_touserdata(L, 5);
+    if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
+    else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
 /*--- driving the operations */
 
-/* What an operation yields: no values. But where a yield may fail, as in pcall in Lua 5.1, a task that is resumed by our
-   scheduler yields a mark to it: a task that yields without one after it was to wait has failed to, and went on. */
-static int psi_lua_mark(lua_State *L)
-{
-#if PSI_LUA_MARKS
-    psi_lua_vm *vm = psi_lua_here(L);
-    if (vm->co != L) return 0;
-    lua_pushlightuserdata(L, vm);
-    return 1;
-#else
-    (void)L;
-    return 0;
-#endif
-}
+typedef struct psi_lua_waiting {
+    const char *name;
+    int (*try_it)(lua_State *, psi_lua_op *);
+} psi_lua_waiting;
 
-static int psi_lua_yield(lua_State *L)
-{
-    return lua_yield(L, psi_lua_mark(L));
-}
-
-enum {
-    PSI_LUA_CONNECT, PSI_LUA_ACCEPT, PSI_LUA_RECV, PSI_LUA_READ, PSI_LUA_READ_UNTIL, PSI_LUA_SEND, PSI_LUA_SHUTDOWN,
-    PSI_LUA_STARTTLS, PSI_LUA_SLEEP
+static const psi_lua_waiting psi_lua_all_waiting[] = {
+    { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
+    { "send", psi_lua_try_send }, { "wait", psi_lua_try_wait }
 };
 
-/* Tries one of them, for the ticket that it has got or for the first time (0). Answers what it answered. */
-static int psi_lua_try(lua_State *L, int what, uint32_t *ticket)
+enum { PSI_LUA_WAIT = 4 };
+
+/* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
+static int psi_lua_try(lua_State *L, int again, double *state)
 {
-    static int (*const ops[])(lua_State *, psi_lua_op *) = {
-        psi_lua_try_connect, psi_lua_try_accept, psi_lua_try_recv, psi_lua_try_read, psi_lua_try_read_until,
-        psi_lua_try_send, psi_lua_try_shutdown, psi_lua_try_starttls, psi_lua_try_sleep
-    };
-    psi_lua_op op;
-    int n;
-    op.vm = psi_lua_here(L);
-    op.ticket = *ticket;
-    op.limits.timeout = 0;
-    n = ops[what](L, &op);
-    *ticket = op.ticket;
-    return n;
+    int top = lua_gettop(L), n, which = (int)lua_tointeger(L, lua_upvalueindex(4));
+    for (;; again = 1) {
+        psi_lua_op op;
+        memset((void *)&op, 0, sizeof op);
+        op.vm = psi_lua_here(L);
+        op.due = INT64_MAX;
+        op.again = again;
+        op.state = *state;
+        n = psi_lua_all_waiting[which].try_it(L, &op);
+        *state = op.state;
+        if (n != PSI_LUA_AGAIN) return n;
+        lua_settop(L, top);
+        if (PSI_LUA_YIELDABLE(L) && !(op.k && op.k->blocks)) {
+            op.vm->ops = 0;
+            psi_lua_park(L, &op);
+            return n;
+        }
+        psi_lua_block(L, &op);
+    }
 }
 
-#if LUA_VERSION_NUM >= 503
+#if PSI_LUA_CONTINUES
+
+static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
+{
+    int n = psi_lua_try(L, again, &state);
+    if (n != PSI_LUA_AGAIN) return n;
+    lua_pushnumber(L, (lua_Number)state); /* behind the arguments, whose number is the context */
+    return lua_yieldk(L, 0, top, next);
+}
 
 static int psi_lua_again(lua_State *L, int status, lua_KContext context)
 {
-    uint32_t ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
-    int n, what = (int)context & ((1 << PSI_LUA_OP_BITS) - 1);
+    double state;
     (void)status;
-    if (ticket) lua_settop(L, PSI_LUA_TOP); /* without what resume was given */
-    n = psi_lua_try(L, what, &ticket);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_settop(L, PSI_LUA_TOP);
-    return lua_yieldk(L, 0, (lua_KContext)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
+    lua_settop(L, (int)context + 1); /* without what resume was given */
+    state = (double)lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return psi_lua_finish_try(L, 1, state, (int)context, psi_lua_again);
 }
 
-static int psi_lua_run(lua_State *L, int what)
+static int psi_lua_run(lua_State *L)
 {
-    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
-    return psi_lua_again(L, 0, what);
-}
-
-#elif LUA_VERSION_NUM == 502
-
-static int psi_lua_again(lua_State *L)
-{
-    int n, context = 0, mask = (1 << PSI_LUA_OP_BITS) - 1;
-    uint32_t ticket;
-    lua_getctx(L, &context);
-    ticket = (uint32_t)context >> PSI_LUA_OP_BITS;
-    lua_settop(L, PSI_LUA_TOP);
-    n = psi_lua_try(L, context & mask, &ticket);
-    return n == PSI_LUA_AGAIN ? lua_yieldk(L, psi_lua_mark(L), context, psi_lua_again) : n; /* it keeps its ticket */
-}
-
-static int psi_lua_run(lua_State *L, int what)
-{
-    uint32_t ticket = 0;
-    int n;
-    if (lua_gettop(L) > PSI_LUA_ARGS) lua_settop(L, PSI_LUA_ARGS);
-    n = psi_lua_try(L, what, &ticket);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_settop(L, PSI_LUA_TOP);
-    return lua_yieldk(L, psi_lua_mark(L), (int)(ticket << PSI_LUA_OP_BITS) | what, psi_lua_again);
+    return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
 }
 
 #else
 
-/* Without lua_yieldk a Lua function (psi_lua_wrapper) yields, and calls this again with what is to be remembered. The
-   first result tells it to: upvalue 1, which no operation returns. */
-static int psi_lua_run(lua_State *L, int what)
+/* A Lua function (psi_lua_wrapper) yields, and calls this again, with `again` and what is to be remembered in front of the
+   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+static int psi_lua_run(lua_State *L)
 {
-    uint32_t ticket = (uint32_t)lua_tonumber(L, PSI_LUA_TICKET);
-    int n = psi_lua_try(L, what, &ticket), i, top;
+    int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
+    double state = again ? (double)lua_tonumber(L, 2) : 0;
+    if (again) {
+        lua_remove(L, 1);
+        lua_remove(L, 1);
+    }
+    n = psi_lua_try(L, again, &state);
     if (n != PSI_LUA_AGAIN) return n;
-    psi_lua_remember(L, PSI_LUA_TICKET, ticket);
-    top = lua_gettop(L);
     lua_pushvalue(L, lua_upvalueindex(1));
-    for (i = PSI_LUA_TICKET; i <= top; i++) lua_pushvalue(L, i);
-    return 2 + top - PSI_LUA_TICKET;
+    lua_pushnumber(L, (lua_Number)state);
+    return 2;
 }
 
-static const char psi_lua_wrapper[] =
+static const char *const psi_lua_wrapper[] = {
     "local again, yield = ...\n"
     "return function(f)\n"
-    "  return function(a, b, c, d)\n"
-    "    local r, x, y, z, v, w = f(a, b, c, d)\n"
+    "  return function(...)\n"
+    "    local r, x, y, z = f(...)\n"
     "    while r == again do\n"
     "      yield()\n"
-    "      r, x, y, z, v, w = f(a, b, c, d, x, y, z, v, w)\n"
+    "      r, x, y, z = f(again, x, ...)\n"
     "    end\n"
     "    if x == nil then return r end\n" /* as many results as there are */
     "    if y == nil then return r, x end\n"
     "    if z == nil then return r, x, y end\n"
     "    return r, x, y, z\n"
     "  end\n"
-    "end\n";
+    "end\n",
+    NULL
+};
 
 #endif
 
-static int psi_lua_connect(lua_State *L) { return psi_lua_run(L, PSI_LUA_CONNECT); }
-static int psi_lua_accept(lua_State *L) { return psi_lua_run(L, PSI_LUA_ACCEPT); }
-static int psi_lua_recv(lua_State *L) { return psi_lua_run(L, PSI_LUA_RECV); }
-static int psi_lua_read(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ); }
-static int psi_lua_read_until(lua_State *L) { return psi_lua_run(L, PSI_LUA_READ_UNTIL); }
-static int psi_lua_send(lua_State *L) { return psi_lua_run(L, PSI_LUA_SEND); }
-static int psi_lua_shutdown(lua_State *L) { return psi_lua_run(L, PSI_LUA_SHUTDOWN); }
-static int psi_lua_starttls(lua_State *L) { return psi_lua_run(L, PSI_LUA_STARTTLS); }
-static int psi_lua_sleep(lua_State *L) { return psi_lua_run(L, PSI_LUA_SLEEP); }
+/*--- what the script tries, without waiting: true (or an object), false for WANT, or nil, a message and a name */
 
-/*--- the rest of sockets */
-
-/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
-static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
+static int psi_lua_answer(lua_State *L, const psi_lua_sock *k, int r)
 {
-    if ((k->io.armed & PSOCKET_READ) && (ended || psocket_pending(k->s))) psi_lua_wake(psi_lua_here(L), &k->io);
-}
-
-static int psi_lua_peek(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    const void *data;
-    ptrdiff_t n;
-    do {
-        n = psocket_peek(k->s, &data);
-        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
-        if (n < 0) return 0;
-    } while (!psi_lua_push_chunk(L, k, data, (size_t)n));
+    if (r < 0 && !psi_lua_is_want(r)) return psi_lua_fail_sock(L, k, r);
+    lua_pushboolean(L, r >= 0);
     return 1;
 }
 
-static int psi_lua_unrecv(lua_State *L)
+/* take(listener): the next connection. */
+static int psi_lua_take(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L), *k;
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
+    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r) r = psocket_hasconnection(l->s);
+    if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = l->timeout;
+    r = psocket_accept(l->s, &k->s);
+    return r ? psi_lua_answer(L, l, r) : 1;
+}
+
+/* shut(socket, "send" [, seconds]): ends the direction out, after all that was sent. */
+static int psi_lua_shut_out(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    size_t len;
-    const char *data = luaL_checklstring(L, 2, &len);
-    int r = psocket_unrecv(k->s, data, len);
-    if (r < 0) return psi_lua_fail_sock(L, k, r);
-    psi_lua_looked(L, k, 0);
-    lua_pushboolean(L, 1);
-    return 1;
+    int r = psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_WRITE);
+    if (!r && lua_isnumber(L, 3)) psi_lua_set_limit(k, psi_lua_milliseconds(L, 3));
+    if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
+        psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
+    return psi_lua_answer(L, k, r ? r : psocket_shutdown(k->s));
 }
 
-static int psi_lua_close(lua_State *L)
+/* step(socket): connects. C keeps the time. */
+static int psi_lua_step(lua_State *L)
 {
-    psi_lua_shut(psi_lua_here(L), psi_lua_any_self(L));
-    return 0;
+    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    int r = psi_lua_claim(L, vm, k, PSOCKET_WRITE);
+    psocket_error e;
+    if (!r) r = psocket_step(k->s);
+    if (!psi_lua_is_want(r)) psi_lua_forget(vm, k); /* writable is the usual state: it would only be reported once more */
+    if (r >= 0 || psi_lua_is_want(r) || r == PSOCKET_CLOSED) return psi_lua_answer(L, k, r == PSOCKET_CLOSED ? 0 : r);
+    psocket_geterror(k->s, &e);
+    psocket_close(k->s);
+    return psi_lua_fail_error(L, r, &e);
 }
 
-static int psi_lua_gc(lua_State *L)
+/* side(socket): is it a server's, and does it use TLS already? */
+static int psi_lua_side(lua_State *L)
 {
-    psi_lua_sock *k = psi_lua_any_self(L);
-    psocket *s = k->s;
-    if ((k->io.noted & PSI_LUA_HELD) || (psi_lua_here(L)->question && psi_lua_here(L)->driven == k)) return psi_lua_close(L);
-    if (k->io.noted & PSI_LUA_APART) psi_lua_forget(psi_lua_here(L), &k->io);
-    if (s) psi_lua_wake(psi_lua_here(L), &k->io); /* nobody can wait for it, unless __gc is called by hand */
-    k->s = NULL;
-    psocket_free(s); /* also takes it out of its poller */
-    return 0;
-}
-
-/* Pushes what an address function has found. */
-static int psi_lua_address(lua_State *L, int r, const char *ip, int port)
-{
-    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
-    lua_pushstring(L, ip);
-    lua_pushinteger(L, port);
+    const psi_lua_sock *k = psi_lua_self(L);
+    lua_pushboolean(L, psocket_getside(k->s) == PSOCKET_SERVER);
+    lua_pushboolean(L, psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS);
     return 2;
 }
 
-static int psi_lua_getpeer(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getpeer(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_self(L)->s, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_setpeer(lua_State *L)
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
+   fails the socket is closed. C keeps the time. */
+static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    const char *ip = psi_lua_get_text(L, 2);
-    int r = psocket_setpeer(k->s, ip, psi_lua_get_port(L, 3));
-    if (r < 0) return psi_lua_fail_sock(L, k, r);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-static int psi_lua_getside(lua_State *L)
-{
-    lua_pushstring(L, psocket_getside(psi_lua_self(L)->s) == PSOCKET_SERVER ? "server" : "client");
-    return 1;
-}
-
-static int psi_lua_istls(lua_State *L)
-{
-    lua_pushboolean(L, psocket_istls(psi_lua_self(L)->s) == 1);
-    return 1;
-}
-
-static int psi_lua_isudp(lua_State *L)
-{
-    lua_pushboolean(L, psocket_isudp(psi_lua_self(L)->s) == 1);
-    return 1;
-}
-
-static int psi_lua_isopen(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    int open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
-    lua_pushboolean(L, open);
-    return 1;
-}
-
-static int psi_lua_pending(lua_State *L)
-{
-    psi_lua_push_count(L, (double)psocket_pending(psi_lua_self(L)->s));
-    return 1;
-}
-
-/* settimeout(seconds), of a socket or a listener. */
-static psi_lua_limits psi_lua_new_limits(lua_State *L)
-{
-    psi_lua_limits l;
-    lua_settop(L, 2);
-    l.timeout = psi_lua_pop_ms(L, 2, "the argument");
-    return l;
-}
-
-static int psi_lua_settimeout(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    k->limits = psi_lua_new_limits(L);
-    return 0;
-}
-
-/* geterror(): a message, a name, and a table with the details that there are. */
-static int psi_lua_geterror(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_error e;
-    int code = psocket_geterror(k->s, &e);
-    if (code == 0) return 0;
-    psi_lua_fail_sock(L, k, code);
-    lua_newtable(L);
-    if (e.code == code) {
-        int tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert and no certificate */
-        if (e.os_error) psi_lua_set_number(L, "os_error", e.os_error);
-        if (e.bearssl_error) psi_lua_set_number(L, "bearssl_error", e.bearssl_error);
-        if (tls && e.tls_alert >= 0) psi_lua_set_number(L, "tls_alert", e.tls_alert);
-        if (tls && e.cert_index >= 0) psi_lua_set_number(L, "cert_index", e.cert_index);
-    }
-    return 3;
-}
-
-static int psi_lua_tlsinfo(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_vm *vm = psi_lua_here(L);
+    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
-    if (psocket_gettlsinfo(k->s, &info) < 0) return psi_lua_fail(L, PSOCKET_INVALID, "the socket is not using TLS");
-    lua_newtable(L);
-    psi_lua_set_text(L, "version", info.version_name);
-    psi_lua_set_text(L, "suite", info.suite_name);
-    psi_lua_set_text(L, "alpn", info.alpn);
-    psi_lua_set_text(L, "server_name", info.server_name);
-    lua_pushboolean(L, info.resumed);
-    lua_setfield(L, -2, "resumed");
-    if (info.peer_subject[0] || info.peer_not_after) {
-        psi_lua_set_text(L, "peer_subject", info.peer_subject);
-        psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
-        psi_lua_set_hex(L, "peer_spki_sha256", info.peer_spki_sha256);
-        psi_lua_set_number(L, "peer_not_before", (double)info.peer_not_before);
-        psi_lua_set_number(L, "peer_not_after", (double)info.peer_not_after);
+    int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1) {
+        psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
     }
-    return 1;
-}
-
-static void psi_lua_push_address(lua_State *L, const char *ip, int port)
-{
-    if (port) lua_pushfstring(L, strchr(ip, ':') ? "[%s]:%d" : "%s:%d", ip, port);
-    else lua_pushfstring(L, "unix:%s", ip);
-}
-
-static int psi_lua_tostring(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psocket_tlsinfo info;
-    char ip[256];
-    int port = 0, open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
-    if (psocket_getpeer(k->s, ip, sizeof ip, &port) < 0) lua_pushliteral(L, "no address");
-    else psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket: %s (%s%s%s)", lua_tostring(L, -1), open ? "open" : "closed",
-                    psocket_isudp(k->s) == 1 ? ", UDP" : psocket_istls(k->s) == 1 ? ", " : "",
-                    psocket_gettlsinfo(k->s, &info) == 0 ? info.version_name : "");
-    return 1;
-}
-
-/*--- listeners */
-
-static int psi_lua_listen(lua_State *L)
-{
-    psi_lua_listener *l;
-    psocket_options o;
-    psocket_error e;
-    int port, r;
-    const char *address = psi_lua_get_address(L, 1, &port);
-    psi_lua_get_options(L, 2, &o, &e);
-    luaL_argcheck(L, !o.udp, 2, "listen is for TCP; udpserver makes a UDP socket");
-    l = (psi_lua_listener *)PSI_LUA_USERDATA(L, sizeof *l);
-    memset(l, 0, sizeof *l);
-    l->io.kind = PSI_LUA_IS_LISTENER;
-    l->limits.timeout = o.timeout_ms;
-    psi_lua_setmetatable(L, PSI_LUA_LISTENER);
-    o.timeout_ms = 0;
-    o.error = &l->error;
-    r = psocket_listen(&l->l, address, port, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &l->error) : 1;
-}
-
-static int psi_lua_hasconnection(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    int r = psocket_hasconnection(l->l);
+    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
+    psi_lua_forget(vm, k);
+    psi_lua_answer(L, k, r);
     if (r < 0) {
-        psi_lua_fail_listener(L, l, r);
-        lua_pushboolean(L, 0);
-        lua_replace(L, -4);
+        psi_lua_shut(vm, k);
         return 3;
     }
-    if (r) l->burst = 0; /* accept will not wait, then */
-    if (r) psi_lua_wake(psi_lua_here(L), &l->io); /* whoever waits in accept: the system will not report it again */
-    lua_pushboolean(L, r);
-    return 1;
+    psi_lua_set_limit(k, k->timeout);
+    if (psocket_gettlsinfo(k->s, &info) < 0 || !info.alpn[0]) return 1;
+    lua_pushstring(L, info.alpn);
+    return 2;
 }
 
-static int psi_lua_listener_close(lua_State *L)
+/*--- TLS settings */
+
+static int64_t psi_lua_clock(void *user)
 {
-    psi_lua_listener *l = psi_lua_listening(L);
-    psi_lua_wake(psi_lua_here(L), &l->io);
-    psi_lua_forget(psi_lua_here(L), &l->io);
-    psocket_close(l->l);
-    return 0;
+    return ((const psi_lua_settings *)user)->now;
 }
 
-static int psi_lua_listener_gc(lua_State *L)
+/* settings(options): made of checked ones. */
+static int psi_lua_make_settings(lua_State *L)
 {
-    psi_lua_listener *l = psi_lua_listening(L);
-    psocket *p = l->l;
-    if (p) psi_lua_wake(psi_lua_here(L), &l->io);
-    l->l = NULL;
-    psocket_free(p);
-    return 0;
-}
-
-static int psi_lua_listener_getlocal(lua_State *L)
-{
-    char ip[256];
-    int port = 0, r = psocket_getlocal(psi_lua_listening(L)->l, ip, sizeof ip, &port);
-    return psi_lua_address(L, r, ip, port);
-}
-
-static int psi_lua_listener_settimeout(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    l->limits = psi_lua_new_limits(L);
-    return 0;
-}
-
-static int psi_lua_listener_tostring(lua_State *L)
-{
-    psi_lua_listener *l = psi_lua_listening(L);
-    char ip[256];
-    int port = 0;
-    if (psocket_getlocal(l->l, ip, sizeof ip, &port) < 0) {
-        lua_pushliteral(L, "psocket listener: (closed)");
-        return 1;
-    }
-    psi_lua_push_address(L, ip, port);
-    lua_pushfstring(L, "psocket listener: %s (open)", lua_tostring(L, -1));
-    return 1;
-}
-
-/*--- functions of the module */
-
-static int psi_lua_udpserver(lua_State *L)
-{
-    psi_lua_sock *k;
-    psocket_options o;
+    psi_lua_options all;
     psocket_error e;
-    int port, r;
-    const char *address = psi_lua_get_address(L, 1, &port);
-    psi_lua_get_options(L, 2, &o, &e);
-    k = psi_lua_new_sock(L);
-    k->limits.timeout = o.timeout_ms;
-    o.udp = 1;
-    o.timeout_ms = 0;
-    r = psocket_listen(&k->s, address, port, &o);
+    int r, clock;
+    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
+    memset(t, 0, sizeof *t);
+    psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
+    memset(&all, 0, sizeof all);
+    memset(&e, 0, sizeof e);
+    lua_insert(L, 1);
+    lua_getfield(L, 2, "clock");
+    clock = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    psi_lua_store_options(L, 't', (char *)&all); /* those on top */
+    all.t.error = &e;
+    if (clock) {
+        all.t.clock = psi_lua_clock;
+        all.t.clock_user = t;
+    }
+    r = psocket_tls_new(&t->tls, &all.t);
+    lua_settop(L, 1);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
 
-/* wrap(carrier [, options]): the carrier's object is left without a socket. */
-static int psi_lua_wrap(lua_State *L)
+static psi_lua_settings *psi_lua_settings_self(lua_State *L)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
-    psi_lua_sock *carrier = psi_lua_self(L), *k;
-    psocket_options o;
-    psocket_error e;
-    int r;
-    psi_lua_get_options(L, 2, &o, &e);
-    if (psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_READ) || psi_lua_occupied(L, vm, &carrier->io, 1, PSOCKET_WRITE))
-        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
-    k = psi_lua_new_sock(L);
-    k->limits.timeout = o.timeout_ms;
-    psi_lua_forget(vm, &carrier->io);
-    o.timeout_ms = 0;
-    r = psocket_wrap(&k->s, carrier->s, &o);
-    if (r < 0) return psi_lua_fail_error(L, r, &e);
-    carrier->s = NULL;
-    return 1;
-}
-
-static int psi_lua_pair(lua_State *L)
-{
-    psi_lua_sock *a, *b;
-    psocket_options o;
-    psocket_error e;
-    int r;
-    psi_lua_get_options(L, 1, &o, &e);
-    a = psi_lua_new_sock(L);
-    b = psi_lua_new_sock(L);
-    a->limits.timeout = b->limits.timeout = o.timeout_ms;
-    o.timeout_ms = 0;
-    r = psocket_pair(&a->s, &b->s, &o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
-}
-
-static int psi_lua_now(lua_State *L)
-{
-    lua_pushnumber(L, (lua_Number)psocket_now() / 1000);
-    return 1;
-}
-
-static int psi_lua_tls(lua_State *L)
-{
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_settop(L, 1);
-    return psi_lua_make_settings(L, 1, 0);
-}
-
-/* The settings at 1, of which something is asked. */
-static psi_lua_settings *psi_lua_settled(lua_State *L)
-{
-    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
-    luaL_argcheck(L, t->tls, 1, "these settings were collected");
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
+    if (!t->tls) psi_lua_argument(L, 1, "these settings were collected");
     return t;
+}
+
+/* issettings(x): nil if it is something else; are they still there? */
+static int psi_lua_is_settings(lua_State *L)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
+    if (!t) return 0;
+    lua_pushboolean(L, t->tls != NULL);
+    return 1;
+}
+
+/* tell(settings, seconds): what clock has said. */
+static int psi_lua_tell(lua_State *L)
+{
+    psi_lua_settings *t = psi_lua_settings_self(L);
+    double now = (double)lua_tonumber(L, 2);
+    if (!(now > 0 && now < 1e15)) return psi_lua_raise(L, "clock must return seconds since 1970");
+    t->now = (int64_t)now;
+    return 0;
 }
 
 static int psi_lua_savesessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_settled(L);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     ptrdiff_t n = psocket_tls_savesessions(t->tls, NULL, 0), room = -1;
     void *buf = NULL;
     while (n > room && n >= 0) { /* there may be more by now */
@@ -12869,455 +14698,747 @@ static int psi_lua_savesessions(lua_State *L)
 
 static int psi_lua_loadsessions(lua_State *L)
 {
-    psi_lua_settings *t = psi_lua_settled(L);
+    psi_lua_settings *t = psi_lua_settings_self(L);
     size_t len;
-    const char *data = luaL_checklstring(L, 2, &len);
+    const char *data = psi_lua_check_string(L, 2, &len);
     int r = psocket_tls_loadsessions(t->tls, data, len);
     if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "damaged, or of settings that verify otherwise" : NULL);
     lua_pushboolean(L, 1);
     return 1;
 }
 
-static int psi_lua_tls_gc(lua_State *L)
+static int psi_lua_settings_gc(lua_State *L)
 {
-    psi_lua_settings *t = (psi_lua_settings *)luaL_checkudata(L, 1, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
     psocket_tls_free(t->tls);
     t->tls = NULL;
     return 0;
 }
 
-/* options.resolve, if connect(host, port, options) has to ask it: not for addresses and paths. */
-static int psi_lua_resolver(lua_State *L)
+/*--- the rest of sockets and listeners */
+
+/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
+static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
 {
-    const char *host = psi_lua_get_text(L, 1);
-    if (!lua_istable(L, 3) || strchr(host, ':') || host[strspn(host, "0123456789.")] == 0) return 0;
-    lua_getfield(L, 3, "resolve");
-    if (!lua_isnil(L, -1) && !lua_isfunction(L, -1)) luaL_error(L, "options.resolve must be a function");
+    if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(psi_lua_here(L), k);
+}
+
+static int psi_lua_peek(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const void *data;
+    ptrdiff_t n;
+    do {
+        n = psocket_peek(k->s, &data);
+        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+        if (n < 0) return 0;
+    } while (!psi_lua_push_chunk(L, k, data, (size_t)n, 0));
     return 1;
 }
 
-static int psi_lua_raise(lua_State *L)
+static int psi_lua_unrecv(lua_State *L)
 {
-    lua_settop(L, 1);
-    return lua_error(L);
+    psi_lua_sock *k = psi_lua_self(L);
+    size_t len;
+    const char *data = psi_lua_check_string(L, 2, &len);
+    int r = psocket_unrecv(k->s, data, len);
+    psi_lua_looked(L, k, 0);
+    return psi_lua_answer(L, k, r);
 }
 
-/* Checks the arguments of addloop. */
-static int psi_lua_looping(lua_State *L)
+static int psi_lua_close(lua_State *L)
 {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    if (!lua_isfunction(L, 2)) luaL_argcheck(L, luaL_getmetafield(L, 2, "__call"), 2, "function expected");
+    psi_lua_shut(psi_lua_here(L), (psi_lua_sock *)psi_lua_object(L));
     return 0;
+}
+
+/* Nobody can wait for what is collected, unless this is called by hand. */
+static int psi_lua_gc(lua_State *L)
+{
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    psocket *s = k->s;
+    psi_lua_shut(psi_lua_here(L), k);
+    if (k->lent) return 0;
+    if (k->owner) k->owner->own = NULL;
+    k->owner = NULL;
+    k->s = NULL;
+    psocket_free(s);
+    return 0;
+}
+
+/* getpeer and getlocal. */
+static int psi_lua_address(lua_State *L)
+{
+    const psi_lua_sock *k = psi_lua_self(L);
+    char ip[256];
+    int port = 0, r = (psi_lua_named(L, "getpeer") ? psocket_getpeer : psocket_getlocal)(k->s, ip, sizeof ip, &port);
+    if (r < 0) return psi_lua_fail(L, r, r == PSOCKET_INVALID ? "not connected" : NULL);
+    lua_pushstring(L, ip);
+    lua_pushinteger(L, port);
+    return 2;
+}
+
+static int psi_lua_setpeer(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *ip = psi_lua_check_text(L, 2);
+    return psi_lua_answer(L, k, psocket_setpeer(k->s, ip, psi_lua_check_port(L, 3)));
+}
+
+static int psi_lua_push_fd(lua_State *L, psocket_fd fd)
+{
+    if (fd < 0) lua_pushnil(L); /* there is none */
+    else PSI_LUA_PUSH_WHOLE(L, (double)fd);
+    return 1;
+}
+
+#define PSI_LUA_GETTER(name, push) \
+    static int psi_lua_##name(lua_State *L) \
+    { \
+        const psi_lua_sock *k = psi_lua_self(L); \
+        push; \
+        return 1; \
+    }
+PSI_LUA_GETTER(getside, lua_pushstring(L, psocket_getside(k->s) == PSOCKET_SERVER ? "server" : "client"))
+PSI_LUA_GETTER(istls, lua_pushboolean(L, psocket_istls(k->s) == 1))
+PSI_LUA_GETTER(isudp, lua_pushboolean(L, psocket_isudp(k->s) == 1))
+PSI_LUA_GETTER(pending, PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(k->s)))
+PSI_LUA_GETTER(getfd, psi_lua_push_fd(L, psocket_getfd(k->s)))
+PSI_LUA_GETTER(timeout, lua_pushnumber(L, (lua_Number)k->timeout / 1000))
+
+static int psi_lua_isopen(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    int open = psocket_isopen(k->s) == 1;
+    psi_lua_looked(L, k, !open);
+    lua_pushboolean(L, open);
+    return 1;
+}
+
+static int psi_lua_settimeout(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    k->timeout = psi_lua_check_time(L, 2);
+    psi_lua_set_limit(k, k->timeout);
+    return 0;
+}
+
+/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's own. */
+static int psi_lua_setyield(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    if (!lua_isboolean(L, 2)) psi_lua_expected(L, 2, "boolean");
+    k->blocks = (uint8_t)!lua_toboolean(L, 2);
+    return 0;
+}
+
+static int psi_lua_hasconnection(lua_State *L)
+{
+    psi_lua_sock *l = psi_lua_self(L);
+    int r = psocket_hasconnection(l->s);
+    if (r > 0) {
+        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
+    }
+    if (r < 0) psi_lua_fail_sock(L, l, r);
+    lua_pushboolean(L, r > 0);
+    if (r < 0) lua_replace(L, -4);
+    return r < 0 ? 3 : 1;
+}
+
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+/* geterror(): a message, a name, and a table with the details that there are. */
+static int psi_lua_geterror(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_error e;
+    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
+    if (code == 0) return 0;
+    psi_lua_fail_error(L, code, &e);
+    lua_newtable(L);
+    if (e.os_error) psi_lua_set_whole(L, "os_error", e.os_error);
+    if (e.bearssl_error) psi_lua_set_whole(L, "bearssl_error", e.bearssl_error);
+    if (tls && e.tls_alert >= 0) psi_lua_set_whole(L, "tls_alert", e.tls_alert);
+    if (tls && e.cert_index >= 0) psi_lua_set_whole(L, "cert_index", e.cert_index);
+    return 3;
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+static int psi_lua_tlsinfo(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_tlsinfo info;
+    if (psocket_gettlsinfo(k->s, &info) < 0) return psi_lua_fail(L, PSOCKET_INVALID, "the socket is not using TLS");
+    lua_newtable(L);
+    psi_lua_set_text(L, "version", info.version_name);
+    psi_lua_set_text(L, "suite", info.suite_name);
+    psi_lua_set_text(L, "alpn", info.alpn);
+    psi_lua_set_text(L, "server_name", info.server_name);
+    lua_pushboolean(L, info.resumed);
+    lua_setfield(L, -2, "resumed");
+    if (!info.peer_subject[0] && !info.peer_not_after) return 1;
+    psi_lua_set_text(L, "peer_subject", info.peer_subject);
+    psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
+    psi_lua_set_hex(L, "peer_spki_sha256", info.peer_spki_sha256);
+    psi_lua_set_whole(L, "peer_not_before", (double)info.peer_not_before);
+    psi_lua_set_whole(L, "peer_not_after", (double)info.peer_not_after);
+    return 1;
+}
+
+/*--- functions of the module that make sockets */
+
+/* The object just made, or why there is none. */
+static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
+{
+    return r < 0 ? psi_lua_fail_error(L, r, e) : 1;
+}
+
+/* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
+static int psi_lua_listen(lua_State *L)
+{
+    int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
+    psi_lua_sock *k;
+    psi_lua_options all;
+    psocket_error e;
+    int port;
+    const char *address = psi_lua_check_address(L, bind ? 2 : 1, &port);
+    psi_lua_socket_options(L, bind ? 4 : 2, &all, &e);
+    if (all.o.udp && !udp) psi_lua_argument(L, bind ? 4 : 2, "listen is for TCP; udpserver makes a UDP socket");
+    if (port == -2) {
+        lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
+        return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
+    }
+    all.o.udp = udp;
+    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
+    k->timeout = k->limit = all.o.timeout_ms;
+    return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
+}
+
+/* wrap(carrier [, options]): the carrier's object is left without a socket. */
+static int psi_lua_wrap(lua_State *L)
+{
+    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_sock *carrier = psi_lua_self(L), *k;
+    psi_lua_options all;
+    psocket_error e;
+    int r;
+    psi_lua_socket_options(L, 2, &all, &e);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = all.o.timeout_ms;
+    if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
+    psi_lua_forget(vm, carrier);
+    r = psocket_wrap(&k->s, carrier->s, &all.o);
+    if (r == 0) carrier->s = NULL;
+    return psi_lua_made(L, r, &e);
+}
+
+static int psi_lua_pair(lua_State *L)
+{
+    psi_lua_sock *a, *b;
+    psi_lua_options all;
+    psocket_error e;
+    int r;
+    psi_lua_socket_options(L, 1, &all, &e);
+    a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    r = psocket_pair(&a->s, &b->s, &all.o);
+    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
+}
+
+static int psi_lua_now(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)psocket_now() / 1000);
+    return 1;
+}
+
+/* Answers with the list at 4, which options.resolve has returned. */
+static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
+{
+    lua_State *L = (lua_State *)user;
+    int i, code = PSOCKET_DNS_NOT_FOUND;
+    (void)host;
+    for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
+        lua_rawgeti(L, 4, i);
+        if (lua_type(L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(L, -1)) == 0) code = 0;
+        lua_pop(L, 1);
+    }
+    psocket_resolve_done(r, code);
+}
+
+/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked first. */
+static int psi_lua_dial(lua_State *L)
+{
+    psi_lua_sock *k;
+    psi_lua_options all;
+    psocket_error e;
+    const char *host = psi_lua_check_text(L, 1);
+    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
+    lua_settop(L, 4);
+    psi_lua_socket_options(L, 3, &all, &e);
+    if (lua_istable(L, 4)) {
+        all.o.resolve = psi_lua_resolved;
+        all.o.resolve_user = L;
+    } else if (lua_istable(L, 3) && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
+        lua_pushboolean(L, 0);
+        lua_getfield(L, 3, "resolve");
+        if (!lua_isnil(L, -1)) return 2;
+    }
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
+    k->timeout = k->limit = all.o.timeout_ms;
+    return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
 /*--- the scheduler */
 
-/* The scheduler in the table at 1, made when first used, so that a class derived from it needs no constructor. Pushes
-   it and its own table. */
-static psi_lua_sched *psi_lua_scheduling(lua_State *L)
+/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
+static void psi_lua_make_core(lua_State *L)
 {
-    psi_lua_sched *S;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (!lua_isnil(L, -1)) {
-        S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
-        if (!S->poller) luaL_error(L, "the scheduler is closed");
-        PSI_LUA_GETVALUE(L, -1);
-        return S;
-    }
-    lua_pop(L, 1);
-    S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
+    psi_lua_vm *vm = psi_lua_here(L);
+    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
     memset((void *)S, 0, sizeof *S);
-    S->io.kind = PSI_LUA_IS_CORE;
-    S->vm = psi_lua_here(L);
+    S->vm = vm;
+    S->ready.next = S->ready.prev = &S->ready;
+    S->now.next = S->now.prev = &S->now;
+    S->joiners.next = S->joiners.prev = &S->joiners;
+    S->unused.next = S->unused.prev = &S->unused;
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
-    lua_pushvalue(L, -1);
-    PSI_LUA_SETVALUE(L, -3);
-    if (psocket_poller_new(&S->poller)) luaL_error(L, "no poller can be made: too many open files, or out of memory");
+    PSI_LUA_SETVALUE(L, -2);
+    if (psocket_poller_new(&S->poller))
+        psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
+    if (psi_lua_find_core(L)) { /* a finalizer has used the scheduler first */
+        lua_pop(L, 2);
+        return;
+    }
+    lua_pop(L, 1);
     lua_pushliteral(L, "_core");
-    lua_pushvalue(L, -3);
+    lua_insert(L, -2);
     lua_rawset(L, 1);
-    S->id = ++S->vm->ids;
-    S->next = S->vm->scheds;
-    S->vm->scheds = S;
+    S->id = ++vm->ids;
+    S->next = vm->scheds;
+    vm->scheds = S;
+}
+
+/* The scheduler in the table at 1. Pushes it and its own table. */
+static psi_lua_sched *psi_lua_scheduling(lua_State *L)
+{
+    psi_lua_sched *S = psi_lua_find_core(L);
+    if (!S) {
+        lua_pop(L, 1);
+        psi_lua_make_core(L);
+        S = psi_lua_find_core(L);
+    }
+    if (!S->poller) psi_lua_raise(L, "the scheduler is closed");
+    PSI_LUA_GETVALUE(L, -1);
     return S;
 }
 
-static void psi_lua_end_sched(psi_lua_sched *S)
+/* Has memory for one more task. */
+static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
+{
+    uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
+    psi_lua_task *block;
+    if (S->unused.next != &S->unused) return;
+    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block);
+    memset((void *)block, 0, n * sizeof *block);
+    lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
+    for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
+}
+
+/* Makes the coroutine at index co a task, if it is none. */
+static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int co)
+{
+    psi_lua_task *t;
+    psi_lua_reserve(L, S, table);
+    if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
+    t = psi_lua_find_task(L, table, co);
+    if (t) return t;
+    t = (psi_lua_task *)(void *)S->unused.next;
+    lua_pushvalue(L, co);
+    lua_pushlightuserdata(L, t);
+    lua_rawset(L, table);
+    psi_lua_unlink(&t->link);
+    t->co = lua_tothread(L, co);
+    t->sched = S->id;
+    t->due = INT64_MAX;
+    S->live++;
+    return t;
+}
+
+/* Leaves nothing of a task, but for its place in the table. */
+static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
+{
+    psi_lua_link link;
+    psi_lua_release(t);
+    psi_lua_unlink(&t->link);
+    psocket_watch_free(t->watch);
+    if (t->own) t->own->owner = NULL;
+    link = t->link;
+    memset((void *)t, 0, sizeof *t);
+    t->link = link;
+    S->live--;
+}
+
+/* Pushes the coroutine of a task. */
+static void psi_lua_push_coroutine(lua_State *L, lua_State *co)
+{
+    lua_pushthread(co);
+    lua_xmove(co, L, 1);
+}
+
+/* Wakes those that wait for the end of t; are there any? */
+static int psi_lua_wake_joiners(psi_lua_sched *S, const psi_lua_task *t)
+{
+    psi_lua_link *l = S->joiners.next;
+    int any = 0;
+    while (t->joined && l != &S->joiners) {
+        psi_lua_task *joiner = (psi_lua_task *)(void *)l;
+        l = l->next;
+        if (joiner->on != t) continue;
+        psi_lua_queue(S, joiner, PSI_LUA_WOKEN);
+        any = 1;
+    }
+    return any;
+}
+
+/* The task is over; close: with the socket that it owns. */
+static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int close)
+{
+    psi_lua_sock *own = t->own;
+    psi_lua_wake_joiners(S, t);
+    psi_lua_push_coroutine(L, t->co);
+    lua_pushnil(L);
+    lua_rawset(L, table);
+    psi_lua_clear_task(S, t);
+    psi_lua_append(&S->unused, &t->link);
+    if (close && own) psi_lua_shut(S->vm, own);
+}
+
+/* Ends a scheduler, at any time. It is at index. */
+static void psi_lua_end_core(lua_State *L, psi_lua_sched *S, int index)
 {
     psi_lua_sched **at = &S->vm->scheds;
     if (!S->poller) return;
-    psi_lua_wake(S->vm, &S->io); /* whoever runs it inside another one finds it closed */
-    psi_lua_forget(S->vm, &S->io);
     while (*at && *at != S) at = &(*at)->next;
     if (*at) *at = S->next;
-    for (; S->count; S->count--) psocket_watch_free(S->tasks[S->count].watch);
+    PSI_LUA_GETVALUE(L, index);
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        if (lua_isthread(L, -2)) psi_lua_clear_task(S, (psi_lua_task *)lua_touserdata(L, -1));
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+    psocket_watch_free(S->signals);
     psocket_poller_free(S->poller);
     S->poller = NULL;
-    S->count = S->live = S->ready = S->woken = S->unused = 0;
 }
 
 static int psi_lua_core_gc(lua_State *L)
 {
-    psi_lua_end_sched((psi_lua_sched *)luaL_checkudata(L, 1, PSI_LUA_CORE));
+    psi_lua_end_core(L, (psi_lua_sched *)psi_lua_object(L), 1);
     return 0;
 }
 
 static int psi_lua_sched_close(lua_State *L)
 {
-    psi_lua_sched *S;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (lua_isnil(L, -1)) return 0;
-    S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
-    if (S->inside) return luaL_error(L, "a task cannot close its scheduler");
-    psi_lua_end_sched(S);
+    psi_lua_sched *S = psi_lua_find_core(L);
+    if (!S) return 0;
+    if (S->inside) return psi_lua_raise(L, "a task cannot close its scheduler");
+    psi_lua_end_core(L, S, lua_gettop(L));
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2); /* lets go of the coroutines */
     return 0;
 }
 
-/* The task is over. table is the index of the scheduler's table; close: with the socket that it owns. */
-static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int close)
+/* Notes what the coroutine at index thread has returned or failed with, for join: n values on top. */
+static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread, int n, int ok)
 {
-    psi_lua_task *t = &S->tasks[i];
-    psi_lua_map_remove(S, i);
-    psocket_watch_free(t->watch);
-    t->watch = NULL;
-    t->timer = INT64_MAX;
-    t->co = NULL;
-    t->age = (uint16_t)((t->age + 1) & ((1u << (32 - PSI_LUA_INDEX_BITS)) - 1));
-    S->live--;
-    if (!t->queued) {
-        t->next = S->unused;
-        S->unused = i;
-    }
-    lua_rawgeti(L, table, (int)(2 * i));
-    if (close && lua_touserdata(L, -1)) psi_lua_shut(S->vm, (psi_lua_sock *)lua_touserdata(L, -1));
-    lua_pop(L, 1);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i));
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, table, (int)(2 * i - 1));
+    int first = lua_gettop(L) - n + 1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
+    lua_insert(L, first);
+    lua_pushvalue(L, thread);
+    lua_insert(L, first + 1);
+    lua_pushboolean(L, ok);
+    lua_insert(L, first + 2);
+    lua_call(L, n + 2, 0);
 }
 
-/* A task has failed with the error on top of its stack: tells errorfunc, or raises it. The scheduler is at 1, the task's
-   coroutine on top. Whatever fails in here, the task is over. */
-static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, uint32_t i, lua_State *co)
+/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
+   scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
+static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 2;
-    psi_lua_sock *own;
-    if (i) lua_rawgeti(L, table, (int)(2 * i));
-    else lua_pushnil(L);
-    own = (psi_lua_sock *)lua_touserdata(L, -1);
-    if (i) psi_lua_end_task(L, S, table, i, 0);
-#if LUA_VERSION_NUM >= 504
-    if (lua_checkstack(co, 1)) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
-#endif
+    int thread = lua_gettop(L), error = thread + 1, joined = t && psi_lua_wake_joiners(S, t);
+    if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
-    lua_pushcfunction(L, psi_lua_trace);
-    lua_pushvalue(L, error);
+    if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
-    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or what stands in for debug.traceback */
+    if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
+    else lua_pushliteral(L, "");
+    if (lua_pcall(L, 2, 1, 0)) { /* out of memory, or there is no debug.traceback */
         lua_pushvalue(L, error);
         lua_replace(L, -2);
     }
-    psi_lua_unwind(co, L);
-    if (own) psi_lua_shut(S->vm, own);
+    PSI_LUA_UNWIND(co, L);
+    if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
+    lua_pushvalue(L, error);
+    psi_lua_note_results(L, S->vm, thread, 1, 0);
     lua_getfield(L, 1, "errorfunc");
-    if (lua_isnil(L, -1)) {
+    if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
         lua_error(L);
     }
     lua_insert(L, error);
-    lua_call(L, 2, 0);
+    if (!joined) lua_call(L, 2, 0);
     lua_settop(L, thread);
 }
 
-/* Resumes task i until it waits, yields or ends. keep: if it ends it still counts until the next turn. */
-static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, uint32_t i, int keep)
+/* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
+static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
+{
+    int thread = lua_gettop(L), n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    if (n > 0 && (n < 10 || lua_checkstack(L, n + 20))) lua_xmove(co, L, n);
+    else n = 0;
+    lua_settop(co, 0);
+    if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else if (t) psi_lua_end_task(L, S, table, t, 1);
+    if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
+}
+
+/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
+static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua_State *co, int nargs)
 {
     psi_lua_vm *vm = S->vm;
-    psi_lua_sched *at = vm->at;
-    lua_State *co = S->tasks[i].co, *outer = vm->co;
-    uint32_t task = vm->task;
-    int status, marked, state = psi_lua_state(co);
-    if (state == PSI_LUA_RUNNING) { /* by somebody else, for now */
-        psi_lua_queue(S, i, PSI_LUA_YIELDED);
-        return;
-    }
-    if (state == PSI_LUA_DEAD) {
-        psi_lua_end_task(L, S, table, i, 1);
-        return;
-    }
-    lua_rawgeti(L, table, (int)(2 * i - 1)); /* keeps it alive meanwhile, even if it is removed */
-    S->tasks[i].waits = 0;
-    S->tasks[i].deadline = INT64_MAX;
-    vm->at = S;
-    vm->co = co;
-    vm->task = psi_lua_id(S, i);
+    psi_lua_task *outer = vm->at;
+    int status, results;
+    vm->at = *t;
     vm->ops = 0;
     vm->depth++;
     S->inside++;
     S->ran++;
-    status = psi_lua_switch(co, L, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1, vm, &marked);
+    status = PSI_LUA_RESUME(co, L, nargs, &results);
     S->inside--;
     vm->depth--;
-    vm->at = at;
-    vm->co = outer;
-    vm->task = task;
-    if (!S->tasks[i].co || S->tasks[i].co != co) i = 0; /* it was removed */
-    if (status == LUA_YIELD) {
-        if (i && !marked && S->tasks[i].waits == PSI_LUA_DIRECT) S->tasks[i].waits = 0; /* it could not yield then */
-        if (i && !S->tasks[i].waits) psi_lua_queue(S, i, PSI_LUA_YIELDED);
-    } else if (status) {
-        psi_lua_failed(L, S, table, i, co);
-    } else if (i && keep) {
-        psi_lua_queue(S, i, PSI_LUA_WOKEN);
-    } else if (i) {
-        psi_lua_end_task(L, S, table, i, 1);
+    vm->at = outer;
+    if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
+    if (status == LUA_YIELD) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    return status;
+}
+
+/* Resumes a task. keep: if it ends it still counts until the next turn. */
+static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int keep)
+{
+    lua_State *co = t->co;
+    int status, state = psi_lua_state(co);
+    if (state == PSI_LUA_RUNNING) psi_lua_queue(S, t, PSI_LUA_YIELDED); /* by somebody else, for now */
+    if (state == PSI_LUA_DEAD) psi_lua_end_task(L, S, table, t, 1);
+    if (state != PSI_LUA_SUSPENDED) return;
+    psi_lua_release(t);
+    psi_lua_push_coroutine(L, co); /* keeps it alive meanwhile, even if it is removed */
+    status = psi_lua_let_run(L, S, &t, co, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1 - (t->bound != 0));
+    if (!status && t && t->own && t->bound == 1 && psocket_isopen(t->own->s) == 1) {
+        t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
+        lua_settop(co, 1);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
+        lua_xmove(L, co, 1);
+        lua_pushvalue(co, 1);
+        status = psi_lua_let_run(L, S, &t, co, 1);
+    }
+    if (status == 0) psi_lua_returned(L, S, table, t, co, keep);
+    else if (status != LUA_YIELD) psi_lua_failed(L, S, table, t, co);
+    if (status == LUA_YIELD && t) {
+        if (t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
+        if (!t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
     }
     lua_pop(L, 1);
 }
 
-/* add(function or coroutine, arguments ...): starts it at once. spawn: starts it in the next turn, and closes the
-   socket that is its first argument when it ends. */
-static int psi_lua_start(lua_State *L, int spawn)
+/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next turn, and
+   finishes the socket when it ends. */
+static int psi_lua_start(lua_State *L)
 {
-    int n = lua_gettop(L), table, i;
+    int n = lua_gettop(L), spawn = psi_lua_named(L, "bind"), table, thread, i;
     psi_lua_sched *S;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
-    uint32_t task;
-    if (!co) luaL_checktype(L, 2, LUA_TFUNCTION);
-    luaL_checkstack(L, n + 20, "too many arguments");
+    psi_lua_task *t;
+    if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
+    if (n > 8) luaL_checkstack(L, n + 20, "too many arguments");
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many tasks inside each other");
+    if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many tasks inside each other");
     if (co) {
         int first = lua_pushthread(co);
         lua_pop(co, 1);
-        luaL_argcheck(L, !first && psi_lua_state(co) != PSI_LUA_DEAD, 2,
-                      "a function or a coroutine that has not ended expected");
-        task = psi_lua_find_task(S, co);
+        if (first || psi_lua_state(co) == PSI_LUA_DEAD)
+            return psi_lua_argument(L, 2, "a function or a coroutine that has not ended expected");
         lua_pushvalue(L, 2);
-        if (!task) task = psi_lua_new_task(L, S, table, table + 1);
     } else {
         co = lua_newthread(L);
-        if (!lua_checkstack(co, n + 1)) return luaL_error(L, "too many arguments");
+        if (n > 8 && !lua_checkstack(co, n + 2)) return psi_lua_raise(L, "too many arguments");
+        if (spawn) lua_pushvalue(L, 3);
         for (i = 2; i <= n; i++) lua_pushvalue(L, i);
-        lua_xmove(L, co, n - 1);
-        task = psi_lua_new_task(L, S, table, table + 1);
+        lua_xmove(L, co, n - 1 + spawn);
     }
-    if (spawn) {
-        lua_pushvalue(L, 3);
-        lua_rawseti(L, table, (int)(2 * task));
-        psi_lua_queue(S, task, PSI_LUA_WOKEN);
-    } else {
-        psi_lua_resume(L, S, table, task, 1);
-    }
+    thread = table + 1;
+    t = psi_lua_new_task(L, S, table, thread);
+    if (own && own->owner) own->owner->own = NULL;
+    if (own) own->owner = t;
+    t->own = own;
+    t->bound = (uint8_t)spawn;
+    if (spawn) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    else psi_lua_resume(L, S, table, t, 1);
     return 1;
-}
-
-static int psi_lua_add(lua_State *L)
-{
-    return psi_lua_start(L, 0);
-}
-
-static int psi_lua_spawn(lua_State *L)
-{
-    return psi_lua_start(L, 1);
 }
 
 /* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
    without that (nil: not before). For a foreign event loop. */
-static int psi_lua_getfd(lua_State *L)
+static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = S->ready ? 0 : -1;
-    psocket_fd fd = psocket_poller_getfd(S->poller, &ms);
-    if (fd < 0) lua_pushnil(L); /* the system has none */
-    else psi_lua_push_count(L, (double)fd);
+    int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
+    psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     if (ms < 0) lua_pushnil(L);
     else lua_pushnumber(L, (lua_Number)ms / 1000);
     return 2;
 }
 
+/* The scheduler at 1 and the task in the coroutine at 2, or NULL; pushes the scheduler and its table. */
+static psi_lua_task *psi_lua_named_task(lua_State *L, psi_lua_sched **S)
+{
+    if (!lua_isthread(L, 2)) psi_lua_expected(L, 2, "coroutine");
+    *S = psi_lua_scheduling(L);
+    return psi_lua_find_task(L, lua_gettop(L), 2);
+}
+
 static int psi_lua_contains(lua_State *L)
 {
-    psi_lua_sched *S = psi_lua_scheduling(L);
-    lua_State *co = lua_tothread(L, 2);
-    lua_pushboolean(L, co && psi_lua_find_task(S, co));
+    psi_lua_sched *S;
+    lua_pushboolean(L, psi_lua_named_task(L, &S) != NULL);
     return 1;
 }
 
 static int psi_lua_remove(lua_State *L)
 {
-    psi_lua_sched *S = psi_lua_scheduling(L);
-    lua_State *co = lua_tothread(L, 2);
-    uint32_t i = co ? psi_lua_find_task(S, co) : 0;
-    if (i) psi_lua_end_task(L, S, lua_gettop(L), i, 0);
-    lua_pushboolean(L, i != 0);
+    psi_lua_sched *S;
+    psi_lua_task *t = psi_lua_named_task(L, &S);
+    if (t) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
+    lua_pushboolean(L, t != NULL);
     return 1;
 }
 
 /* Something has happened: wakes the task it is for. */
 static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
 {
-    uintptr_t key = (uintptr_t)e->user;
-    psi_lua_io *io = (psi_lua_io *)e->user;
-    int event, unwanted = 0, events = e->events;
-    uint32_t i;
-    if (!key) return; /* it was taken out meanwhile */
-    if (key & 1) {
-        psi_lua_task *t;
-        i = (uint32_t)(key / 2);
-        if (i > S->count || !S->tasks[i].co) return;
-        t = &S->tasks[i];
-        t->timer = INT64_MAX;
-        if (!t->waits || t->deadline == INT64_MAX) return;
-        if (t->deadline <= psocket_now() || psi_lua_set_deadline(S, i, t->deadline)) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        return;
+    psi_lua_sock *k = (psi_lua_sock *)e->user;
+    int way, unwanted = 0;
+    if (!k) return; /* it was taken out meanwhile */
+    if (e->user == &S->signals) {
+        S->interrupted = 1;
+    } else if ((uintptr_t)e->user & 1) { /* no object's address */
+        psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
+        t->alarm = 0;
+        if (!t->waits || t->due == INT64_MAX) return;
+        if (t->due <= psocket_now() || psi_lua_set_alarm(S, t, t->due)) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else {
+        for (way = 0; way < 2; way++) {
+            psi_lua_task *t = k->waiter[way];
+            if (!(e->events & (way + 1))) continue;
+            if (t && t->sched == S->id) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+            else unwanted |= way + 1;
+        }
+        if (unwanted & k->interest) psi_lua_watch(S, k, k->interest & ~unwanted);
     }
-    if (io->noted & PSI_LUA_APART) { /* whatever its descriptor has to say, the handshake goes on */
-        if (!io->armed) psi_lua_watch(S, io, 0);
-        events = io->armed;
-    }
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        if (!(events & event)) continue;
-        i = io->armed & event ? psi_lua_lookup(S, io->slot[event >> 1].task) : 0;
-        io->armed = (uint8_t)(io->armed & ~event);
-        if (i) psi_lua_queue(S, i, PSI_LUA_WOKEN);
-        else unwanted |= event;
-    }
-    if (unwanted & io->interest) psi_lua_watch(S, io, io->interest & ~unwanted);
-}
-
-/* Has the task that L runs for, if it has one, wait for a scheduler (at index) that is run inside it: for its poller's
-   descriptor fd, and no longer than until. Any other caller just tries again. */
-static void psi_lua_await_core(lua_State *L, psi_lua_sched *S, int index, psocket_fd fd, int64_t until)
-{
-    psi_lua_slot *slot = &S->io.slot[0];
-    int inner;
-    uint32_t i;
-    psi_lua_sched *outer = psi_lua_whose(S->vm, L, &i, &inner);
-    if (!outer) return;
-    if (fd >= 0) {
-        uint32_t id = psi_lua_id(outer, i);
-        if (slot->task != id && psi_lua_occupied(L, S->vm, &S->io, index, PSOCKET_READ)) return;
-        if (psi_lua_adopt(L, S->vm, outer, &S->io, index, PSOCKET_READ)) return;
-        slot->ticket = 1;
-        slot->task = id;
-        S->io.armed = PSOCKET_READ;
-    } else if (until == INT64_MAX || until > psocket_now() + 1) {
-        until = psocket_now() + 1; /* a system whose pollers cannot be nested */
-    }
-    if (until == INT64_MAX || psi_lua_set_deadline(outer, i, until) == 0)
-        outer->tasks[i].waits = inner ? PSI_LUA_INNER : PSI_LUA_DIRECT;
 }
 
 /* coroutine.close tells nobody: looks for tasks that are dead. */
-static void psi_lua_bury(psi_lua_sched *S)
+static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
 {
-    uint32_t i;
     S->ran = 0;
-    for (i = 1; i <= S->count; i++)
-        if (S->tasks[i].co && !S->tasks[i].queued && psi_lua_state(S->tasks[i].co) == PSI_LUA_DEAD)
-            psi_lua_enqueue(S, i, PSI_LUA_WOKEN);
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        if (lua_isthread(L, -2) && psi_lua_state(lua_tothread(L, -2)) == PSI_LUA_DEAD)
+            psi_lua_queue(S, (psi_lua_task *)lua_touserdata(L, -1), PSI_LUA_WOKEN);
+        lua_pop(L, 1);
+    }
 }
 
-/* What turn answers. */
-enum { PSI_LUA_FINISHED, PSI_LUA_TURNED, PSI_LUA_YIELD, PSI_LUA_YIELDFUNC };
+/* One turn: waits for events, and resumes who is ready. How many events there were. */
+static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
+{
+    const psocket_event *events;
+    int i, n, ms;
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    ms = psi_lua_patience(due);
+    if (S->urgent || S->now.next != &S->now) ms = 0;
+    else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
+    else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
+    if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
+    n = psocket_poller_wait(S->poller, &events, ms);
+    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
+    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    if (n == 0 && ms == 1000) S->ran = S->live;
+    while (S->ready.next != &S->ready) { /* what an error had left over comes first */
+        psi_lua_link *l = S->ready.next;
+        psi_lua_unlink(l);
+        psi_lua_append(&S->now, l);
+    }
+    S->urgent = 0;
+    while (S->now.next != &S->now) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
+        psi_lua_unlink(&t->link);
+        t->queued = PSI_LUA_IDLE;
+        psi_lua_resume(L, S, table, t, 0);
+        n++;
+    }
+    return n;
+}
 
-/* turn(scheduler, seconds, due). Without seconds it goes on until no task is left, else it is one turn that waits at
-   most that long. Answers PSI_LUA_FINISHED: no task is left; PSI_LUA_TURNED: the turn is over (without seconds: call
-   again; this lets the caller's debug hooks run, an interrupt's too); PSI_LUA_YIELD and due: yield, then call again
-   with due; PSI_LUA_YIELDFUNC: call yieldfunc, then call again. */
+/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left, has
+   something happened, and do those that are ready only yield by themselves? */
 static int psi_lua_turn(lua_State *L)
 {
-    int endless, yieldable = psi_lua_yieldable(L), table, turns;
-    int64_t due = INT64_MAX;
+    int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
+    int64_t due = endless ? INT64_MAX : psi_lua_moment(L, 2);
     psi_lua_sched *S;
-    lua_settop(L, 3);
-    endless = lua_isnil(L, 2);
+    lua_settop(L, 2);
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->inside) return luaL_error(L, "a scheduler cannot be run by one of its own tasks");
-    if (S->vm->held) return luaL_error(L, "a finalizer cannot run a scheduler while a socket is being read");
-    if (S->vm->depth >= PSI_LUA_DEPTH) return luaL_error(L, "too many schedulers inside each other");
-    if (S->vm->at && S->vm->at->id == S->io.home && S->vm->task == S->io.slot[0].task) S->io.armed = 0;
-    psi_lua_stir(S); /* if somebody else waits for it */
+    if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
+    if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
-    if (!endless && lua_isnil(L, 3)) {
-        int ms;
-        lua_pushvalue(L, 2);
-        ms = psi_lua_pop_ms(L, 2, "the argument");
-        if (ms) due = psocket_now() + ms;
-        else if ((double)lua_tonumber(L, 2) == 0) due = 0;
-    } else if (!endless) {
-        due = (int64_t)lua_tonumber(L, 3);
+    for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
+        n = psi_lua_one_turn(L, S, table, due);
+        if (!S->poller) break; /* closed by a task, or a finalizer */
+        lazy = S->ready.next != &S->ready && !S->urgent;
+        if (!endless || !n) break;
     }
-    for (turns = 0; turns < 32; turns++) {
-        const psocket_event *events;
-        int ms = -1, n, i;
-        uint32_t ran;
-        if (!S->live && !S->ready) {
-            lua_pushinteger(L, PSI_LUA_FINISHED);
-            return 1;
-        }
-        if (due == 0) {
-            ms = 0;
-        } else if (due != INT64_MAX) {
-            int64_t left = due - psocket_now();
-            ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-        }
-        if (LUA_VERSION_NUM >= 504 && !S->woken && S->ran) { /* at a cost that what ran is worth, or after a second */
-            if ((uint64_t)S->ran * 8 >= S->live) psi_lua_bury(S);
-            else if (ms < 0 || ms > 1000) ms = 1000;
-        }
-        if (S->woken || yieldable) {
-            ms = 0;
-        } else if (S->ready) { /* only such as yielded by themselves: they are in no hurry */
-            if (ms) ms = 1;
-            if (endless && S->told) {
-                ms = S->told = 0;
-            } else if (endless) {
-                lua_getfield(L, 1, "yieldfunc");
-                if (!lua_isnil(L, -1)) {
-                    S->told = 1;
-                    lua_pushinteger(L, PSI_LUA_YIELDFUNC);
-                    return 1;
-                }
-                lua_pop(L, 1);
-            }
-        }
-        n = psocket_poller_wait(S->poller, &events, ms);
-        if (n < 0) return luaL_error(L, "cannot wait for sockets: %s", psocket_strerror(n));
-        for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
-        if (n == 0 && ms >= 1000 && S->ran) S->ran = S->live;
-        for (ran = S->ready; ran && S->ready; ran--) {
-            uint32_t task = psi_lua_unqueue(S);
-            if (task) psi_lua_resume(L, S, table, task, 0);
-        }
-        if (!S->live) continue;
-        if (yieldable && (endless || (n == 0 && due && psocket_now() < due))) {
-            if (!S->ready) { /* the other scheduler can sleep until this one has something to do */
-                int wait = -1;
-                psocket_fd fd = psocket_poller_getfd(S->poller, &wait);
-                int64_t until = wait < 0 ? INT64_MAX : psocket_now() + wait;
-                if (due < until) until = due;
-                psi_lua_await_core(L, S, table - 1, fd, until);
-            }
-            lua_pushinteger(L, PSI_LUA_YIELD);
-            lua_pushnumber(L, (lua_Number)(due == INT64_MAX ? 9e15 : (double)due));
-            return 2;
-        }
-        if (!endless || n == 0) break;
-    }
-    lua_pushinteger(L, S->live ? PSI_LUA_TURNED : PSI_LUA_FINISHED);
-    return 1;
+    S->interrupted = 0;
+    lua_pushboolean(L, S->live != 0);
+    lua_pushboolean(L, n != 0);
+    lua_pushboolean(L, lazy);
+    return 3;
 }
 
 static int psi_lua_new_scheduler(lua_State *L)
@@ -13336,258 +15457,745 @@ static int psi_lua_construct(lua_State *L)
 
 static int psi_lua_sched_tostring(lua_State *L)
 {
-    psi_lua_sched *S = NULL;
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_pushliteral(L, "_core");
-    lua_rawget(L, 1);
-    if (!lua_isnil(L, -1)) S = (psi_lua_sched *)luaL_checkudata(L, -1, PSI_LUA_CORE);
+    const psi_lua_sched *S = psi_lua_find_core(L);
     if (S && !S->poller) lua_pushliteral(L, "psocket scheduler: (closed)");
     else lua_pushfstring(L, "psocket scheduler: (%d tasks)", S ? (int)S->live : 0);
     return 1;
 }
 
-/* Checks the arguments of bind; is the scheduler one of ours, and the callback a function? */
-static int psi_lua_binding(lua_State *L)
+/* joining(scheduler, coroutine): nothing if that task has ended; else where to wait for its end. */
+static int psi_lua_joining(lua_State *L)
 {
-    luaL_checkany(L, 1);
-    luaL_argcheck(L, lua_istable(L, 1) || lua_isuserdata(L, 1), 1, "scheduler expected");
-    lua_getfield(L, 1, "add");
-    luaL_argcheck(L, !lua_isnil(L, -1), 1, "scheduler expected");
-    if (!lua_isfunction(L, 3)) {
-        luaL_argcheck(L, luaL_getmetafield(L, 3, "__call"), 3, "function expected");
-        lua_pop(L, 1);
-    }
-    lua_pushboolean(L, lua_tocfunction(L, -1) == psi_lua_add);
-    lua_pushboolean(L, lua_isfunction(L, 3));
+    psi_lua_sched *S;
+    psi_lua_task *t = psi_lua_named_task(L, &S);
+    lua_State *co = lua_tothread(L, 2);
+    if (!t && psi_lua_state(co) != PSI_LUA_DEAD) psi_lua_argument(L, 2, "a task of this scheduler expected");
+    if (co == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
+    if (!t) return 0;
+    t->joined = 1;
+    lua_pushlightuserdata(L, &S->joiners);
+    lua_pushlightuserdata(L, t);
     return 2;
 }
 
-/* What is plainer in Lua: whatever calls a function that may yield. */
-static const char psi_lua_script[] =
-    "local M, S, C = ...\n"
-    "local accept, binding, dial, looping, resolver, sleep, spawn, turn, yield =\n"
-    "  C.accept, C.binding, C.dial, C.looping, C.resolver, C.sleep, C.spawn, C.turn, C.yield\n"
-    "local listen, close, pcall, raise = M.listen, M.close, C.pcall, C.raise\n"
-    "local forever = { timeout = 0 }\n"
+/*--- queues */
+
+static int psi_lua_new_queue(lua_State *L)
+{
+    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA_1(L, sizeof *ring);
+    ring->next = ring->prev = ring;
+    psi_lua_setmetatable(L, PSI_LUA_QUEUE);
+    lua_newtable(L);
+    PSI_LUA_SETVALUE(L, -2);
+    return 1;
+}
+
+/* items(queue): its table. */
+static int psi_lua_items(lua_State *L)
+{
+    psi_lua_object(L);
+    PSI_LUA_GETVALUE(L, 1);
+    return 1;
+}
+
+/* signal(queue): wakes all that wait. */
+static int psi_lua_signal(lua_State *L)
+{
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    return 0;
+}
+
+/*--- what else the script asks */
+
+static int psi_lua_yieldable(lua_State *L)
+{
+    lua_pushboolean(L, PSI_LUA_YIELDABLE(L));
+    return 1;
+}
+
+/* bad(problem): an error at the user's line. bad(problem, function, arg): the same about an argument. */
+static int psi_lua_blame(lua_State *L)
+{
+    if (lua_isnoneornil(L, 2)) return psi_lua_raise(L, "%s", lua_tostring(L, 1));
+    return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
+}
+
+/* known(): name of an option -> { kind, takers, most }. */
+static int psi_lua_push_known(lua_State *L)
+{
+    const psi_lua_option *o;
+    lua_newtable(L);
+    for (o = psi_lua_known; o->name; o++) {
+        lua_createtable(L, 3, 0);
+        lua_pushlstring(L, &o->kind, 1);
+        lua_rawseti(L, -2, 1);
+        lua_pushstring(L, o->takers);
+        lua_rawseti(L, -2, 2);
+        lua_pushnumber(L, (lua_Number)o->more);
+        lua_rawseti(L, -2, 3);
+        lua_setfield(L, -2, o->name);
+    }
+    return 1;
+}
+
+/*--- what is plainer in Lua: checking options, and whatever calls a function that may yield */
+
+static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
+    "local M, S, Q, N, C = ...\n"
+    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, turn, type, wait, yield, yieldable =\n"
+    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.turn, C.type, C.wait,\n"
+    "  C.yield, C.yieldable\n"
+    "local known = C.known()\n"
+    "local kinds, check = {}, nil\n"
+    "local function list(v, each, what)\n"
+    "  if type(v) ~= 'table' then return nil, ' must be a list of ' .. what end\n"
+    "  local copy = {}\n"
+    "  for i = 1, #v do\n"
+    "    local item, problem = each(v[i], i)\n"
+    "    if not item then return nil, problem or ' must be a list of ' .. what end\n"
+    "    copy[i] = item\n"
+    "  end\n"
+    "  return copy\n"
+    "end\n"
+    "function kinds.t(v)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 then return v end\n"
+    "  return nil, ' is not a time in seconds'\n"
+    "end\n"
+    "function kinds.i(v, most)\n"
+    "  v = tonumber(v)\n"
+    "  if v and v >= 0 and v <= most and v % 1 == 0 then return v end\n"
+    "  return nil, ' must be a whole number up to ' .. most\n"
+    "end\n"
+    "kinds.z = kinds.i\n"
+    "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
+    "  if type(v) == 'boolean' then return v end\n"
+    "  return nil, ' must be true or false'\n"
+    "end\n"
+    "function kinds.x(v)\n"
+    "  if type(v) == 'string' then return v end\n"
+    "  return nil, ' must be a string'\n"
+    "end\n"
+    "function kinds.s(v)\n"
+    "  if type(v) == 'string' and v:find('\\0', 1, true) then return nil, ' contains a zero byte' end\n"
+    "  return kinds.x(v)\n"
+    "end\n"
+    "function kinds.f(v)\n"
+    "  if type(v) == 'function' then return v end\n"
+    "  return nil, ' must be a function'\n"
+    "end\n"
+    "function kinds.l(v)\n"
+    "  return list(v, function(name)\n"
+    "    if type(name) == 'string' then return kinds.s(name) end\n"
+    "  end, 'names')\n"
+    "end\n"
+    "function kinds.c(v)\n"
+    "  if type(v) == 'string' then return kinds.s(v) end\n"
+    "  local names, problem = kinds.l(v)\n"
+    "  local text = names and names[1] or ''\n"
+    "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
+    "  return names and text, problem\n"
+    "end\n"
+    "function kinds.p(v)\n"
+    "  local text = ''\n"
+    "  local pins, problem = list(v, function(pin, i)\n"
+    "    if type(pin) == 'string' and #pin == 64 then\n"
+    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "    end\n"
+    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
+    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    end\n"
+    "    text = text .. pin\n"
+    "    return pin\n"
+    "  end, 'SHA-256 digests')\n"
+    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
+    "  return pins and text, problem\n"
+    "end\n"
+    "function kinds.k(v)\n"
+    "  return list(v, function(one, i)\n"
+    "    local what = ': certificate ' .. i\n"
+    "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
+    "    local problem, plain = check(one, 'i')\n"
+    "    if problem then return nil, what .. ': ' .. problem end\n"
+    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
+    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    return plain\n"
+    "  end, 'certificates')\n"
+    "end\n"
+    "local auth = { none = 0, optional = 1, required = 2 }\n"
+    "function kinds.a(v)\n"
+    "  return auth[v], ' must be \"none\", \"optional\" or \"required\"'\n"
+    "end\n"
+    "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
+    "function kinds.v(v)\n"
+    "  if type(v) == 'number' and v >= 1 and v < 65536 then return v end\n"
+    "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
+    "end\n",
+
+    /* How many letters have to be changed, put in or left out to make b of a. */
+    "local function distance(a, b)\n"
+    "  local row = {}\n"
+    "  for j = 0, #b do row[j] = j end\n"
+    "  for i = 1, #a do\n"
+    "    local diagonal = row[0]\n"
+    "    row[0] = i\n"
+    "    for j = 1, #b do\n"
+    "      local best = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)\n"
+    "      diagonal = row[j]\n"
+    "      if row[j] + 1 < best then best = row[j] + 1 end\n"
+    "      if row[j - 1] + 1 < best then best = row[j - 1] + 1 end\n"
+    "      row[j] = best\n"
+    "    end\n"
+    "  end\n"
+    "  return row[#b]\n"
+    "end\n"
+    "local function stranger(name, taker)\n"
+    "  if type(name) ~= 'string' then return 'the name of an option is a ' .. type(name) end\n"
+    "  local best, nearest = 1e9, nil\n"
+    "  for other, o in next, known do\n"
+    "    local d = o[2]:find(taker, 1, true) and distance(name:sub(1, 40), other) or 1e9\n"
+    "    if d < best or (d == best and other < (nearest or '')) then best, nearest = d, other end\n"
+    "  end\n"
+    "  return 'unknown option \"' .. name .. '\"; the nearest is \"' .. nearest .. '\"'\n"
+    "end\n"
+    /* What is wrong with the options for this taker; or nil and a plain copy of them. */
+    "function check(options, taker)\n"
+    "  if type(options) ~= 'table' then return 'table expected, got ' .. type(options) end\n"
+    "  local plain = {}\n"
+    "  for name in next, options do\n"
+    "    local o = known[name]\n"
+    "    if not (o and o[2]:find(taker, 1, true)) and not (taker == 't' and type(name) == 'number') then\n"
+    "      return stranger(name, taker)\n"
+    "    end\n"
+    "  end\n"
+    "  for name, o in next, known do\n"
+    "    local v\n"
+    "    if o[2]:find(taker, 1, true) then v = options[name] end\n" /* it may be inherited */
+    "    if v ~= nil then\n"
+    "      local good, problem = kinds[o[1]](v, o[3])\n"
+    "      if good == nil then return name .. problem end\n"
+    "      plain[name] = good\n"
+    "    end\n"
+    "  end\n"
+    "  return nil, plain\n"
+    "end\n"
+    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function settings(what, options, arg, certs)\n"
+    "  local problem, plain = check(options or {}, 't')\n"
+    "  if problem then bad(problem, what, arg) end\n"
+    "  if not certs and not plain.identities and #options > 0 then certs = options end\n"
+    "  if certs then\n"
+    "    plain.identities, problem = kinds.k(certs)\n"
+    "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
+    "  end\n"
+    "  local t, message, name = C.settings(plain)\n"
+    "  if t then clocks[t] = plain.clock end\n"
+    "  return t, message, name\n"
+    "end\n"
+    /* The same tables give the settings that were made of them before. */
+    "local function cached(options, arg, certs)\n"
+    "  local first, second = certs or options, options or certs\n"
+    "  local of = parsed[first]\n"
+    "  if not of then\n"
+    "    of = setmetatable({}, { __mode = 'k' })\n"
+    "    parsed[first] = of\n"
+    "  end\n"
+    "  local t, message, name = of[second], nil, nil\n"
+    "  if t then return t end\n"
+    "  t, message, name = settings('starttls', options, arg, certs)\n"
+    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  return t, message, name\n"
+    "end\n"
+    "local function expected(what, arg, v)\n"
+    "  bad(what .. ' expected, got ' .. type(v), 'starttls', arg)\n"
+    "end\n"
+    "function M.tls(options)\n"
+    "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
+    "  local t, message, name = settings('tls', options, 1)\n"
+    "  if not t then return nil, message, name end\n"
+    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  return t\n"
+    "end\n",
+
+    /* starttls(socket, name | certificates | settings, options | settings, options) */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
+    "  if alive == nil then\n"
+    "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
+    "    if type(a) ~= want then expected(want, 2, a) end\n"
+    "    if want == 'string' and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
+    "    t, alive = nil, C.issettings(b)\n"
+    "    if alive ~= nil then t, options, arg = b, c, 4 elseif type(b) == 'userdata' then expected('psocket.tls', 3, b) end\n"
+    "  end\n"
+    "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
+    "  local problem, plain = check(options == nil and {} or options, 't')\n"
+    "  if problem then bad(problem, 'starttls', arg) end\n"
+    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  plain.timeout = nil\n"
+    "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
+    "  if not t and (server or options) then\n"
+    "    t, message, why = cached(options, arg, server and a or nil)\n"
+    "    ok = t and true\n"
+    "  end\n"
+    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  else M.close(s) end\n"
+    "  while ok == false do\n"
+    "    wait(s, 2, 3)\n"
+    "    ok, message, why = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, message, why end\n"
+    "  if message then return true, message end\n"
+    "  return true\n"
+    "end\n"
     "function M.connect(host, port, options)\n"
-    "  local resolve = resolver(host, port, options)\n"
-    "  if not resolve then return dial(host, port, options) end\n"
-    "  local list, message, name = resolve(host)\n"
-    "  if list then return dial(host, port, options, list) end\n"
-    "  return nil, message or 'cannot resolve \"' .. host .. '\"', name or 'DNS'\n"
+    "  local s, message, why = C.dial(host, port, options)\n"
+    "  if s == false then\n"
+    "    local list\n"
+    "    list, message, why = message(host)\n" /* options.resolve */
+    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(list) ~= 'table' then list = { list } end\n"
+    "    for i = 1, #list do\n"
+    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    end\n"
+    "    s, message, why = C.dial(host, port, options, list)\n"
+    "  end\n"
+    "  while s do\n"
+    "    local ok\n"
+    "    ok, message, why = C.step(s)\n"
+    "    if ok then return s end\n"
+    "    if ok == nil then break end\n"
+    "    wait(s, 2, 2)\n"
+    "  end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    "local function seconds_of(what, arg, options, seconds)\n"
+    "  if options ~= nil then\n"
+    "    local problem, plain = check(options, 'c')\n"
+    "    if problem then bad(problem, what, arg) end\n"
+    "    seconds = plain.timeout or seconds\n"
+    "  end\n"
+    "  return seconds\n"
+    "end\n"
+    "local function limit(...)\n"
+    "  local seconds = seconds_of(...)\n"
+    "  return seconds > 0 and now() + seconds or nil\n"
+    "end\n"
+    "local function timed_out(due)\n"
+    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  return true\n"
+    "end\n"
+    "function M.shutdown(s, how, options)\n"
+    "  local ok, message, why = C.shut(s, how, seconds_of('shutdown', 3, options, C.shutdown_timeout(s)))\n"
+    "  while ok == false do\n"
+    "    wait(s, 2, 2)\n"
+    "    ok, message, why = C.shut(s, how)\n"
+    "  end\n"
+    "  if ok then return true end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    /* In a task it also waits for descriptors and memory, which others may give back. */
+    "local short = { DESCRIPTORS = true, NOMEM = true }\n"
+    "function N.accept(l, options)\n"
+    "  local due = limit('accept', 2, options, C.accept_timeout(l))\n"
+    "  local s, message, why = C.take(l)\n"
+    "  while not s do\n"
+    "    local ok = s == false or (short[why] and yieldable())\n"
+    "    if ok then ok, message, why = timed_out(due) end\n"
+    "    if not ok then return nil, message, why end\n"
+    "    if s == false then wait(l, 1, 1, due) else wait(nil, 0, 0, now() + 0.05) end\n"
+    "    s, message, why = C.take(l)\n"
+    "  end\n"
+    "  return s\n"
+    "end\n",
+
+    "local function time(what, seconds)\n"
+    "  seconds = tonumber(seconds)\n"
+    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', what, 2) end\n"
+    "  return seconds\n"
+    "end\n"
+    /* Closes in stages (RFC 9112 9.6): an answer must not be lost to the reset that unread input would cause. */
+    "function M.finish(s, seconds)\n"
+    "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
+    "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
+    "  while data do\n"
+    "    data, message, why = timed_out(due)\n"
+    "    if data then data, message, why = M.recv(s, left) end\n"
+    "    if data then room = room - #data end\n"
+    "    if room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT' end\n"
+    "  end\n"
+    "  M.close(s)\n"
+    "  if why == 'CLOSED' then return true end\n"
+    "  return nil, message, why\n"
+    "end\n"
+    "function M.lines(s, delimiter, options)\n"
+    "  local newline = delimiter == nil\n"
+    "  delimiter = delimiter or '\\n'\n"
+    "  return function()\n"
+    "    local line, message, why = M.read_until(s, delimiter, options)\n"
+    "    if line then return line:sub(1, -1 - #(newline and line:match('\\r?\\n$') or delimiter)) end\n"
+    "    if why ~= 'CLOSED' then bad(message) end\n"
+    "    local n = M.pending(s)\n"
+    "    return n > 0 and M.read(s, n) or nil\n" /* the last one, without an end */
+    "  end\n"
+    "end\n"
+    "local function place(ip, port)\n"
+    "  if not ip then return 'no address' end\n"
+    "  if port == 0 then return 'unix:' .. ip end\n"
+    "  return (ip:find(':', 1, true) and '[' .. ip .. ']:' or ip .. ':') .. port\n"
+    "end\n"
+    "function C.socket.__tostring(s)\n"
+    "  local open, info = M.isopen(s), M.tlsinfo(s)\n"
+    "  return 'psocket: ' .. place(M.getpeer(s)) .. ' (' .. (open and 'open' or 'closed') ..\n"
+    "    (M.isudp(s) and ', UDP' or info and ', ' .. info.version or '') .. ')'\n"
+    "end\n"
+    "function N.__tostring(l)\n"
+    "  local ip, port, why = N.getlocal(l)\n"
+    "  if why then return 'psocket listener: (closed)' end\n"
+    "  return 'psocket listener: ' .. place(ip, port) .. ' (open)'\n"
+    "end\n"
+    "local function callable(f)\n"
+    "  local meta = type(f) ~= 'function' and getmetatable(f)\n"
+    "  return type(f) == 'function' or (type(meta) == 'table' and meta.__call ~= nil)\n"
     "end\n"
     "function M.bind(sched, port, callback, options)\n"
-    "  local own, plain, f = binding(sched, port, callback)\n"
-    "  if not plain then f, callback = callback, function(s) return f(s) end end\n"
-    "  local listener, message, name = listen(port, options)\n"
-    "  if not listener then return nil, message, name end\n"
+    "  local kind, f = type(sched), callback\n"
+    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 'bind', 1) end\n"
+    "  if (kind ~= 'table' and kind ~= 'userdata') or not sched.add then\n"
+    "    bad('scheduler expected, got ' .. kind, 'bind', 1)\n"
+    "  end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'bind', 3) end\n"
+    "  local listener, message = C.listen(sched, port, f, options)\n"
+    "  if not listener then bad(message) end\n"
+    "  if type(f) ~= 'function' then callback = function(s) return f(s) end end\n"
+    "  local function begin(s)\n"
+    "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
+    "    return sched:add(function()\n"
+    "      local ok, why = true, nil\n"
+    "      if C.passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
+    "    end)\n"
+    "  end\n"
+    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
     "  sched:add(function()\n"
     "    while true do\n"
-    "      local s, _, why = accept(listener, forever)\n"
-    "      if not s then\n"
-    "        if why == 'CLOSED_HERE' then return end\n"
-    "        sleep(sched, 0.05)\n" /* too many open files, mostly: until some are closed */
-    "      elseif own then spawn(sched, callback, s)\n"
-    "      else\n"
-    "        sched:add(function()\n"
-    "          if not pcall then callback(s) return close(s) end\n" /* it could not yield there */
-    "          local ok, message = pcall(callback, s)\n"
-    "          close(s)\n"
-    "          if not ok then raise(message) end\n"
-    "        end)\n"
-    "      end\n"
+    "      local fine, s, _, why = pcall(C.take, listener)\n"
+    "      if not fine or short[why] then wait(nil, 0, 0, now() + 0.05)\n"
+    "      elseif s then while not pcall(begin, s) do wait(nil, 0, 0, now() + 0.05) end\n"
+    "      elseif s == nil then return\n"
+    "      else wait(listener, 1, 1) end\n"
     "    end\n"
     "  end)\n"
     "  return listener\n"
-    "end\n"
+    "end\n",
+
     "function S.addloop(self, f)\n"
-    "  looping(self, f)\n"
+    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 'addloop', 1) end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 'addloop', 2) end\n"
     "  return self:add(function() while f() ~= false do yield() end end)\n"
     "end\n"
     "function S.run(self)\n"
-    "  local what\n"
+    "  local nested, told, live, lazy, _ = yieldable(), false, nil, nil, nil\n"
     "  repeat\n"
-    "    what = turn(self)\n"
-    "    if what == 2 then yield() elseif what == 3 then self.yieldfunc() end\n"
-    "  until what == 0\n"
+    "    live, _, lazy = turn(self, (nested or told) and 0 or nil)\n"
+    "    local f = lazy and not nested and self.yieldfunc\n"
+    "    told = f and true\n"
+    "    if f then f() elseif live and nested then yield() end\n"
+    "  until not live\n"
     "end\n"
     "function S.step(self, seconds)\n"
-    "  local what, due = turn(self, seconds or 0)\n"
-    "  while what == 2 do\n"
-    "    yield()\n"
-    "    what, due = turn(self, 0, due)\n"
+    "  local due, nested = now() + time('step', seconds or 0), yieldable()\n"
+    "  while true do\n"
+    "    local live, happened = turn(self, nested and 0 or due)\n"
+    "    if not live or happened or now() >= due then return live end\n"
+    "    if nested then yield() end\n"
     "  end\n"
-    "  return what ~= 0\n"
-    "end\n";
+    "end\n"
+    "function S.sleep(self, seconds)\n"
+    "  if seconds == nil then bad('number expected, got no value', 'sleep', 2) end\n"
+    "  local due = now() + time('sleep', seconds)\n"
+    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "end\n"
+    "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local function note(co, ok, ...)\n"
+    "  results[co] = { ok = ok, n = C.select('#', ...), ... }\n"
+    "end\n"
+    "function S.join(self, co)\n"
+    "  local ring, task = C.joining(self, co)\n"
+    "  while ring do\n"
+    "    if yieldable() then wait(ring, 0, 0, nil, task) else S.step(self, 1) end\n"
+    "    ring, task = C.joining(self, co)\n"
+    "  end\n"
+    "  local r = results[co]\n"
+    "  if not r then return end\n"
+    "  if not r.ok then error(r[1], 0) end\n"
+    "  return C.unpack(r, 1, r.n)\n"
+    "end\n"
+    "function M.queue()\n"
+    "  local q = C.queue()\n"
+    "  local items = C.items(q)\n"
+    "  items.first, items.last = 1, 0\n"
+    "  return q\n"
+    "end\n"
+    "function Q.push(q, value)\n"
+    "  local items = C.items(q)\n"
+    "  if value == nil then bad('nil cannot be queued', 'push', 2) end\n"
+    "  if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
+    "  local last = items.last + 1\n"
+    "  items[last] = value\n"
+    "  items.last = last\n"
+    "  C.signal(q)\n"
+    "  return true\n"
+    "end\n"
+    "function Q.pop(q, options)\n"
+    "  local items, due = C.items(q), limit('pop', 2, options, 0)\n"
+    "  while items.first > items.last do\n"
+    "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
+    "    local ok, message, why = timed_out(due)\n"
+    "    if not ok then return nil, message, why end\n"
+    "    wait(q, 0, 0, due)\n"
+    "  end\n"
+    "  local first = items.first\n"
+    "  local value = items[first]\n"
+    "  items[first] = nil\n"
+    "  items.first = first + 1\n"
+    "  return value\n"
+    "end\n"
+    "function Q.close(q)\n"
+    "  C.items(q).closed = true\n"
+    "  C.signal(q)\n"
+    "end\n"
+    "function Q.__len(q)\n"
+    "  local items = C.items(q)\n"
+    "  return items.last - items.first + 1\n"
+    "end\n"
+    "return note, M.finish, check, function() end\n",
+    NULL
+};
 
 /*--- the module */
 
-/* Puts functions into the table on top, each passed through the Lua function at index wrapper (0: none). */
-static void psi_lua_register(lua_State *L, const luaL_Reg *f, int vm, int sock, int wrapper)
+typedef struct psi_lua_function {
+    const char *key;
+    lua_CFunction f;
+    const char *name; /* its public name, for errors; NULL: the key */
+} psi_lua_function;
+
+enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
+
+/* Puts functions into the table on top. Their objects have the metatable at index meta. */
+static void psi_lua_register(lua_State *L, const psi_lua_function *f, int meta)
 {
-    for (; f->name; f++) {
-        if (wrapper) lua_pushvalue(L, wrapper);
-        lua_pushvalue(L, vm);
-        lua_pushvalue(L, sock);
-        lua_pushcclosure(L, f->func, 2);
-        if (wrapper) lua_call(L, 1, 1);
-        lua_setfield(L, -2, f->name);
+    for (; f->key; f++) {
+        lua_pushvalue(L, PSI_LUA_AT_VM);
+        lua_pushvalue(L, meta);
+        lua_pushstring(L, f->name ? f->name : f->key);
+        lua_pushcclosure(L, f->f, 3);
+        lua_setfield(L, -2, f->key);
     }
 }
 
-static void psi_lua_load(lua_State *L, const char *script, size_t len)
+/* Puts those that wait, from the first to before the last, into the table on top, each passed through the wrapper. */
+static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta)
 {
-    if (luaL_loadbuffer(L, script, len, "=psocket")) lua_error(L);
+    for (; first < last; first++) {
+        lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
+        lua_pushvalue(L, PSI_LUA_AT_VM);
+        lua_pushvalue(L, meta);
+        lua_pushstring(L, psi_lua_all_waiting[first].name);
+        lua_pushinteger(L, first);
+        lua_pushcclosure(L, psi_lua_run, 4);
+        if (lua_isnil(L, -2)) lua_remove(L, -2);
+        else lua_call(L, 1, 1);
+        lua_setfield(L, -2, psi_lua_all_waiting[first].name);
+    }
 }
 
-static void psi_lua_new_weak(lua_State *L, const char *mode)
+/* Pushes the function that a script is. */
+static void psi_lua_load(lua_State *L, const char *const *parts)
 {
-    lua_newtable(L);
-    lua_newtable(L);
-    lua_pushstring(L, mode);
-    lua_setfield(L, -2, "__mode");
-    lua_setmetatable(L, -2);
+    int n = 0, r;
+    for (; parts[n]; n++) lua_pushstring(L, parts[n]);
+    lua_concat(L, n);
+    r = luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK);
+    lua_remove(L, -2);
+    if (r) lua_error(L);
+}
+
+/* Pushes the wrapper of functions that wait; nil where they need none. */
+#if PSI_LUA_CONTINUES
+static void psi_lua_push_wrapper(lua_State *L)
+{
+    lua_pushnil(L);
+}
+#else
+static void psi_lua_push_wrapper(lua_State *L)
+{
+    psi_lua_load(L, psi_lua_wrapper);
+    lua_pushvalue(L, PSI_LUA_AT_VM);
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield");
+    lua_remove(L, -2);
+    lua_call(L, 2, 1);
+}
+#endif
+
+/* Pushes a new class: a metatable with these functions, whose own fields are what its objects have. */
+static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
+{
+    luaL_newmetatable(L, name);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    psi_lua_register(L, f, lua_gettop(L));
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -2, "__index");
+    return lua_gettop(L);
+}
+
+/* What the script needs of Lua's own library, in the table on top. */
+static void psi_lua_set_tools(lua_State *L)
+{
+    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber",
+                                         "type", "unpack", NULL };
+    int i, table = lua_gettop(L);
+    for (i = 0; names[i]; i++) {
+        lua_getglobal(L, names[i]);
+        lua_setfield(L, -2, names[i]);
+    }
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "yield"); /* in LuaJIT it alone works while a hook or a finalizer runs */
+    lua_setfield(L, table, "yield");
+    lua_getglobal(L, "table");
+    lua_getfield(L, -1, "unpack");
+    if (!lua_isnil(L, -1)) lua_setfield(L, table, "unpack");
+    lua_settop(L, table);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
+    lua_setfield(L, -2, "passes");
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502); /* a weak key does not live on by what it refers to itself */
+    lua_setfield(L, -2, "ephemeral");
 }
 
 PSOCKET_API int luaopen_psocket(lua_State *L)
 {
-    static const luaL_Reg waiting[] = {
-        { "recv", psi_lua_recv }, { "read", psi_lua_read }, { "read_until", psi_lua_read_until },
-        { "send", psi_lua_send }, { "shutdown", psi_lua_shutdown }, { "starttls", psi_lua_starttls }, { NULL, NULL }
+    static const psi_lua_function hidden[] = {
+        { "bad", psi_lua_blame, NULL }, { "dial", psi_lua_dial, "connect" }, { "issettings", psi_lua_is_settings, "starttls" },
+        { "joining", psi_lua_joining, "join" }, { "known", psi_lua_push_known, NULL }, { "listen", psi_lua_listen, "bind" },
+        { "queue", psi_lua_new_queue, NULL }, { "settings", psi_lua_make_settings, "tls" }, { "spawn", psi_lua_start, "bind" },
+        { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg hidden_waiting[] = {
-        { "accept", psi_lua_accept }, { "dial", psi_lua_connect }, { "sleep", psi_lua_sleep }, { NULL, NULL }
+    static const psi_lua_function hidden_socket[] = {
+        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
+        { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg hidden[] = {
-        { "binding", psi_lua_binding }, { "looping", psi_lua_looping }, { "raise", psi_lua_raise },
-        { "resolver", psi_lua_resolver }, { "spawn", psi_lua_spawn }, { "turn", psi_lua_turn },
-        { "yield", psi_lua_yield }, { NULL, NULL }
+    static const psi_lua_function hidden_listener[] = {
+        { "accept_timeout", psi_lua_timeout, "accept" }, { "take", psi_lua_take, "accept" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg module[] = {
-        { "close", psi_lua_close }, { "geterror", psi_lua_geterror }, { "getlocal", psi_lua_getlocal },
-        { "getpeer", psi_lua_getpeer }, { "getside", psi_lua_getside }, { "isopen", psi_lua_isopen },
-        { "istls", psi_lua_istls }, { "isudp", psi_lua_isudp }, { "listen", psi_lua_listen }, { "now", psi_lua_now },
-        { "pair", psi_lua_pair }, { "peek", psi_lua_peek }, { "pending", psi_lua_pending },
-        { "setpeer", psi_lua_setpeer }, { "settimeout", psi_lua_settimeout }, { "tls", psi_lua_tls },
-        { "tlsinfo", psi_lua_tlsinfo },
-        { "udpserver", psi_lua_udpserver }, { "unrecv", psi_lua_unrecv }, { "wrap", psi_lua_wrap }, { NULL, NULL }
+    static const psi_lua_function hidden_queue[] = {
+        { "items", psi_lua_items, "queue" }, { "signal", psi_lua_signal, "push" }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg socket_meta[] = {
-        { "__gc", psi_lua_gc }, { "__close", psi_lua_close }, { "__tostring", psi_lua_tostring }, { NULL, NULL }
+    static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
+    static const psi_lua_function module[] = {
+        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
+        { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
+        { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
+        { "peek", psi_lua_peek, NULL }, { "pending", psi_lua_pending, NULL }, { "setpeer", psi_lua_setpeer, NULL },
+        { "settimeout", psi_lua_settimeout, NULL }, { "setyield", psi_lua_setyield, NULL }, { "tlsinfo", psi_lua_tlsinfo, NULL },
+        { "udpserver", psi_lua_listen, NULL }, { "unrecv", psi_lua_unrecv, NULL }, { "wrap", psi_lua_wrap, NULL },
+        { NULL, NULL, NULL }
     };
-    static const luaL_Reg listener[] = {
-        { "close", psi_lua_listener_close }, { "getlocal", psi_lua_listener_getlocal },
-        { "hasconnection", psi_lua_hasconnection }, { "settimeout", psi_lua_listener_settimeout },
-        { "__gc", psi_lua_listener_gc }, { "__close", psi_lua_listener_close },
-        { "__tostring", psi_lua_listener_tostring }, { NULL, NULL }
+    static const psi_lua_function socket[] = {
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg settings_meta[] = {
-        { "loadsessions", psi_lua_loadsessions }, { "savesessions", psi_lua_savesessions }, { "__gc", psi_lua_tls_gc },
-        { NULL, NULL }
+    static const psi_lua_function listener[] = {
+        { "close", psi_lua_close, NULL }, { "getfd", psi_lua_getfd, NULL }, { "getlocal", psi_lua_address, NULL },
+        { "hasconnection", psi_lua_hasconnection, NULL }, { "settimeout", psi_lua_settimeout, NULL },
+        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
     };
-    static const luaL_Reg core_meta[] = { { "__gc", psi_lua_core_gc }, { NULL, NULL } };
-    static const luaL_Reg scheduler[] = {
-        { "add", psi_lua_add }, { "close", psi_lua_sched_close }, { "contains", psi_lua_contains },
-        { "getfd", psi_lua_getfd },
-        { "new", psi_lua_new_scheduler }, { "remove", psi_lua_remove }, { "__close", psi_lua_sched_close },
-        { "__construct", psi_lua_construct }, { "__tostring", psi_lua_sched_tostring }, { NULL, NULL }
+    static const psi_lua_function settings[] = {
+        { "loadsessions", psi_lua_loadsessions, NULL }, { "savesessions", psi_lua_savesessions, NULL },
+        { "__gc", psi_lua_settings_gc, NULL }, { NULL, NULL, NULL }
     };
-    enum { VM = 1, SOCKET, LISTENER, CLASS, MODULE, HIDDEN, WRAPPER };
-    int wrapper = 0, event;
+    static const psi_lua_function core[] = { { "__gc", psi_lua_core_gc, NULL }, { NULL, NULL, NULL } };
+    static const psi_lua_function queue[] = { { NULL, NULL, NULL } };
+    static const psi_lua_function scheduler[] = {
+        { "add", psi_lua_start, NULL }, { "close", psi_lua_sched_close, NULL }, { "contains", psi_lua_contains, NULL },
+        { "getfd", psi_lua_sched_getfd, NULL }, { "new", psi_lua_new_scheduler, NULL }, { "remove", psi_lua_remove, NULL },
+        { "__close", psi_lua_sched_close, NULL }, { "__construct", psi_lua_construct, NULL },
+        { "__tostring", psi_lua_sched_tostring, NULL }, { NULL, NULL, NULL }
+    };
+    enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
     psi_lua_vm *vm;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
     memset((void *)vm, 0, sizeof *vm);
-    lua_pushcfunction(L, psi_lua_copy);
-    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    luaL_newmetatable(L, PSI_LUA_SOCKET);
-    luaL_newmetatable(L, PSI_LUA_LISTENER);
-    luaL_newmetatable(L, PSI_LUA_CLASS);
+    psi_lua_push_wrapper(L);
     lua_newtable(L); /* the module */
-    lua_newtable(L); /* what its script needs besides */
-#if LUA_VERSION_NUM < 502
-    psi_lua_load(L, psi_lua_wrapper, sizeof psi_lua_wrapper - 1);
-    lua_pushvalue(L, VM);
-    lua_pushvalue(L, VM);
-    lua_pushcclosure(L, psi_lua_yield, 1);
-    lua_call(L, 2, 1);
-    wrapper = WRAPPER;
-    lua_pushvalue(L, HIDDEN);
-#endif
-    psi_lua_register(L, hidden, VM, SOCKET, 0);
-    psi_lua_register(L, hidden_waiting, VM, SOCKET, wrapper);
-#if LUA_VERSION_NUM >= 502 || defined(LUA_LJDIR)
-    lua_getglobal(L, "pcall"); /* one that can be yielded through */
-    lua_setfield(L, -2, "pcall");
-#endif
+    psi_lua_new_class(L, PSI_LUA_SOCKET, socket);
+    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
+    lua_setfield(L, -2, "__index");
+    psi_lua_new_class(L, PSI_LUA_LISTENER, listener);
+    psi_lua_new_class(L, PSI_LUA_SETTINGS, settings);
+    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
+    psi_lua_new_class(L, PSI_LUA_CORE, core);
+    lua_pop(L, 1);
+    psi_lua_new_class(L, PSI_LUA_CLASS, scheduler);
+    lua_newtable(L);
+    lua_pushcfunction(L, psi_lua_new_scheduler);
+    lua_setfield(L, -2, "__call");
+    lua_setmetatable(L, CLASS);
+    lua_newtable(L); /* what the script needs besides */
+    psi_lua_register(L, hidden, CLASS);
+    psi_lua_register(L, hidden_socket, SOCKET);
+    psi_lua_register(L, hidden_listener, LISTENER);
+    psi_lua_register(L, hidden_queue, QUEUE);
+    psi_lua_register(L, hidden_settings, SETTINGS);
+    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAIT + 1, SOCKET);
+    lua_pushvalue(L, SOCKET);
+    lua_setfield(L, -2, "socket");
+    psi_lua_set_tools(L);
+    lua_settop(L, HIDDEN);
     lua_pushvalue(L, MODULE);
-    psi_lua_register(L, module, VM, SOCKET, 0);
-    psi_lua_register(L, waiting, VM, SOCKET, wrapper);
+    psi_lua_register(L, module, SOCKET);
+    psi_lua_register_waiting(L, 0, PSI_LUA_WAIT, SOCKET);
     lua_pushliteral(L, PSOCKET_VERSION);
     lua_setfield(L, -2, "version");
     lua_pushvalue(L, CLASS);
     lua_setfield(L, -2, "scheduler");
 
-    lua_pushvalue(L, SOCKET);
-    psi_lua_register(L, socket_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
-    lua_setfield(L, -2, "__index");
-    lua_pushvalue(L, LISTENER);
-    psi_lua_register(L, listener, VM, SOCKET, 0);
-    lua_getfield(L, HIDDEN, "accept");
-    lua_setfield(L, -2, "accept");
-    lua_pushvalue(L, LISTENER);
-    lua_setfield(L, -2, "__index");
-    luaL_newmetatable(L, PSI_LUA_SETTINGS);
-    psi_lua_register(L, settings_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    luaL_newmetatable(L, PSI_LUA_CORE);
-    psi_lua_register(L, core_meta, VM, SOCKET, 0);
-    lua_pushvalue(L, CLASS);
-    psi_lua_register(L, scheduler, VM, SOCKET, 0);
-    lua_pushvalue(L, CLASS);
-    lua_setfield(L, -2, "__index");
-    lua_getfield(L, HIDDEN, "sleep");
-    lua_setfield(L, -2, "sleep");
-    lua_newtable(L);
-    lua_pushcfunction(L, psi_lua_new_scheduler);
-    lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, CLASS);
-
-    lua_newtable(L); /* its own metatable, and that of what is in it */
-    lua_pushliteral(L, "k");
+    lua_newtable(L); /* strangers, in the table that is their metatable, too */
+    lua_pushliteral(L, "v");
     lua_setfield(L, -2, "__mode");
     lua_pushvalue(L, -1);
     lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_PARSED);
-    psi_lua_new_weak(L, "v");
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ASKING);
-    psi_lua_new_weak(L, "k");
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_ANCHOR);
-    lua_newtable(L);
-    for (event = PSOCKET_READ; event <= PSOCKET_WRITE; event++) {
-        lua_newtable(L);
-        lua_newtable(L);
-        lua_pushliteral(L, "kv");
-        lua_setfield(L, -2, "__mode");
-        lua_setmetatable(L, -2);
-        lua_rawseti(L, -2, event);
-    }
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_WAITERS);
-
-    psi_lua_load(L, psi_lua_script, sizeof psi_lua_script - 1);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    psi_lua_load(L, psi_lua_script);
     lua_pushvalue(L, MODULE);
     lua_pushvalue(L, CLASS);
+    lua_pushvalue(L, QUEUE);
+    lua_pushvalue(L, LISTENER);
     lua_pushvalue(L, HIDDEN);
-    lua_call(L, 3, 0);
+    lua_call(L, 5, 4);
+    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->check = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushcfunction(L, psi_lua_copy);
+    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_getglobal(L, "debug");
+    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
+    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, MODULE);
     lua_pushvalue(L, MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
-    lua_settop(L, MODULE);
     return 1;
 }
 

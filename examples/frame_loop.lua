@@ -63,7 +63,7 @@ while not download.done do
 
   -- Wait for the next frame. A game engine does this by itself; here the network is served meanwhile.
   next_frame = next_frame + frame
-  while psocket.now() < next_frame do sched:step(next_frame - psocket.now()) end
+  while psocket.now() < next_frame do sched:step(math.max(0, next_frame - psocket.now())) end
 end
 if listener then listener:close() end
 

@@ -7,7 +7,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KIT_BASE /* until the handshake of our own is in */
 
 static int kit_entropy(void *p, size_t n);
 static void kit_keylog(const char *line);

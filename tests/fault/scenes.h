@@ -732,7 +732,7 @@ static int scene_tls_twice(psocket_tls *client, psocket_tls *server, int tcp, in
         }
         TRY(scene_shake(a, b, client, server));
         TRY(psocket_gettlsinfo(a, &info));
-        CHECK_STR(info.version_name, "TLSv1.2");
+        CHECK_STR(info.version_name, "TLSv1.3");
         CHECK_STR(info.alpn, "h2");
         if (round) *resumed = info.resumed;
         TRY(scene_talk(a, b));

@@ -10,7 +10,6 @@ local function random(n)
   return seed % n + 1
 end
 
-local limits = { timeout = 0.001 }
 local rsa = t.pem("rsa.pem") and { { chain = t.pem("rsa.pem"), private_key = t.pem("rsa.key") } } or {}
 local function meddling(s)
   return setmetatable({}, {
@@ -29,6 +28,7 @@ end
 
 -- A thing of each kind; made anew now and then, since the calls close and change them.
 local function things()
+  local limits = { timeout = 0.001 }
   local a, b = psocket.pair(limits)
   local c, s = t.tcp(limits)
   c:settimeout(0.001)

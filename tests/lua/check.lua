@@ -157,6 +157,10 @@ end
 
 -- Makes the collector run as often as it may (up to Lua 5.3: whenever); returns a function that undoes that.
 function t.eager()
+  if _VERSION == "Lua 5.5" then
+    local old = collectgarbage("param", "pause", 0)
+    return function() collectgarbage("param", "pause", old) end
+  end
   local pause, mul = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000000)
   return function() collectgarbage("setpause", pause) collectgarbage("setstepmul", mul) end
 end

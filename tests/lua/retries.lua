@@ -40,14 +40,14 @@ for _, op in ipairs { "recv", "read", "read_until" } do
     for n = 28, 34 do
       local a, b = t.tcp()
       local x, y = psocket.pair()
-      local sched, got, why = psocket.scheduler(), nil, nil
+      local sched, got, why, unused = psocket.scheduler(), nil, nil, nil
       a:send("few\n")
       sched:add(function()
         fails("TIMEOUT", b:read(100, { timeout = 0.02 }))
-        for _ = 1, n do x:send("z") end
-        if op == "recv" then got, _, why = b:recv { timeout = 2 }
-        elseif op == "read" then got, _, why = b:read(4, { timeout = 2 })
-        else got, _, why = b:read_until("\n", { timeout = 2 }) end
+        for i = 1, n do x:send("z" .. i) end
+        if op == "recv" then got, unused, why = b:recv { timeout = 2 }
+        elseif op == "read" then got, unused, why = b:read(4, { timeout = 2 })
+        else got, unused, why = b:read_until("\n", { timeout = 2 }) end
       end)
       while sched:step(0.1) do end
       equal(got, "few\n", why)
@@ -102,8 +102,9 @@ t.test("a finalizer resumes who waits for the socket that is being read", functi
   local refused, let = 0, 0
   for i = 1, 50 do
     local a, b = psocket.pair { recv_limit = 1000000 }
+    b:settimeout(0.05)
     local sched = psocket.scheduler()
-    local co = sched:add(function() b:recv() end)
+    local co = sched:add(function() b:recv { timeout = 60 } end)
     sched:remove(co) -- so others may read, but it can be resumed
     local want, reading, ok, message = ("x"):rep(50000 + i), false, nil, nil
     b:unrecv(want)

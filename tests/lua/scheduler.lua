@@ -54,8 +54,8 @@ t.test("add starts at once, with arguments, and returns the coroutine", function
   equal(log[4], nil)
   raises("not ended", sched.add, sched, mine)
   raises("expected", sched.contains)
-  equal(sched:contains(nil), false)
-  equal(sched:remove(5), false)
+  raises("coroutine expected", sched.contains, sched, nil)
+  raises("coroutine expected", sched.remove, sched, 5)
 end)
 
 t.test("a coroutine adds itself", function()

@@ -8,17 +8,9 @@
 static void hostile_block(psocket *s)
 {
     static uint8_t wire[33 * 64];
-    uint8_t room[64];
     size_t n = 0, done = 0;
     int i, os;
-    for (i = 0; i < 33; i++) {
-        size_t len = i == 32;
-        uint8_t *start;
-        room[PSI_REC_HEAD] = 'x';
-        start = psi_rec_seal(s->rec, 23, room + PSI_REC_HEAD, &len);
-        memcpy(wire + n, start, len);
-        n += len;
-    }
+    for (i = 0; i < 33; i++) n += psi_rec_seal(s->rec, 23, "x", i == 32, wire + n);
     while (done < n) {
         ptrdiff_t r = s->io->put(s, wire + done, n - done, &os);
         if (r < 0) return;
