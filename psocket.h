@@ -1862,13 +1862,16 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 PSI_PRINTF(4, 5)
 static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
 {
-    char what[400], why[128];
+    char why[128];
+    size_t n;
     va_list ap;
+    if (!e) return code;
     va_start(ap, format);
-    vsnprintf(what, sizeof what, format, ap);
+    psi_err_v(e, code, format, ap);
     va_end(ap);
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
-    if (e) e->os_error = os;
+    e->os_error = os;
+    n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
     return code;
 }
 
@@ -2419,13 +2422,12 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
 #define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_LOCAL 4      /* the local end of a stream that is yet to be connected */
+#define PSI_OS_DATAGRAMS 4
 
-/* Binds. backlog: the length of a listener's queue, which the system cuts to its most; 0 for all others. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int r, dual = flags & PSI_OS_DUAL, stream = backlog || (flags & PSI_OS_LOCAL), n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2433,11 +2435,15 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, stream, flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
-    if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
-    if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
-    r = psi_os_why(os);
-    if (a->family == PSI_UNIX) psi_os_unlink(path); /* bind made it */
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
+    return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
+}
+
+/* backlog: the length of the queue, which the system cuts to its most. path: of a Unix-domain socket, which is made by bind. */
+static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
+{
+    int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
+    if (r && path) psi_os_unlink(path);
     return r;
 }
 
@@ -2660,7 +2666,8 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     fds[0] = fds[1] = wait.fd = -1;
     wait.events = PSOCKET_READ;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
-    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, 1, os);
+    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
@@ -2706,7 +2713,7 @@ static int psi_os_bell_new(psi_os_bell *b, int *os)
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&b->rd, a.family, 1, os);
     b->wr = b->rd;
-    if (!r) r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_bind(b->rd, &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
     if (r) psi_os_close(b->rd);
@@ -11698,7 +11705,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
     if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
     if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
         if (!local.family) local.family = a.family;
-        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? 0 : PSI_OS_LOCAL, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
     if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
     if (r == 0) {
@@ -12705,7 +12712,9 @@ static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path,
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
     if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
-    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0) |
+                            (backlog ? 0 : PSI_OS_DATAGRAMS), os);
+    if (!r && backlog) r = psi_os_listen(*fd, path, backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
