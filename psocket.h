@@ -15307,6 +15307,7 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
         lua_replace(L, -2);
     }
     PSI_LUA_UNWIND(co, L);
+    if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
     lua_pushvalue(L, error);
     psi_lua_note_results(L, S->vm, thread, 1, 0);
@@ -15965,10 +15966,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
     "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
     "  while data do\n"
-    "    data, message, why = timed_out(due)\n"
-    "    if data then data, message, why = M.recv(s, left) end\n"
-    "    if data then room = room - #data end\n"
-    "    if room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT' end\n"
+    "    local rest = due - now()\n"
+    "    left.timeout = rest < 2 and rest or 2\n"
+    "    if rest <= 0 then data, message, why = nil, 'timed out', 'TIMEOUT'\n"
+    "    elseif room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT'\n"
+    "    else data, message, why = M.recv(s, left) end\n"
+    "    room = room - #(data or '')\n"
     "  end\n"
     "  M.close(s)\n"
     "  if why == 'CLOSED' then return true end\n"
