@@ -652,11 +652,6 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 #ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
 #define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#define PSI_CHECK(s) psi_check_sock(s)
-#define PSI_CHECK_POLLER(p) psi_check_poller(p)
-#else
-#define PSI_CHECK_POLLER(p) ((void)(p))
-#define PSI_CHECK(s) ((void)(s))
 #endif
 
 #ifdef __cplusplus
@@ -1134,7 +1129,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_SYS(name) name
 #define PSI_E(name) WSA##name
 #define PSI_OS_ERRNO WSAGetLastError()
-#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
                      { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1263,11 +1258,13 @@ static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, s
 /* Notes which descriptors are in a set. Winsock keeps the order, so each search begins behind the last find. */
 static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
 {
-    int at = 0, tries;
+    int at = 0, tries, found;
     u_int i, count = *(const u_int *)set;
     for (i = 1; i <= count; i++) {
-        for (tries = 0; tries < n && p[at].fd != set[i]; tries++) at = at + 1 < n ? at + 1 : 0;
-        if (p[at].fd == set[i]) p[at].revents = (short)(p[at].revents | events);
+        for (tries = found = 0; tries < n && !found; tries++, at = at + 1 < n ? at + 1 : 0) {
+            found = p[at].fd == set[i];
+            if (found) p[at].revents = (short)(p[at].revents | events);
+        }
     }
 }
 
@@ -1400,9 +1397,7 @@ static void psi_os_pin(void)
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread;
-    psi_os_pin();
-    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
     *os = thread ? 0 : (int)GetLastError();
     if (thread) CloseHandle((HANDLE)thread);
     return thread ? 0 : PSOCKET_OS;
@@ -1504,9 +1499,12 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #include <dirent.h>
 #endif
 #ifndef PSOCKET_NO_THREADS
-#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#endif
+#if defined(__PIC__) && !defined(__PIE__) /* this may be part of a shared library */
+#include <dlfcn.h>
+#define PSI_OS_PLUGGABLE
 #endif
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -1534,14 +1532,16 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_E(name) name
 #define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
-                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
 #define PSI_OS_SEND_MAX INT_MAX
 #define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
 #define PSI_OS_SEND_DROPS_INPUT 0
+#endif
 #define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 typedef int psi_os_int;
@@ -1600,7 +1600,7 @@ static int psi_os_make_ready(int fd)
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
 }
 
-/* Listeners come back while old connections linger. Datagrams that share a port need both. */
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
 static int psi_os_reuse(int fd, int stream, int share)
 {
     int one = 1;
@@ -1683,21 +1683,15 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
 
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. In a static program, and where
-   both are in a libdl that is not linked, there is none. */
-#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__))
-#if defined(__GLIBC__) && defined(__GNUC__)
-#pragma weak dladdr
-#pragma weak dlopen
-#define PSI_OS_HAS_DL (dladdr && dlopen)
-#else
-#define PSI_OS_HAS_DL 1
-#endif
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
 static void psi_os_pin(void)
 {
     static const char anchor = 0;
     Dl_info info;
-    if (PSI_OS_HAS_DL && dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
 }
 #else
 static void psi_os_pin(void) {}
@@ -1708,7 +1702,6 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     *os = pthread_create(&thread, NULL, run, arg);
@@ -1869,13 +1862,16 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 PSI_PRINTF(4, 5)
 static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
 {
-    char what[400], why[128];
+    char why[128];
+    size_t n;
     va_list ap;
+    if (!e) return code;
     va_start(ap, format);
-    vsnprintf(what, sizeof what, format, ap);
+    psi_err_v(e, code, format, ap);
     va_end(ap);
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
-    if (e) e->os_error = os;
+    e->os_error = os;
+    n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
     return code;
 }
 
@@ -2346,7 +2342,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (n < 0) return n;
     if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
     r = psi_os_why(os);
-    if (*os == PSI_E(EWOULDBLOCK)) return PSOCKET_WANT_READ; /* Linux: the queue of a Unix-domain listener is full */
+    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
@@ -2426,13 +2422,12 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
 #define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
+#define PSI_OS_DATAGRAMS 4
 
-/* Binds. backlog: 0 for datagrams and for the local end of a connection, else the length of a listener's queue, which the
-   system cuts to its most. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int r, dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2440,11 +2435,15 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, backlog != 0, (flags & PSI_OS_REUSE_PORT) != 0)) return psi_os_why(os);
-    if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
-    if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
-    r = psi_os_why(os);
-    if (a->family == PSI_UNIX) psi_os_unlink(path); /* bind made it */
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
+    return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
+}
+
+/* backlog: the length of the queue, which the system cuts to its most. path: of a Unix-domain socket, which is made by bind. */
+static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
+{
+    int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
+    if (r && path) psi_os_unlink(path);
     return r;
 }
 
@@ -2553,7 +2552,8 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 #if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
     if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
 #endif
-    return s ? 0 : -1;
+    (void)s;
+    return 0;
 #endif
 }
 
@@ -2666,7 +2666,8 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     fds[0] = fds[1] = wait.fd = -1;
     wait.events = PSOCKET_READ;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
-    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, 1, os);
+    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
@@ -2712,7 +2713,7 @@ static int psi_os_bell_new(psi_os_bell *b, int *os)
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&b->rd, a.family, 1, os);
     b->wr = b->rd;
-    if (!r) r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_bind(b->rd, &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
     if (r) psi_os_close(b->rd);
@@ -3048,6 +3049,13 @@ typedef struct psi_ring {
     uint32_t key;   /* of which this is the hash */
 } psi_ring;
 
+/* Is this in the ring's buffer, handed out before? */
+static int psi_ring_holds(const psi_ring *r, const void *p)
+{
+    uintptr_t at = (uintptr_t)p, buf = (uintptr_t)r->buf;
+    return r->buf && at >= buf && at < buf + r->cap;
+}
+
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
 {
     uint32_t v;
@@ -3124,7 +3132,7 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
-    need = live + (uint32_t)n + PSI_RING_SLACK;
+    need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
     if (chunks) need += live / 2; /* growing by parts would copy all each time */
     if (need > r->cap) {
         uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
@@ -3590,6 +3598,7 @@ static void psi_dns_push(psocket_resolve *r)
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_list;
+    psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     while (*end) end = &(*end)->next;
     *end = r;
@@ -4016,8 +4025,9 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
-static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
+/* Does a Name start with all relative names of base? 1, 0, -1: base is malformed, or it depends. unsure stands for what
+   depends. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
     psi_x509_span part, other;
     uint32_t hash;
@@ -4026,14 +4036,14 @@ static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
     while (psi_x509_take(&base, 0x31, &part)) {
         same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
         if (same == 0) return 0;
-        if (same < 0) r = -1;
+        if (same < 0) r = unsure;
     }
     return r;
 }
 
 static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 {
-    return psi_x509_same(a, b) || (psi_x509_name_within(a, b) > 0 && psi_x509_name_within(b, a) > 0);
+    return psi_x509_same(a, b) || (psi_x509_name_within(a, b, 0) > 0 && psi_x509_name_within(b, a, 0) > 0);
 }
 
 /* --- names for people --------------------------------------------------------------------------------------------- */
@@ -4267,28 +4277,27 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm from an AlgorithmIdentifier. */
-static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
+/* Reads the signature algorithm: 0 if it is malformed. */
+static int psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
-    if (oid == PSI_OID_PSS) {
-        if (!psi_x509_pss_params(params, &c->alg))
-            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        c->alg.kind = PSI_X509_PKCS1;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        ok = psi_x509_no_params(params);
-    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        c->alg.kind = PSI_X509_ECDSA;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        ok = params.n == 0;
-    } else {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    psi_x509_alg *alg = &c->alg;
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
+    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        alg->kind = PSI_X509_PKCS1;
+        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        return psi_x509_no_params(params);
     }
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        alg->kind = PSI_X509_ECDSA;
+        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        return params.n == 0;
+    }
+    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1)
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    else if (oid != PSI_OID_PSS || !psi_x509_pss_params(params, alg))
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    return oid >= 0;
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4316,20 +4325,18 @@ static size_t psi_x509_bit_length(psi_x509_span v)
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span rsa, n, e;
-    const char *why = NULL;
     size_t bits;
     if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
     bits = psi_x509_bit_length(n);
-    if (bits < 2048)
+    if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
-    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
-    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
-        why = "has an unusual RSA key";
-    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
-    if (why || bits < 2048) return 1;
-    c->key.key_type = BR_KEYTYPE_RSA;
-    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
-    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+    } else {
+        c->key.key_type = BR_KEYTYPE_RSA;
+        c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+        c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    }
     return 1;
 }
 
@@ -4391,42 +4398,32 @@ static int psi_x509_check_access(psi_x509_span list)
     return ok;
 }
 
-/* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
-static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
-{
-    psi_x509_span list, one, v;
-    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
-    while (ok && list.n) {
-        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
-        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
-        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
-        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
-        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-    }
-    return ok;
-}
-
+/* Critical policies, whose qualifiers must be understood (RFC 5280 4.2.1.4): each a pointer to a text, or a text. */
 static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
 {
-    psi_x509_span one, v;
-    int ok = list.n != 0;
-    while (ok && list.n)
-        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    psi_x509_span policy, more, one, v;
+    int tag, oid, ok = 1;
+    while (ok && list.n) {
+        ok = psi_x509_seq(&list, &policy) && psi_x509_take_oid(&policy, &v);
+        if (!ok || !policy.n) continue;
+        ok = psi_x509_only_seq(policy, &more) && more.n;
+        while (ok && more.n) {
+            oid = psi_x509_seq(&more, &one) ? psi_x509_oid(&one) : -1;
+            ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+            if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+            else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+            else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        }
+    }
     return ok;
 }
 
-/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
-static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
+/* The first byte of a BIT STRING of flags, -1 if it is malformed. */
+static int psi_x509_flags(psi_x509_span in)
 {
     psi_x509_span v;
-    int i, ok = seq.n != 0;
-    for (i = 0; i < 2; i++) {
-        if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
-        ok = ok && v.n && v.p[0] < 0x80;
-        if (i == 0)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-    }
-    return ok && seq.n == 0;
+    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return -1;
+    return v.p[0] < 8 && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1)) ? v.p[1] : -1;
 }
 
 /* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
@@ -4448,11 +4445,7 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
     psi_x509_span seq = {NULL, 0}, v;
     int is_seq = psi_x509_only_seq(in, &seq);
     switch (id) {
-    case 0x0F:
-        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
-              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-        if (*ok) c->usage = v.p[1];
-        return "has a malformed keyUsage";
+    case 0x0F: *ok = (c->usage = psi_x509_flags(in)) >= 0; return "has a malformed keyUsage";
     case 0x13:
         *ok = is_seq && psi_x509_bool(&seq, &c->ca);
         if (*ok && seq.n) {
@@ -4467,7 +4460,13 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
         if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
         if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
         return "has malformed nameConstraints";
-    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x24: /* the first number would need the policies of the whole path, the second asks nothing of us */
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0x80, &v))
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_take(&seq, 0x81, &v);
+        if (seq.n) *ok = 0;
+        return "has malformed policyConstraints";
     case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
     default: return NULL;
     }
@@ -4505,10 +4504,8 @@ static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x50
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
     if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
     why = psi_x509_read_powers(c, id, value, critical, &ok);
-    if (!why) {
-        why = psi_x509_read_others(c, id, value, critical, &ok);
-        if (!critical) when = PSI_X509_UNTRUSTED;
-    }
+    if (!why && !critical) when = PSI_X509_UNTRUSTED;
+    if (!why) why = psi_x509_read_others(c, id, value, critical, &ok);
     if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
     if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
 }
@@ -4549,8 +4546,7 @@ static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span 
     if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
         return "has a serial number below 1 or over 20 bytes";
     if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
-    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
-    return NULL;
+    return !c->ca && (c->path_len >= 0 || c->constraints.n) ? "limits authorities below it without being one" : NULL;
 }
 
 /* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
@@ -4558,7 +4554,7 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
     psi_x509_span v, serial, field[FIELDS];
-    int tag, i, version, issuer, subject, key;
+    int tag, i, version, names, key, algorithm, dates;
     const char *tail;
     version = !psi_x509_take(&tbs, 0xA0, &v) ||
               (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
@@ -4567,20 +4563,21 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
     c->issuer = field[ISSUER];
     c->subject = field[SUBJECT];
     c->spki = field[SPKI];
-    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
-    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->readable = psi_x509_check_name(c->subject, &c->subject_hash);
+    names = psi_x509_check_name(c->issuer, &c->issuer_hash) & c->readable;
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
     key = psi_x509_read_key(c);
-    c->readable = subject && key;
-    psi_x509_read_alg(c, field[ALG]);
+    c->readable &= key;
+    algorithm = psi_x509_read_alg(c, field[ALG]);
+    dates = psi_x509_only_seq(field[DATES], &v) && psi_x509_time(&v, &c->not_before) && psi_x509_time(&v, &c->not_after) &&
+            v.n == 0;
     tail = psi_x509_read_tail(c, tbs);
     if (!version) return "has an unknown version";
     if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!algorithm) return "has a malformed signature algorithm";
     if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
-    if (!issuer || !subject) return "has a malformed issuer or subject";
-    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
-        v.n)
-        return "has malformed dates";
+    if (!names) return "has a malformed issuer or subject";
+    if (!dates) return "has malformed dates";
     return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
 }
 
@@ -4755,18 +4752,6 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
            memcmp(digest, got, len) == 0;
-}
-
-/* Is child signed with issuer's key? */
-static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
-{
-    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    br_hash_compat_context h;
-    uint8_t digest[64];
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-    hc->out(&h.vtable, digest);
-    return psi_x509_signed(issuer, &child->alg, digest, child->sig);
 }
 
 /* --- PEM ---------------------------------------------------------------------------------------------------------- */
@@ -5049,29 +5034,19 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
     return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
-/* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
-static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
-{
-    psi_x509_span label;
-    int r;
-    do {
-        r = psi_x509_pem_next(&in, &label, body);
-        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
-        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
-    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
-        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
-    return 0;
-}
-
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
-    psi_x509_span body = psi_x509_span_of(text, len);
+    psi_x509_span in = psi_x509_span_of(text, len), label = {NULL, 0}, body = in;
     const char *why;
-    int is_der = psi_x509_is_der(body), r = is_der ? 0 : psi_x509_key_find(body, &body, e);
+    int r = 1, is_der = psi_x509_is_der(in);
     memset(k, 0, sizeof *k);
-    if (r) return r;
+    while (!is_der && r > 0 && (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0))
+        r = psi_x509_pem_next(&in, &label, &body);
+    if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+    if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    if (!is_der && (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
@@ -5123,33 +5098,27 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
-   give the key away. This costs a small part of a signature. */
-static int psi_x509_is_whole(const psi_x509_key *k)
-{
-    const br_rsa_private_key *r = &k->rsa;
-    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
-    uint8_t n[PSI_X509_SIGNATURE];
-    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
-           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
-}
-
-/* Does the key belong to the certificate? The public halves are compared. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
+   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
-    uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
-    psi_x509_span point = k->point;
+    const br_rsa_private_key *r = &k->rsa;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
+    uint8_t buf[PSI_X509_SIGNATURE];
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_RSA)
-        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
-               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
-    if (k->ec.curve != ec->curve) return 0;
-    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
-    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    if (k->type == BR_KEYTYPE_EC) {
+        if (k->ec.curve != ec->curve) return 0;
+        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    }
+    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
+           br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(buf, r) &&
+           memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
@@ -5228,32 +5197,29 @@ static void psi_trust_free(psi_trust *t)
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
-{
-    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0, before;
-    char *data;
-    int os, r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
-    if (!r && topt->ca_file) {
-        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
-        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
-        r = psi_trust_text(t, data, len, topt->ca_file, e);
-        psi_free(data);
-    }
-    if (r || !topt->ca_dir) return r;
-    before = t->anchors.count;
-    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-    if (before || t->anchors.count) return 0;
-    return psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
-}
-
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
-    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
+    char *data;
+    int os, r;
+    *out = NULL;
+    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
+    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
+    if (!r && topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        else r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+    }
+    if (!r && topt->ca_dir) {
+        r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+        else if (!t->anchors.count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    }
     if (r) psi_trust_free(t);
-    *out = r ? NULL : t;
+    else *out = t;
     return r;
 }
 
@@ -5396,7 +5362,7 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
-    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    int type, r, seen = 0, hit = 0;
     psi_x509_take(&lists, 0xA0, &list);
     if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
     while (list.n) {
@@ -5405,12 +5371,14 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
         w->work -= 1 + (long)(name.n + base.n) / 64;
         if (w->work < 0) return 1;
         if (type != tag) continue;
-        if (!known && ca->constraints_critical) return 1;
-        r = tag == 0x82 ? psi_x509_dns_within(base, name, excluded) : tag == 0x87 ? psi_x509_ip_within(base, name, excluded)
-          : tag == 0xA4 ? psi_x509_name_within(base, name) : 0;
-        if (r < 0 && (excluded || tag != 0xA4)) return 1;
-        seen |= known;
-        hit |= r > 0;
+        if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
+        else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
+        else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
+        else if (ca->constraints_critical) return 1;
+        else continue;
+        if (r < 0) return 1;
+        seen = 1;
+        hit |= r;
     }
     return excluded ? hit : seen && !hit;
 }
@@ -5443,11 +5411,17 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
     int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
+    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
+    br_hash_compat_context h;
+    uint8_t digest[64];
     if (good < 0) {
         w->signatures -= cost + (long)(child->tbs.n / 16384);
         if (w->signatures < 0) w->work = -1;
         if (w->work < 0) return 0;
-        good = psi_x509_check_signature(issuer, child);
+        hc->init(&h.vtable);
+        hc->update(&h.vtable, child->tbs.p, child->tbs.n);
+        hc->out(&h.vtable, digest);
+        good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
         if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
         w->edges[w->edge_count].issuer = issuer;
         w->edges[w->edge_count].child = child;
@@ -5459,29 +5433,21 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
     return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
 }
 
-/* Is one of the pinned keys on the path? */
-static int psi_x509_has_pin(psi_x509_walk *w, int depth)
-{
-    uint8_t digest[32];
-    size_t k;
-    int i;
-    for (i = 0; i <= depth && w->q->pin_count; i++) {
-        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
-        for (k = 0; k < w->q->pin_count; k++)
-            if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
-    }
-    return w->q->pin_count == 0;
-}
-
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then pins and dates. 1 if all is well. */
+   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
-    int i;
+    size_t k, pins = w->q->pin_count;
+    uint8_t digest[32];
+    int i, pinned = pins == 0;
     for (i = depth; i > 0; i--)
         if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
-    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
+    for (i = 0; i <= depth && !pinned; i++) {
+        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
+        psi_x509_sha256(w->path[i]->spki, digest);
+        for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
+    }
+    if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
@@ -7638,7 +7604,7 @@ static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned whe
     if (!(x->where & where) || !x->write) return;
     psi_write_number(w, (uint64_t)x->number, 2);
     body = psi_write_open(w, 2);
-    if (!x->write(h, w, where)) {
+    if (!(x->write)(h, w, where)) {
         if (!w->failed) w->n = start;
         return;
     }
@@ -7674,7 +7640,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where
     while (x->number >= 0 && x->number != (int)type) x++;
     alert = psi_ext_allowed(h, x, where);
     if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
-    alert = x->read(h, &body, where);
+    alert = (x->read)(h, &body, where);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
@@ -9287,7 +9253,7 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
 
 static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish, psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
-#define PSI_CLIENT NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
 #else
 #define PSI_CLIENT (&psi_client)
 #endif
@@ -9880,7 +9846,7 @@ static void psi_server_failed(psi_hs *h)
 
 static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin, psi_server_finish, psi_server_failed};
 #ifdef PSOCKET_NO_SERVER
-#define PSI_SERVER NULL
+#define PSI_SERVER ((const psi_role *)NULL)
 #else
 #define PSI_SERVER (&psi_server)
 #endif
@@ -10781,8 +10747,8 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 /*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
-#define PSI_CLIENT NULL
-#define PSI_SERVER NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
+#define PSI_SERVER ((const psi_role *)NULL)
 enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
@@ -10885,11 +10851,16 @@ struct psocket_watch {
     psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
-    unsigned sent;           /* the poller's turn in which the socket last sent, */
-    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    unsigned turn;           /* the poller's turn that `did` is of */
     short given;             /* 1 + index in the array handed out last; 0 none */
-    uint8_t events;          /* what the user wants */
+    unsigned events : 3;     /* what the user wants */
+    unsigned dead : 1;       /* its owner is done with it */
+    uint8_t did;             /* PSI_DID_*: what the socket did in that turn */
 };
+
+#define PSI_DID_SEND 1
+#define PSI_DID_DRAIN 2 /* a read took all there was, */
+#define PSI_DID_FILL 4  /* a send filled the transport: neither need be tried again in this turn */
 
 struct psocket_poller {
     psi_os_poller os;
@@ -10939,6 +10910,19 @@ static void psi_watch_cool(psocket_watch *w)
     w->link.prev->next = w->link.next;
     w->link.next->prev = w->link.prev;
     w->link.next = NULL;
+}
+
+/* Has the socket of w (NULL: none) done this in the poller's turn? */
+static int psi_watch_did(const psocket_watch *w, int what)
+{
+    return w && w->turn == w->poller->turn && (w->did & what);
+}
+
+static void psi_watch_note(psocket_watch *w, int what)
+{
+    if (!w) return;
+    w->did = (uint8_t)((w->turn == w->poller->turn ? w->did : 0) | what);
+    w->turn = w->poller->turn;
 }
 
 /*--- the heap of times */
@@ -11022,7 +11006,9 @@ static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
 /* Takes all of its descriptors out of the system's set, before one of them is closed. */
 static void psi_watch_unwatch(psocket_watch *w)
 {
-    psi_watch_many(w, NULL, 0);
+    int i, e;
+    psi_os_poller_ctl(&w->poller->os, &w->one, 0, &e);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&w->poller->os, &w->more[i], 0, &e);
     psi_watch_heat(w);
 }
 
@@ -11054,27 +11040,33 @@ static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
 static void psi_watch_leave(psocket_watch *w)
 {
     psocket_poller *p = w->poller;
-    psocket_watch *last;
-    if (!p) return;
-    psi_watch_unwatch(w);
-    psi_watch_cool(w);
-    last = p->heap[--p->count];
+    psocket_watch *last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
-    if (w->given) {
-        p->given[w->given - 1] = NULL;
-        p->events[w->given - 1].user = NULL;
-        p->events[w->given - 1].events = 0;
-    }
+    psi_watch_cool(w);
     psi_free(w->more);
     w->more = NULL;
     w->poller = NULL;
 }
 
+/* Its owner is done with w (NULL is fine): the system and the user hear no more of it at once; the poller frees it in its next
+   wait, which spares those who only close sockets the heap. */
 static void psi_watch_end(psocket_watch *w)
 {
+    psocket_poller *p = w ? w->poller : NULL;
     if (!w) return;
-    psi_watch_leave(w);
-    psi_free(w);
+    if (!p) { /* that was freed before */
+        psi_free(w);
+        return;
+    }
+    psi_watch_unwatch(w);
+    w->sock = NULL;
+    w->events = 0;
+    w->dead = 1;
+    if (!w->given) return;
+    p->given[w->given - 1] = NULL;
+    p->events[w->given - 1].user = NULL;
+    p->events[w->given - 1].events = 0;
+    w->given = 0;
 }
 
 /*==================================================================================================
@@ -11401,7 +11393,7 @@ static int psi_sock_flush(psocket *s)
     }
     if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
     if (psi_is_wait(n)) {
-        if (s->watch) s->watch->full = s->watch->poller->turn;
+        psi_watch_note(s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
@@ -11511,14 +11503,17 @@ static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
     return n > rest ? n : rest;
 }
 
-/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
+/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than the largest
+   read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
+    const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
-    *room = n;
-    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
+    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
+    *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
+    return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
@@ -11526,7 +11521,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
     int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
     if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
@@ -11594,16 +11589,9 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
 /* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
 static int psi_sock_corked(psocket *s)
 {
-    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
-    if (!turn || s->watch->sent == turn) return turn != 0;
-    s->watch->sent = turn;
-    return 0;
-}
-
-/* Has it filled the transport in this turn of its poller? */
-static int psi_sock_is_full(const psocket *s)
-{
-    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+    int sent = psi_watch_did(s->watch, PSI_DID_SEND);
+    if (!sent) psi_watch_note(s->watch, PSI_DID_SEND);
+    return sent && s->nonblocking;
 }
 
 /* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
@@ -11611,7 +11599,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
     while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
@@ -11619,29 +11607,32 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
 }
 
+/* May n bytes be sent at all? 0, or what is to be answered. */
+static int psi_sock_may_send(psocket *s, size_t n)
+{
+    if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+}
+
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
 static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 {
     int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) {
-        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
-        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
-    }
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    ptrdiff_t r = psi_sock_may_send(s, n);
+    if (r || (!n && !s->udp)) return r;
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
-    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
-    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
+        psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r >= 0) {
-        psi_sock_left(s);
-        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
-        return r;
-    }
-    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    psi_sock_left(s);
+    if ((size_t)r < n) psi_watch_note(s->watch, PSI_DID_FILL);
+    return r;
 }
 
 /* Carries a half-close on: 0 when done. */
@@ -11657,7 +11648,7 @@ static int psi_sock_finish(psocket *s)
         if ((r = psi_sock_flush(s)) != 0) return r;
         r = s->io->finish(s->user, &os);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
     }
     return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
@@ -11714,7 +11705,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
     if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
     if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
         if (!local.family) local.family = a.family;
-        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
     if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
     if (r == 0) {
@@ -12153,34 +12144,44 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
 
 static void psi_check_ring(const psi_ring *r)
 {
-    uint32_t at = r->head, bytes = 0;
+    uint32_t at = r->head, bytes = 0, most = 64; /* many chunks would cost time after each call */
     if (!r->buf) {
         PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
         return;
     }
     PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
-    for (; at != r->end; at = psi_ring_payload(r, at) + psi_ring_get(r, at)) {
+    for (; at != r->end && most; at = psi_ring_payload(r, at) + psi_ring_get(r, at), most--) {
         PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
         bytes += psi_ring_get(r, at);
     }
-    PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
+    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen <= r->bytes);
+}
+
+/* Has it what its state asks for, and nothing else? */
+static void psi_check_state(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
+    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
+    PSI_SURE(s->hs ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
+    PSI_SURE(!s->rec || s->state == PSI_OPEN);
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !s->out && s->fd == -1);
 }
 
 static void psi_check_sock(const psocket *s)
 {
-    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
     psi_check_ring(&s->ring);
-    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
-    PSI_SURE(!s->hs || s->state < PSI_OPEN);
-    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
-    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    if (s->out) PSI_SURE(s->rec && s->out_at < s->out_len);
+    else PSI_SURE(!s->out_at && !s->out_len);
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
-    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+    if (s->watch) PSI_SURE(s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED);
+    if (s->above) PSI_SURE(s->above->user == s);
 }
+#else
+#define psi_check_sock(s) ((void)(s))
 #endif
 
 /*==================================================================================================
@@ -12240,10 +12241,20 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
+static void psi_poll_bury(psocket_watch *w)
+{
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
 /* Looks at a watch. One that could not be dealt with stays hot. */
 static int psi_poll_look(psocket_watch *w, int fired)
 {
     int r;
+    if (w->dead) {
+        psi_poll_bury(w);
+        return 0;
+    }
     if (w->sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
@@ -12275,7 +12286,9 @@ static void psi_poll_times(psocket_poller *p, int64_t now)
 {
     while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
         psocket_watch *w = p->heap[0];
-        if (w->due <= now) {
+        if (w->dead) {
+            psi_poll_bury(w);
+        } else if (w->due <= now) {
             psi_poll_report(w, 0);
             psi_watch_times(w, INT64_MAX, w->wake);
         } else {
@@ -12340,7 +12353,7 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     w->user = user;
     if (w->given) w->poller->events[w->given - 1].user = user;
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
-    w->events = (uint8_t)events;
+    w->events = (unsigned)events & 7u;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
 }
 
@@ -12353,6 +12366,7 @@ static void psi_check_poller(const psocket_poller *p)
     for (i = 0; i < p->count; i++) {
         const psocket_watch *w = p->heap[i];
         PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->dead || (!w->sock && !w->given && w->link.next));
         PSI_SURE(!w->sock || w->sock->watch == w);
         PSI_SURE(!w->given || p->given[w->given - 1] == w);
         PSI_SURE(w->sock || !w->more);
@@ -12362,6 +12376,8 @@ static void psi_check_poller(const psocket_poller *p)
     PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
     for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
 }
+#else
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*--- public */
@@ -12408,7 +12424,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     if (!s->watch) s->watch = psi_watch_new(p, s);
     if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(s->watch, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12428,7 +12444,7 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psock
         return r;
     }
     psi_poll_want(*w, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12454,7 +12470,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
     p->nested = nested != 0;
     if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
@@ -12481,6 +12497,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     while (p->count) {
         psocket_watch *w = p->heap[p->count - 1];
         if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_unwatch(w);
+        if (w->dead) psi_poll_bury(w);
         else psi_watch_leave(w);
     }
     psi_free(p->spare);
@@ -12506,18 +12524,26 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
-   out it looks at again anyway.) */
+/* Has the poller look at what its system cannot know: something is ready, is to be watched that was not (output, a ring that
+   was full), or has a time. (What the poller has just handed out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+    const psocket_watch *w = s->watch;
+    int events, way, late = 0;
+    if (!w || w->given || w->link.next) return;
+    events = (int)w->events | (s->out || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(s->watch);
 }
 
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
-    PSI_CHECK(s);
+    psi_public_tell(s);
+    psi_check_sock(s);
     return r;
 }
 
@@ -12526,21 +12552,19 @@ static int psi_public_wrong(psocket *s, const char *why)
     return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
-{
-    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
-}
-
 /* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
     if (s->listen) return psi_public_wrong(s, "a listener moves no data");
     if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
-    psi_public_tell(s);
-    psi_public_push(s);
     return 0;
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
 }
 
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
@@ -12585,13 +12609,6 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
 }
 
-/* Ends one that could not be made. Returns code. */
-static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
-{
-    psi_sock_free(s);
-    return psi_public_fail(opt, code, os, what);
-}
-
 /* Reads what opt says of descriptors: NULL, or what is wrong with it. */
 static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
 {
@@ -12630,18 +12647,25 @@ static const char *psi_public_dial(psocket *s, const char *host, int port, const
     return *r ? "bad host" : NULL;
 }
 
+/* NULL, or what is wrong with the host and port to connect to (*r is the code). */
+static const char *psi_public_target(const char *host, int port, int udp, int *r)
+{
+    const char *path = host ? psi_addr_path(host) : NULL;
+    *r = PSOCKET_INVALID;
+    if (!host || !*host) return "no host given";
+    if (path && port) return "a path has no port";
+    if (!path && (port < 1 || port > 65535)) return "port out of range 1 to 65535";
+    if (path && udp) *r = PSOCKET_UNSUPPORTED;
+    return path && udp ? "datagrams on a path" : NULL;
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psocket *s;
-    const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
-    int r = PSOCKET_INVALID, udp = opt && opt->udp;
+    int r, udp = opt && opt->udp;
+    const char *wrong = psi_public_target(host, port, udp, &r);
     if (out) *out = NULL;
-    if (!out) wrong = "no place for the socket";
-    else if (!host || !*host) wrong = "no host given";
-    else if (path && port) wrong = "a path has no port";
-    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
-    else if (path && udp) wrong = "datagrams on a path";
-    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
     if (s) s->role = PSI_CLIENT;
@@ -12649,15 +12673,18 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     s->udp = udp != 0;
     psi_sock_clock(s, 0);
     wrong = psi_public_dial(s, host, port, opt, &r);
-    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
-    r = psi_public_settle(s);
-    if (r && !psi_is_want(r)) {
-        if (opt && opt->error) psocket_geterror(s, opt->error);
+    if (wrong) {
         psi_sock_free(s);
-        return r;
+        return psi_public_fail(opt, r, 0, wrong);
     }
-    *out = s;
-    return 0;
+    r = psi_public_settle(s);
+    if (!r || psi_is_want(r)) {
+        *out = s;
+        return 0;
+    }
+    if (opt && opt->error) psocket_geterror(s, opt->error);
+    psi_sock_free(s);
+    return r;
 }
 
 /* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
@@ -12685,7 +12712,9 @@ static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path,
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
     if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
-    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0) |
+                            (backlog ? 0 : PSI_OS_DATAGRAMS), os);
+    if (!r && backlog) r = psi_os_listen(*fd, path, backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
@@ -12703,29 +12732,17 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
-static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+/* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
+static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, int backlog, const psi_os_settings *set, int *os)
 {
-    psi_addr a;
-    char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
-    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
-    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    int dual = any && !set->v6only, r = psi_public_bound(&s->fd, a, path, dual, backlog, set, os);
     if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-        a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
+        a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(&s->fd, a, NULL, 0, backlog, set, os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
-        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
-    s->family = a.family & 15u;
-    if (!r) return 0;
-    if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-    return psi_public_fail(opt, r, os, what);
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(&s->fd, a, path, 0, backlog, set, os);
+    s->family = a->family & 15u;
+    return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
 /* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
@@ -12757,23 +12774,39 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     return 0;
 }
 
+/* Makes s listen, or (udp) wait for datagrams. 0, or what opt->error tells. */
+static int psi_public_listen(psocket *s, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_addr a;
+    char what[160];
+    const char *path, *wrong = psi_public_place(&a, &path, address, port, s->udp);
+    int r, os = 0, any = !address || !*address, backlog = opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if ((r = psi_public_bind(s, &a, path, any, s->udp ? 0 : backlog, set, &os)) != 0) {
+        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        return psi_public_fail(opt, r, os, what);
+    }
+    if (s->udp) return psi_public_endpoint(s, set, opt);
+    if ((r = psi_public_listener(s, path, set, opt)) == 0) return 0;
+    if (path) psi_os_unlink(path);
+    psi_os_close(s->fd);
+    return r;
+}
+
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
     psi_os_settings set;
-    const char *path, *wrong = psi_public_settings(&set, opt);
+    const char *wrong = psi_public_settings(&set, opt);
     int r;
     if (out) *out = NULL;
     if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = opt && opt->udp;
-    r = psi_public_bind(s, &path, address, port, &set, opt);
-    if (!r) {
-        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
-        if (r && path) psi_os_unlink(path);
-        if (r && !s->udp) psi_os_close(s->fd);
-    }
+    r = psi_public_listen(s, address, port, &set, opt);
     if (r) psi_sock_free(s);
     else *out = s;
     return r;
@@ -12789,7 +12822,8 @@ static int psi_public_can(psocket **out, int ok, int side)
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    if (!psi_public_can(out, t && t->get && t->put && t->finish && t->close && t->wants, side))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no whole transport, or no such side");
     s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->io = t;
@@ -12893,7 +12927,6 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
-    psi_public_tell(s);
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
@@ -12972,10 +13005,11 @@ PSOCKET_API int psocket_shutdown(psocket *s)
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
+    psi_public_push(s);
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+        if (s->nonblocking && !s->end_in && psi_watch_did(s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
@@ -13014,10 +13048,9 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     }
     if (!psi_ring_empty(&s->ring)) {
         if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
-        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+        r = (ptrdiff_t)psi_ring_front(&s->ring, data);
     }
-    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
-    return psi_public_answer(s, r);
+    return psi_public_answer(s, psi_is_wait(r) ? (ptrdiff_t)PSOCKET_WANT_READ : r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
@@ -13079,7 +13112,7 @@ PSOCKET_API void psocket_close(psocket *s)
 {
     if (!s) return;
     psi_sock_close(s);
-    PSI_CHECK(s);
+    psi_check_sock(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
@@ -13248,10 +13281,9 @@ PSOCKET_API int psocket_getside(const psocket *s)
 PSOCKET_API int psocket_isopen(psocket *s)
 {
     if (!s) return 0;
-    psi_public_tell(s);
     if (s->state < PSI_OPEN) psi_sock_step(s);
     while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
-    PSI_CHECK(s);
+    psi_public_answer(s, 0);
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
@@ -13298,7 +13330,6 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    psi_public_tell(s);
     return (int)psi_public_answer(s, psi_sock_step(s));
 }
 
@@ -13318,11 +13349,10 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
-    psi_public_tell(s);
     for (before = (int)s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
-        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
@@ -13778,13 +13808,14 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    int yield; /* in coroutines */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
-                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
+                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
@@ -13810,22 +13841,47 @@ static const psi_lua_option psi_lua_known[] = {
     { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
     { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
     { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
     { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
     { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
     { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
     { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
     { "clock", "t", 'f', 0, 0 },
+    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
+    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
     { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
     { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
     { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
+    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
     { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
+    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
     { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
+
+/* Stores the checked value on top, which is no list of tables or names. How long it is. */
+static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+{
+    size_t n = 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
+    else if (text) *(const char **)at = text;
+    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+    return kind == 'p' || kind == 'q' ? n / 32 : n;
+}
 
 /* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
    pushed. */
@@ -13835,14 +13891,16 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
     int table = lua_gettop(L);
     for (o = psi_lua_known; o->name; o++) {
         void *at = base + o->at;
-        size_t i, n = 0;
+        size_t i, n;
         if (!strchr(o->takers, taker)) continue;
         lua_getfield(L, table, o->name);
+        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
+            continue;
         } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
-            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
+            for (i = 0; i < n; i++) {
                 lua_rawgeti(L, -2, (int)(i + 1));
                 names[i] = lua_tostring(L, -1);
                 lua_pop(L, 1);
@@ -13850,9 +13908,7 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             *(const char *const **)at = names;
         } else if (o->kind == 'k') {
             int list = lua_gettop(L);
-            psocket_identity *all;
-            n = PSI_LUA_LENGTH(L, list);
-            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
             memset(all, 0, (n + 1) * sizeof *all);
             for (i = 0; i < n; i++) {
                 lua_rawgeti(L, list, (int)(i + 1));
@@ -13861,16 +13917,10 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             }
             *(const psocket_identity **)at = all;
         } else {
-            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
-            else if (text) *(const char **)at = text;
-            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-            if (o->kind == 'p') n /= 32;
+            n = psi_lua_store_value(L, o->kind, at);
             lua_pop(L, 1);
         }
-        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
     }
 }
 
@@ -13902,7 +13952,7 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
 {
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
-    all->o.nonblocking = 1;
+    all->o.nonblocking = all->yield = 1;
     all->o.error = e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
@@ -14534,6 +14584,7 @@ static int psi_lua_take(lua_State *L)
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     k->timeout = k->limit = l->timeout;
+    k->blocks = l->blocks;
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
 }
@@ -14573,15 +14624,84 @@ static int psi_lua_side(lua_State *L)
     return 2;
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
-   fails the socket is closed. C keeps the time. */
+/* Fields of the table on top. */
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
+   do it, the scheme, the hash and the digest. */
+static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+{
+    psocket_question q;
+    if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    if (q.kind == PSOCKET_WANT_SIGNATURE) {
+        lua_pushliteral(L, "sign");
+        lua_pushinteger(L, (lua_Integer)q.identity + 1);
+        lua_pushstring(L, q.scheme_name);
+        lua_pushstring(L, q.hash_name);
+        lua_pushlstring(L, (const char *)q.digest, q.digest_len);
+        return 5;
+    }
+    lua_pushliteral(L, "decide");
+    lua_newtable(L);
+    psi_lua_set_text(L, "subject", q.peer.subject);
+    psi_lua_set_text(L, "issuer", q.peer.issuer);
+    psi_lua_set_whole(L, "not_before", (double)q.peer.not_before);
+    psi_lua_set_whole(L, "not_after", (double)q.peer.not_after);
+    psi_lua_set_hex(L, "sha256", q.peer.sha256);
+    psi_lua_set_hex(L, "spki_sha256", q.peer.spki_sha256);
+    lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
+    lua_setfield(L, -2, "certificate");
+    if (!q.verdict.code) return 2;
+    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    lua_remove(L, -3);
+    return 4;
+}
+
+/* answer(socket, yes or signature): anything else refuses. */
+static int psi_lua_answer_question(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_question q;
+    size_t len = 0;
+    const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
+    int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
+    if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
+    else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    return 0;
+}
+
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN; or what
+   it asks. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
+    psocket_question q;
     int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1 && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
     if (!r && lua_gettop(L) > 1) {
         psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
         r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
@@ -14589,6 +14709,7 @@ static int psi_lua_secure(lua_State *L)
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
     psi_lua_forget(vm, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
     psi_lua_answer(L, k, r);
     if (r < 0) {
         psi_lua_shut(vm, k);
@@ -14825,12 +14946,6 @@ static int psi_lua_hasconnection(lua_State *L)
     return r < 0 ? 3 : 1;
 }
 
-static void psi_lua_set_whole(lua_State *L, const char *name, double value)
-{
-    PSI_LUA_PUSH_WHOLE(L, value);
-    lua_setfield(L, -2, name);
-}
-
 /* geterror(): a message, a name, and a table with the details that there are. */
 static int psi_lua_geterror(lua_State *L)
 {
@@ -14847,22 +14962,6 @@ static int psi_lua_geterror(lua_State *L)
     return 3;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
-{
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
-}
-
 static int psi_lua_tlsinfo(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14873,8 +14972,12 @@ static int psi_lua_tlsinfo(lua_State *L)
     psi_lua_set_text(L, "suite", info.suite_name);
     psi_lua_set_text(L, "alpn", info.alpn);
     psi_lua_set_text(L, "server_name", info.server_name);
+    psi_lua_set_text(L, "group", info.group_name);
+    psi_lua_set_text(L, "sigalg", info.sigalg_name);
     lua_pushboolean(L, info.resumed);
     lua_setfield(L, -2, "resumed");
+    lua_pushboolean(L, info.extended_master_secret);
+    lua_setfield(L, -2, "extended_master_secret");
     if (!info.peer_subject[0] && !info.peer_not_after) return 1;
     psi_lua_set_text(L, "peer_subject", info.peer_subject);
     psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
@@ -14884,7 +14987,30 @@ static int psi_lua_tlsinfo(lua_State *L)
     return 1;
 }
 
+/* export(label, length [, context]): keying material (RFC 5705) or a channel binding. */
+static int psi_lua_export(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *label = psi_lua_check_text(L, 2);
+    double n = psi_lua_check_number(L, 3);
+    size_t len = 0;
+    const char *context = lua_isnoneornil(L, 4) ? NULL : psi_lua_check_string(L, 4, &len);
+    char out[1024];
+    ptrdiff_t r;
+    if (!(n >= 1 && n <= (double)sizeof out)) psi_lua_argument(L, 3, "a number of bytes up to 1024 expected");
+    r = psocket_tls_export(k->s, label, context, len, out, (size_t)n);
+    if (r < 0) return psi_lua_fail_sock(L, k, (int)r);
+    lua_pushlstring(L, out, (size_t)r);
+    return 1;
+}
+
 /*--- functions of the module that make sockets */
+
+static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
+{
+    k->timeout = k->limit = all->o.timeout_ms;
+    k->blocks = (uint8_t)!all->yield;
+}
 
 /* The object just made, or why there is none. */
 static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
@@ -14909,7 +15035,7 @@ static int psi_lua_listen(lua_State *L)
     }
     all.o.udp = udp;
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
 }
 
@@ -14923,7 +15049,7 @@ static int psi_lua_wrap(lua_State *L)
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
@@ -14940,7 +15066,8 @@ static int psi_lua_pair(lua_State *L)
     psi_lua_socket_options(L, 1, &all, &e);
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    psi_lua_keep_options(a, &all);
+    psi_lua_keep_options(b, &all);
     r = psocket_pair(&a->s, &b->s, &all.o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
@@ -14984,7 +15111,7 @@ static int psi_lua_dial(lua_State *L)
         if (!lua_isnil(L, -1)) return 2;
     }
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
@@ -15548,6 +15675,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return nil, ' must be a whole number up to ' .. most\n"
     "end\n"
     "kinds.z = kinds.i\n"
+    "function kinds.j(v, most)\n"
+    "  if v == -1 then return v end\n"
+    "  return kinds.i(v, most)\n"
+    "end\n"
     "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
     "  if type(v) == 'boolean' then return v end\n"
     "  return nil, ' must be true or false'\n"
@@ -15564,6 +15695,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(v) == 'function' then return v end\n"
     "  return nil, ' must be a function'\n"
     "end\n"
+    "kinds.d = kinds.f\n"
     "function kinds.l(v)\n"
     "  return list(v, function(name)\n"
     "    if type(name) == 'string' then return kinds.s(name) end\n"
@@ -15576,29 +15708,33 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
     "  return names and text, problem\n"
     "end\n"
-    "function kinds.p(v)\n"
+    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
     "  local text = ''\n"
-    "  local pins, problem = list(v, function(pin, i)\n"
-    "    if type(pin) == 'string' and #pin == 64 then\n"
-    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "  local items, problem = list(v, function(item, i)\n"
+    "    if type(item) == 'string' and #item == 64 then\n"
+    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
     "    end\n"
-    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
-    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    if type(item) ~= 'string' or #item ~= 32 then\n"
+    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
     "    end\n"
-    "    text = text .. pin\n"
-    "    return pin\n"
-    "  end, 'SHA-256 digests')\n"
-    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
-    "  return pins and text, problem\n"
+    "    text = text .. item\n"
+    "    return item\n"
+    "  end, what .. 's')\n"
+    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
+    "  return items and text, problem\n"
     "end\n"
+    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
+    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
     "function kinds.k(v)\n"
     "  return list(v, function(one, i)\n"
     "    local what = ': certificate ' .. i\n"
     "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
     "    local problem, plain = check(one, 'i')\n"
     "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
-    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
+    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
+    "      return nil, what .. ' has no private_key or key_file'\n"
+    "    end\n"
     "    return plain\n"
     "  end, 'certificates')\n"
     "end\n"
@@ -15659,7 +15795,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "  return nil, plain\n"
     "end\n"
-    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function tell(t)\n" /* what is the time for these settings? */
+    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  if clock then C.tell(t, clock()) end\n"
+    "end\n"
     "local function settings(what, options, arg, certs)\n"
     "  local problem, plain = check(options or {}, 't')\n"
     "  if problem then bad(problem, what, arg) end\n"
@@ -15668,8 +15808,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    plain.identities, problem = kinds.k(certs)\n"
     "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
     "  end\n"
+    "  local q = { clock = plain.clock, decide = plain.decide }\n"
+    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
     "  local t, message, name = C.settings(plain)\n"
-    "  if t then clocks[t] = plain.clock end\n"
+    "  if t and next(q) ~= nil then asks[t] = q end\n"
     "  return t, message, name\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -15684,7 +15826,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if t then return t end\n"
     "  t, message, name = settings('starttls', options, arg, certs)\n"
     /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
     "  return t, message, name\n"
     "end\n"
     "local function expected(what, arg, v)\n"
@@ -15694,14 +15836,31 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
     "  local t, message, name = settings('tls', options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  tell(t)\n"
     "  return t\n"
     "end\n",
 
-    /* starttls(socket, name | certificates | settings, options | settings, options) */
-    "function M.starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
+    "local function answer(t, what, a, ...)\n"
+    "  local q = asks[t] or {}\n"
+    "  local f, call = what == 'decide' and q.decide or q[a], pcall\n"
+    "  if not C.passes then call = function(g, ...) return true, g(...) end end\n" /* it could not yield through pcall there */
+    "  local ok, v\n"
+    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
+    "  if ok then return v end\n" /* an error refuses */
+    "end\n"
+    "local function handshake(s, t, name, seconds)\n"
+    "  local ok, a, b, c, d = C.secure(s, t, name, seconds)\n"
+    "  while ok == false or ok == 'decide' or ok == 'sign' do\n"
+    "    if ok == false then wait(s, 2, 3)\n"
+    "    elseif ok == 'decide' and not b then C.answer(s, answer(t, ok, a))\n"
+    "    else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    ok, a, b, c, d = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, a, b end\n"
+    "  if a then return true, a end\n"
+    "  return true\n"
+    "end\n"
+    "local function prepare(s, server, a, b, c)\n"
     "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
     "  if alive == nil then\n"
     "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
@@ -15713,35 +15872,39 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
     "  local problem, plain = check(options == nil and {} or options, 't')\n"
     "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  local seconds, message, why = plain.timeout, nil, nil\n"
     "  plain.timeout = nil\n"
     "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
     "  if not t and (server or options) then\n"
     "    t, message, why = cached(options, arg, server and a or nil)\n"
-    "    ok = t and true\n"
+    "    if not t then return false, message, why end\n"
     "  end\n"
-    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
-    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
-    "  else M.close(s) end\n"
-    "  while ok == false do\n"
-    "    wait(s, 2, 3)\n"
-    "    ok, message, why = C.secure(s)\n"
-    "  end\n"
-    "  if not ok then return false, message, why end\n"
-    "  if message then return true, message end\n"
-    "  return true\n"
+    "  return true, t, seconds\n"
     "end\n"
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
+       a coroutine's stack keeps the size that it once had. */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local of = server and b == nil and parsed[a]\n"
+    "  local ok, t, seconds = true, of and of[a], nil\n"
+    "  if not t then ok, t, seconds = prepare(s, server, a, b, c) end\n"
+    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  tell(t)\n"
+    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "end\n",
+
     "function M.connect(host, port, options)\n"
     "  local s, message, why = C.dial(host, port, options)\n"
     "  if s == false then\n"
-    "    local list\n"
-    "    list, message, why = message(host)\n" /* options.resolve */
-    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
-    "    if type(list) ~= 'table' then list = { list } end\n"
-    "    for i = 1, #list do\n"
-    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    local addresses\n"
+    "    addresses, message, why = message(host)\n" /* options.resolve */
+    "    if not addresses then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(addresses) ~= 'table' then addresses = { addresses } end\n"
+    "    for i = 1, #addresses do\n"
+    "      if type(addresses[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
     "    end\n"
-    "    s, message, why = C.dial(host, port, options, list)\n"
+    "    s, message, why = C.dial(host, port, options, addresses)\n"
     "  end\n"
     "  while s do\n"
     "    local ok\n"
@@ -16067,7 +16230,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
     static const psi_lua_function hidden_socket[] = {
-        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "answer", psi_lua_answer_question, "starttls" }, { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
         { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
         { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
@@ -16079,7 +16242,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     };
     static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
     static const psi_lua_function module[] = {
-        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "close", psi_lua_close, NULL }, { "export", psi_lua_export, NULL },
+        { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
         { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
         { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
         { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
