@@ -7615,7 +7615,7 @@ static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned whe
     if (!(x->where & where) || !x->write) return;
     psi_write_number(w, (uint64_t)x->number, 2);
     body = psi_write_open(w, 2);
-    if (!x->write(h, w, where)) {
+    if (!(x->write)(h, w, where)) {
         if (!w->failed) w->n = start;
         return;
     }
@@ -7651,7 +7651,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where
     while (x->number >= 0 && x->number != (int)type) x++;
     alert = psi_ext_allowed(h, x, where);
     if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
-    alert = x->read(h, &body, where);
+    alert = (x->read)(h, &body, where);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
@@ -13819,13 +13819,14 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    int yield; /* in coroutines */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
-                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
+                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
@@ -13851,22 +13852,47 @@ static const psi_lua_option psi_lua_known[] = {
     { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
     { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
     { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
     { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
     { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
     { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
     { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
     { "clock", "t", 'f', 0, 0 },
+    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
+    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
     { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
     { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
     { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
+    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
     { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
+    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
     { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
+
+/* Stores the checked value on top, which is no list of tables or names. How long it is. */
+static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+{
+    size_t n = 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
+    else if (text) *(const char **)at = text;
+    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+    return kind == 'p' || kind == 'q' ? n / 32 : n;
+}
 
 /* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
    pushed. */
@@ -13876,14 +13902,16 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
     int table = lua_gettop(L);
     for (o = psi_lua_known; o->name; o++) {
         void *at = base + o->at;
-        size_t i, n = 0;
+        size_t i, n;
         if (!strchr(o->takers, taker)) continue;
         lua_getfield(L, table, o->name);
+        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
+            continue;
         } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
-            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
+            for (i = 0; i < n; i++) {
                 lua_rawgeti(L, -2, (int)(i + 1));
                 names[i] = lua_tostring(L, -1);
                 lua_pop(L, 1);
@@ -13891,9 +13919,7 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             *(const char *const **)at = names;
         } else if (o->kind == 'k') {
             int list = lua_gettop(L);
-            psocket_identity *all;
-            n = PSI_LUA_LENGTH(L, list);
-            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
             memset(all, 0, (n + 1) * sizeof *all);
             for (i = 0; i < n; i++) {
                 lua_rawgeti(L, list, (int)(i + 1));
@@ -13902,16 +13928,10 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             }
             *(const psocket_identity **)at = all;
         } else {
-            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
-            else if (text) *(const char **)at = text;
-            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-            if (o->kind == 'p') n /= 32;
+            n = psi_lua_store_value(L, o->kind, at);
             lua_pop(L, 1);
         }
-        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
     }
 }
 
@@ -13943,7 +13963,7 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
 {
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
-    all->o.nonblocking = 1;
+    all->o.nonblocking = all->yield = 1;
     all->o.error = e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
@@ -14575,6 +14595,7 @@ static int psi_lua_take(lua_State *L)
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     k->timeout = k->limit = l->timeout;
+    k->blocks = l->blocks;
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
 }
@@ -14614,15 +14635,84 @@ static int psi_lua_side(lua_State *L)
     return 2;
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
-   fails the socket is closed. C keeps the time. */
+/* Fields of the table on top. */
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
+   do it, the scheme, the hash and the digest. */
+static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+{
+    psocket_question q;
+    if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    if (q.kind == PSOCKET_WANT_SIGNATURE) {
+        lua_pushliteral(L, "sign");
+        lua_pushinteger(L, (lua_Integer)q.identity + 1);
+        lua_pushstring(L, q.scheme_name);
+        lua_pushstring(L, q.hash_name);
+        lua_pushlstring(L, (const char *)q.digest, q.digest_len);
+        return 5;
+    }
+    lua_pushliteral(L, "decide");
+    lua_newtable(L);
+    psi_lua_set_text(L, "subject", q.peer.subject);
+    psi_lua_set_text(L, "issuer", q.peer.issuer);
+    psi_lua_set_whole(L, "not_before", (double)q.peer.not_before);
+    psi_lua_set_whole(L, "not_after", (double)q.peer.not_after);
+    psi_lua_set_hex(L, "sha256", q.peer.sha256);
+    psi_lua_set_hex(L, "spki_sha256", q.peer.spki_sha256);
+    lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
+    lua_setfield(L, -2, "certificate");
+    if (!q.verdict.code) return 2;
+    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    lua_remove(L, -3);
+    return 4;
+}
+
+/* answer(socket, yes or signature): anything else refuses. */
+static int psi_lua_answer_question(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_question q;
+    size_t len = 0;
+    const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
+    int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
+    if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
+    else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    return 0;
+}
+
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN; or what
+   it asks. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
+    psocket_question q;
     int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1 && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
     if (!r && lua_gettop(L) > 1) {
         psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
         r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
@@ -14630,6 +14720,7 @@ static int psi_lua_secure(lua_State *L)
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
     psi_lua_forget(vm, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
     psi_lua_answer(L, k, r);
     if (r < 0) {
         psi_lua_shut(vm, k);
@@ -14866,12 +14957,6 @@ static int psi_lua_hasconnection(lua_State *L)
     return r < 0 ? 3 : 1;
 }
 
-static void psi_lua_set_whole(lua_State *L, const char *name, double value)
-{
-    PSI_LUA_PUSH_WHOLE(L, value);
-    lua_setfield(L, -2, name);
-}
-
 /* geterror(): a message, a name, and a table with the details that there are. */
 static int psi_lua_geterror(lua_State *L)
 {
@@ -14888,22 +14973,6 @@ static int psi_lua_geterror(lua_State *L)
     return 3;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
-{
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
-}
-
 static int psi_lua_tlsinfo(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14914,8 +14983,12 @@ static int psi_lua_tlsinfo(lua_State *L)
     psi_lua_set_text(L, "suite", info.suite_name);
     psi_lua_set_text(L, "alpn", info.alpn);
     psi_lua_set_text(L, "server_name", info.server_name);
+    psi_lua_set_text(L, "group", info.group_name);
+    psi_lua_set_text(L, "sigalg", info.sigalg_name);
     lua_pushboolean(L, info.resumed);
     lua_setfield(L, -2, "resumed");
+    lua_pushboolean(L, info.extended_master_secret);
+    lua_setfield(L, -2, "extended_master_secret");
     if (!info.peer_subject[0] && !info.peer_not_after) return 1;
     psi_lua_set_text(L, "peer_subject", info.peer_subject);
     psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
@@ -14925,7 +14998,30 @@ static int psi_lua_tlsinfo(lua_State *L)
     return 1;
 }
 
+/* export(label, length [, context]): keying material (RFC 5705) or a channel binding. */
+static int psi_lua_export(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *label = psi_lua_check_text(L, 2);
+    double n = psi_lua_check_number(L, 3);
+    size_t len = 0;
+    const char *context = lua_isnoneornil(L, 4) ? NULL : psi_lua_check_string(L, 4, &len);
+    char out[1024];
+    ptrdiff_t r;
+    if (!(n >= 1 && n <= (double)sizeof out)) psi_lua_argument(L, 3, "a number of bytes up to 1024 expected");
+    r = psocket_tls_export(k->s, label, context, len, out, (size_t)n);
+    if (r < 0) return psi_lua_fail_sock(L, k, (int)r);
+    lua_pushlstring(L, out, (size_t)r);
+    return 1;
+}
+
 /*--- functions of the module that make sockets */
+
+static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
+{
+    k->timeout = k->limit = all->o.timeout_ms;
+    k->blocks = (uint8_t)!all->yield;
+}
 
 /* The object just made, or why there is none. */
 static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
@@ -14950,7 +15046,7 @@ static int psi_lua_listen(lua_State *L)
     }
     all.o.udp = udp;
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
 }
 
@@ -14964,7 +15060,7 @@ static int psi_lua_wrap(lua_State *L)
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
@@ -14981,7 +15077,8 @@ static int psi_lua_pair(lua_State *L)
     psi_lua_socket_options(L, 1, &all, &e);
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    psi_lua_keep_options(a, &all);
+    psi_lua_keep_options(b, &all);
     r = psocket_pair(&a->s, &b->s, &all.o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
@@ -15025,7 +15122,7 @@ static int psi_lua_dial(lua_State *L)
         if (!lua_isnil(L, -1)) return 2;
     }
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
@@ -15589,6 +15686,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return nil, ' must be a whole number up to ' .. most\n"
     "end\n"
     "kinds.z = kinds.i\n"
+    "function kinds.j(v, most)\n"
+    "  if v == -1 then return v end\n"
+    "  return kinds.i(v, most)\n"
+    "end\n"
     "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
     "  if type(v) == 'boolean' then return v end\n"
     "  return nil, ' must be true or false'\n"
@@ -15605,6 +15706,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(v) == 'function' then return v end\n"
     "  return nil, ' must be a function'\n"
     "end\n"
+    "kinds.d = kinds.f\n"
     "function kinds.l(v)\n"
     "  return list(v, function(name)\n"
     "    if type(name) == 'string' then return kinds.s(name) end\n"
@@ -15617,29 +15719,33 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
     "  return names and text, problem\n"
     "end\n"
-    "function kinds.p(v)\n"
+    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
     "  local text = ''\n"
-    "  local pins, problem = list(v, function(pin, i)\n"
-    "    if type(pin) == 'string' and #pin == 64 then\n"
-    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "  local items, problem = list(v, function(item, i)\n"
+    "    if type(item) == 'string' and #item == 64 then\n"
+    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
     "    end\n"
-    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
-    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    if type(item) ~= 'string' or #item ~= 32 then\n"
+    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
     "    end\n"
-    "    text = text .. pin\n"
-    "    return pin\n"
-    "  end, 'SHA-256 digests')\n"
-    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
-    "  return pins and text, problem\n"
+    "    text = text .. item\n"
+    "    return item\n"
+    "  end, what .. 's')\n"
+    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
+    "  return items and text, problem\n"
     "end\n"
+    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
+    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
     "function kinds.k(v)\n"
     "  return list(v, function(one, i)\n"
     "    local what = ': certificate ' .. i\n"
     "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
     "    local problem, plain = check(one, 'i')\n"
     "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
-    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
+    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
+    "      return nil, what .. ' has no private_key or key_file'\n"
+    "    end\n"
     "    return plain\n"
     "  end, 'certificates')\n"
     "end\n"
@@ -15700,7 +15806,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "  return nil, plain\n"
     "end\n"
-    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function tell(t)\n" /* what is the time for these settings? */
+    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  if clock then C.tell(t, clock()) end\n"
+    "end\n"
     "local function settings(what, options, arg, certs)\n"
     "  local problem, plain = check(options or {}, 't')\n"
     "  if problem then bad(problem, what, arg) end\n"
@@ -15709,8 +15819,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    plain.identities, problem = kinds.k(certs)\n"
     "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
     "  end\n"
+    "  local q = { clock = plain.clock, decide = plain.decide }\n"
+    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
     "  local t, message, name = C.settings(plain)\n"
-    "  if t then clocks[t] = plain.clock end\n"
+    "  if t and next(q) ~= nil then asks[t] = q end\n"
     "  return t, message, name\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -15725,7 +15837,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if t then return t end\n"
     "  t, message, name = settings('starttls', options, arg, certs)\n"
     /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
     "  return t, message, name\n"
     "end\n"
     "local function expected(what, arg, v)\n"
@@ -15735,14 +15847,31 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
     "  local t, message, name = settings('tls', options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  tell(t)\n"
     "  return t\n"
     "end\n",
 
-    /* starttls(socket, name | certificates | settings, options | settings, options) */
-    "function M.starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
+    "local function answer(t, what, a, ...)\n"
+    "  local q = asks[t] or {}\n"
+    "  local f, call = what == 'decide' and q.decide or q[a], pcall\n"
+    "  if not C.passes then call = function(g, ...) return true, g(...) end end\n" /* it could not yield through pcall there */
+    "  local ok, v\n"
+    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
+    "  if ok then return v end\n" /* an error refuses */
+    "end\n"
+    "local function handshake(s, t, name, seconds)\n"
+    "  local ok, a, b, c, d = C.secure(s, t, name, seconds)\n"
+    "  while ok == false or ok == 'decide' or ok == 'sign' do\n"
+    "    if ok == false then wait(s, 2, 3)\n"
+    "    elseif ok == 'decide' and not b then C.answer(s, answer(t, ok, a))\n"
+    "    else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    ok, a, b, c, d = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, a, b end\n"
+    "  if a then return true, a end\n"
+    "  return true\n"
+    "end\n"
+    "local function prepare(s, server, a, b, c)\n"
     "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
     "  if alive == nil then\n"
     "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
@@ -15754,35 +15883,39 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
     "  local problem, plain = check(options == nil and {} or options, 't')\n"
     "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  local seconds, message, why = plain.timeout, nil, nil\n"
     "  plain.timeout = nil\n"
     "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
     "  if not t and (server or options) then\n"
     "    t, message, why = cached(options, arg, server and a or nil)\n"
-    "    ok = t and true\n"
+    "    if not t then return false, message, why end\n"
     "  end\n"
-    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
-    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
-    "  else M.close(s) end\n"
-    "  while ok == false do\n"
-    "    wait(s, 2, 3)\n"
-    "    ok, message, why = C.secure(s)\n"
-    "  end\n"
-    "  if not ok then return false, message, why end\n"
-    "  if message then return true, message end\n"
-    "  return true\n"
+    "  return true, t, seconds\n"
     "end\n"
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
+       a coroutine's stack keeps the size that it once had. */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local of = server and b == nil and parsed[a]\n"
+    "  local ok, t, seconds = true, of and of[a], nil\n"
+    "  if not t then ok, t, seconds = prepare(s, server, a, b, c) end\n"
+    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  tell(t)\n"
+    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "end\n",
+
     "function M.connect(host, port, options)\n"
     "  local s, message, why = C.dial(host, port, options)\n"
     "  if s == false then\n"
-    "    local list\n"
-    "    list, message, why = message(host)\n" /* options.resolve */
-    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
-    "    if type(list) ~= 'table' then list = { list } end\n"
-    "    for i = 1, #list do\n"
-    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    local addresses\n"
+    "    addresses, message, why = message(host)\n" /* options.resolve */
+    "    if not addresses then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(addresses) ~= 'table' then addresses = { addresses } end\n"
+    "    for i = 1, #addresses do\n"
+    "      if type(addresses[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
     "    end\n"
-    "    s, message, why = C.dial(host, port, options, list)\n"
+    "    s, message, why = C.dial(host, port, options, addresses)\n"
     "  end\n"
     "  while s do\n"
     "    local ok\n"
@@ -16108,7 +16241,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
     static const psi_lua_function hidden_socket[] = {
-        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "answer", psi_lua_answer_question, "starttls" }, { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
         { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
         { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
@@ -16120,7 +16253,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     };
     static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
     static const psi_lua_function module[] = {
-        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "close", psi_lua_close, NULL }, { "export", psi_lua_export, NULL },
+        { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
         { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
         { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
         { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
