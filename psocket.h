@@ -4046,7 +4046,7 @@ static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 
 /* --- names for people --------------------------------------------------------------------------------------------- */
 
-/* A string that grows in somebody else's memory; what does not fit is left out. It stays terminated. */
+/* A string that grows in somebody else's memory until a piece does not fit: that and all others are left out. */
 typedef struct psi_x509_text {
     char *p;
     size_t size, used;
@@ -4060,7 +4060,8 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     va_start(ap, format);
     n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
     va_end(ap);
-    t->used += n < room ? n : room - 1;
+    if (n < room) t->used += n;
+    else t->p[t->used] = 0, t->size = t->used + 1;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -4358,10 +4359,11 @@ static int psi_x509_read_key(psi_x509_cert *c)
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
         return 1;
     }
+    if (bits.n != 1 + 2 * psi_x509_curve_bytes(curve) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
     c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
-    return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
+    return 1;
 }
 
 /* The tags of a GeneralName, [0] to [8]. */
@@ -5113,8 +5115,7 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
     }
     return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
            psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
-           br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(buf, r) &&
-           memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
@@ -5627,8 +5628,6 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
     if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
-    while (host.n && *host.p < 0x80) host = psi_x509_after(host, 1);
-    if (host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
