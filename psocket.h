@@ -5785,15 +5785,16 @@ enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
 enum { PSI_ALERTS(PSI_X) PSI_ALERT_NONE = -1 };
 #undef PSI_X
 
-static const char *psi_rec_alert_name(int alert)
-{
 #define PSI_X(name, number, text) number,
-    static const short numbers[] = { PSI_ALERTS(PSI_X) };
+static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
 #undef PSI_X
 #define PSI_X(name, number, text) text "\0"
-    static const char names[] = PSI_ALERTS(PSI_X);
+static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
-    const char *name = psi_string_of(alert, numbers, names);
+
+static const char *psi_rec_alert_name(int alert)
+{
+    const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
     return *name ? name : "unknown alert";
 }
 
@@ -5957,6 +5958,36 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
 
 /* --- cipher suites ----------------------------------------------------------------------------------------------- */
 
+/* What a handshake chooses: a cipher suite, a group, a signature scheme. */
+typedef struct psi_named {
+    const char *name; /* IANA's */
+    uint16_t number;
+    uint16_t version;          /* suites: of TLS */
+    uint8_t hash;              /* suites, schemes */
+    uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
+    uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
+    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
+    uint8_t len;               /* groups: bytes of a secret key */
+    uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
+} psi_named;
+
+typedef psi_named psi_suite, psi_group, psi_scheme;
+
+/* A choice among them, most wanted first. */
+typedef struct psi_list {
+    const psi_named *items[12];
+    size_t count;
+} psi_list;
+
+/* NULL: not in the list. */
+static const psi_named *psi_list_find(const psi_list *l, unsigned number)
+{
+    size_t i;
+    for (i = 0; i < l->count; i++)
+        if (l->items[i]->number == number) return l->items[i];
+    return NULL;
+}
+
 enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
 
 /* X(IANA name, number, version, key of the certificate (0: any), hash, AEAD), best first where the CPU has AES. */
@@ -5971,27 +6002,18 @@ enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
     X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_CHACHA) \
     X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_CHACHA)
 
-typedef struct psi_suite {
-    const char *name;
-    uint16_t number, version;
-    uint8_t key_type, hash, aead;
-    uint8_t head, tail; /* what a record has before and behind its data */
-} psi_suite;
-
 /* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
 #define PSI_X(name, number, version, key, hash, aead) \
-    { #name, number, version, key, hash, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
-      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1 },
+    { #name, number, version, hash, key, 0, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
+      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1, 0, 0 },
 static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
 #undef PSI_X
-
-#define PSI_SUITE_COUNT (sizeof psi_suites / sizeof psi_suites[0])
 
 /* NULL: unknown. */
 static const psi_suite *psi_suite_of(unsigned number)
 {
     size_t i;
-    for (i = 0; i < PSI_SUITE_COUNT; i++)
+    for (i = 0; i < sizeof psi_suites / sizeof psi_suites[0]; i++)
         if (psi_suites[i].number == number) return &psi_suites[i];
     return NULL;
 }
@@ -6537,27 +6559,13 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
     X(secp384r1, 24, BR_EC_secp384r1, 48) \
     X(secp521r1, 25, BR_EC_secp521r1, 66)
 
-typedef struct psi_group {
-    const char *name;
-    uint16_t number;
-    uint8_t curve, len;
-} psi_group;
-
-#define PSI_X(name, number, curve, len) { #name, number, curve, len },
+#define PSI_X(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 },
 static const psi_group psi_groups[] = { PSI_GROUPS(PSI_X) };
 #undef PSI_X
 
-#define PSI_GROUP_COUNT (sizeof psi_groups / sizeof psi_groups[0])
+#define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
 #define PSI_KEX_SECRET 66 /* the longest secret */
-
-static const psi_group *psi_group_of(unsigned number)
-{
-    size_t i;
-    for (i = 0; i < PSI_GROUP_COUNT; i++)
-        if (psi_groups[i].number == number) return &psi_groups[i];
-    return NULL;
-}
 
 static size_t psi_kex_point_len(const psi_group *g)
 {
@@ -6686,17 +6694,9 @@ static const char *psi_msg_name(int message)
     X(rsa_pss_pss_sha512, 0x080B, PSI_X509_PSS, br_sha512_ID, 0, 1) \
     X(rsa_pkcs1_sha512, 0x0601, PSI_X509_PKCS1, br_sha512_ID, 0, 0)
 
-typedef struct psi_scheme {
-    const char *name;
-    uint16_t number;
-    uint8_t kind, hash, curve, pss_key;
-} psi_scheme;
-
-#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, kind, hash, curve, pss },
+#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, 0, hash, kind, curve, 0, 0, 0, 0, pss },
 static const psi_scheme psi_schemes[] = { PSI_SCHEMES(PSI_X) };
 #undef PSI_X
-
-#define PSI_SCHEME_COUNT (sizeof psi_schemes / sizeof psi_schemes[0])
 
 /* --- settings and sessions, as >>session and >>tls fill them ------------------------------------------------------ */
 
@@ -6738,10 +6738,7 @@ struct psocket_tls {
     uint8_t policy[32];
     int has_policy;
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
-    const psi_suite *suites[PSI_SUITE_COUNT]; /* these three: most wanted first */
-    const psi_group *groups[PSI_GROUP_COUNT];
-    const psi_scheme *schemes[PSI_SCHEME_COUNT];
-    size_t suite_count, group_count, scheme_count;
+    psi_list suites, groups, schemes;
     uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
     psi_trust *trust;
     psi_tls_identity *identities;
@@ -6777,9 +6774,7 @@ typedef struct psi_offer {
     psi_reader id, suites, groups, schemes, shares, alpn, ticket, identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
     unsigned versions;    /* of supported_versions: 1 TLS 1.2, 2 TLS 1.3, 4 others only */
-    uint16_t limit;       /* record_size_limit, 0 none */
-    uint8_t fragment;     /* max_fragment_length, 0 none */
-    uint8_t ems, wants_ticket, modes, psk_dhe, early, fallback, compressed;
+    uint8_t psk_dhe, fallback, compressed;
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
@@ -6818,7 +6813,7 @@ struct psi_hs {
     int state; /* PSI_HS_DONE, PSI_HS_FAILED, or of the program */
     psi_rec *rec;
     psocket_tls *tls;
-    psocket_error err;
+    psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6832,7 +6827,11 @@ struct psi_hs {
     /* hellos */
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
-    uint32_t offered;            /* client: which rows of the table its hello had */
+    unsigned where;              /* the message whose extensions are being read or written */
+    uint32_t offered, got;       /* which rows of the table our hello had, and what came from the peer */
+    int told;                    /* was the one being written among those? */
+    uint16_t limit;              /* record_size_limit, 0 none */
+    uint8_t fragment;            /* max_fragment_length, 0 none */
     psi_offer *offer;            /* server: valid while a hello is handled */
     psi_writer opaque;           /* the server's cookie, or its new ticket of TLS 1.2 */
     uint32_t lifetime;           /* of that ticket, in seconds */
@@ -6840,7 +6839,7 @@ struct psi_hs {
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
     uint8_t grease;
-    uint8_t retried, regrouped, ccs_sent, named, ems, secure, points, fragment, will_ticket, resumed, psk, is_address, limited;
+    uint8_t retried, regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
@@ -6919,13 +6918,15 @@ static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     if (h->state == PSI_HS_FAILED) return;
     h->state = PSI_HS_FAILED;
     psi_write_free(&h->flight);
-    psi_err_code(&h->err, code);
-    va_start(ap, format);
-    vsnprintf(h->err.text, sizeof h->err.text, format, ap);
-    va_end(ap);
-    if (alert == PSI_ALERT_NONE) return;
-    h->err.tls_alert = alert;
-    psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL, alert);
+    h->err = (psocket_error *)psi_alloc(sizeof *h->err);
+    if (h->err) {
+        psi_err_code(h->err, code);
+        va_start(ap, format);
+        vsnprintf(h->err->text, sizeof h->err->text, format, ap);
+        va_end(ap);
+        h->err->tls_alert = alert;
+    }
+    if (alert != PSI_ALERT_NONE) psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL, alert);
 }
 
 static void psi_hs_no_memory(psi_hs *h)
@@ -7019,56 +7020,55 @@ enum {
     PSI_IN_SH13 = 4, /* ServerHello of TLS 1.3 */
     PSI_IN_HRR = 8,  /* HelloRetryRequest */
     PSI_IN_EE = 16,  /* EncryptedExtensions */
-    PSI_IN_CR = 32,  /* CertificateRequest of TLS 1.3 */
-    PSI_IN_CR12 = 64 /* that of TLS 1.2, which has two of them as fields */
+    PSI_IN_CR = 32   /* CertificateRequest, which has some of them as fields in TLS 1.2 */
 };
 
-/* Writes the body; 0: there is nothing to say. */
-typedef int (*psi_ext_writer)(psi_hs *h, psi_writer *w, unsigned where);
-/* Reads the body: 0 or an alert. What it leaves is a decode_error. */
-typedef int (*psi_ext_reader)(psi_hs *h, psi_reader *r, unsigned where);
-
+/* Writers of a body answer 0 if there is nothing to say. Readers answer 0 or an alert; what they leave is a decode_error.
+   h->where tells which message it is. */
 struct psi_ext {
     int number; /* -1 ends a table */
     unsigned where;
-    psi_ext_writer write;
-    psi_ext_reader read;
+    int (*write)(psi_hs *h, psi_writer *w);
+    int (*read)(psi_hs *h, psi_reader *r);
 };
 
-static int psi_ext_ignore(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_ignore(psi_hs *h, psi_reader *r)
 {
     (void)h;
-    (void)where;
     r->n = 0;
     return 0;
 }
 
-static int psi_ext_empty(psi_hs *h, psi_reader *r, unsigned where)
+/* For what says all by being there: see psi_ext_got. */
+static int psi_ext_empty(psi_hs *h, psi_reader *r)
 {
     (void)h;
     (void)r;
-    (void)where;
     return 0;
 }
 
-/* server_name, RFC 6066 3: no literal addresses. */
-static int psi_ext_ask_name(psi_hs *h, psi_writer *w, unsigned where)
+/* Does a client that speaks TLS 1.2 say it, and a server that has been told? */
+static int psi_ext_old(psi_hs *h, psi_writer *w)
 {
-    uint32_t list;
-    (void)where;
-    if (!h->name || h->is_address) return 0;
-    list = psi_write_open(w, 2);
+    (void)w;
+    return h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
+}
+
+/* server_name, RFC 6066 3: no literal addresses. */
+static int psi_ext_ask_name(psi_hs *h, psi_writer *w)
+{
+    size_t n = h->name ? strlen(h->name) : 0;
+    if (!n || h->is_address) return 0;
+    psi_write_number(w, n + 3, 2);
     psi_write_number(w, 0, 1); /* host_name */
-    psi_write_vector(w, h->name, strlen(h->name), 2);
-    psi_write_close(w, list, 2);
+    psi_write_vector(w, h->name, n, 2);
     return 1;
 }
 
-static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_name(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 2, 1, 65535), name;
     size_t i;
-    (void)where;
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
     if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
@@ -7082,161 +7082,108 @@ static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
     return 0;
 }
 
-static int psi_ext_know_name(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_know_name(psi_hs *h, psi_writer *w)
 {
     (void)w;
-    (void)where;
     return h->named && !h->resumed;
 }
 
-/* max_fragment_length, RFC 6066 4. */
-static int psi_ext_fragment_of(size_t n)
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
+static int psi_ext_write_fragment(psi_hs *h, psi_writer *w)
 {
-    return n == 512 ? 1 : n == 1024 ? 2 : n == 2048 ? 3 : n == 4096 ? 4 : 0;
-}
-
-static int psi_ext_ask_fragment(psi_hs *h, psi_writer *w, unsigned where)
-{
-    int code = psi_ext_fragment_of(h->tls->max_fragment);
-    (void)where;
-    if (code) psi_write_number(w, (uint64_t)code, 1);
-    return code;
-}
-
-static int psi_ext_got_fragment(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    if ((int)psi_read_number(r, 1) != psi_ext_fragment_of(h->tls->max_fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->rec->max_out = h->tls->max_fragment;
-    return 0;
-}
-
-static int psi_ext_take_fragment(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->fragment = (uint8_t)psi_read_number(r, 1);
-    return !r->bad && (h->offer->fragment < 1 || h->offer->fragment > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-}
-
-static int psi_ext_grant_fragment(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
-    if (!h->fragment) return 0;
+    if (h->where == PSI_IN_CH)
+        for (h->fragment = 4; h->fragment && 256u << h->fragment != h->tls->max_fragment; h->fragment--) {}
+    if (!h->fragment || (h->where != PSI_IN_CH && h->limit)) return 0; /* RFC 8449 5 */
     psi_write_number(w, h->fragment, 1);
     return 1;
 }
 
+static int psi_ext_read_fragment(psi_hs *h, psi_reader *r)
+{
+    unsigned n = psi_read_number(r, 1);
+    if (h->where != PSI_IN_CH && n != h->fragment) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->fragment = (uint8_t)n;
+    return !r->bad && (n < 1 || n > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
-static int psi_ext_ask_limit(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
-    if (!h->tls->max_fragment) return 0;
-    psi_write_number(w, h->tls->max_fragment, 2);
-    return 1;
-}
-
-static int psi_ext_apply_limit(psi_hs *h, unsigned limit, int tls13)
-{
-    if (limit < 64) return PSI_ALERT_ILLEGAL_PARAMETER;
-    limit -= (unsigned)tls13;
-    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
-    return 0;
-}
-
-static int psi_ext_got_limit(psi_hs *h, psi_reader *r, unsigned where)
-{
-    unsigned limit = psi_read_number(r, 2);
-    return r->bad ? 0 : psi_ext_apply_limit(h, limit, where == PSI_IN_EE);
-}
-
-static int psi_ext_take_limit(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->limit = (uint16_t)psi_read_number(r, 2);
-    return !r->bad && h->offer->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-}
-
-static int psi_ext_grant_limit(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_limit(psi_hs *h, psi_writer *w)
 {
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
-    if (!h->limited) return 0;
-    psi_write_number(w, most + (where == PSI_IN_EE), 2);
+    if (h->where == PSI_IN_CH ? !h->tls->max_fragment : !h->told) return 0;
+    psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
     return 1;
 }
 
-/* supported_groups, RFC 8446 4.2.7, and ec_point_formats, RFC 8422 5.1.2. */
-static int psi_ext_ask_groups(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_read_limit(psi_hs *h, psi_reader *r)
 {
-    uint32_t list = psi_write_open(w, 2);
+    h->limit = (uint16_t)psi_read_number(r, 2);
+    return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+/* Applies what the peer wants of these two, once the version is known. */
+static void psi_ext_limits(psi_hs *h)
+{
+    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u) : h->fragment ? 256u << h->fragment : PSI_REC_PLAIN;
+    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
+    if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
+}
+
+/* supported_groups, RFC 8446 4.2.7. */
+static int psi_ext_ask_groups(psi_hs *h, psi_writer *w)
+{
     size_t i;
-    (void)where;
+    psi_write_number(w, 2 + 2 * h->tls->groups.count, 2);
     psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-    for (i = 0; i < h->tls->group_count; i++) psi_write_number(w, h->tls->groups[i]->number, 2);
-    psi_write_close(w, list, 2);
+    for (i = 0; i < h->tls->groups.count; i++) psi_write_number(w, h->tls->groups.items[i]->number, 2);
     return 1;
 }
 
-static int psi_ext_take_groups(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_groups(psi_hs *h, psi_reader *r)
 {
-    (void)where;
     h->offer->groups = psi_read_vector(r, 2, 2, 65534);
     return h->offer->groups.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-static int psi_ext_write_points(psi_hs *h, psi_writer *w, unsigned where)
+/* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must. */
+static int psi_ext_write_points(psi_hs *h, psi_writer *w)
 {
-    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->points) return 0;
-    psi_write_number(w, 0x0100, 2); /* one: uncompressed */
+    if (!psi_ext_old(h, w)) return 0;
+    psi_write_number(w, 0x0100, 2);
     return 1;
 }
 
-static int psi_ext_read_points(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_points(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 1, 255);
-    (void)where;
-    h->points = 1;
+    (void)h;
     return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
-static int psi_ext_write_schemes(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_schemes(psi_hs *h, psi_writer *w)
 {
-    uint32_t list = psi_write_open(w, 2);
     size_t i;
-    (void)where;
-    for (i = 0; i < h->tls->scheme_count; i++) psi_write_number(w, h->tls->schemes[i]->number, 2);
-    psi_write_close(w, list, 2);
+    psi_write_number(w, 2 * h->tls->schemes.count, 2);
+    for (i = 0; i < h->tls->schemes.count; i++) psi_write_number(w, h->tls->schemes.items[i]->number, 2);
     return 1;
 }
 
-static int psi_ext_read_schemes(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_schemes(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65534);
-    (void)where;
-    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
-    h->offer->schemes = list;
-    return 0;
+    h->offer->schemes = psi_read_vector(r, 2, 2, 65534);
+    return h->offer->schemes.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* signature_algorithms_cert: the paths we have do not depend on it. */
-static int psi_ext_check_list(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_check_list(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65534);
     (void)h;
-    (void)where;
-    return list.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+    return psi_read_vector(r, 2, 2, 65534).n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* certificate_authorities, RFC 8446 4.2.4; the names are kept for the choice of an identity. */
-static int psi_ext_read_authorities(psi_hs *h, psi_reader *r, unsigned where)
-{
-    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, where == PSI_IN_CR12 ? 0 : 3, 65535);
-    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-/* The names of the trust anchors, as many as a message holds. */
-static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
+/* certificate_authorities, RFC 8446 4.2.4: of the trust anchors as many as a message holds. */
+static int psi_ext_write_authorities(psi_hs *h, psi_writer *w)
 {
     const psi_trust *trust;
     uint32_t list = psi_write_open(w, 2);
@@ -7245,200 +7192,141 @@ static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
         for (i = 0; i < trust->anchors.count && w->n - list + trust->anchors.certs[i].subject.n < 60000; i++)
             psi_write_vector(w, trust->anchors.certs[i].subject.p, trust->anchors.certs[i].subject.n, 2);
     psi_write_close(w, list, 2);
+    return w->n > list;
 }
 
-static int psi_ext_tell_authorities(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_read_authorities(psi_hs *h, psi_reader *r)
 {
-    uint32_t at = w->n;
-    (void)where;
-    psi_ext_write_authorities(h, w);
-    return w->n - at > 2;
+    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, h->version == PSI_TLS12 ? 0 : 3, 65535);
+    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* application_layer_protocol_negotiation, RFC 7301. */
-static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (h->tls->alpn_len) psi_write_vector(w, h->tls->alpn, h->tls->alpn_len, 2);
     return h->tls->alpn_len != 0;
 }
 
-/* Is it one of ours? Then it becomes the one agreed on. */
-static int psi_ext_choose_alpn(psi_hs *h, psi_reader name)
+/* The protocol that we want most of those in a list. 0: there is none. */
+static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 {
     psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
-    while (own.n) {
-        psi_reader one = psi_read_vector(&own, 1, 1, 255);
-        if (!psi_read_same(one, name.p, name.n)) continue;
-        h->alpn = one;
-        return 1;
+    while (own.n && !h->alpn.n) {
+        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
+        while (list.n) {
+            psi_reader name = psi_read_vector(&list, 1, 1, 255);
+            if (psi_read_same(name, one.p, one.n)) h->alpn = one;
+        }
     }
-    return 0;
+    return h->alpn.n != 0;
 }
 
-static int psi_ext_got_alpn(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_alpn(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65535), name = psi_read_vector(&list, 1, 1, 255);
-    (void)where;
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
-    if (psi_ext_choose_alpn(h, name)) return 0;
+    psi_reader all = psi_read_vector(r, 2, 2, 65535), list = all;
+    int count = 0;
+    for (; list.n; count++) psi_read_vector(&list, 1, 1, 255);
+    if (list.bad || (h->where != PSI_IN_CH && count != 1)) return PSI_ALERT_DECODE_ERROR;
+    if (h->where == PSI_IN_CH) {
+        h->offer->alpn = all;
+        return 0;
+    }
+    if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
     return PSI_ALERT_ILLEGAL_PARAMETER;
 }
 
-static int psi_ext_take_alpn(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65535);
-    (void)where;
-    h->offer->alpn = list;
-    while (list.n) psi_read_vector(&list, 1, 1, 255);
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
     if (!h->alpn.n) return 0;
     psi_write_number(w, h->alpn.n + 1, 2);
     psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
     return 1;
 }
 
-/* extended_master_secret, RFC 7627. */
-static int psi_ext_write_ems(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)w;
-    return where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->ems;
-}
-
-static int psi_ext_got_ems(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->ems = 1;
-    return 0;
-}
-
-static int psi_ext_take_ems(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->offer->ems = 1;
-    return 0;
-}
-
 /* session_ticket, RFC 5077. */
-static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w)
 {
     const psi_session *s = h->session;
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS12) || !h->tls->client_sessions.max) return 0;
     if (s && s->version == PSI_TLS12 && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
     return 1;
 }
 
-static int psi_ext_got_ticket(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_ticket(psi_hs *h, psi_reader *r)
 {
-    (void)r;
-    (void)where;
-    h->will_ticket = 1;
-    return 0;
-}
-
-static int psi_ext_take_ticket(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->wants_ticket = 1;
     h->offer->ticket = *r;
-    r->n = 0;
-    return 0;
+    return psi_ext_ignore(h, r);
 }
 
-static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w)
 {
     (void)w;
-    (void)where;
     return h->will_ticket;
 }
 
-/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon it already. */
-static int psi_ext_ask_versions(psi_hs *h, psi_writer *w, unsigned where)
+/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
+static int psi_ext_ask_versions(psi_hs *h, psi_writer *w)
 {
-    (void)where;
+    int both = psi_tls_speaks(h->tls, PSI_TLS12);
     if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    psi_write_number(w, psi_tls_speaks(h->tls, PSI_TLS12) ? 6 : 4, 1);
+    psi_write_number(w, both ? 6 : 4, 1);
     psi_write_number(w, h->grease * 0x0101u, 2);
     psi_write_number(w, PSI_TLS13, 2);
-    if (psi_tls_speaks(h->tls, PSI_TLS12)) psi_write_number(w, PSI_TLS12, 2);
+    if (both) psi_write_number(w, PSI_TLS12, 2);
     return 1;
 }
 
-static int psi_ext_got_version(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)h;
-    (void)where;
-    psi_read_number(r, 2);
-    return 0;
-}
-
-static int psi_ext_take_versions(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_versions(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 2, 254);
-    (void)where;
     if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
-    h->offer->versions = 4;
-    if (psi_read_has(list, PSI_TLS12)) h->offer->versions |= 1;
-    if (psi_read_has(list, PSI_TLS13)) h->offer->versions |= 2;
+    h->offer->versions = 4u | (psi_read_has(list, PSI_TLS12) ? 1u : 0u) | (psi_read_has(list, PSI_TLS13) ? 2u : 0u);
     return 0;
 }
 
-static int psi_ext_tell_version(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_version(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     psi_write_number(w, h->version, 2);
     return 1;
 }
 
 /* cookie, RFC 8446 4.2.2. */
-static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (h->opaque.n) psi_write_vector(w, h->opaque.p, h->opaque.n, 2);
     return h->opaque.n != 0;
 }
 
-static int psi_ext_got_cookie(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_cookie(psi_hs *h, psi_reader *r)
 {
     psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
-    (void)where;
     psi_write(&h->opaque, cookie.p, cookie.n);
     return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
 }
 
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
-static int psi_ext_ask_modes(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_modes(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS13) || !h->tls->client_sessions.max) return 0;
     psi_write_number(w, 0x0101, 2);
     return 1;
 }
 
-static int psi_ext_take_modes(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_modes(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 1, 255);
-    (void)where;
-    h->offer->modes = 1;
     h->offer->psk_dhe = list.n && memchr(list.p, 1, list.n);
     return 0;
 }
 
 /* key_share, RFC 8446 4.2.8. */
-static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_share(psi_hs *h, psi_writer *w)
 {
     uint32_t list;
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
     list = psi_write_open(w, 2);
     if (!h->regrouped) {
@@ -7451,29 +7339,21 @@ static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
     return 1;
 }
 
-static int psi_ext_got_share(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_share(psi_hs *h, psi_reader *r)
 {
     unsigned number = psi_read_number(r, 2);
-    size_t i;
-    if (where == PSI_IN_SH13) {
-        h->share = psi_read_vector(r, 2, 1, 65535);
-        return r->bad || h->kex.group->number == number ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
-    }
-    if (h->kex.group->number == number) return PSI_ALERT_ILLEGAL_PARAMETER;
-    for (i = 0; i < h->tls->group_count; i++) {
-        if (h->tls->groups[i]->number != number) continue;
-        h->kex.group = h->tls->groups[i];
-        return 0;
-    }
-    return r->bad ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+    const psi_group *group = psi_list_find(&h->tls->groups, number);
+    int same = h->kex.group->number == number;
+    if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
+    if (r->bad) return 0;
+    if (!group || same != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->kex.group = group;
+    return 0;
 }
 
-static int psi_ext_take_shares(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_shares(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 0, 65535);
-    (void)where;
-    h->offer->shares = list;
-    if (!list.p) return 0;
+    psi_reader list = h->offer->shares = psi_read_vector(r, 2, 0, 65535);
     while (list.n && !list.bad) {
         psi_read_number(&list, 2);
         psi_read_vector(&list, 2, 1, 65535);
@@ -7481,56 +7361,40 @@ static int psi_ext_take_shares(psi_hs *h, psi_reader *r, unsigned where)
     return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-static int psi_ext_tell_share(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_share(psi_hs *h, psi_writer *w)
 {
     psi_write_number(w, h->kex.group->number, 2);
-    if (where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    if (h->where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
     return 1;
 }
 
-/* early_data, RFC 8446 4.2.10: never offered, never accepted. */
-static int psi_ext_take_early(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->offer->early = 1;
-    return 0;
-}
-
 /* pre_shared_key, RFC 8446 4.2.11. The client's ends its hello; its binder is filled in by psi_hello_bind. */
-static int psi_ext_ask_psk(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = h->session;
-    const psi_suite *suite;
     size_t n;
-    int64_t age;
-    (void)where;
     if (!s || s->version != PSI_TLS13) return 0;
-    suite = psi_suite_of(s->suite);
-    n = psi_x509_hash_len(suite->hash);
-    age = (h->now - s->from) * 1000;
+    n = psi_x509_hash_len(psi_suite_of(s->suite)->hash);
     psi_write_number(w, s->ticket.n + 6, 2);
     psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_number(w, ((uint64_t)age + s->age_add) & 0xFFFFFFFFu, 4);
+    psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
     psi_write_number(w, n + 1, 2);
     psi_write_vector(w, zero, n, 1);
     return 1;
 }
 
-static int psi_ext_got_psk(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_psk(psi_hs *h, psi_reader *r)
 {
-    (void)where;
     if (psi_read_number(r, 2)) return PSI_ALERT_ILLEGAL_PARAMETER; /* there was one */
     h->psk = 1;
     return 0;
 }
 
-static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_psk(psi_hs *h, psi_reader *r)
 {
     psi_reader list, binders;
     size_t count = 0;
-    (void)where;
     list = h->offer->identities = psi_read_vector(r, 2, 7, 65535);
     h->offer->bound = r->p;
     binders = h->offer->binders = psi_read_vector(r, 2, 2, 65535);
@@ -7543,37 +7407,34 @@ static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
     return count ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
-static int psi_ext_tell_psk(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_psk(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (!h->psk) return 0;
     psi_write_number(w, h->psk - 1u, 2);
     return 1;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
-static int psi_ext_write_secure(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_secure(psi_hs *h, psi_writer *w)
 {
-    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->secure) return 0;
+    if (!psi_ext_old(h, w) && !h->secure) return 0;
     psi_write_number(w, 0, 1);
     return 1;
 }
 
-static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_secure(psi_hs *h, psi_reader *r)
 {
-    psi_reader v = psi_read_vector(r, 1, 0, 255);
-    (void)where;
-    h->secure = 1;
-    return v.n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
+    (void)h;
+    return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
 }
 
-/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads and
-   writes it). Clients send them in this order; pre_shared_key has to be the last. */
+/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads
+   and writes it). Clients send them in this order; pre_shared_key has to be the last. */
 #define PSI_EXTENSIONS(X) \
     X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
       psi_ext_ask_name, psi_ext_empty, psi_ext_take_name, psi_ext_know_name) \
     X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_write_ems, psi_ext_got_ems, psi_ext_take_ems, psi_ext_write_ems) \
+      psi_ext_old, psi_ext_empty, psi_ext_empty, psi_ext_old) \
     X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, \
       psi_ext_write_secure, psi_ext_read_secure, psi_ext_read_secure, psi_ext_write_secure) \
     X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
@@ -7581,29 +7442,29 @@ static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
     X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, \
       psi_ext_write_points, psi_ext_read_points, psi_ext_read_points, psi_ext_write_points) \
     X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_ask_ticket, psi_ext_got_ticket, psi_ext_take_ticket, psi_ext_promise_ticket) \
+      psi_ext_ask_ticket, psi_ext_empty, psi_ext_take_ticket, psi_ext_promise_ticket) \
     X(ALPN, 16, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_alpn, psi_ext_got_alpn, psi_ext_take_alpn, psi_ext_tell_alpn) \
+      psi_ext_ask_alpn, psi_ext_read_alpn, psi_ext_read_alpn, psi_ext_tell_alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_CH | PSI_IN_CR, \
       psi_ext_write_schemes, psi_ext_read_schemes, psi_ext_read_schemes, psi_ext_write_schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_CH | PSI_IN_CR, \
       NULL, psi_ext_check_list, psi_ext_check_list, NULL) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_CH | PSI_IN_CR, \
-      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_tell_authorities) \
+      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_write_authorities) \
     X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
       psi_ext_ask_share, psi_ext_got_share, psi_ext_take_shares, psi_ext_tell_share) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, \
       psi_ext_ask_modes, NULL, psi_ext_take_modes, NULL) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
-      psi_ext_ask_versions, psi_ext_got_version, psi_ext_take_versions, psi_ext_tell_version) \
+      psi_ext_ask_versions, psi_ext_ignore, psi_ext_take_versions, psi_ext_tell_version) \
     X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, \
       psi_ext_echo_cookie, psi_ext_got_cookie, psi_ext_ignore, NULL) \
     X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_limit, psi_ext_got_limit, psi_ext_take_limit, psi_ext_grant_limit) \
+      psi_ext_write_limit, psi_ext_read_limit, psi_ext_read_limit, psi_ext_write_limit) \
     X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_fragment, psi_ext_got_fragment, psi_ext_take_fragment, psi_ext_grant_fragment) \
+      psi_ext_write_fragment, psi_ext_read_fragment, psi_ext_read_fragment, psi_ext_write_fragment) \
     X(EARLY_DATA, 42, PSI_IN_CH, \
-      NULL, NULL, psi_ext_take_early, NULL) \
+      NULL, NULL, psi_ext_empty, NULL) \
     X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, \
       psi_ext_ask_psk, psi_ext_got_psk, psi_ext_take_psk, psi_ext_tell_psk)
 
@@ -7619,31 +7480,39 @@ static const psi_ext psi_client_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, 
 static PSI_UNUSED const psi_ext psi_server_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
 #undef PSI_X
 
-static const char *psi_ext_name(unsigned number)
+/* The row of an extension, which may be the end of the table; and its bit. */
+static const psi_ext *psi_ext_row(const psi_hs *h, unsigned number)
 {
-#define PSI_X(name, number, where, ask, got, take, tell) (short)((number) > 0x7FFF ? -1 : (number)),
-    static const short numbers[] = { PSI_EXTENSIONS(PSI_X) };
-#undef PSI_X
-#define PSI_X(name, number, where, ask, got, take, tell) #name "\0"
-    static const char names[] = PSI_EXTENSIONS(PSI_X);
-#undef PSI_X
-    const char *name = psi_string_of(number > 0x7FFF ? -1 : (int)number, numbers, names);
-    return *name ? name : "unknown";
+    const psi_ext *x = h->role->extensions;
+    while (x->number >= 0 && x->number != (int)number) x++;
+    return x;
+}
+
+static uint32_t psi_ext_bit(const psi_hs *h, const psi_ext *x)
+{
+    return (uint32_t)1 << (x - h->role->extensions);
+}
+
+/* Did the peer's hello (its last message of some) have it? */
+static int psi_ext_got(const psi_hs *h, unsigned number)
+{
+    return (h->got & psi_ext_bit(h, psi_ext_row(h, number))) != 0;
 }
 
 /* Writes the row's extension if there is something to say. */
-static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned where)
+static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x)
 {
     uint32_t start = w->n, body;
-    if (!(x->where & where) || !x->write) return;
+    if (!(x->where & h->where) || !x->write) return;
+    h->told = (h->got & psi_ext_bit(h, x)) != 0;
     psi_write_number(w, (uint64_t)x->number, 2);
     body = psi_write_open(w, 2);
-    if (!x->write(h, w, where)) {
-        if (!w->failed) w->n = start;
-        return;
+    if (x->write(h, w)) {
+        psi_write_close(w, body, 2);
+        if (h->where == PSI_IN_CH) h->offered |= psi_ext_bit(h, x);
+    } else if (!w->failed) {
+        w->n = start;
     }
-    psi_write_close(w, body, 2);
-    if (where == PSI_IN_CH) h->offered |= 1u << (x - h->role->extensions);
 }
 
 /* All that a server has to say in this message; empty lists of TLS 1.2 are left out. */
@@ -7651,35 +7520,34 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 {
     uint32_t start = w->n, list = psi_write_open(w, 2);
     const psi_ext *x;
-    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x, where);
+    h->where = where;
+    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x);
     if (w->n == list && where == PSI_IN_SH12 && !w->failed) w->n = start;
     else psi_write_close(w, list, 2);
 }
 
-/* May this extension come in this message? 0, or an alert. A client gets only what it asked for (RFC 8446 4.2). */
-static int psi_ext_allowed(const psi_hs *h, const psi_ext *x, unsigned where)
+/* May this extension come in this message? A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+static int psi_ext_allowed(const psi_hs *h, const psi_ext *x)
 {
-    if (where == PSI_IN_CH || where == PSI_IN_CR) return 0;
-    if (x->number < 0 || !x->read) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (x->number == PSI_EXT_COOKIE && where == PSI_IN_HRR) return 0;
-    if (!(h->offered >> (x - h->role->extensions) & 1)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    return x->where & where ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (h->where == PSI_IN_CH || h->where == PSI_IN_CR) return 1;
+    if (x->number < 0 || !(x->where & h->where)) return 0;
+    return x->number == PSI_EXT_COOKIE || h->offered & psi_ext_bit(h, x);
 }
 
 /* One extension: 0, or an alert. */
-static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where)
+static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
-    const psi_ext *x = h->role->extensions;
+    const psi_ext *x = psi_ext_row(h, type);
     int alert;
-    while (x->number >= 0 && x->number != (int)type) x++;
-    alert = psi_ext_allowed(h, x, where);
-    if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
-    alert = x->read(h, &body, where);
+    if (!psi_ext_allowed(h, x)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (x->number < 0 || !x->read || !(x->where & h->where)) return 0;
+    h->got |= psi_ext_bit(h, x);
+    alert = x->read(h, &body);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Is the list malformed, or does it have an extension twice? 0, or an alert. */
-static int psi_ext_twice(psi_reader list, unsigned where)
+static int psi_ext_twice(const psi_hs *h, psi_reader list)
 {
     uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
     int twice = 0;
@@ -7691,27 +7559,30 @@ static int psi_ext_twice(psi_reader list, unsigned where)
         seen[type / 8] |= (uint8_t)(1 << (type & 7));
     }
     psi_free(seen);
-    return twice && where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+    if (twice && h->where & (PSI_IN_HRR | PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    return twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Reads the list of extensions that ends m. A failure has been reported when it returns 0. */
 static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 {
     psi_reader list = psi_read_vector(m, 2, 0, PSI_HELLO_MAX);
-    int alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(list, where);
+    int alert;
     unsigned type = 0;
+    h->where = where;
+    alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(h, list);
     while (list.n && !alert) {
         psi_reader body;
         type = psi_read_number(&list, 2);
         body = psi_read_vector(&list, 2, 0, 65535);
-        alert = psi_ext_get(h, type, body, where);
+        alert = psi_ext_get(h, type, body);
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
     if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_no_memory(h);
     else if (alert)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s has a malformed or misplaced extension: %s (%s)",
-                    psi_hs_peer(h), psi_msg_name(h->message[0]), psi_ext_name(type), psi_rec_alert_name(alert));
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s message has a malformed or misplaced extension (number %u: %s)",
+                    psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
     return !alert;
 }
 
@@ -7742,18 +7613,19 @@ static void psi_hello_write(psi_hs *h)
     uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
     int psk = h->session && h->session->version == PSI_TLS13;
     size_t i;
+    h->where = PSI_IN_CH;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
     list = psi_write_open(w, 2);
     psi_write_number(w, h->grease * 0x0101u, 2);
-    for (i = 0; i < h->tls->suite_count; i++)
-        if (psi_tls_speaks(h->tls, h->tls->suites[i]->version)) psi_write_number(w, h->tls->suites[i]->number, 2);
+    for (i = 0; i < h->tls->suites.count; i++)
+        if (psi_tls_speaks(h->tls, h->tls->suites.items[i]->version)) psi_write_number(w, h->tls->suites.items[i]->number, 2);
     psi_write_close(w, list, 2);
     psi_write_number(w, 0x0100, 2); /* one method: no compression */
     list = psi_write_open(w, 2);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u) << 16, 4);
-    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x, PSI_IN_CH);
+    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
     psi_write_number(w, 0, 1);
     n = w->n - start + (psk ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
@@ -7764,7 +7636,7 @@ static void psi_hello_write(psi_hs *h)
         for (n += 4; n < 512; n++) psi_write_number(w, 0, 1);
         psi_write_close(w, pad, 2);
     }
-    if (psk) psi_ext_put(h, w, x, PSI_IN_CH);
+    if (psk) psi_ext_put(h, w, x);
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
     if (psk && !w->failed) psi_hello_bind(h, w->p + start, w->n - start);
@@ -7824,6 +7696,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
         return 0;
     }
+    h->got = 0;
     if (m.n && !psi_ext_get_all(h, &m, PSI_IN_CH)) return 0;
     if (!o->versions) o->versions = legacy >= PSI_TLS12 ? 1 : 4;
     if (!memchr(compression.p, 0, compression.n)) {
@@ -7858,9 +7731,9 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list, unsigned version)
 {
     size_t i;
-    for (i = 0; i < tls->scheme_count; i++)
-        if (psi_auth_fits(tls->schemes[i], leaf, version) && psi_read_has(list, tls->schemes[i]->number))
-            return tls->schemes[i];
+    for (i = 0; i < tls->schemes.count; i++)
+        if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
+            return tls->schemes.items[i];
     return NULL;
 }
 
@@ -7949,16 +7822,12 @@ static void psi_auth_write_verify(psi_hs *h)
 static const psi_scheme *psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
 {
     const psi_x509_cert *leaf = h->chain.certs;
-    const psi_scheme *s = NULL;
-    unsigned number = psi_read_number(&m, 2);
+    const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
     psi_x509_span span;
-    size_t i;
     if (psi_hs_left(h, &m)) return NULL;
-    for (i = 0; i < h->tls->scheme_count; i++)
-        if (h->tls->schemes[i]->number == number) s = h->tls->schemes[i];
     if (!s || !psi_auth_fits(s, leaf, h->version)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "signature scheme was not offered or does not fit its certificate");
         return NULL;
@@ -8011,7 +7880,7 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
 static void psi_auth_refuse(psi_hs *h, const psocket_error *e)
 {
     psi_hs_fail(h, e->code, e->tls_alert >= 0 ? e->tls_alert : PSI_ALERT_INTERNAL_ERROR, "%s", e->text);
-    h->err.cert_index = e->cert_index;
+    if (h->err) h->err->cert_index = e->cert_index;
 }
 
 /* Judges the peer's chain, or has the application do it. */
@@ -8023,7 +7892,7 @@ static void psi_auth_accept(psi_hs *h)
     psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
     if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
         psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE, "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
-        h->err.cert_index = 0;
+        if (h->err) h->err->cert_index = 0;
     } else if (psi_x509_usable(h->chain.certs, &unusable)) {
         psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
@@ -8075,7 +7944,7 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_write_number(w, 2, 1);
         psi_write_number(w, PSI_AUTH_RSA_SIGN, 1);
         psi_write_number(w, PSI_AUTH_ECDSA_SIGN, 1);
-        psi_ext_write_schemes(h, w, PSI_IN_CR12);
+        psi_ext_write_schemes(h, w);
         psi_ext_write_authorities(h, w);
     }
     psi_hs_end(h, at);
@@ -8128,8 +7997,8 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
             psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     } else {
         types = psi_read_vector(&m, 1, 1, 255);
-        m.bad |= psi_ext_read_schemes(h, &m, PSI_IN_CR12) != 0;
-        m.bad |= psi_ext_read_authorities(h, &m, PSI_IN_CR12) != 0;
+        m.bad |= psi_ext_read_schemes(h, &m) != 0;
+        m.bad |= psi_ext_read_authorities(h, &m) != 0;
         psi_hs_left(h, &m);
     }
     if (h->state != PSI_HS_FAILED) psi_auth_choose(h, types, &o);
@@ -8193,19 +8062,20 @@ static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, co
     return i;
 }
 
-static const psi_scheme *psi_scheme_of(unsigned number)
+/* The name of a number in a table; "" if it is not there. */
+static const char *psi_tlsinfo_name(const psi_named *table, size_t count, unsigned number)
 {
-    size_t i;
-    for (i = 0; i < PSI_SCHEME_COUNT; i++)
-        if (psi_schemes[i].number == number) return &psi_schemes[i];
-    return NULL;
+    while (count && table->number != number) {
+        table++;
+        count--;
+    }
+    return count ? table->name : "";
 }
+
+#define PSI_TLSINFO_NAME(table, number) psi_tlsinfo_name(table, sizeof (table) / sizeof (table)[0], number)
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
 {
-    const psi_suite *suite = psi_suite_of(i->suite);
-    const psi_group *group = psi_group_of(i->group);
-    const psi_scheme *scheme = psi_scheme_of(i->scheme);
     memset(out, 0, sizeof *out);
     out->version = i->version;
     out->suite = i->suite;
@@ -8214,9 +8084,9 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->resumed = i->resumed;
     out->extended_master_secret = i->ems;
     snprintf(out->version_name, sizeof out->version_name, "%s", i->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    snprintf(out->suite_name, sizeof out->suite_name, "%s", suite ? suite->name : "");
-    snprintf(out->group_name, sizeof out->group_name, "%s", group ? group->name : "");
-    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", scheme ? scheme->name : "");
+    snprintf(out->suite_name, sizeof out->suite_name, "%s", PSI_TLSINFO_NAME(psi_suites, i->suite));
+    snprintf(out->group_name, sizeof out->group_name, "%s", PSI_TLSINFO_NAME(psi_groups, i->group));
+    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", PSI_TLSINFO_NAME(psi_schemes, i->scheme));
     snprintf(out->alpn, sizeof out->alpn, "%s", psi_tlsinfo_text(i, 0));
     snprintf(out->server_name, sizeof out->server_name, "%s", psi_tlsinfo_text(i, i->name_at));
     if (!i->has_peer) return;
@@ -8920,7 +8790,7 @@ static void psi_client12_certificate(psi_hs *h, psi_reader m)
         psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_DECODE_ERROR, "the server sent no certificate");
         return;
     }
-    if (h->version == PSI_TLS12 && h->chain.certs[0].key.key_type && h->chain.certs[0].key.key_type != h->suite->key_type) {
+    if (h->version == PSI_TLS12 && h->chain.certs[0].key.key_type && h->chain.certs[0].key.key_type != h->suite->kind) {
         psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that does not fit the cipher suite");
         return;
     }
@@ -8934,11 +8804,8 @@ static void psi_client12_key(psi_hs *h, psi_reader m)
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    const psi_group *group = NULL;
-    size_t i;
+    const psi_group *group = psi_list_find(&h->tls->groups, number);
     int code;
-    for (i = 0; i < h->tls->group_count; i++)
-        if (h->tls->groups[i]->number == number) group = h->tls->groups[i];
     if (m.bad) {
         psi_hs_left(h, &m);
         return;
@@ -9029,6 +8896,9 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     }
     h->program = psi_client12;
     if (m.n && !psi_ext_get_all(h, &m, PSI_IN_SH12)) return;
+    psi_ext_limits(h);
+    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
+    h->will_ticket = (uint8_t)psi_ext_got(h, PSI_EXT_SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, (size_t)(m.p - h->message) + m.n);
     memcpy(h->id, id.p, id.n);
@@ -9053,7 +8923,9 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 
 static void psi_client13_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
+    if (!psi_ext_get_all(h, &m, PSI_IN_EE)) return;
+    psi_ext_limits(h);
+    h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
 }
 
 static void psi_client13_request(psi_hs *h, psi_reader m)
@@ -9182,9 +9054,8 @@ static void psi_client_version(psi_hs *h, unsigned version)
 static void psi_client_hello(psi_hs *h, psi_reader m)
 {
     unsigned legacy = psi_read_number(&m, 2), number, compression, version = 0;
-    const psi_suite *suite = NULL;
+    const psi_suite *suite;
     psi_reader id;
-    size_t i;
     psi_read_copy(&m, h->randoms + 32, 32);
     id = psi_read_vector(&m, 1, 0, 32);
     number = psi_read_number(&m, 2);
@@ -9203,9 +9074,8 @@ static void psi_client_hello(psi_hs *h, psi_reader m)
         psi_client_version(h, version);
         return;
     }
-    for (i = 0; i < h->tls->suite_count; i++)
-        if (h->tls->suites[i]->number == number && h->tls->suites[i]->version == version) suite = h->tls->suites[i];
-    if (!suite || compression || (h->retried && suite != h->suite)) {
+    suite = psi_list_find(&h->tls->suites, number);
+    if (!suite || suite->version != version || compression || (h->retried && suite != h->suite)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered" : "cipher suite was not offered");
         return;
     }
@@ -9260,7 +9130,7 @@ static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error
         h->id_len = (uint8_t)h->session->ticket.n;
         memcpy(h->id, h->session->ticket.p, h->id_len);
     }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups[0]);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups.items[0]);
     if (code) return psi_err_code(e, code);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
@@ -9422,7 +9292,6 @@ static void psi_server12_sign(psi_hs *h)
 static int psi_server12_resume(psi_hs *h, const psi_offer *o)
 {
     psi_session *s = NULL;
-    size_t i;
     if (o->ticket.n) {
         s = psi_ticket_read(h->tls, o->ticket);
     } else if (o->id.n == 32) {
@@ -9436,42 +9305,37 @@ static int psi_server12_resume(psi_hs *h, const psi_offer *o)
         psi_os_unlock(&h->tls->lock);
     }
     if (!s) return 1;
-    for (i = 0; i < h->tls->suite_count && h->tls->suites[i]->number != s->suite; i++) {}
-    if (i == h->tls->suite_count || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) || (!s->ems && o->ems)) {
+    if (!psi_list_find(&h->tls->suites, s->suite) || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) || (!s->ems && h->ems)) {
         psi_session_free(s);
         return 1;
     }
     h->session = s;
-    if (s->ems && !o->ems) { /* RFC 7627 5.3 */
+    if (s->ems && !h->ems) { /* RFC 7627 5.3 */
         psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without its extended master secret");
         return 0;
     }
     h->resumed = 1;
-    h->suite = h->tls->suites[i];
     return 1;
 }
 
-/* The group and, for this key, the suite that both sides want; 0 if there are none. */
-static int psi_server12_suits(psi_hs *h, const psi_offer *o, const psi_x509_cert *leaf, const psi_suite **suite)
+/* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
+static const psi_suite *psi_server_suite(const psocket_tls *tls, const psi_offer *o, unsigned version, int kind)
 {
     size_t i;
-    int type = leaf->key.key_type;
-    *suite = NULL;
-    if (type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve)) return 0; /* RFC 8422 5.1 */
-    for (i = 0; i < h->tls->suite_count && !*suite; i++) {
-        const psi_suite *s = h->tls->suites[i];
-        if (s->version == PSI_TLS12 && s->key_type == type && psi_read_has(o->suites, s->number)) *suite = s;
+    for (i = 0; i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(o->suites, s->number)) return s;
     }
-    return *suite != NULL;
+    return NULL;
 }
 
 /* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
 static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
 {
     size_t i;
-    for (i = 0; i < tls->group_count; i++)
-        if (o->groups.n ? psi_read_has(o->groups, tls->groups[i]->number) : tls->groups[i]->curve == BR_EC_secp256r1)
-            return tls->groups[i];
+    if (!o->groups.n) return psi_list_find(&tls->groups, PSI_GROUP_P256);
+    for (i = 0; i < tls->groups.count; i++)
+        if (psi_read_has(o->groups, tls->groups.items[i]->number)) return tls->groups.items[i];
     return NULL;
 }
 
@@ -9486,8 +9350,10 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = h->suite;
-        if (!scheme || (h->version == PSI_TLS12 && !psi_server12_suits(h, o, leaf, &suite))) continue;
+        const psi_suite *suite = h->version == PSI_TLS13 ? h->suite : psi_server_suite(h->tls, o, PSI_TLS12, leaf->key.key_type);
+        int curve = leaf->key.key_type == BR_KEYTYPE_EC ? leaf->key.key.ec.curve : 0;
+        if (!scheme || !suite) continue;
+        if (h->version == PSI_TLS12 && curve && o->groups.n && !psi_read_has(o->groups, (unsigned)curve)) continue; /* RFC 8422 5.1 */
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
         if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
         if (score <= best) continue;
@@ -9510,11 +9376,10 @@ static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
     const psi_group *group = psi_server_group(h->tls, o);
     int code;
+    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
     if (!psi_server12_resume(h, o)) return;
     if (!psi_server_identity(h, o) && !h->resumed) {
-        size_t i;
-        for (i = 0; i < h->tls->suite_count && !(h->tls->suites[i]->version == PSI_TLS12 && psi_read_has(o->suites, h->tls->suites[i]->number)); i++) {}
-        psi_server_nothing(h, i == h->tls->suite_count ? "no cipher suite" : "no signature algorithm and key type");
+        psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type" : "no cipher suite");
         return;
     }
     if (h->resumed) h->suite = psi_suite_of(h->session->suite);
@@ -9522,7 +9387,6 @@ static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
         psi_server_nothing(h, "no elliptic curve");
         return;
     }
-    h->ems = o->ems;
     h->program = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
@@ -9537,7 +9401,7 @@ static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
         if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
         return;
     }
-    h->will_ticket = o->wants_ticket && h->tls->tickets;
+    h->will_ticket = psi_ext_got(h, PSI_EXT_SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
     if (h->id_len && psi_hs_random(h, h->id, 32)) return;
     code = psi_kex_make(&h->kex, group);
@@ -9605,8 +9469,6 @@ static void psi_server13_finished(psi_hs *h, psi_reader m)
     psi_hs_done(h);
 }
 
-static void psi_server_hello(psi_hs *h, psi_reader m);
-
 static const psi_hs_row psi_server13[] = {
     {PSI_S13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
     {PSI_S13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_server13_verify},
@@ -9630,13 +9492,13 @@ static void psi_server13_sign(psi_hs *h)
 }
 
 /* Our flight, once both hellos are there. */
-static void psi_server13_flight(psi_hs *h, const psi_offer *o)
+static void psi_server13_flight(psi_hs *h)
 {
     uint8_t content[98 + PSI_HASH_MAX];
     uint32_t at;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
     if (!psi_hs13_keys(h)) return;
-    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
     h->program = psi_server13;
     at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
@@ -9657,16 +9519,16 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
     const psi_group *best = NULL;
     size_t i;
     *twice = 0;
-    for (i = tls->group_count; i--;) {
+    for (i = tls->groups.count; i--;) {
         psi_reader list = o->shares;
         int seen = 0;
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 1, 65535);
-            if (number != tls->groups[i]->number) continue;
+            if (number != tls->groups.items[i]->number) continue;
             *twice |= seen++;
             if (!psi_read_has(o->groups, number)) continue;
-            best = tls->groups[i];
+            best = tls->groups.items[i];
             *point = share;
         }
     }
@@ -9705,9 +9567,9 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
 /* What a hello of TLS 1.3 must have (RFC 8446 9.2). 0: the handshake has failed. */
 static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
-    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !o->shares.p ? "hello lacks key_share"
+    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !psi_ext_got(h, PSI_EXT_KEY_SHARE) ? "hello lacks key_share"
                       : !o->schemes.n && !o->identities.n ? "hello lacks signature_algorithms"
-                      : o->identities.n && !o->modes ? "hello lacks psk_key_exchange_modes" : NULL;
+                      : o->identities.n && !psi_ext_got(h, PSI_EXT_PSK_KEY_EXCHANGE_MODES) ? "hello lacks psk_key_exchange_modes" : NULL;
     if (lacks) psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     else if (o->compressed) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression");
     else return 1;
@@ -9715,27 +9577,24 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 }
 
 /* HelloRetryRequest. */
-static void psi_server13_retry(psi_hs *h, const psi_offer *o)
+static void psi_server13_retry(psi_hs *h)
 {
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     psi_hs_flush(h);
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
     if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
 }
 
 /* ClientHello of TLS 1.3. */
 static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
-    const psi_suite *suite = NULL;
+    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
     const psi_group *group;
     psi_reader point = PSI_ZERO;
     int again = h->state == PSI_S_HELLO_AGAIN, twice, code;
-    size_t i;
     if (!psi_server13_complete(h, o)) return;
-    for (i = 0; i < h->tls->suite_count && !suite; i++)
-        if (h->tls->suites[i]->version == PSI_TLS13 && psi_read_has(o->suites, h->tls->suites[i]->number)) suite = h->tls->suites[i];
     group = psi_server13_share(h->tls, o, &point, &twice);
     if (!suite) {
         psi_server_nothing(h, "no cipher suite");
@@ -9760,7 +9619,7 @@ static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
         h->session = NULL;
         h->psk = h->resumed = 0;
         h->kex.group = psi_server_group(h->tls, o);
-        psi_server13_retry(h, o);
+        psi_server13_retry(h);
         return;
     }
     code = psi_kex_make(&h->kex, group);
@@ -9770,7 +9629,7 @@ static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
         return;
     }
     h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (h->secret_len) psi_server13_flight(h, o);
+    if (h->secret_len) psi_server13_flight(h);
     else psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
 }
 
@@ -9791,37 +9650,6 @@ static unsigned psi_server_version(psi_hs *h, const psi_offer *o)
     return h->state == PSI_HS_FAILED ? 0 : version;
 }
 
-/* The application protocol, by our preference. 0: the handshake has failed. */
-static int psi_server_alpn(psi_hs *h, const psi_offer *o)
-{
-    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
-    if (!o->alpn.n || !own.n) return 1;
-    while (own.n) {
-        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = o->alpn;
-        while (list.n) {
-            psi_reader name = psi_read_vector(&list, 1, 1, 255);
-            if (!psi_read_same(name, one.p, one.n)) continue;
-            h->alpn = one;
-            return 1;
-        }
-    }
-    psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL, "the client offers none of this server's application protocols");
-    return 0;
-}
-
-/* The record sizes that the client asked for; RFC 8449 5: max_fragment_length is ignored beside record_size_limit. */
-static void psi_server_limits(psi_hs *h, const psi_offer *o)
-{
-    if (o->limit) {
-        h->limited = 1;
-        psi_ext_apply_limit(h, o->limit, h->version == PSI_TLS13);
-        if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    } else if (o->fragment) {
-        h->fragment = o->fragment;
-        h->rec->max_out = (uint16_t)(256 << o->fragment);
-    }
-}
-
 static void psi_server_hello(psi_hs *h, psi_reader m)
 {
     psi_offer o = PSI_ZERO;
@@ -9832,8 +9660,9 @@ static void psi_server_hello(psi_hs *h, psi_reader m)
     version = psi_hello_read(h, m) ? psi_server_version(h, &o) : 0;
     if (version) {
         h->version = h->rec->version = (uint16_t)version;
-        psi_server_limits(h, &o);
-        if (!psi_server_alpn(h, &o)) {
+        psi_ext_limits(h);
+        if (o.alpn.n && h->tls->alpn_len && !psi_ext_choose_alpn(h, o.alpn)) {
+            psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL, "the client offers none of this server's application protocols");
         } else if (PSI_HAS_TLS13 && version == PSI_TLS13) {
             psi_server13_hello(h, &o, len);
         } else if (PSI_HAS_TLS12) {
@@ -9908,7 +9737,7 @@ static void psi_hs_refused(psi_hs *h, int alert)
         hint = ": it does not accept our certificate";
     }
     psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h), psi_rec_alert_name(alert), alert, hint);
-    h->err.tls_alert = alert;
+    if (h->err) h->err->tls_alert = alert;
 }
 
 static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
@@ -10009,10 +9838,19 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_session_free(h->session);
     psi_tlsinfo_free(h->info);
     psi_free(h->question);
+    psi_free(h->err);
     psi_free(h->name);
     psocket_tls_free(h->tls);
     psi_wipe(h, sizeof *h);
     psi_free(h);
+}
+
+/* Why it has failed. */
+static int psi_hs_error(const psi_hs *h, psocket_error *e)
+{
+    if (!h->err) return psi_err_code(e, PSOCKET_NOMEM);
+    if (e) *e = *h->err;
+    return h->err->code;
 }
 
 /* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
@@ -10039,8 +9877,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
         code = role->begin(h, name, port, e);
     }
     if (!code && h->state == PSI_HS_FAILED) {
-        code = h->err.code;
-        if (e) *e = h->err;
+        code = psi_hs_error(h, e);
     }
     if (code) psi_hs_free(h);
     else *out = h;
@@ -10089,10 +9926,7 @@ static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
    question. 0: done. Else the error, also in *e. */
 static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
 {
-    if (h->state == PSI_HS_FAILED) {
-        if (e) *e = h->err;
-        return h->err.code;
-    }
+    if (h->state == PSI_HS_FAILED) return psi_hs_error(h, e);
     if (h->out_at < h->out.n) return PSOCKET_WANT_READ;
     if (h->question) return h->question->public_form.kind;
     return h->state == PSI_HS_DONE ? 0 : PSOCKET_WANT_READ;
@@ -10126,7 +9960,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
         psi_auth_refuse(h, &verdict);
     } else {
         psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s", psocket_strerror(code));
-        h->err.cert_index = 0;
+        if (h->err) h->err->cert_index = 0;
     }
     return 0;
 }
@@ -10353,53 +10187,43 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them -------------------------------------------------------------------------------------------------- */
 
-/* The entries of a table (of structs that begin with their name) that a list names, in the list's order, as indexes: how
-   many, 0 if there is an unknown name. */
-static size_t psi_tls_pick(const char *what, const char *list, const void *table, size_t size, size_t count, uint8_t *picks,
-                           psocket_error *e)
+/* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
+static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count, psocket_error *e)
 {
-    size_t picked = 0, i, k;
-    for (;;) {
-        size_t n = strcspn(list, ":");
-        for (i = 0; i < count; i++) {
-            const char *name = *(const char *const *)(const void *)((const uint8_t *)table + i * size);
-            if (strlen(name) == n && !memcmp(name, list, n)) break;
-        }
-        if (i == count) {
-            psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n : 100, list);
-            return 0;
-        }
-        for (k = 0; k < picked && picks[k] != i; k++) {}
-        if (k == picked) picks[picked++] = (uint8_t)i;
-        if (!list[n]) return picked;
-        list += n + 1;
+    size_t i, n;
+    for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
+    for (; text; text = text[n] ? text + n + 1 : NULL) {
+        n = strcspn(text, ":");
+        for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
+        if (i == count)
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n : 100, text);
+        if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
+    }
+    return 0;
+}
+
+/* Without the CPU's help AES is slower than ChaCha20. */
+static void psi_tls_prefer_chacha(psi_list *l)
+{
+    size_t i, k, n = 0;
+    for (i = 0; i < l->count; i++) {
+        const psi_suite *s = l->items[i];
+        if (s->aead != PSI_CHACHA) continue;
+        for (k = i; k > n; k--) l->items[k] = l->items[k - 1];
+        l->items[n++] = s;
     }
 }
 
-/* Suites, groups and schemes, most wanted first; where AES is slow, ChaCha20 before it. */
+#define PSI_TLS_PICK(field, options, table) \
+    psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
+
 static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    uint8_t picks[PSI_SCHEME_COUNT + PSI_SUITE_COUNT];
-    size_t i, n;
-    int turn;
-    for (turn = 0; !t->suites && turn < 2; turn++)
-        for (i = 0; i < PSI_SUITE_COUNT; i++)
-            if ((psi_suites[i].aead == PSI_CHACHA) == (turn == psi_prim.fast_aes)) tls->suites[tls->suite_count++] = &psi_suites[i];
-    if (t->suites) {
-        n = psi_tls_pick("suites", t->suites, psi_suites, sizeof psi_suites[0], PSI_SUITE_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->suites[tls->suite_count++] = &psi_suites[picks[i]];
-    }
-    for (i = 0; !t->groups && i < PSI_GROUP_COUNT; i++) tls->groups[tls->group_count++] = &psi_groups[i];
-    if (t->groups) {
-        n = psi_tls_pick("groups", t->groups, psi_groups, sizeof psi_groups[0], PSI_GROUP_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->groups[tls->group_count++] = &psi_groups[picks[i]];
-    }
-    for (i = 0; !t->sigalgs && i < PSI_SCHEME_COUNT; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[i];
-    if (t->sigalgs) {
-        n = psi_tls_pick("sigalgs", t->sigalgs, psi_schemes, sizeof psi_schemes[0], PSI_SCHEME_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[picks[i]];
-    }
-    return tls->suite_count && tls->group_count && tls->scheme_count ? 0 : PSOCKET_INVALID;
+    if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
+        PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
+        return PSOCKET_INVALID;
+    if (!t->suites && !psi_prim.fast_aes) psi_tls_prefer_chacha(&tls->suites);
+    return 0;
 }
 
 /* The versions that are asked for, that this build has, and for which there is a cipher suite. */
@@ -10412,7 +10236,7 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
-    for (i = 0; i < tls->suite_count; i++) suites |= tls->suites[i]->version == PSI_TLS13 ? 2 : 1;
+    for (i = 0; i < tls->suites.count; i++) suites |= tls->suites.items[i]->version == PSI_TLS13 ? 2 : 1;
     if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
     if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
     if (low > high)
