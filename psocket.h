@@ -5950,10 +5950,10 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
 {
     if (n == w->n) {
         psi_write_free(w);
-        return;
+    } else if (n) {
+        w->n -= n;
+        memmove(w->p, w->p + n, w->n);
     }
-    w->n -= n;
-    memmove(w->p, w->p + n, w->n);
 }
 
 /* --- cipher suites ----------------------------------------------------------------------------------------------- */
@@ -6173,7 +6173,7 @@ typedef struct psi_rec {
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
     int64_t from;          /* servers: when the handshake ended */
-    uint32_t skip;         /* bytes to ignore: early data still to come, or of a refused ClientHello */
+    uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
     uint8_t server, quiet; /* quiet: records without data in a row */
@@ -6216,7 +6216,8 @@ static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, c
 /* Is it a warning that TLS 1.3 does not have (RFC 8446 6)? */
 static int psi_rec_no_warning(const psi_rec *r, const psi_rec_in *in)
 {
-    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && in->data[1] != PSI_ALERT_CLOSE_NOTIFY && in->data[1] != PSI_ALERT_USER_CANCELED;
+    int known = in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED;
+    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && !known;
 }
 
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
@@ -6251,54 +6252,63 @@ static int psi_rec_skips(psi_rec *r, size_t len)
     return 1;
 }
 
+/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
+   peer has no keys yet. */
+static int psi_rec_is_sealed(const psi_rec *r, int type)
+{
+    if (!r->in.suite) return 0;
+    return r->version != PSI_TLS13 || r->open || (type != PSI_REC_CCS && (type != PSI_REC_ALERT || r->in.seq));
+}
+
+/* What is wrong with a header, as soon as that can be known: its alert, or PSI_ALERT_NONE. */
+static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int sealed)
+{
+    int type = p[0];
+    if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
+    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
+    return PSI_ALERT_NONE;
+}
+
+/* Fills *e and asks for a fatal alert about a record. Returns the code. */
+static int psi_rec_refuse(psi_rec_in *in, psocket_error *e, int alert)
+{
+    return psi_rec_fail(in, e, alert == PSI_ALERT_BAD_RECORD_MAC ? PSOCKET_TLS_RECORD : PSOCKET_TLS_PROTOCOL, alert,
+                        alert == PSI_ALERT_BAD_RECORD_MAC ? psocket_strerror(PSOCKET_TLS_RECORD)
+                        : alert == PSI_ALERT_RECORD_OVERFLOW ? "the peer sent a record that is too long"
+                        : alert == PSI_ALERT_PROTOCOL_VERSION ? "the peer sent a record of another TLS version"
+                        : "the peer sent a record of a type that does not belong there");
+}
+
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
    error, filling *e. */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
-    psi_key *k = &r->in;
     size_t len;
-    int sealed = k->suite != NULL;
+    int sealed, hidden, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
-    if (in->type < PSI_REC_CCS || in->type > PSI_REC_APPDATA)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                            "the peer sent a record of unknown type");
-    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF)))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_PROTOCOL_VERSION,
-                            "the peer sent a record of another TLS version");
-    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW, "the peer sent a record that is too long");
-    if (sealed && (r->version == PSI_TLS12 || in->type == PSI_REC_APPDATA) && len < k->suite->head - 5u + PSI_REC_TAG && !r->skip)
-        return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC,
-                            "the peer sent a record that is too short to be genuine");
+    sealed = psi_rec_is_sealed(r, in->type);
+    hidden = sealed && r->version == PSI_TLS13;
+    alert = psi_rec_header(r, p, len, sealed);
+    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, e, alert);
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (sealed && r->version == PSI_TLS13 && in->type != PSI_REC_APPDATA) {
-        /* RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the peer has no keys yet */
-        if (r->open || (in->type == PSI_REC_ALERT && k->seq) || in->type == PSI_REC_HANDSHAKE)
-            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                                "the peer sent an unencrypted record");
-        sealed = 0;
-    }
-    if (!sealed) {
-        if (in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    } else {
-        if (!psi_rec_decrypt(k, p, len, in)) {
-            if (psi_rec_skips(r, len)) return PSI_REC_SKIP;
-            return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC, psocket_strerror(PSOCKET_TLS_RECORD));
-        }
-        if (!r->open) r->skip = 0;
-    }
-    if (in->len > (size_t)r->max_in + (sealed && r->version == PSI_TLS13))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW,
-                            "the peer sent a record that is longer than agreed");
-    if (sealed && r->version == PSI_TLS13 && !psi_rec_unpad(in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record of unknown type");
+    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
+    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
+        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, e, PSI_ALERT_BAD_RECORD_MAC);
+    if (sealed) r->skip = 0;
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return psi_rec_refuse(in, e, PSI_ALERT_RECORD_OVERFLOW);
+    if ((hidden && !psi_rec_unpad(in)) || (!sealed && in->type == PSI_REC_APPDATA))
+        return psi_rec_refuse(in, e, PSI_ALERT_UNEXPECTED_MESSAGE);
     return PSI_REC_WHOLE;
 }
 
@@ -6346,7 +6356,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1),
+     TLS 1.2's PRF, the transcript, the log of keys,
  * and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
@@ -6384,7 +6395,8 @@ static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, con
 }
 
 /* HKDF-Expand-Label (RFC 8446 7.1): at most 255 bytes. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context, size_t context_len,
+static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context,
+                            size_t context_len,
                             uint8_t *out, size_t n)
 {
     uint8_t block[PSI_HASH_MAX + 4 + 255 + 255 + 1], key[PSI_HASH_MAX], *p = block + PSI_HASH_MAX;
@@ -6423,7 +6435,8 @@ static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, 
 }
 
 /* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a, psi_reader b,
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a,
+                         psi_reader b,
                          uint8_t *out, size_t n)
 {
     br_tls_prf_seed_chunk seed[2];
@@ -6590,7 +6603,8 @@ static int psi_kex_scalar(psi_kex *x)
     rng.digest_class = &br_sha256_vtable;
     code = psi_os_entropy(rng.K, sizeof rng.K);
     if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve)) code = PSOCKET_NO_ENTROPY;
+    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar,
+                               x->group->curve)) code = PSOCKET_NO_ENTROPY;
     psi_wipe(&rng, sizeof rng);
     return code;
 }
@@ -6926,12 +6940,14 @@ static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
         va_end(ap);
         h->err->tls_alert = alert;
     }
-    if (alert != PSI_ALERT_NONE) psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL, alert);
+    if (alert != PSI_ALERT_NONE) psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL,
+                                              alert);
 }
 
-static void psi_hs_no_memory(psi_hs *h)
+/* Something is wrong here, as memory. */
+static void psi_hs_broken(psi_hs *h, int code)
 {
-    psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_NOMEM));
+    psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
 static const char *psi_hs_peer(const psi_hs *h)
@@ -6976,7 +6992,7 @@ static void psi_hs_flush(psi_hs *h)
         n = h->flight.n - at < PSI_HS_RECORD ? h->flight.n - at : PSI_HS_RECORD;
         if (psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n)) break;
     }
-    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_no_memory(h);
+    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_broken(h, PSOCKET_NOMEM);
     psi_write_free(&h->flight);
 }
 
@@ -6988,27 +7004,45 @@ static int psi_hs_turn(psi_hs *h)
     return 0;
 }
 
-/* New keys for what comes in. 0: the handshake has failed. */
-static int psi_hs_new_in(psi_hs *h, const psi_key *key)
+/* Takes new keys into use for what comes in. 0: the handshake has failed. */
+static int psi_hs_new_in(psi_hs *h, psi_key *key)
 {
     if (!psi_hs_turn(h)) return 0;
     psi_key_clear(&h->rec->in);
     h->rec->in = *key;
+    psi_wipe(key, sizeof *key);
     return 1;
 }
 
-static void psi_hs_new_out(psi_hs *h, const psi_key *key)
+static void psi_hs_new_out(psi_hs *h, psi_key *key)
 {
     psi_hs_flush(h);
     psi_key_clear(&h->rec->out);
     h->rec->out = *key;
+    psi_wipe(key, sizeof *key);
 }
 
 static int psi_hs_random(psi_hs *h, void *p, size_t n)
 {
     int code = psi_os_entropy(p, n);
-    if (code) psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    if (code) psi_hs_broken(h, code);
     return code;
+}
+
+/* Our half of a key exchange. 0, or the handshake has failed. */
+static int psi_hs_kex(psi_hs *h, const psi_group *group)
+{
+    int code = psi_kex_make(&h->kex, group);
+    if (code) psi_hs_broken(h, code);
+    return code;
+}
+
+/* Both halves: the secret. 0: the peer's is impossible, and the handshake has failed. */
+static int psi_hs_exchange(psi_hs *h, psi_reader peer)
+{
+    h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
+    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+    return h->secret_len != 0;
 }
 
 /* --- extensions --------------------------------------------------------------------------------------------------- */
@@ -7124,7 +7158,8 @@ static int psi_ext_read_limit(psi_hs *h, psi_reader *r)
 /* Applies what the peer wants of these two, once the version is known. */
 static void psi_ext_limits(psi_hs *h)
 {
-    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u) : h->fragment ? 256u << h->fragment : PSI_REC_PLAIN;
+    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u) : h->fragment ? 256u << h->fragment
+        : PSI_REC_PLAIN;
     h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
     if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
 }
@@ -7579,9 +7614,10 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
-    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_no_memory(h);
+    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_broken(h, PSOCKET_NOMEM);
     else if (alert)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s message has a malformed or misplaced extension (number %u: %s)",
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
+                    "the %s's %s message has a malformed or misplaced extension (number %u: %s)",
                     psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
     return !alert;
 }
@@ -7620,7 +7656,8 @@ static void psi_hello_write(psi_hs *h)
     list = psi_write_open(w, 2);
     psi_write_number(w, h->grease * 0x0101u, 2);
     for (i = 0; i < h->tls->suites.count; i++)
-        if (psi_tls_speaks(h->tls, h->tls->suites.items[i]->version)) psi_write_number(w, h->tls->suites.items[i]->number, 2);
+        if (psi_tls_speaks(h->tls, h->tls->suites.items[i]->version)) psi_write_number(w,
+                h->tls->suites.items[i]->number, 2);
     psi_write_close(w, list, 2);
     psi_write_number(w, 0x0100, 2); /* one method: no compression */
     list = psi_write_open(w, 2);
@@ -7628,7 +7665,8 @@ static void psi_hello_write(psi_hs *h)
     for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
     psi_write_number(w, 0, 1);
-    n = w->n - start + (psk ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
+    n = w->n - start + (psk
+                        ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
     if (n >= 256 && n < 512) {
         uint32_t pad;
         psi_write_number(w, PSI_EXT_PADDING, 2);
@@ -7646,8 +7684,10 @@ static void psi_hello_write(psi_hs *h)
 /* --- the server's hello ------------------------------------------------------------------------------------------- */
 
 /* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
-static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
-                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C};
+static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02,
+    0x1E, 0x65, 0xB8, 0x91,
+                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2,
+                                                0xC8, 0xA8, 0x33, 0x9C};
 
 /* The end of a server's random that could have spoken a higher version (RFC 8446 4.1.3): its last byte is 1 for TLS 1.2. */
 static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D', 1};
@@ -7728,7 +7768,8 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
-static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list, unsigned version)
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list,
+                                         unsigned version)
 {
     size_t i;
     for (i = 0; i < tls->schemes.count; i++)
@@ -7765,7 +7806,7 @@ static psi_hs_question *psi_auth_ask(psi_hs *h, int kind)
 {
     psi_hs_question *q = (psi_hs_question *)psi_alloc(sizeof *q);
     if (q) q->public_form.kind = kind;
-    else psi_hs_no_memory(h);
+    else psi_hs_broken(h, PSOCKET_NOMEM);
     h->question = q;
     return q;
 }
@@ -7891,9 +7932,11 @@ static void psi_auth_accept(psi_hs *h)
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
     psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
     if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE, "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
+                    "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
         if (h->err) h->err->cert_index = 0;
     } else if (psi_x509_usable(h->chain.certs, &unusable)) {
+        if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
         q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
@@ -7925,7 +7968,8 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
     if (!code && psi_hs_left(h, &m)) return -1;
-    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s", psocket_strerror(code));
+    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
+                          psocket_strerror(code));
     return code ? -1 : (int)h->chain.count;
 }
 
@@ -7957,7 +8001,8 @@ static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
     while (authorities.n && !any) {
         psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
         size_t i;
-        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
+        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p,
+                                                                chain->certs[i].issuer.n);
     }
     return any;
 }
@@ -8049,7 +8094,8 @@ static size_t psi_tlsinfo_put(psi_tlsinfo *i, size_t at, const void *p, size_t n
 }
 
 /* The facts of from, with strings. NULL: out of memory. */
-static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject, psi_reader endpoint)
+static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject,
+                                    psi_reader endpoint)
 {
     psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + alpn.n + strlen(name) + subject.n + endpoint.n + 4);
     if (!i) return NULL;
@@ -8169,7 +8215,8 @@ static int psi_session_read(psi_reader *r, psi_session *s)
     }
     suite = psi_suite_of(s->suite);
     return !r->bad && suite && suite->version == s->version && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
+           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n &&
+                                                                    memchr(s->subject.p, 0, s->subject.n));
 }
 
 /* A copy that owns what its spans point into. NULL: out of memory, or impossible. */
@@ -8208,7 +8255,8 @@ static void psi_session_of(psi_session *s, const psi_tlsinfo *info)
     s->not_after = info->not_after;
     memcpy(s->sha256, info->sha256, 32);
     memcpy(s->spki, info->spki, 32);
-    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at), strlen(psi_tlsinfo_text(info, info->subject_at)));
+    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at),
+                             strlen(psi_tlsinfo_text(info, info->subject_at)));
     s->endpoint = psi_read_of(psi_tlsinfo_text(info, info->endpoint_at), info->endpoint_len);
 }
 
@@ -8306,12 +8354,14 @@ static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32
 }
 
 /* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], size_t each)
+static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
 {
     psi_session_slot *set, *same = NULL, *place = NULL;
     size_t ways, i, count = 0;
     set = psi_sessions_set(c, key, &ways);
     for (i = 0; i < ways; i++) {
+        if (set[i].len == flat->n &&
+            memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
         if (psi_sessions_is(&set[i], key)) {
             count++;
             if (!same || set[i].used < same->used) same = &set[i];
@@ -8330,7 +8380,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_write(&w, s);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    if (c->max) place = psi_sessions_place(c, key, each);
+    if (c->max) place = psi_sessions_place(c, key, &w, each);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -8540,6 +8590,7 @@ enum {
 #define PSI_HAS_TLS13 1
 #endif
 
+#define PSI_NAMED_CURVE 3 /* ECCurveType, RFC 8422 5.4 */
 #define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
 #define PSI_HS_CHAIN (PSOCKET_CHAIN_BYTES + 4096u) /* longest Certificate */
 #define PSI_HS_REQUEST 135000u                     /* longest CertificateRequest: two lists of up to 64 KB */
@@ -8573,7 +8624,8 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(i.spki, cert.spki_sha256, 32);
         subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && hash > br_sha256_ID) /* else it is sha256 itself */
-            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n, digest));
+            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n,
+                                                           digest));
     }
     if (h->role->server && h->identity) endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     i.version = h->version;
@@ -8584,7 +8636,7 @@ static int psi_hs_tell(psi_hs *h)
     i.resumed = h->resumed;
     i.ems = h->ems || h->version == PSI_TLS13;
     h->info = psi_tlsinfo_new(&i, h->alpn, h->name ? h->name : "", subject, endpoint);
-    if (!h->info) psi_hs_no_memory(h);
+    if (!h->info) psi_hs_broken(h, PSOCKET_NOMEM);
     return h->info ? 0 : -1;
 }
 
@@ -8644,7 +8696,8 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 /* The keys that come into force with ChangeCipherSpec, from the master secret. */
 static void psi_hs12_keys(psi_hs *h)
 {
-    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out : &h->next_in;
+    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out
+        : &h->next_in;
     psi_keys_block(h->suite, h->secret, h->randoms, client, server);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
     if (!h->ems) return;
@@ -8676,7 +8729,6 @@ static void psi_hs12_finish(psi_hs *h)
     psi_hs_flush(h);
     psi_hs_change_cipher_spec(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     psi_hs_write_finished(h);
 }
 
@@ -8687,9 +8739,7 @@ static int psi_hs12_ccs(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "ChangeCipherSpec is malformed");
         return 0;
     }
-    if (!psi_hs_new_in(h, &h->next_in)) return 0;
-    psi_wipe(&h->next_in, sizeof h->next_in);
-    return 1;
+    return psi_hs_new_in(h, &h->next_in);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
@@ -8701,8 +8751,6 @@ static int psi_hs13_keys(psi_hs *h)
     int hash = h->suite->hash;
     size_t n = psi_x509_hash_len(hash);
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_key client = PSI_ZERO, server = PSI_ZERO;
-    int ok;
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
@@ -8716,13 +8764,11 @@ static int psi_hs13_keys(psi_hs *h)
     psi_wipe(secret, sizeof secret);
     psi_keys_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->client_secret, n);
     psi_keys_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->server_secret, n);
-    psi_key_from_secret(&client, h->suite, h->client_secret);
-    psi_key_from_secret(&server, h->suite, h->server_secret);
-    ok = psi_hs_new_in(h, h->role->server ? &client : &server);
-    if (ok) psi_hs_new_out(h, h->role->server ? &server : &client);
-    psi_wipe(&client, sizeof client);
-    psi_wipe(&server, sizeof server);
-    return ok;
+    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? h->client_secret : h->server_secret);
+    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? h->server_secret : h->client_secret);
+    if (!psi_hs_new_in(h, &h->next_in)) return 0;
+    psi_hs_new_out(h, &h->next_out);
+    return 1;
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
@@ -8782,16 +8828,25 @@ static void psi_client12_sign(psi_hs *h)
     h->state = h->state == PSI_HS_FAILED ? h->state : h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
 }
 
-static void psi_client12_certificate(psi_hs *h, psi_reader m)
+/* Was the curve of the certificate's key offered (RFC 8422 5.1)? */
+static int psi_client12_curve(const psi_hs *h, const br_x509_pkey *key)
+{
+    return key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve) != NULL;
+}
+
+/* The server's certificate, in both versions. */
+static void psi_client_certificate(psi_hs *h, psi_reader m)
 {
     int count = psi_auth_read_chain(h, m);
+    const br_x509_pkey *key = count > 0 ? &h->chain.certs[0].key : NULL;
     if (count < 0) return;
     if (!count) {
         psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_DECODE_ERROR, "the server sent no certificate");
         return;
     }
-    if (h->version == PSI_TLS12 && h->chain.certs[0].key.key_type && h->chain.certs[0].key.key_type != h->suite->kind) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that does not fit the cipher suite");
+    if (h->version == PSI_TLS12 && key->key_type && (key->key_type != h->suite->kind || !psi_client12_curve(h, key))) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
+                    "the server's certificate has a key that does not fit what was offered");
         return;
     }
     h->state = h->version == PSI_TLS12 ? PSI_C12_KEY : PSI_C13_VERIFY;
@@ -8805,25 +8860,17 @@ static void psi_client12_key(psi_hs *h, psi_reader m)
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
     const psi_group *group = psi_list_find(&h->tls->groups, number);
-    int code;
     if (m.bad) {
         psi_hs_left(h, &m);
         return;
     }
-    if (type != 3 || !group) { /* named_curve */
+    if (type != PSI_NAMED_CURVE || !group) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
         return;
     }
     h->server_scheme = psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)));
     if (!h->server_scheme) return;
-    code = psi_kex_make(&h->kex, group);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
-    else h->state = PSI_C12_REQUEST;
+    if (!psi_hs_kex(h, group) && psi_hs_exchange(h, point)) h->state = PSI_C12_REQUEST;
 }
 
 static void psi_client12_request(psi_hs *h, psi_reader m)
@@ -8843,7 +8890,8 @@ static void psi_client12_done(psi_hs *h, psi_reader m)
     psi_hs_end(h, at);
     psi_hs12_master(h);
     if (h->identity && !h->transcript.bytes.failed)
-        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0), psi_client12_sign);
+        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0),
+                      psi_client12_sign);
     else psi_client12_sign(h);
 }
 
@@ -8871,7 +8919,7 @@ static void psi_client12_finished(psi_hs *h, psi_reader m)
 }
 
 static const psi_hs_row psi_client12[] = {
-    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
     {PSI_C12_KEY, PSI_MSG_SERVER_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_client12_key},
     {PSI_C12_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client12_request},
     {PSI_C12_REQUEST, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
@@ -8886,7 +8934,8 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
     int same = id.n && psi_read_same(id, h->id, h->id_len);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) && h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
+    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) &&
+                                               h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
         return;
     }
@@ -8911,7 +8960,8 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (s->suite != h->suite->number) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
     } else if (s->ems != h->ems) { /* RFC 7627 5.3 */
-        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without the extended master secret it had, or with one it had not");
+        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                   "hello resumes a session without the extended master secret it had, or with one it had not");
     } else {
         h->resumed = 1;
         memcpy(h->secret, s->secret, 48);
@@ -8946,7 +8996,6 @@ static void psi_client13_sign(psi_hs *h)
     psi_hs_write_finished(h);
     psi_hs13_resumption(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     psi_hs_done(h);
 }
 
@@ -8956,7 +9005,6 @@ static void psi_client13_finished(psi_hs *h, psi_reader m)
     if (!psi_hs_read_finished(h, m)) return;
     psi_hs13_traffic(h);
     if (!psi_hs_new_in(h, &h->next_in)) return;
-    psi_wipe(&h->next_in, sizeof h->next_in);
     if (h->asked) psi_auth_write_chain(h);
     if (h->identity) psi_auth_sign(h, psi_auth_content(h, 0, content), psi_read_of("", 0), psi_client13_sign);
     else psi_client13_sign(h);
@@ -8965,8 +9013,8 @@ static void psi_client13_finished(psi_hs *h, psi_reader m)
 static const psi_hs_row psi_client13[] = {
     {PSI_C13_EXTENSIONS, PSI_MSG_ENCRYPTED_EXTENSIONS, 1, PSI_HELLO_MAX, psi_client13_extensions},
     {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client13_request},
-    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
-    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
+    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
     {PSI_C13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_client13_verify},
     {PSI_C13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
     {0, 0, 0, 0, NULL}};
@@ -8976,7 +9024,6 @@ static void psi_client13_retry(psi_hs *h, psi_reader m)
 {
     const psi_group *group = h->kex.group;
     size_t len = (size_t)(m.p - h->message) + m.n;
-    int code;
     if (h->retried) {
         psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
         return;
@@ -8989,11 +9036,7 @@ static void psi_client13_retry(psi_hs *h, psi_reader m)
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, len);
     h->regrouped = h->kex.group != group;
-    code = h->regrouped ? psi_kex_make(&h->kex, h->kex.group) : 0;
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
+    if (h->regrouped && psi_hs_kex(h, h->kex.group)) return;
     h->retried = 1;
     if (h->session && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -9027,56 +9070,47 @@ static void psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
         return;
     }
-    h->secret_len = psi_kex_finish(&h->kex, h->share, h->secret);
-    h->share = psi_read_of(NULL, 0);
-    if (!h->secret_len) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
-        return;
-    }
+    if (!psi_hs_exchange(h, h->share)) return;
     psi_transcript_add(&h->transcript, h->message, len);
     h->program = psi_client13;
     h->resumed = h->psk;
     if (psi_hs13_keys(h)) h->state = PSI_C13_EXTENSIONS;
 }
 
-/* Why a version that the server chose is refused. */
-static void psi_client_version(psi_hs *h, unsigned version)
+/* Is this a version to speak? extension: supported_versions named it. 0: the handshake has failed. */
+static int psi_client_version(psi_hs *h, unsigned version, int extension)
 {
     const psocket_tls *tls = h->tls;
-    if (version < PSI_TLS12)
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version before 1.2 (%04x), which is never spoken", version);
-    else if (version == PSI_TLS12 && tls->min_version > PSI_TLS12)
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server speaks TLS 1.2 only and min_version is 1.3");
-    else
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version that was not offered (%04x)", version);
+    const char *why = version < PSI_TLS12 ? "a TLS version before 1.2, which is never spoken"
+                      : version == PSI_TLS12 && tls->min_version > PSI_TLS12 ? "TLS 1.2 and min_version is 1.3"
+                      : "a TLS version that was not offered";
+    if (psi_tls_speaks(tls, version) && extension == (version == PSI_TLS13) && (!h->retried || extension)) return 1;
+    if (extension) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+    else psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose %s (%04x)", why, version);
+    return 0;
 }
 
 static void psi_client_hello(psi_hs *h, psi_reader m)
 {
-    unsigned legacy = psi_read_number(&m, 2), number, compression, version = 0;
+    unsigned legacy = psi_read_number(&m, 2), compression, version = 0;
     const psi_suite *suite;
     psi_reader id;
+    int retry, extension;
     psi_read_copy(&m, h->randoms + 32, 32);
+    retry = !memcmp(h->randoms + 32, psi_hello_retry, 32);
     id = psi_read_vector(&m, 1, 0, 32);
-    number = psi_read_number(&m, 2);
+    suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version)) {
+    if (m.bad || (compression && retry) || !psi_hello_version(m, &version)) {
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
         return;
     }
-    if (version && (version != PSI_TLS13 || !psi_tls_speaks(h->tls, PSI_TLS13) || legacy != PSI_TLS12)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
-        return;
-    }
-    if (!version) version = legacy;
-    if (version < PSI_TLS12 || !psi_tls_speaks(h->tls, version) || (version == PSI_TLS13 && legacy == PSI_TLS13) ||
-        (h->retried && version != PSI_TLS13)) {
-        psi_client_version(h, version);
-        return;
-    }
-    suite = psi_list_find(&h->tls->suites, number);
+    extension = version != 0;
+    if (!psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return;
+    if (!extension) version = legacy;
     if (!suite || suite->version != version || compression || (h->retried && suite != h->suite)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered" : "cipher suite was not offered");
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER,
+                   compression ? "compression method was not offered" : "cipher suite was not offered");
         return;
     }
     h->suite = suite;
@@ -9104,34 +9138,47 @@ static int psi_tls_name(const char *name, char out[256])
     return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
 }
 
-/* A client's first message. */
-static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+/* The session ID of a client's hello: that of a session, or random bytes for middleboxes (RFC 8446 D.4) and by which a
+   ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
+static int psi_client_id(psi_hs *h)
+{
+    const psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
+    if (s && !s->is_ticket) {
+        h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
+        memcpy(h->id, s->ticket.p, h->id_len);
+        return 0;
+    }
+    if (!s && !psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+    h->id_len = 32;
+    return psi_os_entropy(h->id, 32);
+}
+
+/* Notes whom a client wants to speak to. */
+static int psi_client_name(psi_hs *h, const char *name, psocket_error *e)
 {
     char host[256];
-    int kind = name ? psi_tls_name(name, host) : 0, code;
+    int kind = name ? psi_tls_name(name, host) : 0;
     if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
     if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    if (name) {
-        h->name = psi_strdup(host);
-        if (!h->name) return psi_err_code(e, PSOCKET_NOMEM);
-    }
     h->is_address = kind == 2;
+    h->name = name ? psi_strdup(host) : NULL;
+    return name && !h->name ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+}
+
+/* A client's first message. */
+static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    int code = psi_client_name(h, name, e);
+    if (code) return code;
     h->port = (uint16_t)port;
     psi_session_recall(h);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) || (h->session && h->session->is_ticket)) {
-        h->id_len = 32; /* RFC 8446 D.4; RFC 5077 3.4 */
-        if (!code) code = psi_os_entropy(h->id, 32);
-    }
-    if (h->session && h->session->version == PSI_TLS12 && !h->session->is_ticket && h->session->ticket.n <= 32) {
-        h->id_len = (uint8_t)h->session->ticket.n;
-        memcpy(h->id, h->session->ticket.p, h->id_len);
-    }
+    if (!code) code = psi_client_id(h);
     if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups.items[0]);
     if (code) return psi_err_code(e, code);
+    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     psi_hello_write(h);
@@ -9155,7 +9202,8 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
     psi_wipe(&s, sizeof s);
 }
 
-static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish, psi_session_forget};
+static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
+    psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT NULL
 #else
@@ -9188,7 +9236,8 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
 static int psi_server_no_certificate(psi_hs *h)
 {
     if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) return 0;
-    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
+    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED
+                : PSI_ALERT_HANDSHAKE_FAILURE,
                 "the client sent no certificate");
     return 1;
 }
@@ -9209,12 +9258,7 @@ static void psi_server_certificate(psi_hs *h, psi_reader m)
 static void psi_server12_key(psi_hs *h, psi_reader m)
 {
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m)) return;
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (!h->secret_len) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
-        return;
-    }
+    if (psi_hs_left(h, &m) || !psi_hs_exchange(h, point)) return;
     psi_hs12_master(h);
     h->state = h->chain.count ? PSI_S12_VERIFY : PSI_S12_CCS;
 }
@@ -9222,7 +9266,7 @@ static void psi_server12_key(psi_hs *h, psi_reader m)
 static void psi_server12_verify(psi_hs *h, psi_reader m)
 {
     if (h->transcript.bytes.failed) {
-        psi_hs_no_memory(h);
+        psi_hs_broken(h, PSOCKET_NOMEM);
         return;
     }
     if (!psi_auth_check(h, m, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0))) return;
@@ -9276,7 +9320,7 @@ static const psi_hs_row psi_server12[] = {
 static void psi_server12_sign(psi_hs *h)
 {
     uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_write_number(&h->flight, 3, 1); /* named_curve */
+    psi_write_number(&h->flight, PSI_NAMED_CURVE, 1);
     psi_write_number(&h->flight, h->kex.group->number, 2);
     psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
     psi_write_number(&h->flight, h->scheme->number, 2);
@@ -9285,7 +9329,8 @@ static void psi_server12_sign(psi_hs *h)
     if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
     psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
     psi_hs_flush(h);
-    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE : PSI_S12_KEY;
+    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE
+        : PSI_S12_KEY;
 }
 
 /* The session that the client wants to resume, if it may. 0: the handshake has failed. */
@@ -9305,7 +9350,8 @@ static int psi_server12_resume(psi_hs *h, const psi_offer *o)
         psi_os_unlock(&h->tls->lock);
     }
     if (!s) return 1;
-    if (!psi_list_find(&h->tls->suites, s->suite) || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) || (!s->ems && h->ems)) {
+    if (!psi_list_find(&h->tls->suites, s->suite) || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) ||
+        (!s->ems && h->ems)) {
         psi_session_free(s);
         return 1;
     }
@@ -9350,10 +9396,12 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = h->version == PSI_TLS13 ? h->suite : psi_server_suite(h->tls, o, PSI_TLS12, leaf->key.key_type);
+        const psi_suite *suite = h->version == PSI_TLS13 ? h->suite
+            : psi_server_suite(h->tls, o, PSI_TLS12, leaf->key.key_type);
         int curve = leaf->key.key_type == BR_KEYTYPE_EC ? leaf->key.key.ec.curve : 0;
         if (!scheme || !suite) continue;
-        if (h->version == PSI_TLS12 && curve && o->groups.n && !psi_read_has(o->groups, (unsigned)curve)) continue; /* RFC 8422 5.1 */
+        if (h->version == PSI_TLS12 && curve && o->groups.n && !psi_read_has(o->groups,
+                                                                             (unsigned)curve)) continue; /* RFC 8422 5.1 */
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
         if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
         if (score <= best) continue;
@@ -9368,60 +9416,62 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
 
 static void psi_server_nothing(psi_hs *h, const char *what)
 {
-    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use", what);
+    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use",
+                what);
 }
 
-/* ClientHello of TLS 1.2: our flight, or that of a session resumed. */
+/* The flight of a session that is resumed. */
+static void psi_server12_again(psi_hs *h)
+{
+    memcpy(h->secret, h->session->secret, 48);
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_hs12_keys(h);
+    psi_hs12_finish(h);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
+}
+
+/* The flight of a new one, up to what has to be signed. */
+static void psi_server12_flight(psi_hs *h, const psi_group *group)
+{
+    uint8_t params[4 + PSI_KEX_POINT];
+    size_t n = psi_kex_point_len(group);
+    h->will_ticket = psi_ext_got(h, PSI_EXT_SESSION_TICKET) && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return;
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_auth_write_chain(h);
+    h->server_scheme = h->scheme;
+    params[0] = PSI_NAMED_CURVE;
+    psi_rec_put(params + 1, group->number, 2);
+    params[3] = (uint8_t)n;
+    memcpy(params + 4, h->kex.point, n);
+    psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params, 4 + n), psi_server12_sign);
+}
+
+/* ClientHello of TLS 1.2. */
 static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
     const psi_group *group = psi_server_group(h->tls, o);
-    int code;
     h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
     if (!psi_server12_resume(h, o)) return;
     if (!psi_server_identity(h, o) && !h->resumed) {
-        psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type" : "no cipher suite");
+        int suites = psi_server_suite(h->tls, o, PSI_TLS12, 0) != NULL;
+        psi_server_nothing(h, suites ? "no signature algorithm and key type" : "no cipher suite");
         return;
     }
-    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
-    else if (!group) {
+    if (!h->resumed && !group) {
         psi_server_nothing(h, "no elliptic curve");
         return;
     }
+    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
     h->program = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, len);
     if (psi_hs_random(h, h->randoms + 32, 32)) return;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (h->resumed) {
-        memcpy(h->secret, h->session->secret, 48);
-        psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-        psi_hs12_keys(h);
-        psi_hs12_finish(h);
-        if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
-        return;
-    }
-    h->will_ticket = psi_ext_got(h, PSI_EXT_SESSION_TICKET) && h->tls->tickets;
-    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if (h->id_len && psi_hs_random(h, h->id, 32)) return;
-    code = psi_kex_make(&h->kex, group);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    {
-        uint8_t params[64 + 4 + PSI_KEX_POINT];
-        size_t n = psi_kex_point_len(group);
-        memcpy(params, h->randoms, 64);
-        params[64] = 3; /* named_curve */
-        psi_rec_put(params + 65, group->number, 2);
-        params[67] = (uint8_t)n;
-        memcpy(params + 68, h->kex.point, n);
-        psi_auth_sign(h, psi_read_of(params, 64), psi_read_of(params + 64, 4 + n), psi_server12_sign);
-    }
+    if (h->resumed) psi_server12_again(h);
+    else psi_server12_flight(h, group);
 }
 
 /* --- the server: TLS 1.3 */
@@ -9464,7 +9514,6 @@ static void psi_server13_verify(psi_hs *h, psi_reader m)
 static void psi_server13_finished(psi_hs *h, psi_reader m)
 {
     if (!psi_hs_read_finished(h, m) || !psi_hs_new_in(h, &h->next_in)) return;
-    psi_wipe(&h->next_in, sizeof h->next_in);
     psi_hs13_resumption(h);
     psi_hs_done(h);
 }
@@ -9481,7 +9530,6 @@ static void psi_server13_end(psi_hs *h, int request)
     psi_hs_write_finished(h);
     psi_hs13_traffic(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     if (h->state != PSI_HS_FAILED) h->state = request ? PSI_S13_CERTIFICATE : PSI_S13_FINISHED;
 }
 
@@ -9548,7 +9596,8 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
         psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s)) {
+        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) ||
+            !psi_server_accepts(h, s)) {
             psi_session_free(s);
             continue;
         }
@@ -9567,18 +9616,25 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
 /* What a hello of TLS 1.3 must have (RFC 8446 9.2). 0: the handshake has failed. */
 static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
-    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !psi_ext_got(h, PSI_EXT_KEY_SHARE) ? "hello lacks key_share"
+    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !psi_ext_got(h, PSI_EXT_KEY_SHARE)
+        ? "hello lacks key_share"
                       : !o->schemes.n && !o->identities.n ? "hello lacks signature_algorithms"
-                      : o->identities.n && !psi_ext_got(h, PSI_EXT_PSK_KEY_EXCHANGE_MODES) ? "hello lacks psk_key_exchange_modes" : NULL;
+                      : o->identities.n && !psi_ext_got(h, PSI_EXT_PSK_KEY_EXCHANGE_MODES)
+                          ? "hello lacks psk_key_exchange_modes" : NULL;
     if (lacks) psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     else if (o->compressed) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression");
     else return 1;
     return 0;
 }
 
-/* HelloRetryRequest. */
-static void psi_server13_retry(psi_hs *h)
+/* HelloRetryRequest: a key of this group is wanted. */
+static void psi_server13_retry(psi_hs *h, const psi_group *group)
 {
+    h->retried = h->psk != 0; /* the second hello has to offer it again */
+    psi_session_free(h->session);
+    h->session = NULL;
+    h->psk = h->resumed = 0;
+    h->kex.group = group;
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     psi_hs_flush(h);
@@ -9587,25 +9643,32 @@ static void psi_server13_retry(psi_hs *h)
     if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
 }
 
+/* Chooses suite and group; *group NULL: of none of ours there is a key yet. 0: the handshake has failed. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+{
+    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
+    int twice, again = h->state == PSI_S_HELLO_AGAIN;
+    *group = psi_server13_share(h->tls, o, point, &twice);
+    if (!suite) {
+        psi_server_nothing(h, "no cipher suite");
+    } else if (!*group && !psi_server_group(h->tls, o)) {
+        psi_server_nothing(h, "no group for the key exchange");
+    } else if (twice) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello has two shares of one group");
+    } else if (again && (suite != h->suite || *group != h->kex.group || (h->retried && !o->identities.n))) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+    }
+    if (!again && suite) psi_transcript_start(&h->transcript, suite->hash);
+    h->suite = suite;
+    return h->state != PSI_HS_FAILED;
+}
+
 /* ClientHello of TLS 1.3. */
 static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
-    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
     const psi_group *group;
     psi_reader point = PSI_ZERO;
-    int again = h->state == PSI_S_HELLO_AGAIN, twice, code;
-    if (!psi_server13_complete(h, o)) return;
-    group = psi_server13_share(h->tls, o, &point, &twice);
-    if (!suite) {
-        psi_server_nothing(h, "no cipher suite");
-    } else if (!group && !psi_server_group(h->tls, o)) {
-        psi_server_nothing(h, "no group for the key exchange");
-    } else if (twice || (again && (suite != h->suite || group != h->kex.group || (h->retried && !o->identities.n)))) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, twice ? "hello has two shares of one group" : "second hello is not what was asked for");
-    }
-    if (h->state == PSI_HS_FAILED) return;
-    h->suite = suite;
-    if (!again) psi_transcript_start(&h->transcript, suite->hash);
+    if (!psi_server13_complete(h, o) || !psi_server13_choose(h, o, &group, &point)) return;
     if (o->identities.n && o->psk_dhe && !psi_server13_resume(h, o)) return;
     psi_transcript_add(&h->transcript, h->message, len);
     if (!psi_server_identity(h, o) && !h->psk) {
@@ -9613,24 +9676,9 @@ static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
         return;
     }
     h->will_ticket = o->psk_dhe && h->tls->tickets;
-    if (!group) {
-        h->retried = h->psk != 0; /* the second hello has to offer it again */
-        psi_session_free(h->session);
-        h->session = NULL;
-        h->psk = h->resumed = 0;
-        h->kex.group = psi_server_group(h->tls, o);
-        psi_server13_retry(h);
-        return;
-    }
-    code = psi_kex_make(&h->kex, group);
-    if (!code) code = psi_os_entropy(h->randoms + 32, 32);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (h->secret_len) psi_server13_flight(h);
-    else psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
+    if (!group) psi_server13_retry(h, psi_server_group(h->tls, o));
+    else if (!psi_hs_kex(h, group) && !psi_hs_random(h, h->randoms + 32, 32) &&
+             psi_hs_exchange(h, point)) psi_server13_flight(h);
 }
 
 /* --- the server: hello */
@@ -9643,10 +9691,12 @@ static unsigned psi_server_version(psi_hs *h, const psi_offer *o)
     if (h->state == PSI_S_HELLO_AGAIN && version != PSI_TLS13)
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
     else if (o->fallback && version < h->tls->max_version && !(o->versions & 2)) /* RFC 7507 3 */
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK, "the client fell back to an older TLS version than it could speak");
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK,
+                    "the client fell back to an older TLS version than it could speak");
     else if (!version)
         psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the client does not accept %s",
-                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
+                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1
+                        ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
     return h->state == PSI_HS_FAILED ? 0 : version;
 }
 
@@ -9662,7 +9712,8 @@ static void psi_server_hello(psi_hs *h, psi_reader m)
         h->version = h->rec->version = (uint16_t)version;
         psi_ext_limits(h);
         if (o.alpn.n && h->tls->alpn_len && !psi_ext_choose_alpn(h, o.alpn)) {
-            psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL, "the client offers none of this server's application protocols");
+            psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
+                        "the client offers none of this server's application protocols");
         } else if (PSI_HAS_TLS13 && version == PSI_TLS13) {
             psi_server13_hello(h, &o, len);
         } else if (PSI_HAS_TLS12) {
@@ -9707,7 +9758,8 @@ static void psi_server_failed(psi_hs *h)
     (void)h;
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin, psi_server_finish, psi_server_failed};
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin,
+    psi_server_finish, psi_server_failed};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER NULL
 #else
@@ -9733,10 +9785,12 @@ static void psi_hs_refused(psi_hs *h, int alert)
         hint = ": it does not know this server name";
     } else if (alert == PSI_ALERT_CERTIFICATE_REQUIRED) {
         hint = ": it wants a client certificate";
-    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA && alert != PSI_ALERT_ILLEGAL_PARAMETER) {
+    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA &&
+               alert != PSI_ALERT_ILLEGAL_PARAMETER) {
         hint = ": it does not accept our certificate";
     }
-    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h), psi_rec_alert_name(alert), alert, hint);
+    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h),
+                psi_rec_alert_name(alert), alert, hint);
     if (h->err) h->err->tls_alert = alert;
 }
 
@@ -9744,9 +9798,11 @@ static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
     int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING;
     if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
-        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "alert is malformed");
+        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+                   "alert is malformed");
     } else if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY) {
-        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake", psi_hs_peer(h));
+        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake",
+                    psi_hs_peer(h));
     } else if (!warning) {
         psi_hs_refused(h, in->data[1]);
     }
@@ -9762,7 +9818,8 @@ static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 
 static void psi_hs_unexpected(psi_hs *h, int message)
 {
-    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)",
+                psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
@@ -9778,7 +9835,8 @@ static void psi_hs_messages(psi_hs *h)
             psi_hs_unexpected(h, p[0]);
         } else if (len > row->limit) {
             int chain = p[0] == PSI_MSG_CERTIFICATE;
-            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE
+                        : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
                         "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(p[0]));
         }
         if (h->state == PSI_HS_FAILED || part->n - at - 4 < len) break;
@@ -9790,7 +9848,7 @@ static void psi_hs_messages(psi_hs *h)
         h->message = NULL;
     }
     h->rest = 0;
-    if (h->transcript.bytes.failed) psi_hs_no_memory(h);
+    if (h->transcript.bytes.failed) psi_hs_broken(h, PSOCKET_NOMEM);
     psi_write_drop(part, at);
 }
 
@@ -9801,25 +9859,29 @@ static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
     if (in->type == PSI_REC_ALERT || !in->len || (in->type == PSI_REC_CCS && h->version != PSI_TLS12)) {
         h->rec->quiet = (uint8_t)(h->rec->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
         if (h->rec->quiet > PSI_REC_QUIET) {
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without a message");
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                        "the peer keeps sending records without a message");
             return;
         }
     }
     if (h->rec->part.n && in->type != PSI_REC_HANDSHAKE && in->type != PSI_REC_ALERT) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent another record within a message", psi_hs_peer(h));
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                    "the %s sent another record within a message", psi_hs_peer(h));
     } else if (in->type == PSI_REC_ALERT) {
         psi_hs_read_alert(h, in);
     } else if (in->type == PSI_REC_HANDSHAKE) {
         psi_write(&h->rec->part, in->data, in->len);
-        if (h->rec->part.failed) psi_hs_no_memory(h);
+        if (h->rec->part.failed) psi_hs_broken(h, PSOCKET_NOMEM);
         else psi_hs_messages(h);
     } else if (in->type == PSI_REC_CCS) {
         row = psi_hs_find(h, PSI_MSG_CCS);
         if (row) row->run(h, psi_read_of(in->data, in->len));
-        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO || in->len != 1 || in->data[0] != 1)
+        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO ||
+                 in->len != 1 || in->data[0] != 1)
             psi_hs_unexpected(h, PSI_MSG_CCS);
     } else {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent data before the handshake was over");
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                    "the peer sent data before the handshake was over");
     }
 }
 
@@ -9855,7 +9917,8 @@ static int psi_hs_error(const psi_hs *h, psocket_error *e)
 
 /* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
    that is not known; servers ignore it. role NULL: this build has no such side. */
-static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
+static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port,
+                                 psocket_error *e)
 {
     psi_hs *h;
     int code;
@@ -9896,7 +9959,8 @@ static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
         kind = psi_rec_open(h->rec, p + used, n - used, &in, &e);
         if (kind == PSI_REC_MORE) break;
         if (kind < 0) {
-            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 && (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
+            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 &&
+                        (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
                         ? "the peer does not speak TLS on this port" : e.text);
             break;
         }
@@ -9959,7 +10023,8 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
     } else if (code == verdict.code) {
         psi_auth_refuse(h, &verdict);
     } else {
-        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s", psocket_strerror(code));
+        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s",
+                    psocket_strerror(code));
         if (h->err) h->err->cert_index = 0;
     }
     return 0;
@@ -9995,29 +10060,6 @@ static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **inf
 }
 
 /* --- after the handshake ------------------------------------------------------------------------------------------ */
-
-/* A wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1). A ClientHello may span records: how much of
-   it is still to come is kept. Returns 0 if it is anything else. */
-static int psi_late_renegotiation(psi_rec *r, psi_rec_in *in)
-{
-    while (r->part.n) {
-        uint32_t take = r->part.n < r->skip ? r->part.n : r->skip;
-        const uint8_t *p = r->part.p;
-        r->skip -= take;
-        if (!take) {
-            if (p[0] != (r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST)) return 0;
-            if (r->part.n < 4) return 1;
-            r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-            if (r->skip > (r->server ? PSI_HELLO_MAX : 0)) return 0;
-            take = 4;
-            in->alert_level = PSI_REC_WARNING;
-            in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            r->quiet++;
-        }
-        psi_write_drop(&r->part, take);
-    }
-    return 1;
-}
 
 /* NewSessionTicket of TLS 1.3: 0, or an alert. */
 static int psi_late_ticket(psi_rec *r, psi_reader m)
@@ -10058,20 +10100,40 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
 }
 
-/* The messages of TLS 1.3 that are whole: 0, or an alert. */
-static int psi_late_messages(psi_rec *r)
+/* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
+static int64_t psi_late_limit(const psi_rec *r, int message)
 {
+    if (r->version == PSI_TLS13)
+        return message == PSI_MSG_KEY_UPDATE ? 1 : message == PSI_MSG_NEW_SESSION_TICKET && !r->server
+            ? 2 * PSI_HELLO_MAX : -1;
+    return message == PSI_MSG_CLIENT_HELLO && r->server ? PSI_HELLO_MAX : message == PSI_MSG_HELLO_REQUEST &&
+        !r->server ? 0 : -1;
+}
+
+/* The messages that are whole: 0, or an alert. */
+static int psi_late_messages(psi_rec *r, psi_rec_in *in)
+{
+    uint32_t at = 0;
     int alert = 0;
-    while (r->part.n >= 4 && !alert) {
-        const uint8_t *p = r->part.p;
+    while (r->part.n - at >= 4 && !alert) {
+        const uint8_t *p = r->part.p + at;
         uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        int ticket = p[0] == PSI_MSG_NEW_SESSION_TICKET && !r->server;
-        if (!ticket && p[0] != PSI_MSG_KEY_UPDATE) return PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (len > (ticket ? 2 * PSI_HELLO_MAX : 1)) return PSI_ALERT_DECODE_ERROR;
-        if (r->part.n < 4 + len) break;
-        alert = ticket ? psi_late_ticket(r, psi_read_of(p + 4, len)) : psi_late_update(r, psi_read_of(p + 4, len), r->part.n == 4 + len);
-        psi_write_drop(&r->part, 4 + len);
+        int64_t limit = psi_late_limit(r, p[0]);
+        if (limit < 0) return PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (len > limit) return PSI_ALERT_DECODE_ERROR;
+        if (r->part.n - at < 4 + len) break;
+        at += 4 + len;
+        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
+            alert = psi_late_ticket(r, psi_read_of(p + 4, len));
+        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
+            alert = psi_late_update(r, psi_read_of(p + 4, len), r->part.n == at);
+        } else { /* RFC 5246 7.4.1.1: declined */
+            in->alert_level = PSI_REC_WARNING;
+            in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            r->quiet++;
+        }
     }
+    psi_write_drop(&r->part, at);
     return alert;
 }
 
@@ -10080,11 +10142,13 @@ static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
 {
     int level = in->len == 2 ? in->data[0] : 0, alert;
     if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING
+                            ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
     alert = in->data[1];
     if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
     if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
-    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)", psi_rec_alert_name(alert), alert);
+    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)",
+            psi_rec_alert_name(alert), alert);
     if (e) e->tls_alert = alert;
     return PSOCKET_TLS_ALERT;
 }
@@ -10098,21 +10162,27 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_HANDSHAKE) {
         psi_write(&r->part, in->data, in->len);
-        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, psocket_strerror(PSOCKET_NOMEM));
-        if (r->version == PSI_TLS13) alert = in->len ? psi_late_messages(r) : PSI_ALERT_UNEXPECTED_MESSAGE;
-        else if (!psi_late_renegotiation(r, in)) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (alert) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR,
+                                                psocket_strerror(PSOCKET_NOMEM));
+        alert = in->len || r->version == PSI_TLS12 ? psi_late_messages(r, in) : PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (alert)
+            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert,
+                                "the peer sent a handshake message that is malformed or out of order");
     } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT)) {
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer sent a record out of order");
     } else if (in->type == PSI_REC_ALERT) {
         kind = psi_late_alert(r, in, e);
     } else if (in->type == PSI_REC_APPDATA && in->len) {
         r->quiet = 0;
         return PSI_REC_DATA;
     }
-    if (kind == PSI_REC_SKIP && (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+    if (kind == PSI_REC_SKIP &&
+        (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT
+                ? PSI_REC_WARNINGS : 1));
     if (r->quiet > PSI_REC_QUIET)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without data");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer keeps sending records without data");
     in->len = 0;
     return kind;
 }
@@ -10188,7 +10258,8 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 /* --- making them -------------------------------------------------------------------------------------------------- */
 
 /* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
-static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count, psocket_error *e)
+static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
+                        psocket_error *e)
 {
     size_t i, n;
     for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
@@ -10196,7 +10267,8 @@ static int psi_tls_pick(psi_list *l, const char *what, const char *text, const p
         n = strcspn(text, ":");
         for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
         if (i == count)
-            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n : 100, text);
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n
+                           : 100, text);
         if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
     }
     return 0;
@@ -10229,18 +10301,21 @@ static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocke
 /* The versions that are asked for, that this build has, and for which there is a cipher suite. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13, suites = 0;
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13,
+        suites = 0;
     size_t i;
     if (t->min_version && t->min_version < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED,
+                       "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
     for (i = 0; i < tls->suites.count; i++) suites |= tls->suites.items[i]->version == PSI_TLS13 ? 2 : 1;
     if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
     if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
     if (low > high)
-        return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+        return psi_err(e, PSOCKET_INVALID,
+                       "min_version, max_version, suites and this build leave no TLS version to speak");
     tls->min_version = (uint16_t)low;
     tls->max_version = (uint16_t)high;
     return 0;
@@ -10267,7 +10342,8 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
-static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file, psocket_error *e)
+static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file,
+                        psocket_error *e)
 {
     size_t n = 0;
     int r, os = 0;
@@ -10310,7 +10386,8 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n, to->endpoint);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n,
+                                       to->endpoint);
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
@@ -10389,8 +10466,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->clock_user = t->clock_user;
     tls->max_fragment = (uint16_t)t->max_fragment;
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
-    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_CLIENT;
-    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_SERVER;
+    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
+        : PSI_SESSION_CLIENT;
+    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
+        : PSI_SESSION_SERVER;
     if (!code) code = psi_tls_choose(tls, t, e);
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code) code = psi_tls_copy_pins(tls, t, e);
@@ -10535,7 +10614,8 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
             if (r.bad || !psi_session_read(&one, &s) || one.n || !s.has_peer) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
-            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH
+                                    : 1);
         }
     }
     psi_wipe(&s, sizeof s);
@@ -10560,14 +10640,16 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 }
 
 /* psocket_tls_export of a connection. */
-static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
+static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
+                                           size_t context_len, void *out, size_t n)
 {
     const psi_tlsinfo *i = r->info;
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     if (!strcmp(label, "tls-server-end-point")) {
         size_t len = i->endpoint_len ? i->endpoint_len : i->has_peer && !r->server ? 32 : 0;
-        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at) : (const void *)i->sha256;
+        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at)
+            : (const void *)i->sha256;
         if (!len || n < len) return PSOCKET_INVALID;
         memcpy(out, from, len);
         return (ptrdiff_t)len;
