@@ -1263,11 +1263,13 @@ static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, s
 /* Notes which descriptors are in a set. Winsock keeps the order, so each search begins behind the last find. */
 static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
 {
-    int at = 0, tries;
+    int at = 0, tries, found;
     u_int i, count = *(const u_int *)set;
     for (i = 1; i <= count; i++) {
-        for (tries = 0; tries < n && p[at].fd != set[i]; tries++) at = at + 1 < n ? at + 1 : 0;
-        if (p[at].fd == set[i]) p[at].revents = (short)(p[at].revents | events);
+        for (tries = found = 0; tries < n && !found; tries++, at = at + 1 < n ? at + 1 : 0) {
+            found = p[at].fd == set[i];
+            if (found) p[at].revents = (short)(p[at].revents | events);
+        }
     }
 }
 
@@ -1400,9 +1402,7 @@ static void psi_os_pin(void)
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread;
-    psi_os_pin();
-    thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
     *os = thread ? 0 : (int)GetLastError();
     if (thread) CloseHandle((HANDLE)thread);
     return thread ? 0 : PSOCKET_OS;
@@ -1504,9 +1504,12 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #include <dirent.h>
 #endif
 #ifndef PSOCKET_NO_THREADS
-#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#endif
+#if defined(__PIC__) && !defined(__PIE__) /* this may be part of a shared library */
+#include <dlfcn.h>
+#define PSI_OS_PLUGGABLE
 #endif
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -1541,7 +1544,9 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_UNIX 1
 #define PSI_OS_SEND_MAX INT_MAX
 #define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
 #define PSI_OS_SEND_DROPS_INPUT 0
+#endif
 #define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 typedef int psi_os_int;
@@ -1600,7 +1605,7 @@ static int psi_os_make_ready(int fd)
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
 }
 
-/* Listeners come back while old connections linger. Datagrams that share a port need both. */
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
 static int psi_os_reuse(int fd, int stream, int share)
 {
     int one = 1;
@@ -1683,21 +1688,15 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
 
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. In a static program, and where
-   both are in a libdl that is not linked, there is none. */
-#if defined(RTLD_NODELETE) && (defined(__USE_GNU) || !defined(__GLIBC__))
-#if defined(__GLIBC__) && defined(__GNUC__)
-#pragma weak dladdr
-#pragma weak dlopen
-#define PSI_OS_HAS_DL (dladdr && dlopen)
-#else
-#define PSI_OS_HAS_DL 1
-#endif
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
 static void psi_os_pin(void)
 {
     static const char anchor = 0;
     Dl_info info;
-    if (PSI_OS_HAS_DL && dladdr((const void *)&anchor, &info) && info.dli_fname) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
 }
 #else
 static void psi_os_pin(void) {}
@@ -1708,7 +1707,6 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
     sigset_t all, before;
-    psi_os_pin();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     *os = pthread_create(&thread, NULL, run, arg);
@@ -2346,7 +2344,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (n < 0) return n;
     if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
     r = psi_os_why(os);
-    if (*os == PSI_E(EWOULDBLOCK)) return PSOCKET_WANT_READ; /* Linux: the queue of a Unix-domain listener is full */
+    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
@@ -2426,13 +2424,13 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
 #define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
+#define PSI_OS_LOCAL 4      /* the local end of a stream that is yet to be connected */
 
-/* Binds. backlog: 0 for datagrams and for the local end of a connection, else the length of a listener's queue, which the
-   system cuts to its most. */
+/* Binds. backlog: the length of a listener's queue, which the system cuts to its most; 0 for all others. */
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
 {
     psi_os_sockaddr sa;
-    int r, dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int r, dual = flags & PSI_OS_DUAL, stream = backlog || (flags & PSI_OS_LOCAL), n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2440,7 +2438,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, backlog != 0, (flags & PSI_OS_REUSE_PORT) != 0)) return psi_os_why(os);
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, stream, flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
     if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
     if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
     r = psi_os_why(os);
@@ -2553,7 +2551,8 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 #if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
     if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
 #endif
-    return s ? 0 : -1;
+    (void)s;
+    return 0;
 #endif
 }
 
@@ -3047,6 +3046,13 @@ typedef struct psi_ring {
     uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
     uint32_t key;   /* of which this is the hash */
 } psi_ring;
+
+/* Is this in the ring's buffer, handed out before? */
+static int psi_ring_holds(const psi_ring *r, const void *p)
+{
+    uintptr_t at = (uintptr_t)p, buf = (uintptr_t)r->buf;
+    return r->buf && at >= buf && at < buf + r->cap;
+}
 
 static uint32_t psi_ring_get(const psi_ring *r, uint32_t at)
 {
@@ -3590,6 +3596,7 @@ static void psi_dns_push(psocket_resolve *r)
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_list;
+    psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     while (*end) end = &(*end)->next;
     *end = r;
@@ -4016,8 +4023,9 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name start with all relative names of base? 1, 0, or -1: base is malformed, or it depends. */
-static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
+/* Does a Name start with all relative names of base? 1, 0, -1: base is malformed, or it depends. unsure stands for what
+   depends. */
+static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
     psi_x509_span part, other;
     uint32_t hash;
@@ -4026,14 +4034,14 @@ static int psi_x509_name_within(psi_x509_span base, psi_x509_span name)
     while (psi_x509_take(&base, 0x31, &part)) {
         same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
         if (same == 0) return 0;
-        if (same < 0) r = -1;
+        if (same < 0) r = unsure;
     }
     return r;
 }
 
 static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 {
-    return psi_x509_same(a, b) || (psi_x509_name_within(a, b) > 0 && psi_x509_name_within(b, a) > 0);
+    return psi_x509_same(a, b) || (psi_x509_name_within(a, b, 0) > 0 && psi_x509_name_within(b, a, 0) > 0);
 }
 
 /* --- names for people --------------------------------------------------------------------------------------------- */
@@ -4267,28 +4275,27 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return p.n == 0;
 }
 
-/* Reads the signature algorithm from an AlgorithmIdentifier. */
-static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
+/* Reads the signature algorithm: 0 if it is malformed. */
+static int psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1, ok = oid >= 0;
-    if (oid == PSI_OID_PSS) {
-        if (!psi_x509_pss_params(params, &c->alg))
-            psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with RSA-PSS of an unsupported kind");
-    } else if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        c->alg.kind = PSI_X509_PKCS1;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        ok = psi_x509_no_params(params);
-    } else if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        c->alg.kind = PSI_X509_ECDSA;
-        c->alg.hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        ok = params.n == 0;
-    } else {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    psi_x509_alg *alg = &c->alg;
+    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
+    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
+        alg->kind = PSI_X509_PKCS1;
+        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
+        return psi_x509_no_params(params);
     }
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, "has a malformed signature algorithm");
+    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
+        alg->kind = PSI_X509_ECDSA;
+        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
+        return params.n == 0;
+    }
+    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1)
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+    else if (oid != PSI_OID_PSS || !psi_x509_pss_params(params, alg))
+        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+    return oid >= 0;
 }
 
 /* Takes the identifier of a curve: 0 if it is not one of ours. */
@@ -4316,20 +4323,18 @@ static size_t psi_x509_bit_length(psi_x509_span v)
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span rsa, n, e;
-    const char *why = NULL;
     size_t bits;
     if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
     bits = psi_x509_bit_length(n);
-    if (bits < 2048)
+    if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
-    else if (bits > 4096) why = "has an RSA key of more than 4096 bits";
-    else if (bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1))
-        why = "has an unusual RSA key";
-    if (why) psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, why);
-    if (why || bits < 2048) return 1;
-    c->key.key_type = BR_KEYTYPE_RSA;
-    c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
-    c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+    } else {
+        c->key.key_type = BR_KEYTYPE_RSA;
+        c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
+        c->key.key.rsa.e = psi_x509_slice(e, &c->key.key.rsa.elen);
+    }
     return 1;
 }
 
@@ -4391,42 +4396,32 @@ static int psi_x509_check_access(psi_x509_span list)
     return ok;
 }
 
-/* The qualifiers of a critical policy must be understood (RFC 5280 4.2.1.4): a pointer to a text, or a text. */
-static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span in)
-{
-    psi_x509_span list, one, v;
-    int tag, oid, ok = psi_x509_only_seq(in, &list) && list.n;
-    while (ok && list.n) {
-        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
-        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
-        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
-        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
-        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-    }
-    return ok;
-}
-
+/* Critical policies, whose qualifiers must be understood (RFC 5280 4.2.1.4): each a pointer to a text, or a text. */
 static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
 {
-    psi_x509_span one, v;
-    int ok = list.n != 0;
-    while (ok && list.n)
-        ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && (!one.n || psi_x509_check_qualifiers(c, one));
+    psi_x509_span policy, more, one, v;
+    int tag, oid, ok = 1;
+    while (ok && list.n) {
+        ok = psi_x509_seq(&list, &policy) && psi_x509_take_oid(&policy, &v);
+        if (!ok || !policy.n) continue;
+        ok = psi_x509_only_seq(policy, &more) && more.n;
+        while (ok && more.n) {
+            oid = psi_x509_seq(&more, &one) ? psi_x509_oid(&one) : -1;
+            ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+            if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
+            else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
+            else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        }
+    }
     return ok;
 }
 
-/* PolicyConstraints: two numbers with tags of their own, of which the first would need the policies of the path. */
-static int psi_x509_check_explicit(psi_x509_cert *c, psi_x509_span seq)
+/* The first byte of a BIT STRING of flags, -1 if it is malformed. */
+static int psi_x509_flags(psi_x509_span in)
 {
     psi_x509_span v;
-    int i, ok = seq.n != 0;
-    for (i = 0; i < 2; i++) {
-        if (!psi_x509_take(&seq, 0x80 + i, &v)) continue;
-        ok = ok && v.n && v.p[0] < 0x80;
-        if (i == 0)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-    }
-    return ok && seq.n == 0;
+    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return -1;
+    return v.p[0] < 8 && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1)) ? v.p[1] : -1;
 }
 
 /* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
@@ -4448,11 +4443,7 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
     psi_x509_span seq = {NULL, 0}, v;
     int is_seq = psi_x509_only_seq(in, &seq);
     switch (id) {
-    case 0x0F:
-        *ok = psi_x509_take(&in, 0x03, &v) && in.n == 0 && (v.n == 2 || v.n == 3) && v.p[0] < 8 &&
-              !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-        if (*ok) c->usage = v.p[1];
-        return "has a malformed keyUsage";
+    case 0x0F: *ok = (c->usage = psi_x509_flags(in)) >= 0; return "has a malformed keyUsage";
     case 0x13:
         *ok = is_seq && psi_x509_bool(&seq, &c->ca);
         if (*ok && seq.n) {
@@ -4467,7 +4458,13 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
         if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
         if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
         return "has malformed nameConstraints";
-    case 0x24: *ok = is_seq && psi_x509_check_explicit(c, seq); return "has malformed policyConstraints";
+    case 0x24: /* the first number would need the policies of the whole path, the second asks nothing of us */
+        *ok = is_seq && seq.n;
+        if (psi_x509_take(&seq, 0x80, &v))
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_take(&seq, 0x81, &v);
+        if (seq.n) *ok = 0;
+        return "has malformed policyConstraints";
     case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
     default: return NULL;
     }
@@ -4505,10 +4502,8 @@ static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x50
     if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
     if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
     why = psi_x509_read_powers(c, id, value, critical, &ok);
-    if (!why) {
-        why = psi_x509_read_others(c, id, value, critical, &ok);
-        if (!critical) when = PSI_X509_UNTRUSTED;
-    }
+    if (!why && !critical) when = PSI_X509_UNTRUSTED;
+    if (!why) why = psi_x509_read_others(c, id, value, critical, &ok);
     if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
     if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
 }
@@ -4549,8 +4544,7 @@ static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span 
     if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
         return "has a serial number below 1 or over 20 bytes";
     if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
-    if (!c->ca && (c->path_len >= 0 || c->constraints.n)) return "limits authorities below it without being one";
-    return NULL;
+    return !c->ca && (c->path_len >= 0 || c->constraints.n) ? "limits authorities below it without being one" : NULL;
 }
 
 /* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
@@ -4558,7 +4552,7 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
     psi_x509_span v, serial, field[FIELDS];
-    int tag, i, version, issuer, subject, key;
+    int tag, i, version, names, key, algorithm, dates;
     const char *tail;
     version = !psi_x509_take(&tbs, 0xA0, &v) ||
               (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
@@ -4567,20 +4561,21 @@ static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x
     c->issuer = field[ISSUER];
     c->subject = field[SUBJECT];
     c->spki = field[SPKI];
-    issuer = psi_x509_check_name(c->issuer, &c->issuer_hash);
-    subject = psi_x509_check_name(c->subject, &c->subject_hash);
+    c->readable = psi_x509_check_name(c->subject, &c->subject_hash);
+    names = psi_x509_check_name(c->issuer, &c->issuer_hash) & c->readable;
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
     key = psi_x509_read_key(c);
-    c->readable = subject && key;
-    psi_x509_read_alg(c, field[ALG]);
+    c->readable &= key;
+    algorithm = psi_x509_read_alg(c, field[ALG]);
+    dates = psi_x509_only_seq(field[DATES], &v) && psi_x509_time(&v, &c->not_before) && psi_x509_time(&v, &c->not_after) &&
+            v.n == 0;
     tail = psi_x509_read_tail(c, tbs);
     if (!version) return "has an unknown version";
     if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
+    if (!algorithm) return "has a malformed signature algorithm";
     if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
-    if (!issuer || !subject) return "has a malformed issuer or subject";
-    if (!psi_x509_only_seq(field[DATES], &v) || !psi_x509_time(&v, &c->not_before) || !psi_x509_time(&v, &c->not_after) ||
-        v.n)
-        return "has malformed dates";
+    if (!names) return "has a malformed issuer or subject";
+    if (!dates) return "has malformed dates";
     return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
 }
 
@@ -4755,18 +4750,6 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
            memcmp(digest, got, len) == 0;
-}
-
-/* Is child signed with issuer's key? */
-static int psi_x509_check_signature(const psi_x509_cert *issuer, const psi_x509_cert *child)
-{
-    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    br_hash_compat_context h;
-    uint8_t digest[64];
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-    hc->out(&h.vtable, digest);
-    return psi_x509_signed(issuer, &child->alg, digest, child->sig);
 }
 
 /* --- PEM ---------------------------------------------------------------------------------------------------------- */
@@ -5049,29 +5032,19 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
     return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
-/* The first private key of a text: *body is its base64. 0, PSOCKET_TLS_PEM, PSOCKET_TLS_KEY. */
-static int psi_x509_key_find(psi_x509_span in, psi_x509_span *body, psocket_error *e)
-{
-    psi_x509_span label;
-    int r;
-    do {
-        r = psi_x509_pem_next(&in, &label, body);
-        if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
-        if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    } while (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0);
-    if (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(*body, "ENCRYPTED", 9) < body->n)
-        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
-    return 0;
-}
-
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
-    psi_x509_span body = psi_x509_span_of(text, len);
+    psi_x509_span in = psi_x509_span_of(text, len), label = {NULL, 0}, body = in;
     const char *why;
-    int is_der = psi_x509_is_der(body), r = is_der ? 0 : psi_x509_key_find(body, &body, e);
+    int r = 1, is_der = psi_x509_is_der(in);
     memset(k, 0, sizeof *k);
-    if (r) return r;
+    while (!is_der && r > 0 && (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0))
+        r = psi_x509_pem_next(&in, &label, &body);
+    if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
+    if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
+    if (!is_der && (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+        return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
@@ -5123,33 +5096,27 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Do the numbers of an RSA key belong together (RFC 8017 3.2)? One that is damaged would make faulty signatures, which
-   give the key away. This costs a small part of a signature. */
-static int psi_x509_is_whole(const psi_x509_key *k)
-{
-    const br_rsa_private_key *r = &k->rsa;
-    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen);
-    uint8_t n[PSI_X509_SIGNATURE];
-    return br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(n, r) &&
-           memcmp(n, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
-}
-
-/* Does the key belong to the certificate? The public halves are compared. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
+   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
-    uint8_t buf[BR_EC_KBUF_PUB_MAX_SIZE];
-    psi_x509_span point = k->point;
+    const br_rsa_private_key *r = &k->rsa;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
+    uint8_t buf[PSI_X509_SIGNATURE];
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_RSA)
-        return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
-               psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) && psi_x509_is_whole(k);
-    if (k->ec.curve != ec->curve) return 0;
-    if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
-    return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    if (k->type == BR_KEYTYPE_EC) {
+        if (k->ec.curve != ec->curve) return 0;
+        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    }
+    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
+           br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(buf, r) &&
+           memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
@@ -5228,32 +5195,29 @@ static void psi_trust_free(psi_trust *t)
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_load(psi_trust *t, const psocket_tls_options *topt, psocket_error *e)
-{
-    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0, before;
-    char *data;
-    int os, r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
-    if (!r && topt->ca_file) {
-        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
-        if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
-        r = psi_trust_text(t, data, len, topt->ca_file, e);
-        psi_free(data);
-    }
-    if (r || !topt->ca_dir) return r;
-    before = t->anchors.count;
-    r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
-    if (r) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-    if (before || t->anchors.count) return 0;
-    return psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
-}
-
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    int r = t ? psi_trust_load(t, topt, e) : psi_err_code(e, PSOCKET_NOMEM);
-    if (t) t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
+    char *data;
+    int os, r;
+    *out = NULL;
+    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
+    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
+    r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
+    if (!r && topt->ca_file) {
+        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
+        else r = psi_trust_text(t, data, len, topt->ca_file, e);
+        psi_free(data);
+    }
+    if (!r && topt->ca_dir) {
+        r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
+        else if (!t->anchors.count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    }
     if (r) psi_trust_free(t);
-    *out = r ? NULL : t;
+    else *out = t;
     return r;
 }
 
@@ -5396,7 +5360,7 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
-    int type, r, known = tag == 0x82 || tag == 0x87 || tag == 0xA4, seen = 0, hit = 0;
+    int type, r, seen = 0, hit = 0;
     psi_x509_take(&lists, 0xA0, &list);
     if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
     while (list.n) {
@@ -5405,12 +5369,14 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
         w->work -= 1 + (long)(name.n + base.n) / 64;
         if (w->work < 0) return 1;
         if (type != tag) continue;
-        if (!known && ca->constraints_critical) return 1;
-        r = tag == 0x82 ? psi_x509_dns_within(base, name, excluded) : tag == 0x87 ? psi_x509_ip_within(base, name, excluded)
-          : tag == 0xA4 ? psi_x509_name_within(base, name) : 0;
-        if (r < 0 && (excluded || tag != 0xA4)) return 1;
-        seen |= known;
-        hit |= r > 0;
+        if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
+        else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
+        else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
+        else if (ca->constraints_critical) return 1;
+        else continue;
+        if (r < 0) return 1;
+        seen = 1;
+        hit |= r;
     }
     return excluded ? hit : seen && !hit;
 }
@@ -5443,11 +5409,17 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
     int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
+    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
+    br_hash_compat_context h;
+    uint8_t digest[64];
     if (good < 0) {
         w->signatures -= cost + (long)(child->tbs.n / 16384);
         if (w->signatures < 0) w->work = -1;
         if (w->work < 0) return 0;
-        good = psi_x509_check_signature(issuer, child);
+        hc->init(&h.vtable);
+        hc->update(&h.vtable, child->tbs.p, child->tbs.n);
+        hc->out(&h.vtable, digest);
+        good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
         if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
         w->edges[w->edge_count].issuer = issuer;
         w->edges[w->edge_count].child = child;
@@ -5459,29 +5431,21 @@ static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, co
     return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
 }
 
-/* Is one of the pinned keys on the path? */
-static int psi_x509_has_pin(psi_x509_walk *w, int depth)
-{
-    uint8_t digest[32];
-    size_t k;
-    int i;
-    for (i = 0; i <= depth && w->q->pin_count; i++) {
-        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + w->q->pin_count / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
-        for (k = 0; k < w->q->pin_count; k++)
-            if (memcmp(w->q->pins + 32 * k, digest, 32) == 0) return 1;
-    }
-    return w->q->pin_count == 0;
-}
-
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then pins and dates. 1 if all is well. */
+   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
-    int i;
+    size_t k, pins = w->q->pin_count;
+    uint8_t digest[32];
+    int i, pinned = pins == 0;
     for (i = depth; i > 0; i--)
         if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
-    if (!psi_x509_has_pin(w, depth)) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
+    for (i = 0; i <= depth && !pinned; i++) {
+        w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
+        psi_x509_sha256(w->path[i]->spki, digest);
+        for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
+    }
+    if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
     for (i = 0; i <= depth; i++) {
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
@@ -9205,7 +9169,7 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
 static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
     psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
-#define PSI_CLIENT NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
 #else
 #define PSI_CLIENT (&psi_client)
 #endif
@@ -9761,7 +9725,7 @@ static void psi_server_failed(psi_hs *h)
 static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin,
     psi_server_finish, psi_server_failed};
 #ifdef PSOCKET_NO_SERVER
-#define PSI_SERVER NULL
+#define PSI_SERVER ((const psi_role *)NULL)
 #else
 #define PSI_SERVER (&psi_server)
 #endif
@@ -10687,8 +10651,8 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 /*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
-#define PSI_CLIENT NULL
-#define PSI_SERVER NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
+#define PSI_SERVER ((const psi_role *)NULL)
 enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
@@ -11539,7 +11503,8 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
     if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
-    if (PSI_OS_SEND_DROPS_INPUT && !s->udp) psi_sock_fill(s); /* a reset would take what has come and was not read */
+    if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
+        psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r >= 0) {

@@ -101,26 +101,23 @@ local function finish(o, what, seconds)
   while not job.done do
     local left = deadline and deadline - psocket.now() or 3600
     if left <= 0 then return nil, nil, "TIMEOUT" end
-    if place() == "task" then
-      coroutine.yield()
-      left = 0
-    end
-    watch:step(left)
+    if place() == "task" then coroutine.yield() elseif place() == "nested" then socket.sleep(0.002) end
+    watch:step(place() == "main" and left or 0)
   end
   o[what] = nil
   return job.results[1], job.results[2], job.results[3], job.results[4]
 end
 
--- f(), which waits no longer than `seconds`: here, or as the job o[what] if it must not wait at all.
+-- f(), which waits no longer than `seconds`: here, or as the job o[what] if it must not wait at all (or must, and would yield).
 local function run(o, what, seconds, f)
-  if not o[what] and seconds ~= 0 then return f() end
+  if not o[what] and seconds ~= 0 and (o.s and o.s.setyield or place() ~= "nested") then return f() end
   if not o[what] then start(o, what, f) end
   return finish(o, what, seconds)
 end
 
 -- s, with the limit of what it is asked next.
 local function timed(s, seconds)
-  if s.setyield then s:setyield(place() == "task") end -- TEMPORARY
+  if s.setyield then s:setyield(place() == "task") end -- listeners have none
   s:settimeout(seconds and math.max(seconds, 0.001) or 0)
   return s
 end
@@ -285,7 +282,9 @@ socket.tcp4, socket.tcp6, socket.udp4, socket.udp6 = socket.tcp, socket.tcp, soc
 function socket.gettime() return psocket.now() + epoch end
 function socket.sleep(seconds)
   if place() ~= "nested" then return watch:sleep(math.max(seconds, 0)) end
-  timed(psocket.pair(), seconds):recv() -- to which nobody sends
+  local silent, other = psocket.pair()
+  timed(silent, seconds):recv()
+  other:close()
 end
 function socket.skip(n, ...) return select(n + 1, ...) end
 

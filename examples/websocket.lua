@@ -141,12 +141,7 @@ end
 local function finish(ws, code, reason, name)
   send_frame(ws, 128 + CLOSE, code ~= 1005 and char(floor(code / 256), code % 256) .. reason or "")
   ws.closing = true
-  ws.s:shutdown("send")
-  for _ = 1, 100 do -- what is still on its way here would be answered with a reset, which could overtake the goodbye
-    ws.s:settimeout(2)
-    if not ws.s:recv() then break end
-  end
-  ws.s:close()
+  ws.s:finish(2) -- not close: what is still on its way here would be answered with a reset, which could overtake the goodbye
   return nil, reason, name or "WEBSOCKET", code
 end
 

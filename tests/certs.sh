@@ -5,17 +5,18 @@
 #   inter.pem inter.key         intermediate, by ca
 #   rsa.pem rsa.key             RSA-2048, by inter         names: localhost 127.0.0.1 ::1 example.test *.wild.test
 #   ec.pem ec.key               P-256, by inter            the same names
+#   ec384 ec521 pss             P-384, P-521, RSASSA-PSS   the same names (each .pem and .key)
 #   expired.pem expired.key     by inter, expired in 2021  the same names
 #   wrong.pem wrong.key         by inter                   name: wrong.test
 #   untrusted.pem untrusted.key by other_ca                the same names as rsa.pem
 #   self.pem self.key           signed by itself           the same names
-#   client.pem client.key       clientAuth, by ca
+#   client.pem client.key       clientAuth, by ca          client_ec.pem client_ec.key    the same with a P-256 key
 #
-# rsa, ec, expired and wrong are chains: the certificate, then inter.
+# rsa, ec, ec384, ec521, pss, expired and wrong are chains: the certificate, then inter.
 set -eu
 
 dir=${1:?usage: certs.sh DIR}
-[ -f "$dir/complete" ] && exit 0
+[ -f "$dir/complete" ] && [ -f "$dir/pss.pem" ] && exit 0
 command -v openssl >/dev/null || { echo "certs.sh: openssl is not installed" >&2; exit 1; }
 
 case $dir in /*) ;; *) dir=$(pwd)/$dir ;; esac
@@ -81,12 +82,11 @@ subjectAltName = $names
 CNF
 : > index
 
-key() { # NAME RSA|EC
-    if [ "$2" = EC ]; then
-        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key" 2>>log
-    else
-        openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$1.key" 2>>log
-    fi
+key() { # NAME RSA|RSA-PSS|P-256|P-384|P-521
+    case $2 in
+    P-*) openssl genpkey -algorithm EC -pkeyopt "ec_paramgen_curve:$2" -out "$1.key" 2>>log ;;
+    *) openssl genpkey -algorithm "$2" -pkeyopt rsa_keygen_bits:2048 -out "$1.key" 2>>log ;;
+    esac
 }
 
 sign() { # NAME SECTION SUBJECT ISSUER; an issuer equal to the name means self-signed
@@ -102,12 +102,16 @@ sign() { # NAME SECTION SUBJECT ISSUER; an issuer equal to the name means self-s
 make_all() {
     start='' end=''
     for n in ca other_ca inter rsa expired wrong untrusted self client; do key $n RSA; done
-    key ec EC
+    key ec P-256
+    key ec384 P-384
+    key ec521 P-521
+    key pss RSA-PSS
+    key client_ec P-256
     sign ca root "psocket test root" ca
     sign other_ca root "another root" other_ca
     sign inter inter "psocket test intermediate" ca
     sign rsa server localhost inter
-    sign ec server localhost inter
+    for n in ec ec384 ec521 pss; do sign $n server localhost inter; done
     start=200101000000Z end=210101000000Z
     sign expired server localhost inter
     start='' end=''
@@ -115,13 +119,14 @@ make_all() {
     sign untrusted server localhost other_ca
     sign self self localhost self
     sign client client "psocket test client" ca
-    for n in rsa ec expired wrong; do cat inter.pem >> $n.pem; done
+    sign client_ec client "psocket test client" ca
+    for n in rsa ec ec384 ec521 pss expired wrong; do cat inter.pem >> $n.pem; done
 }
 
 make_all || { cat log >&2; exit 1; }
 rm -f index* log ca.cnf [0-9A-F][0-9A-F]*.pem
 : > complete
 cd /
-[ -f "$dir/complete" ] && exit 0 # another certs.sh was faster
+[ -f "$dir/complete" ] && [ -f "$dir/pss.pem" ] && exit 0 # another certs.sh was faster
 rm -rf "$dir"
 mv "$tmp" "$dir"

@@ -8,7 +8,12 @@ command -v pmccabe >/dev/null || { echo "complexity: skipped, pmccabe is not ins
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/psocket.XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 # Of alternatives (#if, #else) it looks at the first, with -x at all: the shares are of the former, the limits hold for both.
-measure() { pmccabe ${1:+"$1"} "$header" 2>>"$tmp/err" | awk -F'\t' -v sure="$2" '$3 > 0 && $6 ~ /: / { n = $6; sub(/.*: /, "", n); print $4, $1, $5, n, sure }'; }
+measure() { pmccabe ${1:+"$1"} "$header" 2>>"$tmp/err" | awk -F'\t' -v sure="$2" '$3 > 0 && $6 ~ /: / {
+    n = at = $6
+    sub(/.*: /, "", n)
+    gsub(/.*\(|\).*/, "", at) # where its name stands: what precedes it need not belong to it
+    print at, $1, $4 + $5 - at, n, sure
+}'; }
 { measure '' 1; measure -x 0; } | sort -n -s -k1,1 -u >"$tmp/functions"
 
 # The text without comments, strings and characters, line for line.
@@ -76,7 +81,7 @@ awk -v most_lines=$MOST_LINES -v most_mean=$MOST_MEAN -v most_public=$MOST_PUBLI
         }
         # calls and pointers to what a later section defines
         for (k = 1; k <= lines; k++) {
-            rest = bare[k]
+            rest = bare[k] ~ /^[ \t]*#/ ? "" : bare[k]
             while (match(rest, /psi_[a-z0-9_]+/)) {
                 word = substr(rest, RSTART, RLENGTH)
                 rest = substr(rest, RSTART + RLENGTH)

@@ -79,14 +79,10 @@ typedef struct kit_settings {
 /* The TLS version that settings are made for: 0 leaves it to the library. */
 static CHECK_UNUSED int kit_version;
 
-#ifdef KIT_BASE
-#define kit_versions(s) (void)(s)
-#else
 static CHECK_UNUSED void kit_versions(kit_settings *s)
 {
     if (kit_version && !s->opt.min_version && !s->opt.max_version) s->opt.min_version = s->opt.max_version = kit_version;
 }
-#endif
 
 /* A test that runs with each TLS version. */
 #define KIT_TEST(name, seconds) \
@@ -106,16 +102,12 @@ static CHECK_UNUSED void kit_versions(kit_settings *s)
         name(); \
     } \
     static void name(void)
-#ifdef KIT_BASE
-#define KIT_TEST_13(name, seconds)
-#else
 #define KIT_TEST_13(name, seconds) \
     TEST_LIMIT(name##_13, seconds) \
     { \
         kit_version = 0x0304; \
         name(); \
     }
-#endif
 
 /* A file from the folder of certificates, NUL-terminated. Freed by kit_done. */
 static CHECK_UNUSED char *kit_file(kit_settings *s, const char *name)
@@ -199,9 +191,7 @@ static CHECK_UNUSED psocket_tls *kit_server(const char *name)
 static CHECK_UNUSED int kit_is_ec(const psocket_tlsinfo *i)
 {
     const char *name = i->suite_name;
-#ifndef KIT_BASE
     if (i->version == 0x0304) name = i->sigalg_name;
-#endif
     return strstr(name, "ECDSA") || strstr(name, "ecdsa");
 }
 
@@ -644,8 +634,10 @@ static CHECK_UNUSED void kit_keylog(const char *line)
 static CHECK_UNUSED const kit_secret *kit_find_secret(const char *label, const uint8_t *random)
 {
     size_t i;
-    for (i = 0; i < 64; i++)
-        if (!strcmp(kit_secrets[i].label, label) && !memcmp(kit_secrets[i].random, random, 32)) return &kit_secrets[i];
+    for (i = kit_secret_count; i-- > 0 && i + 64 >= kit_secret_count;) { /* the newest: random numbers may come again */
+        const kit_secret *s = &kit_secrets[i % 64];
+        if (!strcmp(s->label, label) && !memcmp(s->random, random, 32)) return s;
+    }
     return NULL;
 }
 

@@ -34,7 +34,8 @@ run-bench-tls:
 run-bench-idle:
 	@$(BENCH_RUN) idle > $(BENCH)/idle.md; s=$$?; cat $(BENCH)/idle.md; exit $$s
 run-bench-memory:
-	@$(BENCH_RUN) memory > $(BENCH)/memory.md; s=$$?; cat $(BENCH)/memory.md; exit $$s
+	@$(BENCH_RUN) memory > $(BENCH)/memory.md && CC="$(CC)" BEARSSL_CFLAGS="$(BEARSSL_CFLAGS)" BEARSSL_LIBS="$(BEARSSL_LIBS)" \
+	    sh tests/bench/memory.sh $(BENCH) $(BUILD)/certs >> $(BENCH)/memory.md; s=$$?; cat $(BENCH)/memory.md; exit $$s
 
 $(BENCH)/psocket: tests/bench/psocket.c tests/bench/server.h psocket.h
 	@mkdir -p $(@D)

@@ -47,7 +47,7 @@ typedef struct load {
     size_t size;                /* of a message */
     int stopping;               /* no more messages */
     int once;                   /* LOAD_ECHO: one message per connection, with load_pass */
-    const char *ciphers;        /* NULL: plain */
+    const char *ciphers;        /* NULL: plain; names that start with TLS_ are of TLS 1.3 */
     /* the rest is private */
     int epoll, ready, errors, not_resumed, passed;
     load_conn *conns;
@@ -60,6 +60,11 @@ typedef struct load {
 } load;
 
 static unsigned char load_message[LOAD_BUFFER], load_sink[LOAD_BUFFER];
+
+static int load_tls13(const load *l)
+{
+    return strncmp(l->ciphers, "TLS_", 4) == 0;
+}
 static const char load_request[] = "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
 
 static double load_now(void)
@@ -232,7 +237,7 @@ static int load_bulk_in(load *l, load_conn *c)
         r = send(c->fd, p, (size_t)BIO_get_mem_data(c->sealed, &p), MSG_NOSIGNAL);
         if (r < 0) return errno == EAGAIN ? 0 : -1;
         {
-            size_t records = (l->size + 16383) / 16384, wire = l->size + records * (strstr(l->ciphers, "CHACHA") ? 21 : 29);
+            size_t records = (l->size + 16383) / 16384, wire = l->size + records * (load_tls13(l) ? 22 : strstr(l->ciphers, "CHACHA") ? 21 : 29);
             l->work += (double)r * (double)l->size / (double)wire;
         }
         while (r > 0) {
@@ -345,11 +350,11 @@ static int load_open(load *l)
     }
     if (l->ciphers) {
         l->ctx = SSL_CTX_new(TLS_client_method());
-        SSL_CTX_set_min_proto_version(l->ctx, TLS1_2_VERSION);
-        SSL_CTX_set_max_proto_version(l->ctx, TLS1_2_VERSION);
+        SSL_CTX_set_min_proto_version(l->ctx, load_tls13(l) ? TLS1_3_VERSION : TLS1_2_VERSION);
+        SSL_CTX_set_max_proto_version(l->ctx, load_tls13(l) ? TLS1_3_VERSION : TLS1_2_VERSION);
         SSL_CTX_set_mode(l->ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         SSL_CTX_set_session_cache_mode(l->ctx, SSL_SESS_CACHE_OFF);
-        if (!SSL_CTX_set_cipher_list(l->ctx, l->ciphers)) {
+        if (load_tls13(l) ? !SSL_CTX_set_ciphersuites(l->ctx, l->ciphers) : !SSL_CTX_set_cipher_list(l->ctx, l->ciphers)) {
             load_fail(l, "cipher list");
             return -1;
         }

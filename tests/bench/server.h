@@ -1,5 +1,5 @@
 /* server.h - what the servers of the benchmark have in common. Arguments: MODE SIZE [CHAIN.pem KEY.pem]; with a
- * certificate they speak TLS 1.2. Each listens on a free port of 127.0.0.1, prints it, and runs until it is killed.
+ * certificate they speak TLS. Each listens on a free port of 127.0.0.1, prints it, and runs until it is killed.
  *
  *     echo    sends back what comes
  *     sink    receives and forgets

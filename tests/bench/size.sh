@@ -43,8 +43,11 @@ row() { # WHAT NAME FLAGS...
 row "plain TCP, UDP and poller (PSOCKET_NO_TLS)" plain -DPSOCKET_NO_TLS
 row "the same, no threads, no DNS" bare -DPSOCKET_NO_TLS -DPSOCKET_NO_THREADS -DPSOCKET_NO_DNS
 row "plain + TLS, client and server: everything but Lua" tls
+row "the same without TLS 1.3 (PSOCKET_NO_TLS13)" tls12 -DPSOCKET_NO_TLS13
+row "the same without TLS 1.2 (PSOCKET_NO_TLS12)" tls13 -DPSOCKET_NO_TLS12
 [ -n "${LUA_INC:-}" ] && row "everything, with Lua" lua -DPSOCKET_LUA "-I$LUA_INC"
 echo
+[ -f "$dir/tls12.o" ] && echo "TLS 1.3 adds $(($(text "$dir/tls.o") - $(text "$dir/tls12.o"))) bytes of text." && echo
 
 # What each library put into a linked program: sums of the sections in the linker's map.
 from() { # MAP PATTERN [SECTIONS]
@@ -87,6 +90,7 @@ rm -f "$dir"/size_plain "$dir"/size_https* "$dir"/size_server
 {
     link size_plain tests/bench/size_plain.c -DPSOCKET_NO_TLS -pthread
     link size_https tests/bench/size_https.c ${BEARSSL_LIBS:--lbearssl} -pthread
+    link size_https13 tests/bench/size_https.c -DPSOCKET_NO_TLS12 ${BEARSSL_LIBS:--lbearssl} -pthread
     link size_server tests/bench/psocket.c ${BEARSSL_LIBS:--lbearssl} -pthread
     link size_plain_mbedtls tests/bench/size_https_mbedtls.c -DPLAIN -lmbedtls -lmbedx509 -lmbedcrypto
     link size_https_mbedtls tests/bench/size_https_mbedtls.c -lmbedtls -lmbedx509 -lmbedcrypto
@@ -94,6 +98,8 @@ rm -f "$dir"/size_plain "$dir"/size_https* "$dir"/size_server
     link size_https_openssl tests/bench/size_https_openssl.c -lssl -lcrypto -ldl -pthread
 }
 client "psocket and BearSSL" size_https size_plain && above=$(($(text "$dir/size_https") - $(text "$dir/size_plain")))
+above13=
+client "psocket and BearSSL, TLS 1.3 alone" size_https13 size_plain && above13=$(($(text "$dir/size_https13") - $(text "$dir/size_plain")))
 client "mbedTLS" size_https_mbedtls size_plain_mbedtls || echo "| mbedTLS | – | – |"
 client "OpenSSL (its plain twin is on libcrypto's BIO)" size_https_openssl size_plain_openssl || echo "| OpenSSL | – | – |"
 echo
@@ -154,9 +160,10 @@ echo "|---|---|---|---|---|"
 verdict() { # WHAT LIMIT TEXT WITHOUT-UNWIND-TABLES
     [ -n "$3" ] && echo "| $1 | $2 | $3 | $([ "$3" -lt "$2" ] && echo met || echo '**not met**') | $4 |"
 }
-verdict "plain TCP, psocket's own text: what a client takes of it" 20480 "$(from "$dir/size_plain.map" '/size_plain\\.o')" \
+verdict "plain TCP, UDP and poller: what a client takes of it" 17408 "$(from "$dir/size_plain.map" '/size_plain\\.o')" \
     "$(from "$dir/size_plain.map" '/size_plain\\.o' 'text|rodata')"
-verdict "plain TCP, psocket's own text: everything" 20480 "$(text "$dir/plain.o")" "$(text "$dir/plain.bare.o")"
-verdict "everything but Lua, psocket's own text" 73728 "$(text "$dir/tls.o")" "$(text "$dir/tls.bare.o")"
-verdict "complete HTTPS client above plain TCP, BearSSL included" 174080 "$above" –
+verdict "plain TCP, UDP and poller: everything" 39213 "$(text "$dir/plain.o")" "$(text "$dir/plain.bare.o")"
+verdict "everything but Lua" 98148 "$(text "$dir/tls.o")" "$(text "$dir/tls.bare.o")"
+verdict "complete HTTPS client above plain TCP, BearSSL included" 117760 "$above" –
+verdict "the same with TLS 1.3 alone" 102400 "$above13" –
 exit 0

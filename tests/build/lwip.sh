@@ -72,6 +72,7 @@ for compiler in 'gcc -std=gnu99' 'g++ -x c++ -std=c++11' 'arm-none-eabi-gcc -mcp
         check "$who: select" $c $all -DLWIP_SOCKET_POLL=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
         check "$who: lwip_ names only" $c $all -DLWIP_COMPAT_SOCKETS=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
         check "$who: IPv4 only, no loopback" $c -DLWIP_NETIF_LOOPBACK=0 -DLWIP_IPV6=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
+        check "$who: multicast" $c $all -DLWIP_IGMP=1 -DLWIP_IPV6_MLD=1 -DLWIP_MULTICAST_TX_OPTIONS=1 -DPSOCKET_NO_TLS "$tmp/impl.c"
         check "$who: IPv6 only" $c -DLWIP_NETIF_LOOPBACK=1 -DLWIP_IPV6=1 -DLWIP_IPV4=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
         check "$who: least" $c $all -DPSOCKET_NO_TLS -DPSOCKET_NO_DNS -DPSOCKET_NO_THREADS -DPSOCKET_NO_FILES "$tmp/impl.c"
     }

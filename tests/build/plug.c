@@ -3,6 +3,8 @@
  *
  *     -DPLUG        the library: go() starts a lookup that takes half a second, and lets go of it
  *     without       plug LIBRARY: loads it, calls go, unloads it, several times, and is there after the lookups
+ *
+ * and once more for a program (-DPROGRAM) that starts itself under the name of a library, which nobody must load for it.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -25,7 +27,14 @@ static __attribute__((unused)) void nap(long ms)
 }
 #endif
 
-#ifdef PLUG
+#if defined(TRAP)
+#include <unistd.h>
+__attribute__((constructor)) static void trap(void)
+{
+    static const char text[] = "trapped\n";
+    if (write(1, text, sizeof text - 1)) {}
+}
+#elif defined(PLUG) || defined(PROGRAM)
 static int slow_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **out)
 {
     (void)host;
@@ -51,6 +60,19 @@ int go(void)
     psocket_free(s);
     return r;
 }
+#ifdef PROGRAM
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        char *args[2] = { NULL, NULL };
+        args[0] = argv[1];
+        return execv("/proc/self/exe", args);
+    }
+    go();
+    nap(600);
+    return puts("done") < 0;
+}
+#endif
 #else
 #include <stdio.h>
 

@@ -13,6 +13,7 @@ static void fault_free(void *p);
 #include "psocket.h"
 #include "check.h"
 #include "fault/scenes.h"
+#include "fault/more.h"
 
 #ifdef FAULT_TRACE
 extern void __sanitizer_print_stack_trace(void);
@@ -131,4 +132,7 @@ SCENE(tls_poller, 1)
 SCENE(tls_blocking, 1)
 SCENE(given_up, 0)
 SCENE(poller_pair, 0)
+SCENE(adopt, 0)
+SCENE(nested, 0)
+SCENE(options_all, 0)
 SCENE(tls_wrapped, 1)

@@ -21,7 +21,7 @@
 enum call {
     C_socket, C_connect, C_bind, C_listen, C_accept4, C_getsockopt, C_setsockopt, C_getsockname, C_getpeername, C_recv,
     C_recvfrom, C_send, C_sendto, C_shutdown, C_poll, C_epoll_create1, C_epoll_ctl, C_epoll_wait, C_eventfd, C_read,
-    C_getrandom, C_pthread_create, C_getaddrinfo, C_open, C_unlink, CALLS
+    C_getrandom, C_pthread_create, C_getaddrinfo, C_open, C_unlink, C_socketpair, C_fcntl, CALLS
 };
 
 static long fault_counts[CALLS], fault_at, fault_hits, fault_live;
@@ -77,6 +77,8 @@ static int datagrams(int fd)
     socklen_t n = sizeof type;
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_DGRAM;
 }
+static int fault_socketpair(int d, int t, int p, int fds[2]) { return fault(C_socketpair) ? -1 : socketpair(d, t, p, fds); }
+static int fault_fcntl(int fd, int what, int value) { return fault(C_fcntl) ? -1 : fcntl(fd, what, value); }
 static int fault_bind(int fd, const struct sockaddr *sa, socklen_t n) { return fault(C_bind) ? -1 : bind(fd, sa, n); }
 static int fault_listen(int fd, int n) { return fault(C_listen) ? -1 : listen(fd, n); }
 static int fault_accept4(int fd, struct sockaddr *sa, socklen_t *n, int flags) { return fault(C_accept4) ? -1 : accept4(fd, sa, n, flags); }
@@ -102,9 +104,10 @@ static ssize_t fault_sendto(int fd, const void *p, size_t n, int flags, const st
 static int fault_shutdown(int fd, int how) { return fault(C_shutdown) ? (int)broken(fd) : shutdown(fd, how); }
 static int fault_poll(struct pollfd *p, nfds_t n, int ms) { return fault_if(C_poll, ms != 0) ? -1 : poll(p, n, ms); }
 static int fault_epoll_create1(int flags) { return fault(C_epoll_create1) ? -1 : epoll_create1(flags); }
+static int fault_changes = 1; /* also what changes an entry, which Linux has no reason to refuse */
 static int fault_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 {
-    return op != EPOLL_CTL_DEL && fault(C_epoll_ctl) ? -1 : epoll_ctl(fd, op, what, ev);
+    return (op == EPOLL_CTL_ADD || (op == EPOLL_CTL_MOD && fault_changes)) && fault(C_epoll_ctl) ? -1 : epoll_ctl(fd, op, what, ev);
 }
 static int fault_epoll_wait(int fd, struct epoll_event *ev, int n, int ms) { return fault_if(C_epoll_wait, ms != 0) ? -1 : epoll_wait(fd, ev, n, ms); }
 static int fault_eventfd(unsigned n, int flags) { return fault(C_eventfd) ? -1 : eventfd(n, flags); }
@@ -143,6 +146,8 @@ static void fault_free(void *p)
 #define socket fault_socket
 #define connect fault_connect
 #define bind fault_bind
+#define socketpair fault_socketpair
+#define fcntl fault_fcntl
 #define listen fault_listen
 #define accept4 fault_accept4
 #define getsockopt fault_getsockopt
@@ -168,6 +173,8 @@ static void fault_free(void *p)
 #undef socket
 #undef connect
 #undef bind
+#undef socketpair
+#undef fcntl
 #undef listen
 #undef accept4
 #undef getsockopt
@@ -189,6 +196,7 @@ static void fault_free(void *p)
 #undef open
 #undef unlink
 #include "fault/scenes.h"
+#include "fault/more.h"
 
 #define CONTINUES 1 /* the scenario succeeds all the same */
 #define EITHER 2    /* it succeeds, or answers one of the codes */
@@ -212,12 +220,15 @@ static const struct failure {
     { C_bind, "bind", EADDRINUSE, ENDS, { PSOCKET_ADDRESS_IN_USE } },
     { C_bind, "bind", EACCES, ENDS, { PSOCKET_ACCESS } },
     { C_bind, "bind", EADDRNOTAVAIL, ENDS, { PSOCKET_ADDRESS_NOT_AVAILABLE } },
+    { C_socketpair, "socketpair", EMFILE, ENDS, { PSOCKET_DESCRIPTORS } },
+    { C_socketpair, "socketpair", ENOMEM, ENDS, { PSOCKET_NOMEM } },
+    { C_fcntl, "fcntl", EBADF, EITHER, { PSOCKET_INVALID, PSOCKET_OS } },
     { C_listen, "listen", EADDRINUSE, ENDS, { PSOCKET_ADDRESS_IN_USE } },
     { C_accept4, "accept4", EINTR, CONTINUES, { 0 } },
     { C_accept4, "accept4", ECONNABORTED, CONTINUES, { 0 } },
     { C_accept4, "accept4", EMFILE, ENDS, { PSOCKET_DESCRIPTORS } },
     { C_accept4, "accept4", ENOBUFS, ENDS, { PSOCKET_NOMEM } },
-    { C_getsockopt, "getsockopt", ECONNREFUSED, ENDS, { PSOCKET_REFUSED } },
+    { C_getsockopt, "getsockopt", ECONNREFUSED, ENDS, { PSOCKET_REFUSED, PSOCKET_INVALID } },
     { C_getsockopt, "getsockopt", ENOBUFS, ENDS, { PSOCKET_NOMEM } },
     { C_setsockopt, "setsockopt", EINVAL, EITHER, { PSOCKET_INVALID } },
     { C_setsockopt, "setsockopt", ENOBUFS, EITHER, { PSOCKET_NOMEM } },
@@ -380,6 +391,14 @@ SCENE(tls_poller, 1)
 SCENE(tls_blocking, 1)
 SCENE(given_up, 0)
 SCENE(poller_pair, 0)
+TEST_LIMIT(nested, 120)
+{
+    scene s = { "nested", scene_nested, 0 };
+    fault_changes = 0; /* who sleeps in a poller outside hears of an inner poller by its descriptor alone */
+    exhaust(s);
+}
+
+SCENE(options_all, 0)
 
 /* What a dead process left behind in a folder where it cannot be removed: the address is in use, at once. */
 TEST(a_stale_path_that_stays)

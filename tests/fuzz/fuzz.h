@@ -92,11 +92,7 @@ static CHECK_UNUSED void fuzz_finish(kit_wire *w)
 /* Version and roles as a byte of input says: 1.2 or 1.3 in bit 0, with client certificates in bit 1. */
 static CHECK_UNUSED void fuzz_begin(kit_wire *w, int how)
 {
-#ifdef KIT_BASE
-    int version = 0x0303;
-#else
     int version = how & 1 ? 0x0304 : 0x0303;
-#endif
     psocket_tls *server = fuzz_settings(how & 2 ? FUZZ_ASKING : FUZZ_SERVER, version);
     kit_secret_count = 0;
     kit_seed(31);

@@ -21,9 +21,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kit_end *to;
     if (size) data++, size--;
     if (size > 40000) return 0;
-#ifdef KIT_BASE
-    how &= ~1;
-#endif
     kit_version = how & 1 ? 0x0304 : 0x0303;
     kit_secret_count = 0;
     kit_seed(31);

@@ -10,9 +10,11 @@
  *     --plain      no TLS                                             --pause MS   before the first recv
  *     --echo       sends back what comes
  *     --out FILE   takes what comes                      --close          closes at once after the handshake
+ *     --min V  --max V  versions, 1.2 or 1.3             --suites, --groups, --sigalgs LIST
+ *     --fragment N  the largest record that is taken     --export LABEL   prints 32 bytes of an exporter
  *
  * Standard output, per connection:
- *     handshake OK VERSION SUITE alpn=A name=N resumed=R peer=SUBJECT
+ *     handshake OK VERSION SUITE alpn=A name=N resumed=R peer=SUBJECT group=G sigalg=S ems=E
  *     handshake CODE alert=N cert=N TEXT
  *     end CODE received N                     a server begins with: port N, and ends at SIGTERM
  */
@@ -26,7 +28,7 @@
 
 #define MOST 8
 
-static const char *in, *out, *say;
+static const char *in, *out, *say, *export_label;
 static int echo, close_at_once, plain, lines, pause_ms;
 static size_t piece = 65536;
 static int64_t now;
@@ -127,8 +129,17 @@ static void connection(psocket *s, psocket_tls *tls, const char *name)
         printf("handshake %s alert=%d cert=%d %s\n", psocket_codename(code), err.tls_alert, err.cert_index, err.text);
     } else {
         if (psocket_gettlsinfo(s, &info)) memset(&info, 0, sizeof info);
-        printf("handshake OK %s %s alpn=%s name=%s resumed=%d peer=%s\n", info.version_name, info.suite_name, info.alpn,
-               info.server_name, info.resumed, info.peer_subject);
+        printf("handshake OK %s %s alpn=%s name=%s resumed=%d peer=%s group=%s sigalg=%s ems=%d\n", info.version_name,
+               info.suite_name, info.alpn, info.server_name, info.resumed, info.peer_subject, info.group_name, info.sigalg_name,
+               info.extended_master_secret);
+        if (export_label) {
+            uint8_t bytes[32];
+            size_t i;
+            printf("export ");
+            if (psocket_tls_export(s, export_label, NULL, 0, bytes, 32) == 32)
+                for (i = 0; i < 32; i++) printf("%02X", bytes[i]);
+            printf("\n");
+        }
         fflush(stdout);
         code = talk(s, &received);
         psocket_geterror(s, &err);
@@ -185,6 +196,13 @@ int main(int argc, char **argv)
         else if (strcmp(o, "--say") == 0) say = argv[++a];
         else if (strcmp(o, "--lines") == 0) lines = atoi(argv[++a]);
         else if (strcmp(o, "--pause") == 0) pause_ms = atoi(argv[++a]);
+        else if (strcmp(o, "--min") == 0) topt.min_version = strcmp(argv[++a], "1.2") == 0 ? 0x0303 : 0x0304;
+        else if (strcmp(o, "--max") == 0) topt.max_version = strcmp(argv[++a], "1.2") == 0 ? 0x0303 : 0x0304;
+        else if (strcmp(o, "--suites") == 0) topt.suites = argv[++a];
+        else if (strcmp(o, "--groups") == 0) topt.groups = argv[++a];
+        else if (strcmp(o, "--sigalgs") == 0) topt.sigalgs = argv[++a];
+        else if (strcmp(o, "--fragment") == 0) topt.max_fragment = (size_t)atol(argv[++a]);
+        else if (strcmp(o, "--export") == 0) export_label = argv[++a];
         else return 2;
     }
     opt.timeout_ms = 10000;

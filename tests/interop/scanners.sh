@@ -19,10 +19,12 @@ if has nmap; then
     # a server that orders its suites is told so, with a warning for whatever is weak
     check "nmap: the server's preference" has_line 'cipher preference: server$'
     check "nmap: no warnings" has_none warning
-    versions() { [ "$(grep -c 'TLSv1\.[0-9]:\|SSLv[0-9]:' "$out")" = 1 ] && grep -q 'TLSv1.2:' "$out"; }
-    check "nmap: TLS 1.2 only" versions
-    six() { cat "$out"; [ "$(grep -c ' - A$' "$out")" = 6 ] && [ "$(grep -c 'TLS_ECDHE_[A-Z]*_WITH_\(AES_[0-9]*_GCM\|CHACHA20_POLY1305\)_SHA[0-9]* .* - A$' "$out")" = 6 ]; }
-    check "nmap: six suites, each ECDHE with AEAD, each A" six
+    versions() { # some nmap know nothing of TLS 1.3
+        [ "$(grep 'TLSv1\.[0-9]:\|SSLv[0-9]:' "$out" | grep -vc 'TLSv1.3:')" = 1 ] && grep -q 'TLSv1.2:' "$out"
+    }
+    check "nmap: TLS 1.2, and 1.3 if it knows that" versions
+    six() { cat "$out"; [ "$(grep -c 'TLS_ECDHE_[A-Z]*_WITH_\(AES_[0-9]*_GCM\|CHACHA20_POLY1305\)_SHA[0-9]* .* - A$' "$out")" = 6 ] && ! grep ' - [B-F]$' "$out"; }
+    check "nmap: six suites of 1.2, each ECDHE with AEAD, all A" six
     compressors() { sed -n '/compressors:/{n;p}' "$out" >"$tmp/compressors"; cat "$out"; [ "$(tr -d '| \n' <"$tmp/compressors")" = NULL ]; }
     check "nmap: no compression" compressors
 else skip nmap "not installed"; fi
@@ -31,19 +33,20 @@ if has sslscan; then
     sslscan_run() { timeout 100 sslscan --no-colour --timeout=1 --show-sigs --sni-name=localhost "127.0.0.1:$port" >"$out" && grep -q 'Supported Server Cipher' "$out"; }
     check "sslscan runs" sslscan_run
     for v in SSLv2 SSLv3 TLSv1.0 TLSv1.1; do check "sslscan: no $v" has_line "^$v *disabled"; done
-    check "sslscan: TLS 1.2" has_line '^TLSv1.2 *enabled'
+    for v in TLSv1.2 TLSv1.3; do check "sslscan: $v" has_line "^$v *enabled"; done
     check "sslscan: no renegotiation" has_line 'Session renegotiation not supported'
     check "sslscan: fallback SCSV" has_line 'Server supports TLS Fallback SCSV'
     check "sslscan: no compression" has_none 'Compression enabled'
     check "sslscan: no heartbleed" has_none '[^t] vulnerable to heartbleed'
     six() {
         cat "$out"
-        [ "$(grep -c '^\(Accepted\|Preferred\)' "$out")" = 6 ] && [ "$(grep -c '^Preferred' "$out")" = 1 ] || return 1
+        [ "$(grep -c '^\(Accepted\|Preferred\)' "$out")" = 9 ] && [ "$(grep -c '^Preferred' "$out")" = 2 ] || return 1
+        [ "$(grep -c '^\(Accepted\|Preferred\) *TLSv1.3 ' "$out")" = 3 ] || return 1
         for kind in RSA ECDSA; do
             for suite in $suites; do grep -q "^\(Accepted\|Preferred\) *TLSv1.2 .*ECDHE-$kind-$suite " "$out" || return 1; done
         done
     }
-    check "sslscan: the six suites" six
+    check "sslscan: the nine suites" six
     signatures() { cat "$out"; ! sed -n '/Signature Algorithm(s)/,/^$/p' "$out" | grep -i 'sha1\|sha224\|md5\|dsa_sha\|any'; }
     check "sslscan: no weak signature algorithm" signatures
 else skip sslscan "not installed"; fi
@@ -74,9 +77,10 @@ if [ -n "$testssl" ]; then
     for v in SSLv2 SSLv3; do check "testssl.sh: no $v" has_line "^$v OK not offered"; done
     for v in TLS1 TLS1_1; do check "testssl.sh: no $v" has_line "^$v [A-Z]* not offered"; done
     check "testssl.sh: TLS 1.2" has_line '^TLS1_2 OK offered'
+    check "testssl.sh: TLS 1.3" has_line '^TLS1_3 OK offered'
     check "testssl.sh: the server's cipher order" has_line '^cipher_order OK server'
     check "testssl.sh: forward secrecy" has_line '^P\?FS OK offered'
-    check "testssl.sh: curves" has_line '^P\?FS_ECDHE_curves OK prime256v1 secp384r1 X25519'
+    check "testssl.sh: curves" has_line '^P\?FS_ECDHE_curves OK prime256v1 secp384r1 secp521r1 X25519'
     check "testssl.sh: secure renegotiation is signalled" has_line '^secure_renego OK '
     check "testssl.sh: none is allowed" has_line '^secure_client_renego OK not vulnerable'
     check "testssl.sh: no compression" has_line '^CRIME_TLS OK not vulnerable'

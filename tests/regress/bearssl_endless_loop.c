@@ -8,7 +8,7 @@ static kit_wire w;
 static void trail(int server)
 {
     static kit_bytes b;
-    static uint8_t plain[1024];
+    static uint8_t plain[20000];
     kit_key key, again;
     kit_end *from, *to;
     psocket_error e = {0};

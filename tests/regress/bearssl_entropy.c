@@ -31,7 +31,6 @@ KIT_TEST(only_the_platforms_entropy, 20)
     psocket_tls_free(tls);
 }
 
-#ifndef KIT_BASE
 /* A server that has none says so (internal_error), whenever it notices. */
 KIT_TEST(a_server_without_entropy, 20)
 {
@@ -52,4 +51,3 @@ KIT_TEST(a_server_without_entropy, 20)
     psocket_tls_free(client);
     psocket_tls_free(server);
 }
-#endif

@@ -44,7 +44,6 @@ KIT_TEST_12(the_handshake_in_small_records, 20)
     }
 }
 
-#ifndef KIT_BASE
 /* Data too, towards a client of ours that asks; and it takes nothing larger (RFC 8449). */
 KIT_TEST(fragments_as_the_client_asked, 60)
 {
@@ -94,4 +93,3 @@ KIT_TEST(fragments_as_the_client_asked, 60)
         kit_wire_end(&w);
     }
 }
-#endif

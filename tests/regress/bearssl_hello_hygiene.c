@@ -40,6 +40,6 @@ KIT_TEST_12(hello_hygiene, 20)
 {
     answer("\0\20\0\5\0\3\2h2", 9, 0, 0);
     answer("\0\20\0\7\0\5\4evil", 11, PSOCKET_TLS_ALPN, 47);
-    answer("\0\20\0\5\0\3\2h2\0\20\0\5\0\3\2h2", 18, PSOCKET_TLS_PROTOCOL, 47);
-    answer("\0\12\0\0\0\12\0\0", 8, PSOCKET_TLS_PROTOCOL, 47);
+    answer("\0\20\0\5\0\3\2h2\0\20\0\5\0\3\2h2", 18, PSOCKET_TLS_PROTOCOL, 50);
+    answer("\0\12\0\0\0\12\0\0", 8, PSOCKET_TLS_PROTOCOL, 50);
 }

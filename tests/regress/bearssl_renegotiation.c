@@ -22,7 +22,6 @@ KIT_TEST_12(renegotiation_is_refused, 20)
     attempt(0, "\1\0\0\2xx", 6);
 }
 
-#ifndef KIT_BASE
 /* TLS 1.3 has none at all. */
 TEST(nor_in_tls_1_3)
 {
@@ -41,4 +40,3 @@ TEST(nor_in_tls_1_3)
         kit_wire_end(&w);
     }
 }
-#endif

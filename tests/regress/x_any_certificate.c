@@ -1,4 +1,5 @@
-/* A handshake with insecure_no_verify takes a host whose certificate has flaws that its key does not depend on. */
+/* A handshake with insecure_no_verify takes a host whose certificate has flaws that its key does not depend on, and one with
+ * decide asks about it. */
 #include "kit.h"
 #include "regress/x.h"
 
@@ -22,7 +23,8 @@ KIT_TEST(a_flawed_host, 60)
         der extensions = {0}, leaf, key = x_key_file(2, (int)i & 1);
         psocket_identity id = {0};
         psocket_tls_options opt = {0};
-        psocket_tls *server = NULL, *clients[2] = {NULL, NULL};
+        psocket_tls *server = NULL, *clients[3] = {NULL, NULL, NULL};
+        psocket_question q;
         psocket_error e = {0};
         kit_ends p;
         der_put(&extensions, t[i].ext, (size_t)t[i].n);
@@ -34,9 +36,7 @@ KIT_TEST(a_flawed_host, 60)
         opt.identities = &id;
         opt.identity_count = 1;
         opt.error = &e;
-#ifndef KIT_BASE
         opt.min_version = opt.max_version = kit_version;
-#endif
         CHECK_INT(psocket_tls_new(&server, &opt), 0);
         opt.identities = NULL;
         opt.identity_count = 0;
@@ -45,16 +45,32 @@ KIT_TEST(a_flawed_host, 60)
         CHECK_INT(psocket_tls_new(&clients[1], &opt), 0);
         opt.insecure_no_verify = 1;
         CHECK_INT(psocket_tls_new(&clients[0], &opt), 0);
-        for (k = 0; server && k < 2 && clients[k]; k++) {
+        opt.insecure_no_verify = 0;
+        opt.decide = 1;
+        CHECK_INT(psocket_tls_new(&clients[2], &opt), 0);
+        for (k = 0; server && k < 3 && clients[k]; k++) {
             if (!kit_begin(&p, clients[k], server, "other.test")) break;
             kit_run(p.client, p.server, 16384);
-            CHECK_INT(kit_status(p.client, &e) != 0, k); /* who verifies refuses: the name at least is another */
+            if (k == 2) {
+                CHECK_INT(kit_status(p.client, NULL), PSOCKET_WANT_DECISION);
+                CHECK_INT(psocket_getquestion(p.client->s, &q), 0);
+                CHECK_INT(q.kind, PSOCKET_WANT_DECISION);
+                CHECK_STR(q.peer.subject, "CN=leaf");
+                CHECK_INT(q.certificate_len, leaf.n);
+                CHECK(q.verdict.code != 0 && q.verdict.text[0]);
+                CHECK_INT(psocket_decide(p.client->s, 0), 0);
+                p.client->status = PSOCKET_WANT_READ;
+                kit_turn(p.client);
+                kit_run(p.client, p.server, 16384);
+            }
+            CHECK_INT(kit_status(p.client, &e) != 0, k == 1); /* who verifies refuses: the name at least is another */
             kit_free(p.client);
             kit_free(p.server);
         }
         psocket_tls_free(server);
         psocket_tls_free(clients[0]);
         psocket_tls_free(clients[1]);
+        psocket_tls_free(clients[2]);
         free(leaf.p);
         free(key.p);
         free(extensions.p);

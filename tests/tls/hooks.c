@@ -11,7 +11,8 @@ KIT_TEST(keylog, 20)
     static const char *const labels[2][4] = {{"CLIENT_RANDOM"}, {"CLIENT_HANDSHAKE_TRAFFIC_SECRET",
         "SERVER_HANDSHAKE_TRAFFIC_SECRET", "CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"}};
     static uint8_t plain[1000];
-    int v = kit_version == 0x0304, i, type;
+    int v = kit_version == 0x0304, i, type = 0;
+    ptrdiff_t n;
     kit_wire w;
     test_wallclock = (int64_t)time(NULL);
     REQUIRE(kit_wire_join(&w, NULL));
@@ -19,7 +20,9 @@ KIT_TEST(keylog, 20)
     for (i = 0; i < 4 && labels[v][i]; i++) CHECK(kit_find_secret(labels[v][i], w.tap.client_random) != NULL);
     for (i = 0; i < 2; i++) {
         CHECK_INT(psocket_send(kit_sender(&w, i)->s, "logged", 6), 6);
-        CHECK_INT(kit_hear(&w, i, plain, &type), 6);
+        do n = kit_hear(&w, i, plain, &type);
+        while (n > 0 && type == 22); /* tickets go in front */
+        CHECK_INT(n, 6);
         CHECK_INT(type, 23);
         CHECK_MEM(plain, "logged", 6);
     }

@@ -26,9 +26,6 @@ static void prepare(void)
 {
     int version, mutual;
     for (version = 0x0303; version <= 0x0304; version++) {
-#ifdef KIT_BASE
-        if (version == 0x0304) continue;
-#endif
         for (mutual = 0; mutual < 2; mutual++) {
             setting *s = &settings[setting_count++];
             kit_version = version;
