@@ -9166,10 +9166,10 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
+static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
     psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
-#define PSI_CLIENT NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
 #else
 #define PSI_CLIENT (&psi_client)
 #endif
@@ -9725,7 +9725,7 @@ static void psi_server_failed(psi_hs *h)
 static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin,
     psi_server_finish, psi_server_failed};
 #ifdef PSOCKET_NO_SERVER
-#define PSI_SERVER NULL
+#define PSI_SERVER ((const psi_role *)NULL)
 #else
 #define PSI_SERVER (&psi_server)
 #endif
@@ -10651,8 +10651,8 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 /*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
-#define PSI_CLIENT NULL
-#define PSI_SERVER NULL
+#define PSI_CLIENT ((const psi_role *)NULL)
+#define PSI_SERVER ((const psi_role *)NULL)
 enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
