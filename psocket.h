@@ -5704,7 +5704,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 #define PSI_REC_KEY_LIFE ((uint64_t)1 << 23)
 #endif
 
-enum { PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
+enum { PSI_SSL30 = 0x0300, PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
 enum { PSI_REC_CCS = 20, PSI_REC_ALERT = 21, PSI_REC_HANDSHAKE = 22, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END, PSI_REC_WHOLE };
 enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
@@ -7355,7 +7355,7 @@ static int psi_ext_take_shares(psi_hs *h, psi_reader *r)
     psi_reader list = h->offer->shares = psi_read_vector(r, 2, 0, 65535);
     while (list.n && !list.bad) {
         psi_read_number(&list, 2);
-        psi_read_vector(&list, 2, 1, 65535);
+        psi_read_vector(&list, 2, 0, 65535); /* an empty one is no point */
     }
     return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
@@ -7703,6 +7703,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     h->got = 0;
     if (m.n && !psi_ext_get_all(h, &m, PSI_IN_CH)) return 0;
     if (!o->versions) o->versions = legacy >= PSI_TLS12 ? 1 : 4;
+    if (legacy < PSI_SSL30) o->versions = 4;
     if (!memchr(compression.p, 0, compression.n)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
         return 0;
@@ -7833,6 +7834,11 @@ static const psi_scheme *psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, p
     psi_x509_alg alg;
     psi_x509_span span;
     if (psi_hs_left(h, &m)) return NULL;
+    if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) { /* RFC 5246 7.4.2, whoever accepted it */
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
+                    "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+        return NULL;
+    }
     if (!s || !psi_auth_fits(s, leaf, h->version)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "signature scheme was not offered or does not fit its certificate");
         return NULL;
@@ -7895,11 +7901,7 @@ static void psi_auth_accept(psi_hs *h)
     psi_hs_question *q;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
     psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
-    if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
-                    "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
-        if (h->err) h->err->cert_index = 0;
-    } else if (psi_x509_usable(h->chain.certs, &unusable)) {
+    if (psi_x509_usable(h->chain.certs, &unusable)) {
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
@@ -8249,9 +8251,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_update(&all, digest, sizeof digest);
     }
     for (i = 0; !code && i < trust->anchors.count; i++) {
-        uint8_t uses = (uint8_t)(trust->anchors.certs[i].extended & 0xFF); /* trust settings may have changed them */
         psi_keys_digest(br_sha256_ID, trust->anchors.certs[i].der.p, trust->anchors.certs[i].der.n, digest);
-        br_sha256_update(&all, &uses, 1);
         br_sha256_update(&all, digest, sizeof digest);
     }
     br_sha256_update(&all, "pins", 4);
@@ -8259,7 +8259,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     br_sha256_out(&all, out);
     psi_os_lock(&tls->lock);
     memcpy(tls->policy, out, 32);
-    tls->has_policy = 1;
+    tls->has_policy = !code; /* a store that is not there may come */
     psi_os_unlock(&tls->lock);
     return 0;
 }
@@ -9166,7 +9166,7 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
     psi_wipe(&s, sizeof s);
 }
 
-static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
     psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -9536,7 +9536,7 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
         int seen = 0;
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 1, 65535);
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
             if (number != tls->groups.items[i]->number) continue;
             *twice |= seen++;
             if (!psi_read_has(o->groups, number)) continue;
@@ -9760,7 +9760,8 @@ static void psi_hs_refused(psi_hs *h, int alert)
 
 static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
-    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING;
+    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING, empty = !in->len && h->version == PSI_TLS13;
+    if (empty) psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "alert is empty"); /* RFC 8446 5.4 */
     if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
         psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
                    "alert is malformed");
@@ -10132,7 +10133,8 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
         if (alert)
             return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert,
                                 "the peer sent a handshake message that is malformed or out of order");
-    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT)) {
+    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT) ||
+               (in->type == PSI_REC_ALERT && !in->len && r->version == PSI_TLS13)) { /* RFC 8446 5.4 */
         return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
                             "the peer sent a record out of order");
     } else if (in->type == PSI_REC_ALERT) {
