@@ -31,14 +31,16 @@
  *
  * Search for the tags. >>api is all that a user needs; the others are the implementation, each calling only those above.
  *
- *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
- *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
- *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
- *     >>ring      the ring of received chunks                   >>poll      the poller
- *     >>addr      numeric addresses                             >>public    argument checks and blocking
- *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
- *     >>x509      PEM, keys, trust, paths, names
+ *     >>api       the declarations, each with its contract      >>auth       certificates and who signs
+ *     >>config    defaults and detection                        >>session    what resumes: IDs and tickets
+ *     >>base      memory, errors, helpers                       >>handshake  states and messages of TLS 1.2 and 1.3
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>tls        TLS settings
+ *     >>ring      the ring of received chunks                   >>watch      what a poller is made of
+ *     >>addr      numeric addresses                             >>sock       the socket: dial, handshake, send, receive, end
+ *     >>dns       names to addresses                            >>poll       the poller
+ *     >>x509      PEM, keys, trust, paths, names                >>public     argument checks and blocking
+ *     >>record    TLS records: encrypt, decrypt, alerts         >>lua        the Lua module and its scheduler
+ *     >>keys      key schedules of TLS                          >>hello      both hellos and their extensions
  *
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
@@ -70,10 +72,12 @@
  * PSOCKET_BUILD_TIME         implementation  seconds since 1970; a calendar before it is taken to be unset
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
+ * PSOCKET_DATAGRAM           implementation  largest datagram that is received, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
+ * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -219,14 +223,17 @@ typedef struct psocket_options {
                                  left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer; 0 never */
+    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
+                                 many again; 0 never */
     const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT) */
+    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
+                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
     int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number of the interface for groups; NULL: the system chooses */
+    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
+                                 system chooses */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -334,17 +341,18 @@ typedef struct psocket_pollfd {
 } psocket_pollfd;
 
 /* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may wait, nor call psocket for the socket that they carry. *os may receive a system's error number. */
+   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset, for a get (PSOCKET_READ) or put (PSOCKET_WRITE) that would wait: what to wait for. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
+       would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -358,7 +366,8 @@ typedef struct psocket_event {
 
 /* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305). With options.udp only the peer is set, nothing is
+   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
    sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
@@ -368,7 +377,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
 /* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. */
+   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
 /* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
@@ -412,7 +421,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
 /* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. PSOCKET_LIMIT if n exceeds recv_limit. Data as in psocket_recv. */
+   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
 /* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
@@ -518,7 +527,8 @@ PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
    it has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be NULL. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
+   NULL. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others. */
@@ -534,8 +544,9 @@ PSOCKET_API const char *psocket_codename(int code);
 PSOCKET_API int psocket_step(psocket *s);
 
 /* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket is ready for all), 0 when the time has passed, or an
-   error. Drives connecting and handshaking. */
+   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
+   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
+   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
 /* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
@@ -652,11 +663,6 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 #ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
 #define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#define PSI_CHECK(s) psi_check_sock(s)
-#define PSI_CHECK_POLLER(p) psi_check_poller(p)
-#else
-#define PSI_CHECK_POLLER(p) ((void)(p))
-#define PSI_CHECK(s) ((void)(s))
 #endif
 
 #ifdef __cplusplus
@@ -1134,7 +1140,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_SYS(name) name
 #define PSI_E(name) WSA##name
 #define PSI_OS_ERRNO WSAGetLastError()
-#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
                      { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1537,7 +1543,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_E(name) name
 #define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
-                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1867,13 +1873,16 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 PSI_PRINTF(4, 5)
 static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
 {
-    char what[400], why[128];
+    char why[128];
+    size_t n;
     va_list ap;
+    if (!e) return code;
     va_start(ap, format);
-    vsnprintf(what, sizeof what, format, ap);
+    psi_err_v(e, code, format, ap);
     va_end(ap);
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
-    if (e) e->os_error = os;
+    e->os_error = os;
+    n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
     return code;
 }
 
@@ -2424,13 +2433,12 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
 #define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_LOCAL 4      /* the local end of a stream that is yet to be connected */
+#define PSI_OS_DATAGRAMS 4
 
-/* Binds. backlog: the length of a listener's queue, which the system cuts to its most; 0 for all others. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int r, dual = flags & PSI_OS_DUAL, stream = backlog || (flags & PSI_OS_LOCAL), n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2438,11 +2446,15 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, stream, flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
-    if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
-    if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
-    r = psi_os_why(os);
-    if (a->family == PSI_UNIX) psi_os_unlink(path); /* bind made it */
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
+    return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
+}
+
+/* backlog: the length of the queue, which the system cuts to its most. path: of a Unix-domain socket, which is made by bind. */
+static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
+{
+    int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
+    if (r && path) psi_os_unlink(path);
     return r;
 }
 
@@ -2665,7 +2677,8 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     fds[0] = fds[1] = wait.fd = -1;
     wait.events = PSOCKET_READ;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
-    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, 1, os);
+    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
@@ -2711,7 +2724,7 @@ static int psi_os_bell_new(psi_os_bell *b, int *os)
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&b->rd, a.family, 1, os);
     b->wr = b->rd;
-    if (!r) r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_bind(b->rd, &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
     if (r) psi_os_close(b->rd);
@@ -3130,7 +3143,7 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
-    need = live + (uint32_t)n + PSI_RING_SLACK;
+    need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
     if (chunks) need += live / 2; /* growing by parts would copy all each time */
     if (need > r->cap) {
         uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
@@ -7506,7 +7519,7 @@ static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x)
     h->told = (h->got & psi_ext_bit(h, x)) != 0;
     psi_write_number(w, (uint64_t)x->number, 2);
     body = psi_write_open(w, 2);
-    if (x->write(h, w)) {
+    if ((x->write)(h, w)) {
         psi_write_close(w, body, 2);
         if (h->where == PSI_IN_CH) h->offered |= psi_ext_bit(h, x);
     } else if (!w->failed) {
@@ -7541,7 +7554,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     if (!psi_ext_allowed(h, x)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
     if (x->number < 0 || !x->read || !(x->where & h->where)) return 0;
     h->got |= psi_ext_bit(h, x);
-    alert = x->read(h, &body);
+    alert = (x->read)(h, &body);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
@@ -10655,7 +10668,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
 #define PSI_SERVER ((const psi_role *)NULL)
-enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
+enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23, PSI_REC_WARNING = 1, PSI_ALERT_CLOSE_NOTIFY = 0 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
 typedef struct psi_rec psi_rec;
@@ -10757,11 +10770,16 @@ struct psocket_watch {
     psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
-    unsigned sent;           /* the poller's turn in which the socket last sent, */
-    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    unsigned turn;           /* the poller's turn that `did` is of */
     short given;             /* 1 + index in the array handed out last; 0 none */
-    uint8_t events;          /* what the user wants */
+    unsigned events : 3;     /* what the user wants */
+    unsigned dead : 1;       /* its owner is done with it */
+    uint8_t did;             /* PSI_DID_*: what the socket did in that turn */
 };
+
+#define PSI_DID_SEND 1
+#define PSI_DID_DRAIN 2 /* a read took all there was, */
+#define PSI_DID_FILL 4  /* a send filled the transport: neither need be tried again in this turn */
 
 struct psocket_poller {
     psi_os_poller os;
@@ -10811,6 +10829,19 @@ static void psi_watch_cool(psocket_watch *w)
     w->link.prev->next = w->link.next;
     w->link.next->prev = w->link.prev;
     w->link.next = NULL;
+}
+
+/* Has the socket of w (NULL: none) done this in the poller's turn? */
+static int psi_watch_did(const psocket_watch *w, int what)
+{
+    return w && w->turn == w->poller->turn && (w->did & what);
+}
+
+static void psi_watch_note(psocket_watch *w, int what)
+{
+    if (!w) return;
+    w->did = (uint8_t)((w->turn == w->poller->turn ? w->did : 0) | what);
+    w->turn = w->poller->turn;
 }
 
 /*--- the heap of times */
@@ -10894,7 +10925,9 @@ static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
 /* Takes all of its descriptors out of the system's set, before one of them is closed. */
 static void psi_watch_unwatch(psocket_watch *w)
 {
-    psi_watch_many(w, NULL, 0);
+    int i, e;
+    psi_os_poller_ctl(&w->poller->os, &w->one, 0, &e);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&w->poller->os, &w->more[i], 0, &e);
     psi_watch_heat(w);
 }
 
@@ -10926,27 +10959,33 @@ static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
 static void psi_watch_leave(psocket_watch *w)
 {
     psocket_poller *p = w->poller;
-    psocket_watch *last;
-    if (!p) return;
-    psi_watch_unwatch(w);
-    psi_watch_cool(w);
-    last = p->heap[--p->count];
+    psocket_watch *last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
-    if (w->given) {
-        p->given[w->given - 1] = NULL;
-        p->events[w->given - 1].user = NULL;
-        p->events[w->given - 1].events = 0;
-    }
+    psi_watch_cool(w);
     psi_free(w->more);
     w->more = NULL;
     w->poller = NULL;
 }
 
+/* Its owner is done with w (NULL is fine): the system and the user hear no more of it at once; the poller frees it in its next
+   wait, which spares those who only close sockets the heap. */
 static void psi_watch_end(psocket_watch *w)
 {
+    psocket_poller *p = w ? w->poller : NULL;
     if (!w) return;
-    psi_watch_leave(w);
-    psi_free(w);
+    if (!p) { /* that was freed before */
+        psi_free(w);
+        return;
+    }
+    psi_watch_unwatch(w);
+    w->sock = NULL;
+    w->events = 0;
+    w->dead = 1;
+    if (!w->given) return;
+    p->given[w->given - 1] = NULL;
+    p->events[w->given - 1].user = NULL;
+    p->events[w->given - 1].events = 0;
+    w->given = 0;
 }
 
 /*==================================================================================================
@@ -11273,7 +11312,7 @@ static int psi_sock_flush(psocket *s)
     }
     if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
     if (psi_is_wait(n)) {
-        if (s->watch) s->watch->full = s->watch->poller->turn;
+        psi_watch_note(s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
@@ -11304,7 +11343,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -11383,14 +11422,17 @@ static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
     return n > rest ? n : rest;
 }
 
-/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
+/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than the largest
+   read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
+    const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
-    *room = n;
-    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
+    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
+    *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
+    return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
@@ -11398,7 +11440,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
     int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
     if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
@@ -11466,16 +11508,9 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
 /* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
 static int psi_sock_corked(psocket *s)
 {
-    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
-    if (!turn || s->watch->sent == turn) return turn != 0;
-    s->watch->sent = turn;
-    return 0;
-}
-
-/* Has it filled the transport in this turn of its poller? */
-static int psi_sock_is_full(const psocket *s)
-{
-    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+    int sent = psi_watch_did(s->watch, PSI_DID_SEND);
+    if (!sent) psi_watch_note(s->watch, PSI_DID_SEND);
+    return sent && s->nonblocking;
 }
 
 /* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
@@ -11483,54 +11518,56 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
+}
+
+/* May n bytes be sent at all? 0, or what is to be answered. */
+static int psi_sock_may_send(psocket *s, size_t n)
+{
+    if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
 static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 {
     int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) {
-        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
-        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
-    }
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    ptrdiff_t r = psi_sock_may_send(s, n);
+    if (r || (!n && !s->udp)) return r;
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
-    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
+    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r >= 0) {
-        psi_sock_left(s);
-        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
-        return r;
-    }
-    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    psi_sock_left(s);
+    if ((size_t)r < n) psi_watch_note(s->watch, PSI_DID_FILL);
+    return r;
 }
 
 /* Carries a half-close on: 0 when done. */
 static int psi_sock_finish(psocket *s)
 {
-    static const uint8_t close_notify[2] = { 1, 0 };
+    static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
     if (s->end_out == PSI_ENDING) {
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
     if (s->end_out == PSI_FINISHING) {
         if ((r = psi_sock_flush(s)) != 0) return r;
         r = s->io->finish(s->user, &os);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
     }
     return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
@@ -11587,7 +11624,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
     if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
     if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
         if (!local.family) local.family = a.family;
-        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
     if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
     if (r == 0) {
@@ -11935,7 +11972,7 @@ static void psi_sock_close(psocket *s)
     psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
-        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
         psi_sock_step(s);
     }
     psi_watch_end(s->watch);
@@ -12026,34 +12063,44 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
 
 static void psi_check_ring(const psi_ring *r)
 {
-    uint32_t at = r->head, bytes = 0;
+    uint32_t at = r->head, bytes = 0, most = 64; /* many chunks would cost time after each call */
     if (!r->buf) {
         PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
         return;
     }
     PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
-    for (; at != r->end; at = psi_ring_payload(r, at) + psi_ring_get(r, at)) {
+    for (; at != r->end && most; at = psi_ring_payload(r, at) + psi_ring_get(r, at), most--) {
         PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
         bytes += psi_ring_get(r, at);
     }
-    PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
+    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen <= r->bytes);
+}
+
+/* Has it what its state asks for, and nothing else? */
+static void psi_check_state(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
+    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
+    PSI_SURE(s->hs ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
+    PSI_SURE(!s->rec || s->state == PSI_OPEN);
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !s->out && s->fd == -1);
 }
 
 static void psi_check_sock(const psocket *s)
 {
-    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
     psi_check_ring(&s->ring);
-    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
-    PSI_SURE(!s->hs || s->state < PSI_OPEN);
-    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
-    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    if (s->out) PSI_SURE(s->rec && s->out_at < s->out_len);
+    else PSI_SURE(!s->out_at && !s->out_len);
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
-    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+    if (s->watch) PSI_SURE(s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED);
+    if (s->above) PSI_SURE(s->above->user == s);
 }
+#else
+#define psi_check_sock(s) ((void)(s))
 #endif
 
 /*==================================================================================================
@@ -12113,10 +12160,20 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
+static void psi_poll_bury(psocket_watch *w)
+{
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
 /* Looks at a watch. One that could not be dealt with stays hot. */
 static int psi_poll_look(psocket_watch *w, int fired)
 {
     int r;
+    if (w->dead) {
+        psi_poll_bury(w);
+        return 0;
+    }
     if (w->sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
@@ -12148,7 +12205,9 @@ static void psi_poll_times(psocket_poller *p, int64_t now)
 {
     while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
         psocket_watch *w = p->heap[0];
-        if (w->due <= now) {
+        if (w->dead) {
+            psi_poll_bury(w);
+        } else if (w->due <= now) {
             psi_poll_report(w, 0);
             psi_watch_times(w, INT64_MAX, w->wake);
         } else {
@@ -12213,7 +12272,7 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     w->user = user;
     if (w->given) w->poller->events[w->given - 1].user = user;
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
-    w->events = (uint8_t)events;
+    w->events = (unsigned)events & 7u;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
 }
 
@@ -12226,6 +12285,7 @@ static void psi_check_poller(const psocket_poller *p)
     for (i = 0; i < p->count; i++) {
         const psocket_watch *w = p->heap[i];
         PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->dead || (!w->sock && !w->given && w->link.next));
         PSI_SURE(!w->sock || w->sock->watch == w);
         PSI_SURE(!w->given || p->given[w->given - 1] == w);
         PSI_SURE(w->sock || !w->more);
@@ -12235,6 +12295,8 @@ static void psi_check_poller(const psocket_poller *p)
     PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
     for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
 }
+#else
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*--- public */
@@ -12281,7 +12343,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     if (!s->watch) s->watch = psi_watch_new(p, s);
     if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(s->watch, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12301,7 +12363,7 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psock
         return r;
     }
     psi_poll_want(*w, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12327,7 +12389,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
     p->nested = nested != 0;
     if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
@@ -12354,6 +12416,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     while (p->count) {
         psocket_watch *w = p->heap[p->count - 1];
         if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_unwatch(w);
+        if (w->dead) psi_poll_bury(w);
         else psi_watch_leave(w);
     }
     psi_free(p->spare);
@@ -12379,18 +12443,26 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
-   out it looks at again anyway.) */
+/* Has the poller look at what its system cannot know: something is ready, is to be watched that was not (output, a ring that
+   was full), or has a time. (What the poller has just handed out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+    const psocket_watch *w = s->watch;
+    int events, way, late = 0;
+    if (!w || w->given || w->link.next) return;
+    events = (int)w->events | (s->out || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(s->watch);
 }
 
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
-    PSI_CHECK(s);
+    psi_public_tell(s);
+    psi_check_sock(s);
     return r;
 }
 
@@ -12399,21 +12471,19 @@ static int psi_public_wrong(psocket *s, const char *why)
     return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
-{
-    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
-}
-
 /* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
     if (s->listen) return psi_public_wrong(s, "a listener moves no data");
     if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
-    psi_public_tell(s);
-    psi_public_push(s);
     return 0;
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
 }
 
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
@@ -12458,13 +12528,6 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
 }
 
-/* Ends one that could not be made. Returns code. */
-static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
-{
-    psi_sock_free(s);
-    return psi_public_fail(opt, code, os, what);
-}
-
 /* Reads what opt says of descriptors: NULL, or what is wrong with it. */
 static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
 {
@@ -12503,18 +12566,25 @@ static const char *psi_public_dial(psocket *s, const char *host, int port, const
     return *r ? "bad host" : NULL;
 }
 
+/* NULL, or what is wrong with the host and port to connect to (*r is the code). */
+static const char *psi_public_target(const char *host, int port, int udp, int *r)
+{
+    const char *path = host ? psi_addr_path(host) : NULL;
+    *r = PSOCKET_INVALID;
+    if (!host || !*host) return "no host given";
+    if (path && port) return "a path has no port";
+    if (!path && (port < 1 || port > 65535)) return "port out of range 1 to 65535";
+    if (path && udp) *r = PSOCKET_UNSUPPORTED;
+    return path && udp ? "datagrams on a path" : NULL;
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psocket *s;
-    const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
-    int r = PSOCKET_INVALID, udp = opt && opt->udp;
+    int r, udp = opt && opt->udp;
+    const char *wrong = psi_public_target(host, port, udp, &r);
     if (out) *out = NULL;
-    if (!out) wrong = "no place for the socket";
-    else if (!host || !*host) wrong = "no host given";
-    else if (path && port) wrong = "a path has no port";
-    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
-    else if (path && udp) wrong = "datagrams on a path";
-    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
     if (s) s->role = PSI_CLIENT;
@@ -12522,15 +12592,18 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     s->udp = udp != 0;
     psi_sock_clock(s, 0);
     wrong = psi_public_dial(s, host, port, opt, &r);
-    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
-    r = psi_public_settle(s);
-    if (r && !psi_is_want(r)) {
-        if (opt && opt->error) psocket_geterror(s, opt->error);
+    if (wrong) {
         psi_sock_free(s);
-        return r;
+        return psi_public_fail(opt, r, 0, wrong);
     }
-    *out = s;
-    return 0;
+    r = psi_public_settle(s);
+    if (!r || psi_is_want(r)) {
+        *out = s;
+        return 0;
+    }
+    if (opt && opt->error) psocket_geterror(s, opt->error);
+    psi_sock_free(s);
+    return r;
 }
 
 /* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
@@ -12558,7 +12631,9 @@ static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path,
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
     if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
-    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0) |
+                            (backlog ? 0 : PSI_OS_DATAGRAMS), os);
+    if (!r && backlog) r = psi_os_listen(*fd, path, backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
@@ -12576,29 +12651,17 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
-static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+/* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
+static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, int backlog, const psi_os_settings *set, int *os)
 {
-    psi_addr a;
-    char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
-    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
-    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    int dual = any && !set->v6only, r = psi_public_bound(&s->fd, a, path, dual, backlog, set, os);
     if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-        a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
+        a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(&s->fd, a, NULL, 0, backlog, set, os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
-        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
-    s->family = a.family & 15u;
-    if (!r) return 0;
-    if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-    return psi_public_fail(opt, r, os, what);
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(&s->fd, a, path, 0, backlog, set, os);
+    s->family = a->family & 15u;
+    return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
 /* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
@@ -12630,23 +12693,39 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     return 0;
 }
 
+/* Makes s listen, or (udp) wait for datagrams. 0, or what opt->error tells. */
+static int psi_public_listen(psocket *s, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_addr a;
+    char what[160];
+    const char *path, *wrong = psi_public_place(&a, &path, address, port, s->udp);
+    int r, os = 0, any = !address || !*address, backlog = opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if ((r = psi_public_bind(s, &a, path, any, s->udp ? 0 : backlog, set, &os)) != 0) {
+        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        return psi_public_fail(opt, r, os, what);
+    }
+    if (s->udp) return psi_public_endpoint(s, set, opt);
+    if ((r = psi_public_listener(s, path, set, opt)) == 0) return 0;
+    if (path) psi_os_unlink(path);
+    psi_os_close(s->fd);
+    return r;
+}
+
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
     psi_os_settings set;
-    const char *path, *wrong = psi_public_settings(&set, opt);
+    const char *wrong = psi_public_settings(&set, opt);
     int r;
     if (out) *out = NULL;
     if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = opt && opt->udp;
-    r = psi_public_bind(s, &path, address, port, &set, opt);
-    if (!r) {
-        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
-        if (r && path) psi_os_unlink(path);
-        if (r && !s->udp) psi_os_close(s->fd);
-    }
+    r = psi_public_listen(s, address, port, &set, opt);
     if (r) psi_sock_free(s);
     else *out = s;
     return r;
@@ -12662,7 +12741,8 @@ static int psi_public_can(psocket **out, int ok, int side)
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    if (!psi_public_can(out, t && t->get && t->put && t->finish && t->close && t->wants, side))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no whole transport, or no such side");
     s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->io = t;
@@ -12766,7 +12846,6 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
-    psi_public_tell(s);
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
@@ -12845,10 +12924,11 @@ PSOCKET_API int psocket_shutdown(psocket *s)
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
+    psi_public_push(s);
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+        if (s->nonblocking && !s->end_in && psi_watch_did(s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
@@ -12887,10 +12967,9 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     }
     if (!psi_ring_empty(&s->ring)) {
         if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
-        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+        r = (ptrdiff_t)psi_ring_front(&s->ring, data);
     }
-    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
-    return psi_public_answer(s, r);
+    return psi_public_answer(s, psi_is_wait(r) ? (ptrdiff_t)PSOCKET_WANT_READ : r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
@@ -12952,7 +13031,7 @@ PSOCKET_API void psocket_close(psocket *s)
 {
     if (!s) return;
     psi_sock_close(s);
-    PSI_CHECK(s);
+    psi_check_sock(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
@@ -13121,10 +13200,9 @@ PSOCKET_API int psocket_getside(const psocket *s)
 PSOCKET_API int psocket_isopen(psocket *s)
 {
     if (!s) return 0;
-    psi_public_tell(s);
     if (s->state < PSI_OPEN) psi_sock_step(s);
     while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
-    PSI_CHECK(s);
+    psi_public_answer(s, 0);
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
@@ -13171,7 +13249,6 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    psi_public_tell(s);
     return (int)psi_public_answer(s, psi_sock_step(s));
 }
 
@@ -13191,11 +13268,10 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
-    psi_public_tell(s);
     for (before = (int)s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
-        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
@@ -13651,13 +13727,14 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    int yield; /* in coroutines */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
-                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
+                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
@@ -13683,22 +13760,47 @@ static const psi_lua_option psi_lua_known[] = {
     { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
     { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
     { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
     { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
     { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
     { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
     { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
     { "clock", "t", 'f', 0, 0 },
+    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
+    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
     { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
     { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
     { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
+    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
     { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
+    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
     { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
+
+/* Stores the checked value on top, which is no list of tables or names. How long it is. */
+static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+{
+    size_t n = 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
+    else if (text) *(const char **)at = text;
+    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+    return kind == 'p' || kind == 'q' ? n / 32 : n;
+}
 
 /* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
    pushed. */
@@ -13708,14 +13810,16 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
     int table = lua_gettop(L);
     for (o = psi_lua_known; o->name; o++) {
         void *at = base + o->at;
-        size_t i, n = 0;
+        size_t i, n;
         if (!strchr(o->takers, taker)) continue;
         lua_getfield(L, table, o->name);
+        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
+            continue;
         } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
-            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
+            for (i = 0; i < n; i++) {
                 lua_rawgeti(L, -2, (int)(i + 1));
                 names[i] = lua_tostring(L, -1);
                 lua_pop(L, 1);
@@ -13723,9 +13827,7 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             *(const char *const **)at = names;
         } else if (o->kind == 'k') {
             int list = lua_gettop(L);
-            psocket_identity *all;
-            n = PSI_LUA_LENGTH(L, list);
-            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
             memset(all, 0, (n + 1) * sizeof *all);
             for (i = 0; i < n; i++) {
                 lua_rawgeti(L, list, (int)(i + 1));
@@ -13734,16 +13836,10 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             }
             *(const psocket_identity **)at = all;
         } else {
-            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
-            else if (text) *(const char **)at = text;
-            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-            if (o->kind == 'p') n /= 32;
+            n = psi_lua_store_value(L, o->kind, at);
             lua_pop(L, 1);
         }
-        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
     }
 }
 
@@ -13775,7 +13871,7 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
 {
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
-    all->o.nonblocking = 1;
+    all->o.nonblocking = all->yield = 1;
     all->o.error = e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
@@ -14407,6 +14503,7 @@ static int psi_lua_take(lua_State *L)
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     k->timeout = k->limit = l->timeout;
+    k->blocks = l->blocks;
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
 }
@@ -14446,15 +14543,84 @@ static int psi_lua_side(lua_State *L)
     return 2;
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
-   fails the socket is closed. C keeps the time. */
+/* Fields of the table on top. */
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
+   do it, the scheme, the hash and the digest. */
+static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+{
+    psocket_question q;
+    if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    if (q.kind == PSOCKET_WANT_SIGNATURE) {
+        lua_pushliteral(L, "sign");
+        lua_pushinteger(L, (lua_Integer)q.identity + 1);
+        lua_pushstring(L, q.scheme_name);
+        lua_pushstring(L, q.hash_name);
+        lua_pushlstring(L, (const char *)q.digest, q.digest_len);
+        return 5;
+    }
+    lua_pushliteral(L, "decide");
+    lua_newtable(L);
+    psi_lua_set_text(L, "subject", q.peer.subject);
+    psi_lua_set_text(L, "issuer", q.peer.issuer);
+    psi_lua_set_whole(L, "not_before", (double)q.peer.not_before);
+    psi_lua_set_whole(L, "not_after", (double)q.peer.not_after);
+    psi_lua_set_hex(L, "sha256", q.peer.sha256);
+    psi_lua_set_hex(L, "spki_sha256", q.peer.spki_sha256);
+    lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
+    lua_setfield(L, -2, "certificate");
+    if (!q.verdict.code) return 2;
+    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    lua_remove(L, -3);
+    return 4;
+}
+
+/* answer(socket, yes or signature): anything else refuses. */
+static int psi_lua_answer_question(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_question q;
+    size_t len = 0;
+    const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
+    int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
+    if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
+    else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    return 0;
+}
+
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN; or what
+   it asks. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
+    psocket_question q;
     int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1 && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
     if (!r && lua_gettop(L) > 1) {
         psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
         r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
@@ -14462,6 +14628,7 @@ static int psi_lua_secure(lua_State *L)
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
     psi_lua_forget(vm, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
     psi_lua_answer(L, k, r);
     if (r < 0) {
         psi_lua_shut(vm, k);
@@ -14698,12 +14865,6 @@ static int psi_lua_hasconnection(lua_State *L)
     return r < 0 ? 3 : 1;
 }
 
-static void psi_lua_set_whole(lua_State *L, const char *name, double value)
-{
-    PSI_LUA_PUSH_WHOLE(L, value);
-    lua_setfield(L, -2, name);
-}
-
 /* geterror(): a message, a name, and a table with the details that there are. */
 static int psi_lua_geterror(lua_State *L)
 {
@@ -14720,22 +14881,6 @@ static int psi_lua_geterror(lua_State *L)
     return 3;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
-{
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
-}
-
 static int psi_lua_tlsinfo(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14746,8 +14891,12 @@ static int psi_lua_tlsinfo(lua_State *L)
     psi_lua_set_text(L, "suite", info.suite_name);
     psi_lua_set_text(L, "alpn", info.alpn);
     psi_lua_set_text(L, "server_name", info.server_name);
+    psi_lua_set_text(L, "group", info.group_name);
+    psi_lua_set_text(L, "sigalg", info.sigalg_name);
     lua_pushboolean(L, info.resumed);
     lua_setfield(L, -2, "resumed");
+    lua_pushboolean(L, info.extended_master_secret);
+    lua_setfield(L, -2, "extended_master_secret");
     if (!info.peer_subject[0] && !info.peer_not_after) return 1;
     psi_lua_set_text(L, "peer_subject", info.peer_subject);
     psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
@@ -14757,7 +14906,30 @@ static int psi_lua_tlsinfo(lua_State *L)
     return 1;
 }
 
+/* export(label, length [, context]): keying material (RFC 5705) or a channel binding. */
+static int psi_lua_export(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *label = psi_lua_check_text(L, 2);
+    double n = psi_lua_check_number(L, 3);
+    size_t len = 0;
+    const char *context = lua_isnoneornil(L, 4) ? NULL : psi_lua_check_string(L, 4, &len);
+    char out[1024];
+    ptrdiff_t r;
+    if (!(n >= 1 && n <= (double)sizeof out)) psi_lua_argument(L, 3, "a number of bytes up to 1024 expected");
+    r = psocket_tls_export(k->s, label, context, len, out, (size_t)n);
+    if (r < 0) return psi_lua_fail_sock(L, k, (int)r);
+    lua_pushlstring(L, out, (size_t)r);
+    return 1;
+}
+
 /*--- functions of the module that make sockets */
+
+static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
+{
+    k->timeout = k->limit = all->o.timeout_ms;
+    k->blocks = (uint8_t)!all->yield;
+}
 
 /* The object just made, or why there is none. */
 static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
@@ -14782,7 +14954,7 @@ static int psi_lua_listen(lua_State *L)
     }
     all.o.udp = udp;
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
 }
 
@@ -14796,7 +14968,7 @@ static int psi_lua_wrap(lua_State *L)
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
@@ -14813,7 +14985,8 @@ static int psi_lua_pair(lua_State *L)
     psi_lua_socket_options(L, 1, &all, &e);
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    psi_lua_keep_options(a, &all);
+    psi_lua_keep_options(b, &all);
     r = psocket_pair(&a->s, &b->s, &all.o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
@@ -14857,7 +15030,7 @@ static int psi_lua_dial(lua_State *L)
         if (!lua_isnil(L, -1)) return 2;
     }
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
@@ -15421,6 +15594,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return nil, ' must be a whole number up to ' .. most\n"
     "end\n"
     "kinds.z = kinds.i\n"
+    "function kinds.j(v, most)\n"
+    "  if v == -1 then return v end\n"
+    "  return kinds.i(v, most)\n"
+    "end\n"
     "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
     "  if type(v) == 'boolean' then return v end\n"
     "  return nil, ' must be true or false'\n"
@@ -15437,6 +15614,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(v) == 'function' then return v end\n"
     "  return nil, ' must be a function'\n"
     "end\n"
+    "kinds.d = kinds.f\n"
     "function kinds.l(v)\n"
     "  return list(v, function(name)\n"
     "    if type(name) == 'string' then return kinds.s(name) end\n"
@@ -15449,29 +15627,33 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
     "  return names and text, problem\n"
     "end\n"
-    "function kinds.p(v)\n"
+    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
     "  local text = ''\n"
-    "  local pins, problem = list(v, function(pin, i)\n"
-    "    if type(pin) == 'string' and #pin == 64 then\n"
-    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "  local items, problem = list(v, function(item, i)\n"
+    "    if type(item) == 'string' and #item == 64 then\n"
+    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
     "    end\n"
-    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
-    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    if type(item) ~= 'string' or #item ~= 32 then\n"
+    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
     "    end\n"
-    "    text = text .. pin\n"
-    "    return pin\n"
-    "  end, 'SHA-256 digests')\n"
-    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
-    "  return pins and text, problem\n"
+    "    text = text .. item\n"
+    "    return item\n"
+    "  end, what .. 's')\n"
+    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
+    "  return items and text, problem\n"
     "end\n"
+    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
+    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
     "function kinds.k(v)\n"
     "  return list(v, function(one, i)\n"
     "    local what = ': certificate ' .. i\n"
     "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
     "    local problem, plain = check(one, 'i')\n"
     "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
-    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
+    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
+    "      return nil, what .. ' has no private_key or key_file'\n"
+    "    end\n"
     "    return plain\n"
     "  end, 'certificates')\n"
     "end\n"
@@ -15532,7 +15714,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "  return nil, plain\n"
     "end\n"
-    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function tell(t)\n" /* what is the time for these settings? */
+    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  if clock then C.tell(t, clock()) end\n"
+    "end\n"
     "local function settings(what, options, arg, certs)\n"
     "  local problem, plain = check(options or {}, 't')\n"
     "  if problem then bad(problem, what, arg) end\n"
@@ -15541,8 +15727,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    plain.identities, problem = kinds.k(certs)\n"
     "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
     "  end\n"
+    "  local q = { clock = plain.clock, decide = plain.decide }\n"
+    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
     "  local t, message, name = C.settings(plain)\n"
-    "  if t then clocks[t] = plain.clock end\n"
+    "  if t and next(q) ~= nil then asks[t] = q end\n"
     "  return t, message, name\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -15557,7 +15745,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if t then return t end\n"
     "  t, message, name = settings('starttls', options, arg, certs)\n"
     /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
     "  return t, message, name\n"
     "end\n"
     "local function expected(what, arg, v)\n"
@@ -15567,14 +15755,31 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
     "  local t, message, name = settings('tls', options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  tell(t)\n"
     "  return t\n"
     "end\n",
 
-    /* starttls(socket, name | certificates | settings, options | settings, options) */
-    "function M.starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
+    "local function answer(t, what, a, ...)\n"
+    "  local q = asks[t] or {}\n"
+    "  local f, call = what == 'decide' and q.decide or q[a], pcall\n"
+    "  if not C.passes then call = function(g, ...) return true, g(...) end end\n" /* it could not yield through pcall there */
+    "  local ok, v\n"
+    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
+    "  if ok then return v end\n" /* an error refuses */
+    "end\n"
+    "local function handshake(s, t, name, seconds)\n"
+    "  local ok, a, b, c, d = C.secure(s, t, name, seconds)\n"
+    "  while ok == false or ok == 'decide' or ok == 'sign' do\n"
+    "    if ok == false then wait(s, 2, 3)\n"
+    "    elseif ok == 'decide' and not b then C.answer(s, answer(t, ok, a))\n"
+    "    else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    ok, a, b, c, d = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, a, b end\n"
+    "  if a then return true, a end\n"
+    "  return true\n"
+    "end\n"
+    "local function prepare(s, server, a, b, c)\n"
     "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
     "  if alive == nil then\n"
     "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
@@ -15586,35 +15791,39 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
     "  local problem, plain = check(options == nil and {} or options, 't')\n"
     "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  local seconds, message, why = plain.timeout, nil, nil\n"
     "  plain.timeout = nil\n"
     "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
     "  if not t and (server or options) then\n"
     "    t, message, why = cached(options, arg, server and a or nil)\n"
-    "    ok = t and true\n"
+    "    if not t then return false, message, why end\n"
     "  end\n"
-    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
-    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
-    "  else M.close(s) end\n"
-    "  while ok == false do\n"
-    "    wait(s, 2, 3)\n"
-    "    ok, message, why = C.secure(s)\n"
-    "  end\n"
-    "  if not ok then return false, message, why end\n"
-    "  if message then return true, message end\n"
-    "  return true\n"
+    "  return true, t, seconds\n"
     "end\n"
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
+       a coroutine's stack keeps the size that it once had. */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local of = server and b == nil and parsed[a]\n"
+    "  local ok, t, seconds = true, of and of[a], nil\n"
+    "  if not t then ok, t, seconds = prepare(s, server, a, b, c) end\n"
+    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  tell(t)\n"
+    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "end\n",
+
     "function M.connect(host, port, options)\n"
     "  local s, message, why = C.dial(host, port, options)\n"
     "  if s == false then\n"
-    "    local list\n"
-    "    list, message, why = message(host)\n" /* options.resolve */
-    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
-    "    if type(list) ~= 'table' then list = { list } end\n"
-    "    for i = 1, #list do\n"
-    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    local addresses\n"
+    "    addresses, message, why = message(host)\n" /* options.resolve */
+    "    if not addresses then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(addresses) ~= 'table' then addresses = { addresses } end\n"
+    "    for i = 1, #addresses do\n"
+    "      if type(addresses[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
     "    end\n"
-    "    s, message, why = C.dial(host, port, options, list)\n"
+    "    s, message, why = C.dial(host, port, options, addresses)\n"
     "  end\n"
     "  while s do\n"
     "    local ok\n"
@@ -15940,7 +16149,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
     static const psi_lua_function hidden_socket[] = {
-        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "answer", psi_lua_answer_question, "starttls" }, { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
         { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
         { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
@@ -15952,7 +16161,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     };
     static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
     static const psi_lua_function module[] = {
-        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "close", psi_lua_close, NULL }, { "export", psi_lua_export, NULL },
+        { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
         { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
         { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
         { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
