@@ -1,6 +1,6 @@
 /* The trace of RFC 8448 section 3, a simple 1-RTT handshake, with its keys: the messages of its server, sealed here, meet a
- * client of ours that is made to have sent the trace's ClientHello. All secrets and the client's
- * Finished come out as printed there, and its ticket is taken. This test alone reaches into the handshake, for the client's hello and private key. */
+ * client of ours that is made to have sent the trace's ClientHello. All secrets and the client's Finished come out as printed
+ * there, and its ticket is taken. This test alone reaches into the handshake, for the client's hello and private key. */
 #include "tls/wire.h"
 
 static const char client_hello[] =
