@@ -31,14 +31,16 @@
  *
  * Search for the tags. >>api is all that a user needs; the others are the implementation, each calling only those above.
  *
- *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
- *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
- *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
- *     >>ring      the ring of received chunks                   >>poll      the poller
- *     >>addr      numeric addresses                             >>public    argument checks and blocking
- *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
- *     >>x509      PEM, keys, trust, paths, names
+ *     >>api       the declarations, each with its contract      >>auth       certificates and who signs
+ *     >>config    defaults and detection                        >>session    what resumes: IDs and tickets
+ *     >>base      memory, errors, helpers                       >>handshake  states and messages of TLS 1.2 and 1.3
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>tls        TLS settings
+ *     >>ring      the ring of received chunks                   >>watch      what a poller is made of
+ *     >>addr      numeric addresses                             >>sock       the socket: dial, handshake, send, receive, end
+ *     >>dns       names to addresses                            >>poll       the poller
+ *     >>x509      PEM, keys, trust, paths, names                >>public     argument checks and blocking
+ *     >>record    TLS records: encrypt, decrypt, alerts         >>lua        the Lua module and its scheduler
+ *     >>keys      key schedules of TLS                          >>hello      both hellos and their extensions
  *
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
@@ -70,10 +72,12 @@
  * PSOCKET_BUILD_TIME         implementation  seconds since 1970; a calendar before it is taken to be unset
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
+ * PSOCKET_DATAGRAM           implementation  largest datagram that is received, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
+ * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -219,14 +223,17 @@ typedef struct psocket_options {
                                  left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer; 0 never */
+    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
+                                 many again; 0 never */
     const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT) */
+    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
+                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
     int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number of the interface for groups; NULL: the system chooses */
+    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
+                                 system chooses */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -334,17 +341,18 @@ typedef struct psocket_pollfd {
 } psocket_pollfd;
 
 /* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may wait, nor call psocket for the socket that they carry. *os may receive a system's error number. */
+   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset, for a get (PSOCKET_READ) or put (PSOCKET_WRITE) that would wait: what to wait for. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
+       would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -358,7 +366,8 @@ typedef struct psocket_event {
 
 /* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305). With options.udp only the peer is set, nothing is
+   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
    sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
@@ -368,7 +377,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
 /* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. */
+   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
 /* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
@@ -412,7 +421,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
 /* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. PSOCKET_LIMIT if n exceeds recv_limit. Data as in psocket_recv. */
+   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
 /* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
@@ -518,7 +527,8 @@ PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
    it has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be NULL. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
+   NULL. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others. */
@@ -534,8 +544,9 @@ PSOCKET_API const char *psocket_codename(int code);
 PSOCKET_API int psocket_step(psocket *s);
 
 /* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket is ready for all), 0 when the time has passed, or an
-   error. Drives connecting and handshaking. */
+   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
+   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
+   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
 /* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
@@ -10749,7 +10760,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
 #define PSI_SERVER ((const psi_role *)NULL)
-enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
+enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23, PSI_REC_WARNING = 1, PSI_ALERT_CLOSE_NOTIFY = 0 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
 typedef struct psi_rec psi_rec;
@@ -11424,7 +11435,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -11601,7 +11612,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
@@ -11638,10 +11649,10 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 /* Carries a half-close on: 0 when done. */
 static int psi_sock_finish(psocket *s)
 {
-    static const uint8_t close_notify[2] = { 1, 0 };
+    static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
     if (s->end_out == PSI_ENDING) {
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
     if (s->end_out == PSI_FINISHING) {
@@ -12053,7 +12064,7 @@ static void psi_sock_close(psocket *s)
     psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
-        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
         psi_sock_step(s);
     }
     psi_watch_end(s->watch);
