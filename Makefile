@@ -238,7 +238,7 @@ $(BUILD)/lua/pluto/psocket.so: psocket.h $(BUILD)/lua.map
 define test_rules
 $(BUILD)/$(1)/libpsocket.a: psocket.h
 	@mkdir -p $$(@D)
-	@$$(CC) -std=c99 $$(WARN) -Werror $(2) $$(BEARSSL_CFLAGS) -DPSOCKET_IMPLEMENTATION -x c psocket.h -c -o $$(@D)/psocket.o
+	@$$(CC) -std=c99 $$(WARN) -Werror $(2) $$(BEARSSL_CFLAGS) -DPSOCKET_IMPLEMENTATION $(if $(filter san,$(1)),-DPSOCKET_CHECK) -x c psocket.h -c -o $$(@D)/psocket.o
 	@rm -f $$@ && ar rc $$@ $$(@D)/psocket.o
 $(BUILD)/$(1)/libreplay.a: tests/fuzz/replay.c
 	@mkdir -p $$(@D)

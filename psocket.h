@@ -31,14 +31,16 @@
  *
  * Search for the tags. >>api is all that a user needs; the others are the implementation, each calling only those above.
  *
- *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
- *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
- *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
- *     >>ring      the ring of received chunks                   >>poll      the poller
- *     >>addr      numeric addresses                             >>public    argument checks and blocking
- *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
- *     >>x509      PEM, keys, trust, paths, names
+ *     >>api       the declarations, each with its contract      >>auth       certificates and who signs
+ *     >>config    defaults and detection                        >>session    what resumes: IDs and tickets
+ *     >>base      memory, errors, helpers                       >>handshake  states and messages of TLS 1.2 and 1.3
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>tls        TLS settings
+ *     >>ring      the ring of received chunks                   >>watch      what a poller is made of
+ *     >>addr      numeric addresses                             >>sock       the socket: dial, handshake, send, receive, end
+ *     >>dns       names to addresses                            >>poll       the poller
+ *     >>x509      PEM, keys, trust, paths, names                >>public     argument checks and blocking
+ *     >>record    TLS records: encrypt, decrypt, alerts         >>lua        the Lua module and its scheduler
+ *     >>keys      key schedules of TLS                          >>hello      both hellos and their extensions
  *
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
@@ -70,10 +72,12 @@
  * PSOCKET_BUILD_TIME         implementation  seconds since 1970; a calendar before it is taken to be unset
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
+ * PSOCKET_DATAGRAM           implementation  largest datagram that is received, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
+ * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -219,14 +223,17 @@ typedef struct psocket_options {
                                  left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer; 0 never */
+    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
+                                 many again; 0 never */
     const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT) */
+    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
+                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
     int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number of the interface for groups; NULL: the system chooses */
+    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
+                                 system chooses */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -334,17 +341,18 @@ typedef struct psocket_pollfd {
 } psocket_pollfd;
 
 /* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may wait, nor call psocket for the socket that they carry. *os may receive a system's error number. */
+   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset, for a get (PSOCKET_READ) or put (PSOCKET_WRITE) that would wait: what to wait for. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
+       would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -358,7 +366,8 @@ typedef struct psocket_event {
 
 /* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305). With options.udp only the peer is set, nothing is
+   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
    sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
@@ -368,7 +377,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
 /* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. */
+   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
 /* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
@@ -412,7 +421,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
 /* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. PSOCKET_LIMIT if n exceeds recv_limit. Data as in psocket_recv. */
+   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
 /* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
@@ -518,7 +527,8 @@ PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
    it has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be NULL. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
+   NULL. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others. */
@@ -534,8 +544,9 @@ PSOCKET_API const char *psocket_codename(int code);
 PSOCKET_API int psocket_step(psocket *s);
 
 /* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket is ready for all), 0 when the time has passed, or an
-   error. Drives connecting and handshaking. */
+   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
+   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
+   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
 /* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
@@ -652,11 +663,6 @@ PSOCKET_API int luaopen_psocket(struct lua_State *L);
 
 #ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
 #define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#define PSI_CHECK(s) psi_check_sock(s)
-#define PSI_CHECK_POLLER(p) psi_check_poller(p)
-#else
-#define PSI_CHECK_POLLER(p) ((void)(p))
-#define PSI_CHECK(s) ((void)(s))
 #endif
 
 #ifdef __cplusplus
@@ -1134,7 +1140,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_SYS(name) name
 #define PSI_E(name) WSA##name
 #define PSI_OS_ERRNO WSAGetLastError()
-#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
                      { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1537,7 +1543,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_E(name) name
 #define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
-                     { EPIPE, PSOCKET_RESET }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
+                     { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
@@ -1867,13 +1873,16 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 PSI_PRINTF(4, 5)
 static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
 {
-    char what[400], why[128];
+    char why[128];
+    size_t n;
     va_list ap;
+    if (!e) return code;
     va_start(ap, format);
-    vsnprintf(what, sizeof what, format, ap);
+    psi_err_v(e, code, format, ap);
     va_end(ap);
-    psi_err(e, code, "%s%s%s", what, *what ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
-    if (e) e->os_error = os;
+    e->os_error = os;
+    n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
     return code;
 }
 
@@ -2424,13 +2433,12 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
 #define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_LOCAL 4      /* the local end of a stream that is yet to be connected */
+#define PSI_OS_DATAGRAMS 4
 
-/* Binds. backlog: the length of a listener's queue, which the system cuts to its most; 0 for all others. */
-static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int backlog, int *os)
+static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int r, dual = flags & PSI_OS_DUAL, stream = backlog || (flags & PSI_OS_LOCAL), n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2438,11 +2446,15 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, stream, flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
-    if (psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n)) return psi_os_why(os);
-    if (!backlog || PSI_SYS(listen)((psi_os_int)fd, backlog) == 0) return 0;
-    r = psi_os_why(os);
-    if (a->family == PSI_UNIX) psi_os_unlink(path); /* bind made it */
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
+    return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
+}
+
+/* backlog: the length of the queue, which the system cuts to its most. path: of a Unix-domain socket, which is made by bind. */
+static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
+{
+    int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
+    if (r && path) psi_os_unlink(path);
     return r;
 }
 
@@ -2665,7 +2677,8 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     fds[0] = fds[1] = wait.fd = -1;
     wait.events = PSOCKET_READ;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
-    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, 1, os);
+    if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
@@ -2711,7 +2724,7 @@ static int psi_os_bell_new(psi_os_bell *b, int *os)
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&b->rd, a.family, 1, os);
     b->wr = b->rd;
-    if (!r) r = psi_os_bind(b->rd, &a, NULL, 0, 0, os);
+    if (!r) r = psi_os_bind(b->rd, &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
     if (r) psi_os_close(b->rd);
@@ -3130,7 +3143,7 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
-    need = live + (uint32_t)n + PSI_RING_SLACK;
+    need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
     if (chunks) need += live / 2; /* growing by parts would copy all each time */
     if (need > r->cap) {
         uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
@@ -5703,7 +5716,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 #define PSI_REC_KEY_LIFE ((uint64_t)1 << 23)
 #endif
 
-enum { PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
+enum { PSI_SSL30 = 0x0300, PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
 enum { PSI_REC_CCS = 20, PSI_REC_ALERT = 21, PSI_REC_HANDSHAKE = 22, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END, PSI_REC_WHOLE };
 enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
@@ -5748,15 +5761,16 @@ enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
 enum { PSI_ALERTS(PSI_X) PSI_ALERT_NONE = -1 };
 #undef PSI_X
 
-static const char *psi_rec_alert_name(int alert)
-{
 #define PSI_X(name, number, text) number,
-    static const short numbers[] = { PSI_ALERTS(PSI_X) };
+static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
 #undef PSI_X
 #define PSI_X(name, number, text) text "\0"
-    static const char names[] = PSI_ALERTS(PSI_X);
+static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
-    const char *name = psi_string_of(alert, numbers, names);
+
+static const char *psi_rec_alert_name(int alert)
+{
+    const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
     return *name ? name : "unknown alert";
 }
 
@@ -5912,13 +5926,43 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
 {
     if (n == w->n) {
         psi_write_free(w);
-        return;
+    } else if (n) {
+        w->n -= n;
+        memmove(w->p, w->p + n, w->n);
     }
-    w->n -= n;
-    memmove(w->p, w->p + n, w->n);
 }
 
 /* --- cipher suites ----------------------------------------------------------------------------------------------- */
+
+/* What a handshake chooses: a cipher suite, a group, a signature scheme. */
+typedef struct psi_named {
+    const char *name; /* IANA's */
+    uint16_t number;
+    uint16_t version;          /* suites: of TLS */
+    uint8_t hash;              /* suites, schemes */
+    uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
+    uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
+    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
+    uint8_t len;               /* groups: bytes of a secret key */
+    uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
+} psi_named;
+
+typedef psi_named psi_suite, psi_group, psi_scheme;
+
+/* A choice among them, most wanted first. */
+typedef struct psi_list {
+    const psi_named *items[12];
+    size_t count;
+} psi_list;
+
+/* NULL: not in the list. */
+static const psi_named *psi_list_find(const psi_list *l, unsigned number)
+{
+    size_t i;
+    for (i = 0; i < l->count; i++)
+        if (l->items[i]->number == number) return l->items[i];
+    return NULL;
+}
 
 enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
 
@@ -5934,27 +5978,18 @@ enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
     X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_CHACHA) \
     X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_CHACHA)
 
-typedef struct psi_suite {
-    const char *name;
-    uint16_t number, version;
-    uint8_t key_type, hash, aead;
-    uint8_t head, tail; /* what a record has before and behind its data */
-} psi_suite;
-
 /* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
 #define PSI_X(name, number, version, key, hash, aead) \
-    { #name, number, version, key, hash, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
-      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1 },
+    { #name, number, version, hash, key, 0, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
+      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1, 0, 0 },
 static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
 #undef PSI_X
-
-#define PSI_SUITE_COUNT (sizeof psi_suites / sizeof psi_suites[0])
 
 /* NULL: unknown. */
 static const psi_suite *psi_suite_of(unsigned number)
 {
     size_t i;
-    for (i = 0; i < PSI_SUITE_COUNT; i++)
+    for (i = 0; i < sizeof psi_suites / sizeof psi_suites[0]; i++)
         if (psi_suites[i].number == number) return &psi_suites[i];
     return NULL;
 }
@@ -6114,7 +6149,7 @@ typedef struct psi_rec {
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
     int64_t from;          /* servers: when the handshake ended */
-    uint32_t skip;         /* bytes to ignore: early data still to come, or of a refused ClientHello */
+    uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
     uint8_t server, quiet; /* quiet: records without data in a row */
@@ -6157,7 +6192,8 @@ static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, c
 /* Is it a warning that TLS 1.3 does not have (RFC 8446 6)? */
 static int psi_rec_no_warning(const psi_rec *r, const psi_rec_in *in)
 {
-    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && in->data[1] != PSI_ALERT_CLOSE_NOTIFY && in->data[1] != PSI_ALERT_USER_CANCELED;
+    int known = in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED;
+    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && !known;
 }
 
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
@@ -6192,54 +6228,63 @@ static int psi_rec_skips(psi_rec *r, size_t len)
     return 1;
 }
 
+/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
+   peer has no keys yet. */
+static int psi_rec_is_sealed(const psi_rec *r, int type)
+{
+    if (!r->in.suite) return 0;
+    return r->version != PSI_TLS13 || r->open || (type != PSI_REC_CCS && (type != PSI_REC_ALERT || r->in.seq));
+}
+
+/* What is wrong with a header, as soon as that can be known: its alert, or PSI_ALERT_NONE. */
+static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int sealed)
+{
+    int type = p[0];
+    if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
+    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
+    return PSI_ALERT_NONE;
+}
+
+/* Fills *e and asks for a fatal alert about a record. Returns the code. */
+static int psi_rec_refuse(psi_rec_in *in, psocket_error *e, int alert)
+{
+    return psi_rec_fail(in, e, alert == PSI_ALERT_BAD_RECORD_MAC ? PSOCKET_TLS_RECORD : PSOCKET_TLS_PROTOCOL, alert,
+                        alert == PSI_ALERT_BAD_RECORD_MAC ? psocket_strerror(PSOCKET_TLS_RECORD)
+                        : alert == PSI_ALERT_RECORD_OVERFLOW ? "the peer sent a record that is too long"
+                        : alert == PSI_ALERT_PROTOCOL_VERSION ? "the peer sent a record of another TLS version"
+                        : "the peer sent a record of a type that does not belong there");
+}
+
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
    error, filling *e. */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
-    psi_key *k = &r->in;
     size_t len;
-    int sealed = k->suite != NULL;
+    int sealed, hidden, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
-    if (in->type < PSI_REC_CCS || in->type > PSI_REC_APPDATA)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                            "the peer sent a record of unknown type");
-    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF)))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_PROTOCOL_VERSION,
-                            "the peer sent a record of another TLS version");
-    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW, "the peer sent a record that is too long");
-    if (sealed && (r->version == PSI_TLS12 || in->type == PSI_REC_APPDATA) && len < k->suite->head - 5u + PSI_REC_TAG && !r->skip)
-        return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC,
-                            "the peer sent a record that is too short to be genuine");
+    sealed = psi_rec_is_sealed(r, in->type);
+    hidden = sealed && r->version == PSI_TLS13;
+    alert = psi_rec_header(r, p, len, sealed);
+    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, e, alert);
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (sealed && r->version == PSI_TLS13 && in->type != PSI_REC_APPDATA) {
-        /* RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the peer has no keys yet */
-        if (r->open || (in->type == PSI_REC_ALERT && k->seq) || in->type == PSI_REC_HANDSHAKE)
-            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                                "the peer sent an unencrypted record");
-        sealed = 0;
-    }
-    if (!sealed) {
-        if (in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    } else {
-        if (!psi_rec_decrypt(k, p, len, in)) {
-            if (psi_rec_skips(r, len)) return PSI_REC_SKIP;
-            return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC, psocket_strerror(PSOCKET_TLS_RECORD));
-        }
-        if (!r->open) r->skip = 0;
-    }
-    if (in->len > (size_t)r->max_in + (sealed && r->version == PSI_TLS13))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW,
-                            "the peer sent a record that is longer than agreed");
-    if (sealed && r->version == PSI_TLS13 && !psi_rec_unpad(in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record of unknown type");
+    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
+    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
+        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, e, PSI_ALERT_BAD_RECORD_MAC);
+    if (sealed) r->skip = 0;
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return psi_rec_refuse(in, e, PSI_ALERT_RECORD_OVERFLOW);
+    if ((hidden && !psi_rec_unpad(in)) || (!sealed && in->type == PSI_REC_APPDATA))
+        return psi_rec_refuse(in, e, PSI_ALERT_UNEXPECTED_MESSAGE);
     return PSI_REC_WHOLE;
 }
 
@@ -6287,7 +6332,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1),
+     TLS 1.2's PRF, the transcript, the log of keys,
  * and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
@@ -6325,7 +6371,8 @@ static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, con
 }
 
 /* HKDF-Expand-Label (RFC 8446 7.1): at most 255 bytes. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context, size_t context_len,
+static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context,
+                            size_t context_len,
                             uint8_t *out, size_t n)
 {
     uint8_t block[PSI_HASH_MAX + 4 + 255 + 255 + 1], key[PSI_HASH_MAX], *p = block + PSI_HASH_MAX;
@@ -6364,7 +6411,8 @@ static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, 
 }
 
 /* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a, psi_reader b,
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a,
+                         psi_reader b,
                          uint8_t *out, size_t n)
 {
     br_tls_prf_seed_chunk seed[2];
@@ -6500,27 +6548,13 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
     X(secp384r1, 24, BR_EC_secp384r1, 48) \
     X(secp521r1, 25, BR_EC_secp521r1, 66)
 
-typedef struct psi_group {
-    const char *name;
-    uint16_t number;
-    uint8_t curve, len;
-} psi_group;
-
-#define PSI_X(name, number, curve, len) { #name, number, curve, len },
+#define PSI_X(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 },
 static const psi_group psi_groups[] = { PSI_GROUPS(PSI_X) };
 #undef PSI_X
 
-#define PSI_GROUP_COUNT (sizeof psi_groups / sizeof psi_groups[0])
+#define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
 #define PSI_KEX_SECRET 66 /* the longest secret */
-
-static const psi_group *psi_group_of(unsigned number)
-{
-    size_t i;
-    for (i = 0; i < PSI_GROUP_COUNT; i++)
-        if (psi_groups[i].number == number) return &psi_groups[i];
-    return NULL;
-}
 
 static size_t psi_kex_point_len(const psi_group *g)
 {
@@ -6545,7 +6579,8 @@ static int psi_kex_scalar(psi_kex *x)
     rng.digest_class = &br_sha256_vtable;
     code = psi_os_entropy(rng.K, sizeof rng.K);
     if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve)) code = PSOCKET_NO_ENTROPY;
+    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar,
+                               x->group->curve)) code = PSOCKET_NO_ENTROPY;
     psi_wipe(&rng, sizeof rng);
     return code;
 }
@@ -6649,17 +6684,9 @@ static const char *psi_msg_name(int message)
     X(rsa_pss_pss_sha512, 0x080B, PSI_X509_PSS, br_sha512_ID, 0, 1) \
     X(rsa_pkcs1_sha512, 0x0601, PSI_X509_PKCS1, br_sha512_ID, 0, 0)
 
-typedef struct psi_scheme {
-    const char *name;
-    uint16_t number;
-    uint8_t kind, hash, curve, pss_key;
-} psi_scheme;
-
-#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, kind, hash, curve, pss },
+#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, 0, hash, kind, curve, 0, 0, 0, 0, pss },
 static const psi_scheme psi_schemes[] = { PSI_SCHEMES(PSI_X) };
 #undef PSI_X
-
-#define PSI_SCHEME_COUNT (sizeof psi_schemes / sizeof psi_schemes[0])
 
 /* --- settings and sessions, as >>session and >>tls fill them ------------------------------------------------------ */
 
@@ -6701,10 +6728,7 @@ struct psocket_tls {
     uint8_t policy[32];
     int has_policy;
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
-    const psi_suite *suites[PSI_SUITE_COUNT]; /* these three: most wanted first */
-    const psi_group *groups[PSI_GROUP_COUNT];
-    const psi_scheme *schemes[PSI_SCHEME_COUNT];
-    size_t suite_count, group_count, scheme_count;
+    psi_list suites, groups, schemes;
     uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
     psi_trust *trust;
     psi_tls_identity *identities;
@@ -6740,9 +6764,7 @@ typedef struct psi_offer {
     psi_reader id, suites, groups, schemes, shares, alpn, ticket, identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
     unsigned versions;    /* of supported_versions: 1 TLS 1.2, 2 TLS 1.3, 4 others only */
-    uint16_t limit;       /* record_size_limit, 0 none */
-    uint8_t fragment;     /* max_fragment_length, 0 none */
-    uint8_t ems, wants_ticket, modes, psk_dhe, early, fallback, compressed;
+    uint8_t psk_dhe, fallback, compressed;
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
@@ -6781,7 +6803,7 @@ struct psi_hs {
     int state; /* PSI_HS_DONE, PSI_HS_FAILED, or of the program */
     psi_rec *rec;
     psocket_tls *tls;
-    psocket_error err;
+    psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6795,7 +6817,11 @@ struct psi_hs {
     /* hellos */
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
-    uint32_t offered;            /* client: which rows of the table its hello had */
+    unsigned where;              /* the message whose extensions are being read or written */
+    uint32_t offered, got;       /* which rows of the table our hello had, and what came from the peer */
+    int told;                    /* was the one being written among those? */
+    uint16_t limit;              /* record_size_limit, 0 none */
+    uint8_t fragment;            /* max_fragment_length, 0 none */
     psi_offer *offer;            /* server: valid while a hello is handled */
     psi_writer opaque;           /* the server's cookie, or its new ticket of TLS 1.2 */
     uint32_t lifetime;           /* of that ticket, in seconds */
@@ -6803,7 +6829,7 @@ struct psi_hs {
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
     uint8_t grease;
-    uint8_t retried, regrouped, ccs_sent, named, ems, secure, points, fragment, will_ticket, resumed, psk, is_address, limited;
+    uint8_t retried, regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
@@ -6882,18 +6908,22 @@ static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     if (h->state == PSI_HS_FAILED) return;
     h->state = PSI_HS_FAILED;
     psi_write_free(&h->flight);
-    psi_err_code(&h->err, code);
-    va_start(ap, format);
-    vsnprintf(h->err.text, sizeof h->err.text, format, ap);
-    va_end(ap);
-    if (alert == PSI_ALERT_NONE) return;
-    h->err.tls_alert = alert;
-    psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL, alert);
+    h->err = (psocket_error *)psi_alloc(sizeof *h->err);
+    if (h->err) {
+        psi_err_code(h->err, code);
+        va_start(ap, format);
+        vsnprintf(h->err->text, sizeof h->err->text, format, ap);
+        va_end(ap);
+        h->err->tls_alert = alert;
+    }
+    if (alert != PSI_ALERT_NONE) psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL,
+                                              alert);
 }
 
-static void psi_hs_no_memory(psi_hs *h)
+/* Something is wrong here, as memory. */
+static void psi_hs_broken(psi_hs *h, int code)
 {
-    psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_NOMEM));
+    psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
 static const char *psi_hs_peer(const psi_hs *h)
@@ -6938,7 +6968,7 @@ static void psi_hs_flush(psi_hs *h)
         n = h->flight.n - at < PSI_HS_RECORD ? h->flight.n - at : PSI_HS_RECORD;
         if (psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n)) break;
     }
-    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_no_memory(h);
+    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_broken(h, PSOCKET_NOMEM);
     psi_write_free(&h->flight);
 }
 
@@ -6950,27 +6980,45 @@ static int psi_hs_turn(psi_hs *h)
     return 0;
 }
 
-/* New keys for what comes in. 0: the handshake has failed. */
-static int psi_hs_new_in(psi_hs *h, const psi_key *key)
+/* Takes new keys into use for what comes in. 0: the handshake has failed. */
+static int psi_hs_new_in(psi_hs *h, psi_key *key)
 {
     if (!psi_hs_turn(h)) return 0;
     psi_key_clear(&h->rec->in);
     h->rec->in = *key;
+    psi_wipe(key, sizeof *key);
     return 1;
 }
 
-static void psi_hs_new_out(psi_hs *h, const psi_key *key)
+static void psi_hs_new_out(psi_hs *h, psi_key *key)
 {
     psi_hs_flush(h);
     psi_key_clear(&h->rec->out);
     h->rec->out = *key;
+    psi_wipe(key, sizeof *key);
 }
 
 static int psi_hs_random(psi_hs *h, void *p, size_t n)
 {
     int code = psi_os_entropy(p, n);
-    if (code) psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    if (code) psi_hs_broken(h, code);
     return code;
+}
+
+/* Our half of a key exchange. 0, or the handshake has failed. */
+static int psi_hs_kex(psi_hs *h, const psi_group *group)
+{
+    int code = psi_kex_make(&h->kex, group);
+    if (code) psi_hs_broken(h, code);
+    return code;
+}
+
+/* Both halves: the secret. 0: the peer's is impossible, and the handshake has failed. */
+static int psi_hs_exchange(psi_hs *h, psi_reader peer)
+{
+    h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
+    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+    return h->secret_len != 0;
 }
 
 /* --- extensions --------------------------------------------------------------------------------------------------- */
@@ -6982,56 +7030,55 @@ enum {
     PSI_IN_SH13 = 4, /* ServerHello of TLS 1.3 */
     PSI_IN_HRR = 8,  /* HelloRetryRequest */
     PSI_IN_EE = 16,  /* EncryptedExtensions */
-    PSI_IN_CR = 32,  /* CertificateRequest of TLS 1.3 */
-    PSI_IN_CR12 = 64 /* that of TLS 1.2, which has two of them as fields */
+    PSI_IN_CR = 32   /* CertificateRequest, which has some of them as fields in TLS 1.2 */
 };
 
-/* Writes the body; 0: there is nothing to say. */
-typedef int (*psi_ext_writer)(psi_hs *h, psi_writer *w, unsigned where);
-/* Reads the body: 0 or an alert. What it leaves is a decode_error. */
-typedef int (*psi_ext_reader)(psi_hs *h, psi_reader *r, unsigned where);
-
+/* Writers of a body answer 0 if there is nothing to say. Readers answer 0 or an alert; what they leave is a decode_error.
+   h->where tells which message it is. */
 struct psi_ext {
     int number; /* -1 ends a table */
     unsigned where;
-    psi_ext_writer write;
-    psi_ext_reader read;
+    int (*write)(psi_hs *h, psi_writer *w);
+    int (*read)(psi_hs *h, psi_reader *r);
 };
 
-static int psi_ext_ignore(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_ignore(psi_hs *h, psi_reader *r)
 {
     (void)h;
-    (void)where;
     r->n = 0;
     return 0;
 }
 
-static int psi_ext_empty(psi_hs *h, psi_reader *r, unsigned where)
+/* For what says all by being there: see psi_ext_got. */
+static int psi_ext_empty(psi_hs *h, psi_reader *r)
 {
     (void)h;
     (void)r;
-    (void)where;
     return 0;
 }
 
-/* server_name, RFC 6066 3: no literal addresses. */
-static int psi_ext_ask_name(psi_hs *h, psi_writer *w, unsigned where)
+/* Does a client that speaks TLS 1.2 say it, and a server that has been told? */
+static int psi_ext_old(psi_hs *h, psi_writer *w)
 {
-    uint32_t list;
-    (void)where;
-    if (!h->name || h->is_address) return 0;
-    list = psi_write_open(w, 2);
+    (void)w;
+    return h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
+}
+
+/* server_name, RFC 6066 3: no literal addresses. */
+static int psi_ext_ask_name(psi_hs *h, psi_writer *w)
+{
+    size_t n = h->name ? strlen(h->name) : 0;
+    if (!n || h->is_address) return 0;
+    psi_write_number(w, n + 3, 2);
     psi_write_number(w, 0, 1); /* host_name */
-    psi_write_vector(w, h->name, strlen(h->name), 2);
-    psi_write_close(w, list, 2);
+    psi_write_vector(w, h->name, n, 2);
     return 1;
 }
 
-static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_name(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 2, 1, 65535), name;
     size_t i;
-    (void)where;
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
     if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
@@ -7045,161 +7092,109 @@ static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
     return 0;
 }
 
-static int psi_ext_know_name(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_know_name(psi_hs *h, psi_writer *w)
 {
     (void)w;
-    (void)where;
     return h->named && !h->resumed;
 }
 
-/* max_fragment_length, RFC 6066 4. */
-static int psi_ext_fragment_of(size_t n)
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
+static int psi_ext_write_fragment(psi_hs *h, psi_writer *w)
 {
-    return n == 512 ? 1 : n == 1024 ? 2 : n == 2048 ? 3 : n == 4096 ? 4 : 0;
-}
-
-static int psi_ext_ask_fragment(psi_hs *h, psi_writer *w, unsigned where)
-{
-    int code = psi_ext_fragment_of(h->tls->max_fragment);
-    (void)where;
-    if (code) psi_write_number(w, (uint64_t)code, 1);
-    return code;
-}
-
-static int psi_ext_got_fragment(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    if ((int)psi_read_number(r, 1) != psi_ext_fragment_of(h->tls->max_fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->rec->max_out = h->tls->max_fragment;
-    return 0;
-}
-
-static int psi_ext_take_fragment(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->fragment = (uint8_t)psi_read_number(r, 1);
-    return !r->bad && (h->offer->fragment < 1 || h->offer->fragment > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-}
-
-static int psi_ext_grant_fragment(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
-    if (!h->fragment) return 0;
+    if (h->where == PSI_IN_CH)
+        for (h->fragment = 4; h->fragment && 256u << h->fragment != h->tls->max_fragment; h->fragment--) {}
+    if (!h->fragment || (h->where != PSI_IN_CH && h->limit)) return 0; /* RFC 8449 5 */
     psi_write_number(w, h->fragment, 1);
     return 1;
 }
 
+static int psi_ext_read_fragment(psi_hs *h, psi_reader *r)
+{
+    unsigned n = psi_read_number(r, 1);
+    if (h->where != PSI_IN_CH && n != h->fragment) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->fragment = (uint8_t)n;
+    return !r->bad && (n < 1 || n > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
-static int psi_ext_ask_limit(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
-    if (!h->tls->max_fragment) return 0;
-    psi_write_number(w, h->tls->max_fragment, 2);
-    return 1;
-}
-
-static int psi_ext_apply_limit(psi_hs *h, unsigned limit, int tls13)
-{
-    if (limit < 64) return PSI_ALERT_ILLEGAL_PARAMETER;
-    limit -= (unsigned)tls13;
-    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
-    return 0;
-}
-
-static int psi_ext_got_limit(psi_hs *h, psi_reader *r, unsigned where)
-{
-    unsigned limit = psi_read_number(r, 2);
-    return r->bad ? 0 : psi_ext_apply_limit(h, limit, where == PSI_IN_EE);
-}
-
-static int psi_ext_take_limit(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->limit = (uint16_t)psi_read_number(r, 2);
-    return !r->bad && h->offer->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-}
-
-static int psi_ext_grant_limit(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_limit(psi_hs *h, psi_writer *w)
 {
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
-    if (!h->limited) return 0;
-    psi_write_number(w, most + (where == PSI_IN_EE), 2);
+    if (h->where == PSI_IN_CH ? !h->tls->max_fragment : !h->told) return 0;
+    psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
     return 1;
 }
 
-/* supported_groups, RFC 8446 4.2.7, and ec_point_formats, RFC 8422 5.1.2. */
-static int psi_ext_ask_groups(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_read_limit(psi_hs *h, psi_reader *r)
 {
-    uint32_t list = psi_write_open(w, 2);
+    h->limit = (uint16_t)psi_read_number(r, 2);
+    return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+/* Applies what the peer wants of these two, once the version is known. */
+static void psi_ext_limits(psi_hs *h)
+{
+    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u) : h->fragment ? 256u << h->fragment
+        : PSI_REC_PLAIN;
+    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
+    if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
+}
+
+/* supported_groups, RFC 8446 4.2.7. */
+static int psi_ext_ask_groups(psi_hs *h, psi_writer *w)
+{
     size_t i;
-    (void)where;
+    psi_write_number(w, 2 + 2 * h->tls->groups.count, 2);
     psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-    for (i = 0; i < h->tls->group_count; i++) psi_write_number(w, h->tls->groups[i]->number, 2);
-    psi_write_close(w, list, 2);
+    for (i = 0; i < h->tls->groups.count; i++) psi_write_number(w, h->tls->groups.items[i]->number, 2);
     return 1;
 }
 
-static int psi_ext_take_groups(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_groups(psi_hs *h, psi_reader *r)
 {
-    (void)where;
     h->offer->groups = psi_read_vector(r, 2, 2, 65534);
     return h->offer->groups.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-static int psi_ext_write_points(psi_hs *h, psi_writer *w, unsigned where)
+/* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must. */
+static int psi_ext_write_points(psi_hs *h, psi_writer *w)
 {
-    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->points) return 0;
-    psi_write_number(w, 0x0100, 2); /* one: uncompressed */
+    if (!psi_ext_old(h, w)) return 0;
+    psi_write_number(w, 0x0100, 2);
     return 1;
 }
 
-static int psi_ext_read_points(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_points(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 1, 255);
-    (void)where;
-    h->points = 1;
+    (void)h;
     return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
-static int psi_ext_write_schemes(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_schemes(psi_hs *h, psi_writer *w)
 {
-    uint32_t list = psi_write_open(w, 2);
     size_t i;
-    (void)where;
-    for (i = 0; i < h->tls->scheme_count; i++) psi_write_number(w, h->tls->schemes[i]->number, 2);
-    psi_write_close(w, list, 2);
+    psi_write_number(w, 2 * h->tls->schemes.count, 2);
+    for (i = 0; i < h->tls->schemes.count; i++) psi_write_number(w, h->tls->schemes.items[i]->number, 2);
     return 1;
 }
 
-static int psi_ext_read_schemes(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_schemes(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65534);
-    (void)where;
-    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
-    h->offer->schemes = list;
-    return 0;
+    h->offer->schemes = psi_read_vector(r, 2, 2, 65534);
+    return h->offer->schemes.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* signature_algorithms_cert: the paths we have do not depend on it. */
-static int psi_ext_check_list(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_check_list(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65534);
     (void)h;
-    (void)where;
-    return list.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+    return psi_read_vector(r, 2, 2, 65534).n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* certificate_authorities, RFC 8446 4.2.4; the names are kept for the choice of an identity. */
-static int psi_ext_read_authorities(psi_hs *h, psi_reader *r, unsigned where)
-{
-    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, where == PSI_IN_CR12 ? 0 : 3, 65535);
-    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-/* The names of the trust anchors, as many as a message holds. */
-static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
+/* certificate_authorities, RFC 8446 4.2.4: of the trust anchors as many as a message holds. */
+static int psi_ext_write_authorities(psi_hs *h, psi_writer *w)
 {
     const psi_trust *trust;
     uint32_t list = psi_write_open(w, 2);
@@ -7208,200 +7203,141 @@ static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
         for (i = 0; i < trust->anchors.count && w->n - list + trust->anchors.certs[i].subject.n < 60000; i++)
             psi_write_vector(w, trust->anchors.certs[i].subject.p, trust->anchors.certs[i].subject.n, 2);
     psi_write_close(w, list, 2);
+    return w->n > list;
 }
 
-static int psi_ext_tell_authorities(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_read_authorities(psi_hs *h, psi_reader *r)
 {
-    uint32_t at = w->n;
-    (void)where;
-    psi_ext_write_authorities(h, w);
-    return w->n - at > 2;
+    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, h->version == PSI_TLS12 ? 0 : 3, 65535);
+    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* application_layer_protocol_negotiation, RFC 7301. */
-static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (h->tls->alpn_len) psi_write_vector(w, h->tls->alpn, h->tls->alpn_len, 2);
     return h->tls->alpn_len != 0;
 }
 
-/* Is it one of ours? Then it becomes the one agreed on. */
-static int psi_ext_choose_alpn(psi_hs *h, psi_reader name)
+/* The protocol that we want most of those in a list. 0: there is none. */
+static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 {
     psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
-    while (own.n) {
-        psi_reader one = psi_read_vector(&own, 1, 1, 255);
-        if (!psi_read_same(one, name.p, name.n)) continue;
-        h->alpn = one;
-        return 1;
+    while (own.n && !h->alpn.n) {
+        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
+        while (list.n) {
+            psi_reader name = psi_read_vector(&list, 1, 1, 255);
+            if (psi_read_same(name, one.p, one.n)) h->alpn = one;
+        }
     }
-    return 0;
+    return h->alpn.n != 0;
 }
 
-static int psi_ext_got_alpn(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_alpn(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65535), name = psi_read_vector(&list, 1, 1, 255);
-    (void)where;
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
-    if (psi_ext_choose_alpn(h, name)) return 0;
+    psi_reader all = psi_read_vector(r, 2, 2, 65535), list = all;
+    int count = 0;
+    for (; list.n; count++) psi_read_vector(&list, 1, 1, 255);
+    if (list.bad || (h->where != PSI_IN_CH && count != 1)) return PSI_ALERT_DECODE_ERROR;
+    if (h->where == PSI_IN_CH) {
+        h->offer->alpn = all;
+        return 0;
+    }
+    if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
     return PSI_ALERT_ILLEGAL_PARAMETER;
 }
 
-static int psi_ext_take_alpn(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65535);
-    (void)where;
-    h->offer->alpn = list;
-    while (list.n) psi_read_vector(&list, 1, 1, 255);
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
     if (!h->alpn.n) return 0;
     psi_write_number(w, h->alpn.n + 1, 2);
     psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
     return 1;
 }
 
-/* extended_master_secret, RFC 7627. */
-static int psi_ext_write_ems(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)w;
-    return where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->ems;
-}
-
-static int psi_ext_got_ems(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->ems = 1;
-    return 0;
-}
-
-static int psi_ext_take_ems(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->offer->ems = 1;
-    return 0;
-}
-
 /* session_ticket, RFC 5077. */
-static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w)
 {
     const psi_session *s = h->session;
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS12) || !h->tls->client_sessions.max) return 0;
     if (s && s->version == PSI_TLS12 && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
     return 1;
 }
 
-static int psi_ext_got_ticket(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_ticket(psi_hs *h, psi_reader *r)
 {
-    (void)r;
-    (void)where;
-    h->will_ticket = 1;
-    return 0;
-}
-
-static int psi_ext_take_ticket(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->wants_ticket = 1;
     h->offer->ticket = *r;
-    r->n = 0;
-    return 0;
+    return psi_ext_ignore(h, r);
 }
 
-static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w)
 {
     (void)w;
-    (void)where;
     return h->will_ticket;
 }
 
-/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon it already. */
-static int psi_ext_ask_versions(psi_hs *h, psi_writer *w, unsigned where)
+/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
+static int psi_ext_ask_versions(psi_hs *h, psi_writer *w)
 {
-    (void)where;
+    int both = psi_tls_speaks(h->tls, PSI_TLS12);
     if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    psi_write_number(w, psi_tls_speaks(h->tls, PSI_TLS12) ? 6 : 4, 1);
+    psi_write_number(w, both ? 6 : 4, 1);
     psi_write_number(w, h->grease * 0x0101u, 2);
     psi_write_number(w, PSI_TLS13, 2);
-    if (psi_tls_speaks(h->tls, PSI_TLS12)) psi_write_number(w, PSI_TLS12, 2);
+    if (both) psi_write_number(w, PSI_TLS12, 2);
     return 1;
 }
 
-static int psi_ext_got_version(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)h;
-    (void)where;
-    psi_read_number(r, 2);
-    return 0;
-}
-
-static int psi_ext_take_versions(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_versions(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 2, 254);
-    (void)where;
     if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
-    h->offer->versions = 4;
-    if (psi_read_has(list, PSI_TLS12)) h->offer->versions |= 1;
-    if (psi_read_has(list, PSI_TLS13)) h->offer->versions |= 2;
+    h->offer->versions = 4u | (psi_read_has(list, PSI_TLS12) ? 1u : 0u) | (psi_read_has(list, PSI_TLS13) ? 2u : 0u);
     return 0;
 }
 
-static int psi_ext_tell_version(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_version(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     psi_write_number(w, h->version, 2);
     return 1;
 }
 
 /* cookie, RFC 8446 4.2.2. */
-static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (h->opaque.n) psi_write_vector(w, h->opaque.p, h->opaque.n, 2);
     return h->opaque.n != 0;
 }
 
-static int psi_ext_got_cookie(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_cookie(psi_hs *h, psi_reader *r)
 {
     psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
-    (void)where;
     psi_write(&h->opaque, cookie.p, cookie.n);
     return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
 }
 
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
-static int psi_ext_ask_modes(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_modes(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS13) || !h->tls->client_sessions.max) return 0;
     psi_write_number(w, 0x0101, 2);
     return 1;
 }
 
-static int psi_ext_take_modes(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_modes(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 1, 255);
-    (void)where;
-    h->offer->modes = 1;
     h->offer->psk_dhe = list.n && memchr(list.p, 1, list.n);
     return 0;
 }
 
 /* key_share, RFC 8446 4.2.8. */
-static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_share(psi_hs *h, psi_writer *w)
 {
     uint32_t list;
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
     list = psi_write_open(w, 2);
     if (!h->regrouped) {
@@ -7414,86 +7350,62 @@ static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
     return 1;
 }
 
-static int psi_ext_got_share(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_share(psi_hs *h, psi_reader *r)
 {
     unsigned number = psi_read_number(r, 2);
-    size_t i;
-    if (where == PSI_IN_SH13) {
-        h->share = psi_read_vector(r, 2, 1, 65535);
-        return r->bad || h->kex.group->number == number ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
-    }
-    if (h->kex.group->number == number) return PSI_ALERT_ILLEGAL_PARAMETER;
-    for (i = 0; i < h->tls->group_count; i++) {
-        if (h->tls->groups[i]->number != number) continue;
-        h->kex.group = h->tls->groups[i];
-        return 0;
-    }
-    return r->bad ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+    const psi_group *group = psi_list_find(&h->tls->groups, number);
+    int same = h->kex.group->number == number;
+    if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
+    if (r->bad) return 0;
+    if (!group || same != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->kex.group = group;
+    return 0;
 }
 
-static int psi_ext_take_shares(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_shares(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 0, 65535);
-    (void)where;
-    h->offer->shares = list;
-    if (!list.p) return 0;
+    psi_reader list = h->offer->shares = psi_read_vector(r, 2, 0, 65535);
     while (list.n && !list.bad) {
         psi_read_number(&list, 2);
-        psi_read_vector(&list, 2, 1, 65535);
+        psi_read_vector(&list, 2, 0, 65535); /* an empty one is no point */
     }
     return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-static int psi_ext_tell_share(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_share(psi_hs *h, psi_writer *w)
 {
     psi_write_number(w, h->kex.group->number, 2);
-    if (where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    if (h->where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
     return 1;
 }
 
-/* early_data, RFC 8446 4.2.10: never offered, never accepted. */
-static int psi_ext_take_early(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->offer->early = 1;
-    return 0;
-}
-
 /* pre_shared_key, RFC 8446 4.2.11. The client's ends its hello; its binder is filled in by psi_hello_bind. */
-static int psi_ext_ask_psk(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = h->session;
-    const psi_suite *suite;
     size_t n;
-    int64_t age;
-    (void)where;
     if (!s || s->version != PSI_TLS13) return 0;
-    suite = psi_suite_of(s->suite);
-    n = psi_x509_hash_len(suite->hash);
-    age = (h->now - s->from) * 1000;
+    n = psi_x509_hash_len(psi_suite_of(s->suite)->hash);
     psi_write_number(w, s->ticket.n + 6, 2);
     psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_number(w, ((uint64_t)age + s->age_add) & 0xFFFFFFFFu, 4);
+    psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
     psi_write_number(w, n + 1, 2);
     psi_write_vector(w, zero, n, 1);
     return 1;
 }
 
-static int psi_ext_got_psk(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_psk(psi_hs *h, psi_reader *r)
 {
-    (void)where;
     if (psi_read_number(r, 2)) return PSI_ALERT_ILLEGAL_PARAMETER; /* there was one */
     h->psk = 1;
     return 0;
 }
 
-static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_psk(psi_hs *h, psi_reader *r)
 {
     psi_reader list, binders;
     size_t count = 0;
-    (void)where;
     list = h->offer->identities = psi_read_vector(r, 2, 7, 65535);
     h->offer->bound = r->p;
     binders = h->offer->binders = psi_read_vector(r, 2, 2, 65535);
@@ -7506,37 +7418,34 @@ static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
     return count ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
-static int psi_ext_tell_psk(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_psk(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (!h->psk) return 0;
     psi_write_number(w, h->psk - 1u, 2);
     return 1;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
-static int psi_ext_write_secure(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_secure(psi_hs *h, psi_writer *w)
 {
-    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->secure) return 0;
+    if (!psi_ext_old(h, w) && !h->secure) return 0;
     psi_write_number(w, 0, 1);
     return 1;
 }
 
-static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_secure(psi_hs *h, psi_reader *r)
 {
-    psi_reader v = psi_read_vector(r, 1, 0, 255);
-    (void)where;
-    h->secure = 1;
-    return v.n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
+    (void)h;
+    return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
 }
 
-/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads and
-   writes it). Clients send them in this order; pre_shared_key has to be the last. */
+/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads
+   and writes it). Clients send them in this order; pre_shared_key has to be the last. */
 #define PSI_EXTENSIONS(X) \
     X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
       psi_ext_ask_name, psi_ext_empty, psi_ext_take_name, psi_ext_know_name) \
     X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_write_ems, psi_ext_got_ems, psi_ext_take_ems, psi_ext_write_ems) \
+      psi_ext_old, psi_ext_empty, psi_ext_empty, psi_ext_old) \
     X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, \
       psi_ext_write_secure, psi_ext_read_secure, psi_ext_read_secure, psi_ext_write_secure) \
     X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
@@ -7544,29 +7453,29 @@ static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
     X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, \
       psi_ext_write_points, psi_ext_read_points, psi_ext_read_points, psi_ext_write_points) \
     X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_ask_ticket, psi_ext_got_ticket, psi_ext_take_ticket, psi_ext_promise_ticket) \
+      psi_ext_ask_ticket, psi_ext_empty, psi_ext_take_ticket, psi_ext_promise_ticket) \
     X(ALPN, 16, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_alpn, psi_ext_got_alpn, psi_ext_take_alpn, psi_ext_tell_alpn) \
+      psi_ext_ask_alpn, psi_ext_read_alpn, psi_ext_read_alpn, psi_ext_tell_alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_CH | PSI_IN_CR, \
       psi_ext_write_schemes, psi_ext_read_schemes, psi_ext_read_schemes, psi_ext_write_schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_CH | PSI_IN_CR, \
       NULL, psi_ext_check_list, psi_ext_check_list, NULL) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_CH | PSI_IN_CR, \
-      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_tell_authorities) \
+      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_write_authorities) \
     X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
       psi_ext_ask_share, psi_ext_got_share, psi_ext_take_shares, psi_ext_tell_share) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, \
       psi_ext_ask_modes, NULL, psi_ext_take_modes, NULL) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
-      psi_ext_ask_versions, psi_ext_got_version, psi_ext_take_versions, psi_ext_tell_version) \
+      psi_ext_ask_versions, psi_ext_ignore, psi_ext_take_versions, psi_ext_tell_version) \
     X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, \
       psi_ext_echo_cookie, psi_ext_got_cookie, psi_ext_ignore, NULL) \
     X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_limit, psi_ext_got_limit, psi_ext_take_limit, psi_ext_grant_limit) \
+      psi_ext_write_limit, psi_ext_read_limit, psi_ext_read_limit, psi_ext_write_limit) \
     X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_fragment, psi_ext_got_fragment, psi_ext_take_fragment, psi_ext_grant_fragment) \
+      psi_ext_write_fragment, psi_ext_read_fragment, psi_ext_read_fragment, psi_ext_write_fragment) \
     X(EARLY_DATA, 42, PSI_IN_CH, \
-      NULL, NULL, psi_ext_take_early, NULL) \
+      NULL, NULL, psi_ext_empty, NULL) \
     X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, \
       psi_ext_ask_psk, psi_ext_got_psk, psi_ext_take_psk, psi_ext_tell_psk)
 
@@ -7582,31 +7491,39 @@ static const psi_ext psi_client_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, 
 static PSI_UNUSED const psi_ext psi_server_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
 #undef PSI_X
 
-static const char *psi_ext_name(unsigned number)
+/* The row of an extension, which may be the end of the table; and its bit. */
+static const psi_ext *psi_ext_row(const psi_hs *h, unsigned number)
 {
-#define PSI_X(name, number, where, ask, got, take, tell) (short)((number) > 0x7FFF ? -1 : (number)),
-    static const short numbers[] = { PSI_EXTENSIONS(PSI_X) };
-#undef PSI_X
-#define PSI_X(name, number, where, ask, got, take, tell) #name "\0"
-    static const char names[] = PSI_EXTENSIONS(PSI_X);
-#undef PSI_X
-    const char *name = psi_string_of(number > 0x7FFF ? -1 : (int)number, numbers, names);
-    return *name ? name : "unknown";
+    const psi_ext *x = h->role->extensions;
+    while (x->number >= 0 && x->number != (int)number) x++;
+    return x;
+}
+
+static uint32_t psi_ext_bit(const psi_hs *h, const psi_ext *x)
+{
+    return (uint32_t)1 << (x - h->role->extensions);
+}
+
+/* Did the peer's hello (its last message of some) have it? */
+static int psi_ext_got(const psi_hs *h, unsigned number)
+{
+    return (h->got & psi_ext_bit(h, psi_ext_row(h, number))) != 0;
 }
 
 /* Writes the row's extension if there is something to say. */
-static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned where)
+static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x)
 {
     uint32_t start = w->n, body;
-    if (!(x->where & where) || !x->write) return;
+    if (!(x->where & h->where) || !x->write) return;
+    h->told = (h->got & psi_ext_bit(h, x)) != 0;
     psi_write_number(w, (uint64_t)x->number, 2);
     body = psi_write_open(w, 2);
-    if (!x->write(h, w, where)) {
-        if (!w->failed) w->n = start;
-        return;
+    if ((x->write)(h, w)) {
+        psi_write_close(w, body, 2);
+        if (h->where == PSI_IN_CH) h->offered |= psi_ext_bit(h, x);
+    } else if (!w->failed) {
+        w->n = start;
     }
-    psi_write_close(w, body, 2);
-    if (where == PSI_IN_CH) h->offered |= 1u << (x - h->role->extensions);
 }
 
 /* All that a server has to say in this message; empty lists of TLS 1.2 are left out. */
@@ -7614,35 +7531,34 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 {
     uint32_t start = w->n, list = psi_write_open(w, 2);
     const psi_ext *x;
-    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x, where);
+    h->where = where;
+    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x);
     if (w->n == list && where == PSI_IN_SH12 && !w->failed) w->n = start;
     else psi_write_close(w, list, 2);
 }
 
-/* May this extension come in this message? 0, or an alert. A client gets only what it asked for (RFC 8446 4.2). */
-static int psi_ext_allowed(const psi_hs *h, const psi_ext *x, unsigned where)
+/* May this extension come in this message? A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+static int psi_ext_allowed(const psi_hs *h, const psi_ext *x)
 {
-    if (where == PSI_IN_CH || where == PSI_IN_CR) return 0;
-    if (x->number < 0 || !x->read) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (x->number == PSI_EXT_COOKIE && where == PSI_IN_HRR) return 0;
-    if (!(h->offered >> (x - h->role->extensions) & 1)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    return x->where & where ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (h->where == PSI_IN_CH || h->where == PSI_IN_CR) return 1;
+    if (x->number < 0 || !(x->where & h->where)) return 0;
+    return x->number == PSI_EXT_COOKIE || h->offered & psi_ext_bit(h, x);
 }
 
 /* One extension: 0, or an alert. */
-static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where)
+static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
-    const psi_ext *x = h->role->extensions;
+    const psi_ext *x = psi_ext_row(h, type);
     int alert;
-    while (x->number >= 0 && x->number != (int)type) x++;
-    alert = psi_ext_allowed(h, x, where);
-    if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
-    alert = x->read(h, &body, where);
+    if (!psi_ext_allowed(h, x)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (x->number < 0 || !x->read || !(x->where & h->where)) return 0;
+    h->got |= psi_ext_bit(h, x);
+    alert = (x->read)(h, &body);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Is the list malformed, or does it have an extension twice? 0, or an alert. */
-static int psi_ext_twice(psi_reader list, unsigned where)
+static int psi_ext_twice(const psi_hs *h, psi_reader list)
 {
     uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
     int twice = 0;
@@ -7654,27 +7570,31 @@ static int psi_ext_twice(psi_reader list, unsigned where)
         seen[type / 8] |= (uint8_t)(1 << (type & 7));
     }
     psi_free(seen);
-    return twice && where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+    if (twice && h->where & (PSI_IN_HRR | PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    return twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Reads the list of extensions that ends m. A failure has been reported when it returns 0. */
 static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 {
     psi_reader list = psi_read_vector(m, 2, 0, PSI_HELLO_MAX);
-    int alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(list, where);
+    int alert;
     unsigned type = 0;
+    h->where = where;
+    alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(h, list);
     while (list.n && !alert) {
         psi_reader body;
         type = psi_read_number(&list, 2);
         body = psi_read_vector(&list, 2, 0, 65535);
-        alert = psi_ext_get(h, type, body, where);
+        alert = psi_ext_get(h, type, body);
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
-    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_no_memory(h);
+    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_broken(h, PSOCKET_NOMEM);
     else if (alert)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s has a malformed or misplaced extension: %s (%s)",
-                    psi_hs_peer(h), psi_msg_name(h->message[0]), psi_ext_name(type), psi_rec_alert_name(alert));
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
+                    "the %s's %s message has a malformed or misplaced extension (number %u: %s)",
+                    psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
     return !alert;
 }
 
@@ -7705,21 +7625,24 @@ static void psi_hello_write(psi_hs *h)
     uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
     int psk = h->session && h->session->version == PSI_TLS13;
     size_t i;
+    h->where = PSI_IN_CH;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
     list = psi_write_open(w, 2);
     psi_write_number(w, h->grease * 0x0101u, 2);
-    for (i = 0; i < h->tls->suite_count; i++)
-        if (psi_tls_speaks(h->tls, h->tls->suites[i]->version)) psi_write_number(w, h->tls->suites[i]->number, 2);
+    for (i = 0; i < h->tls->suites.count; i++)
+        if (psi_tls_speaks(h->tls, h->tls->suites.items[i]->version)) psi_write_number(w,
+                h->tls->suites.items[i]->number, 2);
     psi_write_close(w, list, 2);
     psi_write_number(w, 0x0100, 2); /* one method: no compression */
     list = psi_write_open(w, 2);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u) << 16, 4);
-    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x, PSI_IN_CH);
+    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
     psi_write_number(w, 0, 1);
-    n = w->n - start + (psk ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
+    n = w->n - start + (psk
+                        ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
     if (n >= 256 && n < 512) {
         uint32_t pad;
         psi_write_number(w, PSI_EXT_PADDING, 2);
@@ -7727,7 +7650,7 @@ static void psi_hello_write(psi_hs *h)
         for (n += 4; n < 512; n++) psi_write_number(w, 0, 1);
         psi_write_close(w, pad, 2);
     }
-    if (psk) psi_ext_put(h, w, x, PSI_IN_CH);
+    if (psk) psi_ext_put(h, w, x);
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
     if (psk && !w->failed) psi_hello_bind(h, w->p + start, w->n - start);
@@ -7737,8 +7660,10 @@ static void psi_hello_write(psi_hs *h)
 /* --- the server's hello ------------------------------------------------------------------------------------------- */
 
 /* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
-static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
-                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C};
+static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02,
+    0x1E, 0x65, 0xB8, 0x91,
+                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2,
+                                                0xC8, 0xA8, 0x33, 0x9C};
 
 /* The end of a server's random that could have spoken a higher version (RFC 8446 4.1.3): its last byte is 1 for TLS 1.2. */
 static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D', 1};
@@ -7787,8 +7712,10 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
         return 0;
     }
+    h->got = 0;
     if (m.n && !psi_ext_get_all(h, &m, PSI_IN_CH)) return 0;
     if (!o->versions) o->versions = legacy >= PSI_TLS12 ? 1 : 4;
+    if (legacy < PSI_SSL30) o->versions = 4;
     if (!memchr(compression.p, 0, compression.n)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
         return 0;
@@ -7818,12 +7745,13 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
-static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list, unsigned version)
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list,
+                                         unsigned version)
 {
     size_t i;
-    for (i = 0; i < tls->scheme_count; i++)
-        if (psi_auth_fits(tls->schemes[i], leaf, version) && psi_read_has(list, tls->schemes[i]->number))
-            return tls->schemes[i];
+    for (i = 0; i < tls->schemes.count; i++)
+        if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
+            return tls->schemes.items[i];
     return NULL;
 }
 
@@ -7855,7 +7783,7 @@ static psi_hs_question *psi_auth_ask(psi_hs *h, int kind)
 {
     psi_hs_question *q = (psi_hs_question *)psi_alloc(sizeof *q);
     if (q) q->public_form.kind = kind;
-    else psi_hs_no_memory(h);
+    else psi_hs_broken(h, PSOCKET_NOMEM);
     h->question = q;
     return q;
 }
@@ -7912,16 +7840,17 @@ static void psi_auth_write_verify(psi_hs *h)
 static const psi_scheme *psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
 {
     const psi_x509_cert *leaf = h->chain.certs;
-    const psi_scheme *s = NULL;
-    unsigned number = psi_read_number(&m, 2);
+    const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
     psi_x509_span span;
-    size_t i;
     if (psi_hs_left(h, &m)) return NULL;
-    for (i = 0; i < h->tls->scheme_count; i++)
-        if (h->tls->schemes[i]->number == number) s = h->tls->schemes[i];
+    if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) { /* RFC 5246 7.4.2, whoever accepted it */
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
+                    "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+        return NULL;
+    }
     if (!s || !psi_auth_fits(s, leaf, h->version)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "signature scheme was not offered or does not fit its certificate");
         return NULL;
@@ -7974,7 +7903,7 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
 static void psi_auth_refuse(psi_hs *h, const psocket_error *e)
 {
     psi_hs_fail(h, e->code, e->tls_alert >= 0 ? e->tls_alert : PSI_ALERT_INTERNAL_ERROR, "%s", e->text);
-    h->err.cert_index = e->cert_index;
+    if (h->err) h->err->cert_index = e->cert_index;
 }
 
 /* Judges the peer's chain, or has the application do it. */
@@ -7984,10 +7913,8 @@ static void psi_auth_accept(psi_hs *h)
     psi_hs_question *q;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
     psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
-    if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE, "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
-        h->err.cert_index = 0;
-    } else if (psi_x509_usable(h->chain.certs, &unusable)) {
+    if (psi_x509_usable(h->chain.certs, &unusable)) {
+        if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
         q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
@@ -8019,7 +7946,8 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
     if (!code && psi_hs_left(h, &m)) return -1;
-    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s", psocket_strerror(code));
+    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
+                          psocket_strerror(code));
     return code ? -1 : (int)h->chain.count;
 }
 
@@ -8038,7 +7966,7 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_write_number(w, 2, 1);
         psi_write_number(w, PSI_AUTH_RSA_SIGN, 1);
         psi_write_number(w, PSI_AUTH_ECDSA_SIGN, 1);
-        psi_ext_write_schemes(h, w, PSI_IN_CR12);
+        psi_ext_write_schemes(h, w);
         psi_ext_write_authorities(h, w);
     }
     psi_hs_end(h, at);
@@ -8051,7 +7979,8 @@ static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
     while (authorities.n && !any) {
         psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
         size_t i;
-        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
+        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p,
+                                                                chain->certs[i].issuer.n);
     }
     return any;
 }
@@ -8091,8 +8020,8 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
             psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     } else {
         types = psi_read_vector(&m, 1, 1, 255);
-        m.bad |= psi_ext_read_schemes(h, &m, PSI_IN_CR12) != 0;
-        m.bad |= psi_ext_read_authorities(h, &m, PSI_IN_CR12) != 0;
+        m.bad |= psi_ext_read_schemes(h, &m) != 0;
+        m.bad |= psi_ext_read_authorities(h, &m) != 0;
         psi_hs_left(h, &m);
     }
     if (h->state != PSI_HS_FAILED) psi_auth_choose(h, types, &o);
@@ -8143,7 +8072,8 @@ static size_t psi_tlsinfo_put(psi_tlsinfo *i, size_t at, const void *p, size_t n
 }
 
 /* The facts of from, with strings. NULL: out of memory. */
-static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject, psi_reader endpoint)
+static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject,
+                                    psi_reader endpoint)
 {
     psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + alpn.n + strlen(name) + subject.n + endpoint.n + 4);
     if (!i) return NULL;
@@ -8156,19 +8086,20 @@ static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, co
     return i;
 }
 
-static const psi_scheme *psi_scheme_of(unsigned number)
+/* The name of a number in a table; "" if it is not there. */
+static const char *psi_tlsinfo_name(const psi_named *table, size_t count, unsigned number)
 {
-    size_t i;
-    for (i = 0; i < PSI_SCHEME_COUNT; i++)
-        if (psi_schemes[i].number == number) return &psi_schemes[i];
-    return NULL;
+    while (count && table->number != number) {
+        table++;
+        count--;
+    }
+    return count ? table->name : "";
 }
+
+#define PSI_TLSINFO_NAME(table, number) psi_tlsinfo_name(table, sizeof (table) / sizeof (table)[0], number)
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
 {
-    const psi_suite *suite = psi_suite_of(i->suite);
-    const psi_group *group = psi_group_of(i->group);
-    const psi_scheme *scheme = psi_scheme_of(i->scheme);
     memset(out, 0, sizeof *out);
     out->version = i->version;
     out->suite = i->suite;
@@ -8177,9 +8108,9 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->resumed = i->resumed;
     out->extended_master_secret = i->ems;
     snprintf(out->version_name, sizeof out->version_name, "%s", i->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    snprintf(out->suite_name, sizeof out->suite_name, "%s", suite ? suite->name : "");
-    snprintf(out->group_name, sizeof out->group_name, "%s", group ? group->name : "");
-    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", scheme ? scheme->name : "");
+    snprintf(out->suite_name, sizeof out->suite_name, "%s", PSI_TLSINFO_NAME(psi_suites, i->suite));
+    snprintf(out->group_name, sizeof out->group_name, "%s", PSI_TLSINFO_NAME(psi_groups, i->group));
+    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", PSI_TLSINFO_NAME(psi_schemes, i->scheme));
     snprintf(out->alpn, sizeof out->alpn, "%s", psi_tlsinfo_text(i, 0));
     snprintf(out->server_name, sizeof out->server_name, "%s", psi_tlsinfo_text(i, i->name_at));
     if (!i->has_peer) return;
@@ -8262,7 +8193,8 @@ static int psi_session_read(psi_reader *r, psi_session *s)
     }
     suite = psi_suite_of(s->suite);
     return !r->bad && suite && suite->version == s->version && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
+           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n &&
+                                                                    memchr(s->subject.p, 0, s->subject.n));
 }
 
 /* A copy that owns what its spans point into. NULL: out of memory, or impossible. */
@@ -8301,7 +8233,8 @@ static void psi_session_of(psi_session *s, const psi_tlsinfo *info)
     s->not_after = info->not_after;
     memcpy(s->sha256, info->sha256, 32);
     memcpy(s->spki, info->spki, 32);
-    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at), strlen(psi_tlsinfo_text(info, info->subject_at)));
+    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at),
+                             strlen(psi_tlsinfo_text(info, info->subject_at)));
     s->endpoint = psi_read_of(psi_tlsinfo_text(info, info->endpoint_at), info->endpoint_len);
 }
 
@@ -8330,9 +8263,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_update(&all, digest, sizeof digest);
     }
     for (i = 0; !code && i < trust->anchors.count; i++) {
-        uint8_t uses = (uint8_t)(trust->anchors.certs[i].extended & 0xFF); /* trust settings may have changed them */
         psi_keys_digest(br_sha256_ID, trust->anchors.certs[i].der.p, trust->anchors.certs[i].der.n, digest);
-        br_sha256_update(&all, &uses, 1);
         br_sha256_update(&all, digest, sizeof digest);
     }
     br_sha256_update(&all, "pins", 4);
@@ -8340,7 +8271,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     br_sha256_out(&all, out);
     psi_os_lock(&tls->lock);
     memcpy(tls->policy, out, 32);
-    tls->has_policy = 1;
+    tls->has_policy = !code; /* a store that is not there may come */
     psi_os_unlock(&tls->lock);
     return 0;
 }
@@ -8399,12 +8330,14 @@ static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32
 }
 
 /* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], size_t each)
+static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
 {
     psi_session_slot *set, *same = NULL, *place = NULL;
     size_t ways, i, count = 0;
     set = psi_sessions_set(c, key, &ways);
     for (i = 0; i < ways; i++) {
+        if (set[i].len == flat->n &&
+            memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
         if (psi_sessions_is(&set[i], key)) {
             count++;
             if (!same || set[i].used < same->used) same = &set[i];
@@ -8423,7 +8356,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_write(&w, s);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    if (c->max) place = psi_sessions_place(c, key, each);
+    if (c->max) place = psi_sessions_place(c, key, &w, each);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -8633,6 +8566,7 @@ enum {
 #define PSI_HAS_TLS13 1
 #endif
 
+#define PSI_NAMED_CURVE 3 /* ECCurveType, RFC 8422 5.4 */
 #define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
 #define PSI_HS_CHAIN (PSOCKET_CHAIN_BYTES + 4096u) /* longest Certificate */
 #define PSI_HS_REQUEST 135000u                     /* longest CertificateRequest: two lists of up to 64 KB */
@@ -8666,7 +8600,8 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(i.spki, cert.spki_sha256, 32);
         subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && hash > br_sha256_ID) /* else it is sha256 itself */
-            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n, digest));
+            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n,
+                                                           digest));
     }
     if (h->role->server && h->identity) endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     i.version = h->version;
@@ -8677,7 +8612,7 @@ static int psi_hs_tell(psi_hs *h)
     i.resumed = h->resumed;
     i.ems = h->ems || h->version == PSI_TLS13;
     h->info = psi_tlsinfo_new(&i, h->alpn, h->name ? h->name : "", subject, endpoint);
-    if (!h->info) psi_hs_no_memory(h);
+    if (!h->info) psi_hs_broken(h, PSOCKET_NOMEM);
     return h->info ? 0 : -1;
 }
 
@@ -8737,7 +8672,8 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 /* The keys that come into force with ChangeCipherSpec, from the master secret. */
 static void psi_hs12_keys(psi_hs *h)
 {
-    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out : &h->next_in;
+    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out
+        : &h->next_in;
     psi_keys_block(h->suite, h->secret, h->randoms, client, server);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
     if (!h->ems) return;
@@ -8769,7 +8705,6 @@ static void psi_hs12_finish(psi_hs *h)
     psi_hs_flush(h);
     psi_hs_change_cipher_spec(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     psi_hs_write_finished(h);
 }
 
@@ -8780,9 +8715,7 @@ static int psi_hs12_ccs(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "ChangeCipherSpec is malformed");
         return 0;
     }
-    if (!psi_hs_new_in(h, &h->next_in)) return 0;
-    psi_wipe(&h->next_in, sizeof h->next_in);
-    return 1;
+    return psi_hs_new_in(h, &h->next_in);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
@@ -8794,8 +8727,6 @@ static int psi_hs13_keys(psi_hs *h)
     int hash = h->suite->hash;
     size_t n = psi_x509_hash_len(hash);
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_key client = PSI_ZERO, server = PSI_ZERO;
-    int ok;
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
@@ -8809,13 +8740,11 @@ static int psi_hs13_keys(psi_hs *h)
     psi_wipe(secret, sizeof secret);
     psi_keys_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->client_secret, n);
     psi_keys_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->server_secret, n);
-    psi_key_from_secret(&client, h->suite, h->client_secret);
-    psi_key_from_secret(&server, h->suite, h->server_secret);
-    ok = psi_hs_new_in(h, h->role->server ? &client : &server);
-    if (ok) psi_hs_new_out(h, h->role->server ? &server : &client);
-    psi_wipe(&client, sizeof client);
-    psi_wipe(&server, sizeof server);
-    return ok;
+    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? h->client_secret : h->server_secret);
+    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? h->server_secret : h->client_secret);
+    if (!psi_hs_new_in(h, &h->next_in)) return 0;
+    psi_hs_new_out(h, &h->next_out);
+    return 1;
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
@@ -8875,16 +8804,25 @@ static void psi_client12_sign(psi_hs *h)
     h->state = h->state == PSI_HS_FAILED ? h->state : h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
 }
 
-static void psi_client12_certificate(psi_hs *h, psi_reader m)
+/* Was the curve of the certificate's key offered (RFC 8422 5.1)? */
+static int psi_client12_curve(const psi_hs *h, const br_x509_pkey *key)
+{
+    return key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve) != NULL;
+}
+
+/* The server's certificate, in both versions. */
+static void psi_client_certificate(psi_hs *h, psi_reader m)
 {
     int count = psi_auth_read_chain(h, m);
+    const br_x509_pkey *key = count > 0 ? &h->chain.certs[0].key : NULL;
     if (count < 0) return;
     if (!count) {
         psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_DECODE_ERROR, "the server sent no certificate");
         return;
     }
-    if (h->version == PSI_TLS12 && h->chain.certs[0].key.key_type && h->chain.certs[0].key.key_type != h->suite->key_type) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that does not fit the cipher suite");
+    if (h->version == PSI_TLS12 && key->key_type && (key->key_type != h->suite->kind || !psi_client12_curve(h, key))) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
+                    "the server's certificate has a key that does not fit what was offered");
         return;
     }
     h->state = h->version == PSI_TLS12 ? PSI_C12_KEY : PSI_C13_VERIFY;
@@ -8897,29 +8835,18 @@ static void psi_client12_key(psi_hs *h, psi_reader m)
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    const psi_group *group = NULL;
-    size_t i;
-    int code;
-    for (i = 0; i < h->tls->group_count; i++)
-        if (h->tls->groups[i]->number == number) group = h->tls->groups[i];
+    const psi_group *group = psi_list_find(&h->tls->groups, number);
     if (m.bad) {
         psi_hs_left(h, &m);
         return;
     }
-    if (type != 3 || !group) { /* named_curve */
+    if (type != PSI_NAMED_CURVE || !group) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
         return;
     }
     h->server_scheme = psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)));
     if (!h->server_scheme) return;
-    code = psi_kex_make(&h->kex, group);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
-    else h->state = PSI_C12_REQUEST;
+    if (!psi_hs_kex(h, group) && psi_hs_exchange(h, point)) h->state = PSI_C12_REQUEST;
 }
 
 static void psi_client12_request(psi_hs *h, psi_reader m)
@@ -8939,7 +8866,8 @@ static void psi_client12_done(psi_hs *h, psi_reader m)
     psi_hs_end(h, at);
     psi_hs12_master(h);
     if (h->identity && !h->transcript.bytes.failed)
-        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0), psi_client12_sign);
+        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0),
+                      psi_client12_sign);
     else psi_client12_sign(h);
 }
 
@@ -8967,7 +8895,7 @@ static void psi_client12_finished(psi_hs *h, psi_reader m)
 }
 
 static const psi_hs_row psi_client12[] = {
-    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
     {PSI_C12_KEY, PSI_MSG_SERVER_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_client12_key},
     {PSI_C12_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client12_request},
     {PSI_C12_REQUEST, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
@@ -8982,7 +8910,8 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
     int same = id.n && psi_read_same(id, h->id, h->id_len);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) && h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
+    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) &&
+                                               h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
         return;
     }
@@ -8992,6 +8921,9 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     }
     h->program = psi_client12;
     if (m.n && !psi_ext_get_all(h, &m, PSI_IN_SH12)) return;
+    psi_ext_limits(h);
+    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
+    h->will_ticket = (uint8_t)psi_ext_got(h, PSI_EXT_SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, (size_t)(m.p - h->message) + m.n);
     memcpy(h->id, id.p, id.n);
@@ -9004,7 +8936,8 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (s->suite != h->suite->number) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
     } else if (s->ems != h->ems) { /* RFC 7627 5.3 */
-        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without the extended master secret it had, or with one it had not");
+        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                   "hello resumes a session without the extended master secret it had, or with one it had not");
     } else {
         h->resumed = 1;
         memcpy(h->secret, s->secret, 48);
@@ -9016,7 +8949,9 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 
 static void psi_client13_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
+    if (!psi_ext_get_all(h, &m, PSI_IN_EE)) return;
+    psi_ext_limits(h);
+    h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
 }
 
 static void psi_client13_request(psi_hs *h, psi_reader m)
@@ -9037,7 +8972,6 @@ static void psi_client13_sign(psi_hs *h)
     psi_hs_write_finished(h);
     psi_hs13_resumption(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     psi_hs_done(h);
 }
 
@@ -9047,7 +8981,6 @@ static void psi_client13_finished(psi_hs *h, psi_reader m)
     if (!psi_hs_read_finished(h, m)) return;
     psi_hs13_traffic(h);
     if (!psi_hs_new_in(h, &h->next_in)) return;
-    psi_wipe(&h->next_in, sizeof h->next_in);
     if (h->asked) psi_auth_write_chain(h);
     if (h->identity) psi_auth_sign(h, psi_auth_content(h, 0, content), psi_read_of("", 0), psi_client13_sign);
     else psi_client13_sign(h);
@@ -9056,8 +8989,8 @@ static void psi_client13_finished(psi_hs *h, psi_reader m)
 static const psi_hs_row psi_client13[] = {
     {PSI_C13_EXTENSIONS, PSI_MSG_ENCRYPTED_EXTENSIONS, 1, PSI_HELLO_MAX, psi_client13_extensions},
     {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client13_request},
-    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
-    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
+    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
     {PSI_C13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_client13_verify},
     {PSI_C13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
     {0, 0, 0, 0, NULL}};
@@ -9067,7 +9000,6 @@ static void psi_client13_retry(psi_hs *h, psi_reader m)
 {
     const psi_group *group = h->kex.group;
     size_t len = (size_t)(m.p - h->message) + m.n;
-    int code;
     if (h->retried) {
         psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
         return;
@@ -9080,11 +9012,7 @@ static void psi_client13_retry(psi_hs *h, psi_reader m)
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, len);
     h->regrouped = h->kex.group != group;
-    code = h->regrouped ? psi_kex_make(&h->kex, h->kex.group) : 0;
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
+    if (h->regrouped && psi_hs_kex(h, h->kex.group)) return;
     h->retried = 1;
     if (h->session && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -9118,58 +9046,47 @@ static void psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
         return;
     }
-    h->secret_len = psi_kex_finish(&h->kex, h->share, h->secret);
-    h->share = psi_read_of(NULL, 0);
-    if (!h->secret_len) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
-        return;
-    }
+    if (!psi_hs_exchange(h, h->share)) return;
     psi_transcript_add(&h->transcript, h->message, len);
     h->program = psi_client13;
     h->resumed = h->psk;
     if (psi_hs13_keys(h)) h->state = PSI_C13_EXTENSIONS;
 }
 
-/* Why a version that the server chose is refused. */
-static void psi_client_version(psi_hs *h, unsigned version)
+/* Is this a version to speak? extension: supported_versions named it. 0: the handshake has failed. */
+static int psi_client_version(psi_hs *h, unsigned version, int extension)
 {
     const psocket_tls *tls = h->tls;
-    if (version < PSI_TLS12)
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version before 1.2 (%04x), which is never spoken", version);
-    else if (version == PSI_TLS12 && tls->min_version > PSI_TLS12)
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server speaks TLS 1.2 only and min_version is 1.3");
-    else
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version that was not offered (%04x)", version);
+    const char *why = version < PSI_TLS12 ? "a TLS version before 1.2, which is never spoken"
+                      : version == PSI_TLS12 && tls->min_version > PSI_TLS12 ? "TLS 1.2 and min_version is 1.3"
+                      : "a TLS version that was not offered";
+    if (psi_tls_speaks(tls, version) && extension == (version == PSI_TLS13) && (!h->retried || extension)) return 1;
+    if (extension) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+    else psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose %s (%04x)", why, version);
+    return 0;
 }
 
 static void psi_client_hello(psi_hs *h, psi_reader m)
 {
-    unsigned legacy = psi_read_number(&m, 2), number, compression, version = 0;
-    const psi_suite *suite = NULL;
+    unsigned legacy = psi_read_number(&m, 2), compression, version = 0;
+    const psi_suite *suite;
     psi_reader id;
-    size_t i;
+    int retry, extension;
     psi_read_copy(&m, h->randoms + 32, 32);
+    retry = !memcmp(h->randoms + 32, psi_hello_retry, 32);
     id = psi_read_vector(&m, 1, 0, 32);
-    number = psi_read_number(&m, 2);
+    suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version)) {
+    if (m.bad || (compression && retry) || !psi_hello_version(m, &version)) {
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
         return;
     }
-    if (version && (version != PSI_TLS13 || !psi_tls_speaks(h->tls, PSI_TLS13) || legacy != PSI_TLS12)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
-        return;
-    }
-    if (!version) version = legacy;
-    if (version < PSI_TLS12 || !psi_tls_speaks(h->tls, version) || (version == PSI_TLS13 && legacy == PSI_TLS13) ||
-        (h->retried && version != PSI_TLS13)) {
-        psi_client_version(h, version);
-        return;
-    }
-    for (i = 0; i < h->tls->suite_count; i++)
-        if (h->tls->suites[i]->number == number && h->tls->suites[i]->version == version) suite = h->tls->suites[i];
-    if (!suite || compression || (h->retried && suite != h->suite)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered" : "cipher suite was not offered");
+    extension = version != 0;
+    if (!psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return;
+    if (!extension) version = legacy;
+    if (!suite || suite->version != version || compression || (h->retried && suite != h->suite)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER,
+                   compression ? "compression method was not offered" : "cipher suite was not offered");
         return;
     }
     h->suite = suite;
@@ -9197,34 +9114,47 @@ static int psi_tls_name(const char *name, char out[256])
     return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
 }
 
-/* A client's first message. */
-static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+/* The session ID of a client's hello: that of a session, or random bytes for middleboxes (RFC 8446 D.4) and by which a
+   ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
+static int psi_client_id(psi_hs *h)
+{
+    const psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
+    if (s && !s->is_ticket) {
+        h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
+        memcpy(h->id, s->ticket.p, h->id_len);
+        return 0;
+    }
+    if (!s && !psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+    h->id_len = 32;
+    return psi_os_entropy(h->id, 32);
+}
+
+/* Notes whom a client wants to speak to. */
+static int psi_client_name(psi_hs *h, const char *name, psocket_error *e)
 {
     char host[256];
-    int kind = name ? psi_tls_name(name, host) : 0, code;
+    int kind = name ? psi_tls_name(name, host) : 0;
     if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
     if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    if (name) {
-        h->name = psi_strdup(host);
-        if (!h->name) return psi_err_code(e, PSOCKET_NOMEM);
-    }
     h->is_address = kind == 2;
+    h->name = name ? psi_strdup(host) : NULL;
+    return name && !h->name ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+}
+
+/* A client's first message. */
+static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    int code = psi_client_name(h, name, e);
+    if (code) return code;
     h->port = (uint16_t)port;
     psi_session_recall(h);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) || (h->session && h->session->is_ticket)) {
-        h->id_len = 32; /* RFC 8446 D.4; RFC 5077 3.4 */
-        if (!code) code = psi_os_entropy(h->id, 32);
-    }
-    if (h->session && h->session->version == PSI_TLS12 && !h->session->is_ticket && h->session->ticket.n <= 32) {
-        h->id_len = (uint8_t)h->session->ticket.n;
-        memcpy(h->id, h->session->ticket.p, h->id_len);
-    }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups[0]);
+    if (!code) code = psi_client_id(h);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups.items[0]);
     if (code) return psi_err_code(e, code);
+    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     psi_hello_write(h);
@@ -9248,7 +9178,8 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
     psi_wipe(&s, sizeof s);
 }
 
-static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish, psi_session_forget};
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
+    psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
@@ -9281,7 +9212,8 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
 static int psi_server_no_certificate(psi_hs *h)
 {
     if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) return 0;
-    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
+    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED
+                : PSI_ALERT_HANDSHAKE_FAILURE,
                 "the client sent no certificate");
     return 1;
 }
@@ -9302,12 +9234,7 @@ static void psi_server_certificate(psi_hs *h, psi_reader m)
 static void psi_server12_key(psi_hs *h, psi_reader m)
 {
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m)) return;
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (!h->secret_len) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
-        return;
-    }
+    if (psi_hs_left(h, &m) || !psi_hs_exchange(h, point)) return;
     psi_hs12_master(h);
     h->state = h->chain.count ? PSI_S12_VERIFY : PSI_S12_CCS;
 }
@@ -9315,7 +9242,7 @@ static void psi_server12_key(psi_hs *h, psi_reader m)
 static void psi_server12_verify(psi_hs *h, psi_reader m)
 {
     if (h->transcript.bytes.failed) {
-        psi_hs_no_memory(h);
+        psi_hs_broken(h, PSOCKET_NOMEM);
         return;
     }
     if (!psi_auth_check(h, m, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0))) return;
@@ -9369,7 +9296,7 @@ static const psi_hs_row psi_server12[] = {
 static void psi_server12_sign(psi_hs *h)
 {
     uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_write_number(&h->flight, 3, 1); /* named_curve */
+    psi_write_number(&h->flight, PSI_NAMED_CURVE, 1);
     psi_write_number(&h->flight, h->kex.group->number, 2);
     psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
     psi_write_number(&h->flight, h->scheme->number, 2);
@@ -9378,14 +9305,14 @@ static void psi_server12_sign(psi_hs *h)
     if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
     psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
     psi_hs_flush(h);
-    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE : PSI_S12_KEY;
+    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE
+        : PSI_S12_KEY;
 }
 
 /* The session that the client wants to resume, if it may. 0: the handshake has failed. */
 static int psi_server12_resume(psi_hs *h, const psi_offer *o)
 {
     psi_session *s = NULL;
-    size_t i;
     if (o->ticket.n) {
         s = psi_ticket_read(h->tls, o->ticket);
     } else if (o->id.n == 32) {
@@ -9399,42 +9326,38 @@ static int psi_server12_resume(psi_hs *h, const psi_offer *o)
         psi_os_unlock(&h->tls->lock);
     }
     if (!s) return 1;
-    for (i = 0; i < h->tls->suite_count && h->tls->suites[i]->number != s->suite; i++) {}
-    if (i == h->tls->suite_count || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) || (!s->ems && o->ems)) {
+    if (!psi_list_find(&h->tls->suites, s->suite) || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) ||
+        (!s->ems && h->ems)) {
         psi_session_free(s);
         return 1;
     }
     h->session = s;
-    if (s->ems && !o->ems) { /* RFC 7627 5.3 */
+    if (s->ems && !h->ems) { /* RFC 7627 5.3 */
         psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without its extended master secret");
         return 0;
     }
     h->resumed = 1;
-    h->suite = h->tls->suites[i];
     return 1;
 }
 
-/* The group and, for this key, the suite that both sides want; 0 if there are none. */
-static int psi_server12_suits(psi_hs *h, const psi_offer *o, const psi_x509_cert *leaf, const psi_suite **suite)
+/* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
+static const psi_suite *psi_server_suite(const psocket_tls *tls, const psi_offer *o, unsigned version, int kind)
 {
     size_t i;
-    int type = leaf->key.key_type;
-    *suite = NULL;
-    if (type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve)) return 0; /* RFC 8422 5.1 */
-    for (i = 0; i < h->tls->suite_count && !*suite; i++) {
-        const psi_suite *s = h->tls->suites[i];
-        if (s->version == PSI_TLS12 && s->key_type == type && psi_read_has(o->suites, s->number)) *suite = s;
+    for (i = 0; i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(o->suites, s->number)) return s;
     }
-    return *suite != NULL;
+    return NULL;
 }
 
 /* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
 static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
 {
     size_t i;
-    for (i = 0; i < tls->group_count; i++)
-        if (o->groups.n ? psi_read_has(o->groups, tls->groups[i]->number) : tls->groups[i]->curve == BR_EC_secp256r1)
-            return tls->groups[i];
+    if (!o->groups.n) return psi_list_find(&tls->groups, PSI_GROUP_P256);
+    for (i = 0; i < tls->groups.count; i++)
+        if (psi_read_has(o->groups, tls->groups.items[i]->number)) return tls->groups.items[i];
     return NULL;
 }
 
@@ -9449,8 +9372,12 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = h->suite;
-        if (!scheme || (h->version == PSI_TLS12 && !psi_server12_suits(h, o, leaf, &suite))) continue;
+        const psi_suite *suite = h->version == PSI_TLS13 ? h->suite
+            : psi_server_suite(h->tls, o, PSI_TLS12, leaf->key.key_type);
+        int curve = leaf->key.key_type == BR_KEYTYPE_EC ? leaf->key.key.ec.curve : 0;
+        if (!scheme || !suite) continue;
+        if (h->version == PSI_TLS12 && curve && o->groups.n && !psi_read_has(o->groups,
+                                                                             (unsigned)curve)) continue; /* RFC 8422 5.1 */
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
         if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
         if (score <= best) continue;
@@ -9465,62 +9392,62 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
 
 static void psi_server_nothing(psi_hs *h, const char *what)
 {
-    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use", what);
+    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use",
+                what);
 }
 
-/* ClientHello of TLS 1.2: our flight, or that of a session resumed. */
+/* The flight of a session that is resumed. */
+static void psi_server12_again(psi_hs *h)
+{
+    memcpy(h->secret, h->session->secret, 48);
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_hs12_keys(h);
+    psi_hs12_finish(h);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
+}
+
+/* The flight of a new one, up to what has to be signed. */
+static void psi_server12_flight(psi_hs *h, const psi_group *group)
+{
+    uint8_t params[4 + PSI_KEX_POINT];
+    size_t n = psi_kex_point_len(group);
+    h->will_ticket = psi_ext_got(h, PSI_EXT_SESSION_TICKET) && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return;
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_auth_write_chain(h);
+    h->server_scheme = h->scheme;
+    params[0] = PSI_NAMED_CURVE;
+    psi_rec_put(params + 1, group->number, 2);
+    params[3] = (uint8_t)n;
+    memcpy(params + 4, h->kex.point, n);
+    psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params, 4 + n), psi_server12_sign);
+}
+
+/* ClientHello of TLS 1.2. */
 static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
     const psi_group *group = psi_server_group(h->tls, o);
-    int code;
+    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
     if (!psi_server12_resume(h, o)) return;
     if (!psi_server_identity(h, o) && !h->resumed) {
-        size_t i;
-        for (i = 0; i < h->tls->suite_count && !(h->tls->suites[i]->version == PSI_TLS12 && psi_read_has(o->suites, h->tls->suites[i]->number)); i++) {}
-        psi_server_nothing(h, i == h->tls->suite_count ? "no cipher suite" : "no signature algorithm and key type");
+        int suites = psi_server_suite(h->tls, o, PSI_TLS12, 0) != NULL;
+        psi_server_nothing(h, suites ? "no signature algorithm and key type" : "no cipher suite");
         return;
     }
-    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
-    else if (!group) {
+    if (!h->resumed && !group) {
         psi_server_nothing(h, "no elliptic curve");
         return;
     }
-    h->ems = o->ems;
+    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
     h->program = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, len);
     if (psi_hs_random(h, h->randoms + 32, 32)) return;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (h->resumed) {
-        memcpy(h->secret, h->session->secret, 48);
-        psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-        psi_hs12_keys(h);
-        psi_hs12_finish(h);
-        if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
-        return;
-    }
-    h->will_ticket = o->wants_ticket && h->tls->tickets;
-    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if (h->id_len && psi_hs_random(h, h->id, 32)) return;
-    code = psi_kex_make(&h->kex, group);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    {
-        uint8_t params[64 + 4 + PSI_KEX_POINT];
-        size_t n = psi_kex_point_len(group);
-        memcpy(params, h->randoms, 64);
-        params[64] = 3; /* named_curve */
-        psi_rec_put(params + 65, group->number, 2);
-        params[67] = (uint8_t)n;
-        memcpy(params + 68, h->kex.point, n);
-        psi_auth_sign(h, psi_read_of(params, 64), psi_read_of(params + 64, 4 + n), psi_server12_sign);
-    }
+    if (h->resumed) psi_server12_again(h);
+    else psi_server12_flight(h, group);
 }
 
 /* --- the server: TLS 1.3 */
@@ -9563,12 +9490,9 @@ static void psi_server13_verify(psi_hs *h, psi_reader m)
 static void psi_server13_finished(psi_hs *h, psi_reader m)
 {
     if (!psi_hs_read_finished(h, m) || !psi_hs_new_in(h, &h->next_in)) return;
-    psi_wipe(&h->next_in, sizeof h->next_in);
     psi_hs13_resumption(h);
     psi_hs_done(h);
 }
-
-static void psi_server_hello(psi_hs *h, psi_reader m);
 
 static const psi_hs_row psi_server13[] = {
     {PSI_S13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
@@ -9582,7 +9506,6 @@ static void psi_server13_end(psi_hs *h, int request)
     psi_hs_write_finished(h);
     psi_hs13_traffic(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     if (h->state != PSI_HS_FAILED) h->state = request ? PSI_S13_CERTIFICATE : PSI_S13_FINISHED;
 }
 
@@ -9593,13 +9516,13 @@ static void psi_server13_sign(psi_hs *h)
 }
 
 /* Our flight, once both hellos are there. */
-static void psi_server13_flight(psi_hs *h, const psi_offer *o)
+static void psi_server13_flight(psi_hs *h)
 {
     uint8_t content[98 + PSI_HASH_MAX];
     uint32_t at;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
     if (!psi_hs13_keys(h)) return;
-    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
     h->program = psi_server13;
     at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
@@ -9620,16 +9543,16 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
     const psi_group *best = NULL;
     size_t i;
     *twice = 0;
-    for (i = tls->group_count; i--;) {
+    for (i = tls->groups.count; i--;) {
         psi_reader list = o->shares;
         int seen = 0;
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 1, 65535);
-            if (number != tls->groups[i]->number) continue;
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
+            if (number != tls->groups.items[i]->number) continue;
             *twice |= seen++;
             if (!psi_read_has(o->groups, number)) continue;
-            best = tls->groups[i];
+            best = tls->groups.items[i];
             *point = share;
         }
     }
@@ -9649,7 +9572,8 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
         psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s)) {
+        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) ||
+            !psi_server_accepts(h, s)) {
             psi_session_free(s);
             continue;
         }
@@ -9668,48 +9592,59 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
 /* What a hello of TLS 1.3 must have (RFC 8446 9.2). 0: the handshake has failed. */
 static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
-    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !o->shares.p ? "hello lacks key_share"
+    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !psi_ext_got(h, PSI_EXT_KEY_SHARE)
+        ? "hello lacks key_share"
                       : !o->schemes.n && !o->identities.n ? "hello lacks signature_algorithms"
-                      : o->identities.n && !o->modes ? "hello lacks psk_key_exchange_modes" : NULL;
+                      : o->identities.n && !psi_ext_got(h, PSI_EXT_PSK_KEY_EXCHANGE_MODES)
+                          ? "hello lacks psk_key_exchange_modes" : NULL;
     if (lacks) psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     else if (o->compressed) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression");
     else return 1;
     return 0;
 }
 
-/* HelloRetryRequest. */
-static void psi_server13_retry(psi_hs *h, const psi_offer *o)
+/* HelloRetryRequest: a key of this group is wanted. */
+static void psi_server13_retry(psi_hs *h, const psi_group *group)
 {
+    h->retried = h->psk != 0; /* the second hello has to offer it again */
+    psi_session_free(h->session);
+    h->session = NULL;
+    h->psk = h->resumed = 0;
+    h->kex.group = group;
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     psi_hs_flush(h);
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
     if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
+}
+
+/* Chooses suite and group; *group NULL: of none of ours there is a key yet. 0: the handshake has failed. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+{
+    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
+    int twice, again = h->state == PSI_S_HELLO_AGAIN;
+    *group = psi_server13_share(h->tls, o, point, &twice);
+    if (!suite) {
+        psi_server_nothing(h, "no cipher suite");
+    } else if (!*group && !psi_server_group(h->tls, o)) {
+        psi_server_nothing(h, "no group for the key exchange");
+    } else if (twice) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello has two shares of one group");
+    } else if (again && (suite != h->suite || *group != h->kex.group || (h->retried && !o->identities.n))) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+    }
+    if (!again && suite) psi_transcript_start(&h->transcript, suite->hash);
+    h->suite = suite;
+    return h->state != PSI_HS_FAILED;
 }
 
 /* ClientHello of TLS 1.3. */
 static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
-    const psi_suite *suite = NULL;
     const psi_group *group;
     psi_reader point = PSI_ZERO;
-    int again = h->state == PSI_S_HELLO_AGAIN, twice, code;
-    size_t i;
-    if (!psi_server13_complete(h, o)) return;
-    for (i = 0; i < h->tls->suite_count && !suite; i++)
-        if (h->tls->suites[i]->version == PSI_TLS13 && psi_read_has(o->suites, h->tls->suites[i]->number)) suite = h->tls->suites[i];
-    group = psi_server13_share(h->tls, o, &point, &twice);
-    if (!suite) {
-        psi_server_nothing(h, "no cipher suite");
-    } else if (!group && !psi_server_group(h->tls, o)) {
-        psi_server_nothing(h, "no group for the key exchange");
-    } else if (twice || (again && (suite != h->suite || group != h->kex.group || (h->retried && !o->identities.n)))) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, twice ? "hello has two shares of one group" : "second hello is not what was asked for");
-    }
-    if (h->state == PSI_HS_FAILED) return;
-    h->suite = suite;
-    if (!again) psi_transcript_start(&h->transcript, suite->hash);
+    if (!psi_server13_complete(h, o) || !psi_server13_choose(h, o, &group, &point)) return;
     if (o->identities.n && o->psk_dhe && !psi_server13_resume(h, o)) return;
     psi_transcript_add(&h->transcript, h->message, len);
     if (!psi_server_identity(h, o) && !h->psk) {
@@ -9717,24 +9652,9 @@ static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
         return;
     }
     h->will_ticket = o->psk_dhe && h->tls->tickets;
-    if (!group) {
-        h->retried = h->psk != 0; /* the second hello has to offer it again */
-        psi_session_free(h->session);
-        h->session = NULL;
-        h->psk = h->resumed = 0;
-        h->kex.group = psi_server_group(h->tls, o);
-        psi_server13_retry(h, o);
-        return;
-    }
-    code = psi_kex_make(&h->kex, group);
-    if (!code) code = psi_os_entropy(h->randoms + 32, 32);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (h->secret_len) psi_server13_flight(h, o);
-    else psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
+    if (!group) psi_server13_retry(h, psi_server_group(h->tls, o));
+    else if (!psi_hs_kex(h, group) && !psi_hs_random(h, h->randoms + 32, 32) &&
+             psi_hs_exchange(h, point)) psi_server13_flight(h);
 }
 
 /* --- the server: hello */
@@ -9747,42 +9667,13 @@ static unsigned psi_server_version(psi_hs *h, const psi_offer *o)
     if (h->state == PSI_S_HELLO_AGAIN && version != PSI_TLS13)
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
     else if (o->fallback && version < h->tls->max_version && !(o->versions & 2)) /* RFC 7507 3 */
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK, "the client fell back to an older TLS version than it could speak");
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK,
+                    "the client fell back to an older TLS version than it could speak");
     else if (!version)
         psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the client does not accept %s",
-                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
+                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1
+                        ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
     return h->state == PSI_HS_FAILED ? 0 : version;
-}
-
-/* The application protocol, by our preference. 0: the handshake has failed. */
-static int psi_server_alpn(psi_hs *h, const psi_offer *o)
-{
-    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
-    if (!o->alpn.n || !own.n) return 1;
-    while (own.n) {
-        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = o->alpn;
-        while (list.n) {
-            psi_reader name = psi_read_vector(&list, 1, 1, 255);
-            if (!psi_read_same(name, one.p, one.n)) continue;
-            h->alpn = one;
-            return 1;
-        }
-    }
-    psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL, "the client offers none of this server's application protocols");
-    return 0;
-}
-
-/* The record sizes that the client asked for; RFC 8449 5: max_fragment_length is ignored beside record_size_limit. */
-static void psi_server_limits(psi_hs *h, const psi_offer *o)
-{
-    if (o->limit) {
-        h->limited = 1;
-        psi_ext_apply_limit(h, o->limit, h->version == PSI_TLS13);
-        if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    } else if (o->fragment) {
-        h->fragment = o->fragment;
-        h->rec->max_out = (uint16_t)(256 << o->fragment);
-    }
 }
 
 static void psi_server_hello(psi_hs *h, psi_reader m)
@@ -9795,8 +9686,10 @@ static void psi_server_hello(psi_hs *h, psi_reader m)
     version = psi_hello_read(h, m) ? psi_server_version(h, &o) : 0;
     if (version) {
         h->version = h->rec->version = (uint16_t)version;
-        psi_server_limits(h, &o);
-        if (!psi_server_alpn(h, &o)) {
+        psi_ext_limits(h);
+        if (o.alpn.n && h->tls->alpn_len && !psi_ext_choose_alpn(h, o.alpn)) {
+            psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
+                        "the client offers none of this server's application protocols");
         } else if (PSI_HAS_TLS13 && version == PSI_TLS13) {
             psi_server13_hello(h, &o, len);
         } else if (PSI_HAS_TLS12) {
@@ -9841,7 +9734,8 @@ static void psi_server_failed(psi_hs *h)
     (void)h;
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin, psi_server_finish, psi_server_failed};
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin,
+    psi_server_finish, psi_server_failed};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
@@ -9867,20 +9761,25 @@ static void psi_hs_refused(psi_hs *h, int alert)
         hint = ": it does not know this server name";
     } else if (alert == PSI_ALERT_CERTIFICATE_REQUIRED) {
         hint = ": it wants a client certificate";
-    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA && alert != PSI_ALERT_ILLEGAL_PARAMETER) {
+    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA &&
+               alert != PSI_ALERT_ILLEGAL_PARAMETER) {
         hint = ": it does not accept our certificate";
     }
-    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h), psi_rec_alert_name(alert), alert, hint);
-    h->err.tls_alert = alert;
+    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h),
+                psi_rec_alert_name(alert), alert, hint);
+    if (h->err) h->err->tls_alert = alert;
 }
 
 static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
-    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING;
+    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING, empty = !in->len && h->version == PSI_TLS13;
+    if (empty) psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "alert is empty"); /* RFC 8446 5.4 */
     if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
-        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "alert is malformed");
+        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+                   "alert is malformed");
     } else if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY) {
-        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake", psi_hs_peer(h));
+        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake",
+                    psi_hs_peer(h));
     } else if (!warning) {
         psi_hs_refused(h, in->data[1]);
     }
@@ -9896,7 +9795,8 @@ static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 
 static void psi_hs_unexpected(psi_hs *h, int message)
 {
-    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)",
+                psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
@@ -9912,7 +9812,8 @@ static void psi_hs_messages(psi_hs *h)
             psi_hs_unexpected(h, p[0]);
         } else if (len > row->limit) {
             int chain = p[0] == PSI_MSG_CERTIFICATE;
-            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE
+                        : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
                         "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(p[0]));
         }
         if (h->state == PSI_HS_FAILED || part->n - at - 4 < len) break;
@@ -9924,7 +9825,7 @@ static void psi_hs_messages(psi_hs *h)
         h->message = NULL;
     }
     h->rest = 0;
-    if (h->transcript.bytes.failed) psi_hs_no_memory(h);
+    if (h->transcript.bytes.failed) psi_hs_broken(h, PSOCKET_NOMEM);
     psi_write_drop(part, at);
 }
 
@@ -9935,25 +9836,29 @@ static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
     if (in->type == PSI_REC_ALERT || !in->len || (in->type == PSI_REC_CCS && h->version != PSI_TLS12)) {
         h->rec->quiet = (uint8_t)(h->rec->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
         if (h->rec->quiet > PSI_REC_QUIET) {
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without a message");
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                        "the peer keeps sending records without a message");
             return;
         }
     }
     if (h->rec->part.n && in->type != PSI_REC_HANDSHAKE && in->type != PSI_REC_ALERT) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent another record within a message", psi_hs_peer(h));
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                    "the %s sent another record within a message", psi_hs_peer(h));
     } else if (in->type == PSI_REC_ALERT) {
         psi_hs_read_alert(h, in);
     } else if (in->type == PSI_REC_HANDSHAKE) {
         psi_write(&h->rec->part, in->data, in->len);
-        if (h->rec->part.failed) psi_hs_no_memory(h);
+        if (h->rec->part.failed) psi_hs_broken(h, PSOCKET_NOMEM);
         else psi_hs_messages(h);
     } else if (in->type == PSI_REC_CCS) {
         row = psi_hs_find(h, PSI_MSG_CCS);
         if (row) row->run(h, psi_read_of(in->data, in->len));
-        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO || in->len != 1 || in->data[0] != 1)
+        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO ||
+                 in->len != 1 || in->data[0] != 1)
             psi_hs_unexpected(h, PSI_MSG_CCS);
     } else {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent data before the handshake was over");
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                    "the peer sent data before the handshake was over");
     }
 }
 
@@ -9972,15 +9877,25 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_session_free(h->session);
     psi_tlsinfo_free(h->info);
     psi_free(h->question);
+    psi_free(h->err);
     psi_free(h->name);
     psocket_tls_free(h->tls);
     psi_wipe(h, sizeof *h);
     psi_free(h);
 }
 
+/* Why it has failed. */
+static int psi_hs_error(const psi_hs *h, psocket_error *e)
+{
+    if (!h->err) return psi_err_code(e, PSOCKET_NOMEM);
+    if (e) *e = *h->err;
+    return h->err->code;
+}
+
 /* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
    that is not known; servers ignore it. role NULL: this build has no such side. */
-static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
+static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port,
+                                 psocket_error *e)
 {
     psi_hs *h;
     int code;
@@ -10002,8 +9917,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
         code = role->begin(h, name, port, e);
     }
     if (!code && h->state == PSI_HS_FAILED) {
-        code = h->err.code;
-        if (e) *e = h->err;
+        code = psi_hs_error(h, e);
     }
     if (code) psi_hs_free(h);
     else *out = h;
@@ -10022,7 +9936,8 @@ static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
         kind = psi_rec_open(h->rec, p + used, n - used, &in, &e);
         if (kind == PSI_REC_MORE) break;
         if (kind < 0) {
-            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 && (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
+            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 &&
+                        (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
                         ? "the peer does not speak TLS on this port" : e.text);
             break;
         }
@@ -10052,10 +9967,7 @@ static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
    question. 0: done. Else the error, also in *e. */
 static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
 {
-    if (h->state == PSI_HS_FAILED) {
-        if (e) *e = h->err;
-        return h->err.code;
-    }
+    if (h->state == PSI_HS_FAILED) return psi_hs_error(h, e);
     if (h->out_at < h->out.n) return PSOCKET_WANT_READ;
     if (h->question) return h->question->public_form.kind;
     return h->state == PSI_HS_DONE ? 0 : PSOCKET_WANT_READ;
@@ -10088,8 +10000,9 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
     } else if (code == verdict.code) {
         psi_auth_refuse(h, &verdict);
     } else {
-        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s", psocket_strerror(code));
-        h->err.cert_index = 0;
+        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s",
+                    psocket_strerror(code));
+        if (h->err) h->err->cert_index = 0;
     }
     return 0;
 }
@@ -10124,29 +10037,6 @@ static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **inf
 }
 
 /* --- after the handshake ------------------------------------------------------------------------------------------ */
-
-/* A wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1). A ClientHello may span records: how much of
-   it is still to come is kept. Returns 0 if it is anything else. */
-static int psi_late_renegotiation(psi_rec *r, psi_rec_in *in)
-{
-    while (r->part.n) {
-        uint32_t take = r->part.n < r->skip ? r->part.n : r->skip;
-        const uint8_t *p = r->part.p;
-        r->skip -= take;
-        if (!take) {
-            if (p[0] != (r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST)) return 0;
-            if (r->part.n < 4) return 1;
-            r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-            if (r->skip > (r->server ? PSI_HELLO_MAX : 0)) return 0;
-            take = 4;
-            in->alert_level = PSI_REC_WARNING;
-            in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            r->quiet++;
-        }
-        psi_write_drop(&r->part, take);
-    }
-    return 1;
-}
 
 /* NewSessionTicket of TLS 1.3: 0, or an alert. */
 static int psi_late_ticket(psi_rec *r, psi_reader m)
@@ -10187,20 +10077,40 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
 }
 
-/* The messages of TLS 1.3 that are whole: 0, or an alert. */
-static int psi_late_messages(psi_rec *r)
+/* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
+static int64_t psi_late_limit(const psi_rec *r, int message)
 {
+    if (r->version == PSI_TLS13)
+        return message == PSI_MSG_KEY_UPDATE ? 1 : message == PSI_MSG_NEW_SESSION_TICKET && !r->server
+            ? 2 * PSI_HELLO_MAX : -1;
+    return message == PSI_MSG_CLIENT_HELLO && r->server ? PSI_HELLO_MAX : message == PSI_MSG_HELLO_REQUEST &&
+        !r->server ? 0 : -1;
+}
+
+/* The messages that are whole: 0, or an alert. */
+static int psi_late_messages(psi_rec *r, psi_rec_in *in)
+{
+    uint32_t at = 0;
     int alert = 0;
-    while (r->part.n >= 4 && !alert) {
-        const uint8_t *p = r->part.p;
+    while (r->part.n - at >= 4 && !alert) {
+        const uint8_t *p = r->part.p + at;
         uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        int ticket = p[0] == PSI_MSG_NEW_SESSION_TICKET && !r->server;
-        if (!ticket && p[0] != PSI_MSG_KEY_UPDATE) return PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (len > (ticket ? 2 * PSI_HELLO_MAX : 1)) return PSI_ALERT_DECODE_ERROR;
-        if (r->part.n < 4 + len) break;
-        alert = ticket ? psi_late_ticket(r, psi_read_of(p + 4, len)) : psi_late_update(r, psi_read_of(p + 4, len), r->part.n == 4 + len);
-        psi_write_drop(&r->part, 4 + len);
+        int64_t limit = psi_late_limit(r, p[0]);
+        if (limit < 0) return PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (len > limit) return PSI_ALERT_DECODE_ERROR;
+        if (r->part.n - at < 4 + len) break;
+        at += 4 + len;
+        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
+            alert = psi_late_ticket(r, psi_read_of(p + 4, len));
+        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
+            alert = psi_late_update(r, psi_read_of(p + 4, len), r->part.n == at);
+        } else { /* RFC 5246 7.4.1.1: declined */
+            in->alert_level = PSI_REC_WARNING;
+            in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            r->quiet++;
+        }
     }
+    psi_write_drop(&r->part, at);
     return alert;
 }
 
@@ -10209,11 +10119,13 @@ static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
 {
     int level = in->len == 2 ? in->data[0] : 0, alert;
     if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING
+                            ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
     alert = in->data[1];
     if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
     if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
-    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)", psi_rec_alert_name(alert), alert);
+    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)",
+            psi_rec_alert_name(alert), alert);
     if (e) e->tls_alert = alert;
     return PSOCKET_TLS_ALERT;
 }
@@ -10227,21 +10139,28 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_HANDSHAKE) {
         psi_write(&r->part, in->data, in->len);
-        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, psocket_strerror(PSOCKET_NOMEM));
-        if (r->version == PSI_TLS13) alert = in->len ? psi_late_messages(r) : PSI_ALERT_UNEXPECTED_MESSAGE;
-        else if (!psi_late_renegotiation(r, in)) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (alert) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert, "the peer sent a handshake message that is malformed or out of order");
-    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT)) {
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
+        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR,
+                                                psocket_strerror(PSOCKET_NOMEM));
+        alert = in->len || r->version == PSI_TLS12 ? psi_late_messages(r, in) : PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (alert)
+            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert,
+                                "the peer sent a handshake message that is malformed or out of order");
+    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT) ||
+               (in->type == PSI_REC_ALERT && !in->len && r->version == PSI_TLS13)) { /* RFC 8446 5.4 */
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer sent a record out of order");
     } else if (in->type == PSI_REC_ALERT) {
         kind = psi_late_alert(r, in, e);
     } else if (in->type == PSI_REC_APPDATA && in->len) {
         r->quiet = 0;
         return PSI_REC_DATA;
     }
-    if (kind == PSI_REC_SKIP && (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+    if (kind == PSI_REC_SKIP &&
+        (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT
+                ? PSI_REC_WARNINGS : 1));
     if (r->quiet > PSI_REC_QUIET)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without data");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer keeps sending records without data");
     in->len = 0;
     return kind;
 }
@@ -10316,70 +10235,65 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them -------------------------------------------------------------------------------------------------- */
 
-/* The entries of a table (of structs that begin with their name) that a list names, in the list's order, as indexes: how
-   many, 0 if there is an unknown name. */
-static size_t psi_tls_pick(const char *what, const char *list, const void *table, size_t size, size_t count, uint8_t *picks,
-                           psocket_error *e)
+/* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
+static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
+                        psocket_error *e)
 {
-    size_t picked = 0, i, k;
-    for (;;) {
-        size_t n = strcspn(list, ":");
-        for (i = 0; i < count; i++) {
-            const char *name = *(const char *const *)(const void *)((const uint8_t *)table + i * size);
-            if (strlen(name) == n && !memcmp(name, list, n)) break;
-        }
-        if (i == count) {
-            psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n : 100, list);
-            return 0;
-        }
-        for (k = 0; k < picked && picks[k] != i; k++) {}
-        if (k == picked) picks[picked++] = (uint8_t)i;
-        if (!list[n]) return picked;
-        list += n + 1;
+    size_t i, n;
+    for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
+    for (; text; text = text[n] ? text + n + 1 : NULL) {
+        n = strcspn(text, ":");
+        for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
+        if (i == count)
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n
+                           : 100, text);
+        if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
+    }
+    return 0;
+}
+
+/* Without the CPU's help AES is slower than ChaCha20. */
+static void psi_tls_prefer_chacha(psi_list *l)
+{
+    size_t i, k, n = 0;
+    for (i = 0; i < l->count; i++) {
+        const psi_suite *s = l->items[i];
+        if (s->aead != PSI_CHACHA) continue;
+        for (k = i; k > n; k--) l->items[k] = l->items[k - 1];
+        l->items[n++] = s;
     }
 }
 
-/* Suites, groups and schemes, most wanted first; where AES is slow, ChaCha20 before it. */
+#define PSI_TLS_PICK(field, options, table) \
+    psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
+
 static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    uint8_t picks[PSI_SCHEME_COUNT + PSI_SUITE_COUNT];
-    size_t i, n;
-    int turn;
-    for (turn = 0; !t->suites && turn < 2; turn++)
-        for (i = 0; i < PSI_SUITE_COUNT; i++)
-            if ((psi_suites[i].aead == PSI_CHACHA) == (turn == psi_prim.fast_aes)) tls->suites[tls->suite_count++] = &psi_suites[i];
-    if (t->suites) {
-        n = psi_tls_pick("suites", t->suites, psi_suites, sizeof psi_suites[0], PSI_SUITE_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->suites[tls->suite_count++] = &psi_suites[picks[i]];
-    }
-    for (i = 0; !t->groups && i < PSI_GROUP_COUNT; i++) tls->groups[tls->group_count++] = &psi_groups[i];
-    if (t->groups) {
-        n = psi_tls_pick("groups", t->groups, psi_groups, sizeof psi_groups[0], PSI_GROUP_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->groups[tls->group_count++] = &psi_groups[picks[i]];
-    }
-    for (i = 0; !t->sigalgs && i < PSI_SCHEME_COUNT; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[i];
-    if (t->sigalgs) {
-        n = psi_tls_pick("sigalgs", t->sigalgs, psi_schemes, sizeof psi_schemes[0], PSI_SCHEME_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[picks[i]];
-    }
-    return tls->suite_count && tls->group_count && tls->scheme_count ? 0 : PSOCKET_INVALID;
+    if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
+        PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
+        return PSOCKET_INVALID;
+    if (!t->suites && !psi_prim.fast_aes) psi_tls_prefer_chacha(&tls->suites);
+    return 0;
 }
 
 /* The versions that are asked for, that this build has, and for which there is a cipher suite. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13, suites = 0;
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13,
+        suites = 0;
     size_t i;
     if (t->min_version && t->min_version < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED,
+                       "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
-    for (i = 0; i < tls->suite_count; i++) suites |= tls->suites[i]->version == PSI_TLS13 ? 2 : 1;
+    for (i = 0; i < tls->suites.count; i++) suites |= tls->suites.items[i]->version == PSI_TLS13 ? 2 : 1;
     if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
     if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
     if (low > high)
-        return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+        return psi_err(e, PSOCKET_INVALID,
+                       "min_version, max_version, suites and this build leave no TLS version to speak");
     tls->min_version = (uint16_t)low;
     tls->max_version = (uint16_t)high;
     return 0;
@@ -10406,7 +10320,8 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
-static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file, psocket_error *e)
+static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file,
+                        psocket_error *e)
 {
     size_t n = 0;
     int r, os = 0;
@@ -10449,7 +10364,8 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n, to->endpoint);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n,
+                                       to->endpoint);
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
@@ -10528,8 +10444,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->clock_user = t->clock_user;
     tls->max_fragment = (uint16_t)t->max_fragment;
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
-    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_CLIENT;
-    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_SERVER;
+    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
+        : PSI_SESSION_CLIENT;
+    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
+        : PSI_SESSION_SERVER;
     if (!code) code = psi_tls_choose(tls, t, e);
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code) code = psi_tls_copy_pins(tls, t, e);
@@ -10674,7 +10592,8 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
             if (r.bad || !psi_session_read(&one, &s) || one.n || !s.has_peer) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
-            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH
+                                    : 1);
         }
     }
     psi_wipe(&s, sizeof s);
@@ -10699,14 +10618,16 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 }
 
 /* psocket_tls_export of a connection. */
-static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
+static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
+                                           size_t context_len, void *out, size_t n)
 {
     const psi_tlsinfo *i = r->info;
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     if (!strcmp(label, "tls-server-end-point")) {
         size_t len = i->endpoint_len ? i->endpoint_len : i->has_peer && !r->server ? 32 : 0;
-        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at) : (const void *)i->sha256;
+        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at)
+            : (const void *)i->sha256;
         if (!len || n < len) return PSOCKET_INVALID;
         memcpy(out, from, len);
         return (ptrdiff_t)len;
@@ -10746,7 +10667,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
 #define PSI_SERVER ((const psi_role *)NULL)
-enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
+enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23, PSI_REC_WARNING = 1, PSI_ALERT_CLOSE_NOTIFY = 0 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
 typedef struct psi_rec psi_rec;
@@ -10848,11 +10769,16 @@ struct psocket_watch {
     psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
-    unsigned sent;           /* the poller's turn in which the socket last sent, */
-    unsigned drained, full;  /* in which a read took all there was, and a send filled the transport: it need not be asked again */
+    unsigned turn;           /* the poller's turn that `did` is of */
     short given;             /* 1 + index in the array handed out last; 0 none */
-    uint8_t events;          /* what the user wants */
+    unsigned events : 3;     /* what the user wants */
+    unsigned dead : 1;       /* its owner is done with it */
+    uint8_t did;             /* PSI_DID_*: what the socket did in that turn */
 };
+
+#define PSI_DID_SEND 1
+#define PSI_DID_DRAIN 2 /* a read took all there was, */
+#define PSI_DID_FILL 4  /* a send filled the transport: neither need be tried again in this turn */
 
 struct psocket_poller {
     psi_os_poller os;
@@ -10902,6 +10828,19 @@ static void psi_watch_cool(psocket_watch *w)
     w->link.prev->next = w->link.next;
     w->link.next->prev = w->link.prev;
     w->link.next = NULL;
+}
+
+/* Has the socket of w (NULL: none) done this in the poller's turn? */
+static int psi_watch_did(const psocket_watch *w, int what)
+{
+    return w && w->turn == w->poller->turn && (w->did & what);
+}
+
+static void psi_watch_note(psocket_watch *w, int what)
+{
+    if (!w) return;
+    w->did = (uint8_t)((w->turn == w->poller->turn ? w->did : 0) | what);
+    w->turn = w->poller->turn;
 }
 
 /*--- the heap of times */
@@ -10985,7 +10924,9 @@ static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
 /* Takes all of its descriptors out of the system's set, before one of them is closed. */
 static void psi_watch_unwatch(psocket_watch *w)
 {
-    psi_watch_many(w, NULL, 0);
+    int i, e;
+    psi_os_poller_ctl(&w->poller->os, &w->one, 0, &e);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&w->poller->os, &w->more[i], 0, &e);
     psi_watch_heat(w);
 }
 
@@ -11017,27 +10958,33 @@ static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
 static void psi_watch_leave(psocket_watch *w)
 {
     psocket_poller *p = w->poller;
-    psocket_watch *last;
-    if (!p) return;
-    psi_watch_unwatch(w);
-    psi_watch_cool(w);
-    last = p->heap[--p->count];
+    psocket_watch *last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
-    if (w->given) {
-        p->given[w->given - 1] = NULL;
-        p->events[w->given - 1].user = NULL;
-        p->events[w->given - 1].events = 0;
-    }
+    psi_watch_cool(w);
     psi_free(w->more);
     w->more = NULL;
     w->poller = NULL;
 }
 
+/* Its owner is done with w (NULL is fine): the system and the user hear no more of it at once; the poller frees it in its next
+   wait, which spares those who only close sockets the heap. */
 static void psi_watch_end(psocket_watch *w)
 {
+    psocket_poller *p = w ? w->poller : NULL;
     if (!w) return;
-    psi_watch_leave(w);
-    psi_free(w);
+    if (!p) { /* that was freed before */
+        psi_free(w);
+        return;
+    }
+    psi_watch_unwatch(w);
+    w->sock = NULL;
+    w->events = 0;
+    w->dead = 1;
+    if (!w->given) return;
+    p->given[w->given - 1] = NULL;
+    p->events[w->given - 1].user = NULL;
+    p->events[w->given - 1].events = 0;
+    w->given = 0;
 }
 
 /*==================================================================================================
@@ -11364,7 +11311,7 @@ static int psi_sock_flush(psocket *s)
     }
     if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
     if (psi_is_wait(n)) {
-        if (s->watch) s->watch->full = s->watch->poller->turn;
+        psi_watch_note(s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
@@ -11395,7 +11342,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -11474,14 +11421,17 @@ static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
     return n > rest ? n : rest;
 }
 
-/* How much to ask the transport for, and *room: how much has to fit, which is more if that is larger than the largest read. */
+/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than the largest
+   read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
+    const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n = psi_sock_rest(&s->ring, s->ring.tail - s->ring.raw, n + PSI_SOCK_AROUND);
-    *room = n;
-    return n > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : n;
+    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
+    *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
+    return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
@@ -11489,7 +11439,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
     int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (got < want && s->watch) s->watch->drained = s->watch->poller->turn;
+    if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
     if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
@@ -11557,16 +11507,9 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
 /* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
 static int psi_sock_corked(psocket *s)
 {
-    unsigned turn = s->watch && s->nonblocking ? s->watch->poller->turn : 0;
-    if (!turn || s->watch->sent == turn) return turn != 0;
-    s->watch->sent = turn;
-    return 0;
-}
-
-/* Has it filled the transport in this turn of its poller? */
-static int psi_sock_is_full(const psocket *s)
-{
-    return s->watch && s->nonblocking && s->watch->full == s->watch->poller->turn;
+    int sent = psi_watch_did(s->watch, PSI_DID_SEND);
+    if (!sent) psi_watch_note(s->watch, PSI_DID_SEND);
+    return sent && s->nonblocking;
 }
 
 /* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
@@ -11574,54 +11517,56 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_sock_is_full(s) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
+}
+
+/* May n bytes be sent at all? 0, or what is to be answered. */
+static int psi_sock_may_send(psocket *s, size_t n)
+{
+    if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
+    if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
+    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
 static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 {
     int os = 0;
-    ptrdiff_t r;
-    if (s->end_out) {
-        if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
-        return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, s->state == PSI_CLOSED ? NULL : "the sending direction was shut down");
-    }
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
-    if (!n && !s->udp) return 0;
-    if (n > PTRDIFF_MAX) return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes");
+    ptrdiff_t r = psi_sock_may_send(s, n);
+    if (r || (!n && !s->udp)) return r;
     if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
-    if (psi_sock_is_full(s)) return PSOCKET_WANT_WRITE; /* the poller will report that there is room */
+    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = s->io->put(s->user, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r >= 0) {
-        psi_sock_left(s);
-        if ((size_t)r < n && s->watch) s->watch->full = s->watch->poller->turn;
-        return r;
-    }
-    return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    psi_sock_left(s);
+    if ((size_t)r < n) psi_watch_note(s->watch, PSI_DID_FILL);
+    return r;
 }
 
 /* Carries a half-close on: 0 when done. */
 static int psi_sock_finish(psocket *s)
 {
-    static const uint8_t close_notify[2] = { 1, 0 };
+    static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
     if (s->end_out == PSI_ENDING) {
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
     if (s->end_out == PSI_FINISHING) {
         if ((r = psi_sock_flush(s)) != 0) return r;
         r = s->io->finish(s->user, &os);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET) return psi_sock_note(s, r, os, NULL);
+        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
     }
     return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
@@ -11678,7 +11623,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
     if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
     if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
         if (!local.family) local.family = a.family;
-        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, 0, 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
     }
     if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
     if (r == 0) {
@@ -12026,7 +11971,7 @@ static void psi_sock_close(psocket *s)
     psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
-        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
         psi_sock_step(s);
     }
     psi_watch_end(s->watch);
@@ -12117,34 +12062,44 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
 
 static void psi_check_ring(const psi_ring *r)
 {
-    uint32_t at = r->head, bytes = 0;
+    uint32_t at = r->head, bytes = 0, most = 64; /* many chunks would cost time after each call */
     if (!r->buf) {
         PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
         return;
     }
     PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
-    for (; at != r->end; at = psi_ring_payload(r, at) + psi_ring_get(r, at)) {
+    for (; at != r->end && most; at = psi_ring_payload(r, at) + psi_ring_get(r, at), most--) {
         PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
         bytes += psi_ring_get(r, at);
     }
-    PSI_SURE(bytes == r->bytes && r->seen <= r->bytes);
+    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen <= r->bytes);
+}
+
+/* Has it what its state asks for, and nothing else? */
+static void psi_check_state(const psocket *s)
+{
+    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
+    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
+    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
+    PSI_SURE(s->hs ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
+    PSI_SURE(!s->rec || s->state == PSI_OPEN);
+    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !s->out && s->fd == -1);
 }
 
 static void psi_check_sock(const psocket *s)
 {
-    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING, carried = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN;
     psi_check_ring(&s->ring);
-    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == carried);
-    PSI_SURE(!s->hs || s->state < PSI_OPEN);
-    PSI_SURE((s->state == PSI_HANDSHAKING) <= (s->hs != NULL) && (!s->rec || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
-    PSI_SURE(s->state < PSI_ENDED || (s->end_in < 0 && s->end_out < 0 && !s->out && (s->fd == -1)));
+    psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    PSI_SURE(s->out ? s->rec && s->out_at < s->out_len : !s->out_at && !s->out_len);
+    if (s->out) PSI_SURE(s->rec && s->out_at < s->out_len);
+    else PSI_SURE(!s->out_at && !s->out_len);
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    PSI_SURE(!s->watch || (s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED));
-    PSI_SURE(!s->above || s->above->user == s || s->above->state >= PSI_ENDED);
+    if (s->watch) PSI_SURE(s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED);
+    if (s->above) PSI_SURE(s->above->user == s);
 }
+#else
+#define psi_check_sock(s) ((void)(s))
 #endif
 
 /*==================================================================================================
@@ -12204,10 +12159,20 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
 }
 
+static void psi_poll_bury(psocket_watch *w)
+{
+    psi_watch_leave(w);
+    psi_free(w);
+}
+
 /* Looks at a watch. One that could not be dealt with stays hot. */
 static int psi_poll_look(psocket_watch *w, int fired)
 {
     int r;
+    if (w->dead) {
+        psi_poll_bury(w);
+        return 0;
+    }
     if (w->sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
@@ -12239,7 +12204,9 @@ static void psi_poll_times(psocket_poller *p, int64_t now)
 {
     while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
         psocket_watch *w = p->heap[0];
-        if (w->due <= now) {
+        if (w->dead) {
+            psi_poll_bury(w);
+        } else if (w->due <= now) {
             psi_poll_report(w, 0);
             psi_watch_times(w, INT64_MAX, w->wake);
         } else {
@@ -12304,7 +12271,7 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     w->user = user;
     if (w->given) w->poller->events[w->given - 1].user = user;
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
-    w->events = (uint8_t)events;
+    w->events = (unsigned)events & 7u;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
 }
 
@@ -12317,6 +12284,7 @@ static void psi_check_poller(const psocket_poller *p)
     for (i = 0; i < p->count; i++) {
         const psocket_watch *w = p->heap[i];
         PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
+        PSI_SURE(!w->dead || (!w->sock && !w->given && w->link.next));
         PSI_SURE(!w->sock || w->sock->watch == w);
         PSI_SURE(!w->given || p->given[w->given - 1] == w);
         PSI_SURE(w->sock || !w->more);
@@ -12326,6 +12294,8 @@ static void psi_check_poller(const psocket_poller *p)
     PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
     for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
 }
+#else
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*--- public */
@@ -12372,7 +12342,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     if (!s->watch) s->watch = psi_watch_new(p, s);
     if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(s->watch, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12392,7 +12362,7 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psock
         return r;
     }
     psi_poll_want(*w, events, timeout_ms, user);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return 0;
 }
 
@@ -12418,7 +12388,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
     p->nested = nested != 0;
     if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
-    PSI_CHECK_POLLER(p);
+    psi_check_poller(p);
     return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
 
@@ -12445,6 +12415,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     while (p->count) {
         psocket_watch *w = p->heap[p->count - 1];
         if (w->sock) psi_poll_remove(w->sock);
+        else psi_watch_unwatch(w);
+        if (w->dead) psi_poll_bury(w);
         else psi_watch_leave(w);
     }
     psi_free(p->spare);
@@ -12470,18 +12442,26 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-/* What was done here the poller's system may say nothing of, such as bytes read or kept. (What the poller has just handed
-   out it looks at again anyway.) */
+/* Has the poller look at what its system cannot know: something is ready, is to be watched that was not (output, a ring that
+   was full), or has a time. (What the poller has just handed out it looks at again anyway.) */
 static void psi_public_tell(psocket *s)
 {
-    if (s->watch && !s->watch->given) psi_watch_heat(s->watch);
+    const psocket_watch *w = s->watch;
+    int events, way, late = 0;
+    if (!w || w->given || w->link.next) return;
+    events = (int)w->events | (s->out || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(s->watch);
 }
 
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
-    PSI_CHECK(s);
+    psi_public_tell(s);
+    psi_check_sock(s);
     return r;
 }
 
@@ -12490,21 +12470,19 @@ static int psi_public_wrong(psocket *s, const char *why)
     return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
-{
-    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
-}
-
 /* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
     if (s->listen) return psi_public_wrong(s, "a listener moves no data");
     if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
-    psi_public_tell(s);
-    psi_public_push(s);
     return 0;
+}
+
+/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
+static void psi_public_push(psocket *s)
+{
+    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
 }
 
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
@@ -12549,13 +12527,6 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
 }
 
-/* Ends one that could not be made. Returns code. */
-static int psi_public_abort(psocket *s, const psocket_options *opt, int code, int os, const char *what)
-{
-    psi_sock_free(s);
-    return psi_public_fail(opt, code, os, what);
-}
-
 /* Reads what opt says of descriptors: NULL, or what is wrong with it. */
 static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
 {
@@ -12594,18 +12565,25 @@ static const char *psi_public_dial(psocket *s, const char *host, int port, const
     return *r ? "bad host" : NULL;
 }
 
+/* NULL, or what is wrong with the host and port to connect to (*r is the code). */
+static const char *psi_public_target(const char *host, int port, int udp, int *r)
+{
+    const char *path = host ? psi_addr_path(host) : NULL;
+    *r = PSOCKET_INVALID;
+    if (!host || !*host) return "no host given";
+    if (path && port) return "a path has no port";
+    if (!path && (port < 1 || port > 65535)) return "port out of range 1 to 65535";
+    if (path && udp) *r = PSOCKET_UNSUPPORTED;
+    return path && udp ? "datagrams on a path" : NULL;
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psocket *s;
-    const char *path = host ? psi_addr_path(host) : NULL, *wrong = NULL;
-    int r = PSOCKET_INVALID, udp = opt && opt->udp;
+    int r, udp = opt && opt->udp;
+    const char *wrong = psi_public_target(host, port, udp, &r);
     if (out) *out = NULL;
-    if (!out) wrong = "no place for the socket";
-    else if (!host || !*host) wrong = "no host given";
-    else if (path && port) wrong = "a path has no port";
-    else if (!path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
-    else if (path && udp) wrong = "datagrams on a path";
-    if (wrong) return psi_public_fail(opt, path && udp && !port ? PSOCKET_UNSUPPORTED : PSOCKET_INVALID, 0, wrong);
+    if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT);
     if (s) s->role = PSI_CLIENT;
@@ -12613,15 +12591,18 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     s->udp = udp != 0;
     psi_sock_clock(s, 0);
     wrong = psi_public_dial(s, host, port, opt, &r);
-    if (wrong) return psi_public_abort(s, opt, r, 0, wrong);
-    r = psi_public_settle(s);
-    if (r && !psi_is_want(r)) {
-        if (opt && opt->error) psocket_geterror(s, opt->error);
+    if (wrong) {
         psi_sock_free(s);
-        return r;
+        return psi_public_fail(opt, r, 0, wrong);
     }
-    *out = s;
-    return 0;
+    r = psi_public_settle(s);
+    if (!r || psi_is_want(r)) {
+        *out = s;
+        return 0;
+    }
+    if (opt && opt->error) psocket_geterror(s, opt->error);
+    psi_sock_free(s);
+    return r;
 }
 
 /* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
@@ -12649,7 +12630,9 @@ static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path,
 {
     int r = psi_os_socket(fd, a->family, !backlog, os);
     if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
-    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0), backlog, os);
+    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0) |
+                            (backlog ? 0 : PSI_OS_DATAGRAMS), os);
+    if (!r && backlog) r = psi_os_listen(*fd, path, backlog, os);
     if (!r) return 0;
     psi_os_close(*fd);
     *fd = -1;
@@ -12667,29 +12650,17 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
 }
 
-/* Gives s a descriptor bound to address and port. *path (Unix-domain) points into address. 0, or what opt->error tells. */
-static int psi_public_bind(psocket *s, const char **path, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+/* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
+static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, int backlog, const psi_os_settings *set, int *os)
 {
-    psi_addr a;
-    char what[160];
-    const char *wrong = psi_public_place(&a, path, address, port, s->udp);
-    int os = 0, r, any = !address || !*address, dual = any && !set->v6only;
-    int backlog = s->udp ? 0 : opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    r = psi_public_bound(&s->fd, &a, *path, dual, backlog, set, &os);
+    int dual = any && !set->v6only, r = psi_public_bound(&s->fd, a, path, dual, backlog, set, os);
     if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-        a.family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(&s->fd, &a, NULL, 0, backlog, set, &os);
+        a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(&s->fd, a, NULL, 0, backlog, set, os);
     }
-    if (*path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(&a, *path))
-        r = psi_public_bound(&s->fd, &a, *path, 0, backlog, set, &os);
-    s->family = a.family & 15u;
-    if (!r) return 0;
-    if (*path && r == PSOCKET_REFUSED) r = PSOCKET_ADDRESS_NOT_AVAILABLE; /* no such folder */
-    if (*path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-    else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-    return psi_public_fail(opt, r, os, what);
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(&s->fd, a, path, 0, backlog, set, os);
+    s->family = a->family & 15u;
+    return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
 /* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
@@ -12721,23 +12692,39 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     return 0;
 }
 
+/* Makes s listen, or (udp) wait for datagrams. 0, or what opt->error tells. */
+static int psi_public_listen(psocket *s, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
+{
+    psi_addr a;
+    char what[160];
+    const char *path, *wrong = psi_public_place(&a, &path, address, port, s->udp);
+    int r, os = 0, any = !address || !*address, backlog = opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if ((r = psi_public_bind(s, &a, path, any, s->udp ? 0 : backlog, set, &os)) != 0) {
+        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        return psi_public_fail(opt, r, os, what);
+    }
+    if (s->udp) return psi_public_endpoint(s, set, opt);
+    if ((r = psi_public_listener(s, path, set, opt)) == 0) return 0;
+    if (path) psi_os_unlink(path);
+    psi_os_close(s->fd);
+    return r;
+}
+
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
     psocket *s;
     psi_os_settings set;
-    const char *path, *wrong = psi_public_settings(&set, opt);
+    const char *wrong = psi_public_settings(&set, opt);
     int r;
     if (out) *out = NULL;
     if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
     s = psi_sock_new(opt, PSOCKET_SERVER);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->udp = opt && opt->udp;
-    r = psi_public_bind(s, &path, address, port, &set, opt);
-    if (!r) {
-        r = s->udp ? psi_public_endpoint(s, &set, opt) : psi_public_listener(s, path, &set, opt);
-        if (r && path) psi_os_unlink(path);
-        if (r && !s->udp) psi_os_close(s->fd);
-    }
+    r = psi_public_listen(s, address, port, &set, opt);
     if (r) psi_sock_free(s);
     else *out = s;
     return r;
@@ -12753,7 +12740,8 @@ static int psi_public_can(psocket **out, int ok, int side)
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psocket *s;
-    if (!psi_public_can(out, t != NULL, side)) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no transport, or no such side");
+    if (!psi_public_can(out, t && t->get && t->put && t->finish && t->close && t->wants, side))
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no whole transport, or no such side");
     s = *out = psi_sock_new(opt, side);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     s->io = t;
@@ -12857,7 +12845,6 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
-    psi_public_tell(s);
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
@@ -12936,10 +12923,11 @@ PSOCKET_API int psocket_shutdown(psocket *s)
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
+    psi_public_push(s);
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->watch && s->nonblocking && s->watch->drained == s->watch->poller->turn && !s->end_in) {
+        if (s->nonblocking && !s->end_in && psi_watch_did(s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
@@ -12978,10 +12966,9 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     }
     if (!psi_ring_empty(&s->ring)) {
         if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
-        return (ptrdiff_t)psi_ring_front(&s->ring, data);
+        r = (ptrdiff_t)psi_ring_front(&s->ring, data);
     }
-    if (psi_is_wait(r)) return PSOCKET_WANT_READ;
-    return psi_public_answer(s, r);
+    return psi_public_answer(s, psi_is_wait(r) ? (ptrdiff_t)PSOCKET_WANT_READ : r);
 }
 
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
@@ -13043,7 +13030,7 @@ PSOCKET_API void psocket_close(psocket *s)
 {
     if (!s) return;
     psi_sock_close(s);
-    PSI_CHECK(s);
+    psi_check_sock(s);
 }
 
 PSOCKET_API void psocket_free(psocket *s)
@@ -13212,10 +13199,9 @@ PSOCKET_API int psocket_getside(const psocket *s)
 PSOCKET_API int psocket_isopen(psocket *s)
 {
     if (!s) return 0;
-    psi_public_tell(s);
     if (s->state < PSI_OPEN) psi_sock_step(s);
     while (s->state == PSI_OPEN && !s->udp && psi_sock_fill(s) == 1) {}
-    PSI_CHECK(s);
+    psi_public_answer(s, 0);
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
@@ -13262,7 +13248,6 @@ PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 PSOCKET_API int psocket_step(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    psi_public_tell(s);
     return (int)psi_public_answer(s, psi_sock_step(s));
 }
 
@@ -13282,11 +13267,10 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
-    psi_public_tell(s);
     for (before = (int)s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
-        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return 0;
+        if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
     }
 }
@@ -13742,13 +13726,14 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    int yield; /* in coroutines */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
-                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
+                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
@@ -13774,22 +13759,47 @@ static const psi_lua_option psi_lua_known[] = {
     { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
     { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
     { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
     { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
     { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
     { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
     { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
     { "clock", "t", 'f', 0, 0 },
+    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
+    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
     { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
     { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
     { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
+    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
     { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
+    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
     { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
+
+/* Stores the checked value on top, which is no list of tables or names. How long it is. */
+static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+{
+    size_t n = 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
+    else if (text) *(const char **)at = text;
+    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+    return kind == 'p' || kind == 'q' ? n / 32 : n;
+}
 
 /* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
    pushed. */
@@ -13799,14 +13809,16 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
     int table = lua_gettop(L);
     for (o = psi_lua_known; o->name; o++) {
         void *at = base + o->at;
-        size_t i, n = 0;
+        size_t i, n;
         if (!strchr(o->takers, taker)) continue;
         lua_getfield(L, table, o->name);
+        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
+            continue;
         } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
-            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
+            for (i = 0; i < n; i++) {
                 lua_rawgeti(L, -2, (int)(i + 1));
                 names[i] = lua_tostring(L, -1);
                 lua_pop(L, 1);
@@ -13814,9 +13826,7 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             *(const char *const **)at = names;
         } else if (o->kind == 'k') {
             int list = lua_gettop(L);
-            psocket_identity *all;
-            n = PSI_LUA_LENGTH(L, list);
-            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
             memset(all, 0, (n + 1) * sizeof *all);
             for (i = 0; i < n; i++) {
                 lua_rawgeti(L, list, (int)(i + 1));
@@ -13825,16 +13835,10 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             }
             *(const psocket_identity **)at = all;
         } else {
-            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
-            else if (text) *(const char **)at = text;
-            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-            if (o->kind == 'p') n /= 32;
+            n = psi_lua_store_value(L, o->kind, at);
             lua_pop(L, 1);
         }
-        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
     }
 }
 
@@ -13866,7 +13870,7 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
 {
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
-    all->o.nonblocking = 1;
+    all->o.nonblocking = all->yield = 1;
     all->o.error = e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
@@ -14498,6 +14502,7 @@ static int psi_lua_take(lua_State *L)
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     k->timeout = k->limit = l->timeout;
+    k->blocks = l->blocks;
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
 }
@@ -14537,15 +14542,84 @@ static int psi_lua_side(lua_State *L)
     return 2;
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
-   fails the socket is closed. C keeps the time. */
+/* Fields of the table on top. */
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
+   do it, the scheme, the hash and the digest. */
+static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+{
+    psocket_question q;
+    if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    if (q.kind == PSOCKET_WANT_SIGNATURE) {
+        lua_pushliteral(L, "sign");
+        lua_pushinteger(L, (lua_Integer)q.identity + 1);
+        lua_pushstring(L, q.scheme_name);
+        lua_pushstring(L, q.hash_name);
+        lua_pushlstring(L, (const char *)q.digest, q.digest_len);
+        return 5;
+    }
+    lua_pushliteral(L, "decide");
+    lua_newtable(L);
+    psi_lua_set_text(L, "subject", q.peer.subject);
+    psi_lua_set_text(L, "issuer", q.peer.issuer);
+    psi_lua_set_whole(L, "not_before", (double)q.peer.not_before);
+    psi_lua_set_whole(L, "not_after", (double)q.peer.not_after);
+    psi_lua_set_hex(L, "sha256", q.peer.sha256);
+    psi_lua_set_hex(L, "spki_sha256", q.peer.spki_sha256);
+    lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
+    lua_setfield(L, -2, "certificate");
+    if (!q.verdict.code) return 2;
+    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    lua_remove(L, -3);
+    return 4;
+}
+
+/* answer(socket, yes or signature): anything else refuses. */
+static int psi_lua_answer_question(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_question q;
+    size_t len = 0;
+    const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
+    int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
+    if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
+    else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    return 0;
+}
+
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN; or what
+   it asks. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
+    psocket_question q;
     int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1 && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
     if (!r && lua_gettop(L) > 1) {
         psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
         r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
@@ -14553,6 +14627,7 @@ static int psi_lua_secure(lua_State *L)
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
     psi_lua_forget(vm, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
     psi_lua_answer(L, k, r);
     if (r < 0) {
         psi_lua_shut(vm, k);
@@ -14789,12 +14864,6 @@ static int psi_lua_hasconnection(lua_State *L)
     return r < 0 ? 3 : 1;
 }
 
-static void psi_lua_set_whole(lua_State *L, const char *name, double value)
-{
-    PSI_LUA_PUSH_WHOLE(L, value);
-    lua_setfield(L, -2, name);
-}
-
 /* geterror(): a message, a name, and a table with the details that there are. */
 static int psi_lua_geterror(lua_State *L)
 {
@@ -14811,22 +14880,6 @@ static int psi_lua_geterror(lua_State *L)
     return 3;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
-{
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
-}
-
 static int psi_lua_tlsinfo(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14837,8 +14890,12 @@ static int psi_lua_tlsinfo(lua_State *L)
     psi_lua_set_text(L, "suite", info.suite_name);
     psi_lua_set_text(L, "alpn", info.alpn);
     psi_lua_set_text(L, "server_name", info.server_name);
+    psi_lua_set_text(L, "group", info.group_name);
+    psi_lua_set_text(L, "sigalg", info.sigalg_name);
     lua_pushboolean(L, info.resumed);
     lua_setfield(L, -2, "resumed");
+    lua_pushboolean(L, info.extended_master_secret);
+    lua_setfield(L, -2, "extended_master_secret");
     if (!info.peer_subject[0] && !info.peer_not_after) return 1;
     psi_lua_set_text(L, "peer_subject", info.peer_subject);
     psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
@@ -14848,7 +14905,30 @@ static int psi_lua_tlsinfo(lua_State *L)
     return 1;
 }
 
+/* export(label, length [, context]): keying material (RFC 5705) or a channel binding. */
+static int psi_lua_export(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *label = psi_lua_check_text(L, 2);
+    double n = psi_lua_check_number(L, 3);
+    size_t len = 0;
+    const char *context = lua_isnoneornil(L, 4) ? NULL : psi_lua_check_string(L, 4, &len);
+    char out[1024];
+    ptrdiff_t r;
+    if (!(n >= 1 && n <= (double)sizeof out)) psi_lua_argument(L, 3, "a number of bytes up to 1024 expected");
+    r = psocket_tls_export(k->s, label, context, len, out, (size_t)n);
+    if (r < 0) return psi_lua_fail_sock(L, k, (int)r);
+    lua_pushlstring(L, out, (size_t)r);
+    return 1;
+}
+
 /*--- functions of the module that make sockets */
+
+static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
+{
+    k->timeout = k->limit = all->o.timeout_ms;
+    k->blocks = (uint8_t)!all->yield;
+}
 
 /* The object just made, or why there is none. */
 static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
@@ -14873,7 +14953,7 @@ static int psi_lua_listen(lua_State *L)
     }
     all.o.udp = udp;
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
 }
 
@@ -14887,7 +14967,7 @@ static int psi_lua_wrap(lua_State *L)
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
@@ -14904,7 +14984,8 @@ static int psi_lua_pair(lua_State *L)
     psi_lua_socket_options(L, 1, &all, &e);
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    psi_lua_keep_options(a, &all);
+    psi_lua_keep_options(b, &all);
     r = psocket_pair(&a->s, &b->s, &all.o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
@@ -14948,7 +15029,7 @@ static int psi_lua_dial(lua_State *L)
         if (!lua_isnil(L, -1)) return 2;
     }
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
@@ -15512,6 +15593,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return nil, ' must be a whole number up to ' .. most\n"
     "end\n"
     "kinds.z = kinds.i\n"
+    "function kinds.j(v, most)\n"
+    "  if v == -1 then return v end\n"
+    "  return kinds.i(v, most)\n"
+    "end\n"
     "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
     "  if type(v) == 'boolean' then return v end\n"
     "  return nil, ' must be true or false'\n"
@@ -15528,6 +15613,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(v) == 'function' then return v end\n"
     "  return nil, ' must be a function'\n"
     "end\n"
+    "kinds.d = kinds.f\n"
     "function kinds.l(v)\n"
     "  return list(v, function(name)\n"
     "    if type(name) == 'string' then return kinds.s(name) end\n"
@@ -15540,29 +15626,33 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
     "  return names and text, problem\n"
     "end\n"
-    "function kinds.p(v)\n"
+    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
     "  local text = ''\n"
-    "  local pins, problem = list(v, function(pin, i)\n"
-    "    if type(pin) == 'string' and #pin == 64 then\n"
-    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "  local items, problem = list(v, function(item, i)\n"
+    "    if type(item) == 'string' and #item == 64 then\n"
+    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
     "    end\n"
-    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
-    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    if type(item) ~= 'string' or #item ~= 32 then\n"
+    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
     "    end\n"
-    "    text = text .. pin\n"
-    "    return pin\n"
-    "  end, 'SHA-256 digests')\n"
-    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
-    "  return pins and text, problem\n"
+    "    text = text .. item\n"
+    "    return item\n"
+    "  end, what .. 's')\n"
+    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
+    "  return items and text, problem\n"
     "end\n"
+    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
+    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
     "function kinds.k(v)\n"
     "  return list(v, function(one, i)\n"
     "    local what = ': certificate ' .. i\n"
     "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
     "    local problem, plain = check(one, 'i')\n"
     "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
-    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
+    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
+    "      return nil, what .. ' has no private_key or key_file'\n"
+    "    end\n"
     "    return plain\n"
     "  end, 'certificates')\n"
     "end\n"
@@ -15623,7 +15713,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "  return nil, plain\n"
     "end\n"
-    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function tell(t)\n" /* what is the time for these settings? */
+    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  if clock then C.tell(t, clock()) end\n"
+    "end\n"
     "local function settings(what, options, arg, certs)\n"
     "  local problem, plain = check(options or {}, 't')\n"
     "  if problem then bad(problem, what, arg) end\n"
@@ -15632,8 +15726,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    plain.identities, problem = kinds.k(certs)\n"
     "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
     "  end\n"
+    "  local q = { clock = plain.clock, decide = plain.decide }\n"
+    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
     "  local t, message, name = C.settings(plain)\n"
-    "  if t then clocks[t] = plain.clock end\n"
+    "  if t and next(q) ~= nil then asks[t] = q end\n"
     "  return t, message, name\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -15648,7 +15744,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if t then return t end\n"
     "  t, message, name = settings('starttls', options, arg, certs)\n"
     /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
     "  return t, message, name\n"
     "end\n"
     "local function expected(what, arg, v)\n"
@@ -15658,14 +15754,31 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
     "  local t, message, name = settings('tls', options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  tell(t)\n"
     "  return t\n"
     "end\n",
 
-    /* starttls(socket, name | certificates | settings, options | settings, options) */
-    "function M.starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
+    "local function answer(t, what, a, ...)\n"
+    "  local q = asks[t] or {}\n"
+    "  local f, call = what == 'decide' and q.decide or q[a], pcall\n"
+    "  if not C.passes then call = function(g, ...) return true, g(...) end end\n" /* it could not yield through pcall there */
+    "  local ok, v\n"
+    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
+    "  if ok then return v end\n" /* an error refuses */
+    "end\n"
+    "local function handshake(s, t, name, seconds)\n"
+    "  local ok, a, b, c, d = C.secure(s, t, name, seconds)\n"
+    "  while ok == false or ok == 'decide' or ok == 'sign' do\n"
+    "    if ok == false then wait(s, 2, 3)\n"
+    "    elseif ok == 'decide' and not b then C.answer(s, answer(t, ok, a))\n"
+    "    else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    ok, a, b, c, d = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, a, b end\n"
+    "  if a then return true, a end\n"
+    "  return true\n"
+    "end\n"
+    "local function prepare(s, server, a, b, c)\n"
     "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
     "  if alive == nil then\n"
     "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
@@ -15677,35 +15790,39 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
     "  local problem, plain = check(options == nil and {} or options, 't')\n"
     "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  local seconds, message, why = plain.timeout, nil, nil\n"
     "  plain.timeout = nil\n"
     "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
     "  if not t and (server or options) then\n"
     "    t, message, why = cached(options, arg, server and a or nil)\n"
-    "    ok = t and true\n"
+    "    if not t then return false, message, why end\n"
     "  end\n"
-    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
-    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
-    "  else M.close(s) end\n"
-    "  while ok == false do\n"
-    "    wait(s, 2, 3)\n"
-    "    ok, message, why = C.secure(s)\n"
-    "  end\n"
-    "  if not ok then return false, message, why end\n"
-    "  if message then return true, message end\n"
-    "  return true\n"
+    "  return true, t, seconds\n"
     "end\n"
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
+       a coroutine's stack keeps the size that it once had. */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local of = server and b == nil and parsed[a]\n"
+    "  local ok, t, seconds = true, of and of[a], nil\n"
+    "  if not t then ok, t, seconds = prepare(s, server, a, b, c) end\n"
+    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  tell(t)\n"
+    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "end\n",
+
     "function M.connect(host, port, options)\n"
     "  local s, message, why = C.dial(host, port, options)\n"
     "  if s == false then\n"
-    "    local list\n"
-    "    list, message, why = message(host)\n" /* options.resolve */
-    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
-    "    if type(list) ~= 'table' then list = { list } end\n"
-    "    for i = 1, #list do\n"
-    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    local addresses\n"
+    "    addresses, message, why = message(host)\n" /* options.resolve */
+    "    if not addresses then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(addresses) ~= 'table' then addresses = { addresses } end\n"
+    "    for i = 1, #addresses do\n"
+    "      if type(addresses[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
     "    end\n"
-    "    s, message, why = C.dial(host, port, options, list)\n"
+    "    s, message, why = C.dial(host, port, options, addresses)\n"
     "  end\n"
     "  while s do\n"
     "    local ok\n"
@@ -16031,7 +16148,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
     static const psi_lua_function hidden_socket[] = {
-        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "answer", psi_lua_answer_question, "starttls" }, { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
         { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
         { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
@@ -16043,7 +16160,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     };
     static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
     static const psi_lua_function module[] = {
-        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "close", psi_lua_close, NULL }, { "export", psi_lua_export, NULL },
+        { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
         { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
         { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
         { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },

@@ -36,6 +36,17 @@ done
     fi
 }
 
+# Where the sockets' functions are macros (lwIP), a member of that name is called as (x->close)(...).
+{
+    printf '#include <dirent.h>\n#include <fcntl.h>\n#include <poll.h>\n#include <sys/socket.h>\n#include <unistd.h>\n'
+    for f in accept bind close connect fcntl listen poll read recv recvfrom send sendto shutdown socket write; do
+        echo "#define $f(...) ($f)(__VA_ARGS__)"
+    done
+    printf '#define PSOCKET_IMPLEMENTATION\n#include "psocket.h"\n'
+} >"$tmp/macros.c"
+# shellcheck disable=SC2086
+check "functions that are macros" gcc -std=c99 -D_GNU_SOURCE $bear -I. -fsyntax-only "$tmp/macros.c"
+
 # The declarations include <stddef.h> and <stdint.h>, nothing else.
 gcc -std=c99 -I. -H -fsyntax-only "$tmp/bare.c" 2>&1 | sed -n 's/^\.\. //p' | sed 's|.*/||' | sort -u >"$tmp/includes"
 printf 'stddef.h\nstdint.h\n' >"$tmp/want"

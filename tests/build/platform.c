@@ -48,7 +48,7 @@ static void pair(psocket_fd *client, psocket_fd *server)
     int r;
     *client = *server = -1;
     CHECK(psi_os_socket(&l, PSI_IP4, 0, &os) == 0);
-    CHECK(psi_os_bind(l, &a, NULL, 0, 5, &os) == 0);
+    CHECK(psi_os_bind(l, &a, NULL, 0, &os) == 0 && psi_os_listen(l, NULL, 5, &os) == 0);
     CHECK(psi_os_getname(l, 0, &a, NULL, 0) == 0 && a.port != 0 && a.ip[0] == 127);
     CHECK(psi_os_accept(l, server, &peer, &os) == PSOCKET_WANT_READ);
     CHECK(psi_os_socket(client, PSI_IP4, 0, &os) == 0);
@@ -67,7 +67,7 @@ static psi_addr dead_port(void)
     psi_addr a = loopback(0);
     psocket_fd fd;
     CHECK(psi_os_socket(&fd, PSI_IP4, 0, &os) == 0);
-    CHECK(psi_os_bind(fd, &a, NULL, 0, 0, &os) == 0);
+    CHECK(psi_os_bind(fd, &a, NULL, 0, &os) == 0);
     CHECK(psi_os_getname(fd, 0, &a, NULL, 0) == 0);
     psi_os_close(fd);
     return a;
@@ -287,7 +287,7 @@ static void test_udp(void)
     CHECK(psi_os_recvfrom(fd, buf, 10, &from, &os) == PSOCKET_WANT_READ); /* not bound yet */
     psi_os_close(fd);
     CHECK(psi_os_socket(&fd, PSI_IP4, 1, &os) == 0);
-    CHECK(psi_os_bind(fd, &self, NULL, 0, 0, &os) == 0);
+    CHECK(psi_os_bind(fd, &self, NULL, PSI_OS_DATAGRAMS, &os) == 0);
     CHECK(psi_os_getname(fd, 0, &self, NULL, 0) == 0);
     for (i = 0; i < 3; i++) { /* the ICMP error that answers must not end the socket */
         CHECK(psi_os_sendto(fd, "x", 1, &nobody, &os) == 1);
@@ -315,7 +315,7 @@ static void test_listen(void)
         printf("no IPv6 here\n");
         return;
     }
-    CHECK(psi_os_bind(l, &any, NULL, 1, 5, &os) == 0);
+    CHECK(psi_os_bind(l, &any, NULL, PSI_OS_DUAL, &os) == 0 && psi_os_listen(l, NULL, 5, &os) == 0);
     CHECK(psi_os_getname(l, 0, &any, NULL, 0) == 0 && any.port != 0);
     a = loopback(any.port);
     CHECK(psi_os_socket(&c, PSI_IP4, 0, &os) == 0);
@@ -326,11 +326,11 @@ static void test_listen(void)
     psi_os_close(c);
     psi_os_close(s);
     CHECK(psi_os_socket(&c, PSI_IP6, 0, &os) == 0);
-    CHECK(psi_os_bind(c, &any, NULL, 1, 5, &os) == PSOCKET_ADDRESS_IN_USE);
+    CHECK(psi_os_bind(c, &any, NULL, PSI_OS_DUAL, &os) == PSOCKET_ADDRESS_IN_USE);
     psi_os_close(c);
     psi_os_close(l);
     CHECK(psi_os_socket(&c, PSI_IP6, 0, &os) == 0);
-    CHECK(psi_os_bind(c, &any, NULL, 1, 5, &os) == 0); /* free again at once */
+    CHECK(psi_os_bind(c, &any, NULL, PSI_OS_DUAL, &os) == 0 && psi_os_listen(c, NULL, 5, &os) == 0); /* free again at once */
     psi_os_close(c);
 }
 

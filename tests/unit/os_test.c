@@ -30,7 +30,8 @@ static psocket_fd bound(const char *text, int udp, int flags, int backlog, int *
     psocket_fd fd;
     int r = psi_os_socket(&fd, a.family, udp, &os);
     CHECK_INT(r, 0);
-    r = psi_os_bind(fd, &a, NULL, flags, backlog, &os);
+    r = psi_os_bind(fd, &a, NULL, flags | (udp ? PSI_OS_DATAGRAMS : 0), &os);
+    if (!r && backlog) r = psi_os_listen(fd, NULL, backlog, &os);
     CHECK_INT(r, want);
     if (!r && psi_os_getname(fd, 0, &a, NULL, 0) == 0) *port = a.port;
     if (!r) return fd;
