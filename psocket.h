@@ -31,14 +31,16 @@
  *
  * Search for the tags. >>api is all that a user needs; the others are the implementation, each calling only those above.
  *
- *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
- *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
- *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
- *     >>ring      the ring of received chunks                   >>poll      the poller
- *     >>addr      numeric addresses                             >>public    argument checks and blocking
- *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
- *     >>x509      PEM, keys, trust, paths, names
+ *     >>api       the declarations, each with its contract      >>auth       certificates and who signs
+ *     >>config    defaults and detection                        >>session    what resumes: IDs and tickets
+ *     >>base      memory, errors, helpers                       >>handshake  states and messages of TLS 1.2 and 1.3
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>tls        TLS settings
+ *     >>ring      the ring of received chunks                   >>watch      what a poller is made of
+ *     >>addr      numeric addresses                             >>sock       the socket: dial, handshake, send, receive, end
+ *     >>dns       names to addresses                            >>poll       the poller
+ *     >>x509      PEM, keys, trust, paths, names                >>public     argument checks and blocking
+ *     >>record    TLS records: encrypt, decrypt, alerts         >>lua        the Lua module and its scheduler
+ *     >>keys      key schedules of TLS                          >>hello      both hellos and their extensions
  *
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
@@ -70,10 +72,12 @@
  * PSOCKET_BUILD_TIME         implementation  seconds since 1970; a calendar before it is taken to be unset
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
+ * PSOCKET_DATAGRAM           implementation  largest datagram that is received, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
+ * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -219,14 +223,17 @@ typedef struct psocket_options {
                                  left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer; 0 never */
+    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
+                                 many again; 0 never */
     const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT) */
+    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
+                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
     int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number of the interface for groups; NULL: the system chooses */
+    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
+                                 system chooses */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -334,17 +341,18 @@ typedef struct psocket_pollfd {
 } psocket_pollfd;
 
 /* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may wait, nor call psocket for the socket that they carry. *os may receive a system's error number. */
+   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset, for a get (PSOCKET_READ) or put (PSOCKET_WRITE) that would wait: what to wait for. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
+       would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -358,7 +366,8 @@ typedef struct psocket_event {
 
 /* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305). With options.udp only the peer is set, nothing is
+   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
    sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
@@ -368,7 +377,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
 /* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. */
+   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
 /* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
@@ -412,7 +421,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
 /* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. PSOCKET_LIMIT if n exceeds recv_limit. Data as in psocket_recv. */
+   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
 /* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
@@ -518,7 +527,8 @@ PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
    it has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be NULL. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
+   NULL. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others. */
@@ -534,8 +544,9 @@ PSOCKET_API const char *psocket_codename(int code);
 PSOCKET_API int psocket_step(psocket *s);
 
 /* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket is ready for all), 0 when the time has passed, or an
-   error. Drives connecting and handshaking. */
+   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
+   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
+   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
 /* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
@@ -10749,7 +10760,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
 #define PSI_SERVER ((const psi_role *)NULL)
-enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
+enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23, PSI_REC_WARNING = 1, PSI_ALERT_CLOSE_NOTIFY = 0 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
 typedef struct psi_rec psi_rec;
@@ -11424,7 +11435,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -11601,7 +11612,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
@@ -11638,10 +11649,10 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 /* Carries a half-close on: 0 when done. */
 static int psi_sock_finish(psocket *s)
 {
-    static const uint8_t close_notify[2] = { 1, 0 };
+    static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
     if (s->end_out == PSI_ENDING) {
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
     if (s->end_out == PSI_FINISHING) {
@@ -12053,7 +12064,7 @@ static void psi_sock_close(psocket *s)
     psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
-        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
         psi_sock_step(s);
     }
     psi_watch_end(s->watch);
@@ -13808,13 +13819,14 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    int yield; /* in coroutines */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, z size, b boolean, s text, x bytes, f function, c names with colons between,
-                           l list of names, p pins, k list of identities, a client_auth, v version of TLS */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
+                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
@@ -13840,22 +13852,47 @@ static const psi_lua_option psi_lua_known[] = {
     { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
     { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
     { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
     { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
     { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
     { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
     { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
     { "clock", "t", 'f', 0, 0 },
+    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
+    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
     { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
     { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
     { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
+    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
+    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
     { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
+    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
+    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
     { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
+    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
+    { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
+    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
+
+/* Stores the checked value on top, which is no list of tables or names. How long it is. */
+static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+{
+    size_t n = 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
+    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
+    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
+    else if (text) *(const char **)at = text;
+    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
+    return kind == 'p' || kind == 'q' ? n / 32 : n;
+}
 
 /* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
    pushed. */
@@ -13865,14 +13902,16 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
     int table = lua_gettop(L);
     for (o = psi_lua_known; o->name; o++) {
         void *at = base + o->at;
-        size_t i, n = 0;
+        size_t i, n;
         if (!strchr(o->takers, taker)) continue;
         lua_getfield(L, table, o->name);
+        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
+            continue;
         } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (PSI_LUA_LENGTH(L, -1) + 1) * sizeof *names);
-            for (i = 0, n = PSI_LUA_LENGTH(L, -2); i < n; i++) {
+            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
+            for (i = 0; i < n; i++) {
                 lua_rawgeti(L, -2, (int)(i + 1));
                 names[i] = lua_tostring(L, -1);
                 lua_pop(L, 1);
@@ -13880,9 +13919,7 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             *(const char *const **)at = names;
         } else if (o->kind == 'k') {
             int list = lua_gettop(L);
-            psocket_identity *all;
-            n = PSI_LUA_LENGTH(L, list);
-            all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
+            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
             memset(all, 0, (n + 1) * sizeof *all);
             for (i = 0; i < n; i++) {
                 lua_rawgeti(L, list, (int)(i + 1));
@@ -13891,16 +13928,10 @@ static void psi_lua_store_options(lua_State *L, char taker, char *base)
             }
             *(const psocket_identity **)at = all;
         } else {
-            const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-            if (o->kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-            else if (o->kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-            else if (o->kind == 'b') *(int *)at = lua_toboolean(L, -1);
-            else if (text) *(const char **)at = text;
-            else if (o->kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-            if (o->kind == 'p') n /= 32;
+            n = psi_lua_store_value(L, o->kind, at);
             lua_pop(L, 1);
         }
-        if (strchr("lkpx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
     }
 }
 
@@ -13932,7 +13963,7 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
 {
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
-    all->o.nonblocking = 1;
+    all->o.nonblocking = all->yield = 1;
     all->o.error = e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
@@ -14564,6 +14595,7 @@ static int psi_lua_take(lua_State *L)
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     k->timeout = k->limit = l->timeout;
+    k->blocks = l->blocks;
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
 }
@@ -14603,15 +14635,84 @@ static int psi_lua_side(lua_State *L)
     return 2;
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN. If it
-   fails the socket is closed. C keeps the time. */
+/* Fields of the table on top. */
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
+   do it, the scheme, the hash and the digest. */
+static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+{
+    psocket_question q;
+    if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    if (q.kind == PSOCKET_WANT_SIGNATURE) {
+        lua_pushliteral(L, "sign");
+        lua_pushinteger(L, (lua_Integer)q.identity + 1);
+        lua_pushstring(L, q.scheme_name);
+        lua_pushstring(L, q.hash_name);
+        lua_pushlstring(L, (const char *)q.digest, q.digest_len);
+        return 5;
+    }
+    lua_pushliteral(L, "decide");
+    lua_newtable(L);
+    psi_lua_set_text(L, "subject", q.peer.subject);
+    psi_lua_set_text(L, "issuer", q.peer.issuer);
+    psi_lua_set_whole(L, "not_before", (double)q.peer.not_before);
+    psi_lua_set_whole(L, "not_after", (double)q.peer.not_after);
+    psi_lua_set_hex(L, "sha256", q.peer.sha256);
+    psi_lua_set_hex(L, "spki_sha256", q.peer.spki_sha256);
+    lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
+    lua_setfield(L, -2, "certificate");
+    if (!q.verdict.code) return 2;
+    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    lua_remove(L, -3);
+    return 4;
+}
+
+/* answer(socket, yes or signature): anything else refuses. */
+static int psi_lua_answer_question(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    psocket_question q;
+    size_t len = 0;
+    const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
+    int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
+    if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
+    else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    return 0;
+}
+
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN; or what
+   it asks. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_secure(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     psocket_tlsinfo info;
+    psocket_question q;
     int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && lua_gettop(L) > 1 && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
     if (!r && lua_gettop(L) > 1) {
         psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
         r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
@@ -14619,6 +14720,7 @@ static int psi_lua_secure(lua_State *L)
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
     psi_lua_forget(vm, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
     psi_lua_answer(L, k, r);
     if (r < 0) {
         psi_lua_shut(vm, k);
@@ -14855,12 +14957,6 @@ static int psi_lua_hasconnection(lua_State *L)
     return r < 0 ? 3 : 1;
 }
 
-static void psi_lua_set_whole(lua_State *L, const char *name, double value)
-{
-    PSI_LUA_PUSH_WHOLE(L, value);
-    lua_setfield(L, -2, name);
-}
-
 /* geterror(): a message, a name, and a table with the details that there are. */
 static int psi_lua_geterror(lua_State *L)
 {
@@ -14877,22 +14973,6 @@ static int psi_lua_geterror(lua_State *L)
     return 3;
 }
 
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
-{
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
-}
-
 static int psi_lua_tlsinfo(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14903,8 +14983,12 @@ static int psi_lua_tlsinfo(lua_State *L)
     psi_lua_set_text(L, "suite", info.suite_name);
     psi_lua_set_text(L, "alpn", info.alpn);
     psi_lua_set_text(L, "server_name", info.server_name);
+    psi_lua_set_text(L, "group", info.group_name);
+    psi_lua_set_text(L, "sigalg", info.sigalg_name);
     lua_pushboolean(L, info.resumed);
     lua_setfield(L, -2, "resumed");
+    lua_pushboolean(L, info.extended_master_secret);
+    lua_setfield(L, -2, "extended_master_secret");
     if (!info.peer_subject[0] && !info.peer_not_after) return 1;
     psi_lua_set_text(L, "peer_subject", info.peer_subject);
     psi_lua_set_hex(L, "peer_sha256", info.peer_sha256);
@@ -14914,7 +14998,30 @@ static int psi_lua_tlsinfo(lua_State *L)
     return 1;
 }
 
+/* export(label, length [, context]): keying material (RFC 5705) or a channel binding. */
+static int psi_lua_export(lua_State *L)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const char *label = psi_lua_check_text(L, 2);
+    double n = psi_lua_check_number(L, 3);
+    size_t len = 0;
+    const char *context = lua_isnoneornil(L, 4) ? NULL : psi_lua_check_string(L, 4, &len);
+    char out[1024];
+    ptrdiff_t r;
+    if (!(n >= 1 && n <= (double)sizeof out)) psi_lua_argument(L, 3, "a number of bytes up to 1024 expected");
+    r = psocket_tls_export(k->s, label, context, len, out, (size_t)n);
+    if (r < 0) return psi_lua_fail_sock(L, k, (int)r);
+    lua_pushlstring(L, out, (size_t)r);
+    return 1;
+}
+
 /*--- functions of the module that make sockets */
+
+static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
+{
+    k->timeout = k->limit = all->o.timeout_ms;
+    k->blocks = (uint8_t)!all->yield;
+}
 
 /* The object just made, or why there is none. */
 static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
@@ -14939,7 +15046,7 @@ static int psi_lua_listen(lua_State *L)
     }
     all.o.udp = udp;
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
 }
 
@@ -14953,7 +15060,7 @@ static int psi_lua_wrap(lua_State *L)
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
@@ -14970,7 +15077,8 @@ static int psi_lua_pair(lua_State *L)
     psi_lua_socket_options(L, 1, &all, &e);
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    a->timeout = a->limit = b->timeout = b->limit = all.o.timeout_ms;
+    psi_lua_keep_options(a, &all);
+    psi_lua_keep_options(b, &all);
     r = psocket_pair(&a->s, &b->s, &all.o);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
 }
@@ -15014,7 +15122,7 @@ static int psi_lua_dial(lua_State *L)
         if (!lua_isnil(L, -1)) return 2;
     }
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = all.o.timeout_ms;
+    psi_lua_keep_options(k, &all);
     return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
 }
 
@@ -15578,6 +15686,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return nil, ' must be a whole number up to ' .. most\n"
     "end\n"
     "kinds.z = kinds.i\n"
+    "function kinds.j(v, most)\n"
+    "  if v == -1 then return v end\n"
+    "  return kinds.i(v, most)\n"
+    "end\n"
     "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
     "  if type(v) == 'boolean' then return v end\n"
     "  return nil, ' must be true or false'\n"
@@ -15594,6 +15706,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(v) == 'function' then return v end\n"
     "  return nil, ' must be a function'\n"
     "end\n"
+    "kinds.d = kinds.f\n"
     "function kinds.l(v)\n"
     "  return list(v, function(name)\n"
     "    if type(name) == 'string' then return kinds.s(name) end\n"
@@ -15606,29 +15719,33 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
     "  return names and text, problem\n"
     "end\n"
-    "function kinds.p(v)\n"
+    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
     "  local text = ''\n"
-    "  local pins, problem = list(v, function(pin, i)\n"
-    "    if type(pin) == 'string' and #pin == 64 then\n"
-    "      pin = pin:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
+    "  local items, problem = list(v, function(item, i)\n"
+    "    if type(item) == 'string' and #item == 64 then\n"
+    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
     "    end\n"
-    "    if type(pin) ~= 'string' or #pin ~= 32 then\n"
-    "      return nil, ': pin ' .. i .. ' is not a SHA-256 digest (32 bytes, or 64 hexadecimal digits)'\n"
+    "    if type(item) ~= 'string' or #item ~= 32 then\n"
+    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
     "    end\n"
-    "    text = text .. pin\n"
-    "    return pin\n"
-    "  end, 'SHA-256 digests')\n"
-    "  if pins and #pins == 0 then return nil, ' must be a list of SHA-256 digests: it is empty' end\n"
-    "  return pins and text, problem\n"
+    "    text = text .. item\n"
+    "    return item\n"
+    "  end, what .. 's')\n"
+    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
+    "  return items and text, problem\n"
     "end\n"
+    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
+    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
     "function kinds.k(v)\n"
     "  return list(v, function(one, i)\n"
     "    local what = ': certificate ' .. i\n"
     "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
     "    local problem, plain = check(one, 'i')\n"
     "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not plain.chain then return nil, what .. ' has no chain' end\n"
-    "    if not plain.private_key then return nil, what .. ' has no private_key' end\n"
+    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
+    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
+    "      return nil, what .. ' has no private_key or key_file'\n"
+    "    end\n"
     "    return plain\n"
     "  end, 'certificates')\n"
     "end\n"
@@ -15689,7 +15806,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "  return nil, plain\n"
     "end\n"
-    "local clocks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local function tell(t)\n" /* what is the time for these settings? */
+    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  if clock then C.tell(t, clock()) end\n"
+    "end\n"
     "local function settings(what, options, arg, certs)\n"
     "  local problem, plain = check(options or {}, 't')\n"
     "  if problem then bad(problem, what, arg) end\n"
@@ -15698,8 +15819,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    plain.identities, problem = kinds.k(certs)\n"
     "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
     "  end\n"
+    "  local q = { clock = plain.clock, decide = plain.decide }\n"
+    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
     "  local t, message, name = C.settings(plain)\n"
-    "  if t then clocks[t] = plain.clock end\n"
+    "  if t and next(q) ~= nil then asks[t] = q end\n"
     "  return t, message, name\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -15714,7 +15837,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if t then return t end\n"
     "  t, message, name = settings('starttls', options, arg, certs)\n"
     /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not clocks[t]) then of[second] = t end\n"
+    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
     "  return t, message, name\n"
     "end\n"
     "local function expected(what, arg, v)\n"
@@ -15724,14 +15847,31 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
     "  local t, message, name = settings('tls', options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  if clocks[t] then C.tell(t, clocks[t]()) end\n"
+    "  tell(t)\n"
     "  return t\n"
     "end\n",
 
-    /* starttls(socket, name | certificates | settings, options | settings, options) */
-    "function M.starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
+    "local function answer(t, what, a, ...)\n"
+    "  local q = asks[t] or {}\n"
+    "  local f, call = what == 'decide' and q.decide or q[a], pcall\n"
+    "  if not C.passes then call = function(g, ...) return true, g(...) end end\n" /* it could not yield through pcall there */
+    "  local ok, v\n"
+    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
+    "  if ok then return v end\n" /* an error refuses */
+    "end\n"
+    "local function handshake(s, t, name, seconds)\n"
+    "  local ok, a, b, c, d = C.secure(s, t, name, seconds)\n"
+    "  while ok == false or ok == 'decide' or ok == 'sign' do\n"
+    "    if ok == false then wait(s, 2, 3)\n"
+    "    elseif ok == 'decide' and not b then C.answer(s, answer(t, ok, a))\n"
+    "    else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    ok, a, b, c, d = C.secure(s)\n"
+    "  end\n"
+    "  if not ok then return false, a, b end\n"
+    "  if a then return true, a end\n"
+    "  return true\n"
+    "end\n"
+    "local function prepare(s, server, a, b, c)\n"
     "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
     "  if alive == nil then\n"
     "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
@@ -15743,35 +15883,39 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
     "  local problem, plain = check(options == nil and {} or options, 't')\n"
     "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, ok, message, why = plain.timeout, true, nil, nil\n"
+    "  local seconds, message, why = plain.timeout, nil, nil\n"
     "  plain.timeout = nil\n"
     "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
     "  if not t and (server or options) then\n"
     "    t, message, why = cached(options, arg, server and a or nil)\n"
-    "    ok = t and true\n"
+    "    if not t then return false, message, why end\n"
     "  end\n"
-    "  if ok and t and clocks[t] then C.tell(t, clocks[t]()) end\n"
-    "  if ok then ok, message, why = C.secure(s, t, type(a) == 'string' and a or nil, seconds)\n"
-    "  else M.close(s) end\n"
-    "  while ok == false do\n"
-    "    wait(s, 2, 3)\n"
-    "    ok, message, why = C.secure(s)\n"
-    "  end\n"
-    "  if not ok then return false, message, why end\n"
-    "  if message then return true, message end\n"
-    "  return true\n"
+    "  return true, t, seconds\n"
     "end\n"
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
+       a coroutine's stack keeps the size that it once had. */
+    "function M.starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local of = server and b == nil and parsed[a]\n"
+    "  local ok, t, seconds = true, of and of[a], nil\n"
+    "  if not t then ok, t, seconds = prepare(s, server, a, b, c) end\n"
+    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  tell(t)\n"
+    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "end\n",
+
     "function M.connect(host, port, options)\n"
     "  local s, message, why = C.dial(host, port, options)\n"
     "  if s == false then\n"
-    "    local list\n"
-    "    list, message, why = message(host)\n" /* options.resolve */
-    "    if not list then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
-    "    if type(list) ~= 'table' then list = { list } end\n"
-    "    for i = 1, #list do\n"
-    "      if type(list[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
+    "    local addresses\n"
+    "    addresses, message, why = message(host)\n" /* options.resolve */
+    "    if not addresses then return nil, message or 'cannot resolve \"' .. host .. '\"', why or 'DNS' end\n"
+    "    if type(addresses) ~= 'table' then addresses = { addresses } end\n"
+    "    for i = 1, #addresses do\n"
+    "      if type(addresses[i]) ~= 'string' then bad('options.resolve must return addresses (strings)') end\n"
     "    end\n"
-    "    s, message, why = C.dial(host, port, options, list)\n"
+    "    s, message, why = C.dial(host, port, options, addresses)\n"
     "  end\n"
     "  while s do\n"
     "    local ok\n"
@@ -16097,7 +16241,7 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
         { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
     };
     static const psi_lua_function hidden_socket[] = {
-        { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
+        { "answer", psi_lua_answer_question, "starttls" }, { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
         { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
         { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
     };
@@ -16109,7 +16253,8 @@ PSOCKET_API int luaopen_psocket(lua_State *L)
     };
     static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
     static const psi_lua_function module[] = {
-        { "close", psi_lua_close, NULL }, { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
+        { "close", psi_lua_close, NULL }, { "export", psi_lua_export, NULL },
+        { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
         { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
         { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
         { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
