@@ -10994,6 +10994,7 @@ static void psi_watch_end(psocket_watch *w)
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_HELLO 1024u /* what a handshake asks for before it knows how long a record is: many may be under way */
 #define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
@@ -11448,7 +11449,8 @@ static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
     const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (PSI_TLS && s->hs) n = PSI_SOCK_HELLO;
+    if (PSI_TLS && s->rec) n += PSI_SOCK_AROUND;
     if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
     *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
     return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
