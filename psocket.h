@@ -4073,8 +4073,12 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     va_start(ap, format);
     n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
     va_end(ap);
-    if (n < room) t->used += n;
-    else t->p[t->used] = 0, t->size = t->used + 1;
+    if (n >= room) {
+        t->p[t->used] = 0;
+        t->size = t->used + 1;
+        n = 0;
+    }
+    t->used += n;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
