@@ -11285,6 +11285,26 @@ static int psi_sock_end(psocket *s, int code)
     return code;
 }
 
+/*--- asking the transport, which may be an application's: what it answers is not taken on trust */
+
+static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
+{
+    if (r >= 0) return (size_t)r <= most ? r : (ptrdiff_t)PSOCKET_INVALID;
+    if (psi_is_wait(r)) return r;
+    return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
+}
+
+static ptrdiff_t psi_sock_get(psocket *s, void *p, size_t n, int *os)
+{
+    ptrdiff_t r = psi_sock_answered(s->io->get(s->user, p, n, os), n);
+    return r == PSOCKET_CLOSED ? 0 : r;
+}
+
+static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
+{
+    return psi_sock_answered(s->io->put(s->user, p, n, os), n);
+}
+
 /*--- what goes out */
 
 /* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
@@ -11305,7 +11325,7 @@ static int psi_sock_flush(psocket *s)
     ptrdiff_t n = 0;
     if (s->state != PSI_OPEN) return 0;
     while (s->out) {
-        n = s->io->put(s->user, s->out + s->out_at, s->out_len - s->out_at, &os);
+        n = psi_sock_put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
         if (n < 0) break;
         psi_sock_left(s);
         s->out_at += (uint32_t)n;
@@ -11313,7 +11333,7 @@ static int psi_sock_flush(psocket *s)
         psi_sock_out_free(s);
         s->due[1] = 0;
     }
-    if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
+    if (n >= 0 && s->fd == -1) n = psi_sock_put(s, "", 0, &os);
     if (psi_is_wait(n)) {
         psi_watch_note(s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
@@ -11478,7 +11498,7 @@ static int psi_sock_fill(psocket *s)
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
     if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
-    got = s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os);
+    got = psi_sock_get(s, s->ring.buf + s->ring.tail, want, &os);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
         psi_sock_arrived(s, (uint32_t)got, want);
@@ -11549,7 +11569,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
-    r = s->io->put(s->user, n ? data : "", n, &os);
+    r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
@@ -11568,7 +11588,7 @@ static int psi_sock_finish(psocket *s)
     }
     if (s->end_out == PSI_FINISHING) {
         if ((r = psi_sock_flush(s)) != 0) return r;
-        r = s->io->finish(s->user, &os);
+        r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
         if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
@@ -11765,7 +11785,7 @@ static int psi_sock_speak(psocket *s)
     size_t n;
     int os = 0;
     while ((n = psi_hs_output(s->hs, &p)) != 0) {
-        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : s->io->put(s->user, p, n, &os);
+        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : psi_sock_put(s, p, n, &os);
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
             int code = psi_sock_cannot_put(s, (int)put, os);
@@ -12006,11 +12026,9 @@ static void psi_sock_free(psocket *s)
 static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
 {
     psocket *c = (psocket *)user;
-    ptrdiff_t r;
     *os = 0;
     psi_sock_flush(c);
-    r = psi_sock_take(c, p, n);
-    return r == PSOCKET_CLOSED ? 0 : r;
+    return psi_sock_take(c, p, n);
 }
 
 static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
@@ -12516,7 +12534,7 @@ static int psi_public_settle(psocket *s)
 {
     while (s->state < PSI_OPEN) {
         int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
         if (s->nonblocking || !psi_is_wait(r)) return r;
         if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
