@@ -4059,7 +4059,7 @@ static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 
 /* --- names for people --------------------------------------------------------------------------------------------- */
 
-/* A string that grows in somebody else's memory; what does not fit is left out. It stays terminated. */
+/* A string that grows in somebody else's memory until a piece does not fit: that and all others are left out. */
 typedef struct psi_x509_text {
     char *p;
     size_t size, used;
@@ -4073,7 +4073,8 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     va_start(ap, format);
     n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
     va_end(ap);
-    t->used += n < room ? n : room - 1;
+    if (n < room) t->used += n;
+    else t->p[t->used] = 0, t->size = t->used + 1;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -4371,10 +4372,11 @@ static int psi_x509_read_key(psi_x509_cert *c)
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
         return 1;
     }
+    if (bits.n != 1 + 2 * psi_x509_curve_bytes(curve) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
     c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
-    return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
+    return 1;
 }
 
 /* The tags of a GeneralName, [0] to [8]. */
@@ -5126,8 +5128,7 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
     }
     return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
            psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
-           br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(buf, r) &&
-           memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
@@ -5640,8 +5641,6 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
     if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
-    while (host.n && *host.p < 0x80) host = psi_x509_after(host, 1);
-    if (host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
@@ -11022,6 +11021,7 @@ static void psi_watch_end(psocket_watch *w)
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_HELLO 1024u /* what a handshake asks for before it knows how long a record is: many may be under way */
 #define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
@@ -11309,6 +11309,26 @@ static int psi_sock_end(psocket *s, int code)
     return code;
 }
 
+/*--- asking the transport, which may be an application's: what it answers is not taken on trust */
+
+static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
+{
+    if (r >= 0) return (size_t)r <= most ? r : (ptrdiff_t)PSOCKET_INVALID;
+    if (psi_is_wait(r)) return r;
+    return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
+}
+
+static ptrdiff_t psi_sock_get(psocket *s, void *p, size_t n, int *os)
+{
+    ptrdiff_t r = psi_sock_answered(s->io->get(s->user, p, n, os), n);
+    return r == PSOCKET_CLOSED ? 0 : r;
+}
+
+static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
+{
+    return psi_sock_answered(s->io->put(s->user, p, n, os), n);
+}
+
 /*--- what goes out */
 
 /* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
@@ -11329,7 +11349,7 @@ static int psi_sock_flush(psocket *s)
     ptrdiff_t n = 0;
     if (s->state != PSI_OPEN) return 0;
     while (s->out) {
-        n = s->io->put(s->user, s->out + s->out_at, s->out_len - s->out_at, &os);
+        n = psi_sock_put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
         if (n < 0) break;
         psi_sock_left(s);
         s->out_at += (uint32_t)n;
@@ -11337,7 +11357,7 @@ static int psi_sock_flush(psocket *s)
         psi_sock_out_free(s);
         s->due[1] = 0;
     }
-    if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
+    if (n >= 0 && s->fd == -1) n = psi_sock_put(s, "", 0, &os);
     if (psi_is_wait(n)) {
         psi_watch_note(s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
@@ -11456,7 +11476,8 @@ static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
     const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (PSI_TLS && s->hs) n = PSI_SOCK_HELLO;
+    if (PSI_TLS && s->rec) n += PSI_SOCK_AROUND;
     if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
     *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
     return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
@@ -11502,7 +11523,7 @@ static int psi_sock_fill(psocket *s)
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
     if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
-    got = s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os);
+    got = psi_sock_get(s, s->ring.buf + s->ring.tail, want, &os);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
         psi_sock_arrived(s, (uint32_t)got, want);
@@ -11573,7 +11594,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
-    r = s->io->put(s->user, n ? data : "", n, &os);
+    r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
@@ -11592,7 +11613,7 @@ static int psi_sock_finish(psocket *s)
     }
     if (s->end_out == PSI_FINISHING) {
         if ((r = psi_sock_flush(s)) != 0) return r;
-        r = s->io->finish(s->user, &os);
+        r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
         if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
@@ -11789,7 +11810,7 @@ static int psi_sock_speak(psocket *s)
     size_t n;
     int os = 0;
     while ((n = psi_hs_output(s->hs, &p)) != 0) {
-        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : s->io->put(s->user, p, n, &os);
+        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : psi_sock_put(s, p, n, &os);
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
             int code = psi_sock_cannot_put(s, (int)put, os);
@@ -12030,11 +12051,9 @@ static void psi_sock_free(psocket *s)
 static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
 {
     psocket *c = (psocket *)user;
-    ptrdiff_t r;
     *os = 0;
     psi_sock_flush(c);
-    r = psi_sock_take(c, p, n);
-    return r == PSOCKET_CLOSED ? 0 : r;
+    return psi_sock_take(c, p, n);
 }
 
 static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
@@ -12540,7 +12559,7 @@ static int psi_public_settle(psocket *s)
 {
     while (s->state < PSI_OPEN) {
         int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
         if (s->nonblocking || !psi_is_wait(r)) return r;
         if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
