@@ -5896,9 +5896,14 @@ static uint32_t psi_write_open(psi_writer *w, size_t size)
     return w->n;
 }
 
+/* What does not fit its length fails as if memory were short. */
 static void psi_write_close(psi_writer *w, uint32_t at, size_t size)
 {
     uint32_t n = w->n - at, i;
+    if (!w->failed && (uint64_t)n >> 8 * size) {
+        psi_write_free(w);
+        w->failed = 1;
+    }
     if (w->failed) return;
     for (i = 1; i <= size; i++, n >>= 8) w->p[at - i] = (uint8_t)(n & 0xFF);
 }
@@ -7303,6 +7308,7 @@ static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w)
 static int psi_ext_got_cookie(psi_hs *h, psi_reader *r)
 {
     psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
+    if (cookie.n > PSI_HELLO_MAX / 2) return PSI_ALERT_ILLEGAL_PARAMETER; /* there would be no room to repeat it */
     psi_write(&h->opaque, cookie.p, cookie.n);
     return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
 }
@@ -7545,17 +7551,29 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* Is the list malformed, or does it have an extension twice? 0, or an alert. */
+/* Is there another extension of this type in a list? */
+static int psi_ext_again(psi_reader list, unsigned type)
+{
+    int again = 0;
+    while (list.n && !again) {
+        again = psi_read_number(&list, 2) == type;
+        psi_read_vector(&list, 2, 0, 65535);
+    }
+    return again;
+}
+
+/* Is the list malformed, or does it have an extension twice? 0, or an alert. A long list takes a bit for each type, so that
+   its cost is linear; the usual one no memory. */
 static int psi_ext_twice(const psi_hs *h, psi_reader list)
 {
-    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
+    uint8_t *seen = list.n > 1024 ? (uint8_t *)psi_alloc(65536 / 8) : NULL;
     int twice = 0;
-    if (!seen) return PSI_ALERT_INTERNAL_ERROR;
+    if (list.n > 1024 && !seen) return PSI_ALERT_INTERNAL_ERROR;
     while (list.n && !twice) {
         unsigned type = psi_read_number(&list, 2);
         psi_read_vector(&list, 2, 0, 65535);
-        twice = seen[type / 8] >> (type & 7) & 1;
-        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+        twice = seen ? seen[type / 8] >> (type & 7) & 1 : psi_ext_again(list, type);
+        if (seen) seen[type / 8] |= (uint8_t)(1 << (type & 7));
     }
     psi_free(seen);
     if (twice && h->where & (PSI_IN_HRR | PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
@@ -8044,6 +8062,7 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
+#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
@@ -8517,7 +8536,7 @@ static void psi_session_forget(psi_hs *h)
 /* Remembers a session whose name, secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
-    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n) return;
+    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
     s->from = now;
     s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
     if (s->from >= s->until) return;
@@ -8620,10 +8639,15 @@ static int psi_hs_tell(psi_hs *h)
     return h->info ? 0 : -1;
 }
 
-/* The handshake is over. */
+/* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
 static void psi_hs_done(psi_hs *h)
 {
+    int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->state == PSI_HS_FAILED || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) {
+        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
+        return;
+    }
     psi_hs_flush(h);
     if (h->state != PSI_HS_FAILED) h->state = PSI_HS_DONE;
 }
@@ -9755,7 +9779,10 @@ static void psi_hs_refused(psi_hs *h, int alert)
     int code = PSOCKET_TLS_ALERT;
     if (alert == PSI_ALERT_PROTOCOL_VERSION) {
         code = PSOCKET_TLS_VERSION;
-        hint = ": it does not accept the TLS versions that were offered";
+        hint = h->role->server ? ": it does not accept the TLS version chosen"
+               : h->tls->max_version == PSI_TLS12 ? ": the server probably accepts TLS 1.3 only"
+               : h->tls->min_version == PSI_TLS13 ? ": the server probably accepts TLS 1.2 only"
+                                                  : ": the server accepts neither TLS 1.3 nor TLS 1.2";
     } else if (alert == PSI_ALERT_NO_APPLICATION_PROTOCOL) {
         code = PSOCKET_TLS_ALPN;
         hint = ": it knows none of the application protocols offered";
@@ -10998,6 +11025,7 @@ static void psi_watch_end(psocket_watch *w)
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_HELLO 1024u /* what a handshake asks for before it knows how long a record is: many may be under way */
 #define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
@@ -11452,7 +11480,8 @@ static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
     const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (PSI_TLS && s->hs) n = PSI_SOCK_HELLO;
+    if (PSI_TLS && s->rec) n += PSI_SOCK_AROUND;
     if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
     *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
     return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
