@@ -4073,8 +4073,12 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     va_start(ap, format);
     n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
     va_end(ap);
-    if (n < room) t->used += n;
-    else t->p[t->used] = 0, t->size = t->used + 1;
+    if (n >= room) {
+        t->p[t->used] = 0;
+        t->size = t->used + 1;
+        n = 0;
+    }
+    t->used += n;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -5133,22 +5137,6 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
-static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
-                                       const uint8_t *salt, uint8_t *out)
-{
-    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
-    int ok;
-    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA)
-        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
-    if (alg->kind == PSI_X509_PSS)
-        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
-    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
-    return ok ? n : 0;
-}
-
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
 typedef struct psi_trust {
@@ -5908,9 +5896,14 @@ static uint32_t psi_write_open(psi_writer *w, size_t size)
     return w->n;
 }
 
+/* What does not fit its length fails as if memory were short. */
 static void psi_write_close(psi_writer *w, uint32_t at, size_t size)
 {
     uint32_t n = w->n - at, i;
+    if (!w->failed && (uint64_t)n >> 8 * size) {
+        psi_write_free(w);
+        w->failed = 1;
+    }
     if (w->failed) return;
     for (i = 1; i <= size; i++, n >>= 8) w->p[at - i] = (uint8_t)(n & 0xFF);
 }
@@ -7315,6 +7308,7 @@ static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w)
 static int psi_ext_got_cookie(psi_hs *h, psi_reader *r)
 {
     psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
+    if (cookie.n > PSI_HELLO_MAX / 2) return PSI_ALERT_ILLEGAL_PARAMETER; /* there would be no room to repeat it */
     psi_write(&h->opaque, cookie.p, cookie.n);
     return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
 }
@@ -7557,17 +7551,29 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* Is the list malformed, or does it have an extension twice? 0, or an alert. */
+/* Is there another extension of this type in a list? */
+static int psi_ext_again(psi_reader list, unsigned type)
+{
+    int again = 0;
+    while (list.n && !again) {
+        again = psi_read_number(&list, 2) == type;
+        psi_read_vector(&list, 2, 0, 65535);
+    }
+    return again;
+}
+
+/* Is the list malformed, or does it have an extension twice? 0, or an alert. A long list takes a bit for each type, so that
+   its cost is linear; the usual one no memory. */
 static int psi_ext_twice(const psi_hs *h, psi_reader list)
 {
-    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
+    uint8_t *seen = list.n > 1024 ? (uint8_t *)psi_alloc(65536 / 8) : NULL;
     int twice = 0;
-    if (!seen) return PSI_ALERT_INTERNAL_ERROR;
+    if (list.n > 1024 && !seen) return PSI_ALERT_INTERNAL_ERROR;
     while (list.n && !twice) {
         unsigned type = psi_read_number(&list, 2);
         psi_read_vector(&list, 2, 0, 65535);
-        twice = seen[type / 8] >> (type & 7) & 1;
-        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+        twice = seen ? seen[type / 8] >> (type & 7) & 1 : psi_ext_again(list, type);
+        if (seen) seen[type / 8] |= (uint8_t)(1 << (type & 7));
     }
     psi_free(seen);
     if (twice && h->where & (PSI_IN_HRR | PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
@@ -7793,6 +7799,22 @@ static const char *psi_auth_hash_name(int hash)
     return hash == br_sha256_ID ? "sha256" : hash == br_sha384_ID ? "sha384" : "sha512";
 }
 
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
+static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
+                            const uint8_t *salt, uint8_t *out)
+{
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
+    int ok;
+    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA)
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+    if (alg->kind == PSI_X509_PSS)
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
+    return ok ? n : 0;
+}
+
 /* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
 static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
 {
@@ -7813,7 +7835,7 @@ static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
         return;
     }
     if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return;
-    h->signature = psi_read_of(signature, psi_x509_sign(&h->identity->key, &alg, digest, salt, signature));
+    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) then(h);
     else psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
 }
@@ -8040,6 +8062,7 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
+#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
@@ -8513,7 +8536,7 @@ static void psi_session_forget(psi_hs *h)
 /* Remembers a session whose name, secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
-    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n) return;
+    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
     s->from = now;
     s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
     if (s->from >= s->until) return;
@@ -8616,10 +8639,15 @@ static int psi_hs_tell(psi_hs *h)
     return h->info ? 0 : -1;
 }
 
-/* The handshake is over. */
+/* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
 static void psi_hs_done(psi_hs *h)
 {
+    int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->state == PSI_HS_FAILED || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) {
+        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
+        return;
+    }
     psi_hs_flush(h);
     if (h->state != PSI_HS_FAILED) h->state = PSI_HS_DONE;
 }
@@ -9751,7 +9779,10 @@ static void psi_hs_refused(psi_hs *h, int alert)
     int code = PSOCKET_TLS_ALERT;
     if (alert == PSI_ALERT_PROTOCOL_VERSION) {
         code = PSOCKET_TLS_VERSION;
-        hint = ": it does not accept the TLS versions that were offered";
+        hint = h->role->server ? ": it does not accept the TLS version chosen"
+               : h->tls->max_version == PSI_TLS12 ? ": the server probably accepts TLS 1.3 only"
+               : h->tls->min_version == PSI_TLS13 ? ": the server probably accepts TLS 1.2 only"
+                                                  : ": the server accepts neither TLS 1.3 nor TLS 1.2";
     } else if (alert == PSI_ALERT_NO_APPLICATION_PROTOCOL) {
         code = PSOCKET_TLS_ALPN;
         hint = ": it knows none of the application protocols offered";
