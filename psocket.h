@@ -31,14 +31,16 @@
  *
  * Search for the tags. >>api is all that a user needs; the others are the implementation, each calling only those above.
  *
- *     >>api       the declarations, each with its contract      >>record    TLS records: encrypt, decrypt, alerts
- *     >>config    defaults and detection                        >>tls12     TLS settings, sessions, the 1.2 handshake
- *     >>base      memory, errors, helpers                       >>tls13     the seam for 1.3; builds without TLS
- *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>sock      the socket: dial, handshake, send, receive, end
- *     >>ring      the ring of received chunks                   >>poll      the poller
- *     >>addr      numeric addresses                             >>public    argument checks and blocking
- *     >>dns       names to addresses                            >>lua       the Lua module and its scheduler
- *     >>x509      PEM, keys, trust, paths, names
+ *     >>api       the declarations, each with its contract      >>auth       certificates and who signs
+ *     >>config    defaults and detection                        >>session    what resumes: IDs and tickets
+ *     >>base      memory, errors, helpers                       >>handshake  states and messages of TLS 1.2 and 1.3
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>tls        TLS settings
+ *     >>ring      the ring of received chunks                   >>watch      what a poller is made of
+ *     >>addr      numeric addresses                             >>sock       the socket: dial, handshake, send, receive, end
+ *     >>dns       names to addresses                            >>poll       the poller
+ *     >>x509      PEM, keys, trust, paths, names                >>public     argument checks and blocking
+ *     >>record    TLS records: encrypt, decrypt, alerts         >>lua        the Lua module and its scheduler
+ *     >>keys      key schedules of TLS                          >>hello      both hellos and their extensions
  *
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
@@ -70,10 +72,12 @@
  * PSOCKET_BUILD_TIME         implementation  seconds since 1970; a calendar before it is taken to be unset
  * PSOCKET_RECV_LIMIT         implementation  default of options.recv_limit, in bytes (65536)
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
+ * PSOCKET_DATAGRAM           implementation  largest datagram that is received, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
+ * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -219,14 +223,17 @@ typedef struct psocket_options {
                                  left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer; 0 never */
+    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
+                                 many again; 0 never */
     const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT) */
+    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
+                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
     int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number of the interface for groups; NULL: the system chooses */
+    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
+                                 system chooses */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -334,17 +341,18 @@ typedef struct psocket_pollfd {
 } psocket_pollfd;
 
 /* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may wait, nor call psocket for the socket that they carry. *os may receive a system's error number. */
+   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset, for a get (PSOCKET_READ) or put (PSOCKET_WRITE) that would wait: what to wait for. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
+       would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -358,7 +366,8 @@ typedef struct psocket_event {
 
 /* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305). With options.udp only the peer is set, nothing is
+   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
    sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
@@ -368,7 +377,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
 /* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. */
+   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
 /* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
@@ -412,7 +421,7 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
 /* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. PSOCKET_LIMIT if n exceeds recv_limit. Data as in psocket_recv. */
+   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
 /* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
@@ -518,7 +527,8 @@ PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
    it has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be NULL. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
+   NULL. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others. */
@@ -534,8 +544,9 @@ PSOCKET_API const char *psocket_codename(int code);
 PSOCKET_API int psocket_step(psocket *s);
 
 /* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket is ready for all), 0 when the time has passed, or an
-   error. Drives connecting and handshaking. */
+   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
+   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
+   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
 /* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
@@ -4057,7 +4068,7 @@ static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 
 /* --- names for people --------------------------------------------------------------------------------------------- */
 
-/* A string that grows in somebody else's memory; what does not fit is left out. It stays terminated. */
+/* A string that grows in somebody else's memory until a piece does not fit: that and all others are left out. */
 typedef struct psi_x509_text {
     char *p;
     size_t size, used;
@@ -4071,7 +4082,12 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     va_start(ap, format);
     n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
     va_end(ap);
-    t->used += n < room ? n : room - 1;
+    if (n >= room) {
+        t->p[t->used] = 0;
+        t->size = t->used + 1;
+        n = 0;
+    }
+    t->used += n;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -4369,10 +4385,11 @@ static int psi_x509_read_key(psi_x509_cert *c)
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
         return 1;
     }
+    if (bits.n != 1 + 2 * psi_x509_curve_bytes(curve) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
     c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
-    return bits.n == 1 + 2 * psi_x509_curve_bytes(curve) && bits.p[0] == 4; /* RFC 5480 2.2, uncompressed */
+    return 1;
 }
 
 /* The tags of a GeneralName, [0] to [8]. */
@@ -5124,26 +5141,9 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
     }
     return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
            psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
-           br_rsa_compute_modulus_get_default()(NULL, r) == k->n.n && br_rsa_compute_modulus_get_default()(buf, r) &&
-           memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
-}
-
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
-static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
-                                       const uint8_t *salt, uint8_t *out)
-{
-    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
-    int ok;
-    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA)
-        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
-    if (alg->kind == PSI_X509_PSS)
-        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
-    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
-    return ok ? n : 0;
 }
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
@@ -5638,8 +5638,6 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
     if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
-    while (host.n && *host.p < 0x80) host = psi_x509_after(host, 1);
-    if (host.n) psi_x509_put(t, " (write it in ASCII, as xn--...)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
@@ -5715,7 +5713,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 #define PSI_REC_KEY_LIFE ((uint64_t)1 << 23)
 #endif
 
-enum { PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
+enum { PSI_SSL30 = 0x0300, PSI_TLS10 = 0x0301, PSI_TLS12 = 0x0303, PSI_TLS13 = 0x0304 };
 enum { PSI_REC_CCS = 20, PSI_REC_ALERT = 21, PSI_REC_HANDSHAKE = 22, PSI_REC_APPDATA = 23 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END, PSI_REC_WHOLE };
 enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
@@ -5760,15 +5758,16 @@ enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
 enum { PSI_ALERTS(PSI_X) PSI_ALERT_NONE = -1 };
 #undef PSI_X
 
-static const char *psi_rec_alert_name(int alert)
-{
 #define PSI_X(name, number, text) number,
-    static const short numbers[] = { PSI_ALERTS(PSI_X) };
+static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
 #undef PSI_X
 #define PSI_X(name, number, text) text "\0"
-    static const char names[] = PSI_ALERTS(PSI_X);
+static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
-    const char *name = psi_string_of(alert, numbers, names);
+
+static const char *psi_rec_alert_name(int alert)
+{
+    const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
     return *name ? name : "unknown alert";
 }
 
@@ -5906,9 +5905,14 @@ static uint32_t psi_write_open(psi_writer *w, size_t size)
     return w->n;
 }
 
+/* What does not fit its length fails as if memory were short. */
 static void psi_write_close(psi_writer *w, uint32_t at, size_t size)
 {
     uint32_t n = w->n - at, i;
+    if (!w->failed && (uint64_t)n >> 8 * size) {
+        psi_write_free(w);
+        w->failed = 1;
+    }
     if (w->failed) return;
     for (i = 1; i <= size; i++, n >>= 8) w->p[at - i] = (uint8_t)(n & 0xFF);
 }
@@ -5924,13 +5928,43 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
 {
     if (n == w->n) {
         psi_write_free(w);
-        return;
+    } else if (n) {
+        w->n -= n;
+        memmove(w->p, w->p + n, w->n);
     }
-    w->n -= n;
-    memmove(w->p, w->p + n, w->n);
 }
 
 /* --- cipher suites ----------------------------------------------------------------------------------------------- */
+
+/* What a handshake chooses: a cipher suite, a group, a signature scheme. */
+typedef struct psi_named {
+    const char *name; /* IANA's */
+    uint16_t number;
+    uint16_t version;          /* suites: of TLS */
+    uint8_t hash;              /* suites, schemes */
+    uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
+    uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
+    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
+    uint8_t len;               /* groups: bytes of a secret key */
+    uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
+} psi_named;
+
+typedef psi_named psi_suite, psi_group, psi_scheme;
+
+/* A choice among them, most wanted first. */
+typedef struct psi_list {
+    const psi_named *items[12];
+    size_t count;
+} psi_list;
+
+/* NULL: not in the list. */
+static const psi_named *psi_list_find(const psi_list *l, unsigned number)
+{
+    size_t i;
+    for (i = 0; i < l->count; i++)
+        if (l->items[i]->number == number) return l->items[i];
+    return NULL;
+}
 
 enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
 
@@ -5946,27 +5980,18 @@ enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
     X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_CHACHA) \
     X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_CHACHA)
 
-typedef struct psi_suite {
-    const char *name;
-    uint16_t number, version;
-    uint8_t key_type, hash, aead;
-    uint8_t head, tail; /* what a record has before and behind its data */
-} psi_suite;
-
 /* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
 #define PSI_X(name, number, version, key, hash, aead) \
-    { #name, number, version, key, hash, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
-      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1 },
+    { #name, number, version, hash, key, 0, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
+      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1, 0, 0 },
 static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
 #undef PSI_X
-
-#define PSI_SUITE_COUNT (sizeof psi_suites / sizeof psi_suites[0])
 
 /* NULL: unknown. */
 static const psi_suite *psi_suite_of(unsigned number)
 {
     size_t i;
-    for (i = 0; i < PSI_SUITE_COUNT; i++)
+    for (i = 0; i < sizeof psi_suites / sizeof psi_suites[0]; i++)
         if (psi_suites[i].number == number) return &psi_suites[i];
     return NULL;
 }
@@ -6126,7 +6151,7 @@ typedef struct psi_rec {
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
     int64_t from;          /* servers: when the handshake ended */
-    uint32_t skip;         /* bytes to ignore: early data still to come, or of a refused ClientHello */
+    uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
     uint8_t server, quiet; /* quiet: records without data in a row */
@@ -6169,7 +6194,8 @@ static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, c
 /* Is it a warning that TLS 1.3 does not have (RFC 8446 6)? */
 static int psi_rec_no_warning(const psi_rec *r, const psi_rec_in *in)
 {
-    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && in->data[1] != PSI_ALERT_CLOSE_NOTIFY && in->data[1] != PSI_ALERT_USER_CANCELED;
+    int known = in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED;
+    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && !known;
 }
 
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
@@ -6204,54 +6230,63 @@ static int psi_rec_skips(psi_rec *r, size_t len)
     return 1;
 }
 
+/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
+   peer has no keys yet. */
+static int psi_rec_is_sealed(const psi_rec *r, int type)
+{
+    if (!r->in.suite) return 0;
+    return r->version != PSI_TLS13 || r->open || (type != PSI_REC_CCS && (type != PSI_REC_ALERT || r->in.seq));
+}
+
+/* What is wrong with a header, as soon as that can be known: its alert, or PSI_ALERT_NONE. */
+static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int sealed)
+{
+    int type = p[0];
+    if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
+    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
+    return PSI_ALERT_NONE;
+}
+
+/* Fills *e and asks for a fatal alert about a record. Returns the code. */
+static int psi_rec_refuse(psi_rec_in *in, psocket_error *e, int alert)
+{
+    return psi_rec_fail(in, e, alert == PSI_ALERT_BAD_RECORD_MAC ? PSOCKET_TLS_RECORD : PSOCKET_TLS_PROTOCOL, alert,
+                        alert == PSI_ALERT_BAD_RECORD_MAC ? psocket_strerror(PSOCKET_TLS_RECORD)
+                        : alert == PSI_ALERT_RECORD_OVERFLOW ? "the peer sent a record that is too long"
+                        : alert == PSI_ALERT_PROTOCOL_VERSION ? "the peer sent a record of another TLS version"
+                        : "the peer sent a record of a type that does not belong there");
+}
+
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
    error, filling *e. */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
 {
-    psi_key *k = &r->in;
     size_t len;
-    int sealed = k->suite != NULL;
+    int sealed, hidden, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
-    if (in->type < PSI_REC_CCS || in->type > PSI_REC_APPDATA)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                            "the peer sent a record of unknown type");
-    if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF)))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_PROTOCOL_VERSION,
-                            "the peer sent a record of another TLS version");
-    if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW, "the peer sent a record that is too long");
-    if (sealed && (r->version == PSI_TLS12 || in->type == PSI_REC_APPDATA) && len < k->suite->head - 5u + PSI_REC_TAG && !r->skip)
-        return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC,
-                            "the peer sent a record that is too short to be genuine");
+    sealed = psi_rec_is_sealed(r, in->type);
+    hidden = sealed && r->version == PSI_TLS13;
+    alert = psi_rec_header(r, p, len, sealed);
+    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, e, alert);
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (sealed && r->version == PSI_TLS13 && in->type != PSI_REC_APPDATA) {
-        /* RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the peer has no keys yet */
-        if (r->open || (in->type == PSI_REC_ALERT && k->seq) || in->type == PSI_REC_HANDSHAKE)
-            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                                "the peer sent an unencrypted record");
-        sealed = 0;
-    }
-    if (!sealed) {
-        if (in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    } else {
-        if (!psi_rec_decrypt(k, p, len, in)) {
-            if (psi_rec_skips(r, len)) return PSI_REC_SKIP;
-            return psi_rec_fail(in, e, PSOCKET_TLS_RECORD, PSI_ALERT_BAD_RECORD_MAC, psocket_strerror(PSOCKET_TLS_RECORD));
-        }
-        if (!r->open) r->skip = 0;
-    }
-    if (in->len > (size_t)r->max_in + (sealed && r->version == PSI_TLS13))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_RECORD_OVERFLOW,
-                            "the peer sent a record that is longer than agreed");
-    if (sealed && r->version == PSI_TLS13 && !psi_rec_unpad(in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record of unknown type");
+    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
+    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
+        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, e, PSI_ALERT_BAD_RECORD_MAC);
+    if (sealed) r->skip = 0;
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return psi_rec_refuse(in, e, PSI_ALERT_RECORD_OVERFLOW);
+    if ((hidden && !psi_rec_unpad(in)) || (!sealed && in->type == PSI_REC_APPDATA))
+        return psi_rec_refuse(in, e, PSI_ALERT_UNEXPECTED_MESSAGE);
     return PSI_REC_WHOLE;
 }
 
@@ -6299,7 +6334,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1),
+     TLS 1.2's PRF, the transcript, the log of keys,
  * and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
@@ -6337,7 +6373,8 @@ static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, con
 }
 
 /* HKDF-Expand-Label (RFC 8446 7.1): at most 255 bytes. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context, size_t context_len,
+static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context,
+                            size_t context_len,
                             uint8_t *out, size_t n)
 {
     uint8_t block[PSI_HASH_MAX + 4 + 255 + 255 + 1], key[PSI_HASH_MAX], *p = block + PSI_HASH_MAX;
@@ -6376,7 +6413,8 @@ static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, 
 }
 
 /* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a, psi_reader b,
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a,
+                         psi_reader b,
                          uint8_t *out, size_t n)
 {
     br_tls_prf_seed_chunk seed[2];
@@ -6512,27 +6550,13 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
     X(secp384r1, 24, BR_EC_secp384r1, 48) \
     X(secp521r1, 25, BR_EC_secp521r1, 66)
 
-typedef struct psi_group {
-    const char *name;
-    uint16_t number;
-    uint8_t curve, len;
-} psi_group;
-
-#define PSI_X(name, number, curve, len) { #name, number, curve, len },
+#define PSI_X(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 },
 static const psi_group psi_groups[] = { PSI_GROUPS(PSI_X) };
 #undef PSI_X
 
-#define PSI_GROUP_COUNT (sizeof psi_groups / sizeof psi_groups[0])
+#define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
 #define PSI_KEX_SECRET 66 /* the longest secret */
-
-static const psi_group *psi_group_of(unsigned number)
-{
-    size_t i;
-    for (i = 0; i < PSI_GROUP_COUNT; i++)
-        if (psi_groups[i].number == number) return &psi_groups[i];
-    return NULL;
-}
 
 static size_t psi_kex_point_len(const psi_group *g)
 {
@@ -6557,7 +6581,8 @@ static int psi_kex_scalar(psi_kex *x)
     rng.digest_class = &br_sha256_vtable;
     code = psi_os_entropy(rng.K, sizeof rng.K);
     if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve)) code = PSOCKET_NO_ENTROPY;
+    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar,
+                               x->group->curve)) code = PSOCKET_NO_ENTROPY;
     psi_wipe(&rng, sizeof rng);
     return code;
 }
@@ -6661,17 +6686,9 @@ static const char *psi_msg_name(int message)
     X(rsa_pss_pss_sha512, 0x080B, PSI_X509_PSS, br_sha512_ID, 0, 1) \
     X(rsa_pkcs1_sha512, 0x0601, PSI_X509_PKCS1, br_sha512_ID, 0, 0)
 
-typedef struct psi_scheme {
-    const char *name;
-    uint16_t number;
-    uint8_t kind, hash, curve, pss_key;
-} psi_scheme;
-
-#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, kind, hash, curve, pss },
+#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, 0, hash, kind, curve, 0, 0, 0, 0, pss },
 static const psi_scheme psi_schemes[] = { PSI_SCHEMES(PSI_X) };
 #undef PSI_X
-
-#define PSI_SCHEME_COUNT (sizeof psi_schemes / sizeof psi_schemes[0])
 
 /* --- settings and sessions, as >>session and >>tls fill them ------------------------------------------------------ */
 
@@ -6713,10 +6730,7 @@ struct psocket_tls {
     uint8_t policy[32];
     int has_policy;
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
-    const psi_suite *suites[PSI_SUITE_COUNT]; /* these three: most wanted first */
-    const psi_group *groups[PSI_GROUP_COUNT];
-    const psi_scheme *schemes[PSI_SCHEME_COUNT];
-    size_t suite_count, group_count, scheme_count;
+    psi_list suites, groups, schemes;
     uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
     psi_trust *trust;
     psi_tls_identity *identities;
@@ -6752,9 +6766,7 @@ typedef struct psi_offer {
     psi_reader id, suites, groups, schemes, shares, alpn, ticket, identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
     unsigned versions;    /* of supported_versions: 1 TLS 1.2, 2 TLS 1.3, 4 others only */
-    uint16_t limit;       /* record_size_limit, 0 none */
-    uint8_t fragment;     /* max_fragment_length, 0 none */
-    uint8_t ems, wants_ticket, modes, psk_dhe, early, fallback, compressed;
+    uint8_t psk_dhe, fallback, compressed;
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
@@ -6793,7 +6805,7 @@ struct psi_hs {
     int state; /* PSI_HS_DONE, PSI_HS_FAILED, or of the program */
     psi_rec *rec;
     psocket_tls *tls;
-    psocket_error err;
+    psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6807,7 +6819,11 @@ struct psi_hs {
     /* hellos */
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
-    uint32_t offered;            /* client: which rows of the table its hello had */
+    unsigned where;              /* the message whose extensions are being read or written */
+    uint32_t offered, got;       /* which rows of the table our hello had, and what came from the peer */
+    int told;                    /* was the one being written among those? */
+    uint16_t limit;              /* record_size_limit, 0 none */
+    uint8_t fragment;            /* max_fragment_length, 0 none */
     psi_offer *offer;            /* server: valid while a hello is handled */
     psi_writer opaque;           /* the server's cookie, or its new ticket of TLS 1.2 */
     uint32_t lifetime;           /* of that ticket, in seconds */
@@ -6815,7 +6831,7 @@ struct psi_hs {
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
     uint8_t grease;
-    uint8_t retried, regrouped, ccs_sent, named, ems, secure, points, fragment, will_ticket, resumed, psk, is_address, limited;
+    uint8_t retried, regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
@@ -6894,18 +6910,22 @@ static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     if (h->state == PSI_HS_FAILED) return;
     h->state = PSI_HS_FAILED;
     psi_write_free(&h->flight);
-    psi_err_code(&h->err, code);
-    va_start(ap, format);
-    vsnprintf(h->err.text, sizeof h->err.text, format, ap);
-    va_end(ap);
-    if (alert == PSI_ALERT_NONE) return;
-    h->err.tls_alert = alert;
-    psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL, alert);
+    h->err = (psocket_error *)psi_alloc(sizeof *h->err);
+    if (h->err) {
+        psi_err_code(h->err, code);
+        va_start(ap, format);
+        vsnprintf(h->err->text, sizeof h->err->text, format, ap);
+        va_end(ap);
+        h->err->tls_alert = alert;
+    }
+    if (alert != PSI_ALERT_NONE) psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL,
+                                              alert);
 }
 
-static void psi_hs_no_memory(psi_hs *h)
+/* Something is wrong here, as memory. */
+static void psi_hs_broken(psi_hs *h, int code)
 {
-    psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_NOMEM));
+    psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
 static const char *psi_hs_peer(const psi_hs *h)
@@ -6950,7 +6970,7 @@ static void psi_hs_flush(psi_hs *h)
         n = h->flight.n - at < PSI_HS_RECORD ? h->flight.n - at : PSI_HS_RECORD;
         if (psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n)) break;
     }
-    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_no_memory(h);
+    if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_broken(h, PSOCKET_NOMEM);
     psi_write_free(&h->flight);
 }
 
@@ -6962,27 +6982,45 @@ static int psi_hs_turn(psi_hs *h)
     return 0;
 }
 
-/* New keys for what comes in. 0: the handshake has failed. */
-static int psi_hs_new_in(psi_hs *h, const psi_key *key)
+/* Takes new keys into use for what comes in. 0: the handshake has failed. */
+static int psi_hs_new_in(psi_hs *h, psi_key *key)
 {
     if (!psi_hs_turn(h)) return 0;
     psi_key_clear(&h->rec->in);
     h->rec->in = *key;
+    psi_wipe(key, sizeof *key);
     return 1;
 }
 
-static void psi_hs_new_out(psi_hs *h, const psi_key *key)
+static void psi_hs_new_out(psi_hs *h, psi_key *key)
 {
     psi_hs_flush(h);
     psi_key_clear(&h->rec->out);
     h->rec->out = *key;
+    psi_wipe(key, sizeof *key);
 }
 
 static int psi_hs_random(psi_hs *h, void *p, size_t n)
 {
     int code = psi_os_entropy(p, n);
-    if (code) psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    if (code) psi_hs_broken(h, code);
     return code;
+}
+
+/* Our half of a key exchange. 0, or the handshake has failed. */
+static int psi_hs_kex(psi_hs *h, const psi_group *group)
+{
+    int code = psi_kex_make(&h->kex, group);
+    if (code) psi_hs_broken(h, code);
+    return code;
+}
+
+/* Both halves: the secret. 0: the peer's is impossible, and the handshake has failed. */
+static int psi_hs_exchange(psi_hs *h, psi_reader peer)
+{
+    h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
+    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+    return h->secret_len != 0;
 }
 
 /* --- extensions --------------------------------------------------------------------------------------------------- */
@@ -6994,56 +7032,55 @@ enum {
     PSI_IN_SH13 = 4, /* ServerHello of TLS 1.3 */
     PSI_IN_HRR = 8,  /* HelloRetryRequest */
     PSI_IN_EE = 16,  /* EncryptedExtensions */
-    PSI_IN_CR = 32,  /* CertificateRequest of TLS 1.3 */
-    PSI_IN_CR12 = 64 /* that of TLS 1.2, which has two of them as fields */
+    PSI_IN_CR = 32   /* CertificateRequest, which has some of them as fields in TLS 1.2 */
 };
 
-/* Writes the body; 0: there is nothing to say. */
-typedef int (*psi_ext_writer)(psi_hs *h, psi_writer *w, unsigned where);
-/* Reads the body: 0 or an alert. What it leaves is a decode_error. */
-typedef int (*psi_ext_reader)(psi_hs *h, psi_reader *r, unsigned where);
-
+/* Writers of a body answer 0 if there is nothing to say. Readers answer 0 or an alert; what they leave is a decode_error.
+   h->where tells which message it is. */
 struct psi_ext {
     int number; /* -1 ends a table */
     unsigned where;
-    psi_ext_writer write;
-    psi_ext_reader read;
+    int (*write)(psi_hs *h, psi_writer *w);
+    int (*read)(psi_hs *h, psi_reader *r);
 };
 
-static int psi_ext_ignore(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_ignore(psi_hs *h, psi_reader *r)
 {
     (void)h;
-    (void)where;
     r->n = 0;
     return 0;
 }
 
-static int psi_ext_empty(psi_hs *h, psi_reader *r, unsigned where)
+/* For what says all by being there: see psi_ext_got. */
+static int psi_ext_empty(psi_hs *h, psi_reader *r)
 {
     (void)h;
     (void)r;
-    (void)where;
     return 0;
 }
 
-/* server_name, RFC 6066 3: no literal addresses. */
-static int psi_ext_ask_name(psi_hs *h, psi_writer *w, unsigned where)
+/* Does a client that speaks TLS 1.2 say it, and a server that has been told? */
+static int psi_ext_old(psi_hs *h, psi_writer *w)
 {
-    uint32_t list;
-    (void)where;
-    if (!h->name || h->is_address) return 0;
-    list = psi_write_open(w, 2);
+    (void)w;
+    return h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
+}
+
+/* server_name, RFC 6066 3: no literal addresses. */
+static int psi_ext_ask_name(psi_hs *h, psi_writer *w)
+{
+    size_t n = h->name ? strlen(h->name) : 0;
+    if (!n || h->is_address) return 0;
+    psi_write_number(w, n + 3, 2);
     psi_write_number(w, 0, 1); /* host_name */
-    psi_write_vector(w, h->name, strlen(h->name), 2);
-    psi_write_close(w, list, 2);
+    psi_write_vector(w, h->name, n, 2);
     return 1;
 }
 
-static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_name(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 2, 1, 65535), name;
     size_t i;
-    (void)where;
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
     if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
@@ -7057,161 +7094,109 @@ static int psi_ext_take_name(psi_hs *h, psi_reader *r, unsigned where)
     return 0;
 }
 
-static int psi_ext_know_name(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_know_name(psi_hs *h, psi_writer *w)
 {
     (void)w;
-    (void)where;
     return h->named && !h->resumed;
 }
 
-/* max_fragment_length, RFC 6066 4. */
-static int psi_ext_fragment_of(size_t n)
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
+static int psi_ext_write_fragment(psi_hs *h, psi_writer *w)
 {
-    return n == 512 ? 1 : n == 1024 ? 2 : n == 2048 ? 3 : n == 4096 ? 4 : 0;
-}
-
-static int psi_ext_ask_fragment(psi_hs *h, psi_writer *w, unsigned where)
-{
-    int code = psi_ext_fragment_of(h->tls->max_fragment);
-    (void)where;
-    if (code) psi_write_number(w, (uint64_t)code, 1);
-    return code;
-}
-
-static int psi_ext_got_fragment(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    if ((int)psi_read_number(r, 1) != psi_ext_fragment_of(h->tls->max_fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->rec->max_out = h->tls->max_fragment;
-    return 0;
-}
-
-static int psi_ext_take_fragment(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->fragment = (uint8_t)psi_read_number(r, 1);
-    return !r->bad && (h->offer->fragment < 1 || h->offer->fragment > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-}
-
-static int psi_ext_grant_fragment(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
-    if (!h->fragment) return 0;
+    if (h->where == PSI_IN_CH)
+        for (h->fragment = 4; h->fragment && 256u << h->fragment != h->tls->max_fragment; h->fragment--) {}
+    if (!h->fragment || (h->where != PSI_IN_CH && h->limit)) return 0; /* RFC 8449 5 */
     psi_write_number(w, h->fragment, 1);
     return 1;
 }
 
+static int psi_ext_read_fragment(psi_hs *h, psi_reader *r)
+{
+    unsigned n = psi_read_number(r, 1);
+    if (h->where != PSI_IN_CH && n != h->fragment) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->fragment = (uint8_t)n;
+    return !r->bad && (n < 1 || n > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
-static int psi_ext_ask_limit(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
-    if (!h->tls->max_fragment) return 0;
-    psi_write_number(w, h->tls->max_fragment, 2);
-    return 1;
-}
-
-static int psi_ext_apply_limit(psi_hs *h, unsigned limit, int tls13)
-{
-    if (limit < 64) return PSI_ALERT_ILLEGAL_PARAMETER;
-    limit -= (unsigned)tls13;
-    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
-    return 0;
-}
-
-static int psi_ext_got_limit(psi_hs *h, psi_reader *r, unsigned where)
-{
-    unsigned limit = psi_read_number(r, 2);
-    return r->bad ? 0 : psi_ext_apply_limit(h, limit, where == PSI_IN_EE);
-}
-
-static int psi_ext_take_limit(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->limit = (uint16_t)psi_read_number(r, 2);
-    return !r->bad && h->offer->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-}
-
-static int psi_ext_grant_limit(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_limit(psi_hs *h, psi_writer *w)
 {
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
-    if (!h->limited) return 0;
-    psi_write_number(w, most + (where == PSI_IN_EE), 2);
+    if (h->where == PSI_IN_CH ? !h->tls->max_fragment : !h->told) return 0;
+    psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
     return 1;
 }
 
-/* supported_groups, RFC 8446 4.2.7, and ec_point_formats, RFC 8422 5.1.2. */
-static int psi_ext_ask_groups(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_read_limit(psi_hs *h, psi_reader *r)
 {
-    uint32_t list = psi_write_open(w, 2);
+    h->limit = (uint16_t)psi_read_number(r, 2);
+    return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+}
+
+/* Applies what the peer wants of these two, once the version is known. */
+static void psi_ext_limits(psi_hs *h)
+{
+    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u) : h->fragment ? 256u << h->fragment
+        : PSI_REC_PLAIN;
+    h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
+    if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
+}
+
+/* supported_groups, RFC 8446 4.2.7. */
+static int psi_ext_ask_groups(psi_hs *h, psi_writer *w)
+{
     size_t i;
-    (void)where;
+    psi_write_number(w, 2 + 2 * h->tls->groups.count, 2);
     psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-    for (i = 0; i < h->tls->group_count; i++) psi_write_number(w, h->tls->groups[i]->number, 2);
-    psi_write_close(w, list, 2);
+    for (i = 0; i < h->tls->groups.count; i++) psi_write_number(w, h->tls->groups.items[i]->number, 2);
     return 1;
 }
 
-static int psi_ext_take_groups(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_groups(psi_hs *h, psi_reader *r)
 {
-    (void)where;
     h->offer->groups = psi_read_vector(r, 2, 2, 65534);
     return h->offer->groups.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-static int psi_ext_write_points(psi_hs *h, psi_writer *w, unsigned where)
+/* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must. */
+static int psi_ext_write_points(psi_hs *h, psi_writer *w)
 {
-    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->points) return 0;
-    psi_write_number(w, 0x0100, 2); /* one: uncompressed */
+    if (!psi_ext_old(h, w)) return 0;
+    psi_write_number(w, 0x0100, 2);
     return 1;
 }
 
-static int psi_ext_read_points(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_points(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 1, 255);
-    (void)where;
-    h->points = 1;
+    (void)h;
     return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
-static int psi_ext_write_schemes(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_schemes(psi_hs *h, psi_writer *w)
 {
-    uint32_t list = psi_write_open(w, 2);
     size_t i;
-    (void)where;
-    for (i = 0; i < h->tls->scheme_count; i++) psi_write_number(w, h->tls->schemes[i]->number, 2);
-    psi_write_close(w, list, 2);
+    psi_write_number(w, 2 * h->tls->schemes.count, 2);
+    for (i = 0; i < h->tls->schemes.count; i++) psi_write_number(w, h->tls->schemes.items[i]->number, 2);
     return 1;
 }
 
-static int psi_ext_read_schemes(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_schemes(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65534);
-    (void)where;
-    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
-    h->offer->schemes = list;
-    return 0;
+    h->offer->schemes = psi_read_vector(r, 2, 2, 65534);
+    return h->offer->schemes.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* signature_algorithms_cert: the paths we have do not depend on it. */
-static int psi_ext_check_list(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_check_list(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65534);
     (void)h;
-    (void)where;
-    return list.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+    return psi_read_vector(r, 2, 2, 65534).n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* certificate_authorities, RFC 8446 4.2.4; the names are kept for the choice of an identity. */
-static int psi_ext_read_authorities(psi_hs *h, psi_reader *r, unsigned where)
-{
-    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, where == PSI_IN_CR12 ? 0 : 3, 65535);
-    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-/* The names of the trust anchors, as many as a message holds. */
-static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
+/* certificate_authorities, RFC 8446 4.2.4: of the trust anchors as many as a message holds. */
+static int psi_ext_write_authorities(psi_hs *h, psi_writer *w)
 {
     const psi_trust *trust;
     uint32_t list = psi_write_open(w, 2);
@@ -7220,200 +7205,142 @@ static void psi_ext_write_authorities(psi_hs *h, psi_writer *w)
         for (i = 0; i < trust->anchors.count && w->n - list + trust->anchors.certs[i].subject.n < 60000; i++)
             psi_write_vector(w, trust->anchors.certs[i].subject.p, trust->anchors.certs[i].subject.n, 2);
     psi_write_close(w, list, 2);
+    return w->n > list;
 }
 
-static int psi_ext_tell_authorities(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_read_authorities(psi_hs *h, psi_reader *r)
 {
-    uint32_t at = w->n;
-    (void)where;
-    psi_ext_write_authorities(h, w);
-    return w->n - at > 2;
+    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, h->version == PSI_TLS12 ? 0 : 3, 65535);
+    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
+    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* application_layer_protocol_negotiation, RFC 7301. */
-static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (h->tls->alpn_len) psi_write_vector(w, h->tls->alpn, h->tls->alpn_len, 2);
     return h->tls->alpn_len != 0;
 }
 
-/* Is it one of ours? Then it becomes the one agreed on. */
-static int psi_ext_choose_alpn(psi_hs *h, psi_reader name)
+/* The protocol that we want most of those in a list. 0: there is none. */
+static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 {
     psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
-    while (own.n) {
-        psi_reader one = psi_read_vector(&own, 1, 1, 255);
-        if (!psi_read_same(one, name.p, name.n)) continue;
-        h->alpn = one;
-        return 1;
+    while (own.n && !h->alpn.n) {
+        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
+        while (list.n) {
+            psi_reader name = psi_read_vector(&list, 1, 1, 255);
+            if (psi_read_same(name, one.p, one.n)) h->alpn = one;
+        }
     }
-    return 0;
+    return h->alpn.n != 0;
 }
 
-static int psi_ext_got_alpn(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_alpn(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65535), name = psi_read_vector(&list, 1, 1, 255);
-    (void)where;
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
-    if (psi_ext_choose_alpn(h, name)) return 0;
+    psi_reader all = psi_read_vector(r, 2, 2, 65535), list = all;
+    int count = 0;
+    for (; list.n; count++) psi_read_vector(&list, 1, 1, 255);
+    if (list.bad || (h->where != PSI_IN_CH && count != 1)) return PSI_ALERT_DECODE_ERROR;
+    if (h->where == PSI_IN_CH) {
+        h->offer->alpn = all;
+        return 0;
+    }
+    if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
     return PSI_ALERT_ILLEGAL_PARAMETER;
 }
 
-static int psi_ext_take_alpn(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w)
 {
-    psi_reader list = psi_read_vector(r, 2, 2, 65535);
-    (void)where;
-    h->offer->alpn = list;
-    while (list.n) psi_read_vector(&list, 1, 1, 255);
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)where;
     if (!h->alpn.n) return 0;
     psi_write_number(w, h->alpn.n + 1, 2);
     psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
     return 1;
 }
 
-/* extended_master_secret, RFC 7627. */
-static int psi_ext_write_ems(psi_hs *h, psi_writer *w, unsigned where)
-{
-    (void)w;
-    return where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->ems;
-}
-
-static int psi_ext_got_ems(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->ems = 1;
-    return 0;
-}
-
-static int psi_ext_take_ems(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->offer->ems = 1;
-    return 0;
-}
-
 /* session_ticket, RFC 5077. */
-static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w)
 {
     const psi_session *s = h->session;
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS12) || !h->tls->client_sessions.max) return 0;
     if (s && s->version == PSI_TLS12 && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
     return 1;
 }
 
-static int psi_ext_got_ticket(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_ticket(psi_hs *h, psi_reader *r)
 {
-    (void)r;
-    (void)where;
-    h->will_ticket = 1;
-    return 0;
-}
-
-static int psi_ext_take_ticket(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)where;
-    h->offer->wants_ticket = 1;
     h->offer->ticket = *r;
-    r->n = 0;
-    return 0;
+    return psi_ext_ignore(h, r);
 }
 
-static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w)
 {
     (void)w;
-    (void)where;
     return h->will_ticket;
 }
 
-/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon it already. */
-static int psi_ext_ask_versions(psi_hs *h, psi_writer *w, unsigned where)
+/* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
+static int psi_ext_ask_versions(psi_hs *h, psi_writer *w)
 {
-    (void)where;
+    int both = psi_tls_speaks(h->tls, PSI_TLS12);
     if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    psi_write_number(w, psi_tls_speaks(h->tls, PSI_TLS12) ? 6 : 4, 1);
+    psi_write_number(w, both ? 6 : 4, 1);
     psi_write_number(w, h->grease * 0x0101u, 2);
     psi_write_number(w, PSI_TLS13, 2);
-    if (psi_tls_speaks(h->tls, PSI_TLS12)) psi_write_number(w, PSI_TLS12, 2);
+    if (both) psi_write_number(w, PSI_TLS12, 2);
     return 1;
 }
 
-static int psi_ext_got_version(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)h;
-    (void)where;
-    psi_read_number(r, 2);
-    return 0;
-}
-
-static int psi_ext_take_versions(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_versions(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 2, 254);
-    (void)where;
     if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
-    h->offer->versions = 4;
-    if (psi_read_has(list, PSI_TLS12)) h->offer->versions |= 1;
-    if (psi_read_has(list, PSI_TLS13)) h->offer->versions |= 2;
+    h->offer->versions = 4u | (psi_read_has(list, PSI_TLS12) ? 1u : 0u) | (psi_read_has(list, PSI_TLS13) ? 2u : 0u);
     return 0;
 }
 
-static int psi_ext_tell_version(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_version(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     psi_write_number(w, h->version, 2);
     return 1;
 }
 
 /* cookie, RFC 8446 4.2.2. */
-static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (h->opaque.n) psi_write_vector(w, h->opaque.p, h->opaque.n, 2);
     return h->opaque.n != 0;
 }
 
-static int psi_ext_got_cookie(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_cookie(psi_hs *h, psi_reader *r)
 {
     psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
-    (void)where;
+    if (cookie.n > PSI_HELLO_MAX / 2) return PSI_ALERT_ILLEGAL_PARAMETER; /* there would be no room to repeat it */
     psi_write(&h->opaque, cookie.p, cookie.n);
     return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
 }
 
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
-static int psi_ext_ask_modes(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_modes(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS13) || !h->tls->client_sessions.max) return 0;
     psi_write_number(w, 0x0101, 2);
     return 1;
 }
 
-static int psi_ext_take_modes(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_modes(psi_hs *h, psi_reader *r)
 {
     psi_reader list = psi_read_vector(r, 1, 1, 255);
-    (void)where;
-    h->offer->modes = 1;
     h->offer->psk_dhe = list.n && memchr(list.p, 1, list.n);
     return 0;
 }
 
 /* key_share, RFC 8446 4.2.8. */
-static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_share(psi_hs *h, psi_writer *w)
 {
     uint32_t list;
-    (void)where;
     if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
     list = psi_write_open(w, 2);
     if (!h->regrouped) {
@@ -7426,86 +7353,62 @@ static int psi_ext_ask_share(psi_hs *h, psi_writer *w, unsigned where)
     return 1;
 }
 
-static int psi_ext_got_share(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_share(psi_hs *h, psi_reader *r)
 {
     unsigned number = psi_read_number(r, 2);
-    size_t i;
-    if (where == PSI_IN_SH13) {
-        h->share = psi_read_vector(r, 2, 1, 65535);
-        return r->bad || h->kex.group->number == number ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
-    }
-    if (h->kex.group->number == number) return PSI_ALERT_ILLEGAL_PARAMETER;
-    for (i = 0; i < h->tls->group_count; i++) {
-        if (h->tls->groups[i]->number != number) continue;
-        h->kex.group = h->tls->groups[i];
-        return 0;
-    }
-    return r->bad ? 0 : PSI_ALERT_ILLEGAL_PARAMETER;
+    const psi_group *group = psi_list_find(&h->tls->groups, number);
+    int same = h->kex.group->number == number;
+    if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
+    if (r->bad) return 0;
+    if (!group || same != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->kex.group = group;
+    return 0;
 }
 
-static int psi_ext_take_shares(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_shares(psi_hs *h, psi_reader *r)
 {
-    psi_reader list = psi_read_vector(r, 2, 0, 65535);
-    (void)where;
-    h->offer->shares = list;
-    if (!list.p) return 0;
+    psi_reader list = h->offer->shares = psi_read_vector(r, 2, 0, 65535);
     while (list.n && !list.bad) {
         psi_read_number(&list, 2);
-        psi_read_vector(&list, 2, 1, 65535);
+        psi_read_vector(&list, 2, 0, 65535); /* an empty one is no point */
     }
     return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-static int psi_ext_tell_share(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_share(psi_hs *h, psi_writer *w)
 {
     psi_write_number(w, h->kex.group->number, 2);
-    if (where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    if (h->where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
     return 1;
 }
 
-/* early_data, RFC 8446 4.2.10: never offered, never accepted. */
-static int psi_ext_take_early(psi_hs *h, psi_reader *r, unsigned where)
-{
-    (void)r;
-    (void)where;
-    h->offer->early = 1;
-    return 0;
-}
-
 /* pre_shared_key, RFC 8446 4.2.11. The client's ends its hello; its binder is filled in by psi_hello_bind. */
-static int psi_ext_ask_psk(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = h->session;
-    const psi_suite *suite;
     size_t n;
-    int64_t age;
-    (void)where;
     if (!s || s->version != PSI_TLS13) return 0;
-    suite = psi_suite_of(s->suite);
-    n = psi_x509_hash_len(suite->hash);
-    age = (h->now - s->from) * 1000;
+    n = psi_x509_hash_len(psi_suite_of(s->suite)->hash);
     psi_write_number(w, s->ticket.n + 6, 2);
     psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_number(w, ((uint64_t)age + s->age_add) & 0xFFFFFFFFu, 4);
+    psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
     psi_write_number(w, n + 1, 2);
     psi_write_vector(w, zero, n, 1);
     return 1;
 }
 
-static int psi_ext_got_psk(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_got_psk(psi_hs *h, psi_reader *r)
 {
-    (void)where;
     if (psi_read_number(r, 2)) return PSI_ALERT_ILLEGAL_PARAMETER; /* there was one */
     h->psk = 1;
     return 0;
 }
 
-static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_take_psk(psi_hs *h, psi_reader *r)
 {
     psi_reader list, binders;
     size_t count = 0;
-    (void)where;
     list = h->offer->identities = psi_read_vector(r, 2, 7, 65535);
     h->offer->bound = r->p;
     binders = h->offer->binders = psi_read_vector(r, 2, 2, 65535);
@@ -7518,37 +7421,34 @@ static int psi_ext_take_psk(psi_hs *h, psi_reader *r, unsigned where)
     return count ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
-static int psi_ext_tell_psk(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_tell_psk(psi_hs *h, psi_writer *w)
 {
-    (void)where;
     if (!h->psk) return 0;
     psi_write_number(w, h->psk - 1u, 2);
     return 1;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
-static int psi_ext_write_secure(psi_hs *h, psi_writer *w, unsigned where)
+static int psi_ext_write_secure(psi_hs *h, psi_writer *w)
 {
-    if (where == PSI_IN_CH ? !psi_tls_speaks(h->tls, PSI_TLS12) : !h->secure) return 0;
+    if (!psi_ext_old(h, w) && !h->secure) return 0;
     psi_write_number(w, 0, 1);
     return 1;
 }
 
-static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
+static int psi_ext_read_secure(psi_hs *h, psi_reader *r)
 {
-    psi_reader v = psi_read_vector(r, 1, 0, 255);
-    (void)where;
-    h->secure = 1;
-    return v.n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
+    (void)h;
+    return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
 }
 
-/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads and
-   writes it). Clients send them in this order; pre_shared_key has to be the last. */
+/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads
+   and writes it). Clients send them in this order; pre_shared_key has to be the last. */
 #define PSI_EXTENSIONS(X) \
     X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
       psi_ext_ask_name, psi_ext_empty, psi_ext_take_name, psi_ext_know_name) \
     X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_write_ems, psi_ext_got_ems, psi_ext_take_ems, psi_ext_write_ems) \
+      psi_ext_old, psi_ext_empty, psi_ext_empty, psi_ext_old) \
     X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, \
       psi_ext_write_secure, psi_ext_read_secure, psi_ext_read_secure, psi_ext_write_secure) \
     X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
@@ -7556,29 +7456,29 @@ static int psi_ext_read_secure(psi_hs *h, psi_reader *r, unsigned where)
     X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, \
       psi_ext_write_points, psi_ext_read_points, psi_ext_read_points, psi_ext_write_points) \
     X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_ask_ticket, psi_ext_got_ticket, psi_ext_take_ticket, psi_ext_promise_ticket) \
+      psi_ext_ask_ticket, psi_ext_empty, psi_ext_take_ticket, psi_ext_promise_ticket) \
     X(ALPN, 16, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_alpn, psi_ext_got_alpn, psi_ext_take_alpn, psi_ext_tell_alpn) \
+      psi_ext_ask_alpn, psi_ext_read_alpn, psi_ext_read_alpn, psi_ext_tell_alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_CH | PSI_IN_CR, \
       psi_ext_write_schemes, psi_ext_read_schemes, psi_ext_read_schemes, psi_ext_write_schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_CH | PSI_IN_CR, \
       NULL, psi_ext_check_list, psi_ext_check_list, NULL) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_CH | PSI_IN_CR, \
-      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_tell_authorities) \
+      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_write_authorities) \
     X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
       psi_ext_ask_share, psi_ext_got_share, psi_ext_take_shares, psi_ext_tell_share) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, \
       psi_ext_ask_modes, NULL, psi_ext_take_modes, NULL) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
-      psi_ext_ask_versions, psi_ext_got_version, psi_ext_take_versions, psi_ext_tell_version) \
+      psi_ext_ask_versions, psi_ext_ignore, psi_ext_take_versions, psi_ext_tell_version) \
     X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, \
       psi_ext_echo_cookie, psi_ext_got_cookie, psi_ext_ignore, NULL) \
     X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_limit, psi_ext_got_limit, psi_ext_take_limit, psi_ext_grant_limit) \
+      psi_ext_write_limit, psi_ext_read_limit, psi_ext_read_limit, psi_ext_write_limit) \
     X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_fragment, psi_ext_got_fragment, psi_ext_take_fragment, psi_ext_grant_fragment) \
+      psi_ext_write_fragment, psi_ext_read_fragment, psi_ext_read_fragment, psi_ext_write_fragment) \
     X(EARLY_DATA, 42, PSI_IN_CH, \
-      NULL, NULL, psi_ext_take_early, NULL) \
+      NULL, NULL, psi_ext_empty, NULL) \
     X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, \
       psi_ext_ask_psk, psi_ext_got_psk, psi_ext_take_psk, psi_ext_tell_psk)
 
@@ -7594,31 +7494,39 @@ static const psi_ext psi_client_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, 
 static PSI_UNUSED const psi_ext psi_server_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
 #undef PSI_X
 
-static const char *psi_ext_name(unsigned number)
+/* The row of an extension, which may be the end of the table; and its bit. */
+static const psi_ext *psi_ext_row(const psi_hs *h, unsigned number)
 {
-#define PSI_X(name, number, where, ask, got, take, tell) (short)((number) > 0x7FFF ? -1 : (number)),
-    static const short numbers[] = { PSI_EXTENSIONS(PSI_X) };
-#undef PSI_X
-#define PSI_X(name, number, where, ask, got, take, tell) #name "\0"
-    static const char names[] = PSI_EXTENSIONS(PSI_X);
-#undef PSI_X
-    const char *name = psi_string_of(number > 0x7FFF ? -1 : (int)number, numbers, names);
-    return *name ? name : "unknown";
+    const psi_ext *x = h->role->extensions;
+    while (x->number >= 0 && x->number != (int)number) x++;
+    return x;
+}
+
+static uint32_t psi_ext_bit(const psi_hs *h, const psi_ext *x)
+{
+    return (uint32_t)1 << (x - h->role->extensions);
+}
+
+/* Did the peer's hello (its last message of some) have it? */
+static int psi_ext_got(const psi_hs *h, unsigned number)
+{
+    return (h->got & psi_ext_bit(h, psi_ext_row(h, number))) != 0;
 }
 
 /* Writes the row's extension if there is something to say. */
-static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x, unsigned where)
+static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x)
 {
     uint32_t start = w->n, body;
-    if (!(x->where & where) || !x->write) return;
+    if (!(x->where & h->where) || !x->write) return;
+    h->told = (h->got & psi_ext_bit(h, x)) != 0;
     psi_write_number(w, (uint64_t)x->number, 2);
     body = psi_write_open(w, 2);
-    if (!(x->write)(h, w, where)) {
-        if (!w->failed) w->n = start;
-        return;
+    if ((x->write)(h, w)) {
+        psi_write_close(w, body, 2);
+        if (h->where == PSI_IN_CH) h->offered |= psi_ext_bit(h, x);
+    } else if (!w->failed) {
+        w->n = start;
     }
-    psi_write_close(w, body, 2);
-    if (where == PSI_IN_CH) h->offered |= 1u << (x - h->role->extensions);
 }
 
 /* All that a server has to say in this message; empty lists of TLS 1.2 are left out. */
@@ -7626,67 +7534,82 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 {
     uint32_t start = w->n, list = psi_write_open(w, 2);
     const psi_ext *x;
-    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x, where);
+    h->where = where;
+    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x);
     if (w->n == list && where == PSI_IN_SH12 && !w->failed) w->n = start;
     else psi_write_close(w, list, 2);
 }
 
-/* May this extension come in this message? 0, or an alert. A client gets only what it asked for (RFC 8446 4.2). */
-static int psi_ext_allowed(const psi_hs *h, const psi_ext *x, unsigned where)
+/* May this extension come in this message? A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+static int psi_ext_allowed(const psi_hs *h, const psi_ext *x)
 {
-    if (where == PSI_IN_CH || where == PSI_IN_CR) return 0;
-    if (x->number < 0 || !x->read) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (x->number == PSI_EXT_COOKIE && where == PSI_IN_HRR) return 0;
-    if (!(h->offered >> (x - h->role->extensions) & 1)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    return x->where & where ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (h->where == PSI_IN_CH || h->where == PSI_IN_CR) return 1;
+    if (x->number < 0 || !(x->where & h->where)) return 0;
+    return x->number == PSI_EXT_COOKIE || h->offered & psi_ext_bit(h, x);
 }
 
 /* One extension: 0, or an alert. */
-static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body, unsigned where)
+static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
-    const psi_ext *x = h->role->extensions;
+    const psi_ext *x = psi_ext_row(h, type);
     int alert;
-    while (x->number >= 0 && x->number != (int)type) x++;
-    alert = psi_ext_allowed(h, x, where);
-    if (alert || x->number < 0 || !x->read || !(x->where & where)) return alert;
-    alert = (x->read)(h, &body, where);
+    if (!psi_ext_allowed(h, x)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (x->number < 0 || !x->read || !(x->where & h->where)) return 0;
+    h->got |= psi_ext_bit(h, x);
+    alert = (x->read)(h, &body);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* Is the list malformed, or does it have an extension twice? 0, or an alert. */
-static int psi_ext_twice(psi_reader list, unsigned where)
+/* Is there another extension of this type in a list? */
+static int psi_ext_again(psi_reader list, unsigned type)
 {
-    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
+    int again = 0;
+    while (list.n && !again) {
+        again = psi_read_number(&list, 2) == type;
+        psi_read_vector(&list, 2, 0, 65535);
+    }
+    return again;
+}
+
+/* Is the list malformed, or does it have an extension twice? 0, or an alert. A long list takes a bit for each type, so that
+   its cost is linear; the usual one no memory. */
+static int psi_ext_twice(const psi_hs *h, psi_reader list)
+{
+    uint8_t *seen = list.n > 1024 ? (uint8_t *)psi_alloc(65536 / 8) : NULL;
     int twice = 0;
-    if (!seen) return PSI_ALERT_INTERNAL_ERROR;
+    if (list.n > 1024 && !seen) return PSI_ALERT_INTERNAL_ERROR;
     while (list.n && !twice) {
         unsigned type = psi_read_number(&list, 2);
         psi_read_vector(&list, 2, 0, 65535);
-        twice = seen[type / 8] >> (type & 7) & 1;
-        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+        twice = seen ? seen[type / 8] >> (type & 7) & 1 : psi_ext_again(list, type);
+        if (seen) seen[type / 8] |= (uint8_t)(1 << (type & 7));
     }
     psi_free(seen);
-    return twice && where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+    if (twice && h->where & (PSI_IN_HRR | PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    return twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Reads the list of extensions that ends m. A failure has been reported when it returns 0. */
 static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 {
     psi_reader list = psi_read_vector(m, 2, 0, PSI_HELLO_MAX);
-    int alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(list, where);
+    int alert;
     unsigned type = 0;
+    h->where = where;
+    alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(h, list);
     while (list.n && !alert) {
         psi_reader body;
         type = psi_read_number(&list, 2);
         body = psi_read_vector(&list, 2, 0, 65535);
-        alert = psi_ext_get(h, type, body, where);
+        alert = psi_ext_get(h, type, body);
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
-    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_no_memory(h);
+    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_broken(h, PSOCKET_NOMEM);
     else if (alert)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s has a malformed or misplaced extension: %s (%s)",
-                    psi_hs_peer(h), psi_msg_name(h->message[0]), psi_ext_name(type), psi_rec_alert_name(alert));
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
+                    "the %s's %s message has a malformed or misplaced extension (number %u: %s)",
+                    psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
     return !alert;
 }
 
@@ -7717,21 +7640,24 @@ static void psi_hello_write(psi_hs *h)
     uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
     int psk = h->session && h->session->version == PSI_TLS13;
     size_t i;
+    h->where = PSI_IN_CH;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
     list = psi_write_open(w, 2);
     psi_write_number(w, h->grease * 0x0101u, 2);
-    for (i = 0; i < h->tls->suite_count; i++)
-        if (psi_tls_speaks(h->tls, h->tls->suites[i]->version)) psi_write_number(w, h->tls->suites[i]->number, 2);
+    for (i = 0; i < h->tls->suites.count; i++)
+        if (psi_tls_speaks(h->tls, h->tls->suites.items[i]->version)) psi_write_number(w,
+                h->tls->suites.items[i]->number, 2);
     psi_write_close(w, list, 2);
     psi_write_number(w, 0x0100, 2); /* one method: no compression */
     list = psi_write_open(w, 2);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u) << 16, 4);
-    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x, PSI_IN_CH);
+    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
     psi_write_number(w, 0, 1);
-    n = w->n - start + (psk ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
+    n = w->n - start + (psk
+                        ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
     if (n >= 256 && n < 512) {
         uint32_t pad;
         psi_write_number(w, PSI_EXT_PADDING, 2);
@@ -7739,7 +7665,7 @@ static void psi_hello_write(psi_hs *h)
         for (n += 4; n < 512; n++) psi_write_number(w, 0, 1);
         psi_write_close(w, pad, 2);
     }
-    if (psk) psi_ext_put(h, w, x, PSI_IN_CH);
+    if (psk) psi_ext_put(h, w, x);
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
     if (psk && !w->failed) psi_hello_bind(h, w->p + start, w->n - start);
@@ -7749,8 +7675,10 @@ static void psi_hello_write(psi_hs *h)
 /* --- the server's hello ------------------------------------------------------------------------------------------- */
 
 /* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
-static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
-                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C};
+static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02,
+    0x1E, 0x65, 0xB8, 0x91,
+                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2,
+                                                0xC8, 0xA8, 0x33, 0x9C};
 
 /* The end of a server's random that could have spoken a higher version (RFC 8446 4.1.3): its last byte is 1 for TLS 1.2. */
 static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D', 1};
@@ -7799,8 +7727,10 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
         return 0;
     }
+    h->got = 0;
     if (m.n && !psi_ext_get_all(h, &m, PSI_IN_CH)) return 0;
     if (!o->versions) o->versions = legacy >= PSI_TLS12 ? 1 : 4;
+    if (legacy < PSI_SSL30) o->versions = 4;
     if (!memchr(compression.p, 0, compression.n)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
         return 0;
@@ -7830,12 +7760,13 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
-static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list, unsigned version)
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list,
+                                         unsigned version)
 {
     size_t i;
-    for (i = 0; i < tls->scheme_count; i++)
-        if (psi_auth_fits(tls->schemes[i], leaf, version) && psi_read_has(list, tls->schemes[i]->number))
-            return tls->schemes[i];
+    for (i = 0; i < tls->schemes.count; i++)
+        if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
+            return tls->schemes.items[i];
     return NULL;
 }
 
@@ -7867,7 +7798,7 @@ static psi_hs_question *psi_auth_ask(psi_hs *h, int kind)
 {
     psi_hs_question *q = (psi_hs_question *)psi_alloc(sizeof *q);
     if (q) q->public_form.kind = kind;
-    else psi_hs_no_memory(h);
+    else psi_hs_broken(h, PSOCKET_NOMEM);
     h->question = q;
     return q;
 }
@@ -7875,6 +7806,22 @@ static psi_hs_question *psi_auth_ask(psi_hs *h, int kind)
 static const char *psi_auth_hash_name(int hash)
 {
     return hash == br_sha256_ID ? "sha256" : hash == br_sha384_ID ? "sha384" : "sha512";
+}
+
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
+static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
+                            const uint8_t *salt, uint8_t *out)
+{
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
+    int ok;
+    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA)
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+    if (alg->kind == PSI_X509_PSS)
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
+    return ok ? n : 0;
 }
 
 /* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
@@ -7897,7 +7844,7 @@ static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
         return;
     }
     if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return;
-    h->signature = psi_read_of(signature, psi_x509_sign(&h->identity->key, &alg, digest, salt, signature));
+    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) then(h);
     else psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
 }
@@ -7924,16 +7871,17 @@ static void psi_auth_write_verify(psi_hs *h)
 static const psi_scheme *psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
 {
     const psi_x509_cert *leaf = h->chain.certs;
-    const psi_scheme *s = NULL;
-    unsigned number = psi_read_number(&m, 2);
+    const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
     psi_x509_span span;
-    size_t i;
     if (psi_hs_left(h, &m)) return NULL;
-    for (i = 0; i < h->tls->scheme_count; i++)
-        if (h->tls->schemes[i]->number == number) s = h->tls->schemes[i];
+    if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) { /* RFC 5246 7.4.2, whoever accepted it */
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
+                    "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+        return NULL;
+    }
     if (!s || !psi_auth_fits(s, leaf, h->version)) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "signature scheme was not offered or does not fit its certificate");
         return NULL;
@@ -7986,7 +7934,7 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
 static void psi_auth_refuse(psi_hs *h, const psocket_error *e)
 {
     psi_hs_fail(h, e->code, e->tls_alert >= 0 ? e->tls_alert : PSI_ALERT_INTERNAL_ERROR, "%s", e->text);
-    h->err.cert_index = e->cert_index;
+    if (h->err) h->err->cert_index = e->cert_index;
 }
 
 /* Judges the peer's chain, or has the application do it. */
@@ -7996,10 +7944,8 @@ static void psi_auth_accept(psi_hs *h)
     psi_hs_question *q;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
     psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
-    if (h->chain.certs[0].usage >= 0 && !(h->chain.certs[0].usage & PSI_X509_KU_SIGN)) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE, "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
-        h->err.cert_index = 0;
-    } else if (psi_x509_usable(h->chain.certs, &unusable)) {
+    if (psi_x509_usable(h->chain.certs, &unusable)) {
+        if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
         q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
@@ -8031,7 +7977,8 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
     if (!code && psi_hs_left(h, &m)) return -1;
-    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s", psocket_strerror(code));
+    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
+                          psocket_strerror(code));
     return code ? -1 : (int)h->chain.count;
 }
 
@@ -8050,7 +7997,7 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_write_number(w, 2, 1);
         psi_write_number(w, PSI_AUTH_RSA_SIGN, 1);
         psi_write_number(w, PSI_AUTH_ECDSA_SIGN, 1);
-        psi_ext_write_schemes(h, w, PSI_IN_CR12);
+        psi_ext_write_schemes(h, w);
         psi_ext_write_authorities(h, w);
     }
     psi_hs_end(h, at);
@@ -8063,7 +8010,8 @@ static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
     while (authorities.n && !any) {
         psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
         size_t i;
-        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
+        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p,
+                                                                chain->certs[i].issuer.n);
     }
     return any;
 }
@@ -8103,8 +8051,8 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
             psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     } else {
         types = psi_read_vector(&m, 1, 1, 255);
-        m.bad |= psi_ext_read_schemes(h, &m, PSI_IN_CR12) != 0;
-        m.bad |= psi_ext_read_authorities(h, &m, PSI_IN_CR12) != 0;
+        m.bad |= psi_ext_read_schemes(h, &m) != 0;
+        m.bad |= psi_ext_read_authorities(h, &m) != 0;
         psi_hs_left(h, &m);
     }
     if (h->state != PSI_HS_FAILED) psi_auth_choose(h, types, &o);
@@ -8123,6 +8071,7 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
+#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
@@ -8155,7 +8104,8 @@ static size_t psi_tlsinfo_put(psi_tlsinfo *i, size_t at, const void *p, size_t n
 }
 
 /* The facts of from, with strings. NULL: out of memory. */
-static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject, psi_reader endpoint)
+static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject,
+                                    psi_reader endpoint)
 {
     psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + alpn.n + strlen(name) + subject.n + endpoint.n + 4);
     if (!i) return NULL;
@@ -8168,19 +8118,20 @@ static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, co
     return i;
 }
 
-static const psi_scheme *psi_scheme_of(unsigned number)
+/* The name of a number in a table; "" if it is not there. */
+static const char *psi_tlsinfo_name(const psi_named *table, size_t count, unsigned number)
 {
-    size_t i;
-    for (i = 0; i < PSI_SCHEME_COUNT; i++)
-        if (psi_schemes[i].number == number) return &psi_schemes[i];
-    return NULL;
+    while (count && table->number != number) {
+        table++;
+        count--;
+    }
+    return count ? table->name : "";
 }
+
+#define PSI_TLSINFO_NAME(table, number) psi_tlsinfo_name(table, sizeof (table) / sizeof (table)[0], number)
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
 {
-    const psi_suite *suite = psi_suite_of(i->suite);
-    const psi_group *group = psi_group_of(i->group);
-    const psi_scheme *scheme = psi_scheme_of(i->scheme);
     memset(out, 0, sizeof *out);
     out->version = i->version;
     out->suite = i->suite;
@@ -8189,9 +8140,9 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->resumed = i->resumed;
     out->extended_master_secret = i->ems;
     snprintf(out->version_name, sizeof out->version_name, "%s", i->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    snprintf(out->suite_name, sizeof out->suite_name, "%s", suite ? suite->name : "");
-    snprintf(out->group_name, sizeof out->group_name, "%s", group ? group->name : "");
-    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", scheme ? scheme->name : "");
+    snprintf(out->suite_name, sizeof out->suite_name, "%s", PSI_TLSINFO_NAME(psi_suites, i->suite));
+    snprintf(out->group_name, sizeof out->group_name, "%s", PSI_TLSINFO_NAME(psi_groups, i->group));
+    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", PSI_TLSINFO_NAME(psi_schemes, i->scheme));
     snprintf(out->alpn, sizeof out->alpn, "%s", psi_tlsinfo_text(i, 0));
     snprintf(out->server_name, sizeof out->server_name, "%s", psi_tlsinfo_text(i, i->name_at));
     if (!i->has_peer) return;
@@ -8274,7 +8225,8 @@ static int psi_session_read(psi_reader *r, psi_session *s)
     }
     suite = psi_suite_of(s->suite);
     return !r->bad && suite && suite->version == s->version && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
+           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n &&
+                                                                    memchr(s->subject.p, 0, s->subject.n));
 }
 
 /* A copy that owns what its spans point into. NULL: out of memory, or impossible. */
@@ -8313,7 +8265,8 @@ static void psi_session_of(psi_session *s, const psi_tlsinfo *info)
     s->not_after = info->not_after;
     memcpy(s->sha256, info->sha256, 32);
     memcpy(s->spki, info->spki, 32);
-    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at), strlen(psi_tlsinfo_text(info, info->subject_at)));
+    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at),
+                             strlen(psi_tlsinfo_text(info, info->subject_at)));
     s->endpoint = psi_read_of(psi_tlsinfo_text(info, info->endpoint_at), info->endpoint_len);
 }
 
@@ -8342,9 +8295,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_update(&all, digest, sizeof digest);
     }
     for (i = 0; !code && i < trust->anchors.count; i++) {
-        uint8_t uses = (uint8_t)(trust->anchors.certs[i].extended & 0xFF); /* trust settings may have changed them */
         psi_keys_digest(br_sha256_ID, trust->anchors.certs[i].der.p, trust->anchors.certs[i].der.n, digest);
-        br_sha256_update(&all, &uses, 1);
         br_sha256_update(&all, digest, sizeof digest);
     }
     br_sha256_update(&all, "pins", 4);
@@ -8352,7 +8303,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     br_sha256_out(&all, out);
     psi_os_lock(&tls->lock);
     memcpy(tls->policy, out, 32);
-    tls->has_policy = 1;
+    tls->has_policy = !code; /* a store that is not there may come */
     psi_os_unlock(&tls->lock);
     return 0;
 }
@@ -8411,12 +8362,14 @@ static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32
 }
 
 /* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], size_t each)
+static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
 {
     psi_session_slot *set, *same = NULL, *place = NULL;
     size_t ways, i, count = 0;
     set = psi_sessions_set(c, key, &ways);
     for (i = 0; i < ways; i++) {
+        if (set[i].len == flat->n &&
+            memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
         if (psi_sessions_is(&set[i], key)) {
             count++;
             if (!same || set[i].used < same->used) same = &set[i];
@@ -8435,7 +8388,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_write(&w, s);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    if (c->max) place = psi_sessions_place(c, key, each);
+    if (c->max) place = psi_sessions_place(c, key, &w, each);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -8592,7 +8545,7 @@ static void psi_session_forget(psi_hs *h)
 /* Remembers a session whose name, secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
-    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n) return;
+    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
     s->from = now;
     s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
     if (s->from >= s->until) return;
@@ -8645,6 +8598,7 @@ enum {
 #define PSI_HAS_TLS13 1
 #endif
 
+#define PSI_NAMED_CURVE 3 /* ECCurveType, RFC 8422 5.4 */
 #define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
 #define PSI_HS_CHAIN (PSOCKET_CHAIN_BYTES + 4096u) /* longest Certificate */
 #define PSI_HS_REQUEST 135000u                     /* longest CertificateRequest: two lists of up to 64 KB */
@@ -8678,7 +8632,8 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(i.spki, cert.spki_sha256, 32);
         subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && hash > br_sha256_ID) /* else it is sha256 itself */
-            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n, digest));
+            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n,
+                                                           digest));
     }
     if (h->role->server && h->identity) endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     i.version = h->version;
@@ -8689,14 +8644,19 @@ static int psi_hs_tell(psi_hs *h)
     i.resumed = h->resumed;
     i.ems = h->ems || h->version == PSI_TLS13;
     h->info = psi_tlsinfo_new(&i, h->alpn, h->name ? h->name : "", subject, endpoint);
-    if (!h->info) psi_hs_no_memory(h);
+    if (!h->info) psi_hs_broken(h, PSOCKET_NOMEM);
     return h->info ? 0 : -1;
 }
 
-/* The handshake is over. */
+/* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
 static void psi_hs_done(psi_hs *h)
 {
+    int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->state == PSI_HS_FAILED || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) {
+        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
+        return;
+    }
     psi_hs_flush(h);
     if (h->state != PSI_HS_FAILED) h->state = PSI_HS_DONE;
 }
@@ -8749,7 +8709,8 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 /* The keys that come into force with ChangeCipherSpec, from the master secret. */
 static void psi_hs12_keys(psi_hs *h)
 {
-    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out : &h->next_in;
+    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out
+        : &h->next_in;
     psi_keys_block(h->suite, h->secret, h->randoms, client, server);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
     if (!h->ems) return;
@@ -8781,7 +8742,6 @@ static void psi_hs12_finish(psi_hs *h)
     psi_hs_flush(h);
     psi_hs_change_cipher_spec(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     psi_hs_write_finished(h);
 }
 
@@ -8792,9 +8752,7 @@ static int psi_hs12_ccs(psi_hs *h, psi_reader m)
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "ChangeCipherSpec is malformed");
         return 0;
     }
-    if (!psi_hs_new_in(h, &h->next_in)) return 0;
-    psi_wipe(&h->next_in, sizeof h->next_in);
-    return 1;
+    return psi_hs_new_in(h, &h->next_in);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
@@ -8806,8 +8764,6 @@ static int psi_hs13_keys(psi_hs *h)
     int hash = h->suite->hash;
     size_t n = psi_x509_hash_len(hash);
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_key client = PSI_ZERO, server = PSI_ZERO;
-    int ok;
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
@@ -8821,13 +8777,11 @@ static int psi_hs13_keys(psi_hs *h)
     psi_wipe(secret, sizeof secret);
     psi_keys_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->client_secret, n);
     psi_keys_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->server_secret, n);
-    psi_key_from_secret(&client, h->suite, h->client_secret);
-    psi_key_from_secret(&server, h->suite, h->server_secret);
-    ok = psi_hs_new_in(h, h->role->server ? &client : &server);
-    if (ok) psi_hs_new_out(h, h->role->server ? &server : &client);
-    psi_wipe(&client, sizeof client);
-    psi_wipe(&server, sizeof server);
-    return ok;
+    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? h->client_secret : h->server_secret);
+    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? h->server_secret : h->client_secret);
+    if (!psi_hs_new_in(h, &h->next_in)) return 0;
+    psi_hs_new_out(h, &h->next_out);
+    return 1;
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
@@ -8887,16 +8841,25 @@ static void psi_client12_sign(psi_hs *h)
     h->state = h->state == PSI_HS_FAILED ? h->state : h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
 }
 
-static void psi_client12_certificate(psi_hs *h, psi_reader m)
+/* Was the curve of the certificate's key offered (RFC 8422 5.1)? */
+static int psi_client12_curve(const psi_hs *h, const br_x509_pkey *key)
+{
+    return key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve) != NULL;
+}
+
+/* The server's certificate, in both versions. */
+static void psi_client_certificate(psi_hs *h, psi_reader m)
 {
     int count = psi_auth_read_chain(h, m);
+    const br_x509_pkey *key = count > 0 ? &h->chain.certs[0].key : NULL;
     if (count < 0) return;
     if (!count) {
         psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_DECODE_ERROR, "the server sent no certificate");
         return;
     }
-    if (h->version == PSI_TLS12 && h->chain.certs[0].key.key_type && h->chain.certs[0].key.key_type != h->suite->key_type) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER, "the server's certificate has a key that does not fit the cipher suite");
+    if (h->version == PSI_TLS12 && key->key_type && (key->key_type != h->suite->kind || !psi_client12_curve(h, key))) {
+        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
+                    "the server's certificate has a key that does not fit what was offered");
         return;
     }
     h->state = h->version == PSI_TLS12 ? PSI_C12_KEY : PSI_C13_VERIFY;
@@ -8909,29 +8872,18 @@ static void psi_client12_key(psi_hs *h, psi_reader m)
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    const psi_group *group = NULL;
-    size_t i;
-    int code;
-    for (i = 0; i < h->tls->group_count; i++)
-        if (h->tls->groups[i]->number == number) group = h->tls->groups[i];
+    const psi_group *group = psi_list_find(&h->tls->groups, number);
     if (m.bad) {
         psi_hs_left(h, &m);
         return;
     }
-    if (type != 3 || !group) { /* named_curve */
+    if (type != PSI_NAMED_CURVE || !group) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
         return;
     }
     h->server_scheme = psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)));
     if (!h->server_scheme) return;
-    code = psi_kex_make(&h->kex, group);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
-    else h->state = PSI_C12_REQUEST;
+    if (!psi_hs_kex(h, group) && psi_hs_exchange(h, point)) h->state = PSI_C12_REQUEST;
 }
 
 static void psi_client12_request(psi_hs *h, psi_reader m)
@@ -8951,7 +8903,8 @@ static void psi_client12_done(psi_hs *h, psi_reader m)
     psi_hs_end(h, at);
     psi_hs12_master(h);
     if (h->identity && !h->transcript.bytes.failed)
-        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0), psi_client12_sign);
+        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0),
+                      psi_client12_sign);
     else psi_client12_sign(h);
 }
 
@@ -8979,7 +8932,7 @@ static void psi_client12_finished(psi_hs *h, psi_reader m)
 }
 
 static const psi_hs_row psi_client12[] = {
-    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
     {PSI_C12_KEY, PSI_MSG_SERVER_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_client12_key},
     {PSI_C12_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client12_request},
     {PSI_C12_REQUEST, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
@@ -8994,7 +8947,8 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
     int same = id.n && psi_read_same(id, h->id, h->id_len);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) && h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
+    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) &&
+                                               h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
         return;
     }
@@ -9004,6 +8958,9 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     }
     h->program = psi_client12;
     if (m.n && !psi_ext_get_all(h, &m, PSI_IN_SH12)) return;
+    psi_ext_limits(h);
+    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
+    h->will_ticket = (uint8_t)psi_ext_got(h, PSI_EXT_SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, (size_t)(m.p - h->message) + m.n);
     memcpy(h->id, id.p, id.n);
@@ -9016,7 +8973,8 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (s->suite != h->suite->number) {
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
     } else if (s->ems != h->ems) { /* RFC 7627 5.3 */
-        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without the extended master secret it had, or with one it had not");
+        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                   "hello resumes a session without the extended master secret it had, or with one it had not");
     } else {
         h->resumed = 1;
         memcpy(h->secret, s->secret, 48);
@@ -9028,7 +8986,9 @@ static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 
 static void psi_client13_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
+    if (!psi_ext_get_all(h, &m, PSI_IN_EE)) return;
+    psi_ext_limits(h);
+    h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
 }
 
 static void psi_client13_request(psi_hs *h, psi_reader m)
@@ -9049,7 +9009,6 @@ static void psi_client13_sign(psi_hs *h)
     psi_hs_write_finished(h);
     psi_hs13_resumption(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     psi_hs_done(h);
 }
 
@@ -9059,7 +9018,6 @@ static void psi_client13_finished(psi_hs *h, psi_reader m)
     if (!psi_hs_read_finished(h, m)) return;
     psi_hs13_traffic(h);
     if (!psi_hs_new_in(h, &h->next_in)) return;
-    psi_wipe(&h->next_in, sizeof h->next_in);
     if (h->asked) psi_auth_write_chain(h);
     if (h->identity) psi_auth_sign(h, psi_auth_content(h, 0, content), psi_read_of("", 0), psi_client13_sign);
     else psi_client13_sign(h);
@@ -9068,8 +9026,8 @@ static void psi_client13_finished(psi_hs *h, psi_reader m)
 static const psi_hs_row psi_client13[] = {
     {PSI_C13_EXTENSIONS, PSI_MSG_ENCRYPTED_EXTENSIONS, 1, PSI_HELLO_MAX, psi_client13_extensions},
     {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client13_request},
-    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
-    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client12_certificate},
+    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
+    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
     {PSI_C13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_client13_verify},
     {PSI_C13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
     {0, 0, 0, 0, NULL}};
@@ -9079,7 +9037,6 @@ static void psi_client13_retry(psi_hs *h, psi_reader m)
 {
     const psi_group *group = h->kex.group;
     size_t len = (size_t)(m.p - h->message) + m.n;
-    int code;
     if (h->retried) {
         psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
         return;
@@ -9092,11 +9049,7 @@ static void psi_client13_retry(psi_hs *h, psi_reader m)
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, len);
     h->regrouped = h->kex.group != group;
-    code = h->regrouped ? psi_kex_make(&h->kex, h->kex.group) : 0;
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
+    if (h->regrouped && psi_hs_kex(h, h->kex.group)) return;
     h->retried = 1;
     if (h->session && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -9130,58 +9083,47 @@ static void psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
         return;
     }
-    h->secret_len = psi_kex_finish(&h->kex, h->share, h->secret);
-    h->share = psi_read_of(NULL, 0);
-    if (!h->secret_len) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
-        return;
-    }
+    if (!psi_hs_exchange(h, h->share)) return;
     psi_transcript_add(&h->transcript, h->message, len);
     h->program = psi_client13;
     h->resumed = h->psk;
     if (psi_hs13_keys(h)) h->state = PSI_C13_EXTENSIONS;
 }
 
-/* Why a version that the server chose is refused. */
-static void psi_client_version(psi_hs *h, unsigned version)
+/* Is this a version to speak? extension: supported_versions named it. 0: the handshake has failed. */
+static int psi_client_version(psi_hs *h, unsigned version, int extension)
 {
     const psocket_tls *tls = h->tls;
-    if (version < PSI_TLS12)
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version before 1.2 (%04x), which is never spoken", version);
-    else if (version == PSI_TLS12 && tls->min_version > PSI_TLS12)
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server speaks TLS 1.2 only and min_version is 1.3");
-    else
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose a TLS version that was not offered (%04x)", version);
+    const char *why = version < PSI_TLS12 ? "a TLS version before 1.2, which is never spoken"
+                      : version == PSI_TLS12 && tls->min_version > PSI_TLS12 ? "TLS 1.2 and min_version is 1.3"
+                      : "a TLS version that was not offered";
+    if (psi_tls_speaks(tls, version) && extension == (version == PSI_TLS13) && (!h->retried || extension)) return 1;
+    if (extension) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+    else psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose %s (%04x)", why, version);
+    return 0;
 }
 
 static void psi_client_hello(psi_hs *h, psi_reader m)
 {
-    unsigned legacy = psi_read_number(&m, 2), number, compression, version = 0;
-    const psi_suite *suite = NULL;
+    unsigned legacy = psi_read_number(&m, 2), compression, version = 0;
+    const psi_suite *suite;
     psi_reader id;
-    size_t i;
+    int retry, extension;
     psi_read_copy(&m, h->randoms + 32, 32);
+    retry = !memcmp(h->randoms + 32, psi_hello_retry, 32);
     id = psi_read_vector(&m, 1, 0, 32);
-    number = psi_read_number(&m, 2);
+    suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version)) {
+    if (m.bad || (compression && retry) || !psi_hello_version(m, &version)) {
         psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
         return;
     }
-    if (version && (version != PSI_TLS13 || !psi_tls_speaks(h->tls, PSI_TLS13) || legacy != PSI_TLS12)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
-        return;
-    }
-    if (!version) version = legacy;
-    if (version < PSI_TLS12 || !psi_tls_speaks(h->tls, version) || (version == PSI_TLS13 && legacy == PSI_TLS13) ||
-        (h->retried && version != PSI_TLS13)) {
-        psi_client_version(h, version);
-        return;
-    }
-    for (i = 0; i < h->tls->suite_count; i++)
-        if (h->tls->suites[i]->number == number && h->tls->suites[i]->version == version) suite = h->tls->suites[i];
-    if (!suite || compression || (h->retried && suite != h->suite)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered" : "cipher suite was not offered");
+    extension = version != 0;
+    if (!psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return;
+    if (!extension) version = legacy;
+    if (!suite || suite->version != version || compression || (h->retried && suite != h->suite)) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER,
+                   compression ? "compression method was not offered" : "cipher suite was not offered");
         return;
     }
     h->suite = suite;
@@ -9209,34 +9151,47 @@ static int psi_tls_name(const char *name, char out[256])
     return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
 }
 
-/* A client's first message. */
-static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+/* The session ID of a client's hello: that of a session, or random bytes for middleboxes (RFC 8446 D.4) and by which a
+   ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
+static int psi_client_id(psi_hs *h)
+{
+    const psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
+    if (s && !s->is_ticket) {
+        h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
+        memcpy(h->id, s->ticket.p, h->id_len);
+        return 0;
+    }
+    if (!s && !psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+    h->id_len = 32;
+    return psi_os_entropy(h->id, 32);
+}
+
+/* Notes whom a client wants to speak to. */
+static int psi_client_name(psi_hs *h, const char *name, psocket_error *e)
 {
     char host[256];
-    int kind = name ? psi_tls_name(name, host) : 0, code;
+    int kind = name ? psi_tls_name(name, host) : 0;
     if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
     if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    if (name) {
-        h->name = psi_strdup(host);
-        if (!h->name) return psi_err_code(e, PSOCKET_NOMEM);
-    }
     h->is_address = kind == 2;
+    h->name = name ? psi_strdup(host) : NULL;
+    return name && !h->name ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+}
+
+/* A client's first message. */
+static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
+{
+    int code = psi_client_name(h, name, e);
+    if (code) return code;
     h->port = (uint16_t)port;
     psi_session_recall(h);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) || (h->session && h->session->is_ticket)) {
-        h->id_len = 32; /* RFC 8446 D.4; RFC 5077 3.4 */
-        if (!code) code = psi_os_entropy(h->id, 32);
-    }
-    if (h->session && h->session->version == PSI_TLS12 && !h->session->is_ticket && h->session->ticket.n <= 32) {
-        h->id_len = (uint8_t)h->session->ticket.n;
-        memcpy(h->id, h->session->ticket.p, h->id_len);
-    }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups[0]);
+    if (!code) code = psi_client_id(h);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups.items[0]);
     if (code) return psi_err_code(e, code);
+    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     psi_hello_write(h);
@@ -9260,7 +9215,8 @@ static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
     psi_wipe(&s, sizeof s);
 }
 
-static const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish, psi_session_forget};
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
+    psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
@@ -9293,7 +9249,8 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
 static int psi_server_no_certificate(psi_hs *h)
 {
     if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) return 0;
-    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
+    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED
+                : PSI_ALERT_HANDSHAKE_FAILURE,
                 "the client sent no certificate");
     return 1;
 }
@@ -9314,12 +9271,7 @@ static void psi_server_certificate(psi_hs *h, psi_reader m)
 static void psi_server12_key(psi_hs *h, psi_reader m)
 {
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m)) return;
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (!h->secret_len) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
-        return;
-    }
+    if (psi_hs_left(h, &m) || !psi_hs_exchange(h, point)) return;
     psi_hs12_master(h);
     h->state = h->chain.count ? PSI_S12_VERIFY : PSI_S12_CCS;
 }
@@ -9327,7 +9279,7 @@ static void psi_server12_key(psi_hs *h, psi_reader m)
 static void psi_server12_verify(psi_hs *h, psi_reader m)
 {
     if (h->transcript.bytes.failed) {
-        psi_hs_no_memory(h);
+        psi_hs_broken(h, PSOCKET_NOMEM);
         return;
     }
     if (!psi_auth_check(h, m, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0))) return;
@@ -9381,7 +9333,7 @@ static const psi_hs_row psi_server12[] = {
 static void psi_server12_sign(psi_hs *h)
 {
     uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_write_number(&h->flight, 3, 1); /* named_curve */
+    psi_write_number(&h->flight, PSI_NAMED_CURVE, 1);
     psi_write_number(&h->flight, h->kex.group->number, 2);
     psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
     psi_write_number(&h->flight, h->scheme->number, 2);
@@ -9390,14 +9342,14 @@ static void psi_server12_sign(psi_hs *h)
     if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
     psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
     psi_hs_flush(h);
-    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE : PSI_S12_KEY;
+    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE
+        : PSI_S12_KEY;
 }
 
 /* The session that the client wants to resume, if it may. 0: the handshake has failed. */
 static int psi_server12_resume(psi_hs *h, const psi_offer *o)
 {
     psi_session *s = NULL;
-    size_t i;
     if (o->ticket.n) {
         s = psi_ticket_read(h->tls, o->ticket);
     } else if (o->id.n == 32) {
@@ -9411,42 +9363,38 @@ static int psi_server12_resume(psi_hs *h, const psi_offer *o)
         psi_os_unlock(&h->tls->lock);
     }
     if (!s) return 1;
-    for (i = 0; i < h->tls->suite_count && h->tls->suites[i]->number != s->suite; i++) {}
-    if (i == h->tls->suite_count || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) || (!s->ems && o->ems)) {
+    if (!psi_list_find(&h->tls->suites, s->suite) || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) ||
+        (!s->ems && h->ems)) {
         psi_session_free(s);
         return 1;
     }
     h->session = s;
-    if (s->ems && !o->ems) { /* RFC 7627 5.3 */
+    if (s->ems && !h->ems) { /* RFC 7627 5.3 */
         psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without its extended master secret");
         return 0;
     }
     h->resumed = 1;
-    h->suite = h->tls->suites[i];
     return 1;
 }
 
-/* The group and, for this key, the suite that both sides want; 0 if there are none. */
-static int psi_server12_suits(psi_hs *h, const psi_offer *o, const psi_x509_cert *leaf, const psi_suite **suite)
+/* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
+static const psi_suite *psi_server_suite(const psocket_tls *tls, const psi_offer *o, unsigned version, int kind)
 {
     size_t i;
-    int type = leaf->key.key_type;
-    *suite = NULL;
-    if (type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve)) return 0; /* RFC 8422 5.1 */
-    for (i = 0; i < h->tls->suite_count && !*suite; i++) {
-        const psi_suite *s = h->tls->suites[i];
-        if (s->version == PSI_TLS12 && s->key_type == type && psi_read_has(o->suites, s->number)) *suite = s;
+    for (i = 0; i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(o->suites, s->number)) return s;
     }
-    return *suite != NULL;
+    return NULL;
 }
 
 /* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
 static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
 {
     size_t i;
-    for (i = 0; i < tls->group_count; i++)
-        if (o->groups.n ? psi_read_has(o->groups, tls->groups[i]->number) : tls->groups[i]->curve == BR_EC_secp256r1)
-            return tls->groups[i];
+    if (!o->groups.n) return psi_list_find(&tls->groups, PSI_GROUP_P256);
+    for (i = 0; i < tls->groups.count; i++)
+        if (psi_read_has(o->groups, tls->groups.items[i]->number)) return tls->groups.items[i];
     return NULL;
 }
 
@@ -9461,8 +9409,12 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = h->suite;
-        if (!scheme || (h->version == PSI_TLS12 && !psi_server12_suits(h, o, leaf, &suite))) continue;
+        const psi_suite *suite = h->version == PSI_TLS13 ? h->suite
+            : psi_server_suite(h->tls, o, PSI_TLS12, leaf->key.key_type);
+        int curve = leaf->key.key_type == BR_KEYTYPE_EC ? leaf->key.key.ec.curve : 0;
+        if (!scheme || !suite) continue;
+        if (h->version == PSI_TLS12 && curve && o->groups.n && !psi_read_has(o->groups,
+                                                                             (unsigned)curve)) continue; /* RFC 8422 5.1 */
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
         if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
         if (score <= best) continue;
@@ -9477,62 +9429,62 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
 
 static void psi_server_nothing(psi_hs *h, const char *what)
 {
-    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use", what);
+    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use",
+                what);
 }
 
-/* ClientHello of TLS 1.2: our flight, or that of a session resumed. */
+/* The flight of a session that is resumed. */
+static void psi_server12_again(psi_hs *h)
+{
+    memcpy(h->secret, h->session->secret, 48);
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_hs12_keys(h);
+    psi_hs12_finish(h);
+    if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
+}
+
+/* The flight of a new one, up to what has to be signed. */
+static void psi_server12_flight(psi_hs *h, const psi_group *group)
+{
+    uint8_t params[4 + PSI_KEX_POINT];
+    size_t n = psi_kex_point_len(group);
+    h->will_ticket = psi_ext_got(h, PSI_EXT_SESSION_TICKET) && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return;
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_auth_write_chain(h);
+    h->server_scheme = h->scheme;
+    params[0] = PSI_NAMED_CURVE;
+    psi_rec_put(params + 1, group->number, 2);
+    params[3] = (uint8_t)n;
+    memcpy(params + 4, h->kex.point, n);
+    psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params, 4 + n), psi_server12_sign);
+}
+
+/* ClientHello of TLS 1.2. */
 static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
     const psi_group *group = psi_server_group(h->tls, o);
-    int code;
+    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
     if (!psi_server12_resume(h, o)) return;
     if (!psi_server_identity(h, o) && !h->resumed) {
-        size_t i;
-        for (i = 0; i < h->tls->suite_count && !(h->tls->suites[i]->version == PSI_TLS12 && psi_read_has(o->suites, h->tls->suites[i]->number)); i++) {}
-        psi_server_nothing(h, i == h->tls->suite_count ? "no cipher suite" : "no signature algorithm and key type");
+        int suites = psi_server_suite(h->tls, o, PSI_TLS12, 0) != NULL;
+        psi_server_nothing(h, suites ? "no signature algorithm and key type" : "no cipher suite");
         return;
     }
-    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
-    else if (!group) {
+    if (!h->resumed && !group) {
         psi_server_nothing(h, "no elliptic curve");
         return;
     }
-    h->ems = o->ems;
+    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
     h->program = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, len);
     if (psi_hs_random(h, h->randoms + 32, 32)) return;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (h->resumed) {
-        memcpy(h->secret, h->session->secret, 48);
-        psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-        psi_hs12_keys(h);
-        psi_hs12_finish(h);
-        if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
-        return;
-    }
-    h->will_ticket = o->wants_ticket && h->tls->tickets;
-    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if (h->id_len && psi_hs_random(h, h->id, 32)) return;
-    code = psi_kex_make(&h->kex, group);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    {
-        uint8_t params[64 + 4 + PSI_KEX_POINT];
-        size_t n = psi_kex_point_len(group);
-        memcpy(params, h->randoms, 64);
-        params[64] = 3; /* named_curve */
-        psi_rec_put(params + 65, group->number, 2);
-        params[67] = (uint8_t)n;
-        memcpy(params + 68, h->kex.point, n);
-        psi_auth_sign(h, psi_read_of(params, 64), psi_read_of(params + 64, 4 + n), psi_server12_sign);
-    }
+    if (h->resumed) psi_server12_again(h);
+    else psi_server12_flight(h, group);
 }
 
 /* --- the server: TLS 1.3 */
@@ -9575,12 +9527,9 @@ static void psi_server13_verify(psi_hs *h, psi_reader m)
 static void psi_server13_finished(psi_hs *h, psi_reader m)
 {
     if (!psi_hs_read_finished(h, m) || !psi_hs_new_in(h, &h->next_in)) return;
-    psi_wipe(&h->next_in, sizeof h->next_in);
     psi_hs13_resumption(h);
     psi_hs_done(h);
 }
-
-static void psi_server_hello(psi_hs *h, psi_reader m);
 
 static const psi_hs_row psi_server13[] = {
     {PSI_S13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
@@ -9594,7 +9543,6 @@ static void psi_server13_end(psi_hs *h, int request)
     psi_hs_write_finished(h);
     psi_hs13_traffic(h);
     psi_hs_new_out(h, &h->next_out);
-    psi_wipe(&h->next_out, sizeof h->next_out);
     if (h->state != PSI_HS_FAILED) h->state = request ? PSI_S13_CERTIFICATE : PSI_S13_FINISHED;
 }
 
@@ -9605,13 +9553,13 @@ static void psi_server13_sign(psi_hs *h)
 }
 
 /* Our flight, once both hellos are there. */
-static void psi_server13_flight(psi_hs *h, const psi_offer *o)
+static void psi_server13_flight(psi_hs *h)
 {
     uint8_t content[98 + PSI_HASH_MAX];
     uint32_t at;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
     if (!psi_hs13_keys(h)) return;
-    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
     h->program = psi_server13;
     at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
@@ -9632,16 +9580,16 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
     const psi_group *best = NULL;
     size_t i;
     *twice = 0;
-    for (i = tls->group_count; i--;) {
+    for (i = tls->groups.count; i--;) {
         psi_reader list = o->shares;
         int seen = 0;
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 1, 65535);
-            if (number != tls->groups[i]->number) continue;
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
+            if (number != tls->groups.items[i]->number) continue;
             *twice |= seen++;
             if (!psi_read_has(o->groups, number)) continue;
-            best = tls->groups[i];
+            best = tls->groups.items[i];
             *point = share;
         }
     }
@@ -9661,7 +9609,8 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
         psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s)) {
+        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) ||
+            !psi_server_accepts(h, s)) {
             psi_session_free(s);
             continue;
         }
@@ -9680,48 +9629,59 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
 /* What a hello of TLS 1.3 must have (RFC 8446 9.2). 0: the handshake has failed. */
 static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
-    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !o->shares.p ? "hello lacks key_share"
+    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !psi_ext_got(h, PSI_EXT_KEY_SHARE)
+        ? "hello lacks key_share"
                       : !o->schemes.n && !o->identities.n ? "hello lacks signature_algorithms"
-                      : o->identities.n && !o->modes ? "hello lacks psk_key_exchange_modes" : NULL;
+                      : o->identities.n && !psi_ext_got(h, PSI_EXT_PSK_KEY_EXCHANGE_MODES)
+                          ? "hello lacks psk_key_exchange_modes" : NULL;
     if (lacks) psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     else if (o->compressed) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression");
     else return 1;
     return 0;
 }
 
-/* HelloRetryRequest. */
-static void psi_server13_retry(psi_hs *h, const psi_offer *o)
+/* HelloRetryRequest: a key of this group is wanted. */
+static void psi_server13_retry(psi_hs *h, const psi_group *group)
 {
+    h->retried = h->psk != 0; /* the second hello has to offer it again */
+    psi_session_free(h->session);
+    h->session = NULL;
+    h->psk = h->resumed = 0;
+    h->kex.group = group;
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     psi_hs_flush(h);
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = o->early ? PSI_REC_PLAIN : 0;
+    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
     if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
+}
+
+/* Chooses suite and group; *group NULL: of none of ours there is a key yet. 0: the handshake has failed. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+{
+    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
+    int twice, again = h->state == PSI_S_HELLO_AGAIN;
+    *group = psi_server13_share(h->tls, o, point, &twice);
+    if (!suite) {
+        psi_server_nothing(h, "no cipher suite");
+    } else if (!*group && !psi_server_group(h->tls, o)) {
+        psi_server_nothing(h, "no group for the key exchange");
+    } else if (twice) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello has two shares of one group");
+    } else if (again && (suite != h->suite || *group != h->kex.group || (h->retried && !o->identities.n))) {
+        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+    }
+    if (!again && suite) psi_transcript_start(&h->transcript, suite->hash);
+    h->suite = suite;
+    return h->state != PSI_HS_FAILED;
 }
 
 /* ClientHello of TLS 1.3. */
 static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
 {
-    const psi_suite *suite = NULL;
     const psi_group *group;
     psi_reader point = PSI_ZERO;
-    int again = h->state == PSI_S_HELLO_AGAIN, twice, code;
-    size_t i;
-    if (!psi_server13_complete(h, o)) return;
-    for (i = 0; i < h->tls->suite_count && !suite; i++)
-        if (h->tls->suites[i]->version == PSI_TLS13 && psi_read_has(o->suites, h->tls->suites[i]->number)) suite = h->tls->suites[i];
-    group = psi_server13_share(h->tls, o, &point, &twice);
-    if (!suite) {
-        psi_server_nothing(h, "no cipher suite");
-    } else if (!group && !psi_server_group(h->tls, o)) {
-        psi_server_nothing(h, "no group for the key exchange");
-    } else if (twice || (again && (suite != h->suite || group != h->kex.group || (h->retried && !o->identities.n)))) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, twice ? "hello has two shares of one group" : "second hello is not what was asked for");
-    }
-    if (h->state == PSI_HS_FAILED) return;
-    h->suite = suite;
-    if (!again) psi_transcript_start(&h->transcript, suite->hash);
+    if (!psi_server13_complete(h, o) || !psi_server13_choose(h, o, &group, &point)) return;
     if (o->identities.n && o->psk_dhe && !psi_server13_resume(h, o)) return;
     psi_transcript_add(&h->transcript, h->message, len);
     if (!psi_server_identity(h, o) && !h->psk) {
@@ -9729,24 +9689,9 @@ static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
         return;
     }
     h->will_ticket = o->psk_dhe && h->tls->tickets;
-    if (!group) {
-        h->retried = h->psk != 0; /* the second hello has to offer it again */
-        psi_session_free(h->session);
-        h->session = NULL;
-        h->psk = h->resumed = 0;
-        h->kex.group = psi_server_group(h->tls, o);
-        psi_server13_retry(h, o);
-        return;
-    }
-    code = psi_kex_make(&h->kex, group);
-    if (!code) code = psi_os_entropy(h->randoms + 32, 32);
-    if (code) {
-        psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
-        return;
-    }
-    h->secret_len = psi_kex_finish(&h->kex, point, h->secret);
-    if (h->secret_len) psi_server13_flight(h, o);
-    else psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key share has an impossible point");
+    if (!group) psi_server13_retry(h, psi_server_group(h->tls, o));
+    else if (!psi_hs_kex(h, group) && !psi_hs_random(h, h->randoms + 32, 32) &&
+             psi_hs_exchange(h, point)) psi_server13_flight(h);
 }
 
 /* --- the server: hello */
@@ -9759,42 +9704,13 @@ static unsigned psi_server_version(psi_hs *h, const psi_offer *o)
     if (h->state == PSI_S_HELLO_AGAIN && version != PSI_TLS13)
         psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
     else if (o->fallback && version < h->tls->max_version && !(o->versions & 2)) /* RFC 7507 3 */
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK, "the client fell back to an older TLS version than it could speak");
+        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK,
+                    "the client fell back to an older TLS version than it could speak");
     else if (!version)
         psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the client does not accept %s",
-                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
+                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1
+                        ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
     return h->state == PSI_HS_FAILED ? 0 : version;
-}
-
-/* The application protocol, by our preference. 0: the handshake has failed. */
-static int psi_server_alpn(psi_hs *h, const psi_offer *o)
-{
-    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
-    if (!o->alpn.n || !own.n) return 1;
-    while (own.n) {
-        psi_reader one = psi_read_vector(&own, 1, 1, 255), list = o->alpn;
-        while (list.n) {
-            psi_reader name = psi_read_vector(&list, 1, 1, 255);
-            if (!psi_read_same(name, one.p, one.n)) continue;
-            h->alpn = one;
-            return 1;
-        }
-    }
-    psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL, "the client offers none of this server's application protocols");
-    return 0;
-}
-
-/* The record sizes that the client asked for; RFC 8449 5: max_fragment_length is ignored beside record_size_limit. */
-static void psi_server_limits(psi_hs *h, const psi_offer *o)
-{
-    if (o->limit) {
-        h->limited = 1;
-        psi_ext_apply_limit(h, o->limit, h->version == PSI_TLS13);
-        if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    } else if (o->fragment) {
-        h->fragment = o->fragment;
-        h->rec->max_out = (uint16_t)(256 << o->fragment);
-    }
 }
 
 static void psi_server_hello(psi_hs *h, psi_reader m)
@@ -9807,8 +9723,10 @@ static void psi_server_hello(psi_hs *h, psi_reader m)
     version = psi_hello_read(h, m) ? psi_server_version(h, &o) : 0;
     if (version) {
         h->version = h->rec->version = (uint16_t)version;
-        psi_server_limits(h, &o);
-        if (!psi_server_alpn(h, &o)) {
+        psi_ext_limits(h);
+        if (o.alpn.n && h->tls->alpn_len && !psi_ext_choose_alpn(h, o.alpn)) {
+            psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
+                        "the client offers none of this server's application protocols");
         } else if (PSI_HAS_TLS13 && version == PSI_TLS13) {
             psi_server13_hello(h, &o, len);
         } else if (PSI_HAS_TLS12) {
@@ -9853,7 +9771,8 @@ static void psi_server_failed(psi_hs *h)
     (void)h;
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin, psi_server_finish, psi_server_failed};
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin,
+    psi_server_finish, psi_server_failed};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
@@ -9869,7 +9788,10 @@ static void psi_hs_refused(psi_hs *h, int alert)
     int code = PSOCKET_TLS_ALERT;
     if (alert == PSI_ALERT_PROTOCOL_VERSION) {
         code = PSOCKET_TLS_VERSION;
-        hint = ": it does not accept the TLS versions that were offered";
+        hint = h->role->server ? ": it does not accept the TLS version chosen"
+               : h->tls->max_version == PSI_TLS12 ? ": the server probably accepts TLS 1.3 only"
+               : h->tls->min_version == PSI_TLS13 ? ": the server probably accepts TLS 1.2 only"
+                                                  : ": the server accepts neither TLS 1.3 nor TLS 1.2";
     } else if (alert == PSI_ALERT_NO_APPLICATION_PROTOCOL) {
         code = PSOCKET_TLS_ALPN;
         hint = ": it knows none of the application protocols offered";
@@ -9879,20 +9801,25 @@ static void psi_hs_refused(psi_hs *h, int alert)
         hint = ": it does not know this server name";
     } else if (alert == PSI_ALERT_CERTIFICATE_REQUIRED) {
         hint = ": it wants a client certificate";
-    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA && alert != PSI_ALERT_ILLEGAL_PARAMETER) {
+    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA &&
+               alert != PSI_ALERT_ILLEGAL_PARAMETER) {
         hint = ": it does not accept our certificate";
     }
-    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h), psi_rec_alert_name(alert), alert, hint);
-    h->err.tls_alert = alert;
+    psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h),
+                psi_rec_alert_name(alert), alert, hint);
+    if (h->err) h->err->tls_alert = alert;
 }
 
 static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
-    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING;
+    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING, empty = !in->len && h->version == PSI_TLS13;
+    if (empty) psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "alert is empty"); /* RFC 8446 5.4 */
     if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
-        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "alert is malformed");
+        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+                   "alert is malformed");
     } else if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY) {
-        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake", psi_hs_peer(h));
+        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake",
+                    psi_hs_peer(h));
     } else if (!warning) {
         psi_hs_refused(h, in->data[1]);
     }
@@ -9908,7 +9835,8 @@ static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 
 static void psi_hs_unexpected(psi_hs *h, int message)
 {
-    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
+    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)",
+                psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
@@ -9924,7 +9852,8 @@ static void psi_hs_messages(psi_hs *h)
             psi_hs_unexpected(h, p[0]);
         } else if (len > row->limit) {
             int chain = p[0] == PSI_MSG_CERTIFICATE;
-            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
+            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE
+                        : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
                         "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(p[0]));
         }
         if (h->state == PSI_HS_FAILED || part->n - at - 4 < len) break;
@@ -9936,7 +9865,7 @@ static void psi_hs_messages(psi_hs *h)
         h->message = NULL;
     }
     h->rest = 0;
-    if (h->transcript.bytes.failed) psi_hs_no_memory(h);
+    if (h->transcript.bytes.failed) psi_hs_broken(h, PSOCKET_NOMEM);
     psi_write_drop(part, at);
 }
 
@@ -9947,25 +9876,29 @@ static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
     if (in->type == PSI_REC_ALERT || !in->len || (in->type == PSI_REC_CCS && h->version != PSI_TLS12)) {
         h->rec->quiet = (uint8_t)(h->rec->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
         if (h->rec->quiet > PSI_REC_QUIET) {
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without a message");
+            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                        "the peer keeps sending records without a message");
             return;
         }
     }
     if (h->rec->part.n && in->type != PSI_REC_HANDSHAKE && in->type != PSI_REC_ALERT) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent another record within a message", psi_hs_peer(h));
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                    "the %s sent another record within a message", psi_hs_peer(h));
     } else if (in->type == PSI_REC_ALERT) {
         psi_hs_read_alert(h, in);
     } else if (in->type == PSI_REC_HANDSHAKE) {
         psi_write(&h->rec->part, in->data, in->len);
-        if (h->rec->part.failed) psi_hs_no_memory(h);
+        if (h->rec->part.failed) psi_hs_broken(h, PSOCKET_NOMEM);
         else psi_hs_messages(h);
     } else if (in->type == PSI_REC_CCS) {
         row = psi_hs_find(h, PSI_MSG_CCS);
         if (row) row->run(h, psi_read_of(in->data, in->len));
-        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO || in->len != 1 || in->data[0] != 1)
+        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO ||
+                 in->len != 1 || in->data[0] != 1)
             psi_hs_unexpected(h, PSI_MSG_CCS);
     } else {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent data before the handshake was over");
+        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                    "the peer sent data before the handshake was over");
     }
 }
 
@@ -9984,15 +9917,25 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_session_free(h->session);
     psi_tlsinfo_free(h->info);
     psi_free(h->question);
+    psi_free(h->err);
     psi_free(h->name);
     psocket_tls_free(h->tls);
     psi_wipe(h, sizeof *h);
     psi_free(h);
 }
 
+/* Why it has failed. */
+static int psi_hs_error(const psi_hs *h, psocket_error *e)
+{
+    if (!h->err) return psi_err_code(e, PSOCKET_NOMEM);
+    if (e) *e = *h->err;
+    return h->err->code;
+}
+
 /* Starts a handshake; a client's first message waits in the output. Retains tls, copies name. port is the peer's, 0 if
    that is not known; servers ignore it. role NULL: this build has no such side. */
-static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
+static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port,
+                                 psocket_error *e)
 {
     psi_hs *h;
     int code;
@@ -10014,8 +9957,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
         code = role->begin(h, name, port, e);
     }
     if (!code && h->state == PSI_HS_FAILED) {
-        code = h->err.code;
-        if (e) *e = h->err;
+        code = psi_hs_error(h, e);
     }
     if (code) psi_hs_free(h);
     else *out = h;
@@ -10034,7 +9976,8 @@ static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
         kind = psi_rec_open(h->rec, p + used, n - used, &in, &e);
         if (kind == PSI_REC_MORE) break;
         if (kind < 0) {
-            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 && (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
+            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 &&
+                        (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
                         ? "the peer does not speak TLS on this port" : e.text);
             break;
         }
@@ -10064,10 +10007,7 @@ static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
    question. 0: done. Else the error, also in *e. */
 static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
 {
-    if (h->state == PSI_HS_FAILED) {
-        if (e) *e = h->err;
-        return h->err.code;
-    }
+    if (h->state == PSI_HS_FAILED) return psi_hs_error(h, e);
     if (h->out_at < h->out.n) return PSOCKET_WANT_READ;
     if (h->question) return h->question->public_form.kind;
     return h->state == PSI_HS_DONE ? 0 : PSOCKET_WANT_READ;
@@ -10100,8 +10040,9 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
     } else if (code == verdict.code) {
         psi_auth_refuse(h, &verdict);
     } else {
-        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s", psocket_strerror(code));
-        h->err.cert_index = 0;
+        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s",
+                    psocket_strerror(code));
+        if (h->err) h->err->cert_index = 0;
     }
     return 0;
 }
@@ -10136,29 +10077,6 @@ static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **inf
 }
 
 /* --- after the handshake ------------------------------------------------------------------------------------------ */
-
-/* A wish to renegotiate, which is refused with a warning (RFC 5246 7.4.1.1). A ClientHello may span records: how much of
-   it is still to come is kept. Returns 0 if it is anything else. */
-static int psi_late_renegotiation(psi_rec *r, psi_rec_in *in)
-{
-    while (r->part.n) {
-        uint32_t take = r->part.n < r->skip ? r->part.n : r->skip;
-        const uint8_t *p = r->part.p;
-        r->skip -= take;
-        if (!take) {
-            if (p[0] != (r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST)) return 0;
-            if (r->part.n < 4) return 1;
-            r->skip = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-            if (r->skip > (r->server ? PSI_HELLO_MAX : 0)) return 0;
-            take = 4;
-            in->alert_level = PSI_REC_WARNING;
-            in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            r->quiet++;
-        }
-        psi_write_drop(&r->part, take);
-    }
-    return 1;
-}
 
 /* NewSessionTicket of TLS 1.3: 0, or an alert. */
 static int psi_late_ticket(psi_rec *r, psi_reader m)
@@ -10199,20 +10117,40 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
 }
 
-/* The messages of TLS 1.3 that are whole: 0, or an alert. */
-static int psi_late_messages(psi_rec *r)
+/* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
+static int64_t psi_late_limit(const psi_rec *r, int message)
 {
+    if (r->version == PSI_TLS13)
+        return message == PSI_MSG_KEY_UPDATE ? 1 : message == PSI_MSG_NEW_SESSION_TICKET && !r->server
+            ? 2 * PSI_HELLO_MAX : -1;
+    return message == PSI_MSG_CLIENT_HELLO && r->server ? PSI_HELLO_MAX : message == PSI_MSG_HELLO_REQUEST &&
+        !r->server ? 0 : -1;
+}
+
+/* The messages that are whole: 0, or an alert. */
+static int psi_late_messages(psi_rec *r, psi_rec_in *in)
+{
+    uint32_t at = 0;
     int alert = 0;
-    while (r->part.n >= 4 && !alert) {
-        const uint8_t *p = r->part.p;
+    while (r->part.n - at >= 4 && !alert) {
+        const uint8_t *p = r->part.p + at;
         uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        int ticket = p[0] == PSI_MSG_NEW_SESSION_TICKET && !r->server;
-        if (!ticket && p[0] != PSI_MSG_KEY_UPDATE) return PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (len > (ticket ? 2 * PSI_HELLO_MAX : 1)) return PSI_ALERT_DECODE_ERROR;
-        if (r->part.n < 4 + len) break;
-        alert = ticket ? psi_late_ticket(r, psi_read_of(p + 4, len)) : psi_late_update(r, psi_read_of(p + 4, len), r->part.n == 4 + len);
-        psi_write_drop(&r->part, 4 + len);
+        int64_t limit = psi_late_limit(r, p[0]);
+        if (limit < 0) return PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (len > limit) return PSI_ALERT_DECODE_ERROR;
+        if (r->part.n - at < 4 + len) break;
+        at += 4 + len;
+        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
+            alert = psi_late_ticket(r, psi_read_of(p + 4, len));
+        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
+            alert = psi_late_update(r, psi_read_of(p + 4, len), r->part.n == at);
+        } else { /* RFC 5246 7.4.1.1: declined */
+            in->alert_level = PSI_REC_WARNING;
+            in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            r->quiet++;
+        }
     }
+    psi_write_drop(&r->part, at);
     return alert;
 }
 
@@ -10221,11 +10159,13 @@ static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
 {
     int level = in->len == 2 ? in->data[0] : 0, alert;
     if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING
+                            ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
     alert = in->data[1];
     if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
     if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
-    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)", psi_rec_alert_name(alert), alert);
+    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)",
+            psi_rec_alert_name(alert), alert);
     if (e) e->tls_alert = alert;
     return PSOCKET_TLS_ALERT;
 }
@@ -10239,21 +10179,28 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_HANDSHAKE) {
         psi_write(&r->part, in->data, in->len);
-        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR, psocket_strerror(PSOCKET_NOMEM));
-        if (r->version == PSI_TLS13) alert = in->len ? psi_late_messages(r) : PSI_ALERT_UNEXPECTED_MESSAGE;
-        else if (!psi_late_renegotiation(r, in)) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (alert) return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert, "the peer sent a handshake message that is malformed or out of order");
-    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT)) {
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
+        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR,
+                                                psocket_strerror(PSOCKET_NOMEM));
+        alert = in->len || r->version == PSI_TLS12 ? psi_late_messages(r, in) : PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (alert)
+            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert,
+                                "the peer sent a handshake message that is malformed or out of order");
+    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT) ||
+               (in->type == PSI_REC_ALERT && !in->len && r->version == PSI_TLS13)) { /* RFC 8446 5.4 */
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer sent a record out of order");
     } else if (in->type == PSI_REC_ALERT) {
         kind = psi_late_alert(r, in, e);
     } else if (in->type == PSI_REC_APPDATA && in->len) {
         r->quiet = 0;
         return PSI_REC_DATA;
     }
-    if (kind == PSI_REC_SKIP && (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
+    if (kind == PSI_REC_SKIP &&
+        (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT
+                ? PSI_REC_WARNINGS : 1));
     if (r->quiet > PSI_REC_QUIET)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records without data");
+        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                            "the peer keeps sending records without data");
     in->len = 0;
     return kind;
 }
@@ -10328,70 +10275,65 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them -------------------------------------------------------------------------------------------------- */
 
-/* The entries of a table (of structs that begin with their name) that a list names, in the list's order, as indexes: how
-   many, 0 if there is an unknown name. */
-static size_t psi_tls_pick(const char *what, const char *list, const void *table, size_t size, size_t count, uint8_t *picks,
-                           psocket_error *e)
+/* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
+static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
+                        psocket_error *e)
 {
-    size_t picked = 0, i, k;
-    for (;;) {
-        size_t n = strcspn(list, ":");
-        for (i = 0; i < count; i++) {
-            const char *name = *(const char *const *)(const void *)((const uint8_t *)table + i * size);
-            if (strlen(name) == n && !memcmp(name, list, n)) break;
-        }
-        if (i == count) {
-            psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n : 100, list);
-            return 0;
-        }
-        for (k = 0; k < picked && picks[k] != i; k++) {}
-        if (k == picked) picks[picked++] = (uint8_t)i;
-        if (!list[n]) return picked;
-        list += n + 1;
+    size_t i, n;
+    for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
+    for (; text; text = text[n] ? text + n + 1 : NULL) {
+        n = strcspn(text, ":");
+        for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
+        if (i == count)
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n
+                           : 100, text);
+        if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
+    }
+    return 0;
+}
+
+/* Without the CPU's help AES is slower than ChaCha20. */
+static void psi_tls_prefer_chacha(psi_list *l)
+{
+    size_t i, k, n = 0;
+    for (i = 0; i < l->count; i++) {
+        const psi_suite *s = l->items[i];
+        if (s->aead != PSI_CHACHA) continue;
+        for (k = i; k > n; k--) l->items[k] = l->items[k - 1];
+        l->items[n++] = s;
     }
 }
 
-/* Suites, groups and schemes, most wanted first; where AES is slow, ChaCha20 before it. */
+#define PSI_TLS_PICK(field, options, table) \
+    psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
+
 static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    uint8_t picks[PSI_SCHEME_COUNT + PSI_SUITE_COUNT];
-    size_t i, n;
-    int turn;
-    for (turn = 0; !t->suites && turn < 2; turn++)
-        for (i = 0; i < PSI_SUITE_COUNT; i++)
-            if ((psi_suites[i].aead == PSI_CHACHA) == (turn == psi_prim.fast_aes)) tls->suites[tls->suite_count++] = &psi_suites[i];
-    if (t->suites) {
-        n = psi_tls_pick("suites", t->suites, psi_suites, sizeof psi_suites[0], PSI_SUITE_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->suites[tls->suite_count++] = &psi_suites[picks[i]];
-    }
-    for (i = 0; !t->groups && i < PSI_GROUP_COUNT; i++) tls->groups[tls->group_count++] = &psi_groups[i];
-    if (t->groups) {
-        n = psi_tls_pick("groups", t->groups, psi_groups, sizeof psi_groups[0], PSI_GROUP_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->groups[tls->group_count++] = &psi_groups[picks[i]];
-    }
-    for (i = 0; !t->sigalgs && i < PSI_SCHEME_COUNT; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[i];
-    if (t->sigalgs) {
-        n = psi_tls_pick("sigalgs", t->sigalgs, psi_schemes, sizeof psi_schemes[0], PSI_SCHEME_COUNT, picks, e);
-        for (i = 0; i < n; i++) tls->schemes[tls->scheme_count++] = &psi_schemes[picks[i]];
-    }
-    return tls->suite_count && tls->group_count && tls->scheme_count ? 0 : PSOCKET_INVALID;
+    if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
+        PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
+        return PSOCKET_INVALID;
+    if (!t->suites && !psi_prim.fast_aes) psi_tls_prefer_chacha(&tls->suites);
+    return 0;
 }
 
 /* The versions that are asked for, that this build has, and for which there is a cipher suite. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13, suites = 0;
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13,
+        suites = 0;
     size_t i;
     if (t->min_version && t->min_version < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED,
+                       "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
-    for (i = 0; i < tls->suite_count; i++) suites |= tls->suites[i]->version == PSI_TLS13 ? 2 : 1;
+    for (i = 0; i < tls->suites.count; i++) suites |= tls->suites.items[i]->version == PSI_TLS13 ? 2 : 1;
     if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
     if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
     if (low > high)
-        return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+        return psi_err(e, PSOCKET_INVALID,
+                       "min_version, max_version, suites and this build leave no TLS version to speak");
     tls->min_version = (uint16_t)low;
     tls->max_version = (uint16_t)high;
     return 0;
@@ -10418,7 +10360,8 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
-static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file, psocket_error *e)
+static int psi_tls_text(const void *text, size_t len, const char *path, const char *what, psi_reader *out, char **file,
+                        psocket_error *e)
 {
     size_t n = 0;
     int r, os = 0;
@@ -10461,7 +10404,8 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n, to->endpoint);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n,
+                                       to->endpoint);
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
@@ -10540,8 +10484,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->clock_user = t->clock_user;
     tls->max_fragment = (uint16_t)t->max_fragment;
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
-    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_CLIENT;
-    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache : PSI_SESSION_SERVER;
+    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
+        : PSI_SESSION_CLIENT;
+    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
+        : PSI_SESSION_SERVER;
     if (!code) code = psi_tls_choose(tls, t, e);
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code) code = psi_tls_copy_pins(tls, t, e);
@@ -10686,7 +10632,8 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
             if (r.bad || !psi_session_read(&one, &s) || one.n || !s.has_peer) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
-            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH
+                                    : 1);
         }
     }
     psi_wipe(&s, sizeof s);
@@ -10711,14 +10658,16 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 }
 
 /* psocket_tls_export of a connection. */
-static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
+static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
+                                           size_t context_len, void *out, size_t n)
 {
     const psi_tlsinfo *i = r->info;
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     if (!strcmp(label, "tls-server-end-point")) {
         size_t len = i->endpoint_len ? i->endpoint_len : i->has_peer && !r->server ? 32 : 0;
-        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at) : (const void *)i->sha256;
+        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at)
+            : (const void *)i->sha256;
         if (!len || n < len) return PSOCKET_INVALID;
         memcpy(out, from, len);
         return (ptrdiff_t)len;
@@ -10758,7 +10707,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
 #define PSI_SERVER ((const psi_role *)NULL)
-enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23 };
+enum { PSI_REC_ALERT = 21, PSI_REC_APPDATA = 23, PSI_REC_WARNING = 1, PSI_ALERT_CLOSE_NOTIFY = 0 };
 enum { PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP, PSI_REC_END };
 typedef struct psi_rec_in { uint8_t *data; size_t len, used; int alert_level, alert; } psi_rec_in;
 typedef struct psi_rec psi_rec;
@@ -11085,6 +11034,7 @@ static void psi_watch_end(psocket_watch *w)
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_HELLO 1024u /* what a handshake asks for before it knows how long a record is: many may be under way */
 #define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
@@ -11372,6 +11322,26 @@ static int psi_sock_end(psocket *s, int code)
     return code;
 }
 
+/*--- asking the transport, which may be an application's: what it answers is not taken on trust */
+
+static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
+{
+    if (r >= 0) return (size_t)r <= most ? r : (ptrdiff_t)PSOCKET_INVALID;
+    if (psi_is_wait(r)) return r;
+    return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
+}
+
+static ptrdiff_t psi_sock_get(psocket *s, void *p, size_t n, int *os)
+{
+    ptrdiff_t r = psi_sock_answered(s->io->get(s->user, p, n, os), n);
+    return r == PSOCKET_CLOSED ? 0 : r;
+}
+
+static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
+{
+    return psi_sock_answered(s->io->put(s->user, p, n, os), n);
+}
+
 /*--- what goes out */
 
 /* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
@@ -11392,7 +11362,7 @@ static int psi_sock_flush(psocket *s)
     ptrdiff_t n = 0;
     if (s->state != PSI_OPEN) return 0;
     while (s->out) {
-        n = s->io->put(s->user, s->out + s->out_at, s->out_len - s->out_at, &os);
+        n = psi_sock_put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
         if (n < 0) break;
         psi_sock_left(s);
         s->out_at += (uint32_t)n;
@@ -11400,7 +11370,7 @@ static int psi_sock_flush(psocket *s)
         psi_sock_out_free(s);
         s->due[1] = 0;
     }
-    if (n >= 0 && s->fd == -1) n = s->io->put(s->user, "", 0, &os);
+    if (n >= 0 && s->fd == -1) n = psi_sock_put(s, "", 0, &os);
     if (psi_is_wait(n)) {
         psi_watch_note(s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
@@ -11433,7 +11403,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, 21, b, 2, 0)) return;
+    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -11519,7 +11489,8 @@ static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
     const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (PSI_TLS && s->hs) n = PSI_SOCK_HELLO;
+    if (PSI_TLS && s->rec) n += PSI_SOCK_AROUND;
     if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
     *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
     return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
@@ -11565,7 +11536,7 @@ static int psi_sock_fill(psocket *s)
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
     if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
-    got = s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os);
+    got = psi_sock_get(s, s->ring.buf + s->ring.tail, want, &os);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
         psi_sock_arrived(s, (uint32_t)got, want);
@@ -11610,7 +11581,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, 23, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
@@ -11636,7 +11607,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
-    r = s->io->put(s->user, n ? data : "", n, &os);
+    r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
@@ -11647,15 +11618,15 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
 /* Carries a half-close on: 0 when done. */
 static int psi_sock_finish(psocket *s)
 {
-    static const uint8_t close_notify[2] = { 1, 0 };
+    static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
     if (s->end_out == PSI_ENDING) {
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, 21, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
     if (s->end_out == PSI_FINISHING) {
         if ((r = psi_sock_flush(s)) != 0) return r;
-        r = s->io->finish(s->user, &os);
+        r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
         if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
         if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
         s->end_out = PSOCKET_CLOSED_HERE;
@@ -11852,7 +11823,7 @@ static int psi_sock_speak(psocket *s)
     size_t n;
     int os = 0;
     while ((n = psi_hs_output(s->hs, &p)) != 0) {
-        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : s->io->put(s->user, p, n, &os);
+        ptrdiff_t put = s->end_out ? (ptrdiff_t)n : psi_sock_put(s, p, n, &os);
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
             int code = psi_sock_cannot_put(s, (int)put, os);
@@ -12062,7 +12033,7 @@ static void psi_sock_close(psocket *s)
     psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
-        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, 1, 0); /* close_notify */
+        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
         psi_sock_step(s);
     }
     psi_watch_end(s->watch);
@@ -12093,11 +12064,9 @@ static void psi_sock_free(psocket *s)
 static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
 {
     psocket *c = (psocket *)user;
-    ptrdiff_t r;
     *os = 0;
     psi_sock_flush(c);
-    r = psi_sock_take(c, p, n);
-    return r == PSOCKET_CLOSED ? 0 : r;
+    return psi_sock_take(c, p, n);
 }
 
 static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
@@ -12603,7 +12572,7 @@ static int psi_public_settle(psocket *s)
 {
     while (s->state < PSI_OPEN) {
         int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
         if (s->nonblocking || !psi_is_wait(r)) return r;
         if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }

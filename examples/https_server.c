@@ -382,41 +382,25 @@ static int serve(void)
 
 /*--- start */
 
-static char *read_file(const char *path)
-{
-    FILE *f = fopen(path, "rb");
-    char *text = (char *)malloc(1 << 20);
-    size_t n;
-    if (!f || !text) {
-        perror(path);
-        exit(1);
-    }
-    n = fread(text, 1, (1 << 20) - 1, f);
-    text[n] = 0;
-    fclose(f);
-    return text;
-}
-
 int main(int argc, char **argv)
 {
     static psocket_error err;
     static psocket_options opt;
     static psocket_tls_options topt;
-    psocket_identity ids[CERTS_MAX];
+    static psocket_identity ids[CERTS_MAX];
     static const char *const alpn[] = {"http/1.1"};
     const char *address = NULL, *folder = ".";
-    size_t chains = 0, keys = 0, i;
+    size_t chains = 0, keys = 0;
     int port = 8443, code, a;
 
-    memset(ids, 0, sizeof ids);
     for (a = 1; a + 1 < argc; a += 2) {
         if (strcmp(argv[a], "--port") == 0) port = atoi(argv[a + 1]);
         else if (strcmp(argv[a], "--address") == 0) address = argv[a + 1];
         else if (strcmp(argv[a], "--root") == 0) folder = argv[a + 1];
         else if (strcmp(argv[a], "--cert") == 0 && chains < CERTS_MAX)
-            ids[chains++].chain = read_file(argv[a + 1]);
+            ids[chains++].cert_file = argv[a + 1];
         else if (strcmp(argv[a], "--key") == 0 && keys < CERTS_MAX)
-            ids[keys++].key = read_file(argv[a + 1]);
+            ids[keys++].key_file = argv[a + 1];
         else break;
     }
     if (a != argc || chains != keys) {
@@ -429,7 +413,10 @@ int main(int argc, char **argv)
         return 1;
     }
     if (strcmp(root, "/") == 0) root[0] = 0;
-    if (strlen(root) > 4000) return 1;
+    if (strlen(root) > 4000) {
+        fprintf(stderr, "https_server: the name of the folder is too long\n");
+        return 1;
+    }
     opt.nonblocking = 1;
     opt.error = topt.error = &err;
     if (chains) {
@@ -437,14 +424,7 @@ int main(int argc, char **argv)
         topt.identity_count = chains;
         topt.alpn = alpn;
         topt.alpn_count = 1;
-        code = psocket_tls_new(&tls, &topt); /* copies what it needs */
-        for (i = 0; i < chains; i++) {
-            volatile char *p = (volatile char *)ids[i].key;
-            while (*p) *p++ = 0;
-            free((void *)ids[i].chain);
-            free((void *)ids[i].key);
-        }
-        if (code) {
+        if (psocket_tls_new(&tls, &topt)) { /* reads the files, once */
             fprintf(stderr, "https_server: %s\n", err.text);
             return 1;
         }

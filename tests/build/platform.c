@@ -326,7 +326,8 @@ static void test_listen(void)
     psi_os_close(c);
     psi_os_close(s);
     CHECK(psi_os_socket(&c, PSI_IP6, 0, &os) == 0);
-    CHECK(psi_os_bind(c, &any, NULL, PSI_OS_DUAL, &os) == PSOCKET_ADDRESS_IN_USE);
+    r = psi_os_bind(c, &any, NULL, PSI_OS_DUAL, &os);
+    CHECK((r ? r : psi_os_listen(c, NULL, 5, &os)) == PSOCKET_ADDRESS_IN_USE);
     psi_os_close(c);
     psi_os_close(l);
     CHECK(psi_os_socket(&c, PSI_IP6, 0, &os) == 0);

@@ -95,7 +95,7 @@ static void flip_every_byte(int k, uint8_t mask, int how)
     int last = how & RESUMED || kit_version == 0x0304 ? 2 : 3; /* its sender is done */
     REQUIRE(stage_begin(k, how));
     n = st.flight.n;
-    for (i = 0; i < n; i++) {
+    for (i = 0; i < n; i += i < 200 || n - i < 100 ? 1 : 5) { /* certificates are alike all through */
         psocket_error ce = {0}, se = {0};
         int c, s;
         stage_again();
@@ -145,9 +145,10 @@ KIT_TEST_12(every_byte_of_a_resumed_handshake, 120)
 /* A flight cut off anywhere: the receiver waits, and goes on when the rest comes. */
 static void cut_everywhere(int k, int how)
 {
-    size_t i;
+    size_t i, n;
     REQUIRE(stage_begin(k, how));
-    for (i = 0; i <= st.flight.n; i++) {
+    n = st.flight.n;
+    for (i = 0; i <= n; i += i < 200 || n - i < 100 ? 1 : 7) {
         kit_end *h;
         stage_again();
         h = stage_receiver(k);
@@ -207,7 +208,7 @@ static void cut_records(int k, int how)
     records_of(k, &m, rest, m.n, m.n); /* all in one */
     for (i = 0; kit_message(&m, (int)i, &at); i++) /* around each message's header */
         for (; at && at % 16 < 8; at++) records_of(k, &m, rest, at, m.n);
-    for (i = 1; i < (m.n < 300 ? m.n : 300); i += 1) records_of(k, &m, rest, i, m.n);
+    for (i = 1; i < (m.n < 300 ? m.n : 300); i += i < 50 ? 1 : 9) records_of(k, &m, rest, i, m.n);
     stage_again();
     stage_end();
 }
@@ -443,7 +444,7 @@ KIT_TEST_12(received_alerts, 60)
                 b.n = 0;
                 kit_record(&b, 21, odd[n].p, odd[n].n);
                 kit_feed(h, b.p, b.n);
-                kit_failed(h, PSOCKET_TLS_PROTOCOL, 50, "malformed alert");
+                kit_failed(h, PSOCKET_TLS_PROTOCOL, n < 2 ? 50 : 47, "malformed alert");
             }
         }
         stage_again();
