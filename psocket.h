@@ -11494,7 +11494,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     uint32_t size = (uint32_t)1 << s->read_log;
     if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
         psi_ring_append(&s->ring, got);
         s->news = PSI_NEWS;
