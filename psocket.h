@@ -4073,8 +4073,12 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     va_start(ap, format);
     n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
     va_end(ap);
-    if (n < room) t->used += n;
-    else t->p[t->used] = 0, t->size = t->used + 1;
+    if (n >= room) {
+        t->p[t->used] = 0;
+        t->size = t->used + 1;
+        n = 0;
+    }
+    t->used += n;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -5131,22 +5135,6 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
            br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
-}
-
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
-static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
-                                       const uint8_t *salt, uint8_t *out)
-{
-    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
-    int ok;
-    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA)
-        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
-    if (alg->kind == PSI_X509_PSS)
-        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
-    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
-    return ok ? n : 0;
 }
 
 /* --- trust -------------------------------------------------------------------------------------------------------- */
@@ -7811,6 +7799,22 @@ static const char *psi_auth_hash_name(int hash)
     return hash == br_sha256_ID ? "sha256" : hash == br_sha384_ID ? "sha384" : "sha512";
 }
 
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
+static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
+                            const uint8_t *salt, uint8_t *out)
+{
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
+    int ok;
+    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA)
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+    if (alg->kind == PSI_X509_PSS)
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
+    return ok ? n : 0;
+}
+
 /* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
 static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
 {
@@ -7831,7 +7835,7 @@ static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
         return;
     }
     if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return;
-    h->signature = psi_read_of(signature, psi_x509_sign(&h->identity->key, &alg, digest, salt, signature));
+    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) then(h);
     else psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
 }
