@@ -61,6 +61,7 @@
  * PSOCKET_NO_TLS13           implementation  TLS 1.2 only
  * PSOCKET_NO_CLIENT          implementation  no TLS clients
  * PSOCKET_NO_SERVER          implementation  no TLS servers
+ * PSOCKET_NO_TEXT            implementation  errors have their code's text only: smaller firmware
  * PSOCKET_NO_THREADS         implementation  names are resolved inline (and block)
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
@@ -815,6 +816,12 @@ static int psi_err_code(psocket_error *e, int code)
 {
     return psi_err(e, code, NULL);
 }
+
+#ifdef PSOCKET_NO_TEXT
+/* Firmware has no room for sentences: the compiler checks them and leaves them out. Never defined. */
+int psi_err_unsaid(const char *format, ...);
+#define psi_err(e, code, ...) ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), psi_err_code(e, code))
+#endif
 
 /*==================================================================================================
  * >>os
@@ -5756,7 +5763,7 @@ static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
 static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
 
-static const char *psi_rec_alert_name(int alert)
+static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 {
     const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
     return *name ? name : "unknown alert";
@@ -6649,7 +6656,7 @@ static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest,
 enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
 #undef PSI_X
 
-static const char *psi_msg_name(int message)
+static PSI_UNUSED const char *psi_msg_name(int message)
 {
 #define PSI_X(name, number, text) number,
     static const short numbers[] = { PSI_MESSAGES(PSI_X) };
@@ -6913,13 +6920,18 @@ static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
                                               alert);
 }
 
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_fail(h, code, alert, ...) \
+    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, "%s", psocket_strerror(code)))
+#endif
+
 /* Something is wrong here, as memory. */
 static void psi_hs_broken(psi_hs *h, int code)
 {
     psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
-static const char *psi_hs_peer(const psi_hs *h)
+static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
 {
     return h->role->server ? "client" : "server";
 }
@@ -6929,6 +6941,10 @@ static void psi_hs_bad(psi_hs *h, int alert, const char *what)
 {
     psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s (%s)", psi_hs_peer(h), what, psi_rec_alert_name(alert));
 }
+
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
+#endif
 
 /* Is m wrong, or anything left of it? Then the handshake fails. */
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
