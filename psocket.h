@@ -1030,11 +1030,6 @@ static int psi_os_start(void)
     return 0; /* tcpip_init is the application's */
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* there is but one */
-}
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -1047,18 +1042,9 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-static PSI_UNUSED int64_t psi_os_calendar(void)
-{
-    return 0;
-}
-
-/* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY. */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#define psi_os_process() 0L /* there is but one */
+#define psi_os_calendar() 0
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
@@ -1342,10 +1328,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* processes do not fork here */
-}
+#define psi_os_process() 0L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1362,13 +1345,8 @@ static PSI_UNUSED int64_t psi_os_calendar(void)
     return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
 }
 
-#ifdef PSOCKET_NO_TLS /* only TLS wants any; so a build without it links with ws2_32 alone */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#ifdef PSOCKET_NO_TLS
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any; so a build without it links with ws2_32 alone */
 #else
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
@@ -2189,19 +2167,8 @@ static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, siz
     else snprintf(path, path_size, "%.*s", (int)most, s);
 }
 #else
-static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
-{
-    (void)sa;
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
-{
-    (void)sa;
-    (void)n;
-    if (path_size) *path = 0;
-}
+#define psi_os_to_sun(sa, path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
+#define psi_os_from_sun(sa, n, path, path_size) ((void)(*(path) = 0))
 #endif
 
 /* How many bytes it is, or why the system has no such address. */
