@@ -26,15 +26,20 @@
 ---@field reuse_port? boolean listen: several sockets share the address and port
 ---@field udp? boolean a UDP socket: one datagram is one chunk
 ---@field v6only? boolean listen: an IPv6 address takes no IPv4 traffic
+---@field yield? boolean false: as setyield(false), from the start; accepted sockets inherit it
 
 ---Options of one operation.
 ---@class psocket.call
 ---@field timeout? number
 
----A chain (the own certificate first) and its private key, as PEM or DER.
+---A chain (the own certificate first) and its private key, as PEM or DER, or in files; or a key that cannot be read, which
+---signs: ECDSA in DER. sign may yield; nil: the key refuses.
 ---@class psocket.identity
----@field chain string
----@field private_key string
+---@field chain? string
+---@field cert_file? string
+---@field private_key? string
+---@field key_file? string
+---@field sign? fun(scheme: string, hash: string, digest: string): string?
 
 ---Options of tls and starttls. The same table gives the settings that were made of it before: make a new one for changes.
 ---@class psocket.tls_options
@@ -44,12 +49,20 @@
 ---@field ca_file? string
 ---@field client_auth? "none"|"optional"|"required" servers: whether clients show certificates
 ---@field clock? fun(): number seconds since 1970 that certificates are checked against
+---@field decide? fun(peer: table, message: string?, name: psocket.name?): boolean has the last word on the peer's certificate (subject issuer not_before not_after sha256 spki_sha256 certificate): true accepts; message and name say why it would be refused; may yield
+---@field groups? string|string[] key exchanges, most wanted first: "x25519:secp256r1:secp384r1"
 ---@field identities? psocket.identity[] servers: at least one; clients: what answers a request
 ---@field insecure_no_name? boolean verify the chain but not for whom it was issued
 ---@field insecure_no_verify? boolean accept any certificate: encrypts to whoever answers
+---@field max_fragment? integer largest record taken from the peer, 64 to 16384
+---@field max_version? string "TLSv1.3"
 ---@field min_version? string "TLSv1.2"
 ---@field pins? string[] SHA-256 digests of keys: one certificate of the path must have one of them
+---@field session_cache? integer sessions remembered; -1: none
+---@field sigalgs? string|string[] signature schemes, most wanted first
 ---@field suites? string|string[] IANA names, most wanted first; as a string with colons between
+---@field ticket_keys? string[] servers: 32 bytes each, shared by a fleet; the first makes tickets, all are accepted
+---@field tickets? integer servers: tickets per connection; -1: none
 ---@field timeout? number of the handshake
 
 ---A connection or a UDP endpoint. The functions of the module are its methods, too, as in Pluto.
@@ -100,8 +113,8 @@ function socket:read(n, options) end
 ---@return psocket.name? name
 function socket:read_until(delimiter, max, options) end
 
----For `for line in s:lines() do`: what lies between delimiters ("\n"), without them. Yields within a for loop where the
----language can: not in Lua 5.1.
+---For `for line in s:lines() do`: what lies between delimiters (by default "\n" or "\r\n"), without them, the last one also
+---without an end; an end that is not clean raises. Yields where the language can: not in Lua 5.1.
 ---@param delimiter? string
 ---@return fun(): string?
 function socket:lines(delimiter) end
@@ -122,8 +135,8 @@ function socket:starttls(name_or_identities, options) end
 ---@return psocket.name? name
 function socket:shutdown(direction) end
 
----Ends the sending direction, then reads and drops what still comes, for at most so many seconds, and closes: what was sent
----arrives even if not all has been read (RFC 9112 9.6). bind does so with its sockets.
+---Ends the sending direction, then reads and drops what still comes, for at most so many seconds (10; 2 of silence; 8 MB), and
+---closes: what was sent arrives even if not all has been read (RFC 9112 9.6). bind does so with its sockets.
 ---@param seconds? number
 ---@return true? ok
 ---@return string? message
@@ -183,8 +196,17 @@ function socket:settimeout(seconds) end
 ---@param yes boolean
 function socket:setyield(yes) end
 
----What TLS agreed on: version suite alpn server_name resumed peer_subject peer_sha256 peer_spki_sha256 peer_not_before
----peer_not_after.
+---Keying material of this connection (RFC 5705), or a channel binding: "tls-exporter", "tls-server-end-point".
+---@param label string
+---@param length integer
+---@param context? string
+---@return string? bytes
+---@return string? message
+---@return psocket.name? name
+function socket:export(label, length, context) end
+
+---What TLS agreed on: version suite group sigalg alpn server_name resumed extended_master_secret peer_subject peer_sha256
+---peer_spki_sha256 peer_not_before peer_not_after.
 ---@return table? info
 ---@return string? message
 ---@return psocket.name? name
@@ -259,9 +281,8 @@ function scheduler:add(f, ...) end
 ---@return thread
 function scheduler:addloop(f) end
 
----Waits for a task to end: true and its results, or false and its error.
+---Waits for a task to end: answers what it returned, raises what it raised. Outside of tasks it runs the scheduler meanwhile.
 ---@param co thread
----@return boolean ok
 ---@return any ...
 function scheduler:join(co) end
 
@@ -309,7 +330,7 @@ function queue:push(value) end
 ---@return psocket.name? name
 function queue:pop(options) end
 
----Ends it: pop answers what is left, then "CLOSED".
+---Ends it: pop answers what is left, then nil and "CLOSED_HERE".
 function queue:close() end
 
 ---@class psocket : psocket.socket
@@ -335,7 +356,8 @@ function psocket.connect(host, port, options) end
 function psocket.listen(where, options) end
 
 ---Accepts in a task of the scheduler and calls callback(socket) in a coroutine of its own for each client. The socket is
----finished when the callback returns. Raises when it cannot listen.
+---finished when the callback returns, closed when it fails. Raises when it cannot listen. Survives a lack of memory or
+---descriptors.
 ---@param sched psocket.scheduler
 ---@param where integer|string
 ---@param callback fun(socket: psocket.socket)

@@ -59,6 +59,15 @@ for name in pairs(options.tls_options) do
 end
 os.exit(problems == 0 and 0 or 1)
 LUA
+named() { # every option in psocket.h's table
+    missing=
+    for o in $(sed -n '/psi_lua_known\[\] = {/,/^};/s/^    { "\([a-z0-9_]*\)".*/\1/p' psocket.h); do
+        grep -q "^---@field $o?" examples/annotations/psocket.lua || missing="$missing $o"
+    done
+    echo "options that are not annotated:$missing"
+    [ -z "$missing" ]
+}
+check "they have every option" named
 check "the annotations are Lua" $lua -e "assert(loadfile 'examples/annotations/psocket.lua')()"
 check "they say what the module exports" env LUA_CPATH="$module/?.so" $lua "$tmp/compare.lua"
 finish
