@@ -79,9 +79,7 @@ programs: $(EXAMPLES) $(LUA_MODULES)
 
 demo:
 	@sh tests/deps.sh demo
-	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) programs
-	@echo
-	@+$(MAKE) --no-print-directory run-demo
+	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) run-demo
 
 test:
 	@sh tests/deps.sh test
@@ -91,8 +89,10 @@ test-programs: $(TEST_PROGRAMS)
 
 # What tests/run.sh and make demo ask for: a make of its own, which sees what tests/deps.sh has just installed.
 .PHONY: list-tests run-demo
-run-demo:
-	@BUILD="$(BUILD)" LUAS="$(foreach v,$(C_LUAS),$(v)=$(LUA_RUN_$(v)))" sh tests/demo.sh
+DEMO_LUA = $(firstword $(foreach v,5.4 jit 5.3 5.5 5.2 5.1,$(if $(filter $(v),$(C_LUAS)),$(if $(shell command -v $(LUA_RUN_$(v))),$(v)))))
+run-demo: $(BUILD)/https_get $(if $(DEMO_LUA),$(BUILD)/lua/$(DEMO_LUA)/psocket.so)
+	@echo
+	@BUILD="$(BUILD)" LUAS="$(DEMO_LUA)=$(LUA_RUN_$(DEMO_LUA))" sh tests/demo.sh
 
 list-tests:
 	@printf '%s\n' $(patsubst %,c=%,$(C_TESTS)) $(foreach v,$(C_LUAS),lua=$(v)=$(LUA_RUN_$(v)))
