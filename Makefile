@@ -79,9 +79,7 @@ programs: $(EXAMPLES) $(LUA_MODULES)
 
 demo:
 	@sh tests/deps.sh demo
-	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) programs
-	@echo
-	@+$(MAKE) --no-print-directory run-demo
+	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) run-demo
 
 test:
 	@sh tests/deps.sh test
@@ -91,8 +89,10 @@ test-programs: $(TEST_PROGRAMS)
 
 # What tests/run.sh and make demo ask for: a make of its own, which sees what tests/deps.sh has just installed.
 .PHONY: list-tests run-demo
-run-demo:
-	@BUILD="$(BUILD)" LUAS="$(foreach v,$(C_LUAS),$(v)=$(LUA_RUN_$(v)))" sh tests/demo.sh
+DEMO_LUA = $(firstword $(foreach v,5.4 jit 5.3 5.5 5.2 5.1,$(if $(filter $(v),$(C_LUAS)),$(if $(shell command -v $(LUA_RUN_$(v))),$(v)))))
+run-demo: $(BUILD)/https_get $(if $(DEMO_LUA),$(BUILD)/lua/$(DEMO_LUA)/psocket.so)
+	@echo
+	@BUILD="$(BUILD)" LUAS="$(DEMO_LUA)=$(LUA_RUN_$(DEMO_LUA))" sh tests/demo.sh
 
 list-tests:
 	@printf '%s\n' $(patsubst %,c=%,$(C_TESTS)) $(foreach v,$(C_LUAS),lua=$(v)=$(LUA_RUN_$(v)))
@@ -185,6 +185,7 @@ help:
 	@echo 'make bench      speed against bare epoll, luv, cqueues, LuaSocket, OpenSSL, BearSSL (B=name: one row); bench-tls, bench-idle'
 	@echo 'make bench-memory, make size: memory per connection, text by feature, beside the same peers'
 	@echo 'make complexity lines, functions and their complexity by section of psocket.h, and the limits that it keeps'
+	@echo 'make fuzz       100,000 simulated handshakes, then libFuzzer on each target of tests/fuzz (FUZZ_SECONDS=60 each)'
 	@echo 'make install    copy psocket.h and psocket.pc under PREFIX ($(PREFIX)); DESTDIR is respected'
 	@echo 'make install-lua  the Lua modules for the runtimes found, psocket/http.lua and its like, annotations for editors'
 	@echo 'make uninstall  remove what these two installed'
@@ -263,3 +264,4 @@ complexity:
 	@sh tests/complexity.sh
 
 include tests/bench/bench.mk
+include tests/fuzz/fuzz.mk

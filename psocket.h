@@ -604,8 +604,17 @@ PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
 struct lua_State;
-/* The Lua module's loader, for package.preload or require. */
-PSOCKET_API int luaopen_psocket(struct lua_State *L);
+#if defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API static
+#elif defined(_WIN32)
+#define PSOCKET_LUA_API extern __declspec(dllexport)
+#elif defined(__GNUC__)
+#define PSOCKET_LUA_API extern __attribute__((visibility("default")))
+#else
+#define PSOCKET_LUA_API extern
+#endif
+/* The Lua module's loader, for package.preload or require. A library exports it, whatever else it hides. */
+PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #endif
 
 #ifdef __cplusplus
@@ -1030,11 +1039,6 @@ static int psi_os_start(void)
     return 0; /* tcpip_init is the application's */
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* there is but one */
-}
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -1047,18 +1051,9 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-static PSI_UNUSED int64_t psi_os_calendar(void)
-{
-    return 0;
-}
-
-/* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY. */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#define psi_os_process() 0L /* there is but one */
+#define psi_os_calendar() 0
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
@@ -1342,10 +1337,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* processes do not fork here */
-}
+#define psi_os_process() 0L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1362,13 +1354,8 @@ static PSI_UNUSED int64_t psi_os_calendar(void)
     return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
 }
 
-#ifdef PSOCKET_NO_TLS /* only TLS wants any; so a build without it links with ws2_32 alone */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#ifdef PSOCKET_NO_TLS
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any; so a build without it links with ws2_32 alone */
 #else
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
@@ -2189,19 +2176,8 @@ static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, siz
     else snprintf(path, path_size, "%.*s", (int)most, s);
 }
 #else
-static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
-{
-    (void)sa;
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
-{
-    (void)sa;
-    (void)n;
-    if (path_size) *path = 0;
-}
+#define psi_os_to_sun(sa, path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
+#define psi_os_from_sun(sa, n, path, path_size) ((void)(*(path) = 0))
 #endif
 
 /* How many bytes it is, or why the system has no such address. */
@@ -4073,8 +4049,12 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     va_start(ap, format);
     n = (size_t)vsnprintf(t->p + t->used, room, format, ap);
     va_end(ap);
-    if (n < room) t->used += n;
-    else t->p[t->used] = 0, t->size = t->used + 1;
+    if (n >= room) {
+        t->p[t->used] = 0;
+        t->size = t->used + 1;
+        n = 0;
+    }
+    t->used += n;
 }
 
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
@@ -5133,22 +5113,6 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
            psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
-static PSI_UNUSED size_t psi_x509_sign(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
-                                       const uint8_t *salt, uint8_t *out)
-{
-    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
-    int ok;
-    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA)
-        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
-    if (alg->kind == PSI_X509_PSS)
-        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
-    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
-    return ok ? n : 0;
-}
-
 /* --- trust -------------------------------------------------------------------------------------------------------- */
 
 typedef struct psi_trust {
@@ -5908,9 +5872,14 @@ static uint32_t psi_write_open(psi_writer *w, size_t size)
     return w->n;
 }
 
+/* What does not fit its length fails as if memory were short. */
 static void psi_write_close(psi_writer *w, uint32_t at, size_t size)
 {
     uint32_t n = w->n - at, i;
+    if (!w->failed && (uint64_t)n >> 8 * size) {
+        psi_write_free(w);
+        w->failed = 1;
+    }
     if (w->failed) return;
     for (i = 1; i <= size; i++, n >>= 8) w->p[at - i] = (uint8_t)(n & 0xFF);
 }
@@ -7315,6 +7284,7 @@ static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w)
 static int psi_ext_got_cookie(psi_hs *h, psi_reader *r)
 {
     psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
+    if (cookie.n > PSI_HELLO_MAX / 2) return PSI_ALERT_ILLEGAL_PARAMETER; /* there would be no room to repeat it */
     psi_write(&h->opaque, cookie.p, cookie.n);
     return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
 }
@@ -7557,17 +7527,29 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* Is the list malformed, or does it have an extension twice? 0, or an alert. */
+/* Is there another extension of this type in a list? */
+static int psi_ext_again(psi_reader list, unsigned type)
+{
+    int again = 0;
+    while (list.n && !again) {
+        again = psi_read_number(&list, 2) == type;
+        psi_read_vector(&list, 2, 0, 65535);
+    }
+    return again;
+}
+
+/* Is the list malformed, or does it have an extension twice? 0, or an alert. A long list takes a bit for each type, so that
+   its cost is linear; the usual one no memory. */
 static int psi_ext_twice(const psi_hs *h, psi_reader list)
 {
-    uint8_t *seen = (uint8_t *)psi_alloc(65536 / 8); /* a bit for each type: long lists cost no more */
+    uint8_t *seen = list.n > 1024 ? (uint8_t *)psi_alloc(65536 / 8) : NULL;
     int twice = 0;
-    if (!seen) return PSI_ALERT_INTERNAL_ERROR;
+    if (list.n > 1024 && !seen) return PSI_ALERT_INTERNAL_ERROR;
     while (list.n && !twice) {
         unsigned type = psi_read_number(&list, 2);
         psi_read_vector(&list, 2, 0, 65535);
-        twice = seen[type / 8] >> (type & 7) & 1;
-        seen[type / 8] |= (uint8_t)(1 << (type & 7));
+        twice = seen ? seen[type / 8] >> (type & 7) & 1 : psi_ext_again(list, type);
+        if (seen) seen[type / 8] |= (uint8_t)(1 << (type & 7));
     }
     psi_free(seen);
     if (twice && h->where & (PSI_IN_HRR | PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
@@ -7793,6 +7775,22 @@ static const char *psi_auth_hash_name(int hash)
     return hash == br_sha256_ID ? "sha256" : hash == br_sha384_ID ? "sha384" : "sha512";
 }
 
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
+   0 if the key cannot. */
+static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
+                            const uint8_t *salt, uint8_t *out)
+{
+    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
+    int ok;
+    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (alg->kind == PSI_X509_ECDSA)
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+    if (alg->kind == PSI_X509_PSS)
+        ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
+    else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
+    return ok ? n : 0;
+}
+
 /* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
 static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
 {
@@ -7813,7 +7811,7 @@ static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
         return;
     }
     if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return;
-    h->signature = psi_read_of(signature, psi_x509_sign(&h->identity->key, &alg, digest, salt, signature));
+    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) then(h);
     else psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
 }
@@ -8040,6 +8038,7 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
+#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
@@ -8513,7 +8512,7 @@ static void psi_session_forget(psi_hs *h)
 /* Remembers a session whose name, secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
-    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n) return;
+    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
     s->from = now;
     s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
     if (s->from >= s->until) return;
@@ -8616,10 +8615,15 @@ static int psi_hs_tell(psi_hs *h)
     return h->info ? 0 : -1;
 }
 
-/* The handshake is over. */
+/* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
 static void psi_hs_done(psi_hs *h)
 {
+    int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->state == PSI_HS_FAILED || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) {
+        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
+        return;
+    }
     psi_hs_flush(h);
     if (h->state != PSI_HS_FAILED) h->state = PSI_HS_DONE;
 }
@@ -9751,7 +9755,10 @@ static void psi_hs_refused(psi_hs *h, int alert)
     int code = PSOCKET_TLS_ALERT;
     if (alert == PSI_ALERT_PROTOCOL_VERSION) {
         code = PSOCKET_TLS_VERSION;
-        hint = ": it does not accept the TLS versions that were offered";
+        hint = h->role->server ? ": it does not accept the TLS version chosen"
+               : h->tls->max_version == PSI_TLS12 ? ": the server probably accepts TLS 1.3 only"
+               : h->tls->min_version == PSI_TLS13 ? ": the server probably accepts TLS 1.2 only"
+                                                  : ": the server accepts neither TLS 1.3 nor TLS 1.2";
     } else if (alert == PSI_ALERT_NO_APPLICATION_PROTOCOL) {
         code = PSOCKET_TLS_ALPN;
         hint = ": it knows none of the application protocols offered";
@@ -10994,6 +11001,7 @@ static void psi_watch_end(psocket_watch *w)
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
+#define PSI_SOCK_HELLO 1024u /* what a handshake asks for before it knows how long a record is: many may be under way */
 #define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
@@ -11448,7 +11456,8 @@ static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
     const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && (s->rec || s->hs)) n += PSI_SOCK_AROUND;
+    if (PSI_TLS && s->hs) n = PSI_SOCK_HELLO;
+    if (PSI_TLS && s->rec) n += PSI_SOCK_AROUND;
     if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
     *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
     return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
@@ -13479,7 +13488,6 @@ typedef struct psi_lua_task {
     psocket_watch *watch; /* its timer */
     int64_t due;         /* to be resumed no later; INT64_MAX never */
     uint32_t sched;      /* id of its scheduler */
-    uint32_t alarm;      /* when the timer goes off, low bits of the clock; 0 it is not set */
     uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
     uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
     uint8_t joined;      /* others wait for its end */
@@ -13984,19 +13992,13 @@ static int psi_lua_listen_for(const psi_lua_vm *vm, psi_lua_sched *S, psi_lua_so
     return k->interest & event ? 0 : psi_lua_watch(S, k, k->interest | event);
 }
 
-/* Sees to it that the task is resumed by then. A timer that goes off earlier is set anew when it does. */
+/* Sees to it that the task is resumed by then. A timer that goes off later than it waits does no harm. */
 static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
 {
-    int64_t now = psocket_now(), left = due - now;
+    int64_t left = due - psocket_now();
     int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-    uint32_t at = (uint32_t)(now + ms) | 1;
-    if (!t->alarm || (int32_t)(at - t->alarm) < 0) {
-        int r = psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
-        if (r) return r;
-        t->alarm = at;
-    }
     t->due = due;
-    return 0;
+    return psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
 }
 
 /* The core in the table at 1, or NULL. Pushes it, or nil. */
@@ -15243,6 +15245,7 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
         lua_replace(L, -2);
     }
     PSI_LUA_UNWIND(co, L);
+    if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
     lua_pushvalue(L, error);
     psi_lua_note_results(L, S->vm, thread, 1, 0);
@@ -15400,7 +15403,6 @@ static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
         S->interrupted = 1;
     } else if ((uintptr_t)e->user & 1) { /* no object's address */
         psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
-        t->alarm = 0;
         if (!t->waits || t->due == INT64_MAX) return;
         if (t->due <= psocket_now() || psi_lua_set_alarm(S, t, t->due)) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else {
@@ -15901,10 +15903,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
     "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
     "  while data do\n"
-    "    data, message, why = timed_out(due)\n"
-    "    if data then data, message, why = M.recv(s, left) end\n"
-    "    if data then room = room - #data end\n"
-    "    if room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT' end\n"
+    "    local rest = due - now()\n"
+    "    left.timeout = rest < 2 and rest or 2\n"
+    "    if rest <= 0 then data, message, why = nil, 'timed out', 'TIMEOUT'\n"
+    "    elseif room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT'\n"
+    "    else data, message, why = M.recv(s, left) end\n"
+    "    room = room - #(data or '')\n"
     "  end\n"
     "  M.close(s)\n"
     "  if why == 'CLOSED' then return true end\n"
@@ -16063,6 +16067,10 @@ typedef struct psi_lua_function {
     const char *name; /* its public name, for errors; NULL: the key */
 } psi_lua_function;
 
+#define PSI_LUA_F(name) { #name, psi_lua_##name, NULL }
+#define PSI_LUA_AS(key, f, name) { #key, psi_lua_##f, #name }
+#define PSI_LUA_NO_MORE { NULL, NULL, NULL }
+
 enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
 
 /* Puts functions into the table on top. Their objects have the metatable at index meta. */
@@ -16157,56 +16165,50 @@ static void psi_lua_set_tools(lua_State *L)
     lua_setfield(L, -2, "ephemeral");
 }
 
-PSOCKET_API int luaopen_psocket(lua_State *L)
+PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
     static const psi_lua_function hidden[] = {
-        { "bad", psi_lua_blame, NULL }, { "dial", psi_lua_dial, "connect" }, { "issettings", psi_lua_is_settings, "starttls" },
-        { "joining", psi_lua_joining, "join" }, { "known", psi_lua_push_known, NULL }, { "listen", psi_lua_listen, "bind" },
-        { "queue", psi_lua_new_queue, NULL }, { "settings", psi_lua_make_settings, "tls" }, { "spawn", psi_lua_start, "bind" },
-        { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_AS(bad, blame, bad), PSI_LUA_AS(dial, dial, connect), PSI_LUA_AS(issettings, is_settings, starttls),
+        PSI_LUA_AS(joining, joining, join), PSI_LUA_AS(known, push_known, known), PSI_LUA_AS(listen, listen, bind),
+        PSI_LUA_AS(queue, new_queue, queue), PSI_LUA_AS(settings, make_settings, tls), PSI_LUA_AS(spawn, start, bind),
+        PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_socket[] = {
-        { "answer", psi_lua_answer_question, "starttls" }, { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
-        { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
-        { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
+        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(secure, secure, starttls),
+        PSI_LUA_AS(shut, shut_out, shutdown), PSI_LUA_AS(shutdown_timeout, timeout, shutdown),
+        PSI_LUA_AS(side, side, starttls), PSI_LUA_AS(step, step, connect), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_listener[] = {
-        { "accept_timeout", psi_lua_timeout, "accept" }, { "take", psi_lua_take, "accept" }, { NULL, NULL, NULL }
+        PSI_LUA_AS(accept_timeout, timeout, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_queue[] = {
-        { "items", psi_lua_items, "queue" }, { "signal", psi_lua_signal, "push" }, { NULL, NULL, NULL }
+        PSI_LUA_AS(items, items, queue), PSI_LUA_AS(signal, signal, push), PSI_LUA_NO_MORE
     };
-    static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
+    static const psi_lua_function hidden_settings[] = { PSI_LUA_AS(tell, tell, clock), PSI_LUA_NO_MORE };
     static const psi_lua_function module[] = {
-        { "close", psi_lua_close, NULL }, { "export", psi_lua_export, NULL },
-        { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
-        { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
-        { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
-        { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
-        { "peek", psi_lua_peek, NULL }, { "pending", psi_lua_pending, NULL }, { "setpeer", psi_lua_setpeer, NULL },
-        { "settimeout", psi_lua_settimeout, NULL }, { "setyield", psi_lua_setyield, NULL }, { "tlsinfo", psi_lua_tlsinfo, NULL },
-        { "udpserver", psi_lua_listen, NULL }, { "unrecv", psi_lua_unrecv, NULL }, { "wrap", psi_lua_wrap, NULL },
-        { NULL, NULL, NULL }
+        PSI_LUA_F(close), PSI_LUA_F(export), PSI_LUA_F(geterror), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal),
+        PSI_LUA_AS(getpeer, address, getpeer), PSI_LUA_F(getside), PSI_LUA_F(isopen), PSI_LUA_F(istls), PSI_LUA_F(isudp),
+        PSI_LUA_F(listen), PSI_LUA_F(now), PSI_LUA_F(pair), PSI_LUA_F(peek), PSI_LUA_F(pending), PSI_LUA_F(setpeer),
+        PSI_LUA_F(settimeout), PSI_LUA_F(setyield), PSI_LUA_F(tlsinfo), PSI_LUA_AS(udpserver, listen, udpserver),
+        PSI_LUA_F(unrecv), PSI_LUA_F(wrap), PSI_LUA_NO_MORE
     };
     static const psi_lua_function socket[] = {
-        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
     };
     static const psi_lua_function listener[] = {
-        { "close", psi_lua_close, NULL }, { "getfd", psi_lua_getfd, NULL }, { "getlocal", psi_lua_address, NULL },
-        { "hasconnection", psi_lua_hasconnection, NULL }, { "settimeout", psi_lua_settimeout, NULL },
-        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_F(close), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal), PSI_LUA_F(hasconnection),
+        PSI_LUA_F(settimeout), PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
     };
     static const psi_lua_function settings[] = {
-        { "loadsessions", psi_lua_loadsessions, NULL }, { "savesessions", psi_lua_savesessions, NULL },
-        { "__gc", psi_lua_settings_gc, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_F(loadsessions), PSI_LUA_F(savesessions), PSI_LUA_AS(__gc, settings_gc, __gc), PSI_LUA_NO_MORE
     };
-    static const psi_lua_function core[] = { { "__gc", psi_lua_core_gc, NULL }, { NULL, NULL, NULL } };
-    static const psi_lua_function queue[] = { { NULL, NULL, NULL } };
+    static const psi_lua_function core[] = { PSI_LUA_AS(__gc, core_gc, __gc), PSI_LUA_NO_MORE };
+    static const psi_lua_function queue[] = { PSI_LUA_NO_MORE };
     static const psi_lua_function scheduler[] = {
-        { "add", psi_lua_start, NULL }, { "close", psi_lua_sched_close, NULL }, { "contains", psi_lua_contains, NULL },
-        { "getfd", psi_lua_sched_getfd, NULL }, { "new", psi_lua_new_scheduler, NULL }, { "remove", psi_lua_remove, NULL },
-        { "__close", psi_lua_sched_close, NULL }, { "__construct", psi_lua_construct, NULL },
-        { "__tostring", psi_lua_sched_tostring, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_AS(add, start, add), PSI_LUA_AS(close, sched_close, close), PSI_LUA_F(contains),
+        PSI_LUA_AS(getfd, sched_getfd, getfd), PSI_LUA_AS(new, new_scheduler, new), PSI_LUA_F(remove),
+        PSI_LUA_AS(__close, sched_close, __close), PSI_LUA_AS(__construct, construct, __construct),
+        PSI_LUA_AS(__tostring, sched_tostring, __tostring), PSI_LUA_NO_MORE
     };
     enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
     psi_lua_vm *vm;

@@ -9,7 +9,7 @@ mkdir "$tmp/home"
 version=$(sed -n 's/^#define PSOCKET_VERSION "\(.*\)"/\1/p' psocket.h)
 check "make rockspec" make -s rockspec BUILD="$tmp/build"
 mkdir "$tmp/src" && tar xzf "$tmp/build/psocket-$version.tar.gz" -C "$tmp/src"
-for v in 5.1 5.4; do
+for v in 5.4; do
     has lua$v && [ -f /usr/include/lua$v/lua.h ] || { skip "Lua $v" "not installed"; continue; }
     # shellcheck disable=SC2086
     make_rock() { (cd "$tmp/src/psocket-$version" && HOME=$tmp/home timeout 200 $alone luarocks --lua-version $v --tree "$tmp/tree" make "$tmp/build/psocket-$version-1.rockspec"); }

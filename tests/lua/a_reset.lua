@@ -3,10 +3,11 @@ local t = require "check"
 local psocket = t.psocket
 local equal, fails = t.equal, t.fails
 
--- A connection whose peer sends "first half" and resets. A peer of psocket's that closes with unread data does that.
+-- A connection whose peer sends "first half" and resets. A peer of psocket's that closes with more unread data than it reads
+-- away before it closes does that. (One that has nothing unread closes cleanly: then recv ends as CLOSED, whatever send met.)
 local function pair()
   local a, b = t.tcp()
-  assert(a:send("unread"))
+  assert(a:send(("unread"):rep(50000)))
   assert(b:send("first half"))
   local until_ = psocket.now() + 2
   while not b:peek() and psocket.now() < until_ do end

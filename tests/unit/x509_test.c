@@ -560,7 +560,7 @@ TEST_LIMIT(signatures, 60)
                 alg.hash = hash;
                 alg.salt = (int)psi_x509_hash_len(hash);
                 memset(digest, 0xA0 + hash, sizeof digest);
-                len = psi_x509_sign(&key, &alg, digest, salt, sig);
+                len = psi_auth_make(&key, &alg, digest, salt, sig);
                 CHECK_INT(len != 0, (kind == PSI_X509_ECDSA) == n);
                 if (!len) continue;
                 CHECK_INT(psi_x509_signed(c, &alg, digest, psi_x509_span_of(sig, len)), 1);
@@ -581,7 +581,7 @@ TEST_LIMIT(signatures, 60)
                 CHECK_INT(psi_x509_signed(c, &other, digest, psi_x509_span_of(sig, len)), kind != PSI_X509_PSS);
                 c->pss_key = key.pss_key = 1; /* an RSA-PSS key makes and checks PSS alone, of its own hash */
                 CHECK_INT(psi_x509_signed(c, &alg, digest, psi_x509_span_of(sig, len)), kind != PSI_X509_PKCS1);
-                CHECK_INT(psi_x509_sign(&key, &alg, digest, salt, sig) != 0, kind != PSI_X509_PKCS1);
+                CHECK_INT(psi_auth_make(&key, &alg, digest, salt, sig) != 0, kind != PSI_X509_PKCS1);
                 c->key_alg = alg;
                 c->key_alg.hash = hash == br_sha256_ID ? br_sha384_ID : br_sha256_ID;
                 c->key_alg.kind = PSI_X509_PSS;
