@@ -61,6 +61,7 @@
  * PSOCKET_NO_TLS13           implementation  TLS 1.2 only
  * PSOCKET_NO_CLIENT          implementation  no TLS clients
  * PSOCKET_NO_SERVER          implementation  no TLS servers
+ * PSOCKET_NO_TEXT            implementation  errors have their code's text only: smaller firmware
  * PSOCKET_NO_THREADS         implementation  names are resolved inline (and block)
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
@@ -604,8 +605,17 @@ PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
 struct lua_State;
-/* The Lua module's loader, for package.preload or require. */
-PSOCKET_API int luaopen_psocket(struct lua_State *L);
+#if defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API static
+#elif defined(_WIN32)
+#define PSOCKET_LUA_API extern __declspec(dllexport)
+#elif defined(__GNUC__)
+#define PSOCKET_LUA_API extern __attribute__((visibility("default")))
+#else
+#define PSOCKET_LUA_API extern
+#endif
+/* The Lua module's loader, for package.preload or require. A library exports it, whatever else it hides. */
+PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #endif
 
 #ifdef __cplusplus
@@ -815,6 +825,12 @@ static int psi_err_code(psocket_error *e, int code)
 {
     return psi_err(e, code, NULL);
 }
+
+#ifdef PSOCKET_NO_TEXT
+/* Firmware has no room for sentences: the compiler checks them and leaves them out. Never defined. */
+int psi_err_unsaid(const char *format, ...);
+#define psi_err(e, code, ...) ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), psi_err_code(e, code))
+#endif
 
 /*==================================================================================================
  * >>os
@@ -1030,11 +1046,6 @@ static int psi_os_start(void)
     return 0; /* tcpip_init is the application's */
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* there is but one */
-}
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -1047,18 +1058,9 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-static PSI_UNUSED int64_t psi_os_calendar(void)
-{
-    return 0;
-}
-
-/* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY. */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#define psi_os_process() 0L /* there is but one */
+#define psi_os_calendar() 0
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
@@ -1342,10 +1344,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* processes do not fork here */
-}
+#define psi_os_process() 0L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1362,13 +1361,8 @@ static PSI_UNUSED int64_t psi_os_calendar(void)
     return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
 }
 
-#ifdef PSOCKET_NO_TLS /* only TLS wants any; so a build without it links with ws2_32 alone */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#ifdef PSOCKET_NO_TLS
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any; so a build without it links with ws2_32 alone */
 #else
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
@@ -2189,19 +2183,8 @@ static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, siz
     else snprintf(path, path_size, "%.*s", (int)most, s);
 }
 #else
-static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
-{
-    (void)sa;
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
-{
-    (void)sa;
-    (void)n;
-    if (path_size) *path = 0;
-}
+#define psi_os_to_sun(sa, path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
+#define psi_os_from_sun(sa, n, path, path_size) ((void)(*(path) = 0))
 #endif
 
 /* How many bytes it is, or why the system has no such address. */
@@ -5756,7 +5739,7 @@ static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
 static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
 
-static const char *psi_rec_alert_name(int alert)
+static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 {
     const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
     return *name ? name : "unknown alert";
@@ -6649,7 +6632,7 @@ static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest,
 enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
 #undef PSI_X
 
-static const char *psi_msg_name(int message)
+static PSI_UNUSED const char *psi_msg_name(int message)
 {
 #define PSI_X(name, number, text) number,
     static const short numbers[] = { PSI_MESSAGES(PSI_X) };
@@ -6913,13 +6896,18 @@ static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
                                               alert);
 }
 
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_fail(h, code, alert, ...) \
+    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, "%s", psocket_strerror(code)))
+#endif
+
 /* Something is wrong here, as memory. */
 static void psi_hs_broken(psi_hs *h, int code)
 {
     psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
-static const char *psi_hs_peer(const psi_hs *h)
+static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
 {
     return h->role->server ? "client" : "server";
 }
@@ -6929,6 +6917,10 @@ static void psi_hs_bad(psi_hs *h, int alert, const char *what)
 {
     psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s (%s)", psi_hs_peer(h), what, psi_rec_alert_name(alert));
 }
+
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
+#endif
 
 /* Is m wrong, or anything left of it? Then the handshake fails. */
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
@@ -13512,7 +13504,6 @@ typedef struct psi_lua_task {
     psocket_watch *watch; /* its timer */
     int64_t due;         /* to be resumed no later; INT64_MAX never */
     uint32_t sched;      /* id of its scheduler */
-    uint32_t alarm;      /* when the timer goes off, low bits of the clock; 0 it is not set */
     uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
     uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
     uint8_t joined;      /* others wait for its end */
@@ -14017,19 +14008,13 @@ static int psi_lua_listen_for(const psi_lua_vm *vm, psi_lua_sched *S, psi_lua_so
     return k->interest & event ? 0 : psi_lua_watch(S, k, k->interest | event);
 }
 
-/* Sees to it that the task is resumed by then. A timer that goes off earlier is set anew when it does. */
+/* Sees to it that the task is resumed by then. A timer that goes off later than it waits does no harm. */
 static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
 {
-    int64_t now = psocket_now(), left = due - now;
+    int64_t left = due - psocket_now();
     int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-    uint32_t at = (uint32_t)(now + ms) | 1;
-    if (!t->alarm || (int32_t)(at - t->alarm) < 0) {
-        int r = psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
-        if (r) return r;
-        t->alarm = at;
-    }
     t->due = due;
-    return 0;
+    return psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
 }
 
 /* The core in the table at 1, or NULL. Pushes it, or nil. */
@@ -15276,6 +15261,7 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
         lua_replace(L, -2);
     }
     PSI_LUA_UNWIND(co, L);
+    if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
     lua_pushvalue(L, error);
     psi_lua_note_results(L, S->vm, thread, 1, 0);
@@ -15433,7 +15419,6 @@ static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
         S->interrupted = 1;
     } else if ((uintptr_t)e->user & 1) { /* no object's address */
         psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
-        t->alarm = 0;
         if (!t->waits || t->due == INT64_MAX) return;
         if (t->due <= psocket_now() || psi_lua_set_alarm(S, t, t->due)) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else {
@@ -15934,10 +15919,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
     "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
     "  while data do\n"
-    "    data, message, why = timed_out(due)\n"
-    "    if data then data, message, why = M.recv(s, left) end\n"
-    "    if data then room = room - #data end\n"
-    "    if room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT' end\n"
+    "    local rest = due - now()\n"
+    "    left.timeout = rest < 2 and rest or 2\n"
+    "    if rest <= 0 then data, message, why = nil, 'timed out', 'TIMEOUT'\n"
+    "    elseif room < 0 then data, message, why = nil, 'the peer goes on sending', 'LIMIT'\n"
+    "    else data, message, why = M.recv(s, left) end\n"
+    "    room = room - #(data or '')\n"
     "  end\n"
     "  M.close(s)\n"
     "  if why == 'CLOSED' then return true end\n"
@@ -16096,6 +16083,10 @@ typedef struct psi_lua_function {
     const char *name; /* its public name, for errors; NULL: the key */
 } psi_lua_function;
 
+#define PSI_LUA_F(name) { #name, psi_lua_##name, NULL }
+#define PSI_LUA_AS(key, f, name) { #key, psi_lua_##f, #name }
+#define PSI_LUA_NO_MORE { NULL, NULL, NULL }
+
 enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
 
 /* Puts functions into the table on top. Their objects have the metatable at index meta. */
@@ -16190,56 +16181,50 @@ static void psi_lua_set_tools(lua_State *L)
     lua_setfield(L, -2, "ephemeral");
 }
 
-PSOCKET_API int luaopen_psocket(lua_State *L)
+PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
     static const psi_lua_function hidden[] = {
-        { "bad", psi_lua_blame, NULL }, { "dial", psi_lua_dial, "connect" }, { "issettings", psi_lua_is_settings, "starttls" },
-        { "joining", psi_lua_joining, "join" }, { "known", psi_lua_push_known, NULL }, { "listen", psi_lua_listen, "bind" },
-        { "queue", psi_lua_new_queue, NULL }, { "settings", psi_lua_make_settings, "tls" }, { "spawn", psi_lua_start, "bind" },
-        { "turn", psi_lua_turn, "run" }, { "yieldable", psi_lua_yieldable, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_AS(bad, blame, bad), PSI_LUA_AS(dial, dial, connect), PSI_LUA_AS(issettings, is_settings, starttls),
+        PSI_LUA_AS(joining, joining, join), PSI_LUA_AS(known, push_known, known), PSI_LUA_AS(listen, listen, bind),
+        PSI_LUA_AS(queue, new_queue, queue), PSI_LUA_AS(settings, make_settings, tls), PSI_LUA_AS(spawn, start, bind),
+        PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_socket[] = {
-        { "answer", psi_lua_answer_question, "starttls" }, { "secure", psi_lua_secure, "starttls" }, { "shut", psi_lua_shut_out, "shutdown" },
-        { "shutdown_timeout", psi_lua_timeout, "shutdown" }, { "side", psi_lua_side, "starttls" },
-        { "step", psi_lua_step, "connect" }, { NULL, NULL, NULL }
+        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(secure, secure, starttls),
+        PSI_LUA_AS(shut, shut_out, shutdown), PSI_LUA_AS(shutdown_timeout, timeout, shutdown),
+        PSI_LUA_AS(side, side, starttls), PSI_LUA_AS(step, step, connect), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_listener[] = {
-        { "accept_timeout", psi_lua_timeout, "accept" }, { "take", psi_lua_take, "accept" }, { NULL, NULL, NULL }
+        PSI_LUA_AS(accept_timeout, timeout, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_queue[] = {
-        { "items", psi_lua_items, "queue" }, { "signal", psi_lua_signal, "push" }, { NULL, NULL, NULL }
+        PSI_LUA_AS(items, items, queue), PSI_LUA_AS(signal, signal, push), PSI_LUA_NO_MORE
     };
-    static const psi_lua_function hidden_settings[] = { { "tell", psi_lua_tell, "clock" }, { NULL, NULL, NULL } };
+    static const psi_lua_function hidden_settings[] = { PSI_LUA_AS(tell, tell, clock), PSI_LUA_NO_MORE };
     static const psi_lua_function module[] = {
-        { "close", psi_lua_close, NULL }, { "export", psi_lua_export, NULL },
-        { "geterror", psi_lua_geterror, NULL }, { "getfd", psi_lua_getfd, NULL },
-        { "getlocal", psi_lua_address, NULL }, { "getpeer", psi_lua_address, NULL }, { "getside", psi_lua_getside, NULL },
-        { "isopen", psi_lua_isopen, NULL }, { "istls", psi_lua_istls, NULL }, { "isudp", psi_lua_isudp, NULL },
-        { "listen", psi_lua_listen, NULL }, { "now", psi_lua_now, NULL }, { "pair", psi_lua_pair, NULL },
-        { "peek", psi_lua_peek, NULL }, { "pending", psi_lua_pending, NULL }, { "setpeer", psi_lua_setpeer, NULL },
-        { "settimeout", psi_lua_settimeout, NULL }, { "setyield", psi_lua_setyield, NULL }, { "tlsinfo", psi_lua_tlsinfo, NULL },
-        { "udpserver", psi_lua_listen, NULL }, { "unrecv", psi_lua_unrecv, NULL }, { "wrap", psi_lua_wrap, NULL },
-        { NULL, NULL, NULL }
+        PSI_LUA_F(close), PSI_LUA_F(export), PSI_LUA_F(geterror), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal),
+        PSI_LUA_AS(getpeer, address, getpeer), PSI_LUA_F(getside), PSI_LUA_F(isopen), PSI_LUA_F(istls), PSI_LUA_F(isudp),
+        PSI_LUA_F(listen), PSI_LUA_F(now), PSI_LUA_F(pair), PSI_LUA_F(peek), PSI_LUA_F(pending), PSI_LUA_F(setpeer),
+        PSI_LUA_F(settimeout), PSI_LUA_F(setyield), PSI_LUA_F(tlsinfo), PSI_LUA_AS(udpserver, listen, udpserver),
+        PSI_LUA_F(unrecv), PSI_LUA_F(wrap), PSI_LUA_NO_MORE
     };
     static const psi_lua_function socket[] = {
-        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
     };
     static const psi_lua_function listener[] = {
-        { "close", psi_lua_close, NULL }, { "getfd", psi_lua_getfd, NULL }, { "getlocal", psi_lua_address, NULL },
-        { "hasconnection", psi_lua_hasconnection, NULL }, { "settimeout", psi_lua_settimeout, NULL },
-        { "__gc", psi_lua_gc, NULL }, { "__close", psi_lua_close, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_F(close), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal), PSI_LUA_F(hasconnection),
+        PSI_LUA_F(settimeout), PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
     };
     static const psi_lua_function settings[] = {
-        { "loadsessions", psi_lua_loadsessions, NULL }, { "savesessions", psi_lua_savesessions, NULL },
-        { "__gc", psi_lua_settings_gc, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_F(loadsessions), PSI_LUA_F(savesessions), PSI_LUA_AS(__gc, settings_gc, __gc), PSI_LUA_NO_MORE
     };
-    static const psi_lua_function core[] = { { "__gc", psi_lua_core_gc, NULL }, { NULL, NULL, NULL } };
-    static const psi_lua_function queue[] = { { NULL, NULL, NULL } };
+    static const psi_lua_function core[] = { PSI_LUA_AS(__gc, core_gc, __gc), PSI_LUA_NO_MORE };
+    static const psi_lua_function queue[] = { PSI_LUA_NO_MORE };
     static const psi_lua_function scheduler[] = {
-        { "add", psi_lua_start, NULL }, { "close", psi_lua_sched_close, NULL }, { "contains", psi_lua_contains, NULL },
-        { "getfd", psi_lua_sched_getfd, NULL }, { "new", psi_lua_new_scheduler, NULL }, { "remove", psi_lua_remove, NULL },
-        { "__close", psi_lua_sched_close, NULL }, { "__construct", psi_lua_construct, NULL },
-        { "__tostring", psi_lua_sched_tostring, NULL }, { NULL, NULL, NULL }
+        PSI_LUA_AS(add, start, add), PSI_LUA_AS(close, sched_close, close), PSI_LUA_F(contains),
+        PSI_LUA_AS(getfd, sched_getfd, getfd), PSI_LUA_AS(new, new_scheduler, new), PSI_LUA_F(remove),
+        PSI_LUA_AS(__close, sched_close, __close), PSI_LUA_AS(__construct, construct, __construct),
+        PSI_LUA_AS(__tostring, sched_tostring, __tostring), PSI_LUA_NO_MORE
     };
     enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
     psi_lua_vm *vm;

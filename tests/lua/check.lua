@@ -165,6 +165,11 @@ function t.eager()
   return function() collectgarbage("setpause", pause) collectgarbage("setstepmul", mul) end
 end
 
+-- PSOCKET_GC=eager runs all with a collector that runs as often as it may, generational in that mode.
+local gc = os.getenv("PSOCKET_GC")
+if gc == "eager" then t.eager() end
+if gc == "generational" and _VERSION >= "Lua 5.4" then collectgarbage("generational") end
+
 function t.finish()
   print(("%d passed, %d failed"):format(passed, failed))
   os.exit(failed == 0 and 0 or 1, true) -- closing the state, where that is possible: everything is given back

@@ -44,9 +44,10 @@ if t.pem("ca.pem") and select(3, psocket.tls {}) ~= "UNSUPPORTED" then
   t.test("settings that are gone are not the default ones", function()
     local settings = psocket.tls { ca = t.pem("ca.pem") }
     getmetatable(settings).__gc(settings)
-    local c = t.tcp()
+    local c, peer = t.tcp()
     raises("collected", c.starttls, c, "localhost", settings, { timeout = 0.2 })
     equal(c:isopen(), true)
+    check(peer)
   end)
 
 end

@@ -67,7 +67,33 @@ local ok, message = pcall(function()
   b:close()
   a:send("x")
   a:geterror()
-  psocket.udpserver("127.0.0.1:0"):close()
+  psocket.udpserver("127.0.0.1:0", { broadcast = true, timeout = 1 }):close()
+  a:setyield(false)
+  a:settimeout(1)
+  for _, f in ipairs { "isopen", "isudp", "istls", "getside", "getpeer", "getlocal", "getfd", "pending", "peek" } do a[f](a) end
+  local g, h = psocket.pair { recv_limit = 70000, keepalive = 5 }
+  g:send("one\n", "two\n")
+  g:send { "three", "\n", "rest" }
+  g:shutdown("send", { timeout = 1 })
+  for line in h:lines() do assert(#line > 2) end
+  h:unrecv("again")
+  h:finish(0.01)
+  local q = psocket.queue()
+  sched:add(function() q:pop { timeout = 0.01 } q:pop() end)
+  q:push(5)
+  q:push("x")
+  local co = sched:add(function() sched:sleep(0.001) return 1, 2 end)
+  local joined
+  sched:add(function() joined = select("#", sched:join(co)) end)
+  for _ = 1, threads and 1000 or 20 do sched:step(0.001) end
+  if N == 0 then assert(joined == 2) end
+  sched:remove(sched:add(function() sched:sleep(5) end))
+  sched:contains(co)
+  sched:getfd()
+  pcall(a.recv, a, { timout = 5 })
+  pcall(psocket.bind, 5)
+  tostring(sched)
+  q:close()
   psocket.wrap(c)
   if N == 0 then assert(errors == 1) end
 end)
@@ -90,14 +116,15 @@ if ca and select(3, psocket.tls {}) ~= "UNSUPPORTED" then
     sched.errorfunc = function() end
     sched:add(function() f:starttls(certs, { alpn = { "a", "b" } }) end)
     local settings = psocket.tls {
-      ca = ca, alpn = { "b" },
+      ca = ca, alpn = { "b" }, decide = function(peer) return type(peer.subject) == "string" end, min_version = "TLSv1.2",
       clock = function() return os.time() end, suites = { "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" },
     }
     sched:add(function() answer = e:starttls("localhost", settings) end)
     for _ = 1, threads and 100000 or 30 do
       if not sched:step(0.001) then break end
     end
-    settings:savesessions()
+    settings:loadsessions(settings:savesessions() or "")
+    e:export("EXPORTER-test", 32)
     e:tlsinfo()
   end)
   arm()

@@ -289,9 +289,10 @@ t.modes("clock", function(go)
                             function() return math.huge end, function() end, function() coroutine.yield() end } do
     equal(pcall(psocket.tls, { ca = ca, clock = broken }), false)
   end
-  local c = t.tcp()
+  local c, peer = t.tcp()
   raises("oops", c.starttls, c, "localhost", { ca = ca, clock = function() error("oops") end })
   equal(c:isopen(), true)
+  check(peer)
 end)
 
 if decides then
