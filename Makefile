@@ -185,6 +185,7 @@ help:
 	@echo 'make bench      speed against bare epoll, luv, cqueues, LuaSocket, OpenSSL, BearSSL (B=name: one row); bench-tls, bench-idle'
 	@echo 'make bench-memory, make size: memory per connection, text by feature, beside the same peers'
 	@echo 'make complexity lines, functions and their complexity by section of psocket.h, and the limits that it keeps'
+	@echo 'make fuzz       100,000 simulated handshakes, then libFuzzer on each target of tests/fuzz (FUZZ_SECONDS=60 each)'
 	@echo 'make install    copy psocket.h and psocket.pc under PREFIX ($(PREFIX)); DESTDIR is respected'
 	@echo 'make install-lua  the Lua modules for the runtimes found, psocket/http.lua and its like, annotations for editors'
 	@echo 'make uninstall  remove what these two installed'
@@ -263,3 +264,4 @@ complexity:
 	@sh tests/complexity.sh
 
 include tests/bench/bench.mk
+include tests/fuzz/fuzz.mk

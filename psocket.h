@@ -61,6 +61,7 @@
  * PSOCKET_NO_TLS13           implementation  TLS 1.2 only
  * PSOCKET_NO_CLIENT          implementation  no TLS clients
  * PSOCKET_NO_SERVER          implementation  no TLS servers
+ * PSOCKET_NO_TEXT            implementation  errors have their code's text only: smaller firmware
  * PSOCKET_NO_THREADS         implementation  names are resolved inline (and block)
  * PSOCKET_NO_DNS             implementation  numeric addresses only
  * PSOCKET_NO_FILES           implementation  no file access: trust comes from memory only
@@ -825,6 +826,12 @@ static int psi_err_code(psocket_error *e, int code)
     return psi_err(e, code, NULL);
 }
 
+#ifdef PSOCKET_NO_TEXT
+/* Firmware has no room for sentences: the compiler checks them and leaves them out. Never defined. */
+int psi_err_unsaid(const char *format, ...);
+#define psi_err(e, code, ...) ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), psi_err_code(e, code))
+#endif
+
 /*==================================================================================================
  * >>os
  * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then one body on
@@ -1039,11 +1046,6 @@ static int psi_os_start(void)
     return 0; /* tcpip_init is the application's */
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* there is but one */
-}
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -1056,18 +1058,9 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-static PSI_UNUSED int64_t psi_os_calendar(void)
-{
-    return 0;
-}
-
-/* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY. */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#define psi_os_process() 0L /* there is but one */
+#define psi_os_calendar() 0
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
@@ -1351,10 +1344,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-static PSI_UNUSED long psi_os_process(void)
-{
-    return 0; /* processes do not fork here */
-}
+#define psi_os_process() 0L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1371,13 +1361,8 @@ static PSI_UNUSED int64_t psi_os_calendar(void)
     return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000000) - 11644473600;
 }
 
-#ifdef PSOCKET_NO_TLS /* only TLS wants any; so a build without it links with ws2_32 alone */
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-    (void)p;
-    (void)n;
-    return -1;
-}
+#ifdef PSOCKET_NO_TLS
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any; so a build without it links with ws2_32 alone */
 #else
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
@@ -2198,19 +2183,8 @@ static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, siz
     else snprintf(path, path_size, "%.*s", (int)most, s);
 }
 #else
-static int psi_os_to_sun(psi_os_sockaddr *sa, const char *path)
-{
-    (void)sa;
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static void psi_os_from_sun(const psi_os_sockaddr *sa, size_t n, char *path, size_t path_size)
-{
-    (void)sa;
-    (void)n;
-    if (path_size) *path = 0;
-}
+#define psi_os_to_sun(sa, path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
+#define psi_os_from_sun(sa, n, path, path_size) ((void)(*(path) = 0))
 #endif
 
 /* How many bytes it is, or why the system has no such address. */
@@ -5765,7 +5739,7 @@ static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
 static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
 #undef PSI_X
 
-static const char *psi_rec_alert_name(int alert)
+static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 {
     const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
     return *name ? name : "unknown alert";
@@ -6658,7 +6632,7 @@ static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest,
 enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
 #undef PSI_X
 
-static const char *psi_msg_name(int message)
+static PSI_UNUSED const char *psi_msg_name(int message)
 {
 #define PSI_X(name, number, text) number,
     static const short numbers[] = { PSI_MESSAGES(PSI_X) };
@@ -6922,13 +6896,18 @@ static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
                                               alert);
 }
 
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_fail(h, code, alert, ...) \
+    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, "%s", psocket_strerror(code)))
+#endif
+
 /* Something is wrong here, as memory. */
 static void psi_hs_broken(psi_hs *h, int code)
 {
     psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
-static const char *psi_hs_peer(const psi_hs *h)
+static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
 {
     return h->role->server ? "client" : "server";
 }
@@ -6938,6 +6917,10 @@ static void psi_hs_bad(psi_hs *h, int alert, const char *what)
 {
     psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s (%s)", psi_hs_peer(h), what, psi_rec_alert_name(alert));
 }
+
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
+#endif
 
 /* Is m wrong, or anything left of it? Then the handshake fails. */
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
@@ -11503,7 +11486,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     uint32_t size = (uint32_t)1 << s->read_log;
     if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
         psi_ring_append(&s->ring, got);
         s->news = PSI_NEWS;

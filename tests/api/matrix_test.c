@@ -745,6 +745,7 @@ TEST(silly_makers)
     psocket *s = (psocket *)1, *t = (psocket *)1;
     psocket_poller *p = NULL;
     psocket_watch *w = NULL;
+    psocket_transport none;
     size_t i, k;
     char longest[5000];
     memset(longest, 'a', sizeof longest - 1);
@@ -787,6 +788,9 @@ TEST(silly_makers)
         CHECK_INT(psocket_wrap(&s, NULL, &o), PSOCKET_INVALID);
         CHECK_INT(psocket_wrap(NULL, NULL, &o), PSOCKET_INVALID);
         CHECK_INT(psocket_open(&s, NULL, NULL, PSOCKET_CLIENT, &o), PSOCKET_INVALID);
+        memset(&none, 0, sizeof none);
+        CHECK_INT(psocket_open(&s, &none, NULL, PSOCKET_CLIENT, &o), PSOCKET_INVALID);
+        CHECK(s == NULL);
         CHECK(psocket_adopt(&s, -1, PSOCKET_CLIENT, &o) < 0 && s == NULL);
         CHECK(psocket_adopt(&s, 1000000, PSOCKET_CLIENT, &o) < 0 && s == NULL);
         k = (size_t)open("/dev/null", O_RDONLY);

@@ -245,7 +245,7 @@ static const struct failure {
     { C_recvfrom, "recvfrom", ENOMEM, ENDS, { PSOCKET_NOMEM } },
     { C_send, "send", EINTR, CONTINUES, { 0 } },
     { C_send, "send", EAGAIN, CONTINUES, { 0 } },
-    { C_send, "send", EPIPE, ENDS, { PSOCKET_RESET, PSOCKET_TRUNCATED } },
+    { C_send, "send", EPIPE, ENDS, { PSOCKET_RESET, PSOCKET_TRUNCATED, PSOCKET_CLOSED } },
     { C_send, "send", ECONNRESET, ENDS, { PSOCKET_RESET, PSOCKET_TRUNCATED } },
     { C_send, "send", ENOBUFS, ENDS, { PSOCKET_NOMEM } },
     { C_sendto, "sendto", EINTR, CONTINUES, { 0 } },

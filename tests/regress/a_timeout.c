@@ -316,6 +316,7 @@ static ptrdiff_t sip_put(void *user, const void *p, size_t n, int *os)
     sip *s = (sip *)user;
     size_t take = s->room ? (n < s->room ? n : s->room) : 0;
     (void)p, (void)os;
+    if (!n) return 0; /* it keeps nothing back */
     s->tries++;
     if (s->room) s->room -= take;
     else take = (size_t)s->tries % 2; /* a byte, then nothing, then a byte ... */
