@@ -11492,7 +11492,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     uint32_t size = (uint32_t)1 << s->read_log;
     if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-    if (fresh && got < size / 4 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
         psi_ring_append(&s->ring, got);
         s->news = PSI_NEWS;
@@ -14409,6 +14409,99 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     return r + 1;
 }
 
+/* Fields of the table on top. */
+static void psi_lua_set_whole(lua_State *L, const char *name, double value)
+{
+    PSI_LUA_PUSH_WHOLE(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!*text) return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
+{
+    char text[64];
+    int i;
+    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
+    lua_pushlstring(L, text, 64);
+    lua_setfield(L, -2, name);
+}
+
+/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
+   do it, the scheme, the hash and the digest. */
+static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+{
+    psocket_question q;
+    if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    if (q.kind == PSOCKET_WANT_SIGNATURE) {
+        lua_pushliteral(L, "sign");
+        lua_pushinteger(L, (lua_Integer)q.identity + 1);
+        lua_pushstring(L, q.scheme_name);
+        lua_pushstring(L, q.hash_name);
+        lua_pushlstring(L, (const char *)q.digest, q.digest_len);
+        return 5;
+    }
+    lua_pushliteral(L, "decide");
+    lua_newtable(L);
+    psi_lua_set_text(L, "subject", q.peer.subject);
+    psi_lua_set_text(L, "issuer", q.peer.issuer);
+    psi_lua_set_whole(L, "not_before", (double)q.peer.not_before);
+    psi_lua_set_whole(L, "not_after", (double)q.peer.not_after);
+    psi_lua_set_hex(L, "sha256", q.peer.sha256);
+    psi_lua_set_hex(L, "spki_sha256", q.peer.spki_sha256);
+    lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
+    lua_setfield(L, -2, "certificate");
+    if (!q.verdict.code) return 2;
+    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    lua_remove(L, -3);
+    return 4;
+}
+
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or what is asked;
+   then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
+static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
+    int begins = !op->again && lua_gettop(L) > 1, r;
+    psocket_tlsinfo info;
+    psocket_question q;
+    if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
+        lua_pushnil(L);
+        return 1;
+    }
+    r = psi_lua_claim(L, op->vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    if (!r && begins && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
+    if (!r && begins) {
+        psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
+    }
+    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    op->k = k;
+    op->event = PSOCKET_WRITE;
+    op->claims = PSOCKET_READ | PSOCKET_WRITE;
+    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    psi_lua_forget(op->vm, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
+    if (r < 0) {
+        psi_lua_fail_sock(L, k, r);
+        psi_lua_shut(op->vm, k);
+        lua_pushboolean(L, 0); /* here the spec says false */
+        lua_replace(L, -4);
+        return 3;
+    }
+    psi_lua_set_limit(k, k->timeout);
+    lua_pushboolean(L, 1);
+    if (psocket_gettlsinfo(k->s, &info) < 0 || !info.alpn[0]) return 1;
+    lua_pushstring(L, info.alpn);
+    return 2;
+}
+
 /* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
    ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
 static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
@@ -14431,10 +14524,10 @@ typedef struct psi_lua_waiting {
 
 static const psi_lua_waiting psi_lua_all_waiting[] = {
     { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
-    { "send", psi_lua_try_send }, { "wait", psi_lua_try_wait }
+    { "send", psi_lua_try_send }, { "wait", psi_lua_try_wait }, { "starttls", psi_lua_try_secure }
 };
 
-enum { PSI_LUA_WAIT = 4 };
+enum { PSI_LUA_WAIT = 4, PSI_LUA_WAITING = 6 }; /* from there on they are for the script */
 
 /* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
@@ -14508,15 +14601,16 @@ static const char *const psi_lua_wrapper[] = {
     "local again, yield = ...\n"
     "return function(f)\n"
     "  return function(...)\n"
-    "    local r, x, y, z = f(...)\n"
+    "    local r, x, y, z, v = f(...)\n"
     "    while r == again do\n"
     "      yield()\n"
-    "      r, x, y, z = f(again, x, ...)\n"
+    "      r, x, y, z, v = f(again, x, ...)\n"
     "    end\n"
     "    if x == nil then return r end\n" /* as many results as there are */
     "    if y == nil then return r, x end\n"
     "    if z == nil then return r, x, y end\n"
-    "    return r, x, y, z\n"
+    "    if v == nil then return r, x, y, z end\n"
+    "    return r, x, y, z, v\n"
     "  end\n"
     "end\n",
     NULL
@@ -14584,59 +14678,6 @@ static int psi_lua_side(lua_State *L)
     return 2;
 }
 
-/* Fields of the table on top. */
-static void psi_lua_set_whole(lua_State *L, const char *name, double value)
-{
-    PSI_LUA_PUSH_WHOLE(L, value);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!*text) return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *digest)
-{
-    char text[64];
-    int i;
-    for (i = 0; i < 64; i++) text[i] = "0123456789abcdef"[digest[i / 2] >> (i & 1 ? 0 : 4) & 15];
-    lua_pushlstring(L, text, 64);
-    lua_setfield(L, -2, name);
-}
-
-/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
-   do it, the scheme, the hash and the digest. */
-static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
-{
-    psocket_question q;
-    if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
-    if (q.kind == PSOCKET_WANT_SIGNATURE) {
-        lua_pushliteral(L, "sign");
-        lua_pushinteger(L, (lua_Integer)q.identity + 1);
-        lua_pushstring(L, q.scheme_name);
-        lua_pushstring(L, q.hash_name);
-        lua_pushlstring(L, (const char *)q.digest, q.digest_len);
-        return 5;
-    }
-    lua_pushliteral(L, "decide");
-    lua_newtable(L);
-    psi_lua_set_text(L, "subject", q.peer.subject);
-    psi_lua_set_text(L, "issuer", q.peer.issuer);
-    psi_lua_set_whole(L, "not_before", (double)q.peer.not_before);
-    psi_lua_set_whole(L, "not_after", (double)q.peer.not_after);
-    psi_lua_set_hex(L, "sha256", q.peer.sha256);
-    psi_lua_set_hex(L, "spki_sha256", q.peer.spki_sha256);
-    lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
-    lua_setfield(L, -2, "certificate");
-    if (!q.verdict.code) return 2;
-    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
-    lua_remove(L, -3);
-    return 4;
-}
-
 /* answer(socket, yes or signature): anything else refuses. */
 static int psi_lua_answer_question(lua_State *L)
 {
@@ -14649,36 +14690,6 @@ static int psi_lua_answer_question(lua_State *L)
     if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
     else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
     return 0;
-}
-
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake, and what was agreed on by ALPN; or what
-   it asks. If it fails the socket is closed. C keeps the time. */
-static int psi_lua_secure(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psi_lua_vm *vm = psi_lua_here(L);
-    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
-    psocket_tlsinfo info;
-    psocket_question q;
-    int r = psi_lua_claim(L, vm, k, PSOCKET_READ | PSOCKET_WRITE);
-    if (!r && lua_gettop(L) > 1 && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
-    if (!r && lua_gettop(L) > 1) {
-        psi_lua_set_limit(k, lua_isnil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
-        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_tostring(L, 3));
-    }
-    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
-    if (psi_lua_is_want(r)) return psi_lua_answer(L, k, r);
-    psi_lua_forget(vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
-    psi_lua_answer(L, k, r);
-    if (r < 0) {
-        psi_lua_shut(vm, k);
-        return 3;
-    }
-    psi_lua_set_limit(k, k->timeout);
-    if (psocket_gettlsinfo(k->s, &info) < 0 || !info.alpn[0]) return 1;
-    lua_pushstring(L, info.alpn);
-    return 2;
 }
 
 /*--- TLS settings */
@@ -15809,16 +15820,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if ok then return v end\n" /* an error refuses */
     "end\n"
     "local function handshake(s, t, name, seconds)\n"
-    "  local ok, a, b, c, d = C.secure(s, t, name, seconds)\n"
-    "  while ok == false or ok == 'decide' or ok == 'sign' do\n"
-    "    if ok == false then wait(s, 2, 3)\n"
-    "    elseif ok == 'decide' and not b then C.answer(s, answer(t, ok, a))\n"
-    "    else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
-    "    ok, a, b, c, d = C.secure(s)\n"
+    "  local ok, a, b, c, d = C.starttls(s, t, name, seconds)\n"
+    "  while ok == 'decide' or ok == 'sign' do\n"
+    "    if ok == 'decide' and not b then C.answer(s, answer(t, ok, a)) else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    ok, a, b, c, d = C.starttls(s)\n"
     "  end\n"
-    "  if not ok then return false, a, b end\n"
-    "  if a then return true, a end\n"
-    "  return true\n"
+    "  if b then return ok, a, b end\n"
+    "  if a then return ok, a end\n"
+    "  return ok\n"
     "end\n"
     "local function prepare(s, server, a, b, c)\n"
     "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
@@ -15841,17 +15850,22 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "  return true, t, seconds\n"
     "end\n"
+    "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
+    "local function starttls(s, a, b, c)\n"
+    "  local server, already = C.side(s)\n"
+    "  if already then return nil end\n"
+    "  local ok, t, seconds = prepare(s, server, a, b, c)\n"
+    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  tell(t)\n"
+    "  if server and b == nil and t ~= a and not asks[t] then quick[a] = t end\n"
+    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "end\n"
     /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
        a coroutine's stack keeps the size that it once had. */
     "function M.starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
-    "  local of = server and b == nil and parsed[a]\n"
-    "  local ok, t, seconds = true, of and of[a], nil\n"
-    "  if not t then ok, t, seconds = prepare(s, server, a, b, c) end\n"
-    "  if not ok then M.close(s) return ok, t, seconds end\n"
-    "  tell(t)\n"
-    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  local t = b == nil and quick[a]\n"
+    "  if t then return C.starttls(s, t) end\n"
+    "  return starttls(s, a, b, c)\n"
     "end\n",
 
     "function M.connect(host, port, options)\n"
@@ -16196,8 +16210,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_socket[] = {
-        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(secure, secure, starttls),
-        PSI_LUA_AS(shut, shut_out, shutdown), PSI_LUA_AS(shutdown_timeout, timeout, shutdown),
+        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(shut, shut_out, shutdown), PSI_LUA_AS(shutdown_timeout, timeout, shutdown),
         PSI_LUA_AS(side, side, starttls), PSI_LUA_AS(step, step, connect), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_listener[] = {
@@ -16261,7 +16274,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     psi_lua_register(L, hidden_listener, LISTENER);
     psi_lua_register(L, hidden_queue, QUEUE);
     psi_lua_register(L, hidden_settings, SETTINGS);
-    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAIT + 1, SOCKET);
+    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAITING, SOCKET);
     lua_pushvalue(L, SOCKET);
     lua_setfield(L, -2, "socket");
     psi_lua_set_tools(L);
