@@ -10153,6 +10153,13 @@ static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
     return PSOCKET_TLS_ALERT;
 }
 
+/* May a record that holds no handshake message not come now? */
+static int psi_late_misplaced(const psi_rec *r, const psi_rec_in *in)
+{
+    if (in->type == PSI_REC_ALERT) return !in->len && r->version == PSI_TLS13; /* RFC 8446 5.4 */
+    return in->type == PSI_REC_CCS || r->part.n;
+}
+
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
    with an alert to send), PSI_REC_END, or an error, filling *e. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
@@ -10168,8 +10175,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
         if (alert)
             return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert,
                                 "the peer sent a handshake message that is malformed or out of order");
-    } else if (in->type == PSI_REC_CCS || (r->part.n && in->type != PSI_REC_ALERT) ||
-               (in->type == PSI_REC_ALERT && !in->len && r->version == PSI_TLS13)) { /* RFC 8446 5.4 */
+    } else if (psi_late_misplaced(r, in)) {
         return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
                             "the peer sent a record out of order");
     } else if (in->type == PSI_REC_ALERT) {
