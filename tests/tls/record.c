@@ -128,7 +128,7 @@ KIT_TEST(bad_headers, 60)
 KIT_TEST(alerts, 60)
 {
     static const struct { uint8_t p[3]; size_t n; int code, alert; } refused[] = {
-        {{2, 20, 0}, 3, PSOCKET_TLS_PROTOCOL, 50}, {{2, 20}, 0, PSOCKET_TLS_PROTOCOL, 50}, {{2, 20}, 1, PSOCKET_TLS_PROTOCOL, 50},
+        {{2, 20, 0}, 3, PSOCKET_TLS_PROTOCOL, 50}, {{2, 20}, 1, PSOCKET_TLS_PROTOCOL, 50},
         {{0x42, 20}, 2, PSOCKET_TLS_PROTOCOL, 47}, {{0, 90}, 2, PSOCKET_TLS_PROTOCOL, 47}};
     psocket_error e = {0};
     size_t i;
@@ -143,6 +143,10 @@ KIT_TEST(alerts, 60)
     for (level = 1; level <= 2; level++) { /* close_notify of either level */
         REQUIRE(join(0));
         CHECK_INT(tell(1, 21, level == 1 ? "\1\0" : "\2\0", 2), PSOCKET_CLOSED);
+        kit_wire_end(&w);
+        REQUIRE(join(0));
+        if (level == 1) /* RFC 8446 5.4 has an alert of its own for one that is empty */
+            failed(1, tell(1, 21, "", 0), PSOCKET_TLS_PROTOCOL, kit_version == 0x0304 ? 10 : 50, "an empty alert");
         kit_wire_end(&w);
         REQUIRE(join(0));
         if (level == 1 && kit_version == 0x0304) failed(1, tell(1, 21, "\1\24", 2), PSOCKET_TLS_PROTOCOL, 50, "a warning in TLS 1.3");
