@@ -103,7 +103,7 @@ TEST_LIMIT(bad_messages, 60)
         {0, 22, 10, "\1\0\0\0", 4, "a hello"}, {1, 22, 10, "\0\0\0\0", 4, "a HelloRequest"}, {1, 22, 10, "\2\0\0\0", 4, "a ServerHello"},
         {0, 22, 10, "\24\0\0\0", 4, "Finished again"}, {0, 22, 10, "\5\0\0\0", 4, "EndOfEarlyData"}, {1, 22, 10, "\15\0\0\0", 4, "a request that was not allowed"},
         {0, 20, 10, "\1", 1, "change_cipher_spec, encrypted"}, {1, 24, 10, "x", 1, "an unknown type"}, {0, 22, 10, "", 0, "an empty handshake record"},
-        {1, 22, 50, "\4\0\0\0", 4, "an empty ticket"}, {1, 21, 50, "", 0, "an empty alert"}, {1, 21, 50, "\2", 1, "half an alert"}};
+        {1, 22, 50, "\4\0\0\0", 4, "an empty ticket"}, {1, 21, 10, "", 0, "an empty alert"}, {1, 21, 50, "\2", 1, "half an alert"}};
     size_t i;
     for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         REQUIRE(join(NULL));
