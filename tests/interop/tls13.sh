@@ -94,9 +94,10 @@ exported() {
 }
 check "s_server 1.3: the exporter is the same" exported
 end
-# KeyUpdate from s_server: k without, K with a request to us
+# KeyUpdate from s_server: k without, K with a request to us. It drops what it reads together with the key, so the test
+# waits until it has sent its message.
 for key in k K; do
-    s_server ec -tls1_3 -naccept 1
+    s_server ec -tls1_3 -naccept 1 -msg
     update() {
         mark
         { timeout 30 "$peer" connect 127.0.0.1 "$port" --ca "$ca" --name localhost --say "hello
@@ -104,6 +105,7 @@ for key in k K; do
         client_pid=$!
         seen '^hello' || return 1
         echo $key >&9
+        seen '>>> .*KeyUpdate' || return 1
         printf 'first\nsecond\n' >&9
         wait $client_pid
         cat "$tmp/c"
