@@ -426,8 +426,9 @@ int main(int argc, char **argv)
         psocket_tls_free(tls);
         good = same("psocket_tls_verify", &r, code, &err, why, sizeof why);
 
-        /* A chain in a form that PEM readers refuse is nothing that a server could send. */
-        if (r.count && strcmp(r.expected, "TLS_PEM") != 0) {
+        /* A chain in a form that PEM readers refuse is nothing that a server could send, nor are OpenSSL's trust settings; and
+           BearSSL's server signs with an RSASSA-PSS key as with any RSA key. */
+        if (r.count && strcmp(r.expected, "TLS_PEM") != 0 && strcmp(r.name, "trusted-in-chain") != 0 && strcmp(r.name, "pss-leaf") != 0) {
             pthread_t thread;
             if (pthread_create(&thread, NULL, tiny_serve, &t)) die("thread");
             code = meet(&r, port, &err);

@@ -104,6 +104,7 @@ for key in k K; do
         client_pid=$!
         seen '^hello' || return 1
         echo $key >&9
+        sleep 0.5 # s_server takes a key alone in what it reads, and leaves the rest of that
         printf 'first\nsecond\n' >&9
         wait $client_pid
         cat "$tmp/c"
