@@ -492,8 +492,8 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
    master secrets: keep them as safe as private keys. Thread-safe. */
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size);
 
-/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired or whose server has one here
-   already. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these settings verify otherwise (trust
+/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired, that are here already or, with
+   TLS 1.2, whose server has one here. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these settings verify otherwise (trust
    anchors, pins, decide, insecure_*) or prove another identity than those that stored them. Thread-safe. */
 PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, size_t len);
 
@@ -10609,6 +10609,17 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
+/* Does this session's server have one already? Of TLS 1.3 it may have several, each to be used once. */
+static int psi_tls_has_session(psocket_tls *tls, const psi_session *s)
+{
+    int has;
+    if (s->version == PSI_TLS13) return 0;
+    psi_os_lock(&tls->lock);
+    has = psi_sessions_find(&tls->client_sessions, s->name) != NULL;
+    psi_os_unlock(&tls->lock);
+    return has;
+}
+
 /* Reads all sessions twice: first to see that they are sound, then to add them. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
@@ -10620,7 +10631,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
             if (r.bad || !psi_session_read(&one, &s) || one.n || !s.has_peer) code = PSOCKET_INVALID;
-            if (code || !adding || now < s.from || now >= s.until) continue;
+            if (code || !adding || now < s.from || now >= s.until || psi_tls_has_session(tls, &s)) continue;
             code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH
                                     : 1);
         }
