@@ -14473,25 +14473,29 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     return 4;
 }
 
+/* Begins the handshake that the arguments of secure describe. */
+static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
+    psocket_question q;
+    if (psocket_getquestion(k->s, &q) == 0) return PSOCKET_BUSY; /* decide calls starttls */
+    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+    return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
+}
+
 /* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or what is asked;
    then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
     int begins = !op->again && lua_gettop(L) > 1, r;
     psocket_tlsinfo info;
-    psocket_question q;
     if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
         lua_pushnil(L);
         return 1;
     }
     r = psi_lua_claim(L, op->vm, k, PSOCKET_READ | PSOCKET_WRITE);
-    if (!r && begins && psocket_getquestion(k->s, &q) == 0) r = PSOCKET_BUSY; /* decide calls starttls */
-    if (!r && begins) {
-        psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
-        r = psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
-    }
+    if (!r && begins) r = psi_lua_begin_tls(L, k);
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     op->k = k;
     op->event = PSOCKET_WRITE;
