@@ -147,7 +147,7 @@ need-lua:
 ROCK := psocket-$(VERSION)
 rockspec:
 	@mkdir -p "$(BUILD)"
-	tar czf "$(BUILD)/$(ROCK).tar.gz" --transform 's,^,$(ROCK)/,' psocket.h Makefile README.md LICENSE examples tests/deps.sh tests/bench/bench.mk
+	tar czf "$(BUILD)/$(ROCK).tar.gz" --transform 's,^,$(ROCK)/,' psocket.h Makefile README.md LICENSE examples tests/deps.sh
 	@printf '%s\n' 'rockspec_format = "3.0"' 'package = "psocket"' 'version = "$(VERSION)-1"' \
 	    'source = { url = "file://$(abspath $(BUILD))/$(ROCK).tar.gz", dir = "$(ROCK)" }' \
 	    'description = { summary = "TCP, UDP and TLS sockets that yield in coroutines", license = "MIT" }' \
@@ -263,5 +263,4 @@ $(eval $(call test_rules,opt,$(OPT)))
 complexity:
 	@sh tests/complexity.sh
 
-include tests/bench/bench.mk
-include tests/fuzz/fuzz.mk
+include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk) # not in the archive of make rockspec
