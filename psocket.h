@@ -109,7 +109,7 @@
 extern "C" {
 #endif
 
-#define PSOCKET_VERSION "0.1.0"
+#define PSOCKET_VERSION "0.2.0"
 
 /* Every result code: X(NAME, value, text). Negative, so that byte counts and codes share one return value. */
 #define PSOCKET_CODES(X) \
