@@ -15826,10 +15826,10 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return t\n"
     "end\n",
 
+    "local function unguarded(g, ...) return true, g(...) end\n" /* where nothing could yield through pcall */
     "local function answer(t, what, a, ...)\n"
     "  local q = asks[t] or {}\n"
-    "  local f, call = what == 'decide' and q.decide or q[a], pcall\n"
-    "  if not C.passes then call = function(g, ...) return true, g(...) end end\n" /* it could not yield through pcall there */
+    "  local f, call = what == 'decide' and q.decide or q[a], C.passes and pcall or unguarded\n"
     "  local ok, v\n"
     "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
     "  if ok then return v end\n" /* an error refuses */
@@ -15844,7 +15844,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if a then return ok, a end\n"
     "  return ok\n"
     "end\n"
-    "local function prepare(s, server, a, b, c)\n"
+    "local function prepare(server, a, b, c)\n"
     "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
     "  if alive == nil then\n"
     "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
@@ -15869,7 +15869,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "local function starttls(s, a, b, c)\n"
     "  local server, already = C.side(s)\n"
     "  if already then return nil end\n"
-    "  local ok, t, seconds = prepare(s, server, a, b, c)\n"
+    "  local ok, t, seconds = prepare(server, a, b, c)\n"
     "  if not ok then M.close(s) return ok, t, seconds end\n"
     "  tell(t)\n"
     "  if server and b == nil and t ~= a and not asks[t] then quick[a] = t end\n"
