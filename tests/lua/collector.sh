@@ -17,7 +17,10 @@ for v in 5.1 5.2 5.3 5.4 5.5 jit; do
             generational5.[123] | generationaljit) continue ;;
             eagerjit) echo "skip Lua jit, eager: some of it is not finished in time there"; continue ;;
         esac
-        for test in b_convenience b_defects finalizers misuse scheduler tls_options; do
+        tests='b_convenience b_defects finalizers misuse scheduler tls_options'
+        [ $mode$v = eager5.4 ] || [ $mode = generational ] || tests='b_defects finalizers'
+        [ -z "$asan" ] || tests='b_defects finalizers' # the rest takes minutes there
+        for test in $tests; do
             if env $asan PSOCKET_GC=$mode LUA_PATH="$here/?.lua" LUA_CPATH="$BUILD/lua/$v/?.so" LUA=$lua \
                 timeout 100 $lua "$here/$test.lua" >"$log" 2>&1; then
                 passed=$((passed + 1))

@@ -24,9 +24,15 @@ for v in ${LUA_ONLY:-5.1 5.2 5.3 5.4 5.5 jit}; do
         # When there is no memory for calling a finalizer, Lua gives up on it: what it would have freed is lost then.
         leaks=0
         [ $mode = threads ] && leaks=1
+        bind=1
+        case $mode$v in
+            threads*) bind=0 ;;
+            *5.1 | *5.2) bind=0; echo "skip bind, Lua $v, $mode: its accepting task may die of a failed allocation there" ;;
+            oncejit) echo "skip Lua jit, once: LuaJIT crashes now and then when an allocation fails"; continue ;;
+        esac
         if ASAN_OPTIONS=detect_leaks=$leaks:halt_on_error=1 LUA_CPATH="$(dirname "$module")/?.so" \
             "$work/host" $mode "$here/memory_script.lua" >"$work/log" 2>&1 &&
-            { [ $mode = threads ] || LUA_CPATH="$(dirname "$module")/?.so" ASAN_OPTIONS=detect_leaks=0 \
+            { [ $bind = 0 ] || LUA_CPATH="$(dirname "$module")/?.so" ASAN_OPTIONS=detect_leaks=0 \
             "$work/host" $mode "$here/memory/bind.lua" >"$work/log" 2>&1; }; then
             passed=$((passed + 1))
             echo "ok Lua $v, $mode"

@@ -85,7 +85,11 @@ local ok, message = pcall(function()
   local co = sched:add(function() sched:sleep(0.001) return 1, 2 end)
   local joined
   sched:add(function() joined = select("#", sched:join(co)) end)
-  for _ = 1, threads and 1000 or 20 do sched:step(0.001) end
+  local turns = 0
+  repeat
+    turns = turns + 1
+    sched:step(0.001)
+  until turns >= 20 and (joined or N > 0) or turns == 20000
   if N == 0 then assert(joined == 2) end
   sched:remove(sched:add(function() sched:sleep(5) end))
   sched:contains(co)

@@ -126,6 +126,7 @@ static int slow(int port)
     printf("connected after %d ms: %s; %d ticks meanwhile, at most %d ms apart\n", (int)(psocket_now() - start),
            psocket_strerror(r), ticks, (int)worst);
     psocket_free(c);
+    psocket_watch_free(tick);
     psocket_poller_free(p);
     return !(done == 1 && r == 0 && ticks > 100 && psocket_now() - start >= 1900);
 }
