@@ -16014,13 +16014,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    end)\n"
     "  end\n"
     /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
+    "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or short[why] then wait(nil, 0, 0, now() + 0.05)\n"
-    "      elseif s then while not pcall(begin, s) do wait(nil, 0, 0, now() + 0.05) end\n"
+    "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
+    "      elseif s then while not pcall(begin, s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
-    "      else wait(listener, 1, 1) end\n"
+    "      else rest(listener, 1, 1) end\n"
     "    end\n"
     "  end)\n"
     "  return listener\n"
@@ -16146,6 +16147,10 @@ static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta
         lua_pushstring(L, psi_lua_all_waiting[first].name);
         lua_pushinteger(L, first);
         lua_pushcclosure(L, psi_lua_run, 4);
+        if (first == PSI_LUA_WAIT && !lua_isnil(L, -2)) { /* a wait whose yield is left to the caller */
+            lua_pushvalue(L, -1);
+            lua_setfield(L, -4, "park");
+        }
         if (lua_isnil(L, -2)) lua_remove(L, -2);
         else lua_call(L, 1, 1);
         lua_setfield(L, -2, psi_lua_all_waiting[first].name);
