@@ -161,8 +161,13 @@ function t.eager()
     local old = collectgarbage("param", "pause", 0)
     return function() collectgarbage("param", "pause", old) end
   end
+  if jit then jit.off() end -- its compiled code and such a collector can go round in circles
   local pause, mul = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000000)
-  return function() collectgarbage("setpause", pause) collectgarbage("setstepmul", mul) end
+  return function()
+    collectgarbage("setpause", pause)
+    collectgarbage("setstepmul", mul)
+    if jit then jit.on() end
+  end
 end
 
 -- PSOCKET_GC=eager runs all with a collector that runs as often as it may, generational in that mode.
