@@ -101,9 +101,12 @@ LINE
     passed=$((passed + ${p:-0})) failed=$((failed + f))
     printf '%-4s %-44s %4d passed, %d failed  %3d.%d s%s\n' "$config" "$label" "${p:-0}" "$f" \
         $((tenths / 10)) $((tenths % 10)) "$note"
-    if [ "$f" -ne 0 ]; then grep -v '^ok ' "$work/$n.log" 2>/dev/null | sed 's/^/    /' | tail -n 60
+    if [ "$f" -ne 0 ]; then
+        { echo "FAILED: $config $label$note"; grep -v '^ok ' "$work/$n.log" 2>/dev/null | sed 's/^/    /' | tail -n 60; } |
+            tee -a "$work/failures" | tail -n +2
     else grep '^skip ' "$work/$n.log" | sed 's/^/    /'; fi
 done
 wait $pool
+[ ! -f "$work/failures" ] || cat "$work/failures" # once more, where a cut log still shows it
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
