@@ -75,7 +75,7 @@
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
  * PSOCKET_DATAGRAM           implementation  largest datagram that is received, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
- * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
+ * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once; more queue (96)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
  * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
@@ -655,7 +655,7 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_ADDRESSES 16 /* most addresses of one name that are tried */
 #endif
 #ifndef PSOCKET_RESOLVER_THREADS
-#define PSOCKET_RESOLVER_THREADS 8 /* names resolved at once, not counting those that keep us waiting; more queue */
+#define PSOCKET_RESOLVER_THREADS 96 /* names resolved at once; more queue */
 #endif
 #ifndef PSOCKET_CHAIN_BYTES
 #define PSOCKET_CHAIN_BYTES 102400 /* most bytes of certificates taken from a peer */
@@ -3439,18 +3439,14 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * >>dns
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
- * socket waits for. Lookups by the system have a helper thread each. At most PSOCKET_RESOLVER_THREADS of them count: one
- * that nobody waits for any more, or that has waited PSI_DNS_PATIENCE for its name server, makes room for another.
+ * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_PATIENCE 250 /* milliseconds */
-#define PSI_DNS_THREADS (8 * PSOCKET_RESOLVER_THREADS) /* all of them, those that do not count included */
 
 struct psocket_resolve {
-    psocket_resolve *next; /* in psi_dns_list */
+    psocket_resolve *next; /* in psi_dns_queue */
     psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
-    int64_t since;         /* when its thread began */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3458,46 +3454,54 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. Where one family has taken more than its half, the other
-   one takes it back. */
+/* Lookups that wait for a thread, in the order asked; those that have one; and whose they are: they do not survive fork. */
+static psocket_resolve *psi_dns_queue;
+static PSI_UNUSED int psi_dns_threads;
+static PSI_UNUSED long psi_dns_process;
+
+/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
+   alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one family has taken more
+   than its half of the room, the other one takes it back. */
 static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
 {
     psi_addr a = *address;
-    int i, same = 0, last = -1; /* of the other family */
+    int i, same = 0, at;
     psi_addr_normalise(&a);
     for (i = 0; i < r->count; i++) {
         if (psi_addr_same(&r->addrs[i], &a)) return 0;
-        if (r->addrs[i].family == a.family) same++;
-        else last = i;
+        same += r->addrs[i].family == a.family;
     }
     if (r->count == PSOCKET_ADDRESSES) {
         if (same >= PSOCKET_ADDRESSES / 2) return PSOCKET_LIMIT;
-        memmove(&r->addrs[last], &r->addrs[last + 1], (size_t)(r->count - last - 1) * sizeof a);
         r->count--;
     }
-    r->addrs[r->count++] = a;
+    at = 2 * same + (r->count && r->addrs[0].family != a.family);
+    if (at > r->count) at = r->count;
+    memmove(&r->addrs[at + 1], &r->addrs[at], (size_t)(r->count - at) * sizeof a);
+    r->addrs[at] = a;
+    r->count++;
     return 0;
 }
 
-/* Stores the answer and rings. The lock is held. */
-static void psi_dns_answer(psocket_resolve *r, int code)
+/* Stores the answer, rings, and lets go for whoever answers. The lock is held. 1: r is to be freed. */
+static int psi_dns_answer(psocket_resolve *r, int code)
 {
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
     if (r->bell.wr != -1) psi_os_bell_ring(&r->bell);
+    return --r->owners == 0;
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
-    int left;
+    int last;
     if (!r) return;
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
-    psi_dns_answer(r, code);
-    left = --r->owners;
+    last = psi_dns_answer(r, code);
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
+    if (last) psi_free(r);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3521,146 +3525,84 @@ static void psi_dns_found(void *r, const psi_addr *a)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
-static psocket_resolve *psi_dns_list; /* those that run, then those that wait for it, in the order asked */
-static int psi_dns_threads;
-static long psi_dns_process; /* whose threads they are: they do not survive fork */
-
-/* Takes r out of the list. */
-static void psi_dns_unlist(psocket_resolve *r)
-{
-    psocket_resolve **at = &psi_dns_list;
-    while (*at && *at != r) at = &(*at)->next;
-    if (*at) *at = r->next;
-}
-
-/* The next lookup that may begin, which then has; NULL if there is none. The lock is held. */
-static psocket_resolve *psi_dns_next(void)
-{
-    psocket_resolve *r;
-    int64_t now = psi_os_now();
-    int count = 0;
-    for (r = psi_dns_list; r && !r->queued; r = r->next) count += r->owners == 2 && now - r->since < PSI_DNS_PATIENCE;
-    if (!r || count >= PSOCKET_RESOLVER_THREADS) return NULL;
-    r->queued = 0;
-    r->since = now;
-    return r;
-}
-
 PSI_OS_THREAD(psi_dns_worker, first)
 {
     psocket_resolve *r = (psocket_resolve *)first, *next;
-    int left, code;
+    int last, code;
     for (; r; r = next) {
         code = psi_os_resolve(r->host, psi_dns_found, r, &r->os); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        psi_dns_unlist(r);
-        psi_dns_answer(r, code);
-        left = --r->owners;
-        next = psi_dns_next();
-        if (!next) psi_dns_threads--;
+        last = psi_dns_answer(r, code);
+        next = psi_dns_queue;
+        if (next) psi_dns_queue = next->next;
+        else psi_dns_threads--;
+        if (next) next->queued = 0;
         psi_os_unlock(&psi_dns_lock);
-        if (!left) psi_free(r);
+        if (last) psi_free(r);
     }
     return 0;
 }
 
-/* Begins what may begin. If r is to wait for a thread and there is none and can be none, that is its answer. The lock is
-   held. */
-static void psi_dns_push(psocket_resolve *r)
+/* Gives r a thread, or a place in the queue. If there is no thread and can be none, that is its answer. */
+static void psi_dns_system(psocket_resolve *r)
 {
-    psocket_resolve *next;
-    int code = 0, os = 0;
+    psocket_resolve **end = &psi_dns_queue;
+    int code = PSOCKET_LIMIT, os = 0;
+    psi_os_pin(); /* not under the lock: it takes the loader's */
+    psi_os_lock(&psi_dns_lock);
     if (psi_dns_process != psi_os_process()) {
         psi_dns_process = psi_os_process();
         psi_dns_threads = 0;
-        psi_dns_list = r->queued ? r : NULL;
-        r->next = NULL;
+        psi_dns_queue = NULL;
     }
-    while (!code && psi_dns_threads < PSI_DNS_THREADS && (next = psi_dns_next()) != NULL) {
-        code = psi_os_thread(psi_dns_worker, next, &os);
-        if (code) next->queued = 1;
-        else psi_dns_threads++;
+    if (psi_dns_threads < PSOCKET_RESOLVER_THREADS) code = psi_os_thread(psi_dns_worker, r, &os);
+    if (!code) {
+        psi_dns_threads++;
+    } else if (psi_dns_threads) {
+        while (*end) end = &(*end)->next;
+        *end = r;
+        r->queued = 1;
+    } else {
+        r->os = os;
+        psi_dns_answer(r, code);
     }
-    if (!code || psi_dns_threads || !r->queued) return;
-    psi_dns_unlist(r);
-    r->queued = 0;
-    r->os = os;
-    r->owners--;
-    psi_dns_answer(r, code);
-}
-
-static void psi_dns_system(psocket_resolve *r)
-{
-    psocket_resolve **end = &psi_dns_list;
-    psi_os_pin(); /* not under the lock: it takes the loader's */
-    psi_os_lock(&psi_dns_lock);
-    while (*end) end = &(*end)->next;
-    *end = r;
-    r->queued = 1;
-    psi_dns_push(r);
     psi_os_unlock(&psi_dns_lock);
-}
-
-/* The socket lets go of a lookup. Which nobody has begun is over. The lock is held. */
-static void psi_dns_abandon(psocket_resolve *r)
-{
-    if (r->queued) {
-        psi_dns_unlist(r);
-        r->queued = 0;
-        r->owners--;
-    }
-    psi_dns_push(r);
 }
 
 #else
 #define PSI_DNS_THREADED 0
 
 /* Without threads the answer is there at once, after as long as it takes. */
+static void psi_dns_system(psocket_resolve *r)
+{
 #ifdef PSOCKET_NO_DNS
-static void psi_dns_system(psocket_resolve *r)
-{
     psocket_resolve_done(r, PSOCKET_DNS);
-}
 #else
-static void psi_dns_system(psocket_resolve *r)
-{
     psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
+#endif
 }
 #endif
 
-static void psi_dns_push(psocket_resolve *r) { (void)r; }
-static void psi_dns_abandon(psocket_resolve *r) { (void)r; }
-
-#endif
-
+/* The socket lets go of a lookup. Which nobody has begun is over. */
 static void psi_dns_release(psocket_resolve *r)
 {
+    psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
     psi_os_bell_free(&r->bell); /* nobody listens any more */
-    r->owners--;
-    psi_dns_abandon(r);
-    left = r->owners;
+    while (r->queued && *at && *at != r) at = &(*at)->next;
+    if (r->queued && *at) *at = r->next;
+    left = r->owners -= 1 + r->queued;
     psi_os_unlock(&psi_dns_lock);
     if (!left) psi_free(r);
 }
 
-static int psi_dns_is_done(psocket_resolve *r)
-{
-    int done;
-    psi_os_lock(&psi_dns_lock);
-    if (r->queued) psi_dns_push(r);
-    done = r->done;
-    psi_os_unlock(&psi_dns_lock);
-    return done;
-}
-
-/* After how many milliseconds to ask psi_dns_is_done again: 0 now, -1 when the bell rings. */
+/* After how many milliseconds to ask again: 0 if the answer is there, -1 when the bell rings. */
 static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : r->queued ? PSI_DNS_PATIENCE : -1;
+    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3674,26 +3616,13 @@ static int psi_dns_is_localhost(const char *host, size_t n)
     return n >= len && psi_same_nocase(host + n - len, name, len) && (n == len || host[n - len - 1] == '.');
 }
 
-/* What is known without asking anybody: numeric addresses, paths, and, unless the application resolves, this machine. */
-static int psi_dns_known(psocket_resolve *r, const char *path, size_t n, int own)
-{
-    psi_addr a = PSI_ZERO;
-    if (path) a.family = PSI_UNIX;
-    else if (!psi_addr_parse(&a, r->host, n)) {
-        if (own || !psi_dns_is_localhost(r->host, n)) return 0;
-        psi_addr_parse(&a, "::1", 3);
-        psi_dns_add(r, &a);
-        psi_addr_parse(&a, "127.0.0.1", 9);
-    }
-    psi_dns_add(r, &a);
-    return 1;
-}
-
-/* Starts to resolve host: what is known at once, others through fn or the system. The caller owns *out and ends it with
+/* Starts to resolve host. What is known without asking anybody is there at once: a path, a numeric address, and, unless the
+   application resolves, this machine. Others go through fn or the system. The caller owns *out and ends it with
    psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
     const char *path = psi_addr_path(host);
+    psi_addr a = PSI_ZERO;
     size_t n;
     int os;
     psocket_resolve *r;
@@ -3707,29 +3636,21 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     r->owners = 1;
     r->bell.rd = r->bell.wr = -1;
     *out = r;
-    r->done = psi_dns_known(r, path, n, fn != NULL);
-    if (r->done) return 0;
+    if (path) a.family = PSI_UNIX;
+    else if (!psi_addr_parse(&a, host, n) && !fn && psi_dns_is_localhost(host, n)) {
+        psi_addr_parse(&a, "::1", 3);
+        psi_dns_add(r, &a);
+        psi_addr_parse(&a, "127.0.0.1", 9);
+    }
+    if (a.family) {
+        r->done = 1;
+        return psi_dns_add(r, &a);
+    }
     if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
     return 0;
-}
-
-/* Brings the addresses of a finished lookup into the order in which to try them: families alternate, beginning with the
-   system's first choice (RFC 8305 section 4). */
-static void psi_dns_interleave(psocket_resolve *r)
-{
-    psi_addr sorted[PSOCKET_ADDRESSES];
-    int taken[PSOCKET_ADDRESSES] = { 0 }, i, k, family = r->count ? r->addrs[0].family : 0;
-    for (i = 0; i < r->count; i++) {
-        for (k = 0; k < r->count && (taken[k] || r->addrs[k].family != family); k++) {}
-        if (k == r->count) for (k = 0; taken[k]; k++) {} /* that family is used up */
-        taken[k] = 1;
-        sorted[i] = r->addrs[k];
-        family = sorted[i].family == PSI_IP4 ? PSI_IP6 : PSI_IP4;
-    }
-    memcpy(r->addrs, sorted, (size_t)r->count * sizeof *sorted);
 }
 #ifndef PSOCKET_NO_TLS
 /*==================================================================================================
@@ -10788,9 +10709,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 /*==================================================================================================
  * >>watch
  * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
- * when they want to be looked at, and the hot ring of those to be looked at without being told by the system. It knows
- * nothing of sockets, so that a socket can take its descriptors out before it closes them; >>poll does the looking.
- * A socket owns its watch; those of foreign descriptors and timers are the application's.
+ * when they want to be looked at, and the hot ring of those to be looked at. It knows nothing of sockets, so that one can
+ * take its descriptors out before it closes them; >>poll does the looking. A socket's watch is part of it, those of
+ * foreign descriptors and timers are the application's. Sockets call what is here through the poller, so that a program
+ * that makes no poller links none.
  *================================================================================================*/
 
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
@@ -10802,8 +10724,7 @@ typedef struct psi_link {
 
 struct psocket_watch {
     psi_link link;           /* first, so that a link is its watch */
-    psocket_poller *poller;  /* NULL once that was freed */
-    psocket *sock;           /* NULL: a foreign descriptor or a timer */
+    psocket_poller *poller;  /* NULL: in none */
     void *user;
     psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
     psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
@@ -10811,9 +10732,10 @@ struct psocket_watch {
     int heap;                /* index in the heap */
     unsigned turn;           /* the poller's turn that `did` is of */
     short given;             /* 1 + index in the array handed out last; 0 none */
-    unsigned events : 3;     /* what the user wants */
-    unsigned dead : 1;       /* its owner is done with it */
     uint8_t did;             /* PSI_DID_*: what the socket did in that turn */
+    unsigned events : 3;     /* what the user wants */
+    unsigned fired : 2;      /* what the system has said, until the next look */
+    unsigned is_sock : 1;    /* it begins a psocket */
 };
 
 #define PSI_DID_SEND 1
@@ -10833,6 +10755,9 @@ struct psocket_poller {
     uint8_t *spare;          /* a buffer for the socket that reads next */
     uint8_t nested;          /* a foreign loop watches the poller's own descriptor, and none waits in it */
     uint8_t announced;       /* that descriptor is readable, since there is something hot */
+    void (*unwatch)(psocket_watch *w); /* what a socket in it calls: psi_watch_unwatch, */
+    void (*leave)(psocket_watch *w);   /* psi_watch_leave, */
+    void (*tell)(psocket_watch *w);    /* psi_poll_tell */
 };
 
 /* There is something to look at of which the system does not know: tells a foreign loop. */
@@ -10841,13 +10766,6 @@ static void psi_watch_announce(psocket_poller *p)
     if (!p->nested || p->announced) return;
     p->announced = 1;
     psi_os_poller_busy(&p->os, 1);
-}
-
-/* A wait begins. */
-static void psi_watch_rest(psocket_poller *p)
-{
-    if (p->announced) psi_os_poller_busy(&p->os, 0);
-    p->announced = 0;
 }
 
 /* Has the poller look at w in its next wait. */
@@ -10870,15 +10788,15 @@ static void psi_watch_cool(psocket_watch *w)
     w->link.next = NULL;
 }
 
-/* Has the socket of w (NULL: none) done this in the poller's turn? */
+/* Has the socket of w done this in its poller's turn? */
 static int psi_watch_did(const psocket_watch *w, int what)
 {
-    return w && w->turn == w->poller->turn && (w->did & what);
+    return w->poller && w->turn == w->poller->turn && (w->did & what);
 }
 
 static void psi_watch_note(psocket_watch *w, int what)
 {
-    if (!w) return;
+    if (!w->poller) return;
     w->did = (uint8_t)((w->turn == w->poller->turn ? w->did : 0) | what);
     w->turn = w->poller->turn;
 }
@@ -10924,102 +10842,70 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
-/* Has the system watch exactly these descriptors for w, which may have several. */
-static int psi_watch_many(psocket_watch *w, const psocket_pollfd *fds, int n)
+/* Has the system watch exactly these n descriptors for w. */
+static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
     psi_os_poller *os = &w->poller->os;
-    int i, r = 0, e;
-    psi_os_poller_ctl(os, &w->one, 0, &e);
-    if (!w->more) {
-        if (!n) return 0;
-        w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
-        if (!w->more) return PSOCKET_NOMEM;
-    }
-    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
-        psi_os_watch *one = &w->more[i];
-        psocket_fd fd = i < n ? fds[i].fd : -1;
-        if (one->events && one->fd != fd) psi_os_poller_ctl(os, one, 0, &e);
-        one->fd = fd;
-        one->owner = w;
-        if (i < n && !r) r = psi_os_poller_ctl(os, one, fds[i].events, &e);
-    }
-    return r;
-}
-
-/* The same for one descriptor. */
-static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
-{
-    psi_os_poller *os = &w->poller->os;
-    int e = 0;
-    if (w->more) {
-        psi_watch_many(w, NULL, 0);
+    psi_os_watch *at = n > 1 ? w->more : &w->one;
+    int i, r = 0, e, most = n > 1 ? PSOCKET_POLLSET_MAX : 1;
+    if (!at) at = w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
+    if (!at) return PSOCKET_NOMEM;
+    if (n > 1) {
+        psi_os_poller_ctl(os, &w->one, 0, &e);
+    } else if (w->more) {
+        for (i = 0; i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(os, &w->more[i], 0, &e);
         psi_free(w->more);
         w->more = NULL;
     }
-    if (w->one.events && w->one.fd != fd) psi_os_poller_ctl(os, &w->one, 0, &e);
-    w->one.fd = fd;
-    return fd == -1 ? 0 : psi_os_poller_ctl(os, &w->one, events, &e);
+    for (i = 0; i < most; i++) {
+        psocket_fd fd = i < n ? fds[i].fd : -1;
+        if (at[i].events && at[i].fd != fd) psi_os_poller_ctl(os, &at[i], 0, &e);
+        at[i].fd = fd;
+        at[i].owner = w;
+        if (fd != -1 && !r) r = psi_os_poller_ctl(os, &at[i], fds[i].events, &e);
+    }
+    return r;
 }
 
 /* Takes all of its descriptors out of the system's set, before one of them is closed. */
 static void psi_watch_unwatch(psocket_watch *w)
 {
-    int i, e;
-    psi_os_poller_ctl(&w->poller->os, &w->one, 0, &e);
-    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&w->poller->os, &w->more[i], 0, &e);
+    psi_watch_set(w, NULL, 0);
     psi_watch_heat(w);
 }
 
-/*--- making and ending one */
+/*--- joining and leaving */
 
-static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
+/* 0, or PSOCKET_NOMEM. */
+static int psi_watch_join(psocket_poller *p, psocket_watch *w)
 {
-    psocket_watch *w;
     if (p->count == p->cap) {
         int cap = p->cap * 2 + 16;
         psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
-        if (!heap) return NULL;
+        if (!heap) return PSOCKET_NOMEM;
         p->heap = heap;
         p->cap = cap;
     }
-    w = (psocket_watch *)psi_alloc(sizeof *w);
-    if (!w) return NULL;
     w->poller = p;
-    w->sock = s;
+    w->turn = 0; /* of no turn of this one */
     w->due = w->wake = INT64_MAX;
-    w->one.owner = w;
     w->one.fd = -1;
     psi_watch_place(p, p->count++, w);
     psi_watch_heat(w);
-    return w;
+    return 0;
 }
 
-/* Takes w out of its poller. */
+/* Takes w out of its poller: neither the system nor the user hears more of it. */
 static void psi_watch_leave(psocket_watch *w)
 {
     psocket_poller *p = w->poller;
-    psocket_watch *last = p->heap[--p->count];
+    psocket_watch *last;
+    psi_watch_set(w, NULL, 0);
+    last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
     psi_watch_cool(w);
-    psi_free(w->more);
-    w->more = NULL;
     w->poller = NULL;
-}
-
-/* Its owner is done with w (NULL is fine): the system and the user hear no more of it at once; the poller frees it in its next
-   wait, which spares those who only close sockets the heap. */
-static void psi_watch_end(psocket_watch *w)
-{
-    psocket_poller *p = w ? w->poller : NULL;
-    if (!w) return;
-    if (!p) { /* that was freed before */
-        psi_free(w);
-        return;
-    }
-    psi_watch_unwatch(w);
-    w->sock = NULL;
-    w->events = 0;
-    w->dead = 1;
+    w->events = w->fired = 0;
     if (!w->given) return;
     p->given[w->given - 1] = NULL;
     p->events[w->given - 1].user = NULL;
@@ -11089,34 +10975,47 @@ typedef struct psi_listen {
     char *path;             /* of a Unix-domain socket: removed on close */
 } psi_listen;
 
+/* What a socket has besides once TLS begins. */
+typedef struct psi_secure {
+    psi_hs *hs;          /* the handshake, while it is under way or waits for the connection */
+    psi_rec *rec;        /* then what encrypts, until the socket ends */
+    psi_tlsinfo *info;   /* what was agreed on, from then on */
+    uint8_t *out;        /* sealed bytes that the transport has not taken: out + at .. out + len. NULL: none, all 0 */
+    uint32_t at, len;
+    unsigned log;        /* out has 1 << log bytes of room; 0: none to spare */
+} psi_secure;
+
 struct psocket {
+    psocket_watch watch; /* first, so that a watch is its socket */
     const psocket_transport *io; /* NULL: none yet, or no more */
     void *user;          /* its first argument: the socket itself if fd is the transport */
     psocket_fd fd;       /* -1: none of its own */
     psocket *above;      /* the socket that this one carries, if any */
     psi_ring ring;
-    uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
     psi_dial *dial;
     psi_listen *listen;  /* kept when it is closed: it stays a listener */
-    psi_hs *hs;
     const psi_role *role; /* of a TLS handshake; NULL: there can be none */
-    psi_rec *rec;
-    psi_tlsinfo *info;
-    psocket_watch *watch;
+    psi_secure *tls;     /* NULL: it was not asked for */
     psocket_error *error; /* details of what code says; NULL: there are none */
     int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
                             is over; 0: none waits, or for ever */
     size_t sent;
     psi_addr peer;
     int timeout;
-    uint32_t out_at, out_len, limit;
+    uint32_t limit;
     uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
     short code, end_in, end_out;
     unsigned state : 3, news : 2, side : 1, nonblocking : 1, udp : 1, family : 4;
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
-    unsigned out_log : 5;  /* out has 1 << out_log bytes of room; 0: none to spare */
 };
+
+static psi_hs *psi_sock_hs(const psocket *s) { return PSI_TLS && s->tls ? s->tls->hs : NULL; }
+static psi_rec *psi_sock_rec(const psocket *s) { return PSI_TLS && s->tls ? s->tls->rec : NULL; }
+static psi_tlsinfo *psi_sock_info(const psocket *s) { return PSI_TLS && s->tls ? s->tls->info : NULL; }
+
+/* Are there sealed bytes that the transport has not taken? */
+static int psi_sock_unsent(const psocket *s) { return PSI_TLS && s->tls && s->tls->out; }
 
 /* Does r say that a call has to wait for the transport? */
 static int psi_is_wait(ptrdiff_t r)
@@ -11140,7 +11039,7 @@ static void psi_lower_ms(int *ms, int64_t left)
 static void psi_sock_unwatch(psocket *s)
 {
     for (; s; s = s->above)
-        if (s->watch) psi_watch_unwatch(s->watch);
+        if (s->watch.poller) s->watch.poller->unwatch(&s->watch);
 }
 
 /*--- the clock of what waits */
@@ -11220,7 +11119,7 @@ static void psi_fd_close(void *user)
     psocket *s = (psocket *)user;
     char sink[1024];
     int os, i;
-    if (!s->udp && (!s->end_in || s->info) && s->family != PSI_UNIX)
+    if (!s->udp && (!s->end_in || psi_sock_info(s)) && s->family != PSI_UNIX)
         for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
@@ -11279,10 +11178,10 @@ static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *i
 
 static void psi_sock_out_free(psocket *s)
 {
-    psi_free(s->out);
-    s->out = NULL;
-    s->out_at = s->out_len = 0;
-    s->out_log = 0;
+    if (!psi_sock_unsent(s)) return;
+    psi_free(s->tls->out);
+    s->tls->out = NULL;
+    s->tls->at = s->tls->len = s->tls->log = 0;
 }
 
 static void psi_dial_free(psi_dial *d)
@@ -11301,11 +11200,13 @@ static void psi_sock_drop(psocket *s, int state)
     psi_sock_unwatch(s);
     psi_dial_free(s->dial);
     s->dial = NULL;
-    psi_hs_free(s->hs);
-    s->hs = NULL;
-    if (s->rec) psi_rec_free(s->rec);
-    s->rec = NULL;
     psi_sock_out_free(s);
+    if (PSI_TLS && s->tls) {
+        psi_hs_free(s->tls->hs);
+        s->tls->hs = NULL;
+        if (s->tls->rec) psi_rec_free(s->tls->rec);
+        s->tls->rec = NULL;
+    }
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     s->due[0] = s->due[1] = 0;
     s->state = (unsigned)state & 7u;
@@ -11361,18 +11262,19 @@ static int psi_sock_flush(psocket *s)
     int os = 0;
     ptrdiff_t n = 0;
     if (s->state != PSI_OPEN) return 0;
-    while (s->out) {
-        n = psi_sock_put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
+    while (psi_sock_unsent(s)) {
+        psi_secure *t = s->tls;
+        n = psi_sock_put(s, t->out + t->at, t->len - t->at, &os);
         if (n < 0) break;
         psi_sock_left(s);
-        s->out_at += (uint32_t)n;
-        if (s->out_at < s->out_len) continue;
+        t->at += (uint32_t)n;
+        if (t->at < t->len) continue;
         psi_sock_out_free(s);
         s->due[1] = 0;
     }
     if (n >= 0 && s->fd == -1) n = psi_sock_put(s, "", 0, &os);
     if (psi_is_wait(n)) {
-        psi_watch_note(s->watch, PSI_DID_FILL);
+        psi_watch_note(&s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
@@ -11383,17 +11285,18 @@ static int psi_sock_flush(psocket *s)
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
-    size_t room = s->out_len + psi_hs_room(s->rec, type, n);
-    if (room > (size_t)1 << s->out_log) {
+    psi_secure *t = s->tls;
+    size_t room = t->len + psi_hs_room(t->rec, type, n);
+    if (room > (size_t)1 << t->log) {
         unsigned log = 0;
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
+        out = (uint8_t *)psi_realloc(t->out, t->len, more ? (size_t)1 << log : room);
         if (!out) return PSOCKET_NOMEM;
-        s->out = out;
-        s->out_log = log & 31u;
+        t->out = out;
+        t->log = log;
     }
-    s->out_len += (uint32_t)psi_hs_put(s->rec, type, data, n, s->out + s->out_len);
+    t->len += (uint32_t)psi_hs_put(t->rec, type, data, n, t->out + t->len);
     return 0;
 }
 
@@ -11403,7 +11306,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
+    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -11412,7 +11315,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
 /* Gives up the buffer if nothing is in it. The poller keeps one for the socket that reads next. */
 static void psi_sock_relax(psocket *s)
 {
-    psocket_poller *p = s->watch ? s->watch->poller : NULL;
+    psocket_poller *p = s->watch.poller;
     psi_ring *r = &s->ring;
     if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
@@ -11422,14 +11325,14 @@ static void psi_sock_relax(psocket *s)
         psi_ring_free(r);
     }
     psi_ring_relax(r);
-    if (s->rec) psi_rec_relax(s->rec);
+    if (psi_sock_rec(s)) psi_rec_relax(s->tls->rec);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
    PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
-    psocket_poller *p = s->watch ? s->watch->poller : NULL;
+    psocket_poller *p = s->watch.poller;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
@@ -11451,7 +11354,7 @@ static void psi_sock_decode(psocket *s)
     while (!s->end_in) {
         psi_rec_in in;
         psocket_error e; /* filled on error */
-        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
+        int kind = psi_hs_open(s->tls->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
         if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
@@ -11489,19 +11392,19 @@ static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
     const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && s->hs) n = PSI_SOCK_HELLO;
-    if (PSI_TLS && s->rec) n += PSI_SOCK_AROUND;
+    if (psi_sock_hs(s)) n = PSI_SOCK_HELLO;
+    if (psi_sock_rec(s)) n += PSI_SOCK_AROUND;
     if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
-    *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
+    *room = psi_sock_rec(s) || psi_sock_hs(s) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
     return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
 static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
-    int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
+    int raw = psi_sock_rec(s) || psi_sock_hs(s), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
+    if (got < want) psi_watch_note(&s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
     if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
@@ -11510,7 +11413,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
         return;
     }
     s->ring.tail += got;
-    if (s->rec) psi_sock_decode(s);
+    if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
 /* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
@@ -11518,7 +11421,7 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 && (s->rec || s->hs)) code = PSOCKET_TRUNCATED;
+    else if (code == 0 && (psi_sock_rec(s) || psi_sock_hs(s))) code = PSOCKET_TRUNCATED;
     else if (code == 0) code = PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
@@ -11569,8 +11472,8 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
 /* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
 static int psi_sock_corked(psocket *s)
 {
-    int sent = psi_watch_did(s->watch, PSI_DID_SEND);
-    if (!sent) psi_watch_note(s->watch, PSI_DID_SEND);
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND);
+    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     return sent && s->nonblocking;
 }
 
@@ -11579,7 +11482,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->tls->len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
     while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
@@ -11603,15 +11506,15 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     int os = 0;
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
-    if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
+    if (psi_sock_rec(s)) return psi_sock_send_sealed(s, data, n);
+    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
-    if ((size_t)r < n) psi_watch_note(s->watch, PSI_DID_FILL);
+    if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
 }
 
@@ -11621,7 +11524,8 @@ static int psi_sock_finish(psocket *s)
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
     if (s->end_out == PSI_ENDING) {
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
+            return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
     if (s->end_out == PSI_FINISHING) {
@@ -11670,7 +11574,7 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     psi_dial_free(d);
     s->dial = NULL;
     s->due[0] = 0;
-    if (!s->hs) return;
+    if (!psi_sock_hs(s)) return;
     s->state = PSI_HANDSHAKING;
     psi_sock_clock(s, 0);
 }
@@ -11749,12 +11653,11 @@ static int psi_dial_step(psocket *s)
     int64_t now;
     if (s->state == PSI_RESOLVING) {
         int code;
-        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+        if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
         if ((code = d->names->code) != 0) {
             psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
             return psi_sock_end(s, code);
         }
-        psi_dns_interleave(d->names);
         s->state = PSI_CONNECTING;
     }
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
@@ -11822,7 +11725,7 @@ static int psi_sock_speak(psocket *s)
     const uint8_t *p;
     size_t n;
     int os = 0;
-    while ((n = psi_hs_output(s->hs, &p)) != 0) {
+    while ((n = psi_hs_output(s->tls->hs, &p)) != 0) {
         ptrdiff_t put = s->end_out ? (ptrdiff_t)n : psi_sock_put(s, p, n, &os);
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
@@ -11831,7 +11734,7 @@ static int psi_sock_speak(psocket *s)
             if (code != PSOCKET_RESET) return code;
             put = (ptrdiff_t)n;
         }
-        psi_hs_sent(s->hs, (size_t)put);
+        psi_hs_sent(s->tls->hs, (size_t)put);
     }
     return 0;
 }
@@ -11849,9 +11752,10 @@ static int psi_sock_hear(psocket *s)
 /* The handshake is over. */
 static void psi_sock_secured(psocket *s)
 {
-    psi_hs_finish(s->hs, &s->rec, &s->info);
-    psi_hs_free(s->hs);
-    s->hs = NULL;
+    psi_secure *t = s->tls;
+    psi_hs_finish(t->hs, &t->rec, &t->info);
+    psi_hs_free(t->hs);
+    t->hs = NULL;
     s->due[0] = 0;
     s->state = PSI_OPEN;
     psi_sock_decode(s);
@@ -11867,7 +11771,7 @@ static int psi_sock_handshake(psocket *s)
         uint32_t fed = 0;
         int status = psi_sock_speak(s);
         if (!status) {
-            status = psi_hs_status(s->hs, &e);
+            status = psi_hs_status(s->tls->hs, &e);
             if (status == 0) {
                 psi_sock_secured(s);
                 return 0;
@@ -11875,7 +11779,7 @@ static int psi_sock_handshake(psocket *s)
             if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
         if (status == PSOCKET_WANT_READ) {
-            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw);
+            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->tls->hs, r->buf + r->raw, r->tail - r->raw);
             r->raw += fed;
             if (fed || (status = psi_sock_hear(s)) == 1) continue;
         }
@@ -11889,7 +11793,9 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psocket_error e = PSI_ZERO;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&s->hs, s->role, tls, name, s->dial ? s->dial->port : s->peer.port, &e);
+    if (!s->tls) s->tls = (psi_secure *)psi_alloc(sizeof *s->tls);
+    if (!s->tls) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
+    r = psi_hs_new(&s->tls->hs, s->role, tls, name, s->dial ? s->dial->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
@@ -11913,7 +11819,7 @@ static int psi_listen_ready(psocket *s)
     if (l->next != -1) return 1;
     r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
     if (r == 0) {
-        if (s->watch) psi_watch_heat(s->watch); /* the system says nothing of it any more */
+        if (s->watch.poller) s->watch.poller->tell(&s->watch); /* the system says nothing of it any more */
         return 1;
     }
     l->next = -1;
@@ -11940,7 +11846,7 @@ static int psi_sock_step(psocket *s)
 static int psi_sock_asks(const psocket *s)
 {
     const uint8_t *p;
-    return PSI_TLS && psi_hs_output(s->hs, &p) == 0 && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ;
+    return PSI_TLS && psi_hs_output(s->tls->hs, &p) == 0 && psi_hs_status(s->tls->hs, NULL) != PSOCKET_WANT_READ;
 }
 
 /* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
@@ -11987,11 +11893,11 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     case PSI_LISTENING:
         return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
     case PSI_HANDSHAKING:
-        events = PSI_TLS && psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        events = PSI_TLS && psi_hs_output(s->tls->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
         break;
     case PSI_OPEN:
         if (psi_sock_full(s) || s->end_in) events &= ~PSOCKET_READ;
-        if (s->out || s->end_out > 0) events |= PSOCKET_WRITE;
+        if (psi_sock_unsent(s) || s->end_out > 0) events |= PSOCKET_WRITE;
         break;
     default:
         return 0;
@@ -12033,11 +11939,10 @@ static void psi_sock_close(psocket *s)
     psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
-        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
+        if (s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
         psi_sock_step(s);
     }
-    psi_watch_end(s->watch);
-    s->watch = NULL;
+    if (s->watch.poller) s->watch.poller->leave(&s->watch);
     psi_sock_drop(s, PSI_CLOSED);
     s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
     if (!l) return;
@@ -12052,7 +11957,8 @@ static void psi_sock_free(psocket *s)
     if (!s) return;
     psi_sock_close(s);
     psi_ring_free(&s->ring);
-    if (s->info) psi_tlsinfo_free(s->info);
+    if (psi_sock_info(s)) psi_tlsinfo_free(s->tls->info);
+    psi_free(s->tls);
     if (s->listen) psi_free(s->listen->path);
     psi_free(s->listen);
     psi_free(s->error);
@@ -12105,6 +12011,7 @@ static psocket *psi_sock_new(const psocket_options *opt, int side)
 {
     psocket *s = (psocket *)psi_alloc(sizeof *s);
     if (!s) return NULL;
+    s->watch.is_sock = 1;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
     s->state = PSI_ENDED; /* until it has a transport */
@@ -12141,10 +12048,10 @@ static void psi_check_state(const psocket *s)
     int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
     int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
     PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
-    PSI_SURE(s->hs ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
-    PSI_SURE(!s->rec || s->state == PSI_OPEN);
+    PSI_SURE(psi_sock_hs(s) ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
+    PSI_SURE(!psi_sock_rec(s) || s->state == PSI_OPEN);
     PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
-    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !s->out && s->fd == -1);
+    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !psi_sock_unsent(s) && s->fd == -1);
 }
 
 static void psi_check_sock(const psocket *s)
@@ -12152,10 +12059,10 @@ static void psi_check_sock(const psocket *s)
     psi_check_ring(&s->ring);
     psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    if (s->out) PSI_SURE(s->rec && s->out_at < s->out_len);
-    else PSI_SURE(!s->out_at && !s->out_len);
+    if (psi_sock_unsent(s)) PSI_SURE(s->tls->rec && s->tls->at < s->tls->len);
+    else PSI_SURE(!s->tls || (!s->tls->at && !s->tls->len));
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    if (s->watch) PSI_SURE(s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED);
+    if (s->watch.poller) PSI_SURE(s->watch.is_sock && s->state != PSI_CLOSED);
     if (s->above) PSI_SURE(s->above->user == s);
 }
 #else
@@ -12165,14 +12072,28 @@ static void psi_check_sock(const psocket *s)
 /*==================================================================================================
  * >>poll
  * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
- * or when the socket has done what the system cannot know. A look reports what is known and has the system watch for the
- * rest. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the logarithm of the number
- * of watches for each time that is set. The system's interest is changed only when it has to be.
+ * when the system has said something of it, or when the socket has done what the system cannot know. A look reports what
+ * is known and has the system watch for the rest. Everything else sleeps in the system's own set, so a wait costs what is
+ * ready, plus the logarithm of the number of watches for each time that is set. The system's interest is changed only when
+ * it has to be.
  *================================================================================================*/
+
+/* The socket that w begins, NULL for what is foreign. */
+static psocket *psi_poll_sock(psocket_watch *w)
+{
+    return w->is_sock ? (psocket *)(void *)w : NULL;
+}
+
+/* Something hot, or handed out last, which may have more? */
+static int psi_poll_busy(const psocket_poller *p)
+{
+    return p->given_count || p->hot.next != &p->hot;
+}
 
 static void psi_poll_report(psocket_watch *w, int events)
 {
     psocket_poller *p = w->poller;
+    psocket *s = psi_poll_sock(w);
     if (w->given) { /* a timeout is reported alone; events come again */
         int *told = &p->events[w->given - 1].events;
         if (!events) *told = 0;
@@ -12184,17 +12105,17 @@ static void psi_poll_report(psocket_watch *w, int events)
         p->events[p->given_count].events = events;
         w->given = (short)++p->given_count;
     }
-    if (w->sock) psi_sock_told(w->sock, p->events[w->given - 1].events);
+    if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
 /* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
    socket, which was in the state `before`, has answered. */
 static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 {
-    psocket *s = w->sock;
+    psocket *s = psi_poll_sock(w);
     int ready, open = s->state == PSI_OPEN;
     if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
-    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (s->rec && (fired & PSOCKET_READ))))
+    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ))))
         fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
     if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
         fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
@@ -12206,7 +12127,7 @@ static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 /* Looks at a socket: reports what is ready, watches for the rest. */
 static int psi_poll_look_socket(psocket_watch *w, int fired)
 {
-    psocket *s = w->sock;
+    psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int before = s->state, ready, n, ms = -1;
     ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
@@ -12215,47 +12136,49 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (ms == 0 && !ready) psi_watch_heat(w);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    if (n > 1) return psi_watch_many(w, fds, n);
-    return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
-}
-
-static void psi_poll_bury(psocket_watch *w)
-{
-    psi_watch_leave(w);
-    psi_free(w);
+    return psi_watch_set(w, fds, n);
 }
 
 /* Looks at a watch. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w, int fired)
+static int psi_poll_look(psocket_watch *w)
 {
-    int r;
-    if (w->dead) {
-        psi_poll_bury(w);
-        return 0;
-    }
-    if (w->sock) {
+    psocket_pollfd one;
+    int r, fired = w->fired;
+    w->fired = 0;
+    if (w->is_sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
         psi_watch_cool(w);
         if (fired & w->events) psi_poll_report(w, fired & w->events);
-        r = psi_watch_one(w, w->one.fd, w->events);
+        one.fd = w->one.fd;
+        one.events = w->events;
+        r = psi_watch_set(w, &one, 1);
     }
     if (r) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at every watch that is hot now, as long as the array has room. */
-static int psi_poll_look_hot(psocket_poller *p, int cap)
+/* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
+   the application's may), so none is held on to: they are taken out of a ring of their own, one by one. */
+static int psi_poll_look_hot(psocket_poller *p, int room)
 {
-    psi_link *last = p->hot.prev, *at = p->hot.next;
+    psi_link now = p->hot, *last;
     int r = 0;
-    while (at != &p->hot && p->given_count < cap && !r) {
-        psi_link *next = at->next;
-        int done = at == last;
-        r = psi_poll_look((psocket_watch *)at, 0);
-        if (done) break;
-        at = next;
+    if (now.next == &p->hot) return 0;
+    now.next->prev = now.prev->next = &now;
+    p->hot.next = p->hot.prev = &p->hot;
+    while (now.next != &now && p->given_count < room && !r) {
+        psocket_watch *w = (psocket_watch *)(void *)now.next;
+        psi_watch_cool(w);
+        psi_watch_heat(w); /* it is where it will be if it stays hot */
+        r = psi_poll_look(w);
     }
+    if (now.next == &now) return r;
+    last = now.prev; /* those that are left come first */
+    last->next = p->hot.next;
+    p->hot.next->prev = last;
+    p->hot.next = now.next;
+    now.next->prev = &p->hot;
     return r;
 }
 
@@ -12264,9 +12187,7 @@ static void psi_poll_times(psocket_poller *p, int64_t now)
 {
     while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
         psocket_watch *w = p->heap[0];
-        if (w->dead) {
-            psi_poll_bury(w);
-        } else if (w->due <= now) {
+        if (w->due <= now) {
             psi_poll_report(w, 0);
             psi_watch_times(w, INT64_MAX, w->wake);
         } else {
@@ -12290,12 +12211,12 @@ static void psi_poll_recycle(psocket_poller *p)
     int i;
     for (i = 0; i < p->given_count; i++) {
         psocket_watch *w = p->given[i];
-        psocket *s = w ? w->sock : NULL;
+        psocket *s = w ? psi_poll_sock(w) : NULL;
         if (!w) continue;
         w->given = 0;
         if (!s) continue;
         psi_sock_relax(s);
-        if (s->fd == -1 || s->out || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
+        if (s->fd == -1 || psi_sock_unsent(s) || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
             (w->events & ~w->one.events)) /* a full ring had reading switched off */
             psi_watch_heat(w);
     }
@@ -12306,18 +12227,21 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    psocket_watch *owners[PSI_EVENTS];
     int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     if (r) return r;
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
-    if (p->given_count || p->hot.next != &p->hot) wait = 0;
+    if (psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
     n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
     if (n < 0) return n;
     if (n == 0 && os) psi_poll_signal(p);
-    for (i = 0; i < n; i++) owners[i] = (psocket_watch *)ready[i].watch->owner; /* a look may free what is ready, never its owner */
-    for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
+    for (i = 0; i < n; i++) {
+        psocket_watch *w = (psocket_watch *)ready[i].watch->owner;
+        w->fired = (w->fired | (unsigned)ready[i].events) & 3u;
+        psi_watch_heat(w);
+    }
+    if (n) r = psi_poll_look_hot(p, PSI_EVENTS);
     if (p->given_count) return r;
     *now = psi_os_now();
     psi_poll_times(p, *now);
@@ -12327,12 +12251,26 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 /* Sets what the user wants of a watch. */
 static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *user)
 {
-    psocket *s = w->sock;
+    psocket *s = psi_poll_sock(w);
     w->user = user;
     if (w->given) w->poller->events[w->given - 1].user = user;
-    if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
+    if (w->events != (unsigned)events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
     w->events = (unsigned)events & 7u;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
+}
+
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
+   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+static void psi_poll_tell(psocket_watch *w)
+{
+    const psocket *s = psi_poll_sock(w);
+    int events, way, late = 0;
+    if (w->given || w->link.next) return;
+    events = (int)w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(w);
 }
 
 #ifdef PSOCKET_CHECK
@@ -12344,10 +12282,8 @@ static void psi_check_poller(const psocket_poller *p)
     for (i = 0; i < p->count; i++) {
         const psocket_watch *w = p->heap[i];
         PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
-        PSI_SURE(!w->dead || (!w->sock && !w->given && w->link.next));
-        PSI_SURE(!w->sock || w->sock->watch == w);
         PSI_SURE(!w->given || p->given[w->given - 1] == w);
-        PSI_SURE(w->sock || !w->more);
+        PSI_SURE(w->is_sock || !w->more);
         hot += w->link.next != NULL;
     }
     for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
@@ -12375,60 +12311,63 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
     }
     p->hot.next = p->hot.prev = &p->hot;
     p->turn = 1;
+    p->unwatch = psi_watch_unwatch;
+    p->leave = psi_watch_leave;
+    p->tell = psi_poll_tell;
     *out = p;
     return 0;
 }
 
-/* Takes a socket out. */
-static void psi_poll_remove(psocket *s)
-{
-    if (!s->watch) return;
-    psi_sock_flush(s); /* nobody will do it later */
-    psi_watch_end(s->watch);
-    s->watch = NULL;
-}
-
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    int other = s && s->watch && s->watch->poller != p;
+    int other = s && s->watch.poller && s->watch.poller != p;
     if (!s) return PSOCKET_INVALID;
-    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
+    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
-        if (!other) psi_poll_remove(s);
+        if (other || !s->watch.poller) return 0;
+        psi_sock_flush(s); /* nobody will do it later */
+        if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
     if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->watch) s->watch = psi_watch_new(p, s);
-    if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
-    psi_poll_want(s->watch, events, timeout_ms, user);
+    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    psi_poll_want(&s->watch, events, timeout_ms, user);
     psi_check_poller(p);
     return 0;
 }
 
-PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user)
+PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
 {
-    psocket_watch *made = NULL;
-    int r, os;
-    if (!p || !w || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (*w && ((*w)->poller != p || (*w)->sock)) return PSOCKET_INVALID;
-    if (!*w) *w = made = psi_watch_new(p, NULL);
-    if (!*w) return PSOCKET_NOMEM;
-    if ((*w)->one.events == events) psi_os_poller_ctl(&p->os, &(*w)->one, 0, &os); /* its number may have come back: ask anew */
-    r = psi_watch_one(*w, fd == -1 ? -1 : fd, events);
+    psocket_watch *w = out ? *out : NULL;
+    psocket_pollfd one;
+    int r = 0, os, fresh = !w;
+    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
+    if (fresh) w = (psocket_watch *)psi_alloc(sizeof *w);
+    if (!w || (fresh && psi_watch_join(p, w))) {
+        psi_free(w);
+        return PSOCKET_NOMEM;
+    }
+    if (w->one.events == events) psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
+    one.fd = fd;
+    one.events = events;
+    r = psi_watch_set(w, &one, 1);
     if (r) {
-        psi_watch_end(made);
-        if (made) *w = NULL;
+        if (fresh) psocket_watch_free(w);
         return r;
     }
-    psi_poll_want(*w, events, timeout_ms, user);
+    *out = w;
+    psi_poll_want(w, events, timeout_ms, user);
     psi_check_poller(p);
     return 0;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
 {
-    psi_watch_end(w);
+    if (w && w->poller) psi_watch_leave(w);
+    psi_free(w);
 }
 
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
@@ -12438,8 +12377,8 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
     nested = p->nested;
-    psi_watch_rest(p);
-    p->nested = 0;
+    if (p->announced) psi_os_poller_busy(&p->os, 0);
+    p->nested = p->announced = 0;
     p->turn++;
     psi_poll_recycle(p);
     p->os.rang = 0;
@@ -12447,7 +12386,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     end = ms < 0 ? INT64_MAX : now + ms;
     do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
     p->nested = nested != 0;
-    if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
+    if (psi_poll_busy(p)) psi_watch_announce(p);
     psi_check_poller(p);
     return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
@@ -12459,12 +12398,10 @@ PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
 {
-    int busy;
     if (!p) return -1;
-    busy = p->given_count || p->hot.next != &p->hot; /* what was handed out last may have more */
     p->nested = 1;
-    if (busy) psi_watch_announce(p);
-    if (ms && busy) *ms = 0;
+    if (psi_poll_busy(p)) psi_watch_announce(p);
+    if (ms && psi_poll_busy(p)) *ms = 0;
     if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return psi_os_poller_fd(&p->os);
 }
@@ -12474,10 +12411,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     if (!p) return;
     while (p->count) {
         psocket_watch *w = p->heap[p->count - 1];
-        if (w->sock) psi_poll_remove(w->sock);
-        else psi_watch_unwatch(w);
-        if (w->dead) psi_poll_bury(w);
-        else psi_watch_leave(w);
+        if (w->is_sock) psi_sock_flush(psi_poll_sock(w)); /* nobody will do it later */
+        psi_watch_leave(w);
     }
     psi_free(p->spare);
     psi_os_poller_free(&p->os);
@@ -12502,25 +12437,11 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-/* Has the poller look at what its system cannot know: something is ready, is to be watched that was not (output, a ring that
-   was full), or has a time. (What the poller has just handed out it looks at again anyway.) */
-static void psi_public_tell(psocket *s)
-{
-    const psocket_watch *w = s->watch;
-    int events, way, late = 0;
-    if (!w || w->given || w->link.next) return;
-    events = (int)w->events | (s->out || s->end_out > 0 ? PSOCKET_WRITE : 0);
-    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
-    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
-        (s->state == PSI_OPEN && (events & ~w->one.events)))
-        psi_watch_heat(s->watch);
-}
-
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
-    psi_public_tell(s);
+    if (s->watch.poller) s->watch.poller->tell(&s->watch);
     psi_check_sock(s);
     return r;
 }
@@ -12542,7 +12463,7 @@ static int psi_public_begin(psocket *s, int ok)
 /* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
 static void psi_public_push(psocket *s)
 {
-    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
+    if (s->state == PSI_OPEN && (psi_sock_unsent(s) || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
 }
 
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
@@ -12867,7 +12788,7 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     if (!psi_public_can(out, c && !c->udp && !c->above && !c->listen && c->state != PSI_CLOSED, PSOCKET_CLIENT))
         return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, or nothing that could carry it");
     if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    if (c->watch.poller) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12987,7 +12908,7 @@ static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->nonblocking && !s->end_in && psi_watch_did(s->watch, PSI_DID_DRAIN)) {
+        if (s->nonblocking && !s->end_in && psi_watch_did(&s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
@@ -13036,7 +12957,7 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
     int r = psi_public_begin(s, data || !len);
     if (r) return r;
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (psi_sock_hs(s)) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
     s->news = PSI_NEWS;
@@ -13106,10 +13027,9 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     int r;
     if (!s) return PSOCKET_INVALID;
     if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
-    if (s->info && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
+    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    psi_public_tell(s);
-    if (!s->hs) {
+    if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
         if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
@@ -13125,7 +13045,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 {
-    const psocket_question *asked = s && s->hs ? psi_hs_asks(s->hs) : NULL;
+    const psocket_question *asked = s && psi_sock_hs(s) ? psi_hs_asks(s->tls->hs) : NULL;
     if (q) memset(q, 0, sizeof *q);
     if (!s) return PSOCKET_INVALID;
     if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
@@ -13136,14 +13056,15 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->hs || code > 0 || psi_hs_decide(s->hs, code)) return psi_public_wrong(s, "no decision is asked for");
+    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(s->tls->hs, code)) return psi_public_wrong(s, "no decision is asked for");
     return 0;
 }
 
 PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->hs || (!sig && len) || psi_hs_signed(s->hs, sig, len)) return psi_public_wrong(s, "no signature of that length is asked for");
+    if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(s->tls->hs, sig, len))
+        return psi_public_wrong(s, "no signature of that length is asked for");
     return 0;
 }
 
@@ -13152,8 +13073,8 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!s->rec || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
-    r = psi_tls_export(s->rec, label, context, context_len, out, n);
+    if (!psi_sock_rec(s) || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
+    r = psi_tls_export(s->tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
         return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
     return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
@@ -13162,14 +13083,14 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
-    if (!s || !info || !s->info) return PSOCKET_INVALID;
-    psi_tlsinfo_get(s->info, info);
+    if (!s || !info || !psi_sock_info(s)) return PSOCKET_INVALID;
+    psi_tlsinfo_get(s->tls->info, info);
     return 0;
 }
 
 PSOCKET_API int psocket_istls(const psocket *s)
 {
-    return s && s->info;
+    return s && psi_sock_info(s);
 }
 
 /*--- state */
@@ -13280,7 +13201,7 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
         s->due[way] = 0;
         if (runs) psi_sock_clock(s, way);
     }
-    psi_public_tell(s);
+    psi_public_answer(s, 0);
 }
 
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on)

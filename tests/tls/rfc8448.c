@@ -77,7 +77,7 @@ TEST(the_simple_handshake)
     int type;
     const void *data;
     REQUIRE(tls && !kit_new(&c, tls, PSOCKET_CLIENT, "server", &e));
-    h = c->s->hs;
+    h = c->s->tls->hs;
     n = bytes(client_hello, p);
     c->out.n = 0;
     memcpy(h->randoms, p + 6, 32);
