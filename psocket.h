@@ -112,7 +112,9 @@ extern "C" {
 #define PSOCKET_VERSION "0.2.0"
 
 /* Every result code: X(NAME, value, text). Negative, so that byte counts and codes share one return value. */
-#define PSOCKET_CODES(X) \
+#define PSOCKET_CODES(X) PSOCKET_SOCKET_CODES(X) PSOCKET_TLS_CODES(X)
+
+#define PSOCKET_SOCKET_CODES(X) \
     X(OK,                 0,   "success") \
     /* state */ \
     X(WANT_READ,         -1,   "would wait for the peer to send") \
@@ -145,8 +147,9 @@ extern "C" {
     /* names */ \
     X(DNS_NOT_FOUND,    -40,   "no such host name") \
     X(DNS_TEMPORARY,    -41,   "the name server does not answer for now") \
-    X(DNS,              -42,   "name resolution failed") \
-    /* TLS */ \
+    X(DNS,              -42,   "name resolution failed")
+
+#define PSOCKET_TLS_CODES(X) \
     X(TLS_PROTOCOL,     -60,   "the peer broke the TLS protocol") \
     X(TLS_VERSION,      -61,   "no TLS version in common") \
     X(TLS_HANDSHAKE,    -62,   "no cipher suite or parameters in common") \
@@ -411,8 +414,10 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 PSOCKET_API int psocket_flush(psocket *s);
 
 /* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
-   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty datagram), WANT_*, or how the stream ended:
-   PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE. Chunks before the end come first. */
+   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty
+   datagram), WANT_*, or how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE.
+   Chunks before the end come first. A clean end stays one, also when a later psocket_send meets the reset of a peer that
+   is gone and answers RESET. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none yet. */
@@ -436,7 +441,9 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 PSOCKET_API int psocket_shutdown(psocket *s);
 
 /* Closes without waiting (TLS: close_notify if it can be sent at once). Chunks received stay readable, then every call
-   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. */
+   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. A peer that is still sending hears a reset, which can
+   take from it what was sent last. Who has answered before all was read (an HTTP server that refuses an upload) ends in
+   stages: psocket_shutdown, then psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -532,7 +539,7 @@ PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
    NULL. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
-/* A constant text for a code; "unknown code" for others. */
+/* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
 PSOCKET_API const char *psocket_strerror(int code);
 
 /* A code's name without the prefix, "TIMEOUT"; NULL for others. */
@@ -691,8 +698,7 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>base
- * Memory, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free. An error is filled
- * by three functions: psi_err, psi_err_alert, and psi_err_os of the next section.
+ * Memory, texts of codes and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free.
  *================================================================================================*/
 
 /* Zeroed memory, or NULL. */
@@ -763,14 +769,20 @@ static const char *psi_string_of(int code, const short *codes, const char *strin
     return strings;
 }
 
+#ifdef PSOCKET_NO_TLS
+#define PSI_CODES PSOCKET_SOCKET_CODES /* a build without TLS never answers the others */
+#else
+#define PSI_CODES PSOCKET_CODES
+#endif
+
 #define PSOCKET_X(name, value, text) value,
-static const short psi_codes[] = { PSOCKET_CODES(PSOCKET_X) };
+static const short psi_codes[] = { PSI_CODES(PSOCKET_X) };
 #undef PSOCKET_X
 
 PSOCKET_API const char *psocket_strerror(int code)
 {
 #define PSOCKET_X(name, value, text) text "\0"
-    static const char texts[] = PSOCKET_CODES(PSOCKET_X);
+    static const char texts[] = PSI_CODES(PSOCKET_X);
 #undef PSOCKET_X
     const char *text = psi_string_of(code, psi_codes, texts);
     return *text ? text : "unknown code";
@@ -779,58 +791,11 @@ PSOCKET_API const char *psocket_strerror(int code)
 PSOCKET_API const char *psocket_codename(int code)
 {
 #define PSOCKET_X(name, value, text) #name "\0"
-    static const char names[] = PSOCKET_CODES(PSOCKET_X);
+    static const char names[] = PSI_CODES(PSOCKET_X);
 #undef PSOCKET_X
     const char *name = psi_string_of(code, psi_codes, names);
     return *name ? name : NULL;
 }
-
-/* Fills *e (may be NULL) with a code and a sentence (NULL: the code's own text), clearing the rest. Returns the code. */
-static int psi_err_v(psocket_error *e, int code, const char *format, va_list ap)
-{
-    if (!e) return code;
-    memset(e, 0, sizeof *e);
-    e->code = code;
-    e->tls_alert = -1;
-    e->cert_index = -1;
-    if (format) vsnprintf(e->text, sizeof e->text, format, ap);
-    else snprintf(e->text, sizeof e->text, "%s", psocket_strerror(code));
-    return code;
-}
-
-PSI_PRINTF(3, 4)
-static int psi_err(psocket_error *e, int code, const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    psi_err_v(e, code, format, ap);
-    va_end(ap);
-    return code;
-}
-
-/* The same, with the TLS alert that was sent or received. */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    psi_err_v(e, code, format, ap);
-    va_end(ap);
-    if (e) e->tls_alert = alert;
-    return code;
-}
-
-/* Fills *e with a code and its standard text. */
-static int psi_err_code(psocket_error *e, int code)
-{
-    return psi_err(e, code, NULL);
-}
-
-#ifdef PSOCKET_NO_TEXT
-/* Firmware has no room for sentences: the compiler checks them and leaves them out. Never defined. */
-int psi_err_unsaid(const char *format, ...);
-#define psi_err(e, code, ...) ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), psi_err_code(e, code))
-#endif
 
 /*==================================================================================================
  * >>os
@@ -865,12 +830,11 @@ typedef struct psi_os_ready {
     int events;
 } psi_os_ready;
 
-/* Options of a descriptor; all zero leaves it as it is. */
+/* Options of a descriptor; all zero leaves it as it is. The texts in opt have been read, and may be gone. */
 typedef struct psi_os_settings {
+    psocket_options opt;
     psi_addr local, group;    /* to connect from; to join */
     uint32_t interface_index; /* where multicasts leave and groups are joined; 0: the system's choice */
-    int keepalive, ttl;
-    uint8_t reuse_port, v6only, broadcast, noloop;
 } psi_os_settings;
 
 #define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
@@ -1041,10 +1005,7 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
 static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
 static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
 
-static int psi_os_start(void)
-{
-    return 0; /* tcpip_init is the application's */
-}
+#define psi_os_start() 0 /* tcpip_init is the application's */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1439,10 +1400,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
     return ReadFile((HANDLE)file, p, (DWORD)n, &got, NULL) ? (ptrdiff_t)got : -1;
 }
 
-static void psi_os_file_close(intptr_t file)
-{
-    CloseHandle((HANDLE)file);
-}
+#define psi_os_file_close(file) CloseHandle((HANDLE)(file))
 
 /* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
@@ -1618,29 +1576,20 @@ static int psi_os_reuse(int fd, int stream, int share)
 #endif
 }
 
-/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
+   text, everybody else's a status. */
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
 #if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
     return strerror_r(e, buf, size);
-}
 #else
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
     return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
-}
 #endif
-
-static int psi_os_start(void)
-{
-    return 0;
 }
 
-/* Tells a process from one forked from it. */
-static PSI_UNUSED long psi_os_process(void)
-{
-    return (long)getpid();
-}
+#define psi_os_start() 0
+#define psi_os_process() ((long)getpid()) /* tells a process from one forked from it */
+#define psi_os_calendar() time(NULL)
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1649,14 +1598,9 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static PSI_UNUSED int64_t psi_os_calendar(void)
-{
-    return (int64_t)time(NULL);
-}
-
-#if defined(__linux__)
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
+#if defined(__linux__)
     unsigned char *b = (unsigned char *)p;
     while (n > 0) {
         ssize_t got = getrandom(b, n, 0);
@@ -1665,15 +1609,11 @@ static PSI_UNUSED int psi_os_random(void *p, size_t n)
         b += got;
         n -= (size_t)got;
     }
-    return 0;
-}
 #else
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
     arc4random_buf(p, n);
+#endif
     return 0;
 }
-#endif
 
 /*--- POSIX: threads */
 
@@ -1690,17 +1630,15 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 
 /* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
    name is whatever it was started by. */
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
 static void psi_os_pin(void)
 {
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
     static const char anchor = 0;
     Dl_info info;
     if (dladdr((const void *)&anchor, &info) && info.dli_fname)
         dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
-}
-#else
-static void psi_os_pin(void) {}
 #endif
+}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -1737,10 +1675,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
     return got;
 }
 
-static void psi_os_file_close(intptr_t file)
-{
-    close((int)file);
-}
+#define psi_os_file_close(file) close((int)(file))
 
 /* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
@@ -1786,23 +1721,19 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 /*--- one body for all: time, randomness */
 
-#ifdef PSOCKET_NOW
+#ifndef PSOCKET_NOW
+#define PSOCKET_NOW() psi_os_clock()
+#endif
+#ifndef PSOCKET_WALLCLOCK
+#define PSOCKET_WALLCLOCK() psi_os_calendar()
+#endif
+#ifndef PSOCKET_ENTROPY
+#define PSOCKET_ENTROPY(p, n) psi_os_random(p, n)
+#endif
+
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
-#else
-static int64_t psi_os_now(void) { return psi_os_clock(); }
-#endif
-
-#ifdef PSOCKET_WALLCLOCK
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
-#else
-static PSI_UNUSED int64_t psi_os_wallclock(void) { return psi_os_calendar(); }
-#endif
-
-#ifdef PSOCKET_ENTROPY
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
-#else
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return psi_os_random(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
-#endif
 
 /*--- errors */
 
@@ -1862,23 +1793,67 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 }
 #endif
 
-/* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
-   the system calls it, or else the code's own text. */
-PSI_PRINTF(4, 5)
-static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
+/* Fills *e with a code, the system's number (0: none) and a text, clearing the rest. */
+static void psi_err_set(psocket_error *e, int code, int os, const char *text)
+{
+    memset(e, 0, sizeof *e);
+    e->code = code;
+    e->os_error = os;
+    e->tls_alert = e->cert_index = -1;
+    snprintf(e->text, sizeof e->text, "%s", text);
+}
+
+/* Adds the reason to the sentence in *e (may be empty): what the system calls its error, or else the code's own text. */
+static void psi_err_why(psocket_error *e)
 {
     char why[128];
-    size_t n;
-    va_list ap;
-    if (!e) return code;
-    va_start(ap, format);
-    psi_err_v(e, code, format, ap);
-    va_end(ap);
-    e->os_error = os;
-    n = strlen(e->text);
-    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
+    size_t n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "",
+             e->os_error ? psi_os_text(e->os_error, why, sizeof why) : psocket_strerror(e->code));
+}
+
+/* Fills *e (may be NULL) with a code and its own text. Returns the code. */
+static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
+{
+    if (e) psi_err_set(e, code, 0, psocket_strerror(code));
     return code;
 }
+
+/* The same with a sentence in place of the text (NULL: none), and the TLS alert that was sent or received (-1: none). */
+PSI_PRINTF(4, 5)
+static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    psi_err_code(e, code);
+    if (!e) return code;
+    e->tls_alert = alert;
+    va_start(ap, format);
+    if (format) vsnprintf(e->text, sizeof e->text, format, ap);
+    va_end(ap);
+    return code;
+}
+
+/* The same with the system's number, and the reason behind the sentence. */
+PSI_PRINTF(4, 5)
+static PSI_UNUSED int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
+{
+    va_list ap;
+    if (!e) return code;
+    psi_err_set(e, code, os, "");
+    va_start(ap, format);
+    vsnprintf(e->text, sizeof e->text, format, ap);
+    va_end(ap);
+    psi_err_why(e);
+    return code;
+}
+
+#ifdef PSOCKET_NO_TEXT
+/* Firmware has no room for sentences: the compiler checks them and leaves them out. Never defined. */
+int psi_err_unsaid(const char *format, ...);
+#define psi_err(e, code, ...) ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), psi_err_code(e, code))
+#else
+#define psi_err(e, code, ...) psi_err_alert(e, code, -1, __VA_ARGS__)
+#endif
 
 /*--- threads */
 
@@ -2262,10 +2237,16 @@ static void psi_os_close(psocket_fd fd)
     if (fd != -1) psi_os_raw_close((psi_os_int)fd);
 }
 
-/* Sets an option that is an int: 0, or -1. */
+/* Sets an option: 0, or -1. */
+static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size_t n)
+{
+    return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
+}
+
+/* One that is an int. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
-    return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)&value, sizeof value);
+    return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
 /* What every new stream or datagram descriptor gets; closes it on failure. */
@@ -2306,7 +2287,11 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
         return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
     }
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) {
+        int r = psi_os_why(os);
+        if (r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
+        listens = 0;
+    }
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
     if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
@@ -2318,12 +2303,14 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
    (simultaneous open). */
 static int psi_os_connected(psocket_fd fd, int *os)
 {
-    psi_addr here, there;
+    psi_os_sockaddr here, there;
     int type = 0;
-    socklen_t n = sizeof type;
-    if (psi_os_getname(fd, 0, &here, NULL, 0) || psi_os_getname(fd, 1, &there, NULL, 0)) return 0;
-    if (!here.port || here.port != there.port || memcmp(here.ip, there.ip, sizeof here.ip)) return 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) || type != SOCK_STREAM) return 0;
+    socklen_t n = sizeof here, m = sizeof there, k = sizeof type;
+    memset(&here, 0, sizeof here);
+    memset(&there, 0, sizeof there);
+    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m)) return 0;
+    if (n != m || memcmp(&here, &there, sizeof here)) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2407,11 +2394,7 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
+#define psi_os_unlink(path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
 #endif
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
@@ -2472,27 +2455,32 @@ static psi_os_len psi_os_clip(size_t n)
     return (psi_os_len)(n < PSI_OS_SEND_MAX ? n : PSI_OS_SEND_MAX);
 }
 
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: NULL if the peer is fixed. */
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. sa: where the sender is told, or NULL. */
+static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, struct sockaddr *sa, socklen_t *size, int *os)
 {
-    psi_os_sockaddr sa;
-    int tries, r;
-    for (tries = 0; tries < 16; tries++) {
-        socklen_t size = sizeof sa;
-        ptrdiff_t got;
-        sa.sa.sa_family = 0;
-        got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &sa.sa : NULL, from ? &size : NULL);
-        if (got >= 0 && from) psi_os_from_sockaddr(from, &sa);
+    int tries, r = 0;
+    for (tries = 0; tries < 16 && !r; tries++) {
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, size);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
-        if (r) return r;
     }
-    return PSOCKET_WANT_READ;
+    return r ? r : PSOCKET_WANT_READ;
 }
 
 static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
 {
-    return psi_os_recvfrom(fd, p, n, NULL, os);
+    return psi_os_get(fd, p, n, NULL, NULL, os);
+}
+
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t size = sizeof sa;
+    ptrdiff_t got;
+    sa.sa.sa_family = 0;
+    got = psi_os_get(fd, p, n, &sa.sa, &size, os);
+    if (got >= 0) psi_os_from_sockaddr(from, &sa);
+    return got;
 }
 
 static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, psi_os_len n, const struct sockaddr *sa, socklen_t size, int *os)
@@ -2560,58 +2548,44 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
 }
 
-/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them; and joining the
+   group. 0 or -1. */
 #ifdef PSI_OS_MREQ_IF
-static int psi_os_multicast4(psocket_fd fd, unsigned index, int ttl, int loop)
+static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
-    psi_os_octet hops = (psi_os_octet)ttl, off = 0;
+    psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
+    unsigned index = set->interface_index;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
-    if (ttl && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_TTL, (const char *)&hops, sizeof hops)) return -1;
-    if (!loop && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_LOOP, (const char *)&off, sizeof off)) return -1;
-    if (!index) return 0;
-    return psi_os_mreq_at(&m, index) || PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_IF,
-                                                            (const char *)&PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) ? -1 : 0;
-}
-#else
-#define psi_os_multicast4(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
-#endif
-
-#ifdef IPV6_MULTICAST_HOPS
-static int psi_os_multicast6(psocket_fd fd, unsigned index, int ttl, int loop)
-{
-    if (ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, ttl)) return -1;
-    if (!loop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
-    return index && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) ? -1 : 0;
-}
-#else
-#define psi_os_multicast6(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
-#endif
-
-/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
-static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
-{
-    int r;
-    if (family == PSI_UNIX) return 0;
-    if (!udp) return set->keepalive > 0 && psi_os_keepalive(fd, set->keepalive) ? psi_os_why(os) : 0;
-    if (set->ttl < 0 || set->ttl > 255) return PSOCKET_INVALID;
-    if (set->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    r = psi_os_multicast4(fd, set->interface_index, set->ttl, !set->noloop); /* an IPv6 socket may reach IPv4 groups, too, but need not */
-    if (family == PSI_IP6) r = psi_os_multicast6(fd, set->interface_index, set->ttl, !set->noloop);
-    return r ? psi_os_why(os) : 0;
+    if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
+    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
+    if (index && psi_os_mreq_at(&m, index)) return -1;
+    return index ? psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) : 0;
 }
 
-#ifdef PSI_OS_MREQ_IF
 static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
 {
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     memcpy(&m.imr_multiaddr, group->ip, 4);
     if (index && psi_os_mreq_at(&m, index)) return -1;
-    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, (const char *)&m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
 }
 #else
-#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#define psi_os_multicast4(fd, set) (errno = EOPNOTSUPP, -1)
+#define psi_os_join4(fd, group, index) (errno = EOPNOTSUPP, -1)
+#endif
+
+#ifdef IPV6_MULTICAST_HOPS
+static int psi_os_multicast6(psocket_fd fd, const psi_os_settings *set)
+{
+    int hops = set->opt.multicast_ttl, index = (int)set->interface_index;
+    if (hops && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, hops)) return -1;
+    if (set->opt.multicast_noloop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
+    return index ? psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index) : 0;
+}
+#else
+#define psi_os_multicast6(fd, set) (errno = EOPNOTSUPP, -1)
 #endif
 
 #ifdef IPV6_JOIN_GROUP
@@ -2621,11 +2595,26 @@ static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
     memset(&m, 0, sizeof m);
     memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
     m.ipv6mr_interface = index;
-    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, (const char *)&m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
 }
 #else
-#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#define psi_os_join6(fd, group, index) (errno = EOPNOTSUPP, -1)
 #endif
+
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
+static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
+{
+    const psocket_options *o = &set->opt;
+    int r;
+    if (family == PSI_UNIX) return 0;
+    if (!udp) return o->keepalive > 0 && psi_os_keepalive(fd, o->keepalive) ? psi_os_why(os) : 0;
+    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
+    if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
+    if (!set->interface_index && !o->multicast_ttl && !o->multicast_noloop) return 0;
+    r = psi_os_multicast4(fd, set); /* an IPv6 socket may reach IPv4 groups, too, but need not */
+    if (family == PSI_IP6) r = psi_os_multicast6(fd, set);
+    return r ? psi_os_why(os) : 0;
+}
 
 /* Joins the group of the settings, if they have one. */
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
@@ -2963,11 +2952,6 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #endif
 
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
 static void psi_os_poller_free(psi_os_poller *p)
 {
     psi_os_close(p->fd);
@@ -2998,7 +2982,7 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
 static PSI_UNUSED void psi_os_poller_busy(psi_os_poller *p, int on)
 {
     int os;
-    if (psi_os_poller_fd(p) != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
+    if (p->fd != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
 }
 
 /* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0) or the bell,
@@ -10959,7 +10943,6 @@ typedef struct psi_dial {
     int next, live, port, code, os;
     struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
     int64_t next_at;
-    int delay;              /* between attempts, in milliseconds */
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     size_t said;
     char why[400];          /* each address that failed, and its reason */
@@ -10969,8 +10952,8 @@ typedef struct psi_dial {
 typedef struct psi_listen {
     psocket_fd next;        /* a connection already accepted for psocket_hasconnection, or -1 */
     psi_addr next_peer;
-    psocket_options opt;    /* for accepted sockets */
-    psi_os_settings set;
+    psi_os_settings set;    /* of accepted sockets */
+    void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
     char *path;             /* of a Unix-domain socket: removed on close */
 } psi_listen;
@@ -11074,16 +11057,11 @@ static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (!s->error) return code;
-    if (format) {
-        va_start(ap, format);
-        psi_err_v(s->error, code, format, ap);
-        va_end(ap);
-    } else if (code == PSOCKET_OS) {
-        psi_err_os(s->error, code, os, "%s", psocket_strerror(code));
-    } else {
-        psi_err_code(s->error, code);
-    }
-    s->error->os_error = os;
+    psi_err_set(s->error, code, os, psocket_strerror(code));
+    va_start(ap, format);
+    if (format) vsnprintf(s->error->text, sizeof s->error->text, format, ap);
+    else if (code == PSOCKET_OS) psi_err_why(s->error);
+    va_end(ap);
     return code;
 }
 
@@ -11163,13 +11141,13 @@ static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
 
 static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
-/* Has fd, whose other end s->peer is, carry s from now on. */
-static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *io)
+/* Has fd, of this family, whose other end s->peer is, carry s from now on. */
+static void psi_sock_on_fd(psocket *s, psocket_fd fd, int family, const psocket_transport *io)
 {
     s->fd = fd;
     s->io = io;
     s->user = s;
-    s->family = s->peer.family & 15u;
+    s->family = (unsigned)family & 15u;
     s->state = PSI_OPEN;
     psi_addr_normalise(&s->peer);
 }
@@ -11570,7 +11548,7 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     for (i = 0; i < d->live; i++)
         if (d->tries[i].fd == fd) d->tries[i].fd = -1;
     s->peer = psi_dial_address(d, index);
-    psi_sock_on_fd(s, fd, &psi_transport_fd);
+    psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
     psi_dial_free(d);
     s->dial = NULL;
     s->due[0] = 0;
@@ -11599,7 +11577,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
     if (r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
         d->tries[d->live++].index = index;
-        d->next_at = now + d->delay;
+        d->next_at = now + (d->set.opt.attempt_delay_ms > 0 ? d->set.opt.attempt_delay_ms : 250);
         return 1;
     }
     psi_os_close(fd);
@@ -11826,6 +11804,16 @@ static int psi_listen_ready(psocket *s)
     return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
 }
 
+/* The listener s is closed. */
+static void psi_listen_end(psocket *s)
+{
+    psi_listen *l = s->listen;
+    psi_os_close(l->next);
+    psi_os_close(s->fd);
+    l->next = s->fd = -1;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
+}
+
 /*--- everything together */
 
 /* Carries on whatever is pending: 0 when nothing is, what it waits for, or an error. */
@@ -11936,7 +11924,6 @@ static int psi_sock_writable(psocket *s, int step)
 /* Closes without waiting. What was received and handed out stays. */
 static void psi_sock_close(psocket *s)
 {
-    psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
         if (s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
@@ -11945,11 +11932,7 @@ static void psi_sock_close(psocket *s)
     if (s->watch.poller) s->watch.poller->leave(&s->watch);
     psi_sock_drop(s, PSI_CLOSED);
     s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
-    if (!l) return;
-    psi_os_close(l->next);
-    psi_os_close(s->fd);
-    l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
+    if (s->listen) s->listen->end(s);
 }
 
 static void psi_sock_free(psocket *s)
@@ -12007,17 +11990,20 @@ static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put
 
 /*--- making one */
 
-static psocket *psi_sock_new(const psocket_options *opt, int side)
+/* role: of a TLS handshake, if there can be one. opt may be NULL. */
+static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_role *role)
 {
     psocket *s = (psocket *)psi_alloc(sizeof *s);
     if (!s) return NULL;
     s->watch.is_sock = 1;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
+    s->role = role;
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
     if (!opt) return s;
+    s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
     if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
@@ -12403,7 +12389,7 @@ PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
     if (psi_poll_busy(p)) psi_watch_announce(p);
     if (ms && psi_poll_busy(p)) *ms = 0;
     if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
-    return psi_os_poller_fd(&p->os);
+    return p->os.fd;
 }
 
 PSOCKET_API void psocket_poller_free(psocket_poller *p)
@@ -12505,83 +12491,68 @@ static int psi_public_settle(psocket *s)
 /* What these answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
-    return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
+    if (!opt || !opt->error) return code;
+    psi_err_set(opt->error, code, os, what);
+    psi_err_why(opt->error);
+    return code;
 }
 
-/* Reads what opt says of descriptors: NULL, or what is wrong with it. */
-static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
+/* The same if there is no place for a socket, or no such side. */
+static const char *psi_public_no_place(psocket **out, int side)
 {
+    if (out) *out = NULL;
+    if (!out) return "no place for the socket";
+    return side == PSOCKET_CLIENT || side == PSOCKET_SERVER ? NULL : "no such side";
+}
+
+/* Reads opt: NULL, or what is wrong with it, or with the place for the socket. */
+static const char *psi_public_settings(psi_os_settings *set, psocket **out, const psocket_options *opt)
+{
+    const psocket_options *o = &set->opt;
     memset(set, 0, sizeof *set);
-    if (!opt) return NULL;
-    if (opt->local_port < 0 || opt->local_port > 65535) return "local_port out of range 0 to 65535";
-    if (opt->local && !psi_addr_parse(&set->local, opt->local, strlen(opt->local))) return "local is no numeric address";
-    set->local.port = (uint16_t)opt->local_port;
-    set->keepalive = opt->keepalive;
-    set->reuse_port = opt->reuse_port != 0;
-    set->v6only = opt->v6only != 0;
-    if (!opt->udp) return NULL;
-    set->broadcast = opt->broadcast != 0;
-    set->ttl = opt->multicast_ttl;
-    set->noloop = opt->multicast_noloop != 0;
-    if (opt->multicast_interface && !(set->interface_index = psi_os_interface(opt->multicast_interface)))
+    if (opt) set->opt = *opt;
+    if (!out) return "no place for the socket";
+    *out = NULL;
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local))) return "local is no numeric address";
+    set->local.port = (uint16_t)o->local_port;
+    if (!o->udp) return NULL;
+    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "multicast_interface is no interface";
-    if (opt->multicast_group && !psi_addr_parse(&set->group, opt->multicast_group, strlen(opt->multicast_group)))
+    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
         return "multicast_group is no numeric address";
     return NULL;
 }
 
-/* Begins to dial: NULL, or what is wrong (*r is the code). */
-static const char *psi_public_dial(psocket *s, const char *host, int port, const psocket_options *opt, int *r)
-{
-    psi_dial *d = s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
-    const char *wrong;
-    *r = PSOCKET_NOMEM;
-    if (!d) return "";
-    d->port = port;
-    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
-    *r = PSOCKET_INVALID;
-    if ((wrong = psi_public_settings(&d->set, opt)) != NULL) return wrong;
-    *r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
-    s->state = PSI_RESOLVING;
-    return *r ? "bad host" : NULL;
-}
-
-/* NULL, or what is wrong with the host and port to connect to (*r is the code). */
-static const char *psi_public_target(const char *host, int port, int udp, int *r)
-{
-    const char *path = host ? psi_addr_path(host) : NULL;
-    *r = PSOCKET_INVALID;
-    if (!host || !*host) return "no host given";
-    if (path && port) return "a path has no port";
-    if (!path && (port < 1 || port > 65535)) return "port out of range 1 to 65535";
-    if (path && udp) *r = PSOCKET_UNSUPPORTED;
-    return path && udp ? "datagrams on a path" : NULL;
-}
-
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, out, opt), *path = host ? psi_addr_path(host) : NULL;
     psocket *s;
-    int r, udp = opt && opt->udp;
-    const char *wrong = psi_public_target(host, port, udp, &r);
-    if (out) *out = NULL;
-    if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
+    int r = PSOCKET_INVALID;
+    if (!wrong && (!host || !*host)) wrong = "no host given";
+    if (!wrong && path && port) wrong = "a path has no port";
+    if (!wrong && !path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
+    if (wrong) return psi_public_fail(opt, r, 0, wrong);
+    if (path && set.opt.udp) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    s = psi_sock_new(opt, PSOCKET_CLIENT);
-    if (s) s->role = PSI_CLIENT;
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->udp = udp != 0;
-    psi_sock_clock(s, 0);
-    wrong = psi_public_dial(s, host, port, opt, &r);
-    if (wrong) {
+    s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
+    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    if (s) psi_sock_clock(s, 0);
+    r = s && s->dial ? psi_dns_start(&s->dial->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
+    if (r) {
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, wrong);
+        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? "" : "bad host");
     }
+    s->dial->port = port;
+    s->dial->set = set;
+    s->state = PSI_RESOLVING;
     r = psi_public_settle(s);
     if (!r || psi_is_want(r)) {
         *out = s;
         return 0;
     }
-    if (opt && opt->error) psocket_geterror(s, opt->error);
+    if (set.opt.error) psocket_geterror(s, set.opt.error);
     psi_sock_free(s);
     return r;
 }
@@ -12606,17 +12577,19 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
     return NULL;
 }
 
-/* Makes a bound descriptor, which listens if there is a backlog; without one it is for datagrams. */
-static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path, int dual, int backlog, const psi_os_settings *set, int *os)
+/* Makes a bound descriptor for s, which listens unless it is for datagrams. */
+static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set, int *os)
 {
-    int r = psi_os_socket(fd, a->family, !backlog, os);
-    if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
-    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0) |
-                            (backlog ? 0 : PSI_OS_DATAGRAMS), os);
-    if (!r && backlog) r = psi_os_listen(*fd, path, backlog, os);
+    int backlog = set->opt.backlog > 0 ? set->opt.backlog : INT_MAX; /* the system knows its most */
+    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) | (s->udp ? PSI_OS_DATAGRAMS : 0);
+    int r = psi_os_socket(&s->fd, a->family, s->udp, os);
+    s->family = a->family & 15u;
+    if (!r) r = psi_os_set(s->fd, a->family, s->udp, set, os);
+    if (!r) r = psi_os_bind(s->fd, a, path, flags, os);
+    if (!r && !s->udp) r = psi_os_listen(s->fd, path, backlog, os);
     if (!r) return 0;
-    psi_os_close(*fd);
-    *fd = -1;
+    psi_os_close(s->fd);
+    s->fd = -1;
     return r;
 }
 
@@ -12632,103 +12605,73 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
-static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, int backlog, const psi_os_settings *set, int *os)
+static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int dual = any && !set->v6only, r = psi_public_bound(&s->fd, a, path, dual, backlog, set, os);
+    int dual = any && !set->opt.v6only, r = psi_public_bound(s, a, path, dual, set, os);
     if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
         a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(&s->fd, a, NULL, 0, backlog, set, os);
+        r = psi_public_bound(s, a, NULL, 0, set, os);
     }
-    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(&s->fd, a, path, 0, backlog, set, os);
-    s->family = a->family & 15u;
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(s, a, path, 0, set, os);
     return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
-/* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
-static int psi_public_endpoint(psocket *s, const psi_os_settings *set, const psocket_options *opt)
+/* Makes s, whose descriptor listens, a listener. 0 or PSOCKET_NOMEM. */
+static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set)
 {
-    unsigned family = s->family;
-    int os = 0, r;
-    psi_sock_on_fd(s, s->fd, &psi_transport_udp);
-    s->family = family & 15u;
-    r = psi_os_join(s->fd, set, &os);
-    return r ? psi_public_fail(opt, r, os, "cannot join the group") : 0;
-}
-
-/* Makes s, whose descriptor listens, a listener. 0, or what opt->error tells. */
-static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set, const psocket_options *opt)
-{
-    psi_listen *l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
-    if (l) l->next = -1;
-    if (l && path) l->path = psi_strdup(path);
-    if (!l || (path && !l->path)) {
+    psi_listen *l = (psi_listen *)psi_alloc(sizeof *l);
+    if (!l || (path && (l->path = psi_strdup(path)) == NULL)) {
         psi_free(l);
-        s->listen = NULL;
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+        return PSOCKET_NOMEM;
     }
-    if (opt) l->opt = *opt;
+    l->next = -1;
     l->set = *set;
+    l->end = psi_listen_end;
     l->process = psi_os_process();
+    s->listen = l;
     s->state = PSI_LISTENING;
     return 0;
 }
 
-/* Makes s listen, or (udp) wait for datagrams. 0, or what opt->error tells. */
-static int psi_public_listen(psocket *s, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
-{
-    psi_addr a;
-    char what[160];
-    const char *path, *wrong = psi_public_place(&a, &path, address, port, s->udp);
-    int r, os = 0, any = !address || !*address, backlog = opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    if ((r = psi_public_bind(s, &a, path, any, s->udp ? 0 : backlog, set, &os)) != 0) {
-        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-        return psi_public_fail(opt, r, os, what);
-    }
-    if (s->udp) return psi_public_endpoint(s, set, opt);
-    if ((r = psi_public_listener(s, path, set, opt)) == 0) return 0;
-    if (path) psi_os_unlink(path);
-    psi_os_close(s->fd);
-    return r;
-}
-
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
-    psocket *s;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, opt);
-    int r;
-    if (out) *out = NULL;
-    if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
-    s = psi_sock_new(opt, PSOCKET_SERVER);
+    psi_addr a;
+    char what[160] = "";
+    const char *path = NULL, *wrong = psi_public_settings(&set, out, opt);
+    int r, os = 0, any = !address || !*address;
+    psocket *s;
+    if (!wrong) wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->udp = opt && opt->udp;
-    r = psi_public_listen(s, address, port, &set, opt);
-    if (r) psi_sock_free(s);
-    else *out = s;
-    return r;
-}
-
-/* Is there a place for what is made, and something to make it of? */
-static int psi_public_can(psocket **out, int ok, int side)
-{
-    if (out) *out = NULL;
-    return out && ok && (side == PSOCKET_CLIENT || side == PSOCKET_SERVER);
+    if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
+        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+    } else if (s->udp) {
+        psi_sock_on_fd(s, s->fd, (int)s->family, &psi_transport_udp);
+        if ((r = psi_os_join(s->fd, &set, &os)) != 0) memcpy(what, "cannot join the group", 22);
+    } else if ((r = psi_public_listener(s, path, &set)) != 0) {
+        if (path) psi_os_unlink(path);
+        psi_os_close(s->fd);
+    }
+    if (!r) *out = s;
+    else psi_sock_free(s);
+    return r ? psi_public_fail(opt, r, os, what) : 0;
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
-    psocket *s;
-    if (!psi_public_can(out, t && t->get && t->put && t->finish && t->close && t->wants, side))
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no whole transport, or no such side");
-    s = *out = psi_sock_new(opt, side);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->io = t;
-    s->user = user;
-    s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
-    s->state = PSI_OPEN;
+    const char *wrong = psi_public_no_place(out, side);
+    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    (*out)->io = t;
+    (*out)->user = user;
+    (*out)->udp = 0;
+    (*out)->state = PSI_OPEN;
     return 0;
 }
 
@@ -12737,27 +12680,24 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, opt);
+    const char *wrong = psi_public_settings(&set, out, opt);
     int r, os = 0, kind = 0, known;
-    if (!psi_public_can(out, fd != -1, side)) wrong = "no place for the socket, no descriptor, or no such side";
+    if (!wrong) wrong = fd == -1 ? "no descriptor" : psi_public_no_place(out, side);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
-    s = psi_sock_new(opt, side);
+    s = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     psi_os_getname(fd, 0, &local, NULL, 0);
-    if (kind == PSI_OS_LISTENER) {
-        s->fd = fd;
-        if ((r = psi_public_listener(s, NULL, &set, opt)) != 0) {
-            psi_sock_free(s);
-            return r;
-        }
-    } else {
-        known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
-        s->udp = kind == PSI_OS_DATAGRAM;
-        s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
-        psi_sock_on_fd(s, fd, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
+    s->udp = kind == PSI_OS_DATAGRAM;
+    if (kind != PSI_OS_LISTENER) {
+        psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    } else if (psi_public_listener(s, NULL, &set)) {
+        psi_sock_free(s);
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
+    s->fd = fd;
     s->family = local.family & 15u;
     *out = s;
     return 0;
@@ -12785,8 +12725,9 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
 {
     psocket *c = carrier;
     int r;
-    if (!psi_public_can(out, c && !c->udp && !c->above && !c->listen && c->state != PSI_CLOSED, PSOCKET_CLIENT))
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, or nothing that could carry it");
+    if (out) *out = NULL;
+    if (!c || c->udp || c->above || c->listen || c->state == PSI_CLOSED)
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
     if (c->watch.poller) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
@@ -12805,11 +12746,10 @@ static int psi_public_accept(psocket *s, psocket **out)
     psocket *c;
     int os = 0, r = psi_listen_ready(s);
     if (r <= 0) return r ? r : PSOCKET_WANT_READ;
-    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    c = psi_sock_new(&l->set.opt, PSOCKET_SERVER, PSI_SERVER);
     if (!c) return PSOCKET_NOMEM; /* the connection waits for the next call */
     c->peer = l->next_peer;
-    c->role = PSI_SERVER;
-    psi_sock_on_fd(c, l->next, &psi_transport_fd);
+    psi_sock_on_fd(c, l->next, c->peer.family, &psi_transport_fd);
     l->next = -1;
     r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
     if (r) {
@@ -12828,7 +12768,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
-    if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
+    if (r < 0 && !psi_is_want(r) && s->listen->set.opt.error) psocket_geterror(s, s->listen->set.opt.error);
     return (int)r;
 }
 
