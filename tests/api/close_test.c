@@ -28,7 +28,6 @@ static int upload(int port)
 
 static void refuse(psocket *s)
 {
-    const void *data;
     size_t left;
     for (left = ANSWER; left; left -= left < sizeof bytes ? left : sizeof bytes) {
         size_t n = left < sizeof bytes ? left : sizeof bytes;
@@ -92,5 +91,3 @@ TEST(nonblocking)
     psocket_free(l);
     clean_for(child);
 }
-
-CHECK_MAIN
