@@ -114,6 +114,7 @@ extern "C" {
 /* Every result code: X(NAME, value, text). Negative, so that byte counts and codes share one return value. */
 #define PSOCKET_CODES(X) PSOCKET_SOCKET_CODES(X) PSOCKET_TLS_CODES(X)
 
+/* Those that any socket may meet, */
 #define PSOCKET_SOCKET_CODES(X) \
     X(OK,                 0,   "success") \
     /* state */ \
@@ -127,12 +128,8 @@ extern "C" {
     X(INVALID,           -8,   "invalid argument") \
     X(NOMEM,             -9,   "out of memory") \
     X(BUSY,             -10,   "another operation is waiting for this") \
-    X(ALREADY_TLS,      -11,   "the socket is using TLS already") \
     X(UNSUPPORTED,      -12,   "not supported here") \
     X(LIMIT,            -13,   "a limit was reached") \
-    X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
-    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
-    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
     /* operating system */ \
     X(OS,               -20,   "operating system error") \
     X(REFUSED,          -21,   "connection refused") \
@@ -142,14 +139,19 @@ extern "C" {
     X(ACCESS,           -25,   "permission denied") \
     X(DESCRIPTORS,      -26,   "too many open files") \
     X(MESSAGE_SIZE,     -27,   "datagram too large") \
-    X(FILE,             -28,   "cannot read the file") \
-    X(NO_ENTROPY,       -29,   "no source of random numbers") \
     /* names */ \
     X(DNS_NOT_FOUND,    -40,   "no such host name") \
     X(DNS_TEMPORARY,    -41,   "the name server does not answer for now") \
     X(DNS,              -42,   "name resolution failed")
 
+/* and those of TLS alone. */
 #define PSOCKET_TLS_CODES(X) \
+    X(ALREADY_TLS,      -11,   "the socket is using TLS already") \
+    X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
+    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
+    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
+    X(FILE,             -28,   "cannot read the file") \
+    X(NO_ENTROPY,       -29,   "no source of random numbers") \
     X(TLS_PROTOCOL,     -60,   "the peer broke the TLS protocol") \
     X(TLS_VERSION,      -61,   "no TLS version in common") \
     X(TLS_HANDSHAKE,    -62,   "no cipher suite or parameters in common") \
@@ -832,9 +834,9 @@ typedef struct psi_os_ready {
 
 /* Options of a descriptor; all zero leaves it as it is. The texts in opt have been read, and may be gone. */
 typedef struct psi_os_settings {
-    psocket_options opt;
     psi_addr local, group;    /* to connect from; to join */
     uint32_t interface_index; /* where multicasts leave and groups are joined; 0: the system's choice */
+    psocket_options opt;
 } psi_os_settings;
 
 #define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
@@ -10706,6 +10708,22 @@ typedef struct psi_link {
     struct psi_link *next, *prev;
 } psi_link;
 
+/* Puts it last into a ring. */
+static void psi_link_in(psi_link *ring, psi_link *link)
+{
+    link->prev = ring->prev;
+    link->next = ring;
+    ring->prev->next = link;
+    ring->prev = link;
+}
+
+static void psi_link_out(psi_link *link)
+{
+    link->prev->next = link->next;
+    link->next->prev = link->prev;
+    link->next = NULL;
+}
+
 struct psocket_watch {
     psi_link link;           /* first, so that a link is its watch */
     psocket_poller *poller;  /* NULL: in none */
@@ -10717,9 +10735,9 @@ struct psocket_watch {
     unsigned turn;           /* the poller's turn that `did` is of */
     short given;             /* 1 + index in the array handed out last; 0 none */
     uint8_t did;             /* PSI_DID_*: what the socket did in that turn */
-    unsigned events : 3;     /* what the user wants */
-    unsigned fired : 2;      /* what the system has said, until the next look */
-    unsigned is_sock : 1;    /* it begins a psocket */
+    uint8_t events;          /* what the user wants */
+    uint8_t fired;           /* what the system has said, until the next look */
+    uint8_t is_sock;         /* it is part of a psocket */
 };
 
 #define PSI_DID_SEND 1
@@ -10728,12 +10746,10 @@ struct psocket_watch {
 
 struct psocket_poller {
     psi_os_poller os;
-    psi_link hot;
+    psi_link hot, end;       /* end: of what is looked at now */
     psocket_watch **heap;    /* all watches, the one with the earliest time first */
     int count, cap;          /* of the heap */
     int given_count;
-    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
-    psocket_event events[PSI_EVENTS];
     unsigned turn;           /* counts waits, from 1 */
     uint32_t spare_cap;
     uint8_t *spare;          /* a buffer for the socket that reads next */
@@ -10742,6 +10758,8 @@ struct psocket_poller {
     void (*unwatch)(psocket_watch *w); /* what a socket in it calls: psi_watch_unwatch, */
     void (*leave)(psocket_watch *w);   /* psi_watch_leave, */
     void (*tell)(psocket_watch *w);    /* psi_poll_tell */
+    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
+    psocket_event events[PSI_EVENTS];
 };
 
 /* There is something to look at of which the system does not know: tells a foreign loop. */
@@ -10755,21 +10773,14 @@ static void psi_watch_announce(psocket_poller *p)
 /* Has the poller look at w in its next wait. */
 static void psi_watch_heat(psocket_watch *w)
 {
-    psi_link *head = &w->poller->hot;
     if (w->link.next) return;
-    w->link.prev = head->prev;
-    w->link.next = head;
-    head->prev->next = &w->link;
-    head->prev = &w->link;
+    psi_link_in(&w->poller->hot, &w->link);
     psi_watch_announce(w->poller);
 }
 
 static void psi_watch_cool(psocket_watch *w)
 {
-    if (!w->link.next) return;
-    w->link.prev->next = w->link.next;
-    w->link.next->prev = w->link.prev;
-    w->link.next = NULL;
+    if (w->link.next) psi_link_out(&w->link);
 }
 
 /* Has the socket of w done this in its poller's turn? */
@@ -10829,25 +10840,21 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 /* Has the system watch exactly these n descriptors for w. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    psi_os_poller *os = &w->poller->os;
-    psi_os_watch *at = n > 1 ? w->more : &w->one;
-    int i, r = 0, e, most = n > 1 ? PSOCKET_POLLSET_MAX : 1;
-    if (!at) at = w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
-    if (!at) return PSOCKET_NOMEM;
-    if (n > 1) {
-        psi_os_poller_ctl(os, &w->one, 0, &e);
-    } else if (w->more) {
-        for (i = 0; i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(os, &w->more[i], 0, &e);
-        psi_free(w->more);
-        w->more = NULL;
+    int i, r = 0, e;
+    if (n > 1 && !w->more) w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
+    if (n > 1 && !w->more) return PSOCKET_NOMEM;
+    for (i = 0; i < (w->more ? 1 + PSOCKET_POLLSET_MAX : 1); i++) {
+        psi_os_watch *at = i ? &w->more[i - 1] : &w->one;
+        int k = n > 1 ? i - 1 : i; /* which of fds it is for, if any */
+        psocket_fd fd = k >= 0 && k < n ? fds[k].fd : -1;
+        if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &e);
+        at->fd = fd;
+        at->owner = w;
+        if (fd != -1 && !r) r = psi_os_poller_ctl(&w->poller->os, at, fds[k].events, &e);
     }
-    for (i = 0; i < most; i++) {
-        psocket_fd fd = i < n ? fds[i].fd : -1;
-        if (at[i].events && at[i].fd != fd) psi_os_poller_ctl(os, &at[i], 0, &e);
-        at[i].fd = fd;
-        at[i].owner = w;
-        if (fd != -1 && !r) r = psi_os_poller_ctl(os, &at[i], fds[i].events, &e);
-    }
+    if (n > 1) return r;
+    psi_free(w->more);
+    w->more = NULL;
     return r;
 }
 
@@ -10941,10 +10948,10 @@ enum psi_news {
 typedef struct psi_dial {
     psocket_resolve *names; /* the addresses, or the lookup that will bring them */
     int next, live, port, code, os;
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
     int64_t next_at;
-    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     size_t said;
+    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     char why[400];          /* each address that failed, and its reason */
 } psi_dial;
 
@@ -10952,10 +10959,10 @@ typedef struct psi_dial {
 typedef struct psi_listen {
     psocket_fd next;        /* a connection already accepted for psocket_hasconnection, or -1 */
     psi_addr next_peer;
-    psi_os_settings set;    /* of accepted sockets */
     void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
     char *path;             /* of a Unix-domain socket: removed on close */
+    psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
 /* What a socket has besides once TLS begins. */
@@ -10968,29 +10975,31 @@ typedef struct psi_secure {
     unsigned log;        /* out has 1 << log bytes of room; 0: none to spare */
 } psi_secure;
 
+/* What is used most comes first: short offsets are short code. */
 struct psocket {
-    psocket_watch watch; /* first, so that a watch is its socket */
+    uint8_t state, family;
+    uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
+    unsigned news : 2, side : 1, nonblocking : 1, udp : 1;
+    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
+    short code, end_in, end_out;
+    int timeout;
     const psocket_transport *io; /* NULL: none yet, or no more */
     void *user;          /* its first argument: the socket itself if fd is the transport */
     psocket_fd fd;       /* -1: none of its own */
-    psocket *above;      /* the socket that this one carries, if any */
-    psi_ring ring;
+    psi_secure *tls;     /* NULL: it was not asked for */
     psi_dial *dial;
     psi_listen *listen;  /* kept when it is closed: it stays a listener */
-    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
-    psi_secure *tls;     /* NULL: it was not asked for */
-    psocket_error *error; /* details of what code says; NULL: there are none */
-    int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
-                            is over; 0: none waits, or for ever */
-    size_t sent;
-    psi_addr peer;
-    int timeout;
+    psi_ring ring;
     uint32_t limit;
     uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
-    short code, end_in, end_out;
-    unsigned state : 3, news : 2, side : 1, nonblocking : 1, udp : 1, family : 4;
-    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
-    unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
+    int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
+                            is over; 0: none waits, or for ever */
+    psocket *above;      /* the socket that this one carries, if any */
+    psocket_error *error; /* details of what code says; NULL: there are none */
+    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
+    size_t sent;
+    psi_addr peer;
+    psocket_watch watch;
 };
 
 static psi_hs *psi_sock_hs(const psocket *s) { return PSI_TLS && s->tls ? s->tls->hs : NULL; }
@@ -11147,7 +11156,7 @@ static void psi_sock_on_fd(psocket *s, psocket_fd fd, int family, const psocket_
     s->fd = fd;
     s->io = io;
     s->user = s;
-    s->family = (unsigned)family & 15u;
+    s->family = (uint8_t)family;
     s->state = PSI_OPEN;
     psi_addr_normalise(&s->peer);
 }
@@ -11187,7 +11196,7 @@ static void psi_sock_drop(psocket *s, int state)
     }
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     s->due[0] = s->due[1] = 0;
-    s->state = (unsigned)state & 7u;
+    s->state = (uint8_t)state;
     s->io = NULL;
     if (io) (io->close)(s->user); /* lwIP may have a macro of the name */
 }
@@ -11518,23 +11527,15 @@ static int psi_sock_finish(psocket *s)
 
 /*--- dialling: RFC 8305 section 5 */
 
-/* The address of this index, with its port. */
-static psi_addr psi_dial_address(const psi_dial *d, int index)
-{
-    psi_addr a = d->names->addrs[index];
-    a.port = (uint16_t)d->port;
-    return a;
-}
-
 /* This address has failed: adds it and its reason to the sentence. */
 static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 {
+    const psi_addr *a = &d->names->addrs[index];
     char where[80] = "", text[128];
-    psi_addr a = psi_dial_address(d, index);
     int n;
     d->code = code;
     d->os = os;
-    if (a.family != PSI_UNIX) psi_addr_print_port(&a, where);
+    if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
     n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
                  os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
     if (n > 0) d->said += (size_t)n;
@@ -11547,7 +11548,7 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     int i;
     for (i = 0; i < d->live; i++)
         if (d->tries[i].fd == fd) d->tries[i].fd = -1;
-    s->peer = psi_dial_address(d, index);
+    s->peer = d->names->addrs[index];
     psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
     psi_dial_free(d);
     s->dial = NULL;
@@ -11561,15 +11562,17 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
 static int psi_dial_try(psocket *s, int index, int64_t now)
 {
     psi_dial *d = s->dial;
-    psi_addr a = psi_dial_address(d, index), local = d->set.local;
+    const psi_addr *a = &d->names->addrs[index];
+    psi_addr local = d->set.local;
     psocket_fd fd;
-    int os = 0, r = psi_os_socket(&fd, a.family, s->udp, &os);
-    if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
-    if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
-        if (!local.family) local.family = a.family;
-        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+    int os = 0, r = psi_os_socket(&fd, a->family, s->udp, &os);
+    if (!r) r = psi_os_set(fd, a->family, s->udp, &d->set, &os);
+    if (!r && (local.family || local.port) && a->family != PSI_UNIX) {
+        if (!local.family) local.family = a->family;
+        r = PSOCKET_ADDRESS_NOT_AVAILABLE;
+        if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
-    if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
+    if (!r) r = psi_os_connect(fd, a, d->names->host, &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11629,6 +11632,7 @@ static int psi_dial_step(psocket *s)
 {
     psi_dial *d = s->dial;
     int64_t now;
+    int i;
     if (s->state == PSI_RESOLVING) {
         int code;
         if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
@@ -11636,6 +11640,7 @@ static int psi_dial_step(psocket *s)
             psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
             return psi_sock_end(s, code);
         }
+        for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
         s->state = PSI_CONNECTING;
     }
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
@@ -11679,9 +11684,8 @@ static int psi_sock_too_late(psocket *s)
     } else if (d->names->addrs[0].family == PSI_UNIX) {
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
     } else {
-        char where[80] = "";
-        psi_addr a = psi_dial_address(d, d->live ? d->tries[0].index : 0);
-        psi_addr_print_port(&a, where);
+        char where[80];
+        psi_addr_print_port(&d->names->addrs[d->live ? d->tries[0].index : 0], where);
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
                       d->names->host, d->why, d->said ? "; " : "", where);
     }
@@ -12064,10 +12068,10 @@ static void psi_check_sock(const psocket *s)
  * it has to be.
  *================================================================================================*/
 
-/* The socket that w begins, NULL for what is foreign. */
+/* The socket that w is part of, NULL for what is foreign. */
 static psocket *psi_poll_sock(psocket_watch *w)
 {
-    return w->is_sock ? (psocket *)(void *)w : NULL;
+    return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
 }
 
 /* Something hot, or handed out last, which may have more? */
@@ -12145,26 +12149,18 @@ static int psi_poll_look(psocket_watch *w)
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: they are taken out of a ring of their own, one by one. */
+   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
 static int psi_poll_look_hot(psocket_poller *p, int room)
 {
-    psi_link now = p->hot, *last;
     int r = 0;
-    if (now.next == &p->hot) return 0;
-    now.next->prev = now.prev->next = &now;
-    p->hot.next = p->hot.prev = &p->hot;
-    while (now.next != &now && p->given_count < room && !r) {
-        psocket_watch *w = (psocket_watch *)(void *)now.next;
-        psi_watch_cool(w);
-        psi_watch_heat(w); /* it is where it will be if it stays hot */
-        r = psi_poll_look(w);
+    psi_link_in(&p->hot, &p->end);
+    while (p->hot.next != &p->end && p->given_count < room && !r) {
+        psi_link *first = p->hot.next;
+        psi_link_out(first);
+        psi_link_in(&p->hot, first);
+        r = psi_poll_look((psocket_watch *)(void *)first);
     }
-    if (now.next == &now) return r;
-    last = now.prev; /* those that are left come first */
-    last->next = p->hot.next;
-    p->hot.next->prev = last;
-    p->hot.next = now.next;
-    now.next->prev = &p->hot;
+    psi_link_out(&p->end);
     return r;
 }
 
@@ -12224,7 +12220,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     if (n == 0 && os) psi_poll_signal(p);
     for (i = 0; i < n; i++) {
         psocket_watch *w = (psocket_watch *)ready[i].watch->owner;
-        w->fired = (w->fired | (unsigned)ready[i].events) & 3u;
+        w->fired = (uint8_t)(w->fired | ready[i].events);
         psi_watch_heat(w);
     }
     if (n) r = psi_poll_look_hot(p, PSI_EVENTS);
@@ -12240,8 +12236,8 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     psocket *s = psi_poll_sock(w);
     w->user = user;
     if (w->given) w->poller->events[w->given - 1].user = user;
-    if (w->events != (unsigned)events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
-    w->events = (unsigned)events & 7u;
+    if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
+    w->events = (uint8_t)events;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
 }
 
@@ -12252,7 +12248,7 @@ static void psi_poll_tell(psocket_watch *w)
     const psocket *s = psi_poll_sock(w);
     int events, way, late = 0;
     if (w->given || w->link.next) return;
-    events = (int)w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
     for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
     if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
         (s->state == PSI_OPEN && (events & ~w->one.events)))
@@ -12583,7 +12579,7 @@ static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int
     int backlog = set->opt.backlog > 0 ? set->opt.backlog : INT_MAX; /* the system knows its most */
     int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) | (s->udp ? PSI_OS_DATAGRAMS : 0);
     int r = psi_os_socket(&s->fd, a->family, s->udp, os);
-    s->family = a->family & 15u;
+    s->family = a->family;
     if (!r) r = psi_os_set(s->fd, a->family, s->udp, set, os);
     if (!r) r = psi_os_bind(s->fd, a, path, flags, os);
     if (!r && !s->udp) r = psi_os_listen(s->fd, path, backlog, os);
@@ -12607,12 +12603,19 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
 static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int dual = any && !set->opt.v6only, r = psi_public_bound(s, a, path, dual, set, os);
-    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-        a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(s, a, NULL, 0, set, os);
-    }
-    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(s, a, path, 0, set, os);
+    int again, dual = any && !set->opt.v6only, r;
+    do {
+        r = psi_public_bound(s, a, path, dual, set, os);
+        again = 0;
+        if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+            a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+            dual = 0;
+            again = 1;
+        } else if (path && r == PSOCKET_ADDRESS_IN_USE && !any) {
+            any = 1; /* once */
+            again = psi_public_orphan(a, path);
+        }
+    } while (again);
     return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
@@ -12645,12 +12648,13 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
+    if (!s) {
+        r = PSOCKET_NOMEM;
+    } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
         if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
         else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
     } else if (s->udp) {
-        psi_sock_on_fd(s, s->fd, (int)s->family, &psi_transport_udp);
+        psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
         if ((r = psi_os_join(s->fd, &set, &os)) != 0) memcpy(what, "cannot join the group", 22);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
         if (path) psi_os_unlink(path);
@@ -12698,7 +12702,7 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
         return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
     s->fd = fd;
-    s->family = local.family & 15u;
+    s->family = local.family;
     *out = s;
     return 0;
 }
@@ -12751,7 +12755,7 @@ static int psi_public_accept(psocket *s, psocket **out)
     c->peer = l->next_peer;
     psi_sock_on_fd(c, l->next, c->peer.family, &psi_transport_fd);
     l->next = -1;
-    r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
+    r = psi_os_set(c->fd, c->family, 0, &l->set, &os);
     if (r) {
         psi_sock_free(c);
         return psi_sock_note(s, r, os, NULL);
@@ -12969,6 +12973,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
     if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
+    if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
@@ -13188,7 +13193,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
-    for (before = (int)s->state;;) {
+    for (before = s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
         if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
