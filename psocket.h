@@ -12520,17 +12520,23 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, cons
     return NULL;
 }
 
+/* NULL, or what is wrong with the host and port to connect to. */
+static const char *psi_public_target(const char *host, int port)
+{
+    if (!host || !*host) return "no host given";
+    if (psi_addr_path(host)) return port ? "a path has no port" : NULL;
+    return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt), *path = host ? psi_addr_path(host) : NULL;
+    const char *wrong = psi_public_settings(&set, out, opt);
     psocket *s;
-    int r = PSOCKET_INVALID;
-    if (!wrong && (!host || !*host)) wrong = "no host given";
-    if (!wrong && path && port) wrong = "a path has no port";
-    if (!wrong && !path && (port < 1 || port > 65535)) wrong = "port out of range 1 to 65535";
-    if (wrong) return psi_public_fail(opt, r, 0, wrong);
-    if (path && set.opt.udp) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
+    int r;
+    if (!wrong) wrong = psi_public_target(host, port);
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if (set.opt.udp && psi_addr_path(host)) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
     if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
