@@ -1,4 +1,5 @@
 #!/bin/sh
+# Once: what is compared here is bytes on a wire; the tests in C run optimised too.
 # Headless Chromium against examples/https_server: a page with a script that fetches 10 MB. The browser runs in a network
 # namespace of its own, with the loopback only, so that it cannot call anybody else.
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
