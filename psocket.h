@@ -2090,32 +2090,9 @@ static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len),
 }
 
 #elif !defined(PSOCKET_NO_TLS)
-
-static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
-{
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    *os = 0;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
-{
-    (void)path;
-    (void)each;
-    (void)ctx;
-    *os = 0;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
-{
-    (void)each;
-    (void)ctx;
-    return psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
-}
-
+#define psi_os_readfile(path, data, len, os) ((void)(path), *(data) = NULL, *(len) = 0, *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_readdir(path, each, ctx, os) ((void)(path), (void)(each), (void)(ctx), *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_systrust(each, ctx, e) ((void)(each), (void)(ctx), psi_err(e, PSOCKET_TLS_NO_TRUST, NULL))
 #endif
 
 /*--- addresses */
@@ -2396,7 +2373,7 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-#define psi_os_unlink(path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
+static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
@@ -10911,7 +10888,7 @@ static void psi_watch_leave(psocket_watch *w)
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
-#define PSI_SOCK_HELLO 1024u /* what a handshake asks for before it knows how long a record is: many may be under way */
+#define PSI_SOCK_HELLO 768u /* what a handshake asks for before it knows how long a record is: many may be under way */
 #define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
