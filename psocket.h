@@ -2757,11 +2757,8 @@ static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_ad
         return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
     }
     for (i = list; i; i = i->ai_next) {
-        psi_os_sockaddr sa;
         psi_addr a;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, (size_t)i->ai_addrlen < sizeof sa ? (size_t)i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&a, &sa);
+        psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
         if (a.family != PSI_IP4 && a.family != PSI_IP6) continue;
         found = 1;
         each(ctx, &a);
@@ -3086,18 +3083,18 @@ static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
 /* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
-    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
+    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
+    uint8_t *buf = r->buf;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
     need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
     if (chunks) need += live / 2; /* growing by parts would copy all each time */
-    if (need > r->cap) {
-        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
+    if (need > cap) {
+        cap = need;
+        buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
-        psi_ring_move(r, buf, need, psi_ring_place(buf, live, n));
-    } else {
-        psi_ring_move(r, r->buf, r->cap, psi_ring_place(r->buf, live, n));
     }
+    psi_ring_move(r, buf, cap, psi_ring_place(buf, live, n));
     return 0;
 }
 
@@ -3260,38 +3257,38 @@ static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
     return i == n;
 }
 
-/* Groups with colons between, of which the last may be a dotted quad if `quad`: how many bytes, or -1. */
-static int psi_addr_groups(const char *s, size_t n, int quad, uint8_t out[16])
+/* n characters at s as groups with colons between, "::" for a run of zero ones, and perhaps a dotted quad at the end. */
+static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
 {
+    int used = 0, gap = -1; /* where "::" is */
     size_t i = 0, digits;
-    int used = 0;
     uint32_t v;
-    if (!n) return 0;
-    for (;;) {
+    if (n >= 2 && s[0] == ':' && s[1] == ':') {
+        gap = 0;
+        i = 2;
+    }
+    while (i < n) {
         digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (quad && i + digits < n && s[i + digits] == '.')
-            return used <= 12 && psi_addr_parse4(s + i, n - i, out + used) ? used + 4 : -1;
-        if (!digits || used > 14) return -1;
+        if (i + digits < n && s[i + digits] == '.') {
+            if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
+            used += 4;
+            break;
+        }
+        if (!digits || used > 14) return 0;
         out[used++] = (uint8_t)(v >> 8);
         out[used++] = (uint8_t)(v & 255);
         i += digits;
-        if (i == n) return used;
-        if (s[i++] != ':') return -1;
+        if (i == n) break;
+        if (s[i++] != ':' || i == n) return 0;
+        if (s[i] != ':') continue;
+        if (gap >= 0) return 0;
+        gap = used;
+        i++;
     }
-}
-
-static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
-{
-    uint8_t end[16];
-    size_t gap = 0; /* where "::" is */
-    int head, tail;
-    while (gap + 1 < n && (s[gap] != ':' || s[gap + 1] != ':')) gap++;
-    memset(out, 0, 16);
-    if (gap + 1 >= n) return psi_addr_groups(s, n, 1, out) == 16;
-    head = psi_addr_groups(s, gap, 0, out);
-    tail = psi_addr_groups(s + gap + 2, n - gap - 2, 1, end);
-    if (head < 0 || tail < 0 || head + tail > 14) return 0;
-    memcpy(out + 16 - tail, end, (size_t)tail);
+    if (gap < 0) return used == 16;
+    if (used > 14) return 0;
+    memmove(out + 16 - used + gap, out + gap, (size_t)(used - gap));
+    memset(out + gap, 0, (size_t)(16 - used));
     return 1;
 }
 
@@ -12830,37 +12827,30 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     return psi_public_answer(s, r);
 }
 
-/* Repeats psi_sock_flush or psi_sock_finish while it has to wait, if s is to wait for it. */
-static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+/* Has what was sent leave, and ends the sending direction if `shut`. */
+static int psi_public_finish(psocket *s, int shut)
 {
-    ptrdiff_t r;
-    do r = psi_sock_late(s, 1) ? psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL) : step(s); while (psi_public_again(s, &r, 1));
-    return (int)psi_public_answer(s, r);
-}
-
-/* Before what was sent is dealt with: 0, or what the caller is to answer. *done: there is nothing to deal with. */
-static int psi_public_sending(psocket *s, int *done)
-{
-    int r = (int)psi_public_begin(s, 1);
-    if (r) return r;
+    ptrdiff_t r = psi_public_begin(s, 1);
+    if (r) return (int)r;
     r = psi_public_settle(s);
-    *done = s->end_out < 0;
-    if (!r && *done && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    if (!r && s->end_out < 0 && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    if (r || s->end_out < 0) return (int)psi_public_answer(s, r);
+    if (shut && !s->end_out) s->end_out = PSI_ENDING;
+    do {
+        if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
+    } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_flush(psocket *s)
 {
-    int done, r = psi_public_sending(s, &done);
-    return r || done ? r : psi_public_finish(s, psi_sock_flush);
+    return psi_public_finish(s, 0);
 }
 
 PSOCKET_API int psocket_shutdown(psocket *s)
 {
-    int done, r = psi_public_sending(s, &done);
-    if (r || done) return r;
-    if (!s->end_out) s->end_out = PSI_ENDING;
-    return psi_public_finish(s, psi_sock_finish);
+    return psi_public_finish(s, 1);
 }
 
 /* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
@@ -12993,11 +12983,11 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
     if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
         if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
         if (tls) psocket_tls_retain(tls);
         else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
         else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
@@ -13060,45 +13050,38 @@ PSOCKET_API int psocket_istls(const psocket *s)
 
 /*--- state */
 
-/* Copies an address out. */
-static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+/* Copies an address out: the peer's, or the local end's. */
+static int psi_public_name(const psocket *s, int remote, char *ip, size_t ip_size, int *port)
 {
-    char text[64];
+    char text[PSI_DNS_HOST] = "";
+    psi_addr a = PSI_ZERO;
     size_t n;
-    psi_addr_print(a, text);
-    if (a->family != PSI_UNIX) path = text;
-    n = strlen(path) + 1;
-    if (port) *port = a->port;
-    if (!ip || !ip_size) return 0;
-    if (n > ip_size) return PSOCKET_LIMIT;
-    memcpy(ip, path, n);
+    int r;
+    if (ip && ip_size) *ip = 0;
+    if (port) *port = 0;
+    if (!s || (remote && !s->peer.family)) return PSOCKET_INVALID;
+    while (!remote && s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (!remote && s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    r = s->fd == -1 ? 0 : psi_os_getname(s->fd, remote, &a, text, sizeof text);
+    if (remote) a = s->peer;
+    else if (r) return r;
+    psi_addr_normalise(&a);
+    if (a.family != PSI_UNIX) psi_addr_print(&a, text);
+    n = strlen(text) + 1;
+    if (port) *port = a.port;
+    if (ip && ip_size && n > ip_size) return PSOCKET_LIMIT;
+    if (ip && ip_size) memcpy(ip, text, n);
     return 0;
 }
 
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
 {
-    char path[PSI_DNS_HOST] = "";
-    psi_addr a;
-    if (ip && ip_size) *ip = 0;
-    if (port) *port = 0;
-    if (!s || !s->peer.family) return PSOCKET_INVALID;
-    if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
-    return psi_public_address(&s->peer, path, ip, ip_size, port);
+    return psi_public_name(s, 1, ip, ip_size, port);
 }
 
 PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
 {
-    char path[PSI_DNS_HOST] = "";
-    psi_addr a = PSI_ZERO;
-    int r;
-    if (ip && ip_size) *ip = 0;
-    if (port) *port = 0;
-    if (!s) return PSOCKET_INVALID;
-    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
-    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
-    if ((r = psi_os_getname(s->fd, 0, &a, path, sizeof path)) != 0) return r;
-    psi_addr_normalise(&a);
-    return psi_public_address(&a, path, ip, ip_size, port);
+    return psi_public_name(s, 0, ip, ip_size, port);
 }
 
 /* A UDP socket that is still looking for its peer is given another one. */
