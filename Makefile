@@ -12,7 +12,7 @@ CFLAGS  ?= -O2 -g
 LDFLAGS ?=
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 SAN     := -O0 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-OPT     := -O2 -g
+OPT     := -O2 -g1
 
 # BearSSL: the system's, or a folder with inc/ and build/libbearssl.a, or with include/ and lib/.
 ifdef BEARSSL_DIR

@@ -1,4 +1,5 @@
 #!/bin/sh
+# Once: what is compared here is bytes on a wire; the tests in C run optimised too.
 # Other people's TLS clients (openssl s_client, gnutls-cli, curl) against a server of psocket's public functions that speaks
 # TLS 1.2 alone; tls13.sh has both versions.
 . tests/interop/common

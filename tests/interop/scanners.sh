@@ -1,4 +1,5 @@
 #!/bin/sh
+# Once: what is compared here is bytes on a wire; the tests in C run optimised too.
 # Protocol scanners against examples/https_server with an RSA and an EC identity: nmap's ssl-enum-ciphers, sslscan and
 # testssl.sh find nothing. Nothing leaves this machine: no name is resolved. PSOCKET_FULL_SCAN=1 lets testssl.sh do all
 # that it can (some minutes).

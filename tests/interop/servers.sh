@@ -1,4 +1,5 @@
 #!/bin/sh
+# Once: what is compared here is bytes on a wire; the tests in C run optimised too.
 # A client of psocket's public functions that speaks TLS 1.2 alone, against other people's TLS servers; tls13.sh has both
 # versions.
 . tests/interop/common

@@ -1,4 +1,5 @@
 #!/bin/sh
+# Once: what is compared here is bytes on a wire; the tests in C run optimised too.
 # Both versions, both roles, with OpenSSL, GnuTLS, curl, Go, NSS, Python and Node: all suites and groups, full and resumed,
 # HelloRetryRequest, client certificates, KeyUpdate, 10 MB each way. One line of "ok" for each.
 . tests/interop/common

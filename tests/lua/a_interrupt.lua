@@ -40,7 +40,7 @@ for name, source in pairs(ways) do
     -- sends one SIGINT once the program is ready, and tells how long it lived after that
     local command = ([[exec 2>&1; %s %s > %s.out & p=$!
       n=0; while ! grep -q ready %s.out 2>/dev/null && [ $n -lt 200 ]; do sleep 0.02; n=$((n+1)); done; sleep 0.2
-      s=$(date +%%s%%N); kill -INT $p; (sleep 4; kill -9 $p) 2>/dev/null & k=$!
+      s=$(date +%%s%%N); kill -INT $p; (sleep 4; kill -9 $p) >/dev/null 2>&1 & k=$!
       wait $p; kill $k 2>/dev/null; echo after $(( ($(date +%%s%%N) - s) / 1000000 )) ms; cat %s.out; rm -f %s %s.out]]):format(t.interpreter(), path, path, path, path, path, path)
     -- a shell that runs a job in the background has SIGINT ignored in it: undo that
     command = command:gsub("%& p=%$!", "& p=$!", 1)

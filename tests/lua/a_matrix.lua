@@ -3,7 +3,7 @@
 -- errors raised only for wrong arguments.
 local t = require "check"
 local psocket = t.psocket
-local LIMIT = 0.02
+local LIMIT = 0.005
 
 local function identity()
   return { { chain = t.pem("ec.pem"), private_key = t.pem("ec.key") } }

@@ -112,6 +112,12 @@ function t.modes(name, f)
   t.test(name .. " (home-made)", function() f(t.homemade, nap) end)
 end
 
+-- Collects all garbage. LuaJIT's compiled code keeps what it has seen.
+function t.collect()
+  if jit then jit.flush() end
+  for _ = 1, 4 do collectgarbage() end
+end
+
 -- Two ends of a TCP connection, made without a coroutine. options are the listener's.
 function t.tcp(options)
   local l = assert(psocket.listen("127.0.0.1:0", options))

@@ -514,7 +514,7 @@ t.test("schedulers are collected with their tasks and sockets", function()
     sched:add(function() sched:sleep(100) end)
     sched:step(0)
   end
-  for _ = 1, 4 do collectgarbage() end
+  t.collect()
   equal(weak[1], nil)
   equal(weak[2], nil)
   equal(weak[3], nil)

@@ -345,7 +345,7 @@ t.test("certificates are parsed once for a table", function()
   handshake(certs) -- the settings made of it before
   local weak = setmetatable({ certs }, { __mode = "v" })
   certs = nil
-  for _ = 1, 3 do collectgarbage() end
+  t.collect()
   equal(weak[1], nil, "the table is not kept")
 end)
 

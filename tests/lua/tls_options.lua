@@ -267,7 +267,7 @@ t.test("settings live as long as handshakes need them, and no longer", function(
   sched:add(function() s:starttls(rsa) end)
   sched:run()
   equal(ok, true)
-  for _ = 1, 4 do collectgarbage() end
+  t.collect()
   equal(weak[1], nil, "the function is not kept")
 end)
 end
