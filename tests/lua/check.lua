@@ -167,7 +167,10 @@ function t.eager()
     local old = collectgarbage("param", "pause", 0)
     return function() collectgarbage("param", "pause", old) end
   end
-  if jit then jit.off() end -- its compiled code and such a collector can go round in circles
+  if jit then -- compiled code that must leave for a finalizer each time it is entered goes round in circles
+    jit.off()
+    jit.flush()
+  end
   local pause, mul = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000000)
   return function()
     collectgarbage("setpause", pause)

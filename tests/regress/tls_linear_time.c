@@ -1,5 +1,5 @@
-/* A message that comes in one-byte records was moved once for every record: 5 GB of copying for a Certificate of 100 KB.
-   The time is linear in what arrives, in a handshake and after it. */
+/* A message that comes in one-byte records is not copied once for every record: the time is linear in what arrives, in a
+   handshake and after it. */
 #include "tls/wire.h"
 #include <time.h>
 
@@ -83,7 +83,7 @@ static void linear(double (*what)(size_t))
 {
     double half = best(what, MOST / 2), all = best(what, MOST);
     printf("    %.4f s, half of it %.4f s\n", all, half);
-    CHECK(all < 2.8 * half + 0.01);
+    CHECK(all < 2.8 * half + 0.002);
 }
 
 TEST(a_hello)
