@@ -683,9 +683,11 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PSI_UNUSED __attribute__((unused))
+#define PSI_APART __attribute__((noinline)) /* its frame is not to be a part of its caller's, whose stack must stay small */
 #define PSI_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #else
 #define PSI_UNUSED
+#define PSI_APART
 #define PSI_PRINTF(f, a)
 #endif
 
@@ -6156,7 +6158,8 @@ typedef struct psi_rec_in {
     size_t len;
     size_t used;            /* bytes consumed; PSI_REC_MORE: bytes needed in all */
     int type;               /* PSI_REC_WHOLE: the content's */
-    int alert_level, alert; /* an alert to send if alert_level is not 0 */
+    int alert_level, alert; /* an alert to send if alert_level is not 0; after an error perhaps one that came */
+    const char *why;        /* after an error: a sentence; NULL: the alert came */
 } psi_rec_in;
 
 typedef struct psi_tlsinfo psi_tlsinfo;
@@ -6199,14 +6202,28 @@ static PSI_UNUSED void psi_rec_relax(psi_rec *r)
     psi_key_relax(&r->out);
 }
 
-/* Fills *e and asks for a fatal alert. Returns the code that belongs to that. */
-static int psi_rec_refuse(psi_rec_in *in, psocket_error *e, int alert, const char *text)
+/* Asks for a fatal alert and says why. Returns the code that belongs to that. */
+static int psi_rec_refuse(psi_rec_in *in, int alert, const char *why)
 {
     int code = alert == PSI_ALERT_BAD_RECORD_MAC ? PSOCKET_TLS_RECORD
                : alert == PSI_ALERT_INTERNAL_ERROR ? PSOCKET_NOMEM : PSOCKET_TLS_PROTOCOL;
     in->alert_level = PSI_REC_FATAL;
     in->alert = alert;
-    return psi_err_alert(e, code, alert, "%s", code == PSOCKET_TLS_PROTOCOL ? text : psocket_strerror(code));
+    in->why = code == PSOCKET_TLS_PROTOCOL ? why : psocket_strerror(code);
+    return code;
+}
+
+#ifdef PSOCKET_NO_TEXT
+#define psi_rec_refuse(in, alert, why) \
+    ((void)sizeof(psi_err_unsaid(why)), (psi_rec_refuse)(in, alert, psocket_strerror(PSOCKET_TLS_PROTOCOL)))
+#endif
+
+/* Fills *e with what came to this code. */
+static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
+{
+    if (in->why) psi_err_alert(e, code, in->alert, "%s", in->why);
+    else psi_err_alert(e, code, in->alert, "the peer ended the connection with the TLS alert %s (%d)",
+                       psi_rec_alert_name(in->alert), in->alert);
 }
 
 /* What is wrong with an alert (RFC 8446 5.4 and 6): our alert, or PSI_ALERT_NONE. */
@@ -6292,8 +6309,8 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, filling *e. */
-static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+   error, for psi_rec_explain. */
+static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
     int sealed, hidden, alert;
@@ -6305,21 +6322,21 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocke
     sealed = psi_rec_is_sealed(r, in->type);
     hidden = sealed && r->version == PSI_TLS13;
     alert = psi_rec_header(r, p, len, sealed);
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, e, alert, psi_rec_fault(alert));
+    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
     if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
     if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
-        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, e, PSI_ALERT_BAD_RECORD_MAC, NULL);
+        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
     alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
     else if ((!hidden || psi_rec_unpad(in)) && (sealed || in->type != PSI_REC_APPDATA)) alert = PSI_ALERT_NONE;
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, e, alert, psi_rec_fault(alert));
+    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
-    return psi_rec_refuse(in, e, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
+    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
 }
 
 /* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
@@ -9676,13 +9693,12 @@ static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
     size_t used = 0;
     while (used < n && h->state == PSI_HS_RUNNING && !h->question) {
         psi_rec_in in;
-        psocket_error e = PSI_ZERO;
-        int first = !h->version && !h->rec->part.n, kind = psi_rec_open(h->rec, p + used, n - used, &in, &e);
+        int first = !h->version && !h->rec->part.n, kind = psi_rec_open(h->rec, p + used, n - used, &in);
         if (kind == PSI_REC_MORE) break;
         if (kind < 0) {
             first = first && !in.data &&
                     (in.alert == PSI_ALERT_PROTOCOL_VERSION || in.alert == PSI_ALERT_UNEXPECTED_MESSAGE);
-            psi_hs_fail(h, kind, in.alert, "%s", first ? "the peer does not speak TLS on this port" : e.text);
+            psi_hs_fail(h, kind, in.alert, "%s", first ? "the peer does not speak TLS on this port" : in.why);
             break;
         }
         used += in.used;
@@ -9777,24 +9793,25 @@ static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **inf
 
 /* --- after the handshake ------------------------------------------------------------------------------------------ */
 
-/* NewSessionTicket of TLS 1.3: 0, or an alert. */
-static int psi_late_ticket(psi_rec *r, psi_reader m)
+/* NewSessionTicket of TLS 1.3: 0, or an alert. Without memory, which is spared the stack, it is not kept. */
+static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
 {
-    psi_session s;
+    psi_session *s;
     uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
     psi_reader extensions = psi_read_list(&m, &psi_ext_list);
     if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
     if (lifetime > PSI_SESSION_MOST || psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    if (!r->tls || !lifetime) return 0;
-    psi_tlsinfo_read(r->info, &s);
-    if (!s.name.n) return 0;
-    psi_hs13_psk(r, nonce, s.secret);
-    s.is_ticket = 1;
-    s.ticket = ticket;
-    s.age_add = age_add;
-    psi_session_keep(r->tls, &s, psi_tls_now(r->tls), lifetime);
-    psi_wipe(&s, sizeof s);
+    s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
+    if (!s) return 0;
+    psi_tlsinfo_read(r->info, s);
+    psi_hs13_psk(r, nonce, s->secret);
+    s->size = sizeof *s;
+    s->is_ticket = 1;
+    s->ticket = ticket;
+    s->age_add = age_add;
+    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    psi_session_free(s);
     return 0;
 }
 
@@ -9852,31 +9869,31 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
 }
 
 /* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
-static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
+static int psi_late_alert(const psi_rec *r, psi_rec_in *in)
 {
     int fault = psi_rec_alert_fault(r, in), alert = in->len == 2 ? in->data[1] : 0;
-    if (fault == PSI_ALERT_UNEXPECTED_MESSAGE) return psi_rec_refuse(in, e, fault, "the peer sent a record out of order");
-    if (fault != PSI_ALERT_NONE) return psi_rec_refuse(in, e, fault, "the peer sent a malformed alert");
+    if (fault == PSI_ALERT_UNEXPECTED_MESSAGE) return psi_rec_refuse(in, fault, "the peer sent a record out of order");
+    if (fault != PSI_ALERT_NONE) return psi_rec_refuse(in, fault, "the peer sent a malformed alert");
     if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
     if (in->data[0] == PSI_REC_WARNING) return PSI_REC_SKIP;
-    return psi_err_alert(e, PSOCKET_TLS_ALERT, alert, "the peer ended the connection with the TLS alert %s (%d)",
-                         psi_rec_alert_name(alert), alert);
+    in->alert = alert;
+    return PSOCKET_TLS_ALERT;
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
-   with an alert to send), PSI_REC_END, or an error, filling *e. */
-static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+   with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
+static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in, e), alert;
+    int kind = psi_rec_open(r, p, n, in), alert;
     if (kind != PSI_REC_WHOLE) return kind;
     if (in->type == PSI_REC_ALERT) {
-        kind = psi_late_alert(r, in, e);
+        kind = psi_late_alert(r, in);
     } else if (in->type == PSI_REC_HANDSHAKE) {
         kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert) kind = psi_rec_refuse(in, e, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (alert) kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
     } else if (in->type == PSI_REC_CCS || r->part.n) {
-        kind = psi_rec_refuse(in, e, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
+        kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
     } else {
         kind = in->len ? PSI_REC_DATA : PSI_REC_SKIP;
     }
@@ -10085,7 +10102,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
-static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     psocket_error why = PSI_ZERO;
     size_t i;
@@ -10136,11 +10153,19 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
     return 0;
 }
 
-/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
-static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+/* Servers that ask for certificates need something to verify them with. */
+static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e)
 {
     const psi_trust *trust;
     psocket_error why = PSI_ZERO;
+    int code = psi_x509_trust(tls->trust, &trust, &why);
+    if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
+    return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
+}
+
+/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
+static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
     int code = psi_tls_check(t, e);
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
@@ -10162,10 +10187,7 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (!code) code = psi_tls_copy_identities(tls, t, e);
     if (!code) code = psi_tls_copy_ticket_keys(tls, t, e);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
-    if (code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return code;
-    code = psi_x509_trust(tls->trust, &trust, &why);
-    if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
-    return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
+    return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
 
 static psi_os_mutex psi_tls_default_lock = PSI_OS_MUTEX_INIT;
@@ -10392,12 +10414,13 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     (void)r; (void)p; (void)n;
     memset(in, 0, sizeof *in);
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    return PSOCKET_UNSUPPORTED;
 }
+static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e) { (void)in; psi_err_code(e, code); }
 
 static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
 static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
@@ -11121,19 +11144,26 @@ static int psi_sock_full(const psocket *s)
     return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
 }
 
+/* What came ends in an error. */
+static PSI_APART void psi_sock_undecodable(psocket *s, int code, const psi_rec_in *in)
+{
+    psocket_error e;
+    if (in->alert_level) psi_sock_alert(s, in->alert_level, in->alert);
+    psi_rec_explain(in, code, &e);
+    psi_sock_note_error(s, &e); /* whatever became of the alert */
+    psi_sock_end(s, code);
+}
+
 /* Decrypts every whole record in the raw bytes, in place. */
 static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
-        psocket_error e; /* filled on error */
-        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
+        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in);
         if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
-            if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
-            psi_sock_note_error(s, &e); /* whatever became of the alert */
-            psi_sock_end(s, kind);
+            psi_sock_undecodable(s, kind, &in);
             return;
         }
         if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
