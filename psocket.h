@@ -6275,7 +6275,7 @@ static int psi_rec_unpad(psi_rec_in *in)
 /* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
 static int psi_rec_skips(psi_rec *r, size_t len)
 {
-    if (r->skip <= len) return 0;
+    if (r->skip < len) return 0;
     r->skip -= (uint32_t)len;
     return 1;
 }
@@ -6695,7 +6695,7 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
  *================================================================================================*/
 
 #define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
-#define PSI_HELLO_MAX 65536 /* longest hello, RFC 8446 4: lists of post-quantum shares come close */
+#define PSI_HELLO_MAX 69632 /* longest hello: 64 KB of suites or extensions, and the rest */
 
 /* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
 #define PSI_MESSAGES(X) \
@@ -6831,8 +6831,8 @@ typedef struct psi_session {
 
 /* What a client's hello offers, or a request of a server's. Points into it. */
 typedef struct psi_offer {
-    psi_reader id, suites, groups, schemes, certs, shares, alpn, ticket, versions, modes, identities, authorities;
-    psi_reader binders;
+    psi_reader id, suites, groups, points, schemes, certs, shares, alpn, ticket, versions, modes;
+    psi_reader identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
     uint8_t speaks;       /* 1 TLS 1.2, 2 TLS 1.3 */
     uint8_t fallback, compressed;
@@ -7210,7 +7210,12 @@ static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
     return w && h->where == PSI_IN_CH;
 }
 
-/* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must. */
+/* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must where TLS 1.2 is spoken. */
+static int psi_ext_pointless(psi_reader list)
+{
+    return list.n && !memchr(list.p, 0, list.n);
+}
+
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     psi_reader list;
@@ -7219,7 +7224,7 @@ static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
         return psi_ext_old(h, w, r);
     }
     list = psi_read_vector(r, 1, 1, 255);
-    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return psi_ext_pointless(list) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -7428,7 +7433,7 @@ static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
     X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, psi_ext_old, PSI_NO_SHAPE, id) \
     X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, psi_ext_secure, PSI_NO_SHAPE, id) \
     X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_groups, PSI_NUMBERS(2), groups) \
-    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, psi_ext_points, PSI_NO_SHAPE, id) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
     X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, psi_ext_ticket, PSI_NO_SHAPE, id) \
     X(ALPN, 16, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
@@ -9227,6 +9232,8 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = psi_server_group(h->tls, o);
     h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
+    if (psi_ext_pointless(o->points))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks uncompressed points");
     if (psi_server12_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
@@ -9571,9 +9578,8 @@ static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_
     int chain = message == PSI_MSG_CERTIFICATE;
     if (!row) return psi_hs_unexpected(h, message);
     if (size - 4 <= row->limit) return 0;
-    return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE
-                       : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
-                       "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(message));
+    return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
+                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
