@@ -5734,20 +5734,18 @@ enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
 enum { PSI_ALERTS(PSI_X) PSI_ALERT_NONE = -1 };
 #undef PSI_X
 
-#define PSI_X(name, number, text) number,
-static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
-#undef PSI_X
-#define PSI_X(name, number, text) text "\0"
-static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
-#undef PSI_X
+#define PSI_X_NUMBER(name, number, text) number,
+#define PSI_X_TEXT(name, number, text) text "\0"
 
 static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 {
-    const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
+    static const short numbers[] = { PSI_ALERTS(PSI_X_NUMBER) };
+    static const char names[] = PSI_ALERTS(PSI_X_TEXT);
+    const char *name = psi_string_of(alert, numbers, names);
     return *name ? name : "unknown alert";
 }
 
-/* --- reading and writing bytes ----------------------------------------------------------------------------------- */
+/* --- reading and writing bytes -------------------------------------------- */
 
 /* Bytes still to be read; bad once something did not fit. */
 typedef struct psi_reader {
@@ -5883,6 +5881,11 @@ static uint8_t *psi_write_room(psi_writer *w, size_t n)
     return w->p + w->n;
 }
 
+static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
+{
+    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+}
+
 static void psi_write(psi_writer *w, const void *p, size_t n)
 {
     uint8_t *to = psi_write_room(w, n);
@@ -5896,7 +5899,7 @@ static void psi_write_number(psi_writer *w, uint64_t value, size_t size)
     uint8_t *to = psi_write_room(w, size);
     if (!to) return;
     w->n += (uint32_t)size;
-    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+    psi_rec_put(to, value, size);
 }
 
 /* Begins a vector whose length will stand in size bytes; the result is for psi_write_close. */
@@ -5935,7 +5938,7 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
     }
 }
 
-/* --- cipher suites ----------------------------------------------------------------------------------------------- */
+/* --- cipher suites -------------------------------------------------------- */
 
 /* What a handshake chooses: a cipher suite, a group, a signature scheme. */
 typedef struct psi_named {
@@ -5946,7 +5949,7 @@ typedef struct psi_named {
     uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
     uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
     uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
-    uint8_t len;               /* groups: bytes of a secret key */
+    uint8_t len;               /* suites: bytes of a digest; groups: bytes of a secret key */
     uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
 } psi_named;
 
@@ -5989,24 +5992,25 @@ static const psi_named *psi_named_of(const psi_named *table, size_t count, unsig
 
 enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
 
-/* X(IANA name, number, version, key of the certificate (0: any), hash, AEAD), best first where the CPU has AES. */
-#define PSI_SUITES(X) \
-    X(TLS_AES_128_GCM_SHA256, 0x1301, PSI_TLS13, 0, br_sha256_ID, PSI_AES128) \
-    X(TLS_AES_256_GCM_SHA384, 0x1302, PSI_TLS13, 0, br_sha384_ID, PSI_AES256) \
-    X(TLS_CHACHA20_POLY1305_SHA256, 0x1303, PSI_TLS13, 0, br_sha256_ID, PSI_CHACHA) \
-    X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_AES128) \
-    X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_AES128) \
-    X(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, PSI_TLS12, BR_KEYTYPE_EC, br_sha384_ID, PSI_AES256) \
-    X(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, PSI_TLS12, BR_KEYTYPE_RSA, br_sha384_ID, PSI_AES256) \
-    X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_CHACHA) \
-    X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_CHACHA)
-
 /* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
-#define PSI_X(name, number, version, key, hash, aead) \
-    { #name, number, version, hash, key, 0, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
-      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1, 0, 0 },
-static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
-#undef PSI_X
+#define PSI_SUITE12(name, number, key, hash, aead) \
+    { #name, number, PSI_TLS12, br_sha##hash##_ID, BR_KEYTYPE_##key, 0, PSI_##aead, \
+      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, (hash) / 8, 0 }
+#define PSI_SUITE13(name, number, hash, aead) \
+    { #name, number, PSI_TLS13, br_sha##hash##_ID, 0, 0, PSI_##aead, 5, PSI_REC_TAG + 1, (hash) / 8, 0 }
+
+/* Best first where the CPU has AES. */
+static const psi_suite psi_suites[] = {
+    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
+    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
+    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA)
+};
 
 /* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_primitives {
@@ -6044,12 +6048,7 @@ static void psi_rec_prepare(void)
     psi_os_unlock(&psi_prim_lock);
 }
 
-/* --- keys of one direction --------------------------------------------------------------------------------------- */
-
-static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
-{
-    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
-}
+/* --- keys of one direction ------------------------------------------------ */
 
 typedef struct psi_gcm {
     br_aes_gen_ctr_keys aes;
@@ -6150,7 +6149,7 @@ static int psi_rec_equal(const uint8_t *a, const uint8_t *b, size_t n)
     return differ == 0;
 }
 
-/* --- records ----------------------------------------------------------------------------------------------------- */
+/* --- records -------------------------------------------------------------- */
 
 /* Result of psi_rec_open. */
 typedef struct psi_rec_in {
@@ -6497,7 +6496,7 @@ static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, con
     (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 2, seed);
 }
 
-/* --- keys of records --------------------------------------------------------------------------------------------- */
+/* --- keys of records ------------------------------------------------------ */
 
 static size_t psi_suite_key_len(const psi_suite *s)
 {
@@ -6508,7 +6507,7 @@ static size_t psi_suite_key_len(const psi_suite *s)
 static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
 {
     uint8_t copy[PSI_REC_SECRET];
-    size_t n = psi_x509_hash_len(suite->hash);
+    size_t n = suite->len;
     memcpy(copy, secret, n); /* it may lie in *k */
     psi_key_clear(k);
     k->suite = suite;
@@ -6521,7 +6520,7 @@ static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, psi_x509_hash_len(k->suite->hash));
+    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, k->suite->len);
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6543,7 +6542,7 @@ static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], con
     psi_wipe(block, sizeof block);
 }
 
-/* --- transcript -------------------------------------------------------------------------------------------------- */
+/* --- transcript ----------------------------------------------------------- */
 
 /* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
    signature of TLS 1.2 over them, which may take another hash. */
@@ -6588,7 +6587,7 @@ static void psi_transcript_retry(psi_transcript *t, int hash)
     psi_transcript_add(t, message, 4 + n);
 }
 
-/* --- the log of keys --------------------------------------------------------------------------------------------- */
+/* --- the log of keys ------------------------------------------------------ */
 
 #ifdef PSOCKET_KEYLOG
 /* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
@@ -6613,18 +6612,16 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
 #define psi_keys_log(label, random, secret, n) ((void)(n))
 #endif
 
-/* --- the key exchange -------------------------------------------------------------------------------------------- */
+/* --- the key exchange ----------------------------------------------------- */
 
-/* X(IANA name, number, BearSSL's curve, bytes of a secret key), most wanted first. */
-#define PSI_GROUPS(X) \
-    X(x25519, 29, BR_EC_curve25519, 32) \
-    X(secp256r1, 23, BR_EC_secp256r1, 32) \
-    X(secp384r1, 24, BR_EC_secp384r1, 48) \
-    X(secp521r1, 25, BR_EC_secp521r1, 66)
-
-#define PSI_X(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 },
-static const psi_group psi_groups[] = { PSI_GROUPS(PSI_X) };
-#undef PSI_X
+/* With the bytes of a secret key, most wanted first. */
+#define PSI_GROUP(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 }
+static const psi_group psi_groups[] = {
+    PSI_GROUP(x25519, 29, BR_EC_curve25519, 32),
+    PSI_GROUP(secp256r1, 23, BR_EC_secp256r1, 32),
+    PSI_GROUP(secp384r1, 24, BR_EC_secp384r1, 48),
+    PSI_GROUP(secp521r1, 25, BR_EC_secp521r1, 66)
+};
 
 #define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
@@ -6720,12 +6717,8 @@ enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
 
 static PSI_UNUSED const char *psi_msg_name(int message)
 {
-#define PSI_X(name, number, text) number,
-    static const short numbers[] = { PSI_MESSAGES(PSI_X) };
-#undef PSI_X
-#define PSI_X(name, number, text) text "\0"
-    static const char names[] = PSI_MESSAGES(PSI_X);
-#undef PSI_X
+    static const short numbers[] = { PSI_MESSAGES(PSI_X_NUMBER) };
+    static const char names[] = PSI_MESSAGES(PSI_X_TEXT);
     const char *name = psi_string_of(message, numbers, names);
     return *name ? name : "unknown";
 }
@@ -6736,27 +6729,25 @@ static uint32_t psi_msg_size(const uint8_t *p)
     return 4 + ((uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
 }
 
-/* Signature schemes (RFC 8446 4.2.3): X(IANA name, number, kind, hash, curve that TLS 1.3 binds, 1: of RSASSA-PSS keys),
-   most wanted first. */
-#define PSI_SCHEMES(X) \
-    X(ecdsa_secp256r1_sha256, 0x0403, PSI_X509_ECDSA, br_sha256_ID, BR_EC_secp256r1, 0) \
-    X(rsa_pss_rsae_sha256, 0x0804, PSI_X509_PSS, br_sha256_ID, 0, 0) \
-    X(rsa_pss_pss_sha256, 0x0809, PSI_X509_PSS, br_sha256_ID, 0, 1) \
-    X(rsa_pkcs1_sha256, 0x0401, PSI_X509_PKCS1, br_sha256_ID, 0, 0) \
-    X(ecdsa_secp384r1_sha384, 0x0503, PSI_X509_ECDSA, br_sha384_ID, BR_EC_secp384r1, 0) \
-    X(rsa_pss_rsae_sha384, 0x0805, PSI_X509_PSS, br_sha384_ID, 0, 0) \
-    X(rsa_pss_pss_sha384, 0x080A, PSI_X509_PSS, br_sha384_ID, 0, 1) \
-    X(rsa_pkcs1_sha384, 0x0501, PSI_X509_PKCS1, br_sha384_ID, 0, 0) \
-    X(ecdsa_secp521r1_sha512, 0x0603, PSI_X509_ECDSA, br_sha512_ID, BR_EC_secp521r1, 0) \
-    X(rsa_pss_rsae_sha512, 0x0806, PSI_X509_PSS, br_sha512_ID, 0, 0) \
-    X(rsa_pss_pss_sha512, 0x080B, PSI_X509_PSS, br_sha512_ID, 0, 1) \
-    X(rsa_pkcs1_sha512, 0x0601, PSI_X509_PKCS1, br_sha512_ID, 0, 0)
+/* Signature schemes, RFC 8446 4.2.3: kind, hash, the curve that TLS 1.3 binds, 1: of RSASSA-PSS keys. Most wanted first. */
+#define PSI_SCHEME(name, number, kind, hash, curve, pss) \
+    { #name, number, 0, br_sha##hash##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
+static const psi_scheme psi_schemes[] = {
+    PSI_SCHEME(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
+    PSI_SCHEME(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
+    PSI_SCHEME(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
+    PSI_SCHEME(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
+    PSI_SCHEME(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
+    PSI_SCHEME(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
+    PSI_SCHEME(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
+    PSI_SCHEME(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
+    PSI_SCHEME(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
+    PSI_SCHEME(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
+    PSI_SCHEME(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
+    PSI_SCHEME(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
+};
 
-#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, 0, hash, kind, curve, 0, 0, 0, 0, pss },
-static const psi_scheme psi_schemes[] = { PSI_SCHEMES(PSI_X) };
-#undef PSI_X
-
-/* --- settings and sessions, as >>session and >>tls fill them ------------------------------------------------------ */
+/* --- settings and sessions, as >>session and >>tls fill them -------------- */
 
 typedef struct psi_tls_identity {
     psi_x509_chain chain;
@@ -6827,7 +6818,7 @@ typedef struct psi_session {
     size_t size;                /* with what the spans point into */
 } psi_session;
 
-/* --- the handshake ------------------------------------------------------------------------------------------------ */
+/* --- the handshake -------------------------------------------------------- */
 
 /* What a client's hello offers, or a request of a server's. Points into it. */
 typedef struct psi_offer {
@@ -6862,9 +6853,8 @@ enum {
 typedef struct psi_role {
     int server;
     const psi_hs_row *start;
-    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e);
+    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: the peer begins */
     void (*finish)(psi_hs *h); /* remembers the session */
-    void (*failed)(psi_hs *h); /* the session did not help; NULL: no matter */
 } psi_role;
 
 /* What is asked; made when it is. */
@@ -6892,7 +6882,6 @@ struct psi_hs {
     uint32_t rest;               /* bytes that follow it */
     psi_writer flight;           /* messages that are not yet in records */
     psi_writer out;              /* records to send */
-    uint32_t out_at;
     /* hellos */
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
@@ -6949,7 +6938,7 @@ static const psi_session *psi_hs_session(const psi_hs *h, unsigned version)
     return h->session && h->session->suite->version == version ? h->session : NULL;
 }
 
-/* --- writing messages --------------------------------------------------------------------------------------------- */
+/* --- writing messages ----------------------------------------------------- */
 
 /* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
 static void psi_hs_change_cipher_spec(psi_hs *h)
@@ -6964,8 +6953,6 @@ static void psi_hs_change_cipher_spec(psi_hs *h)
 static void psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
     uint8_t *to;
-    if (h->out_at) psi_write_drop(&h->out, h->out_at);
-    h->out_at = 0;
     if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
     if (to) h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
@@ -6997,10 +6984,10 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
 #endif
 
-/* Something is wrong here, as memory. */
+/* Something may be wrong here, as memory: code tells. */
 static int psi_hs_broken(psi_hs *h, int code)
 {
-    return psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    return !code ? 0 : psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
 static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
@@ -7017,6 +7004,16 @@ static int psi_hs_bad(psi_hs *h, int alert, const char *what)
 
 #ifdef PSOCKET_NO_TEXT
 #define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
+#endif
+
+/* It is one of those that RFCs do not allow. */
+static int psi_hs_illegal(psi_hs *h, const char *what)
+{
+    return (psi_hs_bad)(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
+}
+
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_illegal(h, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_illegal)(h, ""))
 #endif
 
 /* Is m wrong, or anything left of it? Then the handshake fails. */
@@ -7076,28 +7073,15 @@ static int psi_hs_new_out(psi_hs *h)
     return 0;
 }
 
-static int psi_hs_random(psi_hs *h, void *p, size_t n)
-{
-    int code = psi_os_entropy(p, n);
-    return code ? psi_hs_broken(h, code) : 0;
-}
-
-/* Our half of a key exchange. */
-static int psi_hs_kex(psi_hs *h, const psi_group *group)
-{
-    int code = psi_kex_make(&h->kex, group);
-    return code ? psi_hs_broken(h, code) : 0;
-}
-
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
     h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
     if (h->secret_len) return 0;
-    return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+    return psi_hs_illegal(h, "key exchange has an impossible point");
 }
 
-/* --- extensions --------------------------------------------------------------------------------------------------- */
+/* --- extensions ----------------------------------------------------------- */
 
 /* The messages that carry extensions, as bits. */
 enum {
@@ -7383,7 +7367,7 @@ static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
     size_t n;
     if (!s) return 0;
-    n = psi_x509_hash_len(s->suite->hash);
+    n = s->suite->len;
     psi_write_number(w, s->ticket.n + 6, 2);
     psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
     psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
@@ -7555,7 +7539,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
                        psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
 }
 
-/* --- the client's hello ------------------------------------------------------------------------------------------- */
+/* --- the client's hello --------------------------------------------------- */
 
 #define PSI_SUITE_SECURE 0x00FF   /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV, RFC 5746 3.3 */
 #define PSI_SUITE_FALLBACK 0x5600 /* TLS_FALLBACK_SCSV, RFC 7507 */
@@ -7563,7 +7547,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 /* Fills in the binder of the hello that is n bytes at p and ends with it (RFC 8446 4.2.11.2). */
 static void psi_hello_bind(psi_hs *h, const psi_session *s, uint8_t *p, size_t n)
 {
-    size_t len = psi_x509_hash_len(s->suite->hash);
+    size_t len = s->suite->len;
     psi_transcript t = h->transcript;
     uint8_t digest[PSI_HASH_MAX];
     if (!t.hash.vtable) psi_x509_hash_class(s->suite->hash)->init(&t.hash.vtable);
@@ -7590,7 +7574,7 @@ static void psi_hello_write(psi_hs *h)
     for (i = 0; i < PSI_EXT_AT_PRE_SHARED_KEY; i++) psi_ext_put(h, w, i);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
     psi_write_number(w, 0, 1);
-    n = w->n - start + (s ? (uint32_t)(s->ticket.n + 15 + psi_x509_hash_len(s->suite->hash)) : 0);
+    n = w->n - start + (s ? (uint32_t)(s->ticket.n + 15 + s->suite->len) : 0);
     if (n >= 256 && n < 512) {
         uint32_t pad;
         psi_write_number(w, PSI_EXT_PADDING, 2);
@@ -7605,7 +7589,7 @@ static void psi_hello_write(psi_hs *h)
     psi_hs_end(h, at);
 }
 
-/* --- the server's hello ------------------------------------------------------------------------------------------- */
+/* --- the server's hello --------------------------------------------------- */
 
 /* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
 static const uint8_t psi_hello_retry[32] = {
@@ -7664,7 +7648,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
     if (legacy < PSI_SSL30) o->speaks = 0;
     if (!memchr(compression.p, 0, compression.n))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
+        return psi_hs_illegal(h, "hello lacks the null compression method");
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
     if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
@@ -7717,10 +7701,10 @@ static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
     memset(buf, ' ', 64);
     memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
     psi_transcript_digest(&h->transcript, buf + 98);
-    return psi_read_of(buf, 98 + psi_x509_hash_len(h->suite->hash));
+    return psi_read_of(buf, 98 + h->suite->len);
 }
 
-/* --- questions and signatures ------------------------------------------------------------------------------------- */
+/* --- questions and signatures --------------------------------------------- */
 
 /* NULL: out of memory, and the handshake has failed. */
 static psocket_question *psi_auth_ask(psi_hs *h, int kind)
@@ -7772,7 +7756,7 @@ static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
     size_t n = psi_keys_digest(alg.hash, a, b, digest);
     if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
+    if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
     h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) return then(h);
     return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
@@ -7806,8 +7790,7 @@ static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
                            "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
     if (!s || !psi_auth_fits(s, leaf, h->version))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER,
-                          "signature scheme was not offered or does not fit its certificate");
+        return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
     psi_keys_digest(s->hash, a, b, digest);
     alg = psi_auth_alg(s);
     if (!psi_x509_signed(leaf, &alg, digest, psi_x509_span_of(sig.p, sig.n)))
@@ -7828,7 +7811,7 @@ static int psi_auth_verify(psi_hs *h, psi_reader m)
     return 0;
 }
 
-/* --- certificates ------------------------------------------------------------------------------------------------- */
+/* --- certificates --------------------------------------------------------- */
 
 /* Certificate: our chain, or an empty one. */
 static void psi_auth_write_chain(psi_hs *h)
@@ -7937,7 +7920,7 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
     return psi_auth_accept(h);
 }
 
-/* --- requests ----------------------------------------------------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------- */
 
 enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
 
@@ -8037,7 +8020,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
-/* --- the flat form ------------------------------------------------------------------------------------------------ */
+/* --- the flat form -------------------------------------------------------- */
 
 /* One walk over the fields serves both directions: they are written to w, or read from r if w is NULL. */
 typedef struct psi_flat {
@@ -8139,7 +8122,7 @@ static void psi_session_free(psi_session *s)
     psi_free(s);
 }
 
-/* --- what a connection agreed on --------------------------------------------------------------------------------- */
+/* --- what a connection agreed on ------------------------------------------ */
 
 struct psi_tlsinfo {
     size_t len;
@@ -8218,35 +8201,32 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     br_sha256_context all;
     uint8_t digest[32];
     size_t i;
-    int code, known;
+    int code = 0;
     psi_os_lock(&tls->lock);
-    known = tls->has_policy;
+    if (!tls->has_policy) code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
+        br_sha256_init(&all);
+        br_sha256_update(&all, &flags, 1);
+        if (tls->identity_count) {
+            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
+            br_sha256_update(&all, digest, sizeof digest);
+        }
+        for (i = 0; !code && i < trust->anchors.count; i++) {
+            psi_x509_sha256(trust->anchors.certs[i].der, digest);
+            br_sha256_update(&all, digest, sizeof digest);
+        }
+        br_sha256_update(&all, "pins", 4);
+        br_sha256_update(&all, tls->pins.p, tls->pins.n);
+        br_sha256_out(&all, tls->policy);
+        tls->has_policy = !code; /* a store that is not there may come */
+        code = 0;
+    }
     memcpy(out, tls->policy, 32);
     psi_os_unlock(&tls->lock);
-    if (known) return 0;
-    code = psi_x509_trust(tls->trust, &trust, NULL);
-    if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
-    br_sha256_init(&all);
-    br_sha256_update(&all, &flags, 1);
-    if (tls->identity_count) {
-        psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    for (i = 0; !code && i < trust->anchors.count; i++) {
-        psi_x509_sha256(trust->anchors.certs[i].der, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    br_sha256_update(&all, "pins", 4);
-    br_sha256_update(&all, tls->pins.p, tls->pins.n);
-    br_sha256_out(&all, out);
-    psi_os_lock(&tls->lock);
-    memcpy(tls->policy, out, 32);
-    tls->has_policy = !code; /* a store that is not there may come */
-    psi_os_unlock(&tls->lock);
-    return 0;
+    return code;
 }
 
-/* --- remembered sessions ------------------------------------------------------------------------------------------ */
+/* --- remembered sessions -------------------------------------------------- */
 
 /* What a client's session is kept under. */
 static void psi_session_key(psi_reader name, unsigned port, uint8_t out[32])
@@ -8349,7 +8329,7 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
     return psi_read_of(slot->flat + 32, slot->len - 32);
 }
 
-/* --- tickets ------------------------------------------------------------------------------------------------------ */
+/* --- tickets -------------------------------------------------------------- */
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
@@ -8440,7 +8420,7 @@ static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
     return s;
 }
 
-/* --- clients ------------------------------------------------------------------------------------------------------ */
+/* --- clients -------------------------------------------------------------- */
 
 /* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
 static void psi_session_recall(psi_hs *h)
@@ -8471,7 +8451,6 @@ static void psi_session_forget(psi_hs *h)
     psi_session_slot *slot;
     psi_session s;
     uint8_t key[32];
-    if (!h->session) return;
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key);
@@ -8520,7 +8499,7 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
 #define PSI_HS_CHAIN (PSOCKET_CHAIN_BYTES + 4096u) /* longest Certificate */
 #define PSI_HS_REQUEST 135000u                     /* longest CertificateRequest: two lists of up to 64 KB */
 
-/* --- shared steps ------------------------------------------------------------------------------------------------- */
+/* --- shared steps --------------------------------------------------------- */
 
 /* What was agreed on and is known about the peer goes to h->info. */
 static int psi_hs_tell(psi_hs *h)
@@ -8572,7 +8551,7 @@ static int psi_hs_done(psi_hs *h)
 static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
 {
     uint8_t digest[PSI_HASH_MAX];
-    size_t n = psi_x509_hash_len(h->suite->hash);
+    size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
         psi_keys_finished(h->suite->hash, server ? h->server_secret : h->client_secret, digest, out);
@@ -8606,7 +8585,7 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
     return 0;
 }
 
-/* --- shared steps of TLS 1.2 -------------------------------------------------------------------------------------- */
+/* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
 /* The keys that come into force with ChangeCipherSpec, from the master secret. */
 static void psi_hs12_keys(psi_hs *h)
@@ -8627,7 +8606,7 @@ static void psi_hs12_master(psi_hs *h)
     uint8_t master[48], digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
-    if (h->ems) seed = psi_read_of(digest, psi_x509_hash_len(h->suite->hash));
+    if (h->ems) seed = psi_read_of(digest, h->suite->len);
     psi_keys_prf(h->suite->hash, h->secret, h->secret_len, h->ems ? "extended master secret" : "master secret", seed,
                  psi_none, master, 48);
     psi_wipe(h->secret, sizeof h->secret);
@@ -8661,7 +8640,7 @@ static void psi_hs12_resume(psi_hs *h)
     psi_hs12_keys(h);
 }
 
-/* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
+/* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
 static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
@@ -8671,8 +8650,8 @@ static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
     psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
-    psi_keys_log(labels[2], h->randoms, client, psi_x509_hash_len(h->suite->hash));
-    psi_keys_log(labels[3], h->randoms, server, psi_x509_hash_len(h->suite->hash));
+    psi_keys_log(labels[2], h->randoms, client, h->suite->len);
+    psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
     psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
 }
@@ -8707,7 +8686,7 @@ static void psi_hs13_application(psi_hs *h)
     psi_hs13_traffic(h, h->secret, labels, client, server);
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_derive(h->suite->hash, h->secret, "exp master", digest, h->rec->secret);
-    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, psi_x509_hash_len(h->suite->hash));
+    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
     psi_wipe(server, sizeof server);
@@ -8731,7 +8710,7 @@ static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
     psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
 }
 
-/* --- the client --------------------------------------------------------------------------------------------------- */
+/* --- the client ----------------------------------------------------------- */
 
 /* ServerKeyExchange, RFC 8422 5.4. */
 static int psi_client12_key(psi_hs *h, psi_reader m)
@@ -8742,9 +8721,9 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     const psi_group *group = psi_list_find(&h->tls->groups, number);
     if (m.bad) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
+        return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
+    return psi_hs_broken(h, psi_kex_make(&h->kex, group)) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* The rest of our flight, with the signature, if there is one. */
@@ -8807,9 +8786,9 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
     int same = id.n && psi_read_same(id, h->id, h->id_len);
     if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
+        return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session that there never was");
+        return psi_hs_illegal(h, "hello resumes a session that there never was");
     h->next = psi_client12;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
     psi_ext_limits(h);
@@ -8822,7 +8801,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     memset(&h->kex, 0, sizeof h->kex);
     if (!same) return 0;
     if (s->suite != h->suite)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
+        return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
     if (s->ems != h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
@@ -8873,10 +8852,10 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
     if (psi_hs_turn(h) || psi_ext_get_all(h, &m, PSI_IN_HRR)) return -1;
     h->regrouped = h->kex.group != group;
     if (!h->regrouped && !h->opaque.n)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello asks for another hello without a reason");
+        return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_kex(h, h->kex.group)) return -1;
+    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->kex, h->kex.group))) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -8892,14 +8871,14 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
 static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     if (!psi_read_same(id, h->id, h->id_len))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello does not repeat our session ID");
+        return psi_hs_illegal(h, "hello does not repeat our session ID");
     if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_forget(&h->transcript);
     if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) return psi_client13_retry(h, m);
     if (psi_ext_get_all(h, &m, PSI_IN_SH13)) return -1;
     if (!h->share.n) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
     if (h->psk && h->session->suite->hash != h->suite->hash)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
+        return psi_hs_illegal(h, "hello resumes a session with another hash");
     if (psi_hs_exchange(h, h->share)) return -1;
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     h->next = psi_client13;
@@ -8913,7 +8892,7 @@ static int psi_client_version(psi_hs *h, unsigned version, int extension)
     const psocket_tls *tls = h->tls;
     if (psi_tls_speaks(tls, version) && extension == (version == PSI_TLS13) && (!h->retried || extension)) return 0;
     if (extension)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+        return psi_hs_illegal(h, "hello names a TLS version that was not offered");
     return psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose %s (%04x)",
                        version < PSI_TLS12 ? "a TLS version before 1.2, which is never spoken"
                        : version == PSI_TLS12 && tls->min_version > PSI_TLS12 ? "TLS 1.2 and min_version is 1.3"
@@ -8937,7 +8916,7 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
     if (!extension) version = legacy;
     if (!suite || suite->version != version || compression || (h->retried && suite != h->suite))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered"
+        return psi_hs_illegal(h, compression ? "compression method was not offered"
                           : "cipher suite was not offered");
     h->suite = suite;
     h->version = h->rec->version = (uint16_t)version;
@@ -9026,14 +9005,14 @@ static void psi_client_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish, psi_session_forget};
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
 #define PSI_CLIENT (&psi_client)
 #endif
 
-/* --- the server --------------------------------------------------------------------------------------------------- */
+/* --- the server ----------------------------------------------------------- */
 
 /* May a session be resumed by this client? Its own identity, if it proved one, must still be good enough. */
 static int psi_server_accepts(psi_hs *h, const psi_session *s)
@@ -9190,7 +9169,7 @@ static int psi_server12_flight(psi_hs *h, const psi_group *group)
     int code;
     h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
+    if ((h->id_len && psi_hs_broken(h, psi_os_entropy(h->id, 32))) || psi_hs_broken(h, psi_kex_make(&h->kex, group))) return -1;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
@@ -9233,7 +9212,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     const psi_group *group = psi_server_group(h->tls, o);
     h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
     if (psi_ext_pointless(o->points))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks uncompressed points");
+        return psi_hs_illegal(h, "hello lacks uncompressed points");
     if (psi_server12_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
@@ -9244,7 +9223,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
+    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (!h->resumed) return psi_server12_flight(h, group);
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
@@ -9371,7 +9350,7 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
         }
         h->session = s;
         psi_keys_binder(h->suite->hash, s->secret, digest, binder);
-        if (theirs.n != psi_x509_hash_len(h->suite->hash) || !psi_rec_equal(theirs.p, binder, theirs.n))
+        if (theirs.n != h->suite->len || !psi_rec_equal(theirs.p, binder, theirs.n))
             return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
         h->psk = (uint8_t)i;
         h->resumed = 1;
@@ -9388,7 +9367,7 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
     else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
-    return o->compressed ? psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression") : 0;
+    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 /* HelloRetryRequest: a key of this group is wanted. */
@@ -9416,10 +9395,10 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **
     *group = psi_server13_share(h->tls, o, point, &twice);
     if (!suite) return psi_server_nothing(h, "no cipher suite");
     if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
-    if (twice) return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello has two shares of one group");
+    if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
     else if (suite != h->suite || *group != h->kex.group || (h->retried > 1 && !o->identities.n))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+        return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
     return 0;
 }
@@ -9436,7 +9415,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
+    if (psi_hs_broken(h, psi_kex_make(&h->kex, group)) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point)) return -1;
     return psi_server13_flight(h);
 }
 
@@ -9448,7 +9427,7 @@ static int psi_server_version(psi_hs *h, const psi_offer *o)
     unsigned version = o->speaks & 2 && psi_tls_speaks(h->tls, PSI_TLS13) ? PSI_TLS13
                        : o->speaks & 1 && psi_tls_speaks(h->tls, PSI_TLS12) ? PSI_TLS12 : 0;
     if (h->retried && version != PSI_TLS13)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+        return psi_hs_illegal(h, "second hello is not what was asked for");
     if (o->fallback && version < h->tls->max_version && !(o->speaks & 2)) /* RFC 7507 3 */
         return psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK,
                            "the client fell back to an older TLS version than it could speak");
@@ -9480,13 +9459,6 @@ static const psi_hs_row psi_server_start[] = {
     {PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
     {0, 0, 0, NULL}};
 
-static int psi_server_begin(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    (void)name;
-    (void)port;
-    return h->tls->identity_count ? 0 : psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
-}
-
 /* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
 static void psi_server_finish(psi_hs *h)
 {
@@ -9503,14 +9475,14 @@ static void psi_server_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_begin, psi_server_finish, NULL};
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, NULL, psi_server_finish};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
 #define PSI_SERVER (&psi_server)
 #endif
 
-/* --- what both run on --------------------------------------------------------------------------------------------- */
+/* --- what both run on ----------------------------------------------------- */
 
 /* What a person may make of an alert that refuses us; *code is what it comes to. */
 static const char *psi_hs_hint(const psi_hs *h, int alert, int *code)
@@ -9633,12 +9605,12 @@ static int psi_hs_record(psi_hs *h, const psi_rec_in *in)
     return 0;
 }
 
-/* --- interface ---------------------------------------------------------------------------------------------------- */
+/* --- interface ------------------------------------------------------------ */
 
 static PSI_UNUSED void psi_hs_free(psi_hs *h)
 {
     if (!h) return;
-    if (h->state != PSI_HS_DONE && h->role->failed) h->role->failed(h);
+    if (h->state != PSI_HS_DONE && h->session && !h->role->server) psi_session_forget(h);
     psi_rec_free(h->rec);
     psi_write_free(&h->transcript.bytes);
     psi_write_free(&h->flight);
@@ -9682,10 +9654,10 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
         h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
-        code = role->begin(h, name, port, e);
-    } else {
-        psi_err_code(e, code);
+        code = role->server && !tls->identity_count ? PSOCKET_TLS_NO_IDENTITY : 0;
     }
+    if (code) psi_err_code(e, code);
+    else if (role->begin) code = role->begin(h, name, port, e);
     if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
     if (code) psi_hs_free(h);
     else *out = h;
@@ -9716,17 +9688,14 @@ static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
 /* Bytes to send now, 0 if there are none. */
 static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
 {
-    *p = h->out.p ? h->out.p + h->out_at : NULL;
-    return h->out.n - h->out_at;
+    *p = h->out.p;
+    return h->out.n;
 }
 
 /* That many of them were sent. */
 static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
 {
-    h->out_at += (uint32_t)n;
-    if (h->out_at < h->out.n) return;
-    psi_write_free(&h->out);
-    h->out_at = 0;
+    psi_write_drop(&h->out, (uint32_t)n);
 }
 
 /* PSOCKET_WANT_READ: running, or there is output to send first. PSOCKET_WANT_DECISION, PSOCKET_WANT_SIGNATURE: there is a
@@ -9734,7 +9703,7 @@ static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
 static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
 {
     if (h->state == PSI_HS_FAILED) return psi_hs_error(h, e);
-    if (h->out_at < h->out.n) return PSOCKET_WANT_READ;
+    if (h->out.n) return PSOCKET_WANT_READ;
     if (h->question) return h->question->public_form.kind;
     return h->state == PSI_HS_DONE ? 0 : PSOCKET_WANT_READ;
 }
@@ -9760,16 +9729,13 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
     psocket_error verdict = PSI_ZERO;
     if (psi_hs_asks(h)) verdict = h->question->public_form.verdict;
     if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
-    if (!code) {
-        psi_hs_messages(h);
-    } else if (code == verdict.code) {
-        psi_auth_refuse(h, &verdict);
-    } else {
+    if (code && code != verdict.code) {
         psi_err_code(&verdict, code);
         verdict.tls_alert = code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code);
         verdict.cert_index = 0;
-        psi_auth_refuse(h, &verdict);
     }
+    if (code) psi_auth_refuse(h, &verdict);
+    else psi_hs_messages(h);
     return 0;
 }
 
@@ -9797,7 +9763,7 @@ static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **inf
     h->info = NULL;
 }
 
-/* --- after the handshake ------------------------------------------------------------------------------------------ */
+/* --- after the handshake -------------------------------------------------- */
 
 /* NewSessionTicket of TLS 1.3: 0, or an alert. Without memory, which is spared the stack, it is not kept. */
 static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
@@ -9975,7 +9941,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     psi_free(tls);
 }
 
-/* --- making them -------------------------------------------------------------------------------------------------- */
+/* --- making them ---------------------------------------------------------- */
 
 /* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
 static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
@@ -10253,7 +10219,7 @@ PSOCKET_API void psocket_cleanup(void)
     psi_x509_cleanup();
 }
 
-/* --- what can be asked of them ------------------------------------------------------------------------------------ */
+/* --- what can be asked of them -------------------------------------------- */
 
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
 {

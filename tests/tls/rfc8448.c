@@ -543,8 +543,8 @@ static void server_flights(kit_end *s)
     open_flight("SERVER_HANDSHAKE_TRAFFIC_SECRET", t->server_flight);
     psi_write(&h->flight, b.p, (uint32_t)b.n);
     psi_hs_flush(h);
-    same(h->out.p + h->out_at, h->out.n - h->out_at, t->server_flight, "the server's flight");
-    h->out_at = h->out.n;
+    same(h->out.p, h->out.n, t->server_flight, "the server's flight");
+    psi_hs_sent(h, h->out.n);
     for (k = 0; (len = kit_message(&b, k, &at)) != 0; k++) {
         if (b.p[at] == 20) {
             n = psi_hs_finished(h, 1, p);
