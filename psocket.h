@@ -6876,8 +6876,9 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     h->state = PSI_HS_FAILED;
     psi_write_free(&h->flight);
     h->err = (psocket_error *)psi_alloc(sizeof *h->err);
+    psi_err_code(h->err, code);
     va_start(ap, format);
-    psi_err_v(h->err, code, format, ap);
+    if (h->err && format) vsnprintf(h->err->text, sizeof h->err->text, format, ap);
     va_end(ap);
     if (h->err) h->err->tls_alert = alert;
     p[0] = alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL;
@@ -6894,7 +6895,7 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
 /* Something may be wrong here, as memory: code tells. */
 static int psi_hs_broken(psi_hs *h, int code)
 {
-    return !code ? 0 : psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    return code ? psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, NULL) : 0;
 }
 
 static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
