@@ -2768,6 +2768,8 @@ static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_ad
     PSI_SYS(freeaddrinfo)(list);
     return found ? 0 : PSOCKET_DNS_NOT_FOUND;
 }
+#else
+#define psi_os_resolve(host, each, ctx, os) ((void)(each), (void)(os), (int)PSOCKET_DNS)
 #endif
 
 /*--- the poller: epoll, kqueue, or an array */
@@ -3477,12 +3479,10 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
     return result;
 }
 
-#ifndef PSOCKET_NO_DNS
 static void psi_dns_found(void *r, const psi_addr *a)
 {
     psi_dns_add((psocket_resolve *)r, a);
 }
-#endif
 
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
@@ -3537,11 +3537,7 @@ static void psi_dns_system(psocket_resolve *r)
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-#ifdef PSOCKET_NO_DNS
-    psocket_resolve_done(r, PSOCKET_DNS);
-#else
     psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
-#endif
 }
 #endif
 
@@ -12730,28 +12726,35 @@ PSOCKET_API int psocket_istls(const psocket *s)
 
 /*--- state */
 
-/* Copies an address out: the peer's, or the local end's. */
+/* The address of the peer, or of the local end, and the path if it has one. */
+static int psi_public_end(const psocket *s, int remote, psi_addr *a, char *path, size_t path_size)
+{
+    if (!s || (remote && !s->peer.family)) return PSOCKET_INVALID;
+    if (remote) {
+        if (s->fd != -1) psi_os_getname(s->fd, 1, a, path, path_size);
+        *a = s->peer;
+        return 0;
+    }
+    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    return psi_os_getname(s->fd, 0, a, path, path_size);
+}
+
 static int psi_public_name(const psocket *s, int remote, char *ip, size_t ip_size, int *port)
 {
     char text[PSI_DNS_HOST] = "";
     psi_addr a = PSI_ZERO;
     size_t n;
-    int r;
-    if (ip && ip_size) *ip = 0;
-    if (port) *port = 0;
-    if (!s || (remote && !s->peer.family)) return PSOCKET_INVALID;
-    while (!remote && s->io == &psi_transport_wrap) s = (const psocket *)s->user;
-    if (!remote && s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
-    r = s->fd == -1 ? 0 : psi_os_getname(s->fd, remote, &a, text, sizeof text);
-    if (remote) a = s->peer;
-    else if (r) return r;
+    int r = psi_public_end(s, remote, &a, text, sizeof text);
+    if (r) memset(&a, 0, sizeof a);
     psi_addr_normalise(&a);
     if (a.family != PSI_UNIX) psi_addr_print(&a, text);
     n = strlen(text) + 1;
     if (port) *port = a.port;
+    if (ip && ip_size) *ip = 0;
     if (ip && ip_size && n > ip_size) return PSOCKET_LIMIT;
     if (ip && ip_size) memcpy(ip, text, n);
-    return 0;
+    return r;
 }
 
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
