@@ -2553,8 +2553,8 @@ static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
     return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
 }
 #else
-#define psi_os_multicast4(fd, set) (errno = EOPNOTSUPP, -1)
-#define psi_os_join4(fd, group, index) (errno = EOPNOTSUPP, -1)
+#define psi_os_multicast4(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
+#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
 #ifdef IPV6_MULTICAST_HOPS
@@ -2566,7 +2566,7 @@ static int psi_os_multicast6(psocket_fd fd, const psi_os_settings *set)
     return index ? psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index) : 0;
 }
 #else
-#define psi_os_multicast6(fd, set) (errno = EOPNOTSUPP, -1)
+#define psi_os_multicast6(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
 #ifdef IPV6_JOIN_GROUP
@@ -2579,7 +2579,7 @@ static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
     return psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
 }
 #else
-#define psi_os_join6(fd, group, index) (errno = EOPNOTSUPP, -1)
+#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
