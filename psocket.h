@@ -683,9 +683,11 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PSI_UNUSED __attribute__((unused))
+#define PSI_APART __attribute__((noinline)) /* its frame is not to be a part of its caller's, whose stack must stay small */
 #define PSI_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #else
 #define PSI_UNUSED
+#define PSI_APART
 #define PSI_PRINTF(f, a)
 #endif
 
@@ -5754,6 +5756,8 @@ typedef struct psi_reader {
     int bad;
 } psi_reader;
 
+static const psi_reader psi_none = {(const uint8_t *)"", 0, 0};
+
 static psi_reader psi_read_of(const void *p, size_t n)
 {
     psi_reader r;
@@ -5811,6 +5815,29 @@ static int psi_read_has(psi_reader list, unsigned number)
     while (list.n)
         if (psi_read_number(&list, 2) == number && !list.bad) return 1;
     return 0;
+}
+
+/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of `before` bytes,
+   a vector of `least` bytes or more whose length takes `len` bytes (0: there is none), and `after` bytes. */
+typedef struct psi_shape {
+    uint8_t size, min, before, len, least, after;
+} psi_shape;
+
+#define PSI_SHAPE(size, min, before, len, least, after) { size, min, before, len, least, after }
+#define PSI_NUMBERS(size) PSI_SHAPE(size, 2, 2, 0, 0, 0) /* of 16 bits */
+
+static psi_reader psi_read_list(psi_reader *r, const psi_shape *s)
+{
+    psi_reader list = psi_read_vector(r, s->size, s->min, 65535), rest = list;
+    while (rest.n) {
+        psi_read_take(&rest, s->before);
+        if (s->len) psi_read_vector(&rest, s->len, s->least, 65535);
+        psi_read_take(&rest, s->after);
+    }
+    if (!rest.bad) return list;
+    r->bad = 1;
+    r->n = 0;
+    return rest;
 }
 
 static int psi_read_same(psi_reader a, const void *p, size_t n)
@@ -5940,6 +5967,26 @@ static const psi_named *psi_list_find(const psi_list *l, unsigned number)
     return NULL;
 }
 
+/* Writes the numbers as a vector, behind `first` if that is not 0. */
+static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
+{
+    uint32_t at = psi_write_open(w, 2);
+    size_t i;
+    if (first) psi_write_number(w, first, 2);
+    for (i = 0; i < l->count; i++) psi_write_number(w, l->items[i]->number, 2);
+    psi_write_close(w, at, 2);
+}
+
+/* The entry of a table; NULL: there is none. */
+static const psi_named *psi_named_of(const psi_named *table, size_t count, unsigned number)
+{
+    for (; count; count--, table++)
+        if (table->number == number) return table;
+    return NULL;
+}
+
+#define PSI_NAMED(table, number) psi_named_of(table, sizeof (table) / sizeof (table)[0], number)
+
 enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
 
 /* X(IANA name, number, version, key of the certificate (0: any), hash, AEAD), best first where the CPU has AES. */
@@ -5960,15 +6007,6 @@ enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
       (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1, 0, 0 },
 static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
 #undef PSI_X
-
-/* NULL: unknown. */
-static const psi_suite *psi_suite_of(unsigned number)
-{
-    size_t i;
-    for (i = 0; i < sizeof psi_suites / sizeof psi_suites[0]; i++)
-        if (psi_suites[i].number == number) return &psi_suites[i];
-    return NULL;
-}
 
 /* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_primitives {
@@ -6038,6 +6076,14 @@ static void psi_key_clear(psi_key *k)
 {
     psi_key_relax(k);
     psi_wipe(k, sizeof *k);
+}
+
+/* `from` in place of `to`; `from` is wiped. */
+static void psi_key_move(psi_key *to, psi_key *from)
+{
+    psi_key_clear(to);
+    *to = *from;
+    psi_wipe(from, sizeof *from);
 }
 
 /* The key made ready; in spare if there is no memory to keep it in. */
@@ -6112,7 +6158,8 @@ typedef struct psi_rec_in {
     size_t len;
     size_t used;            /* bytes consumed; PSI_REC_MORE: bytes needed in all */
     int type;               /* PSI_REC_WHOLE: the content's */
-    int alert_level, alert; /* an alert to send if alert_level is not 0 */
+    int alert_level, alert; /* an alert to send if alert_level is not 0; after an error perhaps one that came */
+    const char *why;        /* after an error: a sentence; NULL: the alert came */
 } psi_rec_in;
 
 typedef struct psi_tlsinfo psi_tlsinfo;
@@ -6155,21 +6202,50 @@ static PSI_UNUSED void psi_rec_relax(psi_rec *r)
     psi_key_relax(&r->out);
 }
 
-/* Fills *e and asks for a fatal alert. Returns code. */
-static int psi_rec_fail(psi_rec_in *in, psocket_error *e, int code, int alert, const char *text)
+/* Asks for a fatal alert and says why. Returns the code that belongs to that. */
+static int psi_rec_refuse(psi_rec_in *in, int alert, const char *why)
 {
+    int code = alert == PSI_ALERT_BAD_RECORD_MAC ? PSOCKET_TLS_RECORD
+               : alert == PSI_ALERT_INTERNAL_ERROR ? PSOCKET_NOMEM : PSOCKET_TLS_PROTOCOL;
     in->alert_level = PSI_REC_FATAL;
     in->alert = alert;
-    psi_err(e, code, "%s", text);
-    if (e) e->tls_alert = alert;
+    in->why = code == PSOCKET_TLS_PROTOCOL ? why : psocket_strerror(code);
     return code;
 }
 
-/* Is it a warning that TLS 1.3 does not have (RFC 8446 6)? */
-static int psi_rec_no_warning(const psi_rec *r, const psi_rec_in *in)
+#ifdef PSOCKET_NO_TEXT
+#define psi_rec_refuse(in, alert, why) \
+    ((void)sizeof(psi_err_unsaid(why)), (psi_rec_refuse)(in, alert, psocket_strerror(PSOCKET_TLS_PROTOCOL)))
+#endif
+
+/* Fills *e with what came to this code. */
+static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
 {
-    int known = in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED;
-    return r->version == PSI_TLS13 && in->data[0] == PSI_REC_WARNING && !known;
+    if (in->why) psi_err_alert(e, code, in->alert, "%s", in->why);
+    else psi_err_alert(e, code, in->alert, "the peer ended the connection with the TLS alert %s (%d)",
+                       psi_rec_alert_name(in->alert), in->alert);
+}
+
+/* What is wrong with an alert (RFC 8446 5.4 and 6): our alert, or PSI_ALERT_NONE. */
+static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
+{
+    int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
+    if (!in->len && strict) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
+    if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
+    if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
+    return strict && alert != PSI_ALERT_CLOSE_NOTIFY && alert != PSI_ALERT_USER_CANCELED ? PSI_ALERT_DECODE_ERROR
+           : PSI_ALERT_NONE;
+}
+
+/* Does the peer keep sending records that bring nothing? */
+static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
+{
+    int warning = in->type == PSI_REC_ALERT && in->len == 2 && in->data[0] == PSI_REC_WARNING;
+    if (warning && in->data[1] != PSI_ALERT_CLOSE_NOTIFY) r->quiet = (uint8_t)(r->quiet + PSI_REC_WARNINGS);
+    else if (!in->len || (in->type == PSI_REC_CCS && r->version != PSI_TLS12)) r->quiet++;
+    else if (in->type == PSI_REC_APPDATA) r->quiet = 0;
+    return r->quiet > PSI_REC_QUIET;
 }
 
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
@@ -6199,7 +6275,7 @@ static int psi_rec_unpad(psi_rec_in *in)
 /* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
 static int psi_rec_skips(psi_rec *r, size_t len)
 {
-    if (r->skip <= len) return 0;
+    if (r->skip < len) return 0;
     r->skip -= (uint32_t)len;
     return 1;
 }
@@ -6225,19 +6301,16 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
     return PSI_ALERT_NONE;
 }
 
-/* Fills *e and asks for a fatal alert about a record. Returns the code. */
-static int psi_rec_refuse(psi_rec_in *in, psocket_error *e, int alert)
+static PSI_UNUSED const char *psi_rec_fault(int alert)
 {
-    return psi_rec_fail(in, e, alert == PSI_ALERT_BAD_RECORD_MAC ? PSOCKET_TLS_RECORD : PSOCKET_TLS_PROTOCOL, alert,
-                        alert == PSI_ALERT_BAD_RECORD_MAC ? psocket_strerror(PSOCKET_TLS_RECORD)
-                        : alert == PSI_ALERT_RECORD_OVERFLOW ? "the peer sent a record that is too long"
-                        : alert == PSI_ALERT_PROTOCOL_VERSION ? "the peer sent a record of another TLS version"
-                        : "the peer sent a record of a type that does not belong there");
+    return alert == PSI_ALERT_RECORD_OVERFLOW ? "the peer sent a record that is too long"
+           : alert == PSI_ALERT_PROTOCOL_VERSION ? "the peer sent a record of another TLS version"
+           : "the peer sent a record of a type that does not belong there";
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, filling *e. */
-static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+   error, for psi_rec_explain. */
+static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
     int sealed, hidden, alert;
@@ -6249,19 +6322,21 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocke
     sealed = psi_rec_is_sealed(r, in->type);
     hidden = sealed && r->version == PSI_TLS13;
     alert = psi_rec_header(r, p, len, sealed);
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, e, alert);
+    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
     if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
     if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
-        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, e, PSI_ALERT_BAD_RECORD_MAC);
+        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    if (in->len > (size_t)r->max_in + (size_t)hidden) return psi_rec_refuse(in, e, PSI_ALERT_RECORD_OVERFLOW);
-    if ((hidden && !psi_rec_unpad(in)) || (!sealed && in->type == PSI_REC_APPDATA))
-        return psi_rec_refuse(in, e, PSI_ALERT_UNEXPECTED_MESSAGE);
-    return PSI_REC_WHOLE;
+    alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
+    else if ((!hidden || psi_rec_unpad(in)) && (sealed || in->type != PSI_REC_APPDATA)) alert = PSI_ALERT_NONE;
+    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
+    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
 }
 
 /* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
@@ -6308,19 +6383,20 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1),
-     TLS 1.2's PRF, the transcript, the log of keys,
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
  * and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
 #define PSI_HASH_MAX 64
 
-static size_t psi_keys_digest(int hash, const void *p, size_t n, uint8_t *out)
+/* The digest of two strings behind each other. Returns its length. */
+static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
     const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     hc->init(&h.vtable);
-    hc->update(&h.vtable, p, n);
+    hc->update(&h.vtable, a.p, a.n);
+    hc->update(&h.vtable, b.p, b.n);
     hc->out(&h.vtable, out);
     return psi_x509_hash_len(hash);
 }
@@ -6346,50 +6422,72 @@ static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, con
     psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 bytes. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, const uint8_t *context,
-                            size_t context_len,
-                            uint8_t *out, size_t n)
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks. secret and out may overlap. */
+static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, psi_reader context, uint8_t *out,
+                            size_t n)
 {
-    uint8_t block[PSI_HASH_MAX + 4 + 255 + 255 + 1], key[PSI_HASH_MAX], *p = block + PSI_HASH_MAX;
-    size_t len = psi_x509_hash_len(hash), label_len = strlen(label), before = 0, i = 1;
-    memcpy(key, secret, len);
-    psi_rec_put(p, n, 2);
-    p[2] = (uint8_t)(6 + label_len);
-    memcpy(p + 3, "tls13 ", 6);
-    memcpy(p + 9, label, label_len);
-    p += 9 + label_len;
-    *p++ = (uint8_t)context_len;
-    if (context_len) memcpy(p, context, context_len);
-    p += context_len;
-    for (; n; i++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
-        uint8_t made[PSI_HASH_MAX], *from = block + PSI_HASH_MAX - before;
-        size_t take = n < len ? n : len;
-        *p = (uint8_t)i;
-        psi_keys_hmac(hash, key, len, from, (size_t)(p + 1 - from), made);
-        memcpy(out, made, take);
-        memcpy(block + PSI_HASH_MAX - len, made, len);
-        before = len;
+    br_hmac_key_context k;
+    br_hmac_context h;
+    size_t len = psi_x509_hash_len(hash), take;
+    uint8_t block[PSI_HASH_MAX], head[3], end[2] = {0, 1}, *made = NULL; /* the context's length; the counter */
+    psi_rec_put(head, n, 2);
+    head[2] = (uint8_t)(6 + strlen(label));
+    br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
+    for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
+        br_hmac_init(&h, &k, 0);
+        if (made) br_hmac_update(&h, made, len);
+        br_hmac_update(&h, head, 3);
+        br_hmac_update(&h, "tls13 ", 6);
+        br_hmac_update(&h, label, strlen(label));
+        end[0] = (uint8_t)context.n;
+        br_hmac_update(&h, end, 1);
+        br_hmac_update(&h, context.p, context.n);
+        br_hmac_update(&h, end + 1, 1);
+        br_hmac_out(&h, block);
+        made = block;
+        take = n < len ? n : len;
+        memcpy(out, block, take);
         out += take;
         n -= take;
-        psi_wipe(made, sizeof made);
     }
+    psi_wipe(&k, sizeof k);
+    psi_wipe(&h, sizeof h);
     psi_wipe(block, sizeof block);
-    psi_wipe(key, sizeof key);
 }
 
 /* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
 static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
 {
     uint8_t none[PSI_HASH_MAX];
-    if (!digest) psi_keys_digest(hash, "", 0, none);
-    psi_keys_expand(hash, secret, label, digest ? digest : none, psi_x509_hash_len(hash), out, psi_x509_hash_len(hash));
+    size_t n = psi_x509_hash_len(hash);
+    if (!digest) psi_keys_digest(hash, psi_none, psi_none, none);
+    psi_keys_expand(hash, secret, label, psi_read_of(digest ? digest : none, n), out, n);
+}
+
+/* The content of Finished, and of a binder (RFC 8446 4.4.4). */
+static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *digest, uint8_t *out)
+{
+    uint8_t key[PSI_HASH_MAX];
+    size_t n = psi_x509_hash_len(hash);
+    psi_keys_expand(hash, secret, "finished", psi_none, key, n);
+    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_wipe(key, sizeof key);
+}
+
+/* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
+static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
+{
+    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
+    psi_keys_extract(hash, NULL, 0, psk, psi_x509_hash_len(hash), early);
+    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_keys_finished(hash, key, digest, out);
+    psi_wipe(early, sizeof early);
+    psi_wipe(key, sizeof key);
 }
 
 /* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
 static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a,
-                         psi_reader b,
-                         uint8_t *out, size_t n)
+                         psi_reader b, uint8_t *out, size_t n)
 {
     br_tls_prf_seed_chunk seed[2];
     seed[0].data = a.p;
@@ -6415,15 +6513,15 @@ static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_
     psi_key_clear(k);
     k->suite = suite;
     memcpy(k->secret, copy, n);
-    psi_keys_expand(suite->hash, copy, "key", NULL, 0, k->key, psi_suite_key_len(suite));
-    psi_keys_expand(suite->hash, copy, "iv", NULL, 0, k->iv, sizeof k->iv);
+    psi_keys_expand(suite->hash, copy, "key", psi_none, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(suite->hash, copy, "iv", psi_none, k->iv, sizeof k->iv);
     psi_wipe(copy, sizeof copy);
 }
 
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", NULL, 0, k->secret, psi_x509_hash_len(k->suite->hash));
+    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, psi_x509_hash_len(k->suite->hash));
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6435,7 +6533,7 @@ static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], con
     size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, randoms + 32, 32);
     memcpy(server_first + 32, randoms, 32);
-    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), psi_read_of("", 0), block,
+    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), psi_none, block,
                  2 * (n + iv));
     client->suite = server->suite = suite;
     memcpy(client->key, block, n);
@@ -6555,8 +6653,8 @@ static int psi_kex_scalar(psi_kex *x)
     rng.digest_class = &br_sha256_vtable;
     code = psi_os_entropy(rng.K, sizeof rng.K);
     if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar,
-                               x->group->curve)) code = PSOCKET_NO_ENTROPY;
+    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve))
+        code = PSOCKET_NO_ENTROPY;
     psi_wipe(&rng, sizeof rng);
     return code;
 }
@@ -6589,27 +6687,15 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
     return ok && any ? len : 0;
 }
 
-/* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
-static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
-{
-    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
-    size_t n = psi_x509_hash_len(hash);
-    psi_keys_extract(hash, NULL, 0, psk, n, early);
-    psi_keys_derive(hash, early, "res binder", NULL, key);
-    psi_keys_expand(hash, key, "finished", NULL, 0, key, n);
-    psi_keys_hmac(hash, key, n, digest, n, out);
-    psi_wipe(early, sizeof early);
-    psi_wipe(key, sizeof key);
-}
-
 /*==================================================================================================
  * >>hello
  * What a handshake and its settings are, the writing of messages, and both hellos from one table of extensions.
- * A handshake owns its psi_rec until psi_hs_finish; its offer points into the message being handled.
+ * A handshake owns its psi_rec until psi_hs_finish; its offer points into the message being handled. A step answers 0, or
+ * something else when the handshake has failed, which psi_hs_fail has noted.
  *================================================================================================*/
 
 #define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
-#define PSI_HELLO_MAX 65536 /* longest hello, RFC 8446 4: lists of post-quantum shares come close */
+#define PSI_HELLO_MAX 69632 /* longest hello: 64 KB of suites or extensions, and the rest */
 
 /* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
 #define PSI_MESSAGES(X) \
@@ -6644,6 +6730,12 @@ static PSI_UNUSED const char *psi_msg_name(int message)
     return *name ? name : "unknown";
 }
 
+/* Bytes of the message at p, with its header. */
+static uint32_t psi_msg_size(const uint8_t *p)
+{
+    return 4 + ((uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
+}
+
 /* Signature schemes (RFC 8446 4.2.3): X(IANA name, number, kind, hash, curve that TLS 1.3 binds, 1: of RSASSA-PSS keys),
    most wanted first. */
 #define PSI_SCHEMES(X) \
@@ -6674,7 +6766,7 @@ typedef struct psi_tls_identity {
     size_t endpoint_len;
 } psi_tls_identity;
 
-/* Sessions as flat bytes, in sets of PSI_SESSION_WAYS of which one is chosen by what they are found by. */
+/* Sessions as flat bytes. What they are found by says which PSI_SESSION_WAYS slots one may be in. */
 typedef struct psi_session_slot {
     uint8_t *flat;
     uint32_t len;
@@ -6709,61 +6801,70 @@ struct psocket_tls {
     psi_trust *trust;
     psi_tls_identity *identities;
     size_t identity_count;
-    uint8_t *alpn; /* as it stands in a hello */
-    size_t alpn_len;
-    uint8_t *pins;
-    size_t pin_count;
+    psi_writer alpn; /* as it stands in a hello */
+    psi_writer pins;
     int client_auth, insecure_no_verify, insecure_no_name, decide;
     int64_t (*clock)(void *user);
     void *clock_user;
 };
 
-/* One session: read from its flat form, into which the spans point. */
+/* What a connection agreed on, and what resumes it. The spans point into its flat form, or to where its maker has them. */
 typedef struct psi_session {
-    uint8_t name[32]; /* SHA-256 of the server name asked for and, on clients, the port */
-    uint8_t policy[32];
-    uint16_t version, suite;
-    uint8_t ems, has_peer, is_ticket;
-    uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
-    int64_t from, until, not_before, not_after;
-    uint32_t age_add;
+    const psi_suite *suite;
+    uint16_t group, scheme, port;
+    uint8_t resumed, ems, has_peer, is_ticket;
+    psi_reader name, alpn;      /* the server name asked for, and the protocol */
+    psi_reader subject;         /* the peer's certificate: for people; */
+    int64_t not_before, not_after;
     uint8_t sha256[32], spki[32];
-    psi_reader subject, endpoint;
-    psi_reader ticket; /* clients: what to send; servers: the session ID */
-    size_t size;       /* with what the spans point into */
+    psi_reader endpoint;        /* tls-server-end-point; empty: a server's is sha256 */
+    /* what resumes it */
+    uint8_t policy[32];
+    uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
+    int64_t from, until;
+    uint32_t age_add;
+    psi_reader ticket;          /* clients: what to send */
+    size_t size;                /* with what the spans point into */
 } psi_session;
 
 /* --- the handshake ------------------------------------------------------------------------------------------------ */
 
-/* What a client's hello offers. Points into it. */
+/* What a client's hello offers, or a request of a server's. Points into it. */
 typedef struct psi_offer {
-    psi_reader id, suites, groups, schemes, shares, alpn, ticket, identities, binders, authorities;
+    psi_reader id, suites, groups, points, schemes, certs, shares, alpn, ticket, versions, modes;
+    psi_reader identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
-    unsigned versions;    /* of supported_versions: 1 TLS 1.2, 2 TLS 1.3, 4 others only */
-    uint8_t psk_dhe, fallback, compressed;
+    uint8_t speaks;       /* 1 TLS 1.2, 2 TLS 1.3 */
+    uint8_t fallback, compressed;
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
-typedef void (*psi_hs_fn)(psi_hs *h);
+typedef int (*psi_hs_fn)(psi_hs *h);
 
-/* A row of a program: in this state, this message of at most this length is handled so. */
+/* A row of a program, which is the list of messages that come, in order: the handler of a message of at most limit bytes. */
 typedef struct psi_hs_row {
-    int state, message;
-    int hash; /* 1: the message joins the transcript before it is handled; 0: its handler sees to that */
+    int message;
+    unsigned when; /* PSI_ROW_* */
     uint32_t limit;
-    void (*run)(psi_hs *h, psi_reader m);
+    int (*run)(psi_hs *h, psi_reader m);
 } psi_hs_row;
 
-typedef struct psi_ext psi_ext;
+enum {
+    PSI_ROW_FULL = 1,   /* left out when a session is resumed */
+    PSI_ROW_MAY = 2,    /* may be left out */
+    PSI_ROW_ASKED = 4,  /* comes if our settings ask for it */
+    PSI_ROW_PROOF = 8,  /* comes if the peer showed a certificate */
+    PSI_ROW_TICKET = 16, /* comes if a ticket was promised */
+    PSI_ROW_HASH = 32   /* joins the transcript before it is handled; else the handler sees to that */
+};
 
 /* What a client or a server is. Whoever makes a socket stores its address there: thus programs link only what they use. */
 typedef struct psi_role {
     int server;
     const psi_hs_row *start;
-    const psi_ext *extensions;
     int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e);
-    void (*finish)(psi_hs *h, const psi_tlsinfo *info); /* remembers the session */
-    void (*failed)(psi_hs *h);
+    void (*finish)(psi_hs *h); /* remembers the session */
+    void (*failed)(psi_hs *h); /* the session did not help; NULL: no matter */
 } psi_role;
 
 /* What is asked; made when it is. */
@@ -6773,10 +6874,12 @@ typedef struct psi_hs_question {
     uint8_t digest[PSI_HASH_MAX];
 } psi_hs_question;
 
+enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
+
 struct psi_hs {
     const psi_role *role;
-    const psi_hs_row *program;
-    int state; /* PSI_HS_DONE, PSI_HS_FAILED, or of the program */
+    const psi_hs_row *next;      /* the message that has to come, or the first of those that may */
+    int state;                   /* PSI_HS_* */
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
@@ -6798,14 +6901,15 @@ struct psi_hs {
     int told;                    /* was the one being written among those? */
     uint16_t limit;              /* record_size_limit, 0 none */
     uint8_t fragment;            /* max_fragment_length, 0 none */
-    psi_offer *offer;            /* server: valid while a hello is handled */
-    psi_writer opaque;           /* the server's cookie, or its new ticket of TLS 1.2 */
+    psi_offer *offer;            /* valid while a hello or a request is handled */
+    psi_writer opaque;           /* client: the server's cookie, or its new ticket of TLS 1.2 */
     uint32_t lifetime;           /* of that ticket, in seconds */
     psi_kex kex;
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
     uint8_t grease;
-    uint8_t retried, regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
+    uint8_t retried;             /* this is about a second hello; 2: which has to offer its sessions again */
+    uint8_t regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
@@ -6825,8 +6929,6 @@ struct psi_hs {
     psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
 };
 
-enum { PSI_HS_RUNNING = 1, PSI_HS_DONE, PSI_HS_FAILED, PSI_HS_STATES };
-
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
 {
@@ -6841,6 +6943,12 @@ static int psi_tls_speaks(const psocket_tls *tls, unsigned version)
     return tls->min_version <= version && version <= tls->max_version;
 }
 
+/* The session to offer, if it is one of this version. */
+static const psi_session *psi_hs_session(const psi_hs *h, unsigned version)
+{
+    return h->session && h->session->suite->version == version ? h->session : NULL;
+}
+
 /* --- writing messages --------------------------------------------------------------------------------------------- */
 
 /* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
@@ -6852,59 +6960,47 @@ static void psi_hs_change_cipher_spec(psi_hs *h)
     psi_write(&h->out, ccs, sizeof ccs);
 }
 
-/* Puts n bytes into the output as records. 0 or PSOCKET_NOMEM. */
-static int psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
+/* Puts n bytes into the output as records; out.failed tells when memory is short. */
+static void psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
     uint8_t *to;
-    if (h->out_at) {
-        psi_write_drop(&h->out, h->out_at);
-        h->out_at = 0;
-    }
+    if (h->out_at) psi_write_drop(&h->out, h->out_at);
+    h->out_at = 0;
     if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
-    if (!to) return PSOCKET_NOMEM;
-    h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
-    return 0;
+    if (to) h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
 }
 
-/* Puts an alert into the output. Without memory it is left out. */
-static void psi_hs_alert(psi_hs *h, int level, int alert)
+/* Ends the handshake with an error (format NULL: the code's own text) and, unless alert is PSI_ALERT_NONE, tells the peer.
+   The first error counts. Returns the code. */
+PSI_PRINTF(4, 5)
+static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
 {
     uint8_t p[2];
-    p[0] = (uint8_t)level;
-    p[1] = (uint8_t)alert;
-    psi_hs_seal(h, PSI_REC_ALERT, p, sizeof p);
-}
-
-/* Ends the handshake with an error and, unless alert is PSI_ALERT_NONE, tells the peer. The first error counts. */
-PSI_PRINTF(4, 5)
-static void psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
-{
     va_list ap;
-    if (h->state == PSI_HS_FAILED) return;
+    if (h->state == PSI_HS_FAILED) return code;
     h->state = PSI_HS_FAILED;
     psi_write_free(&h->flight);
     h->err = (psocket_error *)psi_alloc(sizeof *h->err);
-    if (h->err) {
-        psi_err_code(h->err, code);
-        va_start(ap, format);
-        vsnprintf(h->err->text, sizeof h->err->text, format, ap);
-        va_end(ap);
-        h->err->tls_alert = alert;
-    }
-    if (alert != PSI_ALERT_NONE) psi_hs_alert(h, alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL,
-                                              alert);
+    va_start(ap, format);
+    psi_err_v(h->err, code, format, ap);
+    va_end(ap);
+    if (h->err) h->err->tls_alert = alert;
+    p[0] = alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL;
+    p[1] = (uint8_t)alert;
+    if (alert != PSI_ALERT_NONE) psi_hs_seal(h, PSI_REC_ALERT, p, sizeof p);
+    return code;
 }
 
 #ifdef PSOCKET_NO_TEXT
 #define psi_hs_fail(h, code, alert, ...) \
-    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, "%s", psocket_strerror(code)))
+    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
 #endif
 
 /* Something is wrong here, as memory. */
-static void psi_hs_broken(psi_hs *h, int code)
+static int psi_hs_broken(psi_hs *h, int code)
 {
-    psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    return psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
 }
 
 static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
@@ -6913,9 +7009,10 @@ static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
 }
 
 /* The peer's message is not as it must be. */
-static void psi_hs_bad(psi_hs *h, int alert, const char *what)
+static int psi_hs_bad(psi_hs *h, int alert, const char *what)
 {
-    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s (%s)", psi_hs_peer(h), what, psi_rec_alert_name(alert));
+    return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert, "the %s's %s (%s)", psi_hs_peer(h), what,
+                       psi_rec_alert_name(alert));
 }
 
 #ifdef PSOCKET_NO_TEXT
@@ -6926,9 +7023,8 @@ static void psi_hs_bad(psi_hs *h, int alert, const char *what)
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
 {
     if (!m->bad && !m->n) return 0;
-    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed", psi_hs_peer(h),
-                psi_msg_name(h->message[0]));
-    return 1;
+    return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed",
+                       psi_hs_peer(h), psi_msg_name(h->message[0]));
 }
 
 /* Begins a message in the flight; psi_hs_end takes the result. */
@@ -6945,65 +7041,60 @@ static void psi_hs_end(psi_hs *h, uint32_t at)
 }
 
 /* Makes records of the flight. */
-static void psi_hs_flush(psi_hs *h)
+static int psi_hs_flush(psi_hs *h)
 {
     uint32_t at, n;
-    if (h->state == PSI_HS_FAILED || (!h->flight.n && !h->flight.failed)) return;
+    if (h->state == PSI_HS_FAILED) return -1;
     for (at = 0; at < h->flight.n; at += n) {
         n = h->flight.n - at < PSI_HS_RECORD ? h->flight.n - at : PSI_HS_RECORD;
-        if (psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n)) break;
+        psi_hs_seal(h, PSI_REC_HANDSHAKE, h->flight.p + at, n);
     }
     if (h->flight.failed || h->transcript.bytes.failed || h->out.failed) psi_hs_broken(h, PSOCKET_NOMEM);
     psi_write_free(&h->flight);
+    return h->state == PSI_HS_FAILED;
 }
 
-/* The peer has said all that it may say for now (RFC 8446 5.1). 0: there is more, and the handshake has failed. */
+/* The peer has said all that it may say for now (RFC 8446 5.1). */
 static int psi_hs_turn(psi_hs *h)
 {
-    if (!h->rest) return 1;
-    psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "record holds more than the handshake allows");
+    if (!h->rest) return 0;
+    return psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "record holds more than the handshake allows");
+}
+
+/* Takes new keys into use, for what comes in; and for what goes out. */
+static int psi_hs_new_in(psi_hs *h)
+{
+    if (psi_hs_turn(h)) return -1;
+    psi_key_move(&h->rec->in, &h->next_in);
     return 0;
 }
 
-/* Takes new keys into use for what comes in. 0: the handshake has failed. */
-static int psi_hs_new_in(psi_hs *h, psi_key *key)
+static int psi_hs_new_out(psi_hs *h)
 {
-    if (!psi_hs_turn(h)) return 0;
-    psi_key_clear(&h->rec->in);
-    h->rec->in = *key;
-    psi_wipe(key, sizeof *key);
-    return 1;
-}
-
-static void psi_hs_new_out(psi_hs *h, psi_key *key)
-{
-    psi_hs_flush(h);
-    psi_key_clear(&h->rec->out);
-    h->rec->out = *key;
-    psi_wipe(key, sizeof *key);
+    if (psi_hs_flush(h)) return -1;
+    psi_key_move(&h->rec->out, &h->next_out);
+    return 0;
 }
 
 static int psi_hs_random(psi_hs *h, void *p, size_t n)
 {
     int code = psi_os_entropy(p, n);
-    if (code) psi_hs_broken(h, code);
-    return code;
+    return code ? psi_hs_broken(h, code) : 0;
 }
 
-/* Our half of a key exchange. 0, or the handshake has failed. */
+/* Our half of a key exchange. */
 static int psi_hs_kex(psi_hs *h, const psi_group *group)
 {
     int code = psi_kex_make(&h->kex, group);
-    if (code) psi_hs_broken(h, code);
-    return code;
+    return code ? psi_hs_broken(h, code) : 0;
 }
 
-/* Both halves: the secret. 0: the peer's is impossible, and the handshake has failed. */
+/* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
     h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
-    if (!h->secret_len) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
-    return h->secret_len != 0;
+    if (h->secret_len) return 0;
+    return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
 }
 
 /* --- extensions --------------------------------------------------------------------------------------------------- */
@@ -7015,60 +7106,55 @@ enum {
     PSI_IN_SH13 = 4, /* ServerHello of TLS 1.3 */
     PSI_IN_HRR = 8,  /* HelloRetryRequest */
     PSI_IN_EE = 16,  /* EncryptedExtensions */
-    PSI_IN_CR = 32   /* CertificateRequest, which has some of them as fields in TLS 1.2 */
+    PSI_IN_CR = 32,  /* CertificateRequest, which has some of them as fields in TLS 1.2 */
+    PSI_IN_OFFER = PSI_IN_CH | PSI_IN_CR, /* in which anything may come */
+    PSI_IN_ANSWER = PSI_IN_SH12 | PSI_IN_EE
 };
 
-/* Writers of a body answer 0 if there is nothing to say. Readers answer 0 or an alert; what they leave is a decode_error.
-   h->where tells which message it is. */
-struct psi_ext {
-    int number; /* -1 ends a table */
-    unsigned where;
-    int (*write)(psi_hs *h, psi_writer *w);
-    int (*read)(psi_hs *h, psi_reader *r);
-};
+/* An extension. A list of this shape in a hello or request goes into the offer, at an offset. For all else there is a
+   function. With w it writes the body, answering 0 if there is nothing to say; else it reads r, answering 0 or an alert; what
+   it leaves is a decode_error. h->where tells which message it is. */
+typedef struct psi_ext {
+    uint16_t number, where;
+    int (*run)(psi_hs *h, psi_writer *w, psi_reader *r);
+    psi_shape shape; /* size 0: none */
+    size_t at;
+} psi_ext;
 
-static int psi_ext_ignore(psi_hs *h, psi_reader *r)
+/* Says all by being there: what a client says that speaks TLS 1.2, and a server that has been told. */
+static int psi_ext_old(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    (void)h;
-    r->n = 0;
-    return 0;
+    (void)r;
+    return !w ? 0 : h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
 }
 
-/* For what says all by being there: see psi_ext_got. */
-static int psi_ext_empty(psi_hs *h, psi_reader *r)
+/* Never ours; nothing is in it, or what goes into the offer. */
+static int psi_ext_none(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     (void)h;
+    (void)w;
     (void)r;
     return 0;
 }
 
-/* Does a client that speaks TLS 1.2 say it, and a server that has been told? */
-static int psi_ext_old(psi_hs *h, psi_writer *w)
-{
-    (void)w;
-    return h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
-}
-
 /* server_name, RFC 6066 3: no literal addresses. */
-static int psi_ext_ask_name(psi_hs *h, psi_writer *w)
+static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    size_t n = h->name ? strlen(h->name) : 0;
-    if (!n || h->is_address) return 0;
-    psi_write_number(w, n + 3, 2);
-    psi_write_number(w, 0, 1); /* host_name */
-    psi_write_vector(w, h->name, n, 2);
-    return 1;
-}
-
-static int psi_ext_take_name(psi_hs *h, psi_reader *r)
-{
-    psi_reader list = psi_read_vector(r, 2, 1, 65535), name;
-    size_t i;
+    static const psi_shape shape = {2, 1, 1, 2, 1, 0};
+    size_t n = h->name && !h->is_address ? strlen(h->name) : 0, i;
+    psi_reader list, name;
+    if (h->where != PSI_IN_CH) return w && h->named && !h->resumed;
+    if (w) {
+        psi_write_number(w, n + 3, 2);
+        psi_write_number(w, 0, 1); /* host_name */
+        psi_write_vector(w, h->name, n, 2);
+        return n != 0;
+    }
+    list = psi_read_list(r, &shape);
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
+    for (i = 0; i < name.n; i++) list.bad |= name.p[i] <= ' ' || name.p[i] > '~';
     if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
-    for (i = 0; i < name.n; i++)
-        if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
     psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
@@ -7077,41 +7163,32 @@ static int psi_ext_take_name(psi_hs *h, psi_reader *r)
     return 0;
 }
 
-static int psi_ext_know_name(psi_hs *h, psi_writer *w)
-{
-    (void)w;
-    return h->named && !h->resumed;
-}
-
 /* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
-static int psi_ext_write_fragment(psi_hs *h, psi_writer *w)
+static int psi_ext_fragment(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (h->where == PSI_IN_CH)
-        for (h->fragment = 4; h->fragment && 256u << h->fragment != h->tls->max_fragment; h->fragment--) {}
-    if (!h->fragment || (h->where != PSI_IN_CH && h->limit)) return 0; /* RFC 8449 5 */
-    psi_write_number(w, h->fragment, 1);
-    return 1;
-}
-
-static int psi_ext_read_fragment(psi_hs *h, psi_reader *r)
-{
-    unsigned n = psi_read_number(r, 1);
-    if (h->where != PSI_IN_CH && n != h->fragment) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->fragment = (uint8_t)n;
-    return !r->bad && (n < 1 || n > 4) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    uint8_t n = 4;
+    if (!w) {
+        n = (uint8_t)psi_read_number(r, 1);
+        if (r->bad) return 0;
+        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && n != h->fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    } else if (h->where == PSI_IN_CH) {
+        while (n && 256u << n != h->tls->max_fragment) n--;
+    } else {
+        n = h->limit ? 0 : h->fragment; /* RFC 8449 5 */
+    }
+    if (w) psi_write_number(w, n, 1);
+    if (!w || n) h->fragment = n;
+    return w && n;
 }
 
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
-static int psi_ext_write_limit(psi_hs *h, psi_writer *w)
+static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
-    if (h->where == PSI_IN_CH ? !h->tls->max_fragment : !h->told) return 0;
-    psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
-    return 1;
-}
-
-static int psi_ext_read_limit(psi_hs *h, psi_reader *r)
-{
+    if (w) {
+        psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
+        return h->where == PSI_IN_CH ? h->tls->max_fragment != 0 : h->told;
+    }
     h->limit = (uint16_t)psi_read_number(r, 2);
     return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
@@ -7119,96 +7196,64 @@ static int psi_ext_read_limit(psi_hs *h, psi_reader *r)
 /* Applies what the peer wants of these two, once the version is known. */
 static void psi_ext_limits(psi_hs *h)
 {
-    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u) : h->fragment ? 256u << h->fragment
-        : PSI_REC_PLAIN;
+    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u)
+                     : h->fragment ? 256u << h->fragment : PSI_REC_PLAIN;
     h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
     if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
 }
 
-/* supported_groups, RFC 8446 4.2.7. */
-static int psi_ext_ask_groups(psi_hs *h, psi_writer *w)
+/* supported_groups, RFC 8446 4.2.7. A server's say nothing. */
+static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    size_t i;
-    psi_write_number(w, 2 + 2 * h->tls->groups.count, 2);
-    psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-    for (i = 0; i < h->tls->groups.count; i++) psi_write_number(w, h->tls->groups.items[i]->number, 2);
-    return 1;
+    if (!w) r->n = 0;
+    else if (h->where == PSI_IN_CH) psi_list_write(w, &h->tls->groups, h->grease * 0x0101u ^ 0x1010u);
+    return w && h->where == PSI_IN_CH;
 }
 
-static int psi_ext_take_groups(psi_hs *h, psi_reader *r)
+/* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must where TLS 1.2 is spoken. */
+static int psi_ext_pointless(psi_reader list)
 {
-    h->offer->groups = psi_read_vector(r, 2, 2, 65534);
-    return h->offer->groups.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
+    return list.n && !memchr(list.p, 0, list.n);
 }
 
-/* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must. */
-static int psi_ext_write_points(psi_hs *h, psi_writer *w)
+static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (!psi_ext_old(h, w)) return 0;
-    psi_write_number(w, 0x0100, 2);
-    return 1;
-}
-
-static int psi_ext_read_points(psi_hs *h, psi_reader *r)
-{
-    psi_reader list = psi_read_vector(r, 1, 1, 255);
-    (void)h;
-    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    psi_reader list;
+    if (w) {
+        psi_write_number(w, 0x0100, 2);
+        return psi_ext_old(h, w, r);
+    }
+    list = psi_read_vector(r, 1, 1, 255);
+    return psi_ext_pointless(list) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
-static int psi_ext_write_schemes(psi_hs *h, psi_writer *w)
+static int psi_ext_schemes(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)r;
+    if (w) psi_list_write(w, &h->tls->schemes, 0);
+    return w != NULL;
+}
+
+/* certificate_authorities, RFC 8446 4.2.4: of the trust anchors that are ours, as many as a message holds. */
+static int psi_ext_authorities(psi_hs *h, psi_writer *w, psi_reader *r)
+{
+    const psi_x509_chain *all = &h->tls->trust->anchors;
+    uint32_t list;
     size_t i;
-    psi_write_number(w, 2 * h->tls->schemes.count, 2);
-    for (i = 0; i < h->tls->schemes.count; i++) psi_write_number(w, h->tls->schemes.items[i]->number, 2);
-    return 1;
-}
-
-static int psi_ext_read_schemes(psi_hs *h, psi_reader *r)
-{
-    h->offer->schemes = psi_read_vector(r, 2, 2, 65534);
-    return h->offer->schemes.n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-/* signature_algorithms_cert: the paths we have do not depend on it. */
-static int psi_ext_check_list(psi_hs *h, psi_reader *r)
-{
-    (void)h;
-    return psi_read_vector(r, 2, 2, 65534).n % 2 ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-/* certificate_authorities, RFC 8446 4.2.4: of the trust anchors as many as a message holds. */
-static int psi_ext_write_authorities(psi_hs *h, psi_writer *w)
-{
-    const psi_trust *trust;
-    uint32_t list = psi_write_open(w, 2);
-    size_t i;
-    if (psi_x509_trust(h->tls->trust, &trust, NULL) == 0)
-        for (i = 0; i < trust->anchors.count && w->n - list + trust->anchors.certs[i].subject.n < 60000; i++)
-            psi_write_vector(w, trust->anchors.certs[i].subject.p, trust->anchors.certs[i].subject.n, 2);
+    (void)r;
+    if (!w || h->where == PSI_IN_CH) return 0;
+    list = psi_write_open(w, 2);
+    for (i = 0; i < all->count && w->n - list + all->certs[i].subject.n < 60000; i++)
+        psi_write_vector(w, all->certs[i].subject.p, all->certs[i].subject.n, 2);
     psi_write_close(w, list, 2);
     return w->n > list;
 }
 
-static int psi_ext_read_authorities(psi_hs *h, psi_reader *r)
-{
-    psi_reader list = h->offer->authorities = psi_read_vector(r, 2, h->version == PSI_TLS12 ? 0 : 3, 65535);
-    while (list.n && !list.bad) psi_read_vector(&list, 2, 1, 65535);
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-/* application_layer_protocol_negotiation, RFC 7301. */
-static int psi_ext_ask_alpn(psi_hs *h, psi_writer *w)
-{
-    if (h->tls->alpn_len) psi_write_vector(w, h->tls->alpn, h->tls->alpn_len, 2);
-    return h->tls->alpn_len != 0;
-}
-
-/* The protocol that we want most of those in a list. 0: there is none. */
+/* The protocol that we want most of those in a list goes to h->alpn. Does one? */
 static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 {
-    psi_reader own = psi_read_of(h->tls->alpn, h->tls->alpn_len);
+    psi_reader own = psi_read_of(h->tls->alpn.p, h->tls->alpn.n);
     while (own.n && !h->alpn.n) {
         psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
         while (list.n) {
@@ -7219,160 +7264,126 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
     return h->alpn.n != 0;
 }
 
-static int psi_ext_read_alpn(psi_hs *h, psi_reader *r)
+/* application_layer_protocol_negotiation, RFC 7301. */
+static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader all = psi_read_vector(r, 2, 2, 65535), list = all;
-    int count = 0;
-    for (; list.n; count++) psi_read_vector(&list, 1, 1, 255);
-    if (list.bad || (h->where != PSI_IN_CH && count != 1)) return PSI_ALERT_DECODE_ERROR;
-    if (h->where == PSI_IN_CH) {
-        h->offer->alpn = all;
-        return 0;
+    psi_reader all, list;
+    if (w && h->where == PSI_IN_CH) {
+        psi_write_vector(w, h->tls->alpn.p, h->tls->alpn.n, 2);
+        return h->tls->alpn.n != 0;
     }
+    if (w) {
+        psi_write_number(w, h->alpn.n + 1, 2);
+        psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
+        return h->alpn.n != 0;
+    }
+    list = all = psi_read_vector(r, 2, 2, 65535);
+    psi_read_vector(&list, 1, 1, 255);
+    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
     return PSI_ALERT_ILLEGAL_PARAMETER;
 }
 
-static int psi_ext_tell_alpn(psi_hs *h, psi_writer *w)
-{
-    if (!h->alpn.n) return 0;
-    psi_write_number(w, h->alpn.n + 1, 2);
-    psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
-    return 1;
-}
-
 /* session_ticket, RFC 5077. */
-static int psi_ext_ask_ticket(psi_hs *h, psi_writer *w)
+static int psi_ext_ticket(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_session *s = h->session;
-    if (!psi_tls_speaks(h->tls, PSI_TLS12) || !h->tls->client_sessions.max) return 0;
-    if (s && s->version == PSI_TLS12 && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
-    return 1;
-}
-
-static int psi_ext_take_ticket(psi_hs *h, psi_reader *r)
-{
-    h->offer->ticket = *r;
-    return psi_ext_ignore(h, r);
-}
-
-static int psi_ext_promise_ticket(psi_hs *h, psi_writer *w)
-{
-    (void)w;
-    return h->will_ticket;
+    const psi_session *s = psi_hs_session(h, PSI_TLS12);
+    if (h->where != PSI_IN_CH) return w && h->will_ticket;
+    if (!w) {
+        h->offer->ticket = *r;
+        r->n = 0;
+        return 0;
+    }
+    if (s && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
+    return psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->client_sessions.max;
 }
 
 /* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
-static int psi_ext_ask_versions(psi_hs *h, psi_writer *w)
+static int psi_ext_versions(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     int both = psi_tls_speaks(h->tls, PSI_TLS12);
-    if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    psi_write_number(w, both ? 6 : 4, 1);
-    psi_write_number(w, h->grease * 0x0101u, 2);
+    if (!w) {
+        r->n = 0;
+        return 0;
+    }
+    if (h->where == PSI_IN_CH) {
+        psi_write_number(w, both ? 6 : 4, 1);
+        psi_write_number(w, h->grease * 0x0101u, 2);
+    }
     psi_write_number(w, PSI_TLS13, 2);
-    if (both) psi_write_number(w, PSI_TLS12, 2);
-    return 1;
-}
-
-static int psi_ext_take_versions(psi_hs *h, psi_reader *r)
-{
-    psi_reader list = psi_read_vector(r, 1, 2, 254);
-    if (list.n % 2) return PSI_ALERT_DECODE_ERROR;
-    h->offer->versions = 4u | (psi_read_has(list, PSI_TLS12) ? 1u : 0u) | (psi_read_has(list, PSI_TLS13) ? 2u : 0u);
-    return 0;
-}
-
-static int psi_ext_tell_version(psi_hs *h, psi_writer *w)
-{
-    psi_write_number(w, h->version, 2);
-    return 1;
+    if (both && h->where == PSI_IN_CH) psi_write_number(w, PSI_TLS12, 2);
+    return psi_tls_speaks(h->tls, PSI_TLS13);
 }
 
 /* cookie, RFC 8446 4.2.2. */
-static int psi_ext_echo_cookie(psi_hs *h, psi_writer *w)
+static int psi_ext_cookie(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (h->opaque.n) psi_write_vector(w, h->opaque.p, h->opaque.n, 2);
-    return h->opaque.n != 0;
-}
-
-static int psi_ext_got_cookie(psi_hs *h, psi_reader *r)
-{
-    psi_reader cookie = psi_read_vector(r, 2, 1, 65535);
+    psi_reader cookie;
+    if (w) {
+        psi_write_vector(w, h->opaque.p, h->opaque.n, 2);
+        return h->where == PSI_IN_CH && h->opaque.n;
+    }
+    cookie = psi_read_vector(r, 2, 1, 65535);
+    if (h->where == PSI_IN_CH) return 0; /* we never sent one */
     if (cookie.n > PSI_HELLO_MAX / 2) return PSI_ALERT_ILLEGAL_PARAMETER; /* there would be no room to repeat it */
     psi_write(&h->opaque, cookie.p, cookie.n);
     return h->opaque.failed ? PSI_ALERT_INTERNAL_ERROR : 0;
 }
 
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
-static int psi_ext_ask_modes(psi_hs *h, psi_writer *w)
+static int psi_ext_modes(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (!psi_tls_speaks(h->tls, PSI_TLS13) || !h->tls->client_sessions.max) return 0;
-    psi_write_number(w, 0x0101, 2);
-    return 1;
+    (void)r;
+    if (w) psi_write_number(w, 0x0101, 2);
+    return w && psi_tls_speaks(h->tls, PSI_TLS13) && h->tls->client_sessions.max;
 }
 
-static int psi_ext_take_modes(psi_hs *h, psi_reader *r)
+/* A share of ours: only the group's name in a HelloRetryRequest. */
+static void psi_ext_put_share(psi_hs *h, psi_writer *w)
 {
-    psi_reader list = psi_read_vector(r, 1, 1, 255);
-    h->offer->psk_dhe = list.n && memchr(list.p, 1, list.n);
-    return 0;
+    psi_write_number(w, h->kex.group->number, 2);
+    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
 }
 
 /* key_share, RFC 8446 4.2.8. */
-static int psi_ext_ask_share(psi_hs *h, psi_writer *w)
+static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    const psi_group *group;
+    unsigned number;
     uint32_t list;
-    if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    list = psi_write_open(w, 2);
-    if (!h->regrouped) {
+    if (w && h->where == PSI_IN_CH) {
+        if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
+        list = psi_write_open(w, 2);
         psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
         psi_write_number(w, 0x000100, 3); /* one byte */
+        if (h->regrouped && !w->failed) w->n = list; /* RFC 8446 4.1.2: the one that was asked for */
+        psi_ext_put_share(h, w);
+        psi_write_close(w, list, 2);
+        return 1;
     }
-    psi_write_number(w, h->kex.group->number, 2);
-    psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
-    psi_write_close(w, list, 2);
-    return 1;
-}
-
-static int psi_ext_got_share(psi_hs *h, psi_reader *r)
-{
-    unsigned number = psi_read_number(r, 2);
-    const psi_group *group = psi_list_find(&h->tls->groups, number);
-    int same = h->kex.group->number == number;
+    if (w) {
+        psi_ext_put_share(h, w);
+        return 1;
+    }
+    number = psi_read_number(r, 2);
+    group = psi_list_find(&h->tls->groups, number);
     if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
     if (r->bad) return 0;
-    if (!group || same != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    if (!group || (h->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
     h->kex.group = group;
     return 0;
 }
 
-static int psi_ext_take_shares(psi_hs *h, psi_reader *r)
-{
-    psi_reader list = h->offer->shares = psi_read_vector(r, 2, 0, 65535);
-    while (list.n && !list.bad) {
-        psi_read_number(&list, 2);
-        psi_read_vector(&list, 2, 0, 65535); /* an empty one is no point */
-    }
-    return list.bad ? PSI_ALERT_DECODE_ERROR : 0;
-}
-
-static int psi_ext_tell_share(psi_hs *h, psi_writer *w)
-{
-    psi_write_number(w, h->kex.group->number, 2);
-    if (h->where == PSI_IN_SH13) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
-    return 1;
-}
-
-/* pre_shared_key, RFC 8446 4.2.11. The client's ends its hello; its binder is filled in by psi_hello_bind. */
+/* A client's pre_shared_key ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
-    const psi_session *s = h->session;
+    const psi_session *s = psi_hs_session(h, PSI_TLS13);
     size_t n;
-    if (!s || s->version != PSI_TLS13) return 0;
-    n = psi_x509_hash_len(psi_suite_of(s->suite)->hash);
+    if (!s) return 0;
+    n = psi_x509_hash_len(s->suite->hash);
     psi_write_number(w, s->ticket.n + 6, 2);
     psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
     psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
@@ -7381,132 +7392,91 @@ static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
     return 1;
 }
 
-static int psi_ext_got_psk(psi_hs *h, psi_reader *r)
+/* pre_shared_key, RFC 8446 4.2.11. */
+static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (psi_read_number(r, 2)) return PSI_ALERT_ILLEGAL_PARAMETER; /* there was one */
-    h->psk = 1;
-    return 0;
-}
-
-static int psi_ext_take_psk(psi_hs *h, psi_reader *r)
-{
+    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
     psi_reader list, binders;
-    size_t count = 0;
-    list = h->offer->identities = psi_read_vector(r, 2, 7, 65535);
+    if (w && h->where == PSI_IN_CH) return psi_ext_ask_psk(h, w);
+    if (w) {
+        psi_write_number(w, h->psk - 1u, 2);
+        return h->psk != 0;
+    }
+    if (h->where != PSI_IN_CH) {
+        h->psk = 1; /* there was one */
+        return psi_read_number(r, 2) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    }
+    list = h->offer->identities = psi_read_list(r, &tickets);
     h->offer->bound = r->p;
-    binders = h->offer->binders = psi_read_vector(r, 2, 2, 65535);
-    for (; list.n && !list.bad; count++) {
+    binders = h->offer->binders = psi_read_list(r, &secrets);
+    while (list.n && binders.n) {
         psi_read_vector(&list, 2, 1, 65535);
         psi_read_number(&list, 4);
+        psi_read_vector(&binders, 1, 1, 255);
     }
-    for (; binders.n && !binders.bad; count--) psi_read_vector(&binders, 1, 1, 255);
-    if (list.bad || binders.bad) return PSI_ALERT_DECODE_ERROR;
-    return count ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-}
-
-static int psi_ext_tell_psk(psi_hs *h, psi_writer *w)
-{
-    if (!h->psk) return 0;
-    psi_write_number(w, h->psk - 1u, 2);
-    return 1;
+    return !r->bad && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
-static int psi_ext_write_secure(psi_hs *h, psi_writer *w)
+static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (!psi_ext_old(h, w) && !h->secure) return 0;
+    if (!w) return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
     psi_write_number(w, 0, 1);
-    return 1;
+    return psi_ext_old(h, w, r) || h->secure;
 }
 
-static int psi_ext_read_secure(psi_hs *h, psi_reader *r)
-{
-    (void)h;
-    return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
-}
-
-/* Every extension: X(name, number, the messages that may carry it, how a client writes and reads it, how a server reads
-   and writes it). Clients send them in this order; pre_shared_key has to be the last. */
+/* Every extension: X(NAME, number, the messages that may carry it, function, shape and place in an offer). Clients send them
+   in this order; pre_shared_key has to be the last. */
+#define PSI_NO_SHAPE PSI_SHAPE(0, 0, 0, 0, 0, 0)
 #define PSI_EXTENSIONS(X) \
-    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_name, psi_ext_empty, psi_ext_take_name, psi_ext_know_name) \
-    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_old, psi_ext_empty, psi_ext_empty, psi_ext_old) \
-    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_write_secure, psi_ext_read_secure, psi_ext_read_secure, psi_ext_write_secure) \
-    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_groups, psi_ext_ignore, psi_ext_take_groups, NULL) \
-    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_write_points, psi_ext_read_points, psi_ext_read_points, psi_ext_write_points) \
-    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, \
-      psi_ext_ask_ticket, psi_ext_empty, psi_ext_take_ticket, psi_ext_promise_ticket) \
-    X(ALPN, 16, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_ask_alpn, psi_ext_read_alpn, psi_ext_read_alpn, psi_ext_tell_alpn) \
-    X(SIGNATURE_ALGORITHMS, 13, PSI_IN_CH | PSI_IN_CR, \
-      psi_ext_write_schemes, psi_ext_read_schemes, psi_ext_read_schemes, psi_ext_write_schemes) \
-    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_CH | PSI_IN_CR, \
-      NULL, psi_ext_check_list, psi_ext_check_list, NULL) \
-    X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_CH | PSI_IN_CR, \
-      NULL, psi_ext_read_authorities, psi_ext_read_authorities, psi_ext_write_authorities) \
-    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
-      psi_ext_ask_share, psi_ext_got_share, psi_ext_take_shares, psi_ext_tell_share) \
-    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, \
-      psi_ext_ask_modes, NULL, psi_ext_take_modes, NULL) \
-    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, \
-      psi_ext_ask_versions, psi_ext_ignore, psi_ext_take_versions, psi_ext_tell_version) \
-    X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, \
-      psi_ext_echo_cookie, psi_ext_got_cookie, psi_ext_ignore, NULL) \
-    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_write_limit, psi_ext_read_limit, psi_ext_read_limit, psi_ext_write_limit) \
-    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE, \
-      psi_ext_write_fragment, psi_ext_read_fragment, psi_ext_read_fragment, psi_ext_write_fragment) \
-    X(EARLY_DATA, 42, PSI_IN_CH, \
-      NULL, NULL, psi_ext_empty, NULL) \
-    X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, \
-      psi_ext_ask_psk, psi_ext_got_psk, psi_ext_take_psk, psi_ext_tell_psk)
+    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_name, PSI_NO_SHAPE, id) \
+    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, psi_ext_old, PSI_NO_SHAPE, id) \
+    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, psi_ext_secure, PSI_NO_SHAPE, id) \
+    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_groups, PSI_NUMBERS(2), groups) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
+    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, psi_ext_ticket, PSI_NO_SHAPE, id) \
+    X(ALPN, 16, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
+    X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
+    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, psi_ext_none, PSI_NUMBERS(2), certs) \
+    X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
+    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, psi_ext_modes, PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
+    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_versions, PSI_NUMBERS(1), versions) \
+    X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, psi_ext_cookie, PSI_NO_SHAPE, id) \
+    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_limit, PSI_NO_SHAPE, id) \
+    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_fragment, PSI_NO_SHAPE, id) \
+    X(EARLY_DATA, 42, PSI_IN_CH, psi_ext_none, PSI_NO_SHAPE, id) \
+    X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, psi_ext_psk, PSI_NO_SHAPE, id)
 
-#define PSI_X(name, number, where, ask, got, take, tell) PSI_EXT_##name = number,
+#define PSI_X(name, number, where, run, shape, field) PSI_EXT_##name = number,
 enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_PADDING = 21 };
 #undef PSI_X
 
-#define PSI_X(name, number, where, ask, got, take, tell) { number, where, ask, got },
-static const psi_ext psi_client_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
+#define PSI_X(name, number, where, run, shape, field) PSI_EXT_AT_##name,
+enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_COUNT };
 #undef PSI_X
 
-#define PSI_X(name, number, where, ask, got, take, tell) { number, where, tell, take },
-static PSI_UNUSED const psi_ext psi_server_extensions[] = { PSI_EXTENSIONS(PSI_X) { -1, 0, NULL, NULL } };
+#define PSI_X(name, number, where, run, shape, field) { number, where, run, shape, offsetof(psi_offer, field) },
+static const psi_ext psi_extensions[] = { PSI_EXTENSIONS(PSI_X) };
 #undef PSI_X
-
-/* The row of an extension, which may be the end of the table; and its bit. */
-static const psi_ext *psi_ext_row(const psi_hs *h, unsigned number)
-{
-    const psi_ext *x = h->role->extensions;
-    while (x->number >= 0 && x->number != (int)number) x++;
-    return x;
-}
-
-static uint32_t psi_ext_bit(const psi_hs *h, const psi_ext *x)
-{
-    return (uint32_t)1 << (x - h->role->extensions);
-}
 
 /* Did the peer's hello (its last message of some) have it? */
-static int psi_ext_got(const psi_hs *h, unsigned number)
-{
-    return (h->got & psi_ext_bit(h, psi_ext_row(h, number))) != 0;
-}
+#define PSI_GOT(h, name) ((h)->got >> PSI_EXT_AT_##name & 1)
 
-/* Writes the row's extension if there is something to say. */
-static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x)
+static const psi_shape psi_ext_list = PSI_SHAPE(2, 0, 2, 2, 0, 0);
+
+/* Writes the extension of a row if there is something to say. */
+static void psi_ext_put(psi_hs *h, psi_writer *w, size_t row)
 {
+    const psi_ext *x = &psi_extensions[row];
     uint32_t start = w->n, body;
-    if (!(x->where & h->where) || !x->write) return;
-    h->told = (h->got & psi_ext_bit(h, x)) != 0;
-    psi_write_number(w, (uint64_t)x->number, 2);
+    if (!(x->where & h->where)) return;
+    h->told = h->got >> row & 1;
+    psi_write_number(w, x->number, 2);
     body = psi_write_open(w, 2);
-    if ((x->write)(h, w)) {
+    if ((x->run)(h, w, NULL)) {
         psi_write_close(w, body, 2);
-        if (h->where == PSI_IN_CH) h->offered |= psi_ext_bit(h, x);
+        if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << row;
     } else if (!w->failed) {
         w->n = start;
     }
@@ -7516,84 +7486,73 @@ static void psi_ext_put(psi_hs *h, psi_writer *w, const psi_ext *x)
 static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 {
     uint32_t start = w->n, list = psi_write_open(w, 2);
-    const psi_ext *x;
+    size_t i;
     h->where = where;
-    for (x = h->role->extensions; x->number >= 0; x++) psi_ext_put(h, w, x);
+    for (i = 0; i < PSI_EXT_COUNT; i++) psi_ext_put(h, w, i);
     if (w->n == list && where == PSI_IN_SH12 && !w->failed) w->n = start;
     else psi_write_close(w, list, 2);
 }
 
-/* May this extension come in this message? A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
-static int psi_ext_allowed(const psi_hs *h, const psi_ext *x)
-{
-    if (h->where == PSI_IN_CH || h->where == PSI_IN_CR) return 1;
-    if (x->number < 0 || !(x->where & h->where)) return 0;
-    return x->number == PSI_EXT_COOKIE || h->offered & psi_ext_bit(h, x);
-}
-
-/* One extension: 0, or an alert. */
+/* One extension: 0, or an alert. A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
-    const psi_ext *x = psi_ext_row(h, type);
-    int alert;
-    if (!psi_ext_allowed(h, x)) return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (x->number < 0 || !x->read || !(x->where & h->where)) return 0;
-    h->got |= psi_ext_bit(h, x);
-    alert = (x->read)(h, &body);
+    const psi_ext *x = psi_extensions;
+    size_t i = 0;
+    int alert = 0;
+    while (i < PSI_EXT_COUNT && x[i].number != type) i++;
+    x += i;
+    if (i == PSI_EXT_COUNT || !(x->where & h->where))
+        return h->where & PSI_IN_OFFER ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (!(h->where & PSI_IN_OFFER) && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE)
+        return PSI_ALERT_UNSUPPORTED_EXTENSION;
+    h->got |= (uint32_t)1 << i;
+    if (h->where & PSI_IN_OFFER && x->shape.size)
+        *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
+    else
+        alert = (x->run)(h, NULL, &body);
     return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
-/* Is there another extension of this type in a list? */
-static int psi_ext_again(psi_reader list, unsigned type)
+/* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
+static int psi_ext_twice(psi_reader all)
 {
-    int again = 0;
-    while (list.n && !again) {
-        again = psi_read_number(&list, 2) == type;
-        psi_read_vector(&list, 2, 0, 65535);
-    }
-    return again;
-}
-
-/* Is the list malformed, or does it have an extension twice? 0, or an alert. A long list takes a bit for each type, so that
-   its cost is linear; the usual one no memory. */
-static int psi_ext_twice(const psi_hs *h, psi_reader list)
-{
-    uint8_t *seen = list.n > 1024 ? (uint8_t *)psi_alloc(65536 / 8) : NULL;
+    unsigned part;
     int twice = 0;
-    if (list.n > 1024 && !seen) return PSI_ALERT_INTERNAL_ERROR;
-    while (list.n && !twice) {
-        unsigned type = psi_read_number(&list, 2);
-        psi_read_vector(&list, 2, 0, 65535);
-        twice = seen ? seen[type / 8] >> (type & 7) & 1 : psi_ext_again(list, type);
-        if (seen) seen[type / 8] |= (uint8_t)(1 << (type & 7));
+    for (part = 0; part < 16 && !twice; part++) {
+        uint8_t seen[4096 / 8] = {0};
+        psi_reader list = all;
+        while (list.n) {
+            unsigned type = psi_read_number(&list, 2), bit = 1u << (type & 7);
+            psi_read_vector(&list, 2, 0, 65535);
+            if (type >> 12 != part) continue;
+            twice |= (seen[type % 4096 / 8] & bit) != 0;
+            seen[type % 4096 / 8] |= (uint8_t)bit;
+        }
     }
-    psi_free(seen);
-    if (twice && h->where & (PSI_IN_HRR | PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    return twice || list.bad ? PSI_ALERT_DECODE_ERROR : 0;
+    return twice;
 }
 
-/* Reads the list of extensions that ends m. A failure has been reported when it returns 0. */
+/* Reads the list of extensions that ends m. */
 static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 {
-    psi_reader list = psi_read_vector(m, 2, 0, PSI_HELLO_MAX);
-    int alert;
+    psi_reader list = psi_read_list(m, &psi_ext_list);
+    int alert = 0;
     unsigned type = 0;
     h->where = where;
-    alert = m->bad || m->n ? PSI_ALERT_DECODE_ERROR : psi_ext_twice(h, list);
+    if (m->bad || m->n) alert = PSI_ALERT_DECODE_ERROR;
+    else if (psi_ext_twice(list))
+        alert = where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR;
     while (list.n && !alert) {
-        psi_reader body;
         type = psi_read_number(&list, 2);
-        body = psi_read_vector(&list, 2, 0, 65535);
-        alert = psi_ext_get(h, type, body);
+        alert = psi_ext_get(h, type, psi_read_vector(&list, 2, 0, 65535));
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
-    if (alert == PSI_ALERT_INTERNAL_ERROR) psi_hs_broken(h, PSOCKET_NOMEM);
-    else if (alert)
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
-                    "the %s's %s message has a malformed or misplaced extension (number %u: %s)",
-                    psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
-    return !alert;
+    if (!alert) return 0;
+    if (alert == PSI_ALERT_INTERNAL_ERROR) return psi_hs_broken(h, PSOCKET_NOMEM);
+    return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
+                       "the %s's %s message has a malformed or misplaced extension (number %u: %s)",
+                       psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
 }
 
 /* --- the client's hello ------------------------------------------------------------------------------------------- */
@@ -7602,45 +7561,36 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 #define PSI_SUITE_FALLBACK 0x5600 /* TLS_FALLBACK_SCSV, RFC 7507 */
 
 /* Fills in the binder of the hello that is n bytes at p and ends with it (RFC 8446 4.2.11.2). */
-static void psi_hello_bind(psi_hs *h, uint8_t *p, size_t n)
+static void psi_hello_bind(psi_hs *h, const psi_session *s, uint8_t *p, size_t n)
 {
-    const psi_session *s = h->session;
-    int hash = psi_suite_of(s->suite)->hash;
-    size_t len = psi_x509_hash_len(hash);
+    size_t len = psi_x509_hash_len(s->suite->hash);
     psi_transcript t = h->transcript;
     uint8_t digest[PSI_HASH_MAX];
-    if (!t.hash.vtable) psi_x509_hash_class(hash)->init(&t.hash.vtable);
+    if (!t.hash.vtable) psi_x509_hash_class(s->suite->hash)->init(&t.hash.vtable);
     t.hash.vtable->update(&t.hash.vtable, p, n - len - 3);
     t.hash.vtable->out(&t.hash.vtable, digest);
-    psi_keys_binder(hash, s->secret, digest, p + n - len);
+    psi_keys_binder(s->suite->hash, s->secret, digest, p + n - len);
 }
 
 /* Writes the hello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
 static void psi_hello_write(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    const psi_ext *x = h->role->extensions;
+    const psi_session *s = psi_hs_session(h, PSI_TLS13);
     uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
-    int psk = h->session && h->session->version == PSI_TLS13;
     size_t i;
     h->where = PSI_IN_CH;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
-    list = psi_write_open(w, 2);
-    psi_write_number(w, h->grease * 0x0101u, 2);
-    for (i = 0; i < h->tls->suites.count; i++)
-        if (psi_tls_speaks(h->tls, h->tls->suites.items[i]->version)) psi_write_number(w,
-                h->tls->suites.items[i]->number, 2);
-    psi_write_close(w, list, 2);
+    psi_list_write(w, &h->tls->suites, h->grease * 0x0101u);
     psi_write_number(w, 0x0100, 2); /* one method: no compression */
     list = psi_write_open(w, 2);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u) << 16, 4);
-    for (; x->number >= 0 && x->number != PSI_EXT_PRE_SHARED_KEY; x++) psi_ext_put(h, w, x);
+    for (i = 0; i < PSI_EXT_AT_PRE_SHARED_KEY; i++) psi_ext_put(h, w, i);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
     psi_write_number(w, 0, 1);
-    n = w->n - start + (psk
-                        ? (uint32_t)h->session->ticket.n + 15 + (uint32_t)psi_x509_hash_len(psi_suite_of(h->session->suite)->hash) : 0);
+    n = w->n - start + (s ? (uint32_t)(s->ticket.n + 15 + psi_x509_hash_len(s->suite->hash)) : 0);
     if (n >= 256 && n < 512) {
         uint32_t pad;
         psi_write_number(w, PSI_EXT_PADDING, 2);
@@ -7648,20 +7598,20 @@ static void psi_hello_write(psi_hs *h)
         for (n += 4; n < 512; n++) psi_write_number(w, 0, 1);
         psi_write_close(w, pad, 2);
     }
-    if (psk) psi_ext_put(h, w, x);
+    psi_ext_put(h, w, PSI_EXT_AT_PRE_SHARED_KEY);
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
-    if (psk && !w->failed) psi_hello_bind(h, w->p + start, w->n - start);
+    if (s && !w->failed) psi_hello_bind(h, s, w->p + start, w->n - start);
     psi_hs_end(h, at);
 }
 
 /* --- the server's hello ------------------------------------------------------------------------------------------- */
 
 /* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
-static const uint8_t psi_hello_retry[32] = {0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02,
-    0x1E, 0x65, 0xB8, 0x91,
-                                            0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2,
-                                                0xC8, 0xA8, 0x33, 0x9C};
+static const uint8_t psi_hello_retry[32] = {
+    0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
+    0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C
+};
 
 /* The end of a server's random that could have spoken a higher version (RFC 8446 4.1.3): its last byte is 1 for TLS 1.2. */
 static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D', 1};
@@ -7686,17 +7636,18 @@ static int psi_hello_version(psi_reader m, unsigned *version)
 {
     psi_reader list = m;
     *version = 0;
-    if (m.n) list = psi_read_vector(&m, 2, 0, PSI_HELLO_MAX);
+    if (m.n) list = psi_read_list(&m, &psi_ext_list);
     while (list.n) {
         unsigned type = psi_read_number(&list, 2);
         psi_reader body = psi_read_vector(&list, 2, 0, 65535);
-        if (type == PSI_EXT_SUPPORTED_VERSIONS) *version = psi_read_number(&body, 2);
-        list.bad |= body.bad | (type == PSI_EXT_SUPPORTED_VERSIONS && body.n);
+        if (type != PSI_EXT_SUPPORTED_VERSIONS) continue;
+        *version = psi_read_number(&body, 2);
+        m.bad |= body.bad || body.n;
     }
-    return !list.bad && !m.n;
+    return !m.bad && !m.n;
 }
 
-/* Reads a client's hello into the offer, m being its body. 0: the handshake has failed. */
+/* Reads a client's hello into the offer, m being its body. */
 static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
 {
     psi_offer *o = h->offer;
@@ -7706,24 +7657,20 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->id = psi_read_vector(&m, 1, 0, 32);
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
-    if (m.bad || o->suites.n % 2) {
-        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-        return 0;
-    }
+    if (m.bad || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     h->got = 0;
-    if (m.n && !psi_ext_get_all(h, &m, PSI_IN_CH)) return 0;
-    if (!o->versions) o->versions = legacy >= PSI_TLS12 ? 1 : 4;
-    if (legacy < PSI_SSL30) o->versions = 4;
-    if (!memchr(compression.p, 0, compression.n)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
-        return 0;
-    }
+    if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
+    if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
+    if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
+    if (legacy < PSI_SSL30) o->speaks = 0;
+    if (!memchr(compression.p, 0, compression.n))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
     if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
-    return 1;
+    return 0;
 }
 
 /*==================================================================================================
@@ -7762,33 +7709,42 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
     return alg;
 }
 
-/* The digest of two strings behind each other. Returns its length. */
-static size_t psi_auth_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
+/* What CertificateVerify signs: TLS 1.2 all messages so far; TLS 1.3 this, of which buf has 98 + PSI_HASH_MAX bytes (RFC
+   8446 4.4.3). */
+static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
 {
-    const br_hash_class *hc = psi_x509_hash_class(hash);
-    br_hash_compat_context c;
-    hc->init(&c.vtable);
-    hc->update(&c.vtable, a.p, a.n);
-    hc->update(&c.vtable, b.p, b.n);
-    hc->out(&c.vtable, out);
-    return psi_x509_hash_len(hash);
+    if (h->version == PSI_TLS12) return psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n);
+    memset(buf, ' ', 64);
+    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
+    psi_transcript_digest(&h->transcript, buf + 98);
+    return psi_read_of(buf, 98 + psi_x509_hash_len(h->suite->hash));
 }
 
-/* --- questions ---------------------------------------------------------------------------------------------------- */
+/* --- questions and signatures ------------------------------------------------------------------------------------- */
 
 /* NULL: out of memory, and the handshake has failed. */
-static psi_hs_question *psi_auth_ask(psi_hs *h, int kind)
+static psocket_question *psi_auth_ask(psi_hs *h, int kind)
 {
-    psi_hs_question *q = (psi_hs_question *)psi_alloc(sizeof *q);
-    if (q) q->public_form.kind = kind;
+    h->question = (psi_hs_question *)psi_alloc(sizeof *h->question);
+    if (h->question) h->question->public_form.kind = kind;
     else psi_hs_broken(h, PSOCKET_NOMEM);
-    h->question = q;
-    return q;
+    return h->question ? &h->question->public_form : NULL;
 }
 
-static const char *psi_auth_hash_name(int hash)
+/* Asks for a signature of a digest; `then` goes on with it. */
+static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n, psi_hs_fn then)
 {
-    return hash == br_sha256_ID ? "sha256" : hash == br_sha384_ID ? "sha384" : "sha512";
+    psocket_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
+    if (!q) return -1;
+    h->then = then;
+    memcpy(h->question->digest, digest, n);
+    q->identity = (size_t)(h->identity - h->tls->identities);
+    q->scheme = h->scheme->number;
+    q->scheme_name = h->scheme->name;
+    q->hash_name = n == 32 ? "sha256" : n == 48 ? "sha384" : "sha512";
+    q->digest = h->question->digest;
+    q->digest_len = n;
+    return 0;
 }
 
 /* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
@@ -7800,7 +7756,8 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     int ok;
     if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
-        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest, &k->ec, out);
+        return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest,
+                                                &k->ec, out);
     if (alg->kind == PSI_X509_PSS)
         ok = psi_x509_pss_encode(alg, digest, salt, out, n) && br_rsa_private_get_default()(out, &k->rsa);
     else ok = (int)br_rsa_pkcs1_sign_get_default()(psi_x509_hash_oid(alg->hash), digest, len, &k->rsa, out);
@@ -7808,77 +7765,67 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 }
 
 /* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
-static void psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
+static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], signature[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
-    size_t n = psi_auth_digest(alg.hash, a, b, digest);
-    if (h->identity->ask) {
-        psi_hs_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
-        h->then = then;
-        if (!q) return;
-        memcpy(q->digest, digest, n);
-        q->public_form.identity = (size_t)(h->identity - h->tls->identities);
-        q->public_form.scheme = h->scheme->number;
-        q->public_form.scheme_name = h->scheme->name;
-        q->public_form.hash_name = psi_auth_hash_name(alg.hash);
-        q->public_form.digest = q->digest;
-        q->public_form.digest_len = n;
-        return;
-    }
-    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return;
+    size_t n = psi_keys_digest(alg.hash, a, b, digest);
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
+    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
     h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
-    if (h->signature.n) then(h);
-    else psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
+    if (h->signature.n) return then(h);
+    return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
 }
 
-/* What TLS 1.3 signs (RFC 8446 4.4.3), in buf of 98 + PSI_HASH_MAX bytes. */
-static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
+/* The scheme and the signature that was made, in the message being written. */
+static void psi_auth_write_signature(psi_hs *h)
 {
-    memset(buf, ' ', 64);
-    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
-    psi_transcript_digest(&h->transcript, buf + 98);
-    return psi_read_of(buf, 98 + psi_x509_hash_len(h->suite->hash));
+    psi_write_number(&h->flight, h->scheme->number, 2);
+    psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
 }
 
-/* CertificateVerify of both versions, with the signature made. */
+/* CertificateVerify of both versions. */
 static void psi_auth_write_verify(psi_hs *h)
 {
     uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_VERIFY);
-    psi_write_number(&h->flight, h->scheme->number, 2);
-    psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    psi_auth_write_signature(h);
     psi_hs_end(h, at);
 }
 
-/* Reads the scheme and the signature that end m, over two strings. NULL: the handshake has failed. */
-static const psi_scheme *psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
+/* Checks the scheme and the signature that end m, over two strings. */
+static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
 {
     const psi_x509_cert *leaf = h->chain.certs;
     const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
-    psi_x509_span span;
-    if (psi_hs_left(h, &m)) return NULL;
-    if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) { /* RFC 5246 7.4.2, whoever accepted it */
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
-                    "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
-        return NULL;
-    }
-    if (!s || !psi_auth_fits(s, leaf, h->version)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "signature scheme was not offered or does not fit its certificate");
-        return NULL;
-    }
-    psi_auth_digest(s->hash, a, b, digest);
+    if (psi_hs_left(h, &m)) return -1;
+    if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) /* RFC 5246 7.4.2, whoever accepted it */
+        return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
+                           "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
+    if (!s || !psi_auth_fits(s, leaf, h->version))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER,
+                          "signature scheme was not offered or does not fit its certificate");
+    psi_keys_digest(s->hash, a, b, digest);
     alg = psi_auth_alg(s);
-    span.p = sig.p;
-    span.n = sig.n;
-    if (!psi_x509_signed(leaf, &alg, digest, span)) {
-        psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
-        return NULL;
-    }
+    if (!psi_x509_signed(leaf, &alg, digest, psi_x509_span_of(sig.p, sig.n)))
+        return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
     h->proved = 1;
-    return s;
+    if (!h->role->server) h->server_scheme = s;
+    return 0;
+}
+
+/* CertificateVerify of the peer. */
+static int psi_auth_verify(psi_hs *h, psi_reader m)
+{
+    uint8_t buf[98 + PSI_HASH_MAX];
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    if (psi_auth_check(h, m, psi_auth_content(h, !h->role->server, buf), psi_none)) return -1;
+    psi_transcript_forget(&h->transcript);
+    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    return 0;
 }
 
 /* --- certificates ------------------------------------------------------------------------------------------------- */
@@ -7909,43 +7856,43 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     q.name = client || tls->insecure_no_name ? NULL : name;
     q.now = now;
     q.client = client;
-    q.pins = tls->pins;
-    q.pin_count = tls->pin_count;
+    q.pins = tls->pins.p;
+    q.pin_count = tls->pins.n / 32;
     return psi_x509_verify(&q, chain, e);
 }
 
-static void psi_auth_refuse(psi_hs *h, const psocket_error *e)
+static int psi_auth_refuse(psi_hs *h, const psocket_error *e)
 {
     psi_hs_fail(h, e->code, e->tls_alert >= 0 ? e->tls_alert : PSI_ALERT_INTERNAL_ERROR, "%s", e->text);
     if (h->err) h->err->cert_index = e->cert_index;
+    return e->code;
 }
 
 /* Judges the peer's chain, or has the application do it. */
-static void psi_auth_accept(psi_hs *h)
+static int psi_auth_accept(psi_hs *h)
 {
     psocket_error verdict = PSI_ZERO, unusable = PSI_ZERO;
-    psi_hs_question *q;
+    psocket_question *q;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
     psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
     if (psi_x509_usable(h->chain.certs, &unusable)) {
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
-        psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
-    } else if (h->tls->decide && verdict.code != PSOCKET_NOMEM) {
-        q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
-        if (!q) return;
-        psi_x509_info(h->chain.certs, &q->public_form.peer, q->text, sizeof q->text);
-        q->public_form.certificate = h->chain.certs[0].der.p;
-        q->public_form.certificate_len = h->chain.certs[0].der.n;
-        q->public_form.verdict = verdict;
-    } else if (verdict.code) {
-        psi_auth_refuse(h, &verdict);
+        return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     }
+    if (!h->tls->decide || verdict.code == PSOCKET_NOMEM) return verdict.code ? psi_auth_refuse(h, &verdict) : 0;
+    q = psi_auth_ask(h, PSOCKET_WANT_DECISION);
+    if (!q) return -1;
+    psi_x509_info(h->chain.certs, &q->peer, h->question->text, sizeof h->question->text);
+    q->certificate = h->chain.certs[0].der.p;
+    q->certificate_len = h->chain.certs[0].der.n;
+    q->verdict = verdict;
+    return 0;
 }
 
-/* Reads the peer's Certificate into the chain: how many there were, or -1 if the handshake has failed. */
+/* Reads the peer's Certificate into the chain. */
 static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
-    psi_reader list, extensions = PSI_ZERO;
+    psi_reader list, extensions = psi_none;
     int code = 0;
     if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) m.bad = 1;
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
@@ -7953,26 +7900,55 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
         if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
         m.bad |= list.bad | (extensions.n > 0 && extensions.n < 4);
-        if (!m.bad && extensions.n) {
-            psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION, "Certificate has extensions that were not asked for");
-            return -1;
-        }
+        if (!m.bad && extensions.n)
+            return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
+                              "Certificate has extensions that were not asked for");
         if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
-    if (!code && psi_hs_left(h, &m)) return -1;
-    if (code) psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
-                          psocket_strerror(code));
-    return code ? -1 : (int)h->chain.count;
+    if (!code) return psi_hs_left(h, &m);
+    return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
+                       psocket_strerror(code));
+}
+
+/* Does the key of a server's certificate fit TLS 1.2's suite, and is its curve one that we offered (RFC 8422 5.1)? */
+static int psi_auth_suits(const psi_hs *h, const br_x509_pkey *key)
+{
+    if (!key->key_type) return 1; /* it cannot be used, which will be told */
+    return key->key_type == h->suite->kind &&
+           (key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve));
+}
+
+/* Certificate of the peer. */
+static int psi_auth_certificate(psi_hs *h, psi_reader m)
+{
+    int server = h->role->server, new_one = h->version == PSI_TLS13;
+    if (psi_auth_read_chain(h, m)) return -1;
+    if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
+        psi_transcript_forget(&h->transcript);
+        return 0;
+    }
+    if (!h->chain.count)
+        return psi_hs_fail(h, PSOCKET_CERT_MISSING, !server ? PSI_ALERT_DECODE_ERROR : new_one
+                           ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
+                           "the %s sent no certificate", psi_hs_peer(h));
+    if (!server && !new_one && !psi_auth_suits(h, &h->chain.certs[0].key))
+        return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
+                           "the server's certificate has a key that does not fit what was offered");
+    return psi_auth_accept(h);
 }
 
 /* --- requests ----------------------------------------------------------------------------------------------------- */
 
 enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
 
+/* CertificateRequest, if the settings ask for one. */
 static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
+    uint32_t at;
+    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return;
+    at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
+    h->where = PSI_IN_CR;
     if (h->version == PSI_TLS13) {
         psi_write_number(w, 0, 1); /* context */
         psi_ext_put_all(h, w, PSI_IN_CR);
@@ -7980,8 +7956,8 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_write_number(w, 2, 1);
         psi_write_number(w, PSI_AUTH_RSA_SIGN, 1);
         psi_write_number(w, PSI_AUTH_ECDSA_SIGN, 1);
-        psi_ext_write_schemes(h, w);
-        psi_ext_write_authorities(h, w);
+        psi_ext_schemes(h, w, NULL);
+        psi_ext_authorities(h, w, NULL);
     }
     psi_hs_end(h, at);
 }
@@ -7993,15 +7969,15 @@ static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
     while (authorities.n && !any) {
         psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
         size_t i;
-        for (i = 0; i < chain->count; i++) any |= psi_read_same(name, chain->certs[i].issuer.p,
-                                                                chain->certs[i].issuer.n);
+        for (i = 0; i < chain->count; i++)
+            any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
     }
     return any;
 }
 
 /* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
    1.2's; none: any. */
-static void psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
+static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
     size_t i;
     int best = 0;
@@ -8016,36 +7992,39 @@ static void psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
         h->identity = id;
         h->scheme = s;
     }
-    if (h->tls->identity_count && !h->identity)
-        psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE,
-                    "the server takes no signature that a client certificate of ours can make");
+    if (!h->tls->identity_count || h->identity) return 0;
+    return psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE,
+                       "the server takes no signature that a client certificate of ours can make");
 }
 
-/* CertificateRequest. */
-static void psi_auth_read_request(psi_hs *h, psi_reader m)
+/* CertificateRequest of the server. */
+static int psi_auth_request(psi_hs *h, psi_reader m)
 {
+    static const psi_shape schemes = PSI_NUMBERS(2), authorities = PSI_SHAPE(2, 0, 0, 2, 1, 0);
     psi_offer o = PSI_ZERO;
-    psi_reader types = PSI_ZERO;
+    psi_reader types = psi_none;
+    int failed;
     h->offer = &o;
-    if (h->version == PSI_TLS13) {
-        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
-        if (m.bad) psi_hs_left(h, &m);
-        else if (psi_ext_get_all(h, &m, PSI_IN_CR) && !o.schemes.n)
-            psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
-    } else {
+    if (h->version == PSI_TLS12) {
         types = psi_read_vector(&m, 1, 1, 255);
-        m.bad |= psi_ext_read_schemes(h, &m) != 0;
-        m.bad |= psi_ext_read_authorities(h, &m) != 0;
-        psi_hs_left(h, &m);
+        o.schemes = psi_read_list(&m, &schemes);
+        o.authorities = psi_read_list(&m, &authorities);
+        failed = psi_hs_left(h, &m);
+    } else {
+        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
+        failed = m.bad ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
+        if (!failed && !o.schemes.n)
+            failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
-    if (h->state != PSI_HS_FAILED) psi_auth_choose(h, types, &o);
     h->offer = NULL;
+    return failed ? failed : psi_auth_choose(h, types, &o);
 }
 
 /*==================================================================================================
  * >>session
- * What a connection agreed on, and sessions to resume: one flat form for the caches of clients and servers, for tickets
- * and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards them.
+ * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches of clients
+ * and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards
+ * them.
  *================================================================================================*/
 
 #define PSI_SESSION_TIME 86400       /* seconds that a session of ours lasts */
@@ -8058,169 +8037,93 @@ static void psi_auth_read_request(psi_hs *h, psi_reader m)
 #define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
-/* --- what a connection agreed on --------------------------------------------------------------------------------- */
-
-struct psi_tlsinfo {
-    int64_t not_before, not_after;
-    uint8_t sha256[32], spki[32];
-    uint16_t version, suite, group, scheme, port;
-    uint16_t name_at, subject_at, endpoint_at, endpoint_len; /* offsets of what follows; ALPN is the first */
-    uint8_t resumed, has_peer, ems;
-}; /* the strings follow */
-
-static const char *psi_tlsinfo_text(const psi_tlsinfo *i, size_t at)
-{
-    return (const char *)(i + 1) + at;
-}
-
-static void psi_tlsinfo_free(psi_tlsinfo *i)
-{
-    psi_free(i);
-}
-
-static size_t psi_tlsinfo_put(psi_tlsinfo *i, size_t at, const void *p, size_t n)
-{
-    char *to = (char *)(i + 1) + at;
-    if (n) memcpy(to, p, n);
-    to[n] = 0;
-    return at + n + 1;
-}
-
-/* The facts of from, with strings. NULL: out of memory. */
-static psi_tlsinfo *psi_tlsinfo_new(const psi_tlsinfo *from, psi_reader alpn, const char *name, psi_reader subject,
-                                    psi_reader endpoint)
-{
-    psi_tlsinfo *i = (psi_tlsinfo *)psi_alloc(sizeof *i + alpn.n + strlen(name) + subject.n + endpoint.n + 4);
-    if (!i) return NULL;
-    *i = *from;
-    i->name_at = (uint16_t)psi_tlsinfo_put(i, 0, alpn.p, alpn.n);
-    i->subject_at = (uint16_t)psi_tlsinfo_put(i, i->name_at, name, strlen(name));
-    i->endpoint_at = (uint16_t)psi_tlsinfo_put(i, i->subject_at, subject.p, subject.n);
-    i->endpoint_len = (uint16_t)endpoint.n;
-    psi_tlsinfo_put(i, i->endpoint_at, endpoint.p, endpoint.n);
-    return i;
-}
-
-/* The name of a number in a table; "" if it is not there. */
-static const char *psi_tlsinfo_name(const psi_named *table, size_t count, unsigned number)
-{
-    while (count && table->number != number) {
-        table++;
-        count--;
-    }
-    return count ? table->name : "";
-}
-
-#define PSI_TLSINFO_NAME(table, number) psi_tlsinfo_name(table, sizeof (table) / sizeof (table)[0], number)
-
-static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
-{
-    memset(out, 0, sizeof *out);
-    out->version = i->version;
-    out->suite = i->suite;
-    out->group = i->group;
-    out->sigalg = i->scheme;
-    out->resumed = i->resumed;
-    out->extended_master_secret = i->ems;
-    snprintf(out->version_name, sizeof out->version_name, "%s", i->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    snprintf(out->suite_name, sizeof out->suite_name, "%s", PSI_TLSINFO_NAME(psi_suites, i->suite));
-    snprintf(out->group_name, sizeof out->group_name, "%s", PSI_TLSINFO_NAME(psi_groups, i->group));
-    snprintf(out->sigalg_name, sizeof out->sigalg_name, "%s", PSI_TLSINFO_NAME(psi_schemes, i->scheme));
-    snprintf(out->alpn, sizeof out->alpn, "%s", psi_tlsinfo_text(i, 0));
-    snprintf(out->server_name, sizeof out->server_name, "%s", psi_tlsinfo_text(i, i->name_at));
-    if (!i->has_peer) return;
-    snprintf(out->peer_subject, sizeof out->peer_subject, "%s", psi_tlsinfo_text(i, i->subject_at));
-    memcpy(out->peer_sha256, i->sha256, sizeof out->peer_sha256);
-    memcpy(out->peer_spki_sha256, i->spki, sizeof out->peer_spki_sha256);
-    out->peer_not_before = i->not_before;
-    out->peer_not_after = i->not_after;
-}
-
 /* --- the flat form ------------------------------------------------------------------------------------------------ */
 
-/* What a client's session is kept under, and what a server's is bound to. */
-static void psi_session_name(const char *name, int port, uint8_t out[32])
+/* One walk over the fields serves both directions: they are written to w, or read from r if w is NULL. */
+typedef struct psi_flat {
+    psi_writer *w;
+    psi_reader *r;
+} psi_flat;
+
+static uint64_t psi_flat_number(const psi_flat *f, uint64_t v, size_t size)
 {
-    uint8_t end[3] = {0, (uint8_t)(port >> 8 & 0xFF), (uint8_t)(port & 0xFF)};
-    br_sha256_context sha;
-    br_sha256_init(&sha);
-    for (; name && *name; name++) {
-        char c = (char)psi_lower((unsigned char)*name);
-        br_sha256_update(&sha, &c, 1);
+    size_t high = size > 4 ? size - 4 : 0;
+    if (f->w) {
+        psi_write_number(f->w, v, size);
+        return v;
     }
-    br_sha256_update(&sha, end, sizeof end);
-    br_sha256_out(&sha, out);
+    v = psi_read_number(f->r, high);
+    return v << 32 | psi_read_number(f->r, size - high);
 }
 
-static void psi_session_write(psi_writer *w, const psi_session *s)
+static void psi_flat_bytes(const psi_flat *f, uint8_t *p, size_t n)
 {
-    psi_write(w, s->name, 32);
-    psi_write(w, s->policy, 32);
-    psi_write_number(w, s->version, 2);
-    psi_write_number(w, s->suite, 2);
-    psi_write_number(w, (uint64_t)(s->ems | s->has_peer << 1 | s->is_ticket << 2), 1);
-    psi_write(w, s->secret, sizeof s->secret);
-    psi_write_number(w, (uint64_t)s->from, 8);
-    psi_write_number(w, (uint64_t)s->until, 8);
-    psi_write_number(w, s->age_add, 4);
-    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_vector(w, s->endpoint.p, s->endpoint.n, 1);
-    if (!s->has_peer) return;
-    psi_write_number(w, (uint64_t)s->not_before, 8);
-    psi_write_number(w, (uint64_t)s->not_after, 8);
-    psi_write(w, s->sha256, 32);
-    psi_write(w, s->spki, 32);
-    psi_write_vector(w, s->subject.p, s->subject.n, 2);
+    if (f->w) psi_write(f->w, p, n);
+    else psi_read_copy(f->r, p, n);
 }
 
-static int64_t psi_session_time(psi_reader *r)
+static void psi_flat_vector(const psi_flat *f, psi_reader *v)
 {
-    uint64_t high = psi_read_number(r, 4), low = psi_read_number(r, 4);
-    return (int64_t)(high << 32 | low);
+    if (f->w) psi_write_vector(f->w, v->p, v->n, 2);
+    else *v = psi_read_vector(f->r, 2, 0, 65535);
 }
 
-/* Takes a session from the front of r: 1, or 0 if a field is impossible. */
-static int psi_session_read(psi_reader *r, psi_session *s)
+/* What the connection agreed on; with `all`, what resumes it, too. */
+static void psi_session_walk(const psi_flat *f, psi_session *s, int all)
 {
-    const psi_suite *suite;
-    unsigned flags;
+    unsigned flags = s->resumed | (unsigned)s->ems << 1 | (unsigned)s->has_peer << 2 | (unsigned)s->is_ticket << 3;
+    s->suite = PSI_NAMED(psi_suites, (unsigned)psi_flat_number(f, s->suite ? s->suite->number : 0, 2));
+    s->group = (uint16_t)psi_flat_number(f, s->group, 2);
+    s->scheme = (uint16_t)psi_flat_number(f, s->scheme, 2);
+    s->port = (uint16_t)psi_flat_number(f, s->port, 2);
+    flags = (unsigned)psi_flat_number(f, flags, 1);
+    s->resumed = flags & 1;
+    s->ems = flags >> 1 & 1;
+    s->has_peer = flags >> 2 & 1;
+    s->is_ticket = flags >> 3 & 1;
+    psi_flat_vector(f, &s->name);
+    psi_flat_vector(f, &s->alpn);
+    psi_flat_vector(f, &s->subject);
+    psi_flat_vector(f, &s->endpoint);
+    s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
+    s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
+    psi_flat_bytes(f, s->sha256, 32);
+    psi_flat_bytes(f, s->spki, 32);
+    if (!all) return;
+    psi_flat_bytes(f, s->policy, 32);
+    psi_flat_bytes(f, s->secret, sizeof s->secret);
+    s->from = (int64_t)psi_flat_number(f, (uint64_t)s->from, 8);
+    s->until = (int64_t)psi_flat_number(f, (uint64_t)s->until, 8);
+    s->age_add = (uint32_t)psi_flat_number(f, s->age_add, 4);
+    psi_flat_vector(f, &s->ticket);
+}
+
+static void psi_session_write(psi_writer *w, psi_session *s, int all)
+{
+    psi_flat f = PSI_ZERO;
+    f.w = w;
+    psi_session_walk(&f, s, all);
+}
+
+/* Is it a session, and nothing else? */
+static int psi_session_read(psi_reader r, psi_session *s)
+{
+    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    psi_read_copy(r, s->name, 32);
-    psi_read_copy(r, s->policy, 32);
-    s->version = (uint16_t)psi_read_number(r, 2);
-    s->suite = (uint16_t)psi_read_number(r, 2);
-    flags = psi_read_number(r, 1);
-    s->ems = flags & 1;
-    s->has_peer = flags >> 1 & 1;
-    s->is_ticket = flags >> 2 & 1;
-    psi_read_copy(r, s->secret, sizeof s->secret);
-    s->from = psi_session_time(r);
-    s->until = psi_session_time(r);
-    s->age_add = psi_read_number(r, 4);
-    s->ticket = psi_read_vector(r, 2, 0, 65535);
-    s->endpoint = psi_read_vector(r, 1, 0, PSI_HASH_MAX);
-    if (s->has_peer) {
-        s->not_before = psi_session_time(r);
-        s->not_after = psi_session_time(r);
-        psi_read_copy(r, s->sha256, 32);
-        psi_read_copy(r, s->spki, 32);
-        s->subject = psi_read_vector(r, 2, 0, sizeof ((psocket_tlsinfo *)0)->peer_subject - 1);
-    }
-    suite = psi_suite_of(s->suite);
-    return !r->bad && suite && suite->version == s->version && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && flags < 8 && !(s->subject.n &&
-                                                                    memchr(s->subject.p, 0, s->subject.n));
+    f.r = &r;
+    psi_session_walk(&f, s, 1);
+    return !r.bad && !r.n && s->suite && s->from >= 0 && s->from < s->until &&
+           s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
+           !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
 }
 
 /* A copy that owns what its spans point into. NULL: out of memory, or impossible. */
 static psi_session *psi_session_new(psi_reader flat)
 {
     psi_session *s = (psi_session *)psi_alloc(sizeof *s + flat.n);
-    psi_reader r;
     if (!s) return NULL;
-    if (flat.n) memcpy(s + 1, flat.p, flat.n);
-    r = psi_read_of(s + 1, flat.n);
-    if (psi_session_read(&r, s) && !r.n) {
+    memcpy(s + 1, flat.p, flat.n);
+    if (psi_session_read(psi_read_of(s + 1, flat.n), s)) {
         s->size = sizeof *s + flat.n;
         return s;
     }
@@ -8236,21 +8139,74 @@ static void psi_session_free(psi_session *s)
     psi_free(s);
 }
 
-/* A session of the connection that info tells of; secret, ticket and times are the caller's to fill. */
-static void psi_session_of(psi_session *s, const psi_tlsinfo *info)
+/* --- what a connection agreed on --------------------------------------------------------------------------------- */
+
+struct psi_tlsinfo {
+    size_t len;
+}; /* that many bytes of the flat form follow */
+
+/* NULL: out of memory. */
+static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 {
+    psi_writer w = PSI_ZERO;
+    psi_tlsinfo *i = NULL;
+    psi_session_write(&w, s, 0);
+    if (!w.failed) i = (psi_tlsinfo *)psi_alloc(sizeof *i + w.n);
+    if (i) {
+        i->len = w.n;
+        memcpy(i + 1, w.p, w.n);
+    }
+    psi_write_free(&w);
+    return i;
+}
+
+static void psi_tlsinfo_free(psi_tlsinfo *i)
+{
+    psi_free(i);
+}
+
+/* The spans of *s point into *i. */
+static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
+{
+    psi_reader r = psi_read_of(i + 1, i->len);
+    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    s->version = info->version;
-    s->suite = info->suite;
-    s->ems = info->ems;
-    s->has_peer = info->has_peer;
-    s->not_before = info->not_before;
-    s->not_after = info->not_after;
-    memcpy(s->sha256, info->sha256, 32);
-    memcpy(s->spki, info->spki, 32);
-    s->subject = psi_read_of(psi_tlsinfo_text(info, info->subject_at),
-                             strlen(psi_tlsinfo_text(info, info->subject_at)));
-    s->endpoint = psi_read_of(psi_tlsinfo_text(info, info->endpoint_at), info->endpoint_len);
+    f.r = &r;
+    psi_session_walk(&f, s, 0);
+}
+
+static void psi_tlsinfo_text(char *to, size_t size, psi_reader text)
+{
+    snprintf(to, size, "%.*s", (int)text.n, (const char *)text.p);
+}
+
+static void psi_tlsinfo_name(char *to, size_t size, const psi_named *what)
+{
+    snprintf(to, size, "%s", what ? what->name : "");
+}
+
+static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
+{
+    psi_session s;
+    psi_tlsinfo_read(i, &s);
+    memset(out, 0, sizeof *out);
+    out->version = s.suite->version;
+    out->suite = s.suite->number;
+    out->group = s.group;
+    out->sigalg = s.scheme;
+    out->resumed = s.resumed;
+    out->extended_master_secret = s.ems;
+    snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
+    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, s.suite);
+    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_NAMED(psi_groups, s.group));
+    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_NAMED(psi_schemes, s.scheme));
+    psi_tlsinfo_text(out->alpn, sizeof out->alpn, s.alpn);
+    psi_tlsinfo_text(out->server_name, sizeof out->server_name, s.name);
+    psi_tlsinfo_text(out->peer_subject, sizeof out->peer_subject, s.subject);
+    memcpy(out->peer_sha256, s.sha256, sizeof out->peer_sha256);
+    memcpy(out->peer_spki_sha256, s.spki, sizeof out->peer_spki_sha256);
+    out->peer_not_before = s.not_before;
+    out->peer_not_after = s.not_after;
 }
 
 /* A digest of what certificates are judged by, and of whom servers take us for. 0 or an error. */
@@ -8273,16 +8229,15 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     br_sha256_init(&all);
     br_sha256_update(&all, &flags, 1);
     if (tls->identity_count) {
-        psi_x509_span leaf = tls->identities[0].chain.certs[0].der;
-        psi_keys_digest(br_sha256_ID, leaf.p, leaf.n, digest);
+        psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
         br_sha256_update(&all, digest, sizeof digest);
     }
     for (i = 0; !code && i < trust->anchors.count; i++) {
-        psi_keys_digest(br_sha256_ID, trust->anchors.certs[i].der.p, trust->anchors.certs[i].der.n, digest);
+        psi_x509_sha256(trust->anchors.certs[i].der, digest);
         br_sha256_update(&all, digest, sizeof digest);
     }
     br_sha256_update(&all, "pins", 4);
-    br_sha256_update(&all, tls->pins, tls->pin_count * 32);
+    br_sha256_update(&all, tls->pins.p, tls->pins.n);
     br_sha256_out(&all, out);
     psi_os_lock(&tls->lock);
     memcpy(tls->policy, out, 32);
@@ -8293,6 +8248,21 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 
 /* --- remembered sessions ------------------------------------------------------------------------------------------ */
 
+/* What a client's session is kept under. */
+static void psi_session_key(psi_reader name, unsigned port, uint8_t out[32])
+{
+    uint8_t c = 0;
+    br_sha256_context sha;
+    br_sha256_init(&sha);
+    for (; name.n--; name.p++) {
+        c = (uint8_t)psi_lower(*name.p);
+        br_sha256_update(&sha, &c, 1);
+    }
+    psi_rec_put(out, port, 3);
+    br_sha256_update(&sha, out, 3);
+    br_sha256_out(&sha, out);
+}
+
 /* A slot's bytes are the 32 that it is found by, then the session. Callers hold the settings' lock. */
 static void psi_sessions_drop(psi_session_slot *slot)
 {
@@ -8301,15 +8271,10 @@ static void psi_sessions_drop(psi_session_slot *slot)
     memset(slot, 0, sizeof *slot);
 }
 
-static size_t psi_sessions_count(const psi_sessions *c)
-{
-    return c->max <= PSI_SESSION_WAYS ? c->max : (c->max + PSI_SESSION_WAYS - 1) / PSI_SESSION_WAYS * PSI_SESSION_WAYS;
-}
-
 static void psi_sessions_free(psi_sessions *c)
 {
     size_t i;
-    for (i = 0; c->slots && i < psi_sessions_count(c); i++) psi_sessions_drop(&c->slots[i]);
+    for (i = 0; c->slots && i < c->max; i++) psi_sessions_drop(&c->slots[i]);
     psi_free(c->slots);
     c->slots = NULL;
 }
@@ -8318,14 +8283,10 @@ static void psi_sessions_free(psi_sessions *c)
 static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32], size_t *ways)
 {
     psi_reader r = psi_read_of(key, 4);
-    size_t all = psi_sessions_count(c);
-    *ways = all < PSI_SESSION_WAYS ? all : PSI_SESSION_WAYS;
-    if (!c->slots && all) c->slots = (psi_session_slot *)psi_alloc(all * sizeof *c->slots);
-    if (!c->slots) {
-        *ways = 0;
-        return NULL;
-    }
-    return c->slots + psi_read_number(&r, 4) % (all / *ways) * *ways;
+    *ways = c->max < PSI_SESSION_WAYS ? c->max : PSI_SESSION_WAYS;
+    if (!c->slots && c->max) c->slots = (psi_session_slot *)psi_alloc(c->max * sizeof *c->slots);
+    if (!c->slots) *ways = 0;
+    return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
 static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
@@ -8351,8 +8312,7 @@ static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[3
     size_t ways, i, count = 0;
     set = psi_sessions_set(c, key, &ways);
     for (i = 0; i < ways; i++) {
-        if (set[i].len == flat->n &&
-            memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
+        if (set[i].len == flat->n && memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
         if (psi_sessions_is(&set[i], key)) {
             count++;
             if (!same || set[i].used < same->used) same = &set[i];
@@ -8363,15 +8323,16 @@ static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[3
 }
 
 /* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
-static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key[32], const psi_session *s, size_t each)
+static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key[32], psi_session *s)
 {
     psi_session_slot *place = NULL;
     psi_writer w = PSI_ZERO;
+    if (!c->max) return 0;
     psi_write(&w, key, 32);
-    psi_session_write(&w, s);
+    psi_session_write(&w, s, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    if (c->max) place = psi_sessions_place(c, key, &w, each);
+    place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -8379,12 +8340,11 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
         place->used = ++c->clock;
     }
     psi_os_unlock(&tls->lock);
-    if (place) return 0;
-    psi_write_free(&w);
-    return c->max ? PSOCKET_NOMEM : 0;
+    if (!place) psi_write_free(&w);
+    return place ? 0 : PSOCKET_NOMEM;
 }
 
-static PSI_UNUSED psi_reader psi_sessions_flat(const psi_session_slot *slot)
+static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 {
     return psi_read_of(slot->flat + 32, slot->len - 32);
 }
@@ -8406,7 +8366,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 
 static void psi_ticket_id(const uint8_t *key, uint8_t out[32])
 {
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "id", 2, out);
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, out); /* the number of the flat form */
 }
 
 /* Copies the key that makes tickets, renewing ours when they are old: 0 or an error. */
@@ -8431,26 +8391,24 @@ static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TIC
     return code;
 }
 
-/* Appends a ticket, a vector whose length takes two bytes. 0: there is none. */
-static int psi_ticket_write(psocket_tls *tls, int64_t now, const psi_session *s, psi_writer *w)
+/* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
+static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
     uint8_t key[PSI_TICKET_KEY], head[32 + PSI_TICKET_SALT], tag[PSI_REC_TAG];
-    uint32_t start = w->n, at = psi_write_open(w, 2), body;
+    uint32_t at = psi_write_open(w, 2), body;
     int code = psi_ticket_current(tls, now, key);
-    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_SALT);
+    if (!code) code = psi_os_entropy(head + 32, PSI_TICKET_SALT);
     if (!code) {
-        uint8_t id[32];
-        psi_ticket_id(key, id);
-        memcpy(head, id, PSI_TICKET_ID);
+        psi_ticket_id(key, head);
+        memcpy(head + PSI_TICKET_ID, head + 32, PSI_TICKET_SALT);
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
-        psi_session_write(w, s);
+        psi_session_write(w, s, 1);
         if (!w->failed) psi_ticket_crypt(key, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
     psi_wipe(key, sizeof key);
-    if (code && !w->failed) w->n = start;
     return !code && !w->failed;
 }
 
@@ -8466,15 +8424,14 @@ static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     for (i = 0; i < k->count && !found; i++) {
-        psi_ticket_id(k->keys + i * PSI_TICKET_KEY, id);
+        memcpy(key, k->keys + i * PSI_TICKET_KEY, PSI_TICKET_KEY);
+        psi_ticket_id(key, id);
         found = memcmp(id, ticket.p, PSI_TICKET_ID) == 0;
-        if (found) memcpy(key, k->keys + i * PSI_TICKET_KEY, PSI_TICKET_KEY);
     }
     psi_os_unlock(&tls->lock);
-    if (!found) return NULL;
     n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
-    if (!w.failed) {
+    if (found) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    if (w.n) {
         psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
         if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
     }
@@ -8493,82 +8450,59 @@ static void psi_session_recall(psi_hs *h)
     psi_session_slot *slot;
     psi_session *s = NULL;
     if (!h->name) return;
-    psi_session_name(h->name, h->port, key);
+    psi_session_key(psi_read_of(h->name, strlen(h->name)), h->port, key);
     psi_os_lock(&tls->lock);
     while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
         s = psi_session_new(psi_sessions_flat(slot));
-        if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->version))) {
+        if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->suite->version))) {
             psi_session_free(s);
             s = NULL;
         }
-        if (!s || s->version == PSI_TLS13) psi_sessions_drop(slot);
+        if (!s || s->suite->version == PSI_TLS13) psi_sessions_drop(slot);
         else slot->used = ++tls->client_sessions.clock;
     }
     psi_os_unlock(&tls->lock);
     h->session = s;
 }
 
-/* Forgets the session that was offered: it may have been the cause of a failure. */
+/* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
     psi_session_slot *slot;
     psi_session s;
-    psi_reader flat;
+    uint8_t key[32];
+    if (!h->session) return;
+    psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
-    slot = psi_sessions_find(&h->tls->client_sessions, h->session->name);
+    slot = psi_sessions_find(&h->tls->client_sessions, key);
     if (slot) {
-        flat = psi_sessions_flat(slot);
-        psi_session_read(&flat, &s);
+        psi_session_read(psi_sessions_flat(slot), &s);
         if (psi_read_same(s.ticket, h->session->ticket.p, h->session->ticket.n)) psi_sessions_drop(slot);
         psi_wipe(&s, sizeof s);
     }
     psi_os_unlock(&h->tls->lock);
 }
 
-/* Remembers a session whose name, secret and ticket are filled, for lifetime seconds. */
+/* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
-    if (!tls->client_sessions.max || !s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
+    uint8_t key[32];
+    if (!s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
+    if (lifetime > PSI_SESSION_MOST) lifetime = PSI_SESSION_MOST;
     s->from = now;
     s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
     if (s->from >= s->until) return;
-    psi_sessions_add(tls, &tls->client_sessions, s->name, s, s->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+    psi_session_key(s->name, s->port, key);
+    psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
 
 /*==================================================================================================
  * >>handshake
- * The programs: what a client and a server do with each message, as RFC 5246 7.3 and RFC 8446 A draw it, and what comes
- * after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until psi_hs_status says 0 or an error, then
- * psi_hs_finish and psi_hs_free. A message is handled only when whole; what no row of the program names is refused.
+ * The programs: the messages that a client and a server wait for, in the order in which RFC 5246 7.3 and RFC 8446 A draw
+ * them, and what they do with each; and what comes after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until
+ * psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when whole; what is not
+ * the program's next is refused.
  *================================================================================================*/
-
-enum {
-    /* A client waits for */
-    PSI_C_HELLO = PSI_HS_STATES, /* the server's hello, or its wish for another of ours */
-    PSI_C12_CERTIFICATE,         /* TLS 1.2: the server's certificate */
-    PSI_C12_KEY,                 /* its half of the key exchange, signed */
-    PSI_C12_REQUEST,             /* a request for our certificate, or the end of the flight */
-    PSI_C12_DONE,                /* the end of the flight */
-    PSI_C12_TICKET,              /* the ticket that was promised */
-    PSI_C12_CCS,                 /* the server's change of keys */
-    PSI_C12_FINISHED,            /* the server's Finished */
-    PSI_C13_EXTENSIONS,          /* TLS 1.3: the rest of the server's hello */
-    PSI_C13_REQUEST,             /* a request for our certificate, or the server's certificate */
-    PSI_C13_CERTIFICATE,         /* the server's certificate */
-    PSI_C13_VERIFY,              /* proof that it is the server's own */
-    PSI_C13_FINISHED,            /* the server's Finished */
-    /* A server waits for */
-    PSI_S_HELLO,                 /* the client's hello */
-    PSI_S_HELLO_AGAIN,           /* TLS 1.3: another, with a key of the group asked for */
-    PSI_S12_CERTIFICATE,         /* TLS 1.2: the client's certificate, or none */
-    PSI_S12_KEY,                 /* the client's half of the key exchange */
-    PSI_S12_VERIFY,              /* proof that the certificate is the client's own */
-    PSI_S12_CCS,                 /* the client's change of keys */
-    PSI_S12_FINISHED,            /* the client's Finished */
-    PSI_S13_CERTIFICATE,         /* TLS 1.3: the client's certificate, or none */
-    PSI_S13_VERIFY,              /* proof that it is the client's own */
-    PSI_S13_FINISHED             /* the client's Finished */
-};
 
 #ifdef PSOCKET_NO_TLS12
 #define PSI_HAS_TLS12 0
@@ -8588,76 +8522,64 @@ enum {
 
 /* --- shared steps ------------------------------------------------------------------------------------------------- */
 
-/* What is known about the peer and the connection: 0 and in h->info, or the handshake has failed. */
+/* What was agreed on and is known about the peer goes to h->info. */
 static int psi_hs_tell(psi_hs *h)
 {
-    psi_tlsinfo i = PSI_ZERO;
-    psi_reader subject = PSI_ZERO, endpoint = PSI_ZERO;
+    psi_session s = PSI_ZERO;
     psocket_certinfo cert;
     char text[2 * sizeof ((psocket_tlsinfo *)0)->peer_subject];
     uint8_t digest[PSI_HASH_MAX];
+    const psi_x509_cert *leaf = h->chain.certs;
     if (h->info) return 0;
     if (h->resumed) {
-        i.has_peer = h->session->has_peer;
-        i.not_before = h->session->not_before;
-        i.not_after = h->session->not_after;
-        memcpy(i.sha256, h->session->sha256, 32);
-        memcpy(i.spki, h->session->spki, 32);
-        subject = h->session->subject;
-        endpoint = h->session->endpoint;
+        s = *h->session;
     } else if (h->chain.count) {
-        int hash = h->chain.certs[0].alg.hash;
-        psi_x509_info(h->chain.certs, &cert, text, sizeof text);
-        i.has_peer = 1;
-        i.not_before = cert.not_before;
-        i.not_after = cert.not_after;
-        memcpy(i.sha256, cert.sha256, 32);
-        memcpy(i.spki, cert.spki_sha256, 32);
-        subject = psi_read_of(cert.subject, strlen(cert.subject));
-        if (!h->role->server && hash > br_sha256_ID) /* else it is sha256 itself */
-            endpoint = psi_read_of(digest, psi_keys_digest(hash, h->chain.certs[0].der.p, h->chain.certs[0].der.n,
-                                                           digest));
+        psi_x509_info(leaf, &cert, text, sizeof text);
+        s.has_peer = 1;
+        s.not_before = cert.not_before;
+        s.not_after = cert.not_after;
+        memcpy(s.sha256, cert.sha256, 32);
+        memcpy(s.spki, cert.spki_sha256, 32);
+        s.subject = psi_read_of(cert.subject, strlen(cert.subject));
+        if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
+            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, psi_read_of(leaf->der.p, leaf->der.n),
+                                                             psi_none, digest));
     }
-    if (h->role->server && h->identity) endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
-    i.version = h->version;
-    i.suite = h->suite->number;
-    i.group = h->kex.group ? h->kex.group->number : 0;
-    i.scheme = h->server_scheme ? h->server_scheme->number : 0;
-    i.port = h->port;
-    i.resumed = h->resumed;
-    i.ems = h->ems || h->version == PSI_TLS13;
-    h->info = psi_tlsinfo_new(&i, h->alpn, h->name ? h->name : "", subject, endpoint);
-    if (!h->info) psi_hs_broken(h, PSOCKET_NOMEM);
-    return h->info ? 0 : -1;
+    if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    s.suite = h->suite;
+    s.group = h->kex.group ? h->kex.group->number : 0;
+    s.scheme = h->server_scheme ? h->server_scheme->number : 0;
+    s.port = h->port;
+    s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
+    s.alpn = h->alpn;
+    s.resumed = h->resumed;
+    s.ems = h->ems || h->version == PSI_TLS13;
+    h->info = psi_tlsinfo_new(&s);
+    return h->info ? 0 : psi_hs_broken(h, PSOCKET_NOMEM);
 }
 
 /* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
-static void psi_hs_done(psi_hs *h)
+static int psi_hs_done(psi_hs *h)
 {
     int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
-    if (h->state == PSI_HS_FAILED || psi_hs_tell(h)) return;
-    if (needs && !h->proved && !h->resumed) {
-        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(PSOCKET_CERT_MISSING));
-        return;
-    }
-    psi_hs_flush(h);
-    if (h->state != PSI_HS_FAILED) h->state = PSI_HS_DONE;
+    if (psi_hs_flush(h) || psi_hs_tell(h)) return -1;
+    if (needs && !h->proved && !h->resumed) return psi_hs_broken(h, PSOCKET_CERT_MISSING);
+    h->state = PSI_HS_DONE;
+    return 0;
 }
 
 /* The content of one side's Finished (RFC 5246 7.4.9, RFC 8446 4.4.4). Returns its length. */
 static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
 {
-    uint8_t digest[PSI_HASH_MAX], key[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(h->suite->hash);
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_expand(h->suite->hash, server ? h->server_secret : h->client_secret, "finished", NULL, 0, key, n);
-        psi_keys_hmac(h->suite->hash, key, n, digest, n, out);
-        psi_wipe(key, sizeof key);
+        psi_keys_finished(h->suite->hash, server ? h->server_secret : h->client_secret, digest, out);
         return n;
     }
     psi_keys_prf(h->suite->hash, h->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
-                 psi_read_of("", 0), out, 12);
+                 psi_none, out, 12);
     return 12;
 }
 
@@ -8668,23 +8590,20 @@ static void psi_hs_write_finished(psi_hs *h)
     uint32_t at = psi_hs_begin(h, PSI_MSG_FINISHED);
     psi_write(&h->flight, data, n);
     psi_hs_end(h, at);
-    psi_hs_flush(h);
 }
 
-/* Is m the peer's Finished? It joins the transcript. 0: the handshake has failed. */
+/* Is m the peer's Finished? It ends the peer's flight and joins the transcript. */
 static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 {
     uint8_t data[PSI_HASH_MAX];
     size_t n = psi_hs_finished(h, !h->role->server, data);
     const uint8_t *p = psi_read_take(&m, n);
-    if (psi_hs_left(h, &m)) return 0;
-    if (!psi_rec_equal(p, data, n)) {
-        psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
-        return 0;
-    }
-    if (!psi_hs_turn(h)) return 0;
+    if (psi_hs_left(h, &m)) return -1;
+    if (!psi_rec_equal(p, data, n))
+        return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
+    if (psi_hs_turn(h)) return -1;
     psi_transcript_add(&h->transcript, h->message, 4 + n);
-    return 1;
+    return 0;
 }
 
 /* --- shared steps of TLS 1.2 -------------------------------------------------------------------------------------- */
@@ -8692,9 +8611,9 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 /* The keys that come into force with ChangeCipherSpec, from the master secret. */
 static void psi_hs12_keys(psi_hs *h)
 {
-    psi_key *client = h->role->server ? &h->next_in : &h->next_out, *server = h->role->server ? &h->next_out
-        : &h->next_in;
-    psi_keys_block(h->suite, h->secret, h->randoms, client, server);
+    int server = h->role->server;
+    psi_keys_block(h->suite, h->secret, h->randoms, server ? &h->next_in : &h->next_out,
+                   server ? &h->next_out : &h->next_in);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
     if (!h->ems) return;
     h->rec->exports = 1;
@@ -8706,13 +8625,11 @@ static void psi_hs12_keys(psi_hs *h)
 static void psi_hs12_master(psi_hs *h)
 {
     uint8_t master[48], digest[PSI_HASH_MAX];
+    psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
-    if (h->ems)
-        psi_keys_prf(h->suite->hash, h->secret, h->secret_len, "extended master secret",
-                     psi_read_of(digest, psi_x509_hash_len(h->suite->hash)), psi_read_of("", 0), master, 48);
-    else
-        psi_keys_prf(h->suite->hash, h->secret, h->secret_len, "master secret", psi_read_of(h->randoms, 64),
-                     psi_read_of("", 0), master, 48);
+    if (h->ems) seed = psi_read_of(digest, psi_x509_hash_len(h->suite->hash));
+    psi_keys_prf(h->suite->hash, h->secret, h->secret_len, h->ems ? "extended master secret" : "master secret", seed,
+                 psi_none, master, 48);
     psi_wipe(h->secret, sizeof h->secret);
     memcpy(h->secret, master, 48);
     psi_wipe(master, sizeof master);
@@ -8720,69 +8637,78 @@ static void psi_hs12_master(psi_hs *h)
 }
 
 /* Our last flight. */
-static void psi_hs12_finish(psi_hs *h)
+static int psi_hs12_finish(psi_hs *h)
 {
-    psi_hs_flush(h);
+    if (psi_hs_flush(h)) return -1;
     psi_hs_change_cipher_spec(h);
-    psi_hs_new_out(h, &h->next_out);
+    psi_hs_new_out(h);
     psi_hs_write_finished(h);
+    return psi_hs_flush(h);
 }
 
-/* ChangeCipherSpec, which is no handshake message: none may have come in part. */
+/* ChangeCipherSpec. */
 static int psi_hs12_ccs(psi_hs *h, psi_reader m)
 {
-    if (m.n != 1 || m.p[0] != 1) {
-        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "ChangeCipherSpec is malformed");
-        return 0;
-    }
-    return psi_hs_new_in(h, &h->next_in);
+    (void)m;
+    return psi_hs_new_in(h);
+}
+
+/* Goes on with the session that is resumed. */
+static void psi_hs12_resume(psi_hs *h)
+{
+    h->resumed = 1;
+    memcpy(h->secret, h->session->secret, 48);
+    psi_hs12_keys(h);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
 
+/* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
+static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
+                             uint8_t *server)
+{
+    uint8_t digest[PSI_HASH_MAX];
+    psi_transcript_digest(&h->transcript, digest);
+    psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
+    psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
+    psi_keys_log(labels[2], h->randoms, client, psi_x509_hash_len(h->suite->hash));
+    psi_keys_log(labels[3], h->randoms, server, psi_x509_hash_len(h->suite->hash));
+    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
+    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
+}
+
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
-   secret; both hellos are in the transcript. 0: the handshake has failed. */
+   secret; both hellos are in the transcript. */
 static int psi_hs13_keys(psi_hs *h)
 {
+    static const char *const labels[4] = {"c hs traffic", "s hs traffic", "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+                                          "SERVER_HANDSHAKE_TRAFFIC_SECRET"};
     int hash = h->suite->hash;
     size_t n = psi_x509_hash_len(hash);
-    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_transcript_digest(&h->transcript, digest);
+    uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
     psi_keys_extract(hash, salt, n, h->secret, h->secret_len, secret);
-    psi_keys_derive(hash, secret, "c hs traffic", digest, h->client_secret);
-    psi_keys_derive(hash, secret, "s hs traffic", digest, h->server_secret);
+    psi_hs13_traffic(h, secret, labels, h->client_secret, h->server_secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
     psi_wipe(h->secret, sizeof h->secret);
     psi_keys_extract(hash, salt, n, NULL, 0, h->secret);
     psi_wipe(salt, sizeof salt);
     psi_wipe(secret, sizeof secret);
-    psi_keys_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->client_secret, n);
-    psi_keys_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", h->randoms, h->server_secret, n);
-    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? h->client_secret : h->server_secret);
-    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? h->server_secret : h->client_secret);
-    if (!psi_hs_new_in(h, &h->next_in)) return 0;
-    psi_hs_new_out(h, &h->next_out);
-    return 1;
+    return psi_hs_new_in(h) || psi_hs_new_out(h);
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
-static void psi_hs13_traffic(psi_hs *h)
+static void psi_hs13_application(psi_hs *h)
 {
-    int hash = h->suite->hash;
-    size_t n = psi_x509_hash_len(hash);
+    static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
+                                          "SERVER_TRAFFIC_SECRET_0"};
     uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
+    psi_hs13_traffic(h, h->secret, labels, client, server);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(hash, h->secret, "c ap traffic", digest, client);
-    psi_keys_derive(hash, h->secret, "s ap traffic", digest, server);
-    psi_keys_derive(hash, h->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(h->suite->hash, h->secret, "exp master", digest, h->rec->secret);
+    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, psi_x509_hash_len(h->suite->hash));
     h->rec->exports = 1;
-    psi_keys_log("CLIENT_TRAFFIC_SECRET_0", h->randoms, client, n);
-    psi_keys_log("SERVER_TRAFFIC_SECRET_0", h->randoms, server, n);
-    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, n);
-    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
-    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
     psi_wipe(client, sizeof client);
     psi_wipe(server, sizeof server);
 }
@@ -8802,291 +8728,199 @@ static void psi_hs13_resumption(psi_hs *h)
 static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 {
     int hash = r->in.suite->hash;
-    psi_keys_expand(hash, r->seed, "resumption", nonce.p, nonce.n, out, psi_x509_hash_len(hash));
-}
-
-/* CertificateVerify of the peer: 0, or the handshake has failed. */
-static const psi_scheme *psi_hs13_verify(psi_hs *h, psi_reader m)
-{
-    uint8_t content[98 + PSI_HASH_MAX];
-    const psi_scheme *s = psi_auth_check(h, m, psi_auth_content(h, !h->role->server, content), psi_read_of("", 0));
-    if (s) psi_transcript_add(&h->transcript, h->message, 4 + m.n);
-    return s;
+    psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
 }
 
 /* --- the client --------------------------------------------------------------------------------------------------- */
 
-static void psi_client12_sign(psi_hs *h)
-{
-    if (h->identity) psi_auth_write_verify(h);
-    psi_transcript_forget(&h->transcript);
-    psi_hs12_finish(h);
-    h->state = h->state == PSI_HS_FAILED ? h->state : h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
-}
-
-/* Was the curve of the certificate's key offered (RFC 8422 5.1)? */
-static int psi_client12_curve(const psi_hs *h, const br_x509_pkey *key)
-{
-    return key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve) != NULL;
-}
-
-/* The server's certificate, in both versions. */
-static void psi_client_certificate(psi_hs *h, psi_reader m)
-{
-    int count = psi_auth_read_chain(h, m);
-    const br_x509_pkey *key = count > 0 ? &h->chain.certs[0].key : NULL;
-    if (count < 0) return;
-    if (!count) {
-        psi_hs_fail(h, PSOCKET_CERT_MISSING, PSI_ALERT_DECODE_ERROR, "the server sent no certificate");
-        return;
-    }
-    if (h->version == PSI_TLS12 && key->key_type && (key->key_type != h->suite->kind || !psi_client12_curve(h, key))) {
-        psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
-                    "the server's certificate has a key that does not fit what was offered");
-        return;
-    }
-    h->state = h->version == PSI_TLS12 ? PSI_C12_KEY : PSI_C13_VERIFY;
-    psi_auth_accept(h);
-}
-
 /* ServerKeyExchange, RFC 8422 5.4. */
-static void psi_client12_key(psi_hs *h, psi_reader m)
+static int psi_client12_key(psi_hs *h, psi_reader m)
 {
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
     const psi_group *group = psi_list_find(&h->tls->groups, number);
-    if (m.bad) {
-        psi_hs_left(h, &m);
-        return;
-    }
-    if (type != PSI_NAMED_CURVE || !group) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
-        return;
-    }
-    h->server_scheme = psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)));
-    if (!h->server_scheme) return;
-    if (!psi_hs_kex(h, group) && psi_hs_exchange(h, point)) h->state = PSI_C12_REQUEST;
+    if (m.bad) return psi_hs_left(h, &m);
+    if (type != PSI_NAMED_CURVE || !group)
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
+    if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
+    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
 }
 
-static void psi_client12_request(psi_hs *h, psi_reader m)
+/* The rest of our flight, with the signature, if there is one. */
+static int psi_client12_end(psi_hs *h)
 {
-    psi_auth_read_request(h, m);
-    if (h->state != PSI_HS_FAILED) h->state = PSI_C12_DONE;
+    if (h->identity) psi_auth_write_verify(h);
+    psi_transcript_forget(&h->transcript);
+    return psi_hs12_finish(h);
 }
 
 /* ServerHelloDone: our flight. */
-static void psi_client12_done(psi_hs *h, psi_reader m)
+static int psi_client12_done(psi_hs *h, psi_reader m)
 {
     uint32_t at;
-    if (psi_hs_left(h, &m) || !psi_hs_turn(h)) return;
+    if (psi_hs_left(h, &m) || psi_hs_turn(h)) return -1;
     if (h->asked) psi_auth_write_chain(h);
     at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
     psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
     psi_hs_end(h, at);
     psi_hs12_master(h);
-    if (h->identity && !h->transcript.bytes.failed)
-        psi_auth_sign(h, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0),
-                      psi_client12_sign);
-    else psi_client12_sign(h);
+    if (!h->identity) return psi_client12_end(h);
+    return psi_auth_sign(h, psi_auth_content(h, 0, NULL), psi_none, psi_client12_end);
 }
 
-static void psi_client12_ticket(psi_hs *h, psi_reader m)
+static int psi_client12_ticket(psi_hs *h, psi_reader m)
 {
     psi_reader ticket;
     h->lifetime = psi_read_number(&m, 4);
     ticket = psi_read_vector(&m, 2, 0, 65535);
-    if (psi_hs_left(h, &m)) return;
     psi_write_free(&h->opaque);
     psi_write(&h->opaque, ticket.p, ticket.n);
-    h->state = PSI_C12_CCS;
+    return psi_hs_left(h, &m);
 }
 
-static void psi_client12_ccs(psi_hs *h, psi_reader m)
+static int psi_client12_finished(psi_hs *h, psi_reader m)
 {
-    if (psi_hs12_ccs(h, m)) h->state = PSI_C12_FINISHED;
-}
-
-static void psi_client12_finished(psi_hs *h, psi_reader m)
-{
-    if (!psi_hs_read_finished(h, m)) return;
-    if (h->resumed) psi_hs12_finish(h);
-    psi_hs_done(h);
+    if (psi_hs_read_finished(h, m) || (h->resumed && psi_hs12_finish(h))) return -1;
+    return psi_hs_done(h);
 }
 
 static const psi_hs_row psi_client12[] = {
-    {PSI_C12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
-    {PSI_C12_KEY, PSI_MSG_SERVER_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_client12_key},
-    {PSI_C12_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client12_request},
-    {PSI_C12_REQUEST, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
-    {PSI_C12_DONE, PSI_MSG_SERVER_HELLO_DONE, 1, 0, psi_client12_done},
-    {PSI_C12_TICKET, PSI_MSG_NEW_SESSION_TICKET, 1, PSI_HELLO_MAX, psi_client12_ticket},
-    {PSI_C12_CCS, PSI_MSG_CCS, 0, 1, psi_client12_ccs},
-    {PSI_C12_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
-    {0, 0, 0, 0, NULL}};
+    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
+    {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
+    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
+    {PSI_MSG_SERVER_HELLO_DONE, PSI_ROW_HASH | PSI_ROW_FULL, 0, psi_client12_done},
+    {PSI_MSG_NEW_SESSION_TICKET, PSI_ROW_HASH | PSI_ROW_TICKET, PSI_HELLO_MAX, psi_client12_ticket},
+    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
+    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
+    {0, 0, 0, NULL}};
+
+/* Is this the random of a server that could have spoken TLS 1.3 (RFC 8446 4.1.3)? */
+static int psi_client12_downgraded(const uint8_t *end)
+{
+    return (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
+}
 
 /* ServerHello of TLS 1.2. */
-static void psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
+static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
-    psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
+    const psi_session *s = psi_hs_session(h, PSI_TLS12);
     int same = id.n && psi_read_same(id, h->id, h->id_len);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && ((!memcmp(h->randoms + 56, psi_hello_downgrade, 7) &&
-                                               h->randoms[63] <= 1) || !memcmp(h->randoms + 56, psi_hello_jdk11, 8))) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
-        return;
-    }
-    if (same && !s) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session that there never was");
-        return;
-    }
-    h->program = psi_client12;
-    if (m.n && !psi_ext_get_all(h, &m, PSI_IN_SH12)) return;
+    if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
+    if (same && !s)
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session that there never was");
+    h->next = psi_client12;
+    if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
     psi_ext_limits(h);
-    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
-    h->will_ticket = (uint8_t)psi_ext_got(h, PSI_EXT_SESSION_TICKET);
+    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
+    h->will_ticket = PSI_GOT(h, SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, (size_t)(m.p - h->message) + m.n);
+    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
     memset(&h->kex, 0, sizeof h->kex);
-    if (!same) {
-        h->state = PSI_C12_CERTIFICATE;
-        return;
-    }
-    if (s->suite != h->suite->number) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
-    } else if (s->ems != h->ems) { /* RFC 7627 5.3 */
-        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
-                   "hello resumes a session without the extended master secret it had, or with one it had not");
-    } else {
-        h->resumed = 1;
-        memcpy(h->secret, s->secret, 48);
-        psi_transcript_forget(&h->transcript);
-        psi_hs12_keys(h);
-        h->state = h->will_ticket ? PSI_C12_TICKET : PSI_C12_CCS;
-    }
+    if (!same) return 0;
+    if (s->suite != h->suite)
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
+    if (s->ems != h->ems) /* RFC 7627 5.3 */
+        return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                          "hello resumes a session without the extended master secret it had, or with one it had not");
+    psi_transcript_forget(&h->transcript);
+    psi_hs12_resume(h);
+    return 0;
 }
 
-static void psi_client13_extensions(psi_hs *h, psi_reader m)
+static int psi_client13_extensions(psi_hs *h, psi_reader m)
 {
-    if (!psi_ext_get_all(h, &m, PSI_IN_EE)) return;
+    if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
     psi_ext_limits(h);
-    h->state = h->psk ? PSI_C13_FINISHED : PSI_C13_REQUEST;
+    return 0;
 }
 
-static void psi_client13_request(psi_hs *h, psi_reader m)
-{
-    psi_auth_read_request(h, m);
-    if (h->state != PSI_HS_FAILED) h->state = PSI_C13_CERTIFICATE;
-}
-
-static void psi_client13_verify(psi_hs *h, psi_reader m)
-{
-    h->server_scheme = psi_hs13_verify(h, m);
-    if (h->server_scheme) h->state = PSI_C13_FINISHED;
-}
-
-static void psi_client13_sign(psi_hs *h)
+static int psi_client13_end(psi_hs *h)
 {
     if (h->identity) psi_auth_write_verify(h);
     psi_hs_write_finished(h);
     psi_hs13_resumption(h);
-    psi_hs_new_out(h, &h->next_out);
-    psi_hs_done(h);
+    return psi_hs_new_out(h) ? -1 : psi_hs_done(h);
 }
 
-static void psi_client13_finished(psi_hs *h, psi_reader m)
+static int psi_client13_finished(psi_hs *h, psi_reader m)
 {
-    uint8_t content[98 + PSI_HASH_MAX];
-    if (!psi_hs_read_finished(h, m)) return;
-    psi_hs13_traffic(h);
-    if (!psi_hs_new_in(h, &h->next_in)) return;
+    uint8_t buf[98 + PSI_HASH_MAX];
+    if (psi_hs_read_finished(h, m)) return -1;
+    psi_hs13_application(h);
+    if (psi_hs_new_in(h)) return -1;
     if (h->asked) psi_auth_write_chain(h);
-    if (h->identity) psi_auth_sign(h, psi_auth_content(h, 0, content), psi_read_of("", 0), psi_client13_sign);
-    else psi_client13_sign(h);
+    if (!h->identity) return psi_client13_end(h);
+    return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
 }
 
 static const psi_hs_row psi_client13[] = {
-    {PSI_C13_EXTENSIONS, PSI_MSG_ENCRYPTED_EXTENSIONS, 1, PSI_HELLO_MAX, psi_client13_extensions},
-    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE_REQUEST, 1, PSI_HS_REQUEST, psi_client13_request},
-    {PSI_C13_REQUEST, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
-    {PSI_C13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_client_certificate},
-    {PSI_C13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_client13_verify},
-    {PSI_C13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
-    {0, 0, 0, 0, NULL}};
+    {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
+    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
+    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
+    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_verify},
+    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
+    {0, 0, 0, NULL}};
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
-static void psi_client13_retry(psi_hs *h, psi_reader m)
+static int psi_client13_retry(psi_hs *h, psi_reader m)
 {
     const psi_group *group = h->kex.group;
-    size_t len = (size_t)(m.p - h->message) + m.n;
-    if (h->retried) {
-        psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
-        return;
-    }
-    if (!psi_hs_turn(h) || !psi_ext_get_all(h, &m, PSI_IN_HRR)) return;
-    if (h->kex.group == group && !h->opaque.n) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello asks for another hello without a reason");
-        return;
-    }
-    psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, len);
+    if (h->retried) return psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
+    if (psi_hs_turn(h) || psi_ext_get_all(h, &m, PSI_IN_HRR)) return -1;
     h->regrouped = h->kex.group != group;
-    if (h->regrouped && psi_hs_kex(h, h->kex.group)) return;
+    if (!h->regrouped && !h->opaque.n)
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello asks for another hello without a reason");
+    psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
+    if (h->regrouped && psi_hs_kex(h, h->kex.group)) return -1;
     h->retried = 1;
-    if (h->session && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
+    if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
         h->session = NULL;
     }
     if (h->id_len) psi_hs_change_cipher_spec(h);
+    h->next = h->role->start;
     psi_hello_write(h);
-    psi_hs_flush(h);
+    return psi_hs_flush(h);
 }
 
 /* ServerHello of TLS 1.3. */
-static void psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
+static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
-    size_t len = (size_t)(m.p - h->message) + m.n;
-    if (!psi_read_same(id, h->id, h->id_len)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello does not repeat our session ID");
-        return;
-    }
+    if (!psi_read_same(id, h->id, h->id_len))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello does not repeat our session ID");
     if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_forget(&h->transcript);
-    if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) {
-        psi_client13_retry(h, m);
-        return;
-    }
-    if (!psi_ext_get_all(h, &m, PSI_IN_SH13)) return;
-    if (!h->share.n) {
-        psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
-        return;
-    }
-    if (h->psk && psi_suite_of(h->session->suite)->hash != h->suite->hash) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
-        return;
-    }
-    if (!psi_hs_exchange(h, h->share)) return;
-    psi_transcript_add(&h->transcript, h->message, len);
-    h->program = psi_client13;
+    if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) return psi_client13_retry(h, m);
+    if (psi_ext_get_all(h, &m, PSI_IN_SH13)) return -1;
+    if (!h->share.n) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
+    if (h->psk && h->session->suite->hash != h->suite->hash)
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
+    if (psi_hs_exchange(h, h->share)) return -1;
+    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
+    h->next = psi_client13;
     h->resumed = h->psk;
-    if (psi_hs13_keys(h)) h->state = PSI_C13_EXTENSIONS;
+    return psi_hs13_keys(h);
 }
 
-/* Is this a version to speak? extension: supported_versions named it. 0: the handshake has failed. */
+/* Is this a version to speak? extension: supported_versions named it. */
 static int psi_client_version(psi_hs *h, unsigned version, int extension)
 {
     const psocket_tls *tls = h->tls;
-    const char *why = version < PSI_TLS12 ? "a TLS version before 1.2, which is never spoken"
-                      : version == PSI_TLS12 && tls->min_version > PSI_TLS12 ? "TLS 1.2 and min_version is 1.3"
-                      : "a TLS version that was not offered";
-    if (psi_tls_speaks(tls, version) && extension == (version == PSI_TLS13) && (!h->retried || extension)) return 1;
-    if (extension) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
-    else psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose %s (%04x)", why, version);
-    return 0;
+    if (psi_tls_speaks(tls, version) && extension == (version == PSI_TLS13) && (!h->retried || extension)) return 0;
+    if (extension)
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+    return psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose %s (%04x)",
+                       version < PSI_TLS12 ? "a TLS version before 1.2, which is never spoken"
+                       : version == PSI_TLS12 && tls->min_version > PSI_TLS12 ? "TLS 1.2 and min_version is 1.3"
+                       : "a TLS version that was not offered", version);
 }
 
-static void psi_client_hello(psi_hs *h, psi_reader m)
+static int psi_client_hello(psi_hs *h, psi_reader m)
 {
     unsigned legacy = psi_read_number(&m, 2), compression, version = 0;
     const psi_suite *suite;
@@ -9097,27 +8931,23 @@ static void psi_client_hello(psi_hs *h, psi_reader m)
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && retry) || !psi_hello_version(m, &version)) {
-        psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-        return;
-    }
+    if (m.bad || (compression && retry) || !psi_hello_version(m, &version))
+        return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
-    if (!psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return;
+    if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
     if (!extension) version = legacy;
-    if (!suite || suite->version != version || compression || (h->retried && suite != h->suite)) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER,
-                   compression ? "compression method was not offered" : "cipher suite was not offered");
-        return;
-    }
+    if (!suite || suite->version != version || compression || (h->retried && suite != h->suite))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered"
+                          : "cipher suite was not offered");
     h->suite = suite;
     h->version = h->rec->version = (uint16_t)version;
-    if (PSI_HAS_TLS13 && version == PSI_TLS13) psi_client13_hello(h, m, id);
-    else if (PSI_HAS_TLS12) psi_client12_hello(h, m, id);
+    if (PSI_HAS_TLS13 && version == PSI_TLS13) return psi_client13_hello(h, m, id);
+    return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
 }
 
 static const psi_hs_row psi_client_start[] = {
-    {PSI_C_HELLO, PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
-    {0, 0, 0, 0, NULL}};
+    {PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
+    {0, 0, 0, NULL}};
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
    that are not printable ASCII: international names must be given in their "xn--" form). */
@@ -9138,7 +8968,7 @@ static int psi_tls_name(const char *name, char out[256])
    ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
 static int psi_client_id(psi_hs *h)
 {
-    const psi_session *s = h->session && h->session->version == PSI_TLS12 ? h->session : NULL;
+    const psi_session *s = psi_hs_session(h, PSI_TLS12);
     if (s && !s->is_ticket) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
@@ -9183,23 +9013,20 @@ static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error
 }
 
 /* Remembers a session of TLS 1.2; the tickets of TLS 1.3 are still to come. */
-static void psi_client_finish(psi_hs *h, const psi_tlsinfo *info)
+static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
-    int64_t lifetime = h->opaque.n && h->lifetime ? h->lifetime : PSI_SESSION_TIME;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
-    psi_session_of(&s, info);
-    psi_session_name(h->name, h->port, s.name);
+    psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->secret, 48);
     s.is_ticket = h->opaque.n != 0;
     s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
-    psi_session_keep(h->tls, &s, h->now, lifetime < PSI_SESSION_MOST ? lifetime : PSI_SESSION_MOST);
+    psi_session_keep(h->tls, &s, h->now, s.is_ticket && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_extensions, psi_client_begin, psi_client_finish,
-    psi_session_forget};
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish, psi_session_forget};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
@@ -9211,9 +9038,11 @@ static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_e
 /* May a session be resumed by this client? Its own identity, if it proved one, must still be good enough. */
 static int psi_server_accepts(psi_hs *h, const psi_session *s)
 {
-    uint8_t name[32], policy[32];
-    psi_session_name(h->name, 0, name);
-    if (s->version != h->version || memcmp(s->name, name, 32) || h->now < s->from || h->now >= s->until) return 0;
+    uint8_t policy[32];
+    size_t n = h->name ? strlen(h->name) : 0;
+    if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
+    if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
@@ -9222,142 +9051,10 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
 /* A session of this connection, but for its secret. 0, or it cannot be made. */
 static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t now, psi_session *s)
 {
-    psi_session_of(s, info);
+    psi_tlsinfo_read(info, s);
     s->from = now;
     s->until = now + PSI_SESSION_TIME;
-    psi_session_name(psi_tlsinfo_text(info, info->name_at), 0, s->name);
     return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
-}
-
-static int psi_server_no_certificate(psi_hs *h)
-{
-    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) return 0;
-    psi_hs_fail(h, PSOCKET_CERT_MISSING, h->version == PSI_TLS13 ? PSI_ALERT_CERTIFICATE_REQUIRED
-                : PSI_ALERT_HANDSHAKE_FAILURE,
-                "the client sent no certificate");
-    return 1;
-}
-
-/* The client's certificate, in both versions. */
-static void psi_server_certificate(psi_hs *h, psi_reader m)
-{
-    int count = psi_auth_read_chain(h, m);
-    if (count < 0 || (!count && psi_server_no_certificate(h))) return;
-    if (h->version == PSI_TLS12) h->state = PSI_S12_KEY;
-    else h->state = count ? PSI_S13_VERIFY : PSI_S13_FINISHED;
-    if (count) psi_auth_accept(h);
-    else psi_transcript_forget(&h->transcript);
-}
-
-/* --- the server: TLS 1.2 */
-
-static void psi_server12_key(psi_hs *h, psi_reader m)
-{
-    psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m) || !psi_hs_exchange(h, point)) return;
-    psi_hs12_master(h);
-    h->state = h->chain.count ? PSI_S12_VERIFY : PSI_S12_CCS;
-}
-
-static void psi_server12_verify(psi_hs *h, psi_reader m)
-{
-    if (h->transcript.bytes.failed) {
-        psi_hs_broken(h, PSOCKET_NOMEM);
-        return;
-    }
-    if (!psi_auth_check(h, m, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_read_of("", 0))) return;
-    psi_transcript_forget(&h->transcript);
-    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
-    h->state = PSI_S12_CCS;
-}
-
-static void psi_server12_ccs(psi_hs *h, psi_reader m)
-{
-    if (psi_hs12_ccs(h, m)) h->state = PSI_S12_FINISHED;
-}
-
-/* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
-static void psi_server12_ticket(psi_hs *h)
-{
-    psi_session s;
-    uint32_t at;
-    if (psi_hs_tell(h)) return;
-    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
-    psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
-    if (psi_server_session(h->tls, h->info, h->now, &s)) {
-        psi_write_number(&h->flight, 0, 2);
-    } else {
-        memcpy(s.secret, h->secret, 48);
-        if (!psi_ticket_write(h->tls, h->now, &s, &h->flight)) psi_write_number(&h->flight, 0, 2);
-    }
-    psi_hs_end(h, at);
-    psi_wipe(&s, sizeof s);
-}
-
-static void psi_server12_finished(psi_hs *h, psi_reader m)
-{
-    if (!psi_hs_read_finished(h, m)) return;
-    if (!h->resumed) {
-        if (h->will_ticket) psi_server12_ticket(h);
-        psi_hs12_finish(h);
-    }
-    psi_hs_done(h);
-}
-
-static const psi_hs_row psi_server12[] = {
-    {PSI_S12_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
-    {PSI_S12_KEY, PSI_MSG_CLIENT_KEY_EXCHANGE, 1, PSI_HS_SHORT, psi_server12_key},
-    {PSI_S12_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_server12_verify},
-    {PSI_S12_CCS, PSI_MSG_CCS, 0, 1, psi_server12_ccs},
-    {PSI_S12_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
-    {0, 0, 0, 0, NULL}};
-
-/* ServerKeyExchange, signed, and the rest of the flight. */
-static void psi_server12_sign(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_write_number(&h->flight, PSI_NAMED_CURVE, 1);
-    psi_write_number(&h->flight, h->kex.group->number, 2);
-    psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
-    psi_write_number(&h->flight, h->scheme->number, 2);
-    psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
-    psi_hs_end(h, at);
-    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
-    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
-    psi_hs_flush(h);
-    if (h->state != PSI_HS_FAILED) h->state = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE ? PSI_S12_CERTIFICATE
-        : PSI_S12_KEY;
-}
-
-/* The session that the client wants to resume, if it may. 0: the handshake has failed. */
-static int psi_server12_resume(psi_hs *h, const psi_offer *o)
-{
-    psi_session *s = NULL;
-    if (o->ticket.n) {
-        s = psi_ticket_read(h->tls, o->ticket);
-    } else if (o->id.n == 32) {
-        psi_session_slot *slot;
-        psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(&h->tls->server_sessions, o->id.p);
-        if (slot) {
-            slot->used = ++h->tls->server_sessions.clock;
-            s = psi_session_new(psi_sessions_flat(slot));
-        }
-        psi_os_unlock(&h->tls->lock);
-    }
-    if (!s) return 1;
-    if (!psi_list_find(&h->tls->suites, s->suite) || !psi_read_has(o->suites, s->suite) || !psi_server_accepts(h, s) ||
-        (!s->ems && h->ems)) {
-        psi_session_free(s);
-        return 1;
-    }
-    h->session = s;
-    if (s->ems && !h->ems) { /* RFC 7627 5.3 */
-        psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, "hello resumes a session without its extended master secret");
-        return 0;
-    }
-    h->resumed = 1;
-    return 1;
 }
 
 /* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
@@ -9381,6 +9078,15 @@ static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer
     return NULL;
 }
 
+/* The suite for this certificate, if its client can verify it. NULL: none. */
+static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, const br_x509_pkey *key)
+{
+    if (h->version == PSI_TLS13) return h->suite;
+    if (key->key_type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)key->key.ec.curve))
+        return NULL; /* RFC 8422 5.1 */
+    return psi_server_suite(h->tls, o, PSI_TLS12, key->key_type);
+}
+
 /* Chooses the identity by name (exact, wildcard, then the first), and EC for those who can, with its scheme and, in TLS
    1.2, the suite. 0: there is none. */
 static int psi_server_identity(psi_hs *h, const psi_offer *o)
@@ -9392,12 +9098,8 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = h->version == PSI_TLS13 ? h->suite
-            : psi_server_suite(h->tls, o, PSI_TLS12, leaf->key.key_type);
-        int curve = leaf->key.key_type == BR_KEYTYPE_EC ? leaf->key.key.ec.curve : 0;
+        const psi_suite *suite = psi_server_fits(h, o, &leaf->key);
         if (!scheme || !suite) continue;
-        if (h->version == PSI_TLS12 && curve && o->groups.n && !psi_read_has(o->groups,
-                                                                             (unsigned)curve)) continue; /* RFC 8422 5.1 */
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
         if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
         if (score <= best) continue;
@@ -9410,151 +9112,222 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
     return best;
 }
 
-static void psi_server_nothing(psi_hs *h, const char *what)
+static int psi_server_nothing(psi_hs *h, const char *what)
 {
-    psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE, "the client offers %s that this server can use",
-                what);
+    return psi_hs_fail(h, PSOCKET_TLS_HANDSHAKE, PSI_ALERT_HANDSHAKE_FAILURE,
+                       "the client offers %s that this server can use", what);
 }
 
-/* The flight of a session that is resumed. */
-static void psi_server12_again(psi_hs *h)
+/* --- the server: TLS 1.2 */
+
+static int psi_server12_key(psi_hs *h, psi_reader m)
 {
-    memcpy(h->secret, h->session->secret, 48);
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_hs12_keys(h);
-    psi_hs12_finish(h);
-    if (h->state != PSI_HS_FAILED) h->state = PSI_S12_CCS;
+    psi_reader point = psi_read_vector(&m, 1, 1, 255);
+    if (psi_hs_left(h, &m) || psi_hs_exchange(h, point)) return -1;
+    psi_hs12_master(h);
+    return 0;
 }
 
-/* The flight of a new one, up to what has to be signed. */
-static void psi_server12_flight(psi_hs *h, const psi_group *group)
+/* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
+static int psi_server12_ticket(psi_hs *h)
 {
-    uint8_t params[4 + PSI_KEX_POINT];
-    size_t n = psi_kex_point_len(group);
-    h->will_ticket = psi_ext_got(h, PSI_EXT_SESSION_TICKET) && h->tls->tickets;
+    psi_session s;
+    uint32_t at;
+    if (psi_hs_tell(h)) return -1;
+    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
+    psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
+    if (psi_server_session(h->tls, h->info, h->now, &s)) {
+        psi_write_number(&h->flight, 0, 2);
+    } else {
+        memcpy(s.secret, h->secret, 48);
+        psi_ticket_write(h->tls, h->now, &s, &h->flight);
+    }
+    psi_hs_end(h, at);
+    psi_wipe(&s, sizeof s);
+    return 0;
+}
+
+static int psi_server12_finished(psi_hs *h, psi_reader m)
+{
+    if (psi_hs_read_finished(h, m)) return -1;
+    if (!h->resumed && h->will_ticket && psi_server12_ticket(h)) return -1;
+    if (!h->resumed && psi_hs12_finish(h)) return -1;
+    return psi_hs_done(h);
+}
+
+static const psi_hs_row psi_server12[] = {
+    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
+    {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
+    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
+    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
+    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
+    {0, 0, 0, NULL}};
+
+/* What ServerKeyExchange says of our half (RFC 8422 5.4). */
+static void psi_server12_params(const psi_kex *kex, psi_writer *w)
+{
+    psi_write_number(w, PSI_NAMED_CURVE, 1);
+    psi_write_number(w, kex->group->number, 2);
+    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
+}
+
+/* ServerKeyExchange, signed, and the rest of the flight. */
+static int psi_server12_end(psi_hs *h)
+{
+    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
+    psi_server12_params(&h->kex, &h->flight);
+    psi_auth_write_signature(h);
+    psi_hs_end(h, at);
+    psi_auth_write_request(h);
+    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
+    return psi_hs_flush(h);
+}
+
+/* The flight of a new session, up to what has to be signed. */
+static int psi_server12_flight(psi_hs *h, const psi_group *group)
+{
+    psi_writer params = PSI_ZERO;
+    int code;
+    h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return;
+    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
-    params[0] = PSI_NAMED_CURVE;
-    psi_rec_put(params + 1, group->number, 2);
-    params[3] = (uint8_t)n;
-    memcpy(params + 4, h->kex.point, n);
-    psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params, 4 + n), psi_server12_sign);
+    psi_server12_params(&h->kex, &params);
+    if (params.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    code = psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params.p, params.n), psi_server12_end);
+    psi_write_free(&params);
+    return code;
+}
+
+/* Finds the session that the client wants to resume, if it may. */
+static int psi_server12_recall(psi_hs *h, const psi_offer *o)
+{
+    psi_sessions *all = &h->tls->server_sessions;
+    psi_session_slot *slot;
+    psi_session *s = NULL;
+    if (o->ticket.n) {
+        s = psi_ticket_read(h->tls, o->ticket);
+    } else if (o->id.n == 32) {
+        psi_os_lock(&h->tls->lock);
+        slot = psi_sessions_find(all, o->id.p);
+        if (slot) slot->used = ++all->clock;
+        if (slot) s = psi_session_new(psi_sessions_flat(slot));
+        psi_os_unlock(&h->tls->lock);
+    }
+    if (!s || !psi_server_accepts(h, s) || (!s->ems && h->ems)) {
+        psi_session_free(s);
+        return 0;
+    }
+    h->session = s;
+    h->resumed = 1;
+    if (!s->ems || h->ems) return 0;
+    return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, /* RFC 7627 5.3 */
+                      "hello resumes a session without its extended master secret");
 }
 
 /* ClientHello of TLS 1.2. */
-static void psi_server12_hello(psi_hs *h, const psi_offer *o, size_t len)
+static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = psi_server_group(h->tls, o);
-    h->ems = (uint8_t)psi_ext_got(h, PSI_EXT_EXTENDED_MASTER_SECRET);
-    if (!psi_server12_resume(h, o)) return;
-    if (!psi_server_identity(h, o) && !h->resumed) {
-        int suites = psi_server_suite(h->tls, o, PSI_TLS12, 0) != NULL;
-        psi_server_nothing(h, suites ? "no signature algorithm and key type" : "no cipher suite");
-        return;
-    }
-    if (!h->resumed && !group) {
-        psi_server_nothing(h, "no elliptic curve");
-        return;
-    }
-    if (h->resumed) h->suite = psi_suite_of(h->session->suite);
-    h->program = psi_server12;
+    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
+    if (psi_ext_pointless(o->points))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks uncompressed points");
+    if (psi_server12_recall(h, o)) return -1;
+    if (!psi_server_identity(h, o) && !h->resumed)
+        return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
+                                  : "no cipher suite");
+    if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
+    if (h->resumed) h->suite = h->session->suite;
+    h->next = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
-    psi_transcript_add(&h->transcript, h->message, len);
-    if (psi_hs_random(h, h->randoms + 32, 32)) return;
+    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
+    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (h->resumed) psi_server12_again(h);
-    else psi_server12_flight(h, group);
+    if (!h->resumed) return psi_server12_flight(h, group);
+    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
+    psi_hs12_resume(h);
+    return psi_hs12_finish(h);
 }
 
 /* --- the server: TLS 1.3 */
+
+/* A ticket of the session s. 0: it cannot be made. */
+static int psi_server13_ticket(psi_rec *r, psi_session *s, int number, psi_writer *w)
+{
+    uint8_t nonce = (uint8_t)number, random[4];
+    uint32_t start = w->n, at;
+    psi_reader age;
+    if (psi_os_entropy(random, sizeof random)) return 0;
+    age = psi_read_of(random, sizeof random);
+    s->age_add = psi_read_number(&age, 4);
+    psi_hs13_psk(r, psi_read_of(&nonce, 1), s->secret);
+    psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
+    at = psi_write_open(w, 3);
+    psi_write_number(w, PSI_SESSION_TIME, 4);
+    psi_write_number(w, s->age_add, 4);
+    psi_write_vector(w, &nonce, 1, 1);
+    if (!psi_ticket_write(r->tls, r->from, s, w)) {
+        if (!w->failed) w->n = start;
+        return 0;
+    }
+    psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+    psi_write_number(w, (uint64_t)(((random[0] & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
+    psi_write_close(w, at, 3);
+    return 1;
+}
 
 /* Tickets, to go ahead of the first data (RFC 8446 4.6.1). What cannot be made is left out. */
 static void psi_server13_tickets(psi_rec *r, psi_writer *w)
 {
     psi_session s;
-    uint8_t random[5];
     int i;
     if (psi_server_session(r->tls, r->info, r->from, &s)) return;
-    for (i = 0; i < r->tls->tickets && !w->failed; i++) {
-        uint32_t start = w->n, at;
-        if (psi_os_entropy(random, sizeof random)) break;
-        psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
-        at = psi_write_open(w, 3);
-        psi_write_number(w, PSI_SESSION_TIME, 4);
-        psi_write(w, random, 4);
-        psi_write_number(w, 0x0100u | (unsigned)i, 2); /* the nonce: one byte */
-        random[4] = (uint8_t)i;
-        s.age_add = (uint32_t)random[0] << 24 | (uint32_t)random[1] << 16 | (uint32_t)random[2] << 8 | random[3];
-        psi_hs13_psk(r, psi_read_of(random + 4, 1), s.secret);
-        if (!psi_ticket_write(r->tls, r->from, &s, w)) {
-            if (!w->failed) w->n = start;
-            break;
-        }
-        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
-        psi_write_number(w, ((random[0] & 0xF0u) | 0x0Au) * 0x0101u, 2);
-        psi_write_number(w, 0, 2);
-        psi_write_close(w, at, 3);
-    }
+    for (i = 0; i < r->tls->tickets && psi_server13_ticket(r, &s, i, w); i++) {}
     psi_wipe(&s, sizeof s);
 }
 
-static void psi_server13_verify(psi_hs *h, psi_reader m)
+static int psi_server13_finished(psi_hs *h, psi_reader m)
 {
-    if (psi_hs13_verify(h, m)) h->state = PSI_S13_FINISHED;
-}
-
-static void psi_server13_finished(psi_hs *h, psi_reader m)
-{
-    if (!psi_hs_read_finished(h, m) || !psi_hs_new_in(h, &h->next_in)) return;
+    if (psi_hs_read_finished(h, m) || psi_hs_new_in(h)) return -1;
     psi_hs13_resumption(h);
-    psi_hs_done(h);
+    return psi_hs_done(h);
 }
 
 static const psi_hs_row psi_server13[] = {
-    {PSI_S13_CERTIFICATE, PSI_MSG_CERTIFICATE, 1, PSI_HS_CHAIN, psi_server_certificate},
-    {PSI_S13_VERIFY, PSI_MSG_CERTIFICATE_VERIFY, 0, PSI_HS_SHORT, psi_server13_verify},
-    {PSI_S13_FINISHED, PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
-    {0, 0, 0, 0, NULL}};
+    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
+    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
+    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
+    {0, 0, 0, NULL}};
 
-/* The end of our flight: Finished, and the keys of what follows it. */
-static void psi_server13_end(psi_hs *h, int request)
+/* The end of our flight: the signature, if there is one, Finished, and the keys of what follows it. */
+static int psi_server13_end(psi_hs *h)
 {
+    if (!h->resumed) psi_auth_write_verify(h);
     psi_hs_write_finished(h);
-    psi_hs13_traffic(h);
-    psi_hs_new_out(h, &h->next_out);
-    if (h->state != PSI_HS_FAILED) h->state = request ? PSI_S13_CERTIFICATE : PSI_S13_FINISHED;
-}
-
-static void psi_server13_sign(psi_hs *h)
-{
-    psi_auth_write_verify(h);
-    psi_server13_end(h, h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE);
+    psi_hs13_application(h);
+    return psi_hs_new_out(h);
 }
 
 /* Our flight, once both hellos are there. */
-static void psi_server13_flight(psi_hs *h)
+static int psi_server13_flight(psi_hs *h)
 {
-    uint8_t content[98 + PSI_HASH_MAX];
+    uint8_t buf[98 + PSI_HASH_MAX];
     uint32_t at;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
-    if (!psi_hs13_keys(h)) return;
-    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
-    h->program = psi_server13;
+    if (psi_hs13_keys(h)) return -1;
+    h->rec->skip = PSI_GOT(h, EARLY_DATA) && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
+    h->next = psi_server13;
     at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
     psi_hs_end(h, at);
-    if (h->psk) {
-        psi_server13_end(h, 0);
-        return;
-    }
-    if (h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE) psi_auth_write_request(h);
+    if (h->resumed) return psi_server13_end(h);
+    psi_auth_write_request(h);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
-    psi_auth_sign(h, psi_auth_content(h, 1, content), psi_read_of("", 0), psi_server13_sign);
+    return psi_auth_sign(h, psi_auth_content(h, 1, buf), psi_none, psi_server13_end);
 }
 
 /* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
@@ -9579,8 +9352,8 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
     return best;
 }
 
-/* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). 0: the handshake has failed. */
-static int psi_server13_resume(psi_hs *h, const psi_offer *o)
+/* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). */
+static int psi_server13_recall(psi_hs *h, const psi_offer *o)
 {
     psi_reader identities = o->identities, binders = o->binders;
     psi_transcript t = h->transcript;
@@ -9592,170 +9365,145 @@ static int psi_server13_resume(psi_hs *h, const psi_offer *o)
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
         psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || psi_suite_of(s->suite)->hash != h->suite->hash || !psi_read_has(o->suites, s->suite) ||
-            !psi_server_accepts(h, s)) {
+        if (!s || s->suite->hash != h->suite->hash || !psi_server_accepts(h, s)) {
             psi_session_free(s);
             continue;
         }
         h->session = s;
         psi_keys_binder(h->suite->hash, s->secret, digest, binder);
-        if (theirs.n != psi_x509_hash_len(h->suite->hash) || !psi_rec_equal(theirs.p, binder, theirs.n)) {
-            psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
-            return 0;
-        }
+        if (theirs.n != psi_x509_hash_len(h->suite->hash) || !psi_rec_equal(theirs.p, binder, theirs.n))
+            return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
         h->psk = (uint8_t)i;
         h->resumed = 1;
     }
-    return 1;
-}
-
-/* What a hello of TLS 1.3 must have (RFC 8446 9.2). 0: the handshake has failed. */
-static int psi_server13_complete(psi_hs *h, const psi_offer *o)
-{
-    const char *lacks = !o->groups.n ? "hello lacks supported_groups" : !psi_ext_got(h, PSI_EXT_KEY_SHARE)
-        ? "hello lacks key_share"
-                      : !o->schemes.n && !o->identities.n ? "hello lacks signature_algorithms"
-                      : o->identities.n && !psi_ext_got(h, PSI_EXT_PSK_KEY_EXCHANGE_MODES)
-                          ? "hello lacks psk_key_exchange_modes" : NULL;
-    if (lacks) psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
-    else if (o->compressed) psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression");
-    else return 1;
     return 0;
 }
 
-/* HelloRetryRequest: a key of this group is wanted. */
-static void psi_server13_retry(psi_hs *h, const psi_group *group)
+/* What a hello of TLS 1.3 must have (RFC 8446 9.2). */
+static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
-    h->retried = h->psk != 0; /* the second hello has to offer it again */
+    const char *lacks = NULL;
+    if (!o->groups.n) lacks = "hello lacks supported_groups";
+    else if (!PSI_GOT(h, KEY_SHARE)) lacks = "hello lacks key_share";
+    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
+    else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
+    if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
+    return o->compressed ? psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression") : 0;
+}
+
+/* HelloRetryRequest: a key of this group is wanted. */
+static int psi_server13_retry(psi_hs *h, const psi_group *group)
+{
+    h->retried = h->psk ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
     h->psk = h->resumed = 0;
     h->kex.group = group;
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
-    psi_hs_flush(h);
+    if (psi_hs_flush(h)) return -1;
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = psi_ext_got(h, PSI_EXT_EARLY_DATA) ? PSI_REC_PLAIN : 0;
-    if (h->state != PSI_HS_FAILED) h->state = PSI_S_HELLO_AGAIN;
+    h->rec->skip = PSI_GOT(h, EARLY_DATA) ? PSI_REC_PLAIN : 0;
+    h->next = h->role->start;
+    return 0;
 }
 
-/* Chooses suite and group; *group NULL: of none of ours there is a key yet. 0: the handshake has failed. */
+/* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
 static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
 {
     const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
-    int twice, again = h->state == PSI_S_HELLO_AGAIN;
+    int twice;
     *group = psi_server13_share(h->tls, o, point, &twice);
-    if (!suite) {
-        psi_server_nothing(h, "no cipher suite");
-    } else if (!*group && !psi_server_group(h->tls, o)) {
-        psi_server_nothing(h, "no group for the key exchange");
-    } else if (twice) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello has two shares of one group");
-    } else if (again && (suite != h->suite || *group != h->kex.group || (h->retried && !o->identities.n))) {
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
-    }
-    if (!again && suite) psi_transcript_start(&h->transcript, suite->hash);
+    if (!suite) return psi_server_nothing(h, "no cipher suite");
+    if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
+    if (twice) return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello has two shares of one group");
+    if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
+    else if (suite != h->suite || *group != h->kex.group || (h->retried > 1 && !o->identities.n))
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
     h->suite = suite;
-    return h->state != PSI_HS_FAILED;
+    return 0;
 }
 
 /* ClientHello of TLS 1.3. */
-static void psi_server13_hello(psi_hs *h, const psi_offer *o, size_t len)
+static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group;
-    psi_reader point = PSI_ZERO;
-    if (!psi_server13_complete(h, o) || !psi_server13_choose(h, o, &group, &point)) return;
-    if (o->identities.n && o->psk_dhe && !psi_server13_resume(h, o)) return;
-    psi_transcript_add(&h->transcript, h->message, len);
-    if (!psi_server_identity(h, o) && !h->psk) {
-        psi_server_nothing(h, "no signature algorithm");
-        return;
-    }
-    h->will_ticket = o->psk_dhe && h->tls->tickets;
-    if (!group) psi_server13_retry(h, psi_server_group(h->tls, o));
-    else if (!psi_hs_kex(h, group) && !psi_hs_random(h, h->randoms + 32, 32) &&
-             psi_hs_exchange(h, point)) psi_server13_flight(h);
+    psi_reader point = psi_none;
+    int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
+    if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
+    if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
+    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
+    if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
+    h->will_ticket = dhe && h->tls->tickets;
+    if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
+    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
+    return psi_server13_flight(h);
 }
 
 /* --- the server: hello */
 
-/* The version to speak; 0: the handshake has failed. */
-static unsigned psi_server_version(psi_hs *h, const psi_offer *o)
+/* The version to speak. */
+static int psi_server_version(psi_hs *h, const psi_offer *o)
 {
-    unsigned version = o->versions & 2 && psi_tls_speaks(h->tls, PSI_TLS13)   ? PSI_TLS13
-                       : o->versions & 1 && psi_tls_speaks(h->tls, PSI_TLS12) ? PSI_TLS12 : 0;
-    if (h->state == PSI_S_HELLO_AGAIN && version != PSI_TLS13)
-        psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
-    else if (o->fallback && version < h->tls->max_version && !(o->versions & 2)) /* RFC 7507 3 */
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK,
-                    "the client fell back to an older TLS version than it could speak");
-    else if (!version)
-        psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the client does not accept %s",
-                    o->versions & 2 ? "TLS 1.2 and max_version is 1.2" : o->versions & 1
-                        ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
-    return h->state == PSI_HS_FAILED ? 0 : version;
+    unsigned version = o->speaks & 2 && psi_tls_speaks(h->tls, PSI_TLS13) ? PSI_TLS13
+                       : o->speaks & 1 && psi_tls_speaks(h->tls, PSI_TLS12) ? PSI_TLS12 : 0;
+    if (h->retried && version != PSI_TLS13)
+        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+    if (o->fallback && version < h->tls->max_version && !(o->speaks & 2)) /* RFC 7507 3 */
+        return psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK,
+                           "the client fell back to an older TLS version than it could speak");
+    if (!version)
+        return psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the client does not accept %s",
+                           o->speaks & 2 ? "TLS 1.2 and max_version is 1.2"
+                           : o->speaks & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
+    h->version = h->rec->version = (uint16_t)version;
+    psi_ext_limits(h);
+    if (!o->alpn.n || !h->tls->alpn.n || psi_ext_choose_alpn(h, o->alpn)) return 0;
+    return psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
+                       "the client offers none of this server's application protocols");
 }
 
-static void psi_server_hello(psi_hs *h, psi_reader m)
+static int psi_server_hello(psi_hs *h, psi_reader m)
 {
     psi_offer o = PSI_ZERO;
-    size_t len = 4 + m.n;
-    unsigned version;
-    if (!psi_hs_turn(h)) return;
+    int failed;
+    if (psi_hs_turn(h)) return -1;
     h->offer = &o;
-    version = psi_hello_read(h, m) ? psi_server_version(h, &o) : 0;
-    if (version) {
-        h->version = h->rec->version = (uint16_t)version;
-        psi_ext_limits(h);
-        if (o.alpn.n && h->tls->alpn_len && !psi_ext_choose_alpn(h, o.alpn)) {
-            psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
-                        "the client offers none of this server's application protocols");
-        } else if (PSI_HAS_TLS13 && version == PSI_TLS13) {
-            psi_server13_hello(h, &o, len);
-        } else if (PSI_HAS_TLS12) {
-            psi_server12_hello(h, &o, len);
-        }
-    }
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
+    else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
     h->offer = NULL;
+    return failed;
 }
 
 static const psi_hs_row psi_server_start[] = {
-    {PSI_S_HELLO, PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
-    {PSI_S_HELLO_AGAIN, PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
-    {0, 0, 0, 0, NULL}};
+    {PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
+    {0, 0, 0, NULL}};
 
 static int psi_server_begin(psi_hs *h, const char *name, int port, psocket_error *e)
 {
     (void)name;
     (void)port;
-    h->state = PSI_S_HELLO;
     return h->tls->identity_count ? 0 : psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
 }
 
 /* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
-static void psi_server_finish(psi_hs *h, const psi_tlsinfo *info)
+static void psi_server_finish(psi_hs *h)
 {
     psi_session s;
-    if (h->version == PSI_TLS13) {
-        if (!h->will_ticket) return;
+    if (h->version == PSI_TLS13 && h->will_ticket) {
         h->rec->tls = psocket_tls_retain(h->tls);
         h->rec->from = h->now;
         h->rec->ahead = psi_server13_tickets;
-        return;
     }
-    if (h->resumed || h->will_ticket || !h->id_len || psi_server_session(h->tls, info, h->now, &s)) return;
+    if (h->version == PSI_TLS13 || h->resumed || h->will_ticket || !h->id_len) return;
+    if (psi_server_session(h->tls, h->info, h->now, &s)) return;
     memcpy(s.secret, h->secret, 48);
-    psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s, 1);
+    psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s);
     psi_wipe(&s, sizeof s);
 }
 
-static void psi_server_failed(psi_hs *h)
-{
-    (void)h;
-}
-
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_extensions, psi_server_begin,
-    psi_server_finish, psi_server_failed};
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_begin, psi_server_finish, NULL};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
@@ -9764,62 +9512,74 @@ static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_e
 
 /* --- what both run on --------------------------------------------------------------------------------------------- */
 
-/* The peer refused. */
-static void psi_hs_refused(psi_hs *h, int alert)
+/* What a person may make of an alert that refuses us; *code is what it comes to. */
+static const char *psi_hs_hint(const psi_hs *h, int alert, int *code)
 {
-    const char *hint = "";
-    int code = PSOCKET_TLS_ALERT;
-    if (alert == PSI_ALERT_PROTOCOL_VERSION) {
-        code = PSOCKET_TLS_VERSION;
-        hint = h->role->server ? ": it does not accept the TLS version chosen"
-               : h->tls->max_version == PSI_TLS12 ? ": the server probably accepts TLS 1.3 only"
-               : h->tls->min_version == PSI_TLS13 ? ": the server probably accepts TLS 1.2 only"
-                                                  : ": the server accepts neither TLS 1.3 nor TLS 1.2";
-    } else if (alert == PSI_ALERT_NO_APPLICATION_PROTOCOL) {
-        code = PSOCKET_TLS_ALPN;
-        hint = ": it knows none of the application protocols offered";
-    } else if (alert == PSI_ALERT_HANDSHAKE_FAILURE && !h->role->server) {
-        hint = ": it probably found no cipher suite in common, or wants a client certificate";
-    } else if (alert == PSI_ALERT_UNRECOGNIZED_NAME) {
-        hint = ": it does not know this server name";
-    } else if (alert == PSI_ALERT_CERTIFICATE_REQUIRED) {
-        hint = ": it wants a client certificate";
-    } else if (alert >= PSI_ALERT_BAD_CERTIFICATE && alert <= PSI_ALERT_UNKNOWN_CA &&
-               alert != PSI_ALERT_ILLEGAL_PARAMETER) {
-        hint = ": it does not accept our certificate";
+    const psocket_tls *tls = h->tls;
+    int server = h->role->server;
+    switch (alert) {
+    case PSI_ALERT_PROTOCOL_VERSION:
+        *code = PSOCKET_TLS_VERSION;
+        return server ? ": it does not accept the TLS version chosen"
+               : tls->max_version == PSI_TLS12 ? ": the server probably accepts TLS 1.3 only"
+               : tls->min_version == PSI_TLS13 ? ": the server probably accepts TLS 1.2 only"
+               : ": the server accepts neither TLS 1.3 nor TLS 1.2";
+    case PSI_ALERT_NO_APPLICATION_PROTOCOL:
+        *code = PSOCKET_TLS_ALPN;
+        return ": it knows none of the application protocols offered";
+    case PSI_ALERT_HANDSHAKE_FAILURE:
+        return server ? "" : ": it probably found no cipher suite in common, or wants a client certificate";
+    case PSI_ALERT_UNRECOGNIZED_NAME: return ": it does not know this server name";
+    case PSI_ALERT_CERTIFICATE_REQUIRED: return ": it wants a client certificate";
+    case PSI_ALERT_BAD_CERTIFICATE: case PSI_ALERT_UNSUPPORTED_CERTIFICATE: case PSI_ALERT_CERTIFICATE_REVOKED:
+    case PSI_ALERT_CERTIFICATE_EXPIRED: case PSI_ALERT_CERTIFICATE_UNKNOWN: case PSI_ALERT_UNKNOWN_CA:
+        return ": it does not accept our certificate";
+    default: return "";
     }
+}
+
+static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
+{
+    int fault = psi_rec_alert_fault(h->rec, in), code = PSOCKET_TLS_ALERT, alert = in->len == 2 ? in->data[1] : 0;
+    const char *hint;
+    if (fault != PSI_ALERT_NONE) return psi_hs_bad(h, fault, "alert is malformed");
+    if (alert == PSI_ALERT_CLOSE_NOTIFY)
+        return psi_hs_fail(h, code, alert, "the %s closed the connection during the handshake", psi_hs_peer(h));
+    if (in->data[0] == PSI_REC_WARNING) return 0;
+    hint = psi_hs_hint(h, alert, &code);
     psi_hs_fail(h, code, PSI_ALERT_NONE, "the %s refused with the TLS alert %s (%d)%s", psi_hs_peer(h),
                 psi_rec_alert_name(alert), alert, hint);
     if (h->err) h->err->tls_alert = alert;
+    return code;
 }
 
-static void psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
-{
-    int warning = in->len == 2 && in->data[0] == PSI_REC_WARNING, empty = !in->len && h->version == PSI_TLS13;
-    if (empty) psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "alert is empty"); /* RFC 8446 5.4 */
-    if (in->len != 2 || (!warning && in->data[0] != PSI_REC_FATAL) || psi_rec_no_warning(h->rec, in)) {
-        psi_hs_bad(h, in->len == 2 && !warning ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
-                   "alert is malformed");
-    } else if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY) {
-        psi_hs_fail(h, PSOCKET_TLS_ALERT, PSI_ALERT_CLOSE_NOTIFY, "the %s closed the connection during the handshake",
-                    psi_hs_peer(h));
-    } else if (!warning) {
-        psi_hs_refused(h, in->data[1]);
-    }
-}
-
-/* The row for this message in this state; NULL: there is none. */
+/* The row of this message, if it may come now; else NULL. */
 static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 {
-    const psi_hs_row *row = h->program;
-    while (row->run && (row->state != h->state || row->message != message)) row++;
-    return row->run ? row : NULL;
+    const psi_hs_row *row = h->next;
+    unsigned out = 0;
+    if (h->resumed) out |= PSI_ROW_FULL;
+    if (!h->chain.count) out |= PSI_ROW_PROOF;
+    if (!h->will_ticket) out |= PSI_ROW_TICKET;
+    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) out |= PSI_ROW_ASKED;
+    while (row->run && (row->when & out || (row->when & PSI_ROW_MAY && row->message != message))) row++;
+    return row->run && row->message == message ? row : NULL;
 }
 
-static void psi_hs_unexpected(psi_hs *h, int message)
+static int psi_hs_unexpected(psi_hs *h, int message)
 {
-    psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE, "the %s sent a message out of order (%s)",
-                psi_hs_peer(h), psi_msg_name(message));
+    return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                       "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
+}
+
+/* May a message of this kind and size come now? */
+static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_t size)
+{
+    int chain = message == PSI_MSG_CERTIFICATE;
+    if (!row) return psi_hs_unexpected(h, message);
+    if (size - 4 <= row->limit) return 0;
+    return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
+                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
@@ -9827,24 +9587,17 @@ static void psi_hs_messages(psi_hs *h)
 {
     psi_writer *part = &h->rec->part;
     uint32_t at = 0;
-    while (h->state != PSI_HS_FAILED && h->state != PSI_HS_DONE && !h->question && part->n - at >= 4) {
+    while (h->state == PSI_HS_RUNNING && !h->question && part->n - at >= 4) {
         const uint8_t *p = part->p + at;
-        uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        uint32_t size = psi_msg_size(p);
         const psi_hs_row *row = psi_hs_find(h, p[0]);
-        if (!row) {
-            psi_hs_unexpected(h, p[0]);
-        } else if (len > row->limit) {
-            int chain = p[0] == PSI_MSG_CERTIFICATE;
-            psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL, chain ? PSI_ALERT_BAD_CERTIFICATE
-                        : row->limit ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR,
-                        "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(p[0]));
-        }
-        if (h->state == PSI_HS_FAILED || part->n - at - 4 < len) break;
-        at += 4 + len;
+        if (psi_hs_expects(h, row, p[0], size) || part->n - at < size) break;
+        at += size;
         h->message = p;
         h->rest = part->n - at;
-        if (row->hash) psi_transcript_add(&h->transcript, p, 4 + len);
-        row->run(h, psi_read_of(p + 4, len));
+        h->next = row + 1;
+        if (row->when & PSI_ROW_HASH) psi_transcript_add(&h->transcript, p, size);
+        row->run(h, psi_read_of(p + 4, size - 4));
         h->message = NULL;
     }
     h->rest = 0;
@@ -9852,37 +9605,32 @@ static void psi_hs_messages(psi_hs *h)
     psi_write_drop(part, at);
 }
 
-/* A whole record has come. */
-static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
+/* ChangeCipherSpec: a message of TLS 1.2 that means nothing in TLS 1.3. */
+static int psi_hs_read_ccs(psi_hs *h, psi_reader m)
 {
-    const psi_hs_row *row;
-    if (in->type == PSI_REC_ALERT || !in->len || (in->type == PSI_REC_CCS && h->version != PSI_TLS12)) {
-        h->rec->quiet = (uint8_t)(h->rec->quiet + (in->type == PSI_REC_ALERT ? PSI_REC_WARNINGS : 1));
-        if (h->rec->quiet > PSI_REC_QUIET) {
-            psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                        "the peer keeps sending records without a message");
-            return;
-        }
-    }
-    if (h->rec->part.n && in->type != PSI_REC_HANDSHAKE && in->type != PSI_REC_ALERT) {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                    "the %s sent another record within a message", psi_hs_peer(h));
-    } else if (in->type == PSI_REC_ALERT) {
-        psi_hs_read_alert(h, in);
-    } else if (in->type == PSI_REC_HANDSHAKE) {
-        psi_write(&h->rec->part, in->data, in->len);
-        if (h->rec->part.failed) psi_hs_broken(h, PSOCKET_NOMEM);
-        else psi_hs_messages(h);
-    } else if (in->type == PSI_REC_CCS) {
-        row = psi_hs_find(h, PSI_MSG_CCS);
-        if (row) row->run(h, psi_read_of(in->data, in->len));
-        else if (h->version == PSI_TLS12 || !psi_tls_speaks(h->tls, PSI_TLS13) || h->state == PSI_S_HELLO ||
-                 in->len != 1 || in->data[0] != 1)
-            psi_hs_unexpected(h, PSI_MSG_CCS);
-    } else {
-        psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                    "the peer sent data before the handshake was over");
-    }
+    const psi_hs_row *row = psi_hs_find(h, PSI_MSG_CCS);
+    int idle = h->version == PSI_TLS13 || (!h->version && !h->role->server && psi_tls_speaks(h->tls, PSI_TLS13));
+    if ((!row && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
+    if (!row) return 0;
+    h->next = row + 1;
+    return row->run(h, m);
+}
+
+/* A whole record has come. */
+static int psi_hs_record(psi_hs *h, const psi_rec_in *in)
+{
+    if (in->type == PSI_REC_ALERT) return psi_hs_read_alert(h, in);
+    if (h->rec->part.n && in->type != PSI_REC_HANDSHAKE)
+        return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                           "the %s sent another record within a message", psi_hs_peer(h));
+    if (in->type == PSI_REC_CCS) return psi_hs_read_ccs(h, psi_read_of(in->data, in->len));
+    if (in->type != PSI_REC_HANDSHAKE)
+        return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
+                           "the peer sent data before the handshake was over");
+    psi_write(&h->rec->part, in->data, in->len);
+    if (h->rec->part.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    psi_hs_messages(h);
+    return 0;
 }
 
 /* --- interface ---------------------------------------------------------------------------------------------------- */
@@ -9890,7 +9638,7 @@ static void psi_hs_record(psi_hs *h, const psi_rec_in *in)
 static PSI_UNUSED void psi_hs_free(psi_hs *h)
 {
     if (!h) return;
-    if (h->state != PSI_HS_DONE && h->session) h->role->failed(h);
+    if (h->state != PSI_HS_DONE && h->role->failed) h->role->failed(h);
     psi_rec_free(h->rec);
     psi_write_free(&h->transcript.bytes);
     psi_write_free(&h->flight);
@@ -9921,27 +9669,24 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
                                  psocket_error *e)
 {
     psi_hs *h;
-    int code;
+    int code = PSOCKET_NOMEM;
     *out = NULL;
     if (!role) return psi_err_code(e, PSOCKET_UNSUPPORTED);
     h = (psi_hs *)psi_alloc(sizeof *h);
-    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
+    if (!h) return psi_err_code(e, code);
     h->role = role;
-    h->program = role->start;
-    h->state = PSI_C_HELLO;
+    h->next = role->start;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
-    if (!h->rec) {
-        code = psi_err_code(e, PSOCKET_NOMEM);
-    } else {
+    if (h->rec) {
         h->rec->server = (uint8_t)role->server;
         h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
         code = role->begin(h, name, port, e);
+    } else {
+        psi_err_code(e, code);
     }
-    if (!code && h->state == PSI_HS_FAILED) {
-        code = psi_hs_error(h, e);
-    }
+    if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
     if (code) psi_hs_free(h);
     else *out = h;
     return code;
@@ -9952,16 +9697,14 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
 static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
 {
     size_t used = 0;
-    while (used < n && h->state != PSI_HS_DONE && h->state != PSI_HS_FAILED && !h->question) {
+    while (used < n && h->state == PSI_HS_RUNNING && !h->question) {
         psi_rec_in in;
-        psocket_error e = PSI_ZERO;
-        int first = !h->version && !h->rec->part.n, kind;
-        kind = psi_rec_open(h->rec, p + used, n - used, &in, &e);
+        int first = !h->version && !h->rec->part.n, kind = psi_rec_open(h->rec, p + used, n - used, &in);
         if (kind == PSI_REC_MORE) break;
         if (kind < 0) {
-            psi_hs_fail(h, kind, in.alert, "%s", first && in.len == 0 &&
-                        (e.tls_alert == PSI_ALERT_PROTOCOL_VERSION || e.tls_alert == PSI_ALERT_UNEXPECTED_MESSAGE)
-                        ? "the peer does not speak TLS on this port" : e.text);
+            first = first && !in.data &&
+                    (in.alert == PSI_ALERT_PROTOCOL_VERSION || in.alert == PSI_ALERT_UNEXPECTED_MESSAGE);
+            psi_hs_fail(h, kind, in.alert, "%s", first ? "the peer does not speak TLS on this port" : in.why);
             break;
         }
         used += in.used;
@@ -10014,18 +9757,18 @@ static int psi_hs_answered(psi_hs *h, int kind)
 /* The application's decision about the peer's certificate: 0 accepts it, a PSOCKET_ code refuses it. */
 static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 {
-    psocket_error verdict;
-    if (!psi_hs_asks(h)) return PSOCKET_INVALID;
-    verdict = h->question->public_form.verdict;
+    psocket_error verdict = PSI_ZERO;
+    if (psi_hs_asks(h)) verdict = h->question->public_form.verdict;
     if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
     if (!code) {
         psi_hs_messages(h);
     } else if (code == verdict.code) {
         psi_auth_refuse(h, &verdict);
     } else {
-        psi_hs_fail(h, code, code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code), "%s",
-                    psocket_strerror(code));
-        if (h->err) h->err->cert_index = 0;
+        psi_err_code(&verdict, code);
+        verdict.tls_alert = code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code);
+        verdict.cert_index = 0;
+        psi_auth_refuse(h, &verdict);
     }
     return 0;
 }
@@ -10034,21 +9777,16 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 {
     if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
-    if (!n) {
-        psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
-        return 0;
-    }
     h->signature = psi_read_of(p, n);
-    h->then(h);
-    h->signature = psi_read_of(NULL, 0);
-    if (h->state != PSI_HS_FAILED) psi_hs_messages(h);
+    if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
+    else if (!h->then(h)) psi_hs_messages(h);
     return 0;
 }
 
 /* Once the status is 0: hands over the record layer and the facts, which must outlive it. The caller owns both, and frees h. */
 static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
 {
-    h->role->finish(h, h->info);
+    h->role->finish(h);
     *rec = h->rec;
     *info = h->info;
     h->rec->info = h->info;
@@ -10061,30 +9799,25 @@ static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **inf
 
 /* --- after the handshake ------------------------------------------------------------------------------------------ */
 
-/* NewSessionTicket of TLS 1.3: 0, or an alert. */
-static int psi_late_ticket(psi_rec *r, psi_reader m)
+/* NewSessionTicket of TLS 1.3: 0, or an alert. Without memory, which is spared the stack, it is not kept. */
+static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
 {
-    psi_session s;
+    psi_session *s;
     uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
-    psi_reader extensions = psi_read_vector(&m, 2, 0, 65534);
-    int64_t now;
-    while (extensions.n) {
-        psi_read_number(&extensions, 2);
-        psi_read_vector(&extensions, 2, 0, 65535);
-    }
-    if (m.bad || m.n || extensions.bad) return PSI_ALERT_DECODE_ERROR;
-    if (lifetime > PSI_SESSION_MOST) return PSI_ALERT_ILLEGAL_PARAMETER;
-    if (!r->tls || !lifetime || !psi_tlsinfo_text(r->info, r->info->name_at)[0]) return 0;
-    now = psi_tls_now(r->tls);
-    psi_session_of(&s, r->info);
-    psi_session_name(psi_tlsinfo_text(r->info, r->info->name_at), r->info->port, s.name);
-    psi_hs13_psk(r, nonce, s.secret);
-    s.is_ticket = 1;
-    s.ticket = ticket;
-    s.age_add = age_add;
-    psi_session_keep(r->tls, &s, now, lifetime);
-    psi_wipe(&s, sizeof s);
+    psi_reader extensions = psi_read_list(&m, &psi_ext_list);
+    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (lifetime > PSI_SESSION_MOST || psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
+    if (!s) return 0;
+    psi_tlsinfo_read(r->info, s);
+    psi_hs13_psk(r, nonce, s->secret);
+    s->size = sizeof *s;
+    s->is_ticket = 1;
+    s->ticket = ticket;
+    s->age_add = age_add;
+    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    psi_session_free(s);
     return 0;
 }
 
@@ -10100,97 +9833,77 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
 }
 
+/* A message: 0, or an alert. last: none follows it in its record. */
+static int psi_late_message(psi_rec *r, int type, psi_reader m, int last, psi_rec_in *in)
+{
+    if (type == PSI_MSG_NEW_SESSION_TICKET) return psi_late_ticket(r, m);
+    if (type == PSI_MSG_KEY_UPDATE) return psi_late_update(r, m, last);
+    in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
+    in->alert = PSI_ALERT_NO_RENEGOTIATION;
+    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+}
+
 /* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
 static int64_t psi_late_limit(const psi_rec *r, int message)
 {
-    if (r->version == PSI_TLS13)
-        return message == PSI_MSG_KEY_UPDATE ? 1 : message == PSI_MSG_NEW_SESSION_TICKET && !r->server
-            ? 2 * PSI_HELLO_MAX : -1;
-    return message == PSI_MSG_CLIENT_HELLO && r->server ? PSI_HELLO_MAX : message == PSI_MSG_HELLO_REQUEST &&
-        !r->server ? 0 : -1;
+    int wish = r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST;
+    if (r->version == PSI_TLS12) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
+    if (message == PSI_MSG_NEW_SESSION_TICKET && !r->server) return 2 * PSI_HELLO_MAX;
+    return message == PSI_MSG_KEY_UPDATE ? 1 : -1;
 }
 
-/* The messages that are whole: 0, or an alert. */
+/* A record of handshake messages: handles those that are whole. 0, or an alert. */
 static int psi_late_messages(psi_rec *r, psi_rec_in *in)
 {
     uint32_t at = 0;
     int alert = 0;
+    if (!in->len && r->version == PSI_TLS13) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    psi_write(&r->part, in->data, in->len);
+    if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
         const uint8_t *p = r->part.p + at;
-        uint32_t len = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        uint32_t size = psi_msg_size(p);
         int64_t limit = psi_late_limit(r, p[0]);
         if (limit < 0) return PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (len > limit) return PSI_ALERT_DECODE_ERROR;
-        if (r->part.n - at < 4 + len) break;
-        at += 4 + len;
-        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
-            alert = psi_late_ticket(r, psi_read_of(p + 4, len));
-        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
-            alert = psi_late_update(r, psi_read_of(p + 4, len), r->part.n == at);
-        } else { /* RFC 5246 7.4.1.1: declined */
-            in->alert_level = PSI_REC_WARNING;
-            in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            r->quiet++;
-        }
+        if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
+        if (r->part.n - at < size) break;
+        at += size;
+        alert = psi_late_message(r, p[0], psi_read_of(p + 4, size - 4), r->part.n == at, in);
     }
     psi_write_drop(&r->part, at);
     return alert;
 }
 
 /* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
-static int psi_late_alert(const psi_rec *r, psi_rec_in *in, psocket_error *e)
+static int psi_late_alert(const psi_rec *r, psi_rec_in *in)
 {
-    int level = in->len == 2 ? in->data[0] : 0, alert;
-    if ((level != PSI_REC_WARNING && level != PSI_REC_FATAL) || psi_rec_no_warning(r, in))
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, in->len == 2 && level != PSI_REC_WARNING
-                            ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR, "the peer sent a malformed alert");
-    alert = in->data[1];
+    int fault = psi_rec_alert_fault(r, in), alert = in->len == 2 ? in->data[1] : 0;
+    if (fault == PSI_ALERT_UNEXPECTED_MESSAGE) return psi_rec_refuse(in, fault, "the peer sent a record out of order");
+    if (fault != PSI_ALERT_NONE) return psi_rec_refuse(in, fault, "the peer sent a malformed alert");
     if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
-    if (level == PSI_REC_WARNING) return PSI_REC_SKIP;
-    psi_err(e, PSOCKET_TLS_ALERT, "the peer ended the connection with the TLS alert %s (%d)",
-            psi_rec_alert_name(alert), alert);
-    if (e) e->tls_alert = alert;
+    if (in->data[0] == PSI_REC_WARNING) return PSI_REC_SKIP;
+    in->alert = alert;
     return PSOCKET_TLS_ALERT;
 }
 
-/* May a record that holds no handshake message not come now? */
-static int psi_late_misplaced(const psi_rec *r, const psi_rec_in *in)
-{
-    if (in->type == PSI_REC_ALERT) return !in->len && r->version == PSI_TLS13; /* RFC 8446 5.4 */
-    return in->type == PSI_REC_CCS || r->part.n;
-}
-
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
-   with an alert to send), PSI_REC_END, or an error, filling *e. */
-static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+   with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
+static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in, e), alert = 0;
+    int kind = psi_rec_open(r, p, n, in), alert;
     if (kind != PSI_REC_WHOLE) return kind;
-    kind = PSI_REC_SKIP;
-    if (in->type == PSI_REC_HANDSHAKE) {
-        psi_write(&r->part, in->data, in->len);
-        if (r->part.failed) return psi_rec_fail(in, e, PSOCKET_NOMEM, PSI_ALERT_INTERNAL_ERROR,
-                                                psocket_strerror(PSOCKET_NOMEM));
-        alert = in->len || r->version == PSI_TLS12 ? psi_late_messages(r, in) : PSI_ALERT_UNEXPECTED_MESSAGE;
-        if (alert)
-            return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, alert,
-                                "the peer sent a handshake message that is malformed or out of order");
-    } else if (psi_late_misplaced(r, in)) {
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                            "the peer sent a record out of order");
-    } else if (in->type == PSI_REC_ALERT) {
-        kind = psi_late_alert(r, in, e);
-    } else if (in->type == PSI_REC_APPDATA && in->len) {
-        r->quiet = 0;
-        return PSI_REC_DATA;
+    if (in->type == PSI_REC_ALERT) {
+        kind = psi_late_alert(r, in);
+    } else if (in->type == PSI_REC_HANDSHAKE) {
+        kind = PSI_REC_SKIP;
+        alert = psi_late_messages(r, in);
+        if (alert) kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+    } else if (in->type == PSI_REC_CCS || r->part.n) {
+        kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
+    } else {
+        kind = in->len ? PSI_REC_DATA : PSI_REC_SKIP;
     }
-    if (kind == PSI_REC_SKIP &&
-        (in->type != PSI_REC_HANDSHAKE || !in->len)) r->quiet = (uint8_t)(r->quiet + (in->type == PSI_REC_ALERT
-                ? PSI_REC_WARNINGS : 1));
-    if (r->quiet > PSI_REC_QUIET)
-        return psi_rec_fail(in, e, PSOCKET_TLS_PROTOCOL, PSI_ALERT_UNEXPECTED_MESSAGE,
-                            "the peer keeps sending records without data");
-    in->len = 0;
+    if (kind != PSI_REC_DATA) in->len = 0;
     return kind;
 }
 
@@ -10255,8 +9968,8 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     psi_free(tls->ticket_keys.keys);
     psi_trust_free(tls->trust);
     psi_free(tls->identities);
-    psi_free(tls->alpn);
-    psi_free(tls->pins);
+    psi_write_free(&tls->alpn);
+    psi_write_free(&tls->pins);
     psi_os_mutex_free(&tls->lock);
     psi_wipe(tls, sizeof *tls);
     psi_free(tls);
@@ -10310,7 +10023,7 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
 {
     int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13,
         suites = 0;
-    size_t i;
+    size_t i, n;
     if (t->min_version && t->min_version < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
@@ -10325,27 +10038,24 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
                        "min_version, max_version, suites and this build leave no TLS version to speak");
     tls->min_version = (uint16_t)low;
     tls->max_version = (uint16_t)high;
+    for (i = n = 0; i < tls->suites.count; i++)
+        if (psi_tls_speaks(tls, tls->suites.items[i]->version)) tls->suites.items[n++] = tls->suites.items[i];
+    tls->suites.count = n;
     return 0;
 }
 
 /* Copies the protocol names as they stand in a hello. */
 static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    psi_writer w = PSI_ZERO;
     size_t i;
     for (i = 0; i < t->alpn_count; i++) {
         size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
-        if (n < 1 || n > 255 || w.n + n + 1 > 4096) {
-            psi_write_free(&w);
+        if (n < 1 || n > 255 || tls->alpn.n + n + 1 > 4096)
             return psi_err(e, PSOCKET_INVALID,
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
-        }
-        psi_write_vector(&w, t->alpn[i], n, 1);
+        psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    if (w.failed) return psi_err_code(e, PSOCKET_NOMEM);
-    tls->alpn = w.p;
-    tls->alpn_len = w.n;
-    return 0;
+    return tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -10393,12 +10103,12 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der.p, leaf->der.n,
-                                       to->endpoint);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
+                                       psi_read_of(leaf->der.p, leaf->der.n), psi_none, to->endpoint);
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
-static int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     psocket_error why = PSI_ZERO;
     size_t i;
@@ -10433,16 +10143,6 @@ static int psi_tls_copy_ticket_keys(psocket_tls *tls, const psocket_tls_options 
     return 0;
 }
 
-static int psi_tls_copy_pins(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    if (!t->spki_pin_count) return 0;
-    tls->pins = (uint8_t *)psi_alloc(t->spki_pin_count * 32);
-    if (!tls->pins) return psi_err_code(e, PSOCKET_NOMEM);
-    memcpy(tls->pins, t->spki_pins, t->spki_pin_count * 32);
-    tls->pin_count = t->spki_pin_count;
-    return 0;
-}
-
 /* What is wrong with the options by themselves. */
 static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
@@ -10459,11 +10159,19 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
     return 0;
 }
 
-/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
-static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+/* Servers that ask for certificates need something to verify them with. */
+static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e)
 {
     const psi_trust *trust;
     psocket_error why = PSI_ZERO;
+    int code = psi_x509_trust(tls->trust, &trust, &why);
+    if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
+    return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
+}
+
+/* The checks and copies of psocket_tls_new. What is allocated hangs on tls. */
+static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+{
     int code = psi_tls_check(t, e);
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
@@ -10479,15 +10187,13 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
         : PSI_SESSION_SERVER;
     if (!code) code = psi_tls_choose(tls, t, e);
     if (!code) code = psi_tls_versions(tls, t, e);
-    if (!code) code = psi_tls_copy_pins(tls, t, e);
+    if (!code && t->spki_pin_count) psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
+    if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
     if (!code) code = psi_tls_copy_ticket_keys(tls, t, e);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
-    if (code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return code;
-    code = psi_x509_trust(tls->trust, &trust, &why);
-    if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
-    return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
+    return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
 
 static psi_os_mutex psi_tls_default_lock = PSI_OS_MUTEX_INIT;
@@ -10576,7 +10282,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
 }
 
 /* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 2};
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 3};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
 
@@ -10594,12 +10300,12 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     psi_write(&w, psi_tls_format, sizeof psi_tls_format);
     psi_write(&w, policy, sizeof policy);
     psi_os_lock(&tls->lock);
-    for (i = 0; tls->client_sessions.slots && i < psi_sessions_count(&tls->client_sessions); i++) {
+    for (i = 0; tls->client_sessions.slots && i < tls->client_sessions.max; i++) {
         psi_session_slot *slot = &tls->client_sessions.slots[i];
         if (slot->flat) psi_write_vector(&w, slot->flat + 32, slot->len - 32, 4);
     }
     psi_os_unlock(&tls->lock);
-    if (w.p) psi_keys_digest(br_sha256_ID, w.p, w.n, policy);
+    psi_keys_digest(br_sha256_ID, psi_read_of(w.p, w.n), psi_none, policy);
     psi_write(&w, policy, 32);
     if (!code && w.failed) code = PSOCKET_NOMEM;
     need = code ? code : (ptrdiff_t)w.n;
@@ -10609,31 +10315,31 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
-/* Does this session's server have one already? Of TLS 1.3 it may have several, each to be used once. */
-static int psi_tls_has_session(psocket_tls *tls, const psi_session *s)
+/* Adds a saved session: not an old one, nor one of a server whose newer one we have. Of TLS 1.3 a server may have several,
+   each to be used once. */
+static int psi_tls_add(psocket_tls *tls, psi_session *s, int64_t now)
 {
+    uint8_t key[32];
     int has;
-    if (s->version == PSI_TLS13) return 0;
+    psi_session_key(s->name, s->port, key);
     psi_os_lock(&tls->lock);
-    has = psi_sessions_find(&tls->client_sessions, s->name) != NULL;
+    has = s->suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
     psi_os_unlock(&tls->lock);
-    return has;
+    if (has || now < s->from || now >= s->until) return 0;
+    return psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
 
 /* Reads all sessions twice: first to see that they are sound, then to add them. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
-    int64_t now = psi_tls_now(tls);
     psi_session s = PSI_ZERO;
     int adding, code = 0;
     for (adding = 0; adding < 2 && !code; adding++) {
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (r.bad || !psi_session_read(&one, &s) || one.n || !s.has_peer) code = PSOCKET_INVALID;
-            if (code || !adding || now < s.from || now >= s.until || psi_tls_has_session(tls, &s)) continue;
-            code = psi_sessions_add(tls, &tls->client_sessions, s.name, &s, s.version == PSI_TLS13 ? PSI_SESSION_EACH
-                                    : 1);
+            if (r.bad || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
+            else if (adding) code = psi_tls_add(tls, &s, psi_tls_now(tls));
         }
     }
     psi_wipe(&s, sizeof s);
@@ -10646,7 +10352,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     uint8_t digest[32];
     int code;
     if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
-    psi_keys_digest(br_sha256_ID, p, len - 32, digest);
+    psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
     code = psi_tls_meant(tls, &tls, NULL);
     if (code) return code;
@@ -10661,16 +10367,16 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
 {
-    const psi_tlsinfo *i = r->info;
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_writer w = PSI_ZERO;
     if (!strcmp(label, "tls-server-end-point")) {
-        size_t len = i->endpoint_len ? i->endpoint_len : i->has_peer && !r->server ? 32 : 0;
-        const void *from = i->endpoint_len ? (const void *)psi_tlsinfo_text(i, i->endpoint_at)
-            : (const void *)i->sha256;
-        if (!len || n < len) return PSOCKET_INVALID;
-        memcpy(out, from, len);
-        return (ptrdiff_t)len;
+        psi_session s;
+        psi_tlsinfo_read(r->info, &s);
+        if (!s.endpoint.n && s.has_peer && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+        if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
+        memcpy(out, s.endpoint.p, s.endpoint.n);
+        return (ptrdiff_t)s.endpoint.n;
     }
     if (!r->exports) return PSOCKET_UNSUPPORTED;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
@@ -10683,17 +10389,16 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     if (r->version == PSI_TLS13) {
         if (strlen(label) > 249 || n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
         psi_keys_derive(hash, r->secret, label, NULL, secret);
-        psi_keys_digest(hash, context ? context : "", context_len, digest);
-        psi_keys_expand(hash, secret, "exporter", digest, psi_x509_hash_len(hash), (uint8_t *)out, n);
+        psi_keys_digest(hash, psi_read_of(context, context ? context_len : 0), psi_none, digest);
+        psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
-    } else {
-        psi_writer w = PSI_ZERO;
-        psi_write(&w, r->seed, 64);
-        if (context) psi_write_vector(&w, context, context_len, 2);
-        if (w.failed) return PSOCKET_NOMEM;
-        psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), psi_read_of("", 0), (uint8_t *)out, n);
-        psi_write_free(&w);
+        return (ptrdiff_t)n;
     }
+    psi_write(&w, r->seed, 64);
+    if (context) psi_write_vector(&w, context, context_len, 2);
+    if (w.failed) return PSOCKET_NOMEM;
+    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), psi_none, (uint8_t *)out, n);
+    psi_write_free(&w);
     return (ptrdiff_t)n;
 }
 
@@ -10715,12 +10420,13 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in, psocket_error *e)
+static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     (void)r; (void)p; (void)n;
     memset(in, 0, sizeof *in);
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    return PSOCKET_UNSUPPORTED;
 }
+static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e) { (void)in; psi_err_code(e, code); }
 
 static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
 static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
@@ -11444,19 +11150,26 @@ static int psi_sock_full(const psocket *s)
     return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
 }
 
+/* What came ends in an error. */
+static PSI_APART void psi_sock_undecodable(psocket *s, int code, const psi_rec_in *in)
+{
+    psocket_error e;
+    if (in->alert_level) psi_sock_alert(s, in->alert_level, in->alert);
+    psi_rec_explain(in, code, &e);
+    psi_sock_note_error(s, &e); /* whatever became of the alert */
+    psi_sock_end(s, code);
+}
+
 /* Decrypts every whole record in the raw bytes, in place. */
 static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
-        psocket_error e; /* filled on error */
-        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in, &e);
+        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in);
         if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
-            if (in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
-            psi_sock_note_error(s, &e); /* whatever became of the alert */
-            psi_sock_end(s, kind);
+            psi_sock_undecodable(s, kind, &in);
             return;
         }
         if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
