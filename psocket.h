@@ -75,7 +75,7 @@
  * PSOCKET_READ_SIZE          implementation  largest single transport read, in bytes (65536)
  * PSOCKET_DATAGRAM           implementation  largest datagram that is received, in bytes (65536)
  * PSOCKET_ADDRESSES          implementation  most addresses of one name that are tried (16)
- * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once, not counting those that keep us waiting (8)
+ * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once; more queue (96)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
  * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
@@ -112,7 +112,10 @@ extern "C" {
 #define PSOCKET_VERSION "0.2.0"
 
 /* Every result code: X(NAME, value, text). Negative, so that byte counts and codes share one return value. */
-#define PSOCKET_CODES(X) \
+#define PSOCKET_CODES(X) PSOCKET_SOCKET_CODES(X) PSOCKET_TLS_CODES(X)
+
+/* Those that any socket may meet, */
+#define PSOCKET_SOCKET_CODES(X) \
     X(OK,                 0,   "success") \
     /* state */ \
     X(WANT_READ,         -1,   "would wait for the peer to send") \
@@ -125,12 +128,8 @@ extern "C" {
     X(INVALID,           -8,   "invalid argument") \
     X(NOMEM,             -9,   "out of memory") \
     X(BUSY,             -10,   "another operation is waiting for this") \
-    X(ALREADY_TLS,      -11,   "the socket is using TLS already") \
     X(UNSUPPORTED,      -12,   "not supported here") \
     X(LIMIT,            -13,   "a limit was reached") \
-    X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
-    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
-    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
     /* operating system */ \
     X(OS,               -20,   "operating system error") \
     X(REFUSED,          -21,   "connection refused") \
@@ -140,13 +139,19 @@ extern "C" {
     X(ACCESS,           -25,   "permission denied") \
     X(DESCRIPTORS,      -26,   "too many open files") \
     X(MESSAGE_SIZE,     -27,   "datagram too large") \
-    X(FILE,             -28,   "cannot read the file") \
-    X(NO_ENTROPY,       -29,   "no source of random numbers") \
     /* names */ \
     X(DNS_NOT_FOUND,    -40,   "no such host name") \
     X(DNS_TEMPORARY,    -41,   "the name server does not answer for now") \
-    X(DNS,              -42,   "name resolution failed") \
-    /* TLS */ \
+    X(DNS,              -42,   "name resolution failed")
+
+/* and those of TLS alone. */
+#define PSOCKET_TLS_CODES(X) \
+    X(ALREADY_TLS,      -11,   "the socket is using TLS already") \
+    X(PLAINTEXT,        -14,   "plaintext is waiting in the receive buffer: read it before starting TLS") \
+    X(WANT_DECISION,    -15,   "waits for psocket_decide") \
+    X(WANT_SIGNATURE,   -16,   "waits for psocket_signed") \
+    X(FILE,             -28,   "cannot read the file") \
+    X(NO_ENTROPY,       -29,   "no source of random numbers") \
     X(TLS_PROTOCOL,     -60,   "the peer broke the TLS protocol") \
     X(TLS_VERSION,      -61,   "no TLS version in common") \
     X(TLS_HANDSHAKE,    -62,   "no cipher suite or parameters in common") \
@@ -411,8 +416,10 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 PSOCKET_API int psocket_flush(psocket *s);
 
 /* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
-   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty datagram), WANT_*, or how the stream ended:
-   PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE. Chunks before the end come first. */
+   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty
+   datagram), WANT_*, or how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE.
+   Chunks before the end come first. A clean end stays one, also when a later psocket_send meets the reset of a peer that
+   is gone and answers RESET. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none yet. */
@@ -436,7 +443,9 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 PSOCKET_API int psocket_shutdown(psocket *s);
 
 /* Closes without waiting (TLS: close_notify if it can be sent at once). Chunks received stay readable, then every call
-   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. */
+   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. A peer that is still sending hears a reset, which can
+   take from it what was sent last. Who has answered before all was read (an HTTP server that refuses an upload) ends in
+   stages: psocket_shutdown, then psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -532,7 +541,7 @@ PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
    NULL. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
-/* A constant text for a code; "unknown code" for others. */
+/* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
 PSOCKET_API const char *psocket_strerror(int code);
 
 /* A code's name without the prefix, "TIMEOUT"; NULL for others. */
@@ -655,7 +664,7 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_ADDRESSES 16 /* most addresses of one name that are tried */
 #endif
 #ifndef PSOCKET_RESOLVER_THREADS
-#define PSOCKET_RESOLVER_THREADS 8 /* names resolved at once, not counting those that keep us waiting; more queue */
+#define PSOCKET_RESOLVER_THREADS 96 /* names resolved at once; more queue */
 #endif
 #ifndef PSOCKET_CHAIN_BYTES
 #define PSOCKET_CHAIN_BYTES 102400 /* most bytes of certificates taken from a peer */
@@ -693,8 +702,7 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>base
- * Memory, errors and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free. An error is filled
- * by three functions: psi_err, psi_err_alert, and psi_err_os of the next section.
+ * Memory, texts of codes and little helpers. Whoever calls psi_alloc owns the result and ends it with psi_free.
  *================================================================================================*/
 
 /* Zeroed memory, or NULL. */
@@ -765,14 +773,20 @@ static const char *psi_string_of(int code, const short *codes, const char *strin
     return strings;
 }
 
+#ifdef PSOCKET_NO_TLS
+#define PSI_CODES PSOCKET_SOCKET_CODES /* a build without TLS never answers the others */
+#else
+#define PSI_CODES PSOCKET_CODES
+#endif
+
 #define PSOCKET_X(name, value, text) value,
-static const short psi_codes[] = { PSOCKET_CODES(PSOCKET_X) };
+static const short psi_codes[] = { PSI_CODES(PSOCKET_X) };
 #undef PSOCKET_X
 
 PSOCKET_API const char *psocket_strerror(int code)
 {
 #define PSOCKET_X(name, value, text) text "\0"
-    static const char texts[] = PSOCKET_CODES(PSOCKET_X);
+    static const char texts[] = PSI_CODES(PSOCKET_X);
 #undef PSOCKET_X
     const char *text = psi_string_of(code, psi_codes, texts);
     return *text ? text : "unknown code";
@@ -781,58 +795,11 @@ PSOCKET_API const char *psocket_strerror(int code)
 PSOCKET_API const char *psocket_codename(int code)
 {
 #define PSOCKET_X(name, value, text) #name "\0"
-    static const char names[] = PSOCKET_CODES(PSOCKET_X);
+    static const char names[] = PSI_CODES(PSOCKET_X);
 #undef PSOCKET_X
     const char *name = psi_string_of(code, psi_codes, names);
     return *name ? name : NULL;
 }
-
-/* Fills *e (may be NULL) with a code and a sentence (NULL: the code's own text), clearing the rest. Returns the code. */
-static int psi_err_v(psocket_error *e, int code, const char *format, va_list ap)
-{
-    if (!e) return code;
-    memset(e, 0, sizeof *e);
-    e->code = code;
-    e->tls_alert = -1;
-    e->cert_index = -1;
-    if (format) vsnprintf(e->text, sizeof e->text, format, ap);
-    else snprintf(e->text, sizeof e->text, "%s", psocket_strerror(code));
-    return code;
-}
-
-PSI_PRINTF(3, 4)
-static int psi_err(psocket_error *e, int code, const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    psi_err_v(e, code, format, ap);
-    va_end(ap);
-    return code;
-}
-
-/* The same, with the TLS alert that was sent or received. */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
-{
-    va_list ap;
-    va_start(ap, format);
-    psi_err_v(e, code, format, ap);
-    va_end(ap);
-    if (e) e->tls_alert = alert;
-    return code;
-}
-
-/* Fills *e with a code and its standard text. */
-static int psi_err_code(psocket_error *e, int code)
-{
-    return psi_err(e, code, NULL);
-}
-
-#ifdef PSOCKET_NO_TEXT
-/* Firmware has no room for sentences: the compiler checks them and leaves them out. Never defined. */
-int psi_err_unsaid(const char *format, ...);
-#define psi_err(e, code, ...) ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), psi_err_code(e, code))
-#endif
 
 /*==================================================================================================
  * >>os
@@ -867,12 +834,11 @@ typedef struct psi_os_ready {
     int events;
 } psi_os_ready;
 
-/* Options of a descriptor; all zero leaves it as it is. */
+/* Options of a descriptor; all zero leaves it as it is. The texts in opt have been read, and may be gone. */
 typedef struct psi_os_settings {
     psi_addr local, group;    /* to connect from; to join */
     uint32_t interface_index; /* where multicasts leave and groups are joined; 0: the system's choice */
-    int keepalive, ttl;
-    uint8_t reuse_port, v6only, broadcast, noloop;
+    psocket_options opt;
 } psi_os_settings;
 
 #define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
@@ -1043,10 +1009,7 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
 static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
 static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
 
-static int psi_os_start(void)
-{
-    return 0; /* tcpip_init is the application's */
-}
+#define psi_os_start() 0 /* tcpip_init is the application's */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1441,10 +1404,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
     return ReadFile((HANDLE)file, p, (DWORD)n, &got, NULL) ? (ptrdiff_t)got : -1;
 }
 
-static void psi_os_file_close(intptr_t file)
-{
-    CloseHandle((HANDLE)file);
-}
+#define psi_os_file_close(file) CloseHandle((HANDLE)(file))
 
 /* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
@@ -1620,29 +1580,20 @@ static int psi_os_reuse(int fd, int stream, int share)
 #endif
 }
 
-/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
+   text, everybody else's a status. */
+static const char *psi_os_text(int e, char *buf, size_t size)
+{
 #if defined(__GLIBC__) && defined(__USE_GNU)
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
     return strerror_r(e, buf, size);
-}
 #else
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
     return strerror_r(e, buf, size) == 0 ? buf : "unknown error";
-}
 #endif
-
-static int psi_os_start(void)
-{
-    return 0;
 }
 
-/* Tells a process from one forked from it. */
-static PSI_UNUSED long psi_os_process(void)
-{
-    return (long)getpid();
-}
+#define psi_os_start() 0
+#define psi_os_process() ((long)getpid()) /* tells a process from one forked from it */
+#define psi_os_calendar() time(NULL)
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1651,14 +1602,9 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static PSI_UNUSED int64_t psi_os_calendar(void)
-{
-    return (int64_t)time(NULL);
-}
-
-#if defined(__linux__)
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
+#if defined(__linux__)
     unsigned char *b = (unsigned char *)p;
     while (n > 0) {
         ssize_t got = getrandom(b, n, 0);
@@ -1667,15 +1613,11 @@ static PSI_UNUSED int psi_os_random(void *p, size_t n)
         b += got;
         n -= (size_t)got;
     }
-    return 0;
-}
 #else
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
     arc4random_buf(p, n);
+#endif
     return 0;
 }
-#endif
 
 /*--- POSIX: threads */
 
@@ -1692,17 +1634,15 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 
 /* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
    name is whatever it was started by. */
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
 static void psi_os_pin(void)
 {
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
     static const char anchor = 0;
     Dl_info info;
     if (dladdr((const void *)&anchor, &info) && info.dli_fname)
         dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
-}
-#else
-static void psi_os_pin(void) {}
 #endif
+}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -1739,10 +1679,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
     return got;
 }
 
-static void psi_os_file_close(intptr_t file)
-{
-    close((int)file);
-}
+#define psi_os_file_close(file) close((int)(file))
 
 /* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
@@ -1788,23 +1725,19 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 /*--- one body for all: time, randomness */
 
-#ifdef PSOCKET_NOW
+#ifndef PSOCKET_NOW
+#define PSOCKET_NOW() psi_os_clock()
+#endif
+#ifndef PSOCKET_WALLCLOCK
+#define PSOCKET_WALLCLOCK() psi_os_calendar()
+#endif
+#ifndef PSOCKET_ENTROPY
+#define PSOCKET_ENTROPY(p, n) psi_os_random(p, n)
+#endif
+
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
-#else
-static int64_t psi_os_now(void) { return psi_os_clock(); }
-#endif
-
-#ifdef PSOCKET_WALLCLOCK
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
-#else
-static PSI_UNUSED int64_t psi_os_wallclock(void) { return psi_os_calendar(); }
-#endif
-
-#ifdef PSOCKET_ENTROPY
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
-#else
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return psi_os_random(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
-#endif
 
 /*--- errors */
 
@@ -1864,23 +1797,67 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 }
 #endif
 
-/* Fills *e (may be NULL) as psi_err does, with the system's number (0: none) and, behind the sentence (may be empty), what
-   the system calls it, or else the code's own text. */
-PSI_PRINTF(4, 5)
-static int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
+/* Fills *e with a code, the system's number (0: none) and a text, clearing the rest. */
+static void psi_err_set(psocket_error *e, int code, int os, const char *text)
+{
+    memset(e, 0, sizeof *e);
+    e->code = code;
+    e->os_error = os;
+    e->tls_alert = e->cert_index = -1;
+    snprintf(e->text, sizeof e->text, "%s", text);
+}
+
+/* Adds the reason to the sentence in *e (may be empty): what the system calls its error, or else the code's own text. */
+static void psi_err_why(psocket_error *e)
 {
     char why[128];
-    size_t n;
-    va_list ap;
-    if (!e) return code;
-    va_start(ap, format);
-    psi_err_v(e, code, format, ap);
-    va_end(ap);
-    e->os_error = os;
-    n = strlen(e->text);
-    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "", os ? psi_os_text(os, why, sizeof why) : psocket_strerror(code));
+    size_t n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", n ? ": " : "",
+             e->os_error ? psi_os_text(e->os_error, why, sizeof why) : psocket_strerror(e->code));
+}
+
+/* Fills *e (may be NULL) with a code and its own text. Returns the code. */
+static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
+{
+    if (e) psi_err_set(e, code, 0, psocket_strerror(code));
     return code;
 }
+
+/* The same with a sentence in place of the text (NULL: none), and the TLS alert that was sent or received (-1: none). */
+PSI_PRINTF(4, 5)
+static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+{
+    va_list ap;
+    psi_err_code(e, code);
+    if (!e) return code;
+    e->tls_alert = alert;
+    va_start(ap, format);
+    if (format) vsnprintf(e->text, sizeof e->text, format, ap);
+    va_end(ap);
+    return code;
+}
+
+/* The same with the system's number, and the reason behind the sentence. */
+PSI_PRINTF(4, 5)
+static PSI_UNUSED int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
+{
+    va_list ap;
+    if (!e) return code;
+    psi_err_set(e, code, os, "");
+    va_start(ap, format);
+    vsnprintf(e->text, sizeof e->text, format, ap);
+    va_end(ap);
+    psi_err_why(e);
+    return code;
+}
+
+#ifdef PSOCKET_NO_TEXT
+/* Firmware has no room for sentences: the compiler checks them and leaves them out. Never defined. */
+int psi_err_unsaid(const char *format, ...);
+#define psi_err(e, code, ...) ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), psi_err_code(e, code))
+#else
+#define psi_err(e, code, ...) psi_err_alert(e, code, -1, __VA_ARGS__)
+#endif
 
 /*--- threads */
 
@@ -2264,10 +2241,16 @@ static void psi_os_close(psocket_fd fd)
     if (fd != -1) psi_os_raw_close((psi_os_int)fd);
 }
 
-/* Sets an option that is an int: 0, or -1. */
+/* Sets an option: 0, or -1. */
+static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size_t n)
+{
+    return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
+}
+
+/* One that is an int. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
-    return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)&value, sizeof value);
+    return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
 /* What every new stream or datagram descriptor gets; closes it on failure. */
@@ -2308,7 +2291,11 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
         return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
     }
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) listens = 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) {
+        int r = psi_os_why(os);
+        if (r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
+        listens = 0;
+    }
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
     if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
@@ -2320,12 +2307,14 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
    (simultaneous open). */
 static int psi_os_connected(psocket_fd fd, int *os)
 {
-    psi_addr here, there;
+    psi_os_sockaddr here, there;
     int type = 0;
-    socklen_t n = sizeof type;
-    if (psi_os_getname(fd, 0, &here, NULL, 0) || psi_os_getname(fd, 1, &there, NULL, 0)) return 0;
-    if (!here.port || here.port != there.port || memcmp(here.ip, there.ip, sizeof here.ip)) return 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) || type != SOCK_STREAM) return 0;
+    socklen_t n = sizeof here, m = sizeof there, k = sizeof type;
+    memset(&here, 0, sizeof here);
+    memset(&there, 0, sizeof there);
+    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m)) return 0;
+    if (n != m || memcmp(&here, &there, sizeof here)) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2409,11 +2398,7 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path)
-{
-    (void)path;
-    return PSOCKET_UNSUPPORTED;
-}
+#define psi_os_unlink(path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
 #endif
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
@@ -2474,27 +2459,32 @@ static psi_os_len psi_os_clip(size_t n)
     return (psi_os_len)(n < PSI_OS_SEND_MAX ? n : PSI_OS_SEND_MAX);
 }
 
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: NULL if the peer is fixed. */
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. sa: where the sender is told, or NULL. */
+static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, struct sockaddr *sa, socklen_t *size, int *os)
 {
-    psi_os_sockaddr sa;
-    int tries, r;
-    for (tries = 0; tries < 16; tries++) {
-        socklen_t size = sizeof sa;
-        ptrdiff_t got;
-        sa.sa.sa_family = 0;
-        got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &sa.sa : NULL, from ? &size : NULL);
-        if (got >= 0 && from) psi_os_from_sockaddr(from, &sa);
+    int tries, r = 0;
+    for (tries = 0; tries < 16 && !r; tries++) {
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, size);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
-        if (r) return r;
     }
-    return PSOCKET_WANT_READ;
+    return r ? r : PSOCKET_WANT_READ;
 }
 
 static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
 {
-    return psi_os_recvfrom(fd, p, n, NULL, os);
+    return psi_os_get(fd, p, n, NULL, NULL, os);
+}
+
+static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+{
+    psi_os_sockaddr sa;
+    socklen_t size = sizeof sa;
+    ptrdiff_t got;
+    sa.sa.sa_family = 0;
+    got = psi_os_get(fd, p, n, &sa.sa, &size, os);
+    if (got >= 0) psi_os_from_sockaddr(from, &sa);
+    return got;
 }
 
 static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, psi_os_len n, const struct sockaddr *sa, socklen_t size, int *os)
@@ -2562,58 +2552,44 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
 }
 
-/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them; and joining the
+   group. 0 or -1. */
 #ifdef PSI_OS_MREQ_IF
-static int psi_os_multicast4(psocket_fd fd, unsigned index, int ttl, int loop)
+static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
-    psi_os_octet hops = (psi_os_octet)ttl, off = 0;
+    psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
+    unsigned index = set->interface_index;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
-    if (ttl && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_TTL, (const char *)&hops, sizeof hops)) return -1;
-    if (!loop && PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_LOOP, (const char *)&off, sizeof off)) return -1;
-    if (!index) return 0;
-    return psi_os_mreq_at(&m, index) || PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_MULTICAST_IF,
-                                                            (const char *)&PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) ? -1 : 0;
-}
-#else
-#define psi_os_multicast4(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
-#endif
-
-#ifdef IPV6_MULTICAST_HOPS
-static int psi_os_multicast6(psocket_fd fd, unsigned index, int ttl, int loop)
-{
-    if (ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, ttl)) return -1;
-    if (!loop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
-    return index && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index) ? -1 : 0;
-}
-#else
-#define psi_os_multicast6(fd, index, ttl, loop) ((void)(fd), errno = EOPNOTSUPP, (index) || (ttl) || !(loop) ? -1 : 0)
-#endif
-
-/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
-static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
-{
-    int r;
-    if (family == PSI_UNIX) return 0;
-    if (!udp) return set->keepalive > 0 && psi_os_keepalive(fd, set->keepalive) ? psi_os_why(os) : 0;
-    if (set->ttl < 0 || set->ttl > 255) return PSOCKET_INVALID;
-    if (set->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    r = psi_os_multicast4(fd, set->interface_index, set->ttl, !set->noloop); /* an IPv6 socket may reach IPv4 groups, too, but need not */
-    if (family == PSI_IP6) r = psi_os_multicast6(fd, set->interface_index, set->ttl, !set->noloop);
-    return r ? psi_os_why(os) : 0;
+    if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
+    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
+    if (index && psi_os_mreq_at(&m, index)) return -1;
+    return index ? psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) : 0;
 }
 
-#ifdef PSI_OS_MREQ_IF
 static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
 {
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     memcpy(&m.imr_multiaddr, group->ip, 4);
     if (index && psi_os_mreq_at(&m, index)) return -1;
-    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, (const char *)&m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
 }
 #else
-#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#define psi_os_multicast4(fd, set) (errno = EOPNOTSUPP, -1)
+#define psi_os_join4(fd, group, index) (errno = EOPNOTSUPP, -1)
+#endif
+
+#ifdef IPV6_MULTICAST_HOPS
+static int psi_os_multicast6(psocket_fd fd, const psi_os_settings *set)
+{
+    int hops = set->opt.multicast_ttl, index = (int)set->interface_index;
+    if (hops && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, hops)) return -1;
+    if (set->opt.multicast_noloop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
+    return index ? psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index) : 0;
+}
+#else
+#define psi_os_multicast6(fd, set) (errno = EOPNOTSUPP, -1)
 #endif
 
 #ifdef IPV6_JOIN_GROUP
@@ -2623,11 +2599,26 @@ static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
     memset(&m, 0, sizeof m);
     memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
     m.ipv6mr_interface = index;
-    return PSI_SYS(setsockopt)((psi_os_int)fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, (const char *)&m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
 }
 #else
-#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
+#define psi_os_join6(fd, group, index) (errno = EOPNOTSUPP, -1)
 #endif
+
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
+static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
+{
+    const psocket_options *o = &set->opt;
+    int r;
+    if (family == PSI_UNIX) return 0;
+    if (!udp) return o->keepalive > 0 && psi_os_keepalive(fd, o->keepalive) ? psi_os_why(os) : 0;
+    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
+    if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
+    if (!set->interface_index && !o->multicast_ttl && !o->multicast_noloop) return 0;
+    r = psi_os_multicast4(fd, set); /* an IPv6 socket may reach IPv4 groups, too, but need not */
+    if (family == PSI_IP6) r = psi_os_multicast6(fd, set);
+    return r ? psi_os_why(os) : 0;
+}
 
 /* Joins the group of the settings, if they have one. */
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
@@ -2965,11 +2956,6 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 #endif
 
-static psocket_fd psi_os_poller_fd(psi_os_poller *p)
-{
-    return p->fd;
-}
-
 static void psi_os_poller_free(psi_os_poller *p)
 {
     psi_os_close(p->fd);
@@ -3000,7 +2986,7 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
 static PSI_UNUSED void psi_os_poller_busy(psi_os_poller *p, int on)
 {
     int os;
-    if (psi_os_poller_fd(p) != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
+    if (p->fd != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
 }
 
 /* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0) or the bell,
@@ -3441,18 +3427,14 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * >>dns
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
- * socket waits for. Lookups by the system have a helper thread each. At most PSOCKET_RESOLVER_THREADS of them count: one
- * that nobody waits for any more, or that has waited PSI_DNS_PATIENCE for its name server, makes room for another.
+ * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_PATIENCE 250 /* milliseconds */
-#define PSI_DNS_THREADS (8 * PSOCKET_RESOLVER_THREADS) /* all of them, those that do not count included */
 
 struct psocket_resolve {
-    psocket_resolve *next; /* in psi_dns_list */
+    psocket_resolve *next; /* in psi_dns_queue */
     psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
-    int64_t since;         /* when its thread began */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3460,46 +3442,54 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. Where one family has taken more than its half, the other
-   one takes it back. */
+/* Lookups that wait for a thread, in the order asked; those that have one; and whose they are: they do not survive fork. */
+static psocket_resolve *psi_dns_queue;
+static PSI_UNUSED int psi_dns_threads;
+static PSI_UNUSED long psi_dns_process;
+
+/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
+   alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one family has taken more
+   than its half of the room, the other one takes it back. */
 static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
 {
     psi_addr a = *address;
-    int i, same = 0, last = -1; /* of the other family */
+    int i, same = 0, at;
     psi_addr_normalise(&a);
     for (i = 0; i < r->count; i++) {
         if (psi_addr_same(&r->addrs[i], &a)) return 0;
-        if (r->addrs[i].family == a.family) same++;
-        else last = i;
+        same += r->addrs[i].family == a.family;
     }
     if (r->count == PSOCKET_ADDRESSES) {
         if (same >= PSOCKET_ADDRESSES / 2) return PSOCKET_LIMIT;
-        memmove(&r->addrs[last], &r->addrs[last + 1], (size_t)(r->count - last - 1) * sizeof a);
         r->count--;
     }
-    r->addrs[r->count++] = a;
+    at = 2 * same + (r->count && r->addrs[0].family != a.family);
+    if (at > r->count) at = r->count;
+    memmove(&r->addrs[at + 1], &r->addrs[at], (size_t)(r->count - at) * sizeof a);
+    r->addrs[at] = a;
+    r->count++;
     return 0;
 }
 
-/* Stores the answer and rings. The lock is held. */
-static void psi_dns_answer(psocket_resolve *r, int code)
+/* Stores the answer, rings, and lets go for whoever answers. The lock is held. 1: r is to be freed. */
+static int psi_dns_answer(psocket_resolve *r, int code)
 {
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
     if (r->bell.wr != -1) psi_os_bell_ring(&r->bell);
+    return --r->owners == 0;
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
-    int left;
+    int last;
     if (!r) return;
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
-    psi_dns_answer(r, code);
-    left = --r->owners;
+    last = psi_dns_answer(r, code);
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
+    if (last) psi_free(r);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3523,146 +3513,84 @@ static void psi_dns_found(void *r, const psi_addr *a)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
-static psocket_resolve *psi_dns_list; /* those that run, then those that wait for it, in the order asked */
-static int psi_dns_threads;
-static long psi_dns_process; /* whose threads they are: they do not survive fork */
-
-/* Takes r out of the list. */
-static void psi_dns_unlist(psocket_resolve *r)
-{
-    psocket_resolve **at = &psi_dns_list;
-    while (*at && *at != r) at = &(*at)->next;
-    if (*at) *at = r->next;
-}
-
-/* The next lookup that may begin, which then has; NULL if there is none. The lock is held. */
-static psocket_resolve *psi_dns_next(void)
-{
-    psocket_resolve *r;
-    int64_t now = psi_os_now();
-    int count = 0;
-    for (r = psi_dns_list; r && !r->queued; r = r->next) count += r->owners == 2 && now - r->since < PSI_DNS_PATIENCE;
-    if (!r || count >= PSOCKET_RESOLVER_THREADS) return NULL;
-    r->queued = 0;
-    r->since = now;
-    return r;
-}
-
 PSI_OS_THREAD(psi_dns_worker, first)
 {
     psocket_resolve *r = (psocket_resolve *)first, *next;
-    int left, code;
+    int last, code;
     for (; r; r = next) {
         code = psi_os_resolve(r->host, psi_dns_found, r, &r->os); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        psi_dns_unlist(r);
-        psi_dns_answer(r, code);
-        left = --r->owners;
-        next = psi_dns_next();
-        if (!next) psi_dns_threads--;
+        last = psi_dns_answer(r, code);
+        next = psi_dns_queue;
+        if (next) psi_dns_queue = next->next;
+        else psi_dns_threads--;
+        if (next) next->queued = 0;
         psi_os_unlock(&psi_dns_lock);
-        if (!left) psi_free(r);
+        if (last) psi_free(r);
     }
     return 0;
 }
 
-/* Begins what may begin. If r is to wait for a thread and there is none and can be none, that is its answer. The lock is
-   held. */
-static void psi_dns_push(psocket_resolve *r)
+/* Gives r a thread, or a place in the queue. If there is no thread and can be none, that is its answer. */
+static void psi_dns_system(psocket_resolve *r)
 {
-    psocket_resolve *next;
-    int code = 0, os = 0;
+    psocket_resolve **end = &psi_dns_queue;
+    int code = PSOCKET_LIMIT, os = 0;
+    psi_os_pin(); /* not under the lock: it takes the loader's */
+    psi_os_lock(&psi_dns_lock);
     if (psi_dns_process != psi_os_process()) {
         psi_dns_process = psi_os_process();
         psi_dns_threads = 0;
-        psi_dns_list = r->queued ? r : NULL;
-        r->next = NULL;
+        psi_dns_queue = NULL;
     }
-    while (!code && psi_dns_threads < PSI_DNS_THREADS && (next = psi_dns_next()) != NULL) {
-        code = psi_os_thread(psi_dns_worker, next, &os);
-        if (code) next->queued = 1;
-        else psi_dns_threads++;
+    if (psi_dns_threads < PSOCKET_RESOLVER_THREADS) code = psi_os_thread(psi_dns_worker, r, &os);
+    if (!code) {
+        psi_dns_threads++;
+    } else if (psi_dns_threads) {
+        while (*end) end = &(*end)->next;
+        *end = r;
+        r->queued = 1;
+    } else {
+        r->os = os;
+        psi_dns_answer(r, code);
     }
-    if (!code || psi_dns_threads || !r->queued) return;
-    psi_dns_unlist(r);
-    r->queued = 0;
-    r->os = os;
-    r->owners--;
-    psi_dns_answer(r, code);
-}
-
-static void psi_dns_system(psocket_resolve *r)
-{
-    psocket_resolve **end = &psi_dns_list;
-    psi_os_pin(); /* not under the lock: it takes the loader's */
-    psi_os_lock(&psi_dns_lock);
-    while (*end) end = &(*end)->next;
-    *end = r;
-    r->queued = 1;
-    psi_dns_push(r);
     psi_os_unlock(&psi_dns_lock);
-}
-
-/* The socket lets go of a lookup. Which nobody has begun is over. The lock is held. */
-static void psi_dns_abandon(psocket_resolve *r)
-{
-    if (r->queued) {
-        psi_dns_unlist(r);
-        r->queued = 0;
-        r->owners--;
-    }
-    psi_dns_push(r);
 }
 
 #else
 #define PSI_DNS_THREADED 0
 
 /* Without threads the answer is there at once, after as long as it takes. */
+static void psi_dns_system(psocket_resolve *r)
+{
 #ifdef PSOCKET_NO_DNS
-static void psi_dns_system(psocket_resolve *r)
-{
     psocket_resolve_done(r, PSOCKET_DNS);
-}
 #else
-static void psi_dns_system(psocket_resolve *r)
-{
     psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
+#endif
 }
 #endif
 
-static void psi_dns_push(psocket_resolve *r) { (void)r; }
-static void psi_dns_abandon(psocket_resolve *r) { (void)r; }
-
-#endif
-
+/* The socket lets go of a lookup. Which nobody has begun is over. */
 static void psi_dns_release(psocket_resolve *r)
 {
+    psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
     psi_os_bell_free(&r->bell); /* nobody listens any more */
-    r->owners--;
-    psi_dns_abandon(r);
-    left = r->owners;
+    while (r->queued && *at && *at != r) at = &(*at)->next;
+    if (r->queued && *at) *at = r->next;
+    left = r->owners -= 1 + r->queued;
     psi_os_unlock(&psi_dns_lock);
     if (!left) psi_free(r);
 }
 
-static int psi_dns_is_done(psocket_resolve *r)
-{
-    int done;
-    psi_os_lock(&psi_dns_lock);
-    if (r->queued) psi_dns_push(r);
-    done = r->done;
-    psi_os_unlock(&psi_dns_lock);
-    return done;
-}
-
-/* After how many milliseconds to ask psi_dns_is_done again: 0 now, -1 when the bell rings. */
+/* After how many milliseconds to ask again: 0 if the answer is there, -1 when the bell rings. */
 static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : r->queued ? PSI_DNS_PATIENCE : -1;
+    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3676,26 +3604,13 @@ static int psi_dns_is_localhost(const char *host, size_t n)
     return n >= len && psi_same_nocase(host + n - len, name, len) && (n == len || host[n - len - 1] == '.');
 }
 
-/* What is known without asking anybody: numeric addresses, paths, and, unless the application resolves, this machine. */
-static int psi_dns_known(psocket_resolve *r, const char *path, size_t n, int own)
-{
-    psi_addr a = PSI_ZERO;
-    if (path) a.family = PSI_UNIX;
-    else if (!psi_addr_parse(&a, r->host, n)) {
-        if (own || !psi_dns_is_localhost(r->host, n)) return 0;
-        psi_addr_parse(&a, "::1", 3);
-        psi_dns_add(r, &a);
-        psi_addr_parse(&a, "127.0.0.1", 9);
-    }
-    psi_dns_add(r, &a);
-    return 1;
-}
-
-/* Starts to resolve host: what is known at once, others through fn or the system. The caller owns *out and ends it with
+/* Starts to resolve host. What is known without asking anybody is there at once: a path, a numeric address, and, unless the
+   application resolves, this machine. Others go through fn or the system. The caller owns *out and ends it with
    psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
     const char *path = psi_addr_path(host);
+    psi_addr a = PSI_ZERO;
     size_t n;
     int os;
     psocket_resolve *r;
@@ -3709,29 +3624,21 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     r->owners = 1;
     r->bell.rd = r->bell.wr = -1;
     *out = r;
-    r->done = psi_dns_known(r, path, n, fn != NULL);
-    if (r->done) return 0;
+    if (path) a.family = PSI_UNIX;
+    else if (!psi_addr_parse(&a, host, n) && !fn && psi_dns_is_localhost(host, n)) {
+        psi_addr_parse(&a, "::1", 3);
+        psi_dns_add(r, &a);
+        psi_addr_parse(&a, "127.0.0.1", 9);
+    }
+    if (a.family) {
+        r->done = 1;
+        return psi_dns_add(r, &a);
+    }
     if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
     return 0;
-}
-
-/* Brings the addresses of a finished lookup into the order in which to try them: families alternate, beginning with the
-   system's first choice (RFC 8305 section 4). */
-static void psi_dns_interleave(psocket_resolve *r)
-{
-    psi_addr sorted[PSOCKET_ADDRESSES];
-    int taken[PSOCKET_ADDRESSES] = { 0 }, i, k, family = r->count ? r->addrs[0].family : 0;
-    for (i = 0; i < r->count; i++) {
-        for (k = 0; k < r->count && (taken[k] || r->addrs[k].family != family); k++) {}
-        if (k == r->count) for (k = 0; taken[k]; k++) {} /* that family is used up */
-        taken[k] = 1;
-        sorted[i] = r->addrs[k];
-        family = sorted[i].family == PSI_IP4 ? PSI_IP6 : PSI_IP4;
-    }
-    memcpy(r->addrs, sorted, (size_t)r->count * sizeof *sorted);
 }
 #ifndef PSOCKET_NO_TLS
 /*==================================================================================================
@@ -5734,20 +5641,18 @@ enum { PSI_REC_WARNING = 1, PSI_REC_FATAL = 2 };
 enum { PSI_ALERTS(PSI_X) PSI_ALERT_NONE = -1 };
 #undef PSI_X
 
-#define PSI_X(name, number, text) number,
-static const short psi_alert_numbers[] = { PSI_ALERTS(PSI_X) };
-#undef PSI_X
-#define PSI_X(name, number, text) text "\0"
-static const char psi_alert_names[] = PSI_ALERTS(PSI_X);
-#undef PSI_X
+#define PSI_X_NUMBER(name, number, text) number,
+#define PSI_X_TEXT(name, number, text) text "\0"
 
 static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 {
-    const char *name = psi_string_of(alert, psi_alert_numbers, psi_alert_names);
+    static const short numbers[] = { PSI_ALERTS(PSI_X_NUMBER) };
+    static const char names[] = PSI_ALERTS(PSI_X_TEXT);
+    const char *name = psi_string_of(alert, numbers, names);
     return *name ? name : "unknown alert";
 }
 
-/* --- reading and writing bytes ----------------------------------------------------------------------------------- */
+/* --- reading and writing bytes -------------------------------------------- */
 
 /* Bytes still to be read; bad once something did not fit. */
 typedef struct psi_reader {
@@ -5883,6 +5788,11 @@ static uint8_t *psi_write_room(psi_writer *w, size_t n)
     return w->p + w->n;
 }
 
+static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
+{
+    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+}
+
 static void psi_write(psi_writer *w, const void *p, size_t n)
 {
     uint8_t *to = psi_write_room(w, n);
@@ -5896,7 +5806,7 @@ static void psi_write_number(psi_writer *w, uint64_t value, size_t size)
     uint8_t *to = psi_write_room(w, size);
     if (!to) return;
     w->n += (uint32_t)size;
-    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
+    psi_rec_put(to, value, size);
 }
 
 /* Begins a vector whose length will stand in size bytes; the result is for psi_write_close. */
@@ -5935,7 +5845,7 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
     }
 }
 
-/* --- cipher suites ----------------------------------------------------------------------------------------------- */
+/* --- cipher suites -------------------------------------------------------- */
 
 /* What a handshake chooses: a cipher suite, a group, a signature scheme. */
 typedef struct psi_named {
@@ -5946,7 +5856,7 @@ typedef struct psi_named {
     uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
     uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
     uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
-    uint8_t len;               /* groups: bytes of a secret key */
+    uint8_t len;               /* suites: bytes of a digest; groups: bytes of a secret key */
     uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
 } psi_named;
 
@@ -5989,24 +5899,25 @@ static const psi_named *psi_named_of(const psi_named *table, size_t count, unsig
 
 enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
 
-/* X(IANA name, number, version, key of the certificate (0: any), hash, AEAD), best first where the CPU has AES. */
-#define PSI_SUITES(X) \
-    X(TLS_AES_128_GCM_SHA256, 0x1301, PSI_TLS13, 0, br_sha256_ID, PSI_AES128) \
-    X(TLS_AES_256_GCM_SHA384, 0x1302, PSI_TLS13, 0, br_sha384_ID, PSI_AES256) \
-    X(TLS_CHACHA20_POLY1305_SHA256, 0x1303, PSI_TLS13, 0, br_sha256_ID, PSI_CHACHA) \
-    X(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_AES128) \
-    X(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_AES128) \
-    X(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, PSI_TLS12, BR_KEYTYPE_EC, br_sha384_ID, PSI_AES256) \
-    X(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, PSI_TLS12, BR_KEYTYPE_RSA, br_sha384_ID, PSI_AES256) \
-    X(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, PSI_TLS12, BR_KEYTYPE_EC, br_sha256_ID, PSI_CHACHA) \
-    X(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, PSI_TLS12, BR_KEYTYPE_RSA, br_sha256_ID, PSI_CHACHA)
-
 /* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
-#define PSI_X(name, number, version, key, hash, aead) \
-    { #name, number, version, hash, key, 0, aead, (version) == PSI_TLS12 && (aead) != PSI_CHACHA ? 13 : 5, \
-      (version) == PSI_TLS12 ? PSI_REC_TAG : PSI_REC_TAG + 1, 0, 0 },
-static const psi_suite psi_suites[] = { PSI_SUITES(PSI_X) };
-#undef PSI_X
+#define PSI_SUITE12(name, number, key, hash, aead) \
+    { #name, number, PSI_TLS12, br_sha##hash##_ID, BR_KEYTYPE_##key, 0, PSI_##aead, \
+      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, (hash) / 8, 0 }
+#define PSI_SUITE13(name, number, hash, aead) \
+    { #name, number, PSI_TLS13, br_sha##hash##_ID, 0, 0, PSI_##aead, 5, PSI_REC_TAG + 1, (hash) / 8, 0 }
+
+/* Best first where the CPU has AES. */
+static const psi_suite psi_suites[] = {
+    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
+    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
+    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA)
+};
 
 /* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_primitives {
@@ -6044,12 +5955,7 @@ static void psi_rec_prepare(void)
     psi_os_unlock(&psi_prim_lock);
 }
 
-/* --- keys of one direction --------------------------------------------------------------------------------------- */
-
-static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
-{
-    while (size--) *to++ = (uint8_t)(value >> 8 * size & 0xFF);
-}
+/* --- keys of one direction ------------------------------------------------ */
 
 typedef struct psi_gcm {
     br_aes_gen_ctr_keys aes;
@@ -6150,7 +6056,7 @@ static int psi_rec_equal(const uint8_t *a, const uint8_t *b, size_t n)
     return differ == 0;
 }
 
-/* --- records ----------------------------------------------------------------------------------------------------- */
+/* --- records -------------------------------------------------------------- */
 
 /* Result of psi_rec_open. */
 typedef struct psi_rec_in {
@@ -6497,7 +6403,7 @@ static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, con
     (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 2, seed);
 }
 
-/* --- keys of records --------------------------------------------------------------------------------------------- */
+/* --- keys of records ------------------------------------------------------ */
 
 static size_t psi_suite_key_len(const psi_suite *s)
 {
@@ -6508,7 +6414,7 @@ static size_t psi_suite_key_len(const psi_suite *s)
 static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
 {
     uint8_t copy[PSI_REC_SECRET];
-    size_t n = psi_x509_hash_len(suite->hash);
+    size_t n = suite->len;
     memcpy(copy, secret, n); /* it may lie in *k */
     psi_key_clear(k);
     k->suite = suite;
@@ -6521,7 +6427,7 @@ static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, psi_x509_hash_len(k->suite->hash));
+    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, k->suite->len);
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6543,7 +6449,7 @@ static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], con
     psi_wipe(block, sizeof block);
 }
 
-/* --- transcript -------------------------------------------------------------------------------------------------- */
+/* --- transcript ----------------------------------------------------------- */
 
 /* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
    signature of TLS 1.2 over them, which may take another hash. */
@@ -6588,7 +6494,7 @@ static void psi_transcript_retry(psi_transcript *t, int hash)
     psi_transcript_add(t, message, 4 + n);
 }
 
-/* --- the log of keys --------------------------------------------------------------------------------------------- */
+/* --- the log of keys ------------------------------------------------------ */
 
 #ifdef PSOCKET_KEYLOG
 /* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
@@ -6613,18 +6519,16 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
 #define psi_keys_log(label, random, secret, n) ((void)(n))
 #endif
 
-/* --- the key exchange -------------------------------------------------------------------------------------------- */
+/* --- the key exchange ----------------------------------------------------- */
 
-/* X(IANA name, number, BearSSL's curve, bytes of a secret key), most wanted first. */
-#define PSI_GROUPS(X) \
-    X(x25519, 29, BR_EC_curve25519, 32) \
-    X(secp256r1, 23, BR_EC_secp256r1, 32) \
-    X(secp384r1, 24, BR_EC_secp384r1, 48) \
-    X(secp521r1, 25, BR_EC_secp521r1, 66)
-
-#define PSI_X(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 },
-static const psi_group psi_groups[] = { PSI_GROUPS(PSI_X) };
-#undef PSI_X
+/* With the bytes of a secret key, most wanted first. */
+#define PSI_GROUP(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 }
+static const psi_group psi_groups[] = {
+    PSI_GROUP(x25519, 29, BR_EC_curve25519, 32),
+    PSI_GROUP(secp256r1, 23, BR_EC_secp256r1, 32),
+    PSI_GROUP(secp384r1, 24, BR_EC_secp384r1, 48),
+    PSI_GROUP(secp521r1, 25, BR_EC_secp521r1, 66)
+};
 
 #define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
@@ -6720,12 +6624,8 @@ enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
 
 static PSI_UNUSED const char *psi_msg_name(int message)
 {
-#define PSI_X(name, number, text) number,
-    static const short numbers[] = { PSI_MESSAGES(PSI_X) };
-#undef PSI_X
-#define PSI_X(name, number, text) text "\0"
-    static const char names[] = PSI_MESSAGES(PSI_X);
-#undef PSI_X
+    static const short numbers[] = { PSI_MESSAGES(PSI_X_NUMBER) };
+    static const char names[] = PSI_MESSAGES(PSI_X_TEXT);
     const char *name = psi_string_of(message, numbers, names);
     return *name ? name : "unknown";
 }
@@ -6736,27 +6636,25 @@ static uint32_t psi_msg_size(const uint8_t *p)
     return 4 + ((uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
 }
 
-/* Signature schemes (RFC 8446 4.2.3): X(IANA name, number, kind, hash, curve that TLS 1.3 binds, 1: of RSASSA-PSS keys),
-   most wanted first. */
-#define PSI_SCHEMES(X) \
-    X(ecdsa_secp256r1_sha256, 0x0403, PSI_X509_ECDSA, br_sha256_ID, BR_EC_secp256r1, 0) \
-    X(rsa_pss_rsae_sha256, 0x0804, PSI_X509_PSS, br_sha256_ID, 0, 0) \
-    X(rsa_pss_pss_sha256, 0x0809, PSI_X509_PSS, br_sha256_ID, 0, 1) \
-    X(rsa_pkcs1_sha256, 0x0401, PSI_X509_PKCS1, br_sha256_ID, 0, 0) \
-    X(ecdsa_secp384r1_sha384, 0x0503, PSI_X509_ECDSA, br_sha384_ID, BR_EC_secp384r1, 0) \
-    X(rsa_pss_rsae_sha384, 0x0805, PSI_X509_PSS, br_sha384_ID, 0, 0) \
-    X(rsa_pss_pss_sha384, 0x080A, PSI_X509_PSS, br_sha384_ID, 0, 1) \
-    X(rsa_pkcs1_sha384, 0x0501, PSI_X509_PKCS1, br_sha384_ID, 0, 0) \
-    X(ecdsa_secp521r1_sha512, 0x0603, PSI_X509_ECDSA, br_sha512_ID, BR_EC_secp521r1, 0) \
-    X(rsa_pss_rsae_sha512, 0x0806, PSI_X509_PSS, br_sha512_ID, 0, 0) \
-    X(rsa_pss_pss_sha512, 0x080B, PSI_X509_PSS, br_sha512_ID, 0, 1) \
-    X(rsa_pkcs1_sha512, 0x0601, PSI_X509_PKCS1, br_sha512_ID, 0, 0)
+/* Signature schemes, RFC 8446 4.2.3: kind, hash, the curve that TLS 1.3 binds, 1: of RSASSA-PSS keys. Most wanted first. */
+#define PSI_SCHEME(name, number, kind, hash, curve, pss) \
+    { #name, number, 0, br_sha##hash##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
+static const psi_scheme psi_schemes[] = {
+    PSI_SCHEME(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
+    PSI_SCHEME(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
+    PSI_SCHEME(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
+    PSI_SCHEME(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
+    PSI_SCHEME(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
+    PSI_SCHEME(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
+    PSI_SCHEME(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
+    PSI_SCHEME(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
+    PSI_SCHEME(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
+    PSI_SCHEME(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
+    PSI_SCHEME(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
+    PSI_SCHEME(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
+};
 
-#define PSI_X(name, number, kind, hash, curve, pss) { #name, number, 0, hash, kind, curve, 0, 0, 0, 0, pss },
-static const psi_scheme psi_schemes[] = { PSI_SCHEMES(PSI_X) };
-#undef PSI_X
-
-/* --- settings and sessions, as >>session and >>tls fill them ------------------------------------------------------ */
+/* --- settings and sessions, as >>session and >>tls fill them -------------- */
 
 typedef struct psi_tls_identity {
     psi_x509_chain chain;
@@ -6827,7 +6725,7 @@ typedef struct psi_session {
     size_t size;                /* with what the spans point into */
 } psi_session;
 
-/* --- the handshake ------------------------------------------------------------------------------------------------ */
+/* --- the handshake -------------------------------------------------------- */
 
 /* What a client's hello offers, or a request of a server's. Points into it. */
 typedef struct psi_offer {
@@ -6862,9 +6760,8 @@ enum {
 typedef struct psi_role {
     int server;
     const psi_hs_row *start;
-    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e);
+    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: the peer begins */
     void (*finish)(psi_hs *h); /* remembers the session */
-    void (*failed)(psi_hs *h); /* the session did not help; NULL: no matter */
 } psi_role;
 
 /* What is asked; made when it is. */
@@ -6892,7 +6789,6 @@ struct psi_hs {
     uint32_t rest;               /* bytes that follow it */
     psi_writer flight;           /* messages that are not yet in records */
     psi_writer out;              /* records to send */
-    uint32_t out_at;
     /* hellos */
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
@@ -6949,7 +6845,7 @@ static const psi_session *psi_hs_session(const psi_hs *h, unsigned version)
     return h->session && h->session->suite->version == version ? h->session : NULL;
 }
 
-/* --- writing messages --------------------------------------------------------------------------------------------- */
+/* --- writing messages ----------------------------------------------------- */
 
 /* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
 static void psi_hs_change_cipher_spec(psi_hs *h)
@@ -6964,8 +6860,6 @@ static void psi_hs_change_cipher_spec(psi_hs *h)
 static void psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
     uint8_t *to;
-    if (h->out_at) psi_write_drop(&h->out, h->out_at);
-    h->out_at = 0;
     if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
     if (to) h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
@@ -6982,8 +6876,9 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     h->state = PSI_HS_FAILED;
     psi_write_free(&h->flight);
     h->err = (psocket_error *)psi_alloc(sizeof *h->err);
+    psi_err_code(h->err, code);
     va_start(ap, format);
-    psi_err_v(h->err, code, format, ap);
+    if (h->err && format) vsnprintf(h->err->text, sizeof h->err->text, format, ap);
     va_end(ap);
     if (h->err) h->err->tls_alert = alert;
     p[0] = alert == PSI_ALERT_CLOSE_NOTIFY ? PSI_REC_WARNING : PSI_REC_FATAL;
@@ -6997,10 +6892,10 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
 #endif
 
-/* Something is wrong here, as memory. */
+/* Something may be wrong here, as memory: code tells. */
 static int psi_hs_broken(psi_hs *h, int code)
 {
-    return psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, "%s", psocket_strerror(code));
+    return code ? psi_hs_fail(h, code, PSI_ALERT_INTERNAL_ERROR, NULL) : 0;
 }
 
 static PSI_UNUSED const char *psi_hs_peer(const psi_hs *h)
@@ -7017,6 +6912,16 @@ static int psi_hs_bad(psi_hs *h, int alert, const char *what)
 
 #ifdef PSOCKET_NO_TEXT
 #define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
+#endif
+
+/* It is one of those that RFCs do not allow. */
+static int psi_hs_illegal(psi_hs *h, const char *what)
+{
+    return (psi_hs_bad)(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
+}
+
+#ifdef PSOCKET_NO_TEXT
+#define psi_hs_illegal(h, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_illegal)(h, ""))
 #endif
 
 /* Is m wrong, or anything left of it? Then the handshake fails. */
@@ -7076,28 +6981,15 @@ static int psi_hs_new_out(psi_hs *h)
     return 0;
 }
 
-static int psi_hs_random(psi_hs *h, void *p, size_t n)
-{
-    int code = psi_os_entropy(p, n);
-    return code ? psi_hs_broken(h, code) : 0;
-}
-
-/* Our half of a key exchange. */
-static int psi_hs_kex(psi_hs *h, const psi_group *group)
-{
-    int code = psi_kex_make(&h->kex, group);
-    return code ? psi_hs_broken(h, code) : 0;
-}
-
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
     h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
     if (h->secret_len) return 0;
-    return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange has an impossible point");
+    return psi_hs_illegal(h, "key exchange has an impossible point");
 }
 
-/* --- extensions --------------------------------------------------------------------------------------------------- */
+/* --- extensions ----------------------------------------------------------- */
 
 /* The messages that carry extensions, as bits. */
 enum {
@@ -7383,7 +7275,7 @@ static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
     size_t n;
     if (!s) return 0;
-    n = psi_x509_hash_len(s->suite->hash);
+    n = s->suite->len;
     psi_write_number(w, s->ticket.n + 6, 2);
     psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
     psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
@@ -7555,7 +7447,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
                        psi_hs_peer(h), psi_msg_name(h->message[0]), type, psi_rec_alert_name(alert));
 }
 
-/* --- the client's hello ------------------------------------------------------------------------------------------- */
+/* --- the client's hello --------------------------------------------------- */
 
 #define PSI_SUITE_SECURE 0x00FF   /* TLS_EMPTY_RENEGOTIATION_INFO_SCSV, RFC 5746 3.3 */
 #define PSI_SUITE_FALLBACK 0x5600 /* TLS_FALLBACK_SCSV, RFC 7507 */
@@ -7563,7 +7455,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
 /* Fills in the binder of the hello that is n bytes at p and ends with it (RFC 8446 4.2.11.2). */
 static void psi_hello_bind(psi_hs *h, const psi_session *s, uint8_t *p, size_t n)
 {
-    size_t len = psi_x509_hash_len(s->suite->hash);
+    size_t len = s->suite->len;
     psi_transcript t = h->transcript;
     uint8_t digest[PSI_HASH_MAX];
     if (!t.hash.vtable) psi_x509_hash_class(s->suite->hash)->init(&t.hash.vtable);
@@ -7590,7 +7482,7 @@ static void psi_hello_write(psi_hs *h)
     for (i = 0; i < PSI_EXT_AT_PRE_SHARED_KEY; i++) psi_ext_put(h, w, i);
     psi_write_number(w, (uint64_t)(h->grease * 0x0101u ^ 0x2020u) << 16 | 1, 4);
     psi_write_number(w, 0, 1);
-    n = w->n - start + (s ? (uint32_t)(s->ticket.n + 15 + psi_x509_hash_len(s->suite->hash)) : 0);
+    n = w->n - start + (s ? (uint32_t)(s->ticket.n + 15 + s->suite->len) : 0);
     if (n >= 256 && n < 512) {
         uint32_t pad;
         psi_write_number(w, PSI_EXT_PADDING, 2);
@@ -7605,7 +7497,7 @@ static void psi_hello_write(psi_hs *h)
     psi_hs_end(h, at);
 }
 
-/* --- the server's hello ------------------------------------------------------------------------------------------- */
+/* --- the server's hello --------------------------------------------------- */
 
 /* SHA-256 of "HelloRetryRequest": the random of a ServerHello that is one (RFC 8446 4.1.3). */
 static const uint8_t psi_hello_retry[32] = {
@@ -7664,7 +7556,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
     if (legacy < PSI_SSL30) o->speaks = 0;
     if (!memchr(compression.p, 0, compression.n))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks the null compression method");
+        return psi_hs_illegal(h, "hello lacks the null compression method");
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
     if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
@@ -7717,10 +7609,10 @@ static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
     memset(buf, ' ', 64);
     memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
     psi_transcript_digest(&h->transcript, buf + 98);
-    return psi_read_of(buf, 98 + psi_x509_hash_len(h->suite->hash));
+    return psi_read_of(buf, 98 + h->suite->len);
 }
 
-/* --- questions and signatures ------------------------------------------------------------------------------------- */
+/* --- questions and signatures --------------------------------------------- */
 
 /* NULL: out of memory, and the handshake has failed. */
 static psocket_question *psi_auth_ask(psi_hs *h, int kind)
@@ -7772,7 +7664,7 @@ static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
     size_t n = psi_keys_digest(alg.hash, a, b, digest);
     if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
+    if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
     h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) return then(h);
     return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
@@ -7806,8 +7698,7 @@ static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
                            "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
     if (!s || !psi_auth_fits(s, leaf, h->version))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER,
-                          "signature scheme was not offered or does not fit its certificate");
+        return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
     psi_keys_digest(s->hash, a, b, digest);
     alg = psi_auth_alg(s);
     if (!psi_x509_signed(leaf, &alg, digest, psi_x509_span_of(sig.p, sig.n)))
@@ -7828,7 +7719,7 @@ static int psi_auth_verify(psi_hs *h, psi_reader m)
     return 0;
 }
 
-/* --- certificates ------------------------------------------------------------------------------------------------- */
+/* --- certificates --------------------------------------------------------- */
 
 /* Certificate: our chain, or an empty one. */
 static void psi_auth_write_chain(psi_hs *h)
@@ -7937,7 +7828,7 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
     return psi_auth_accept(h);
 }
 
-/* --- requests ----------------------------------------------------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------- */
 
 enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
 
@@ -8037,7 +7928,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
-/* --- the flat form ------------------------------------------------------------------------------------------------ */
+/* --- the flat form -------------------------------------------------------- */
 
 /* One walk over the fields serves both directions: they are written to w, or read from r if w is NULL. */
 typedef struct psi_flat {
@@ -8139,7 +8030,7 @@ static void psi_session_free(psi_session *s)
     psi_free(s);
 }
 
-/* --- what a connection agreed on --------------------------------------------------------------------------------- */
+/* --- what a connection agreed on ------------------------------------------ */
 
 struct psi_tlsinfo {
     size_t len;
@@ -8218,35 +8109,32 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     br_sha256_context all;
     uint8_t digest[32];
     size_t i;
-    int code, known;
+    int code = 0;
     psi_os_lock(&tls->lock);
-    known = tls->has_policy;
+    if (!tls->has_policy) code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
+        br_sha256_init(&all);
+        br_sha256_update(&all, &flags, 1);
+        if (tls->identity_count) {
+            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
+            br_sha256_update(&all, digest, sizeof digest);
+        }
+        for (i = 0; !code && i < trust->anchors.count; i++) {
+            psi_x509_sha256(trust->anchors.certs[i].der, digest);
+            br_sha256_update(&all, digest, sizeof digest);
+        }
+        br_sha256_update(&all, "pins", 4);
+        br_sha256_update(&all, tls->pins.p, tls->pins.n);
+        br_sha256_out(&all, tls->policy);
+        tls->has_policy = !code; /* a store that is not there may come */
+        code = 0;
+    }
     memcpy(out, tls->policy, 32);
     psi_os_unlock(&tls->lock);
-    if (known) return 0;
-    code = psi_x509_trust(tls->trust, &trust, NULL);
-    if (code == PSOCKET_NOMEM || code == PSOCKET_DESCRIPTORS) return code; /* else there is no store */
-    br_sha256_init(&all);
-    br_sha256_update(&all, &flags, 1);
-    if (tls->identity_count) {
-        psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    for (i = 0; !code && i < trust->anchors.count; i++) {
-        psi_x509_sha256(trust->anchors.certs[i].der, digest);
-        br_sha256_update(&all, digest, sizeof digest);
-    }
-    br_sha256_update(&all, "pins", 4);
-    br_sha256_update(&all, tls->pins.p, tls->pins.n);
-    br_sha256_out(&all, out);
-    psi_os_lock(&tls->lock);
-    memcpy(tls->policy, out, 32);
-    tls->has_policy = !code; /* a store that is not there may come */
-    psi_os_unlock(&tls->lock);
-    return 0;
+    return code;
 }
 
-/* --- remembered sessions ------------------------------------------------------------------------------------------ */
+/* --- remembered sessions -------------------------------------------------- */
 
 /* What a client's session is kept under. */
 static void psi_session_key(psi_reader name, unsigned port, uint8_t out[32])
@@ -8349,7 +8237,7 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
     return psi_read_of(slot->flat + 32, slot->len - 32);
 }
 
-/* --- tickets ------------------------------------------------------------------------------------------------------ */
+/* --- tickets -------------------------------------------------------------- */
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
@@ -8440,7 +8328,7 @@ static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
     return s;
 }
 
-/* --- clients ------------------------------------------------------------------------------------------------------ */
+/* --- clients -------------------------------------------------------------- */
 
 /* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
 static void psi_session_recall(psi_hs *h)
@@ -8471,7 +8359,6 @@ static void psi_session_forget(psi_hs *h)
     psi_session_slot *slot;
     psi_session s;
     uint8_t key[32];
-    if (!h->session) return;
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key);
@@ -8520,7 +8407,7 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
 #define PSI_HS_CHAIN (PSOCKET_CHAIN_BYTES + 4096u) /* longest Certificate */
 #define PSI_HS_REQUEST 135000u                     /* longest CertificateRequest: two lists of up to 64 KB */
 
-/* --- shared steps ------------------------------------------------------------------------------------------------- */
+/* --- shared steps --------------------------------------------------------- */
 
 /* What was agreed on and is known about the peer goes to h->info. */
 static int psi_hs_tell(psi_hs *h)
@@ -8572,7 +8459,7 @@ static int psi_hs_done(psi_hs *h)
 static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
 {
     uint8_t digest[PSI_HASH_MAX];
-    size_t n = psi_x509_hash_len(h->suite->hash);
+    size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
         psi_keys_finished(h->suite->hash, server ? h->server_secret : h->client_secret, digest, out);
@@ -8606,7 +8493,7 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
     return 0;
 }
 
-/* --- shared steps of TLS 1.2 -------------------------------------------------------------------------------------- */
+/* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
 /* The keys that come into force with ChangeCipherSpec, from the master secret. */
 static void psi_hs12_keys(psi_hs *h)
@@ -8627,7 +8514,7 @@ static void psi_hs12_master(psi_hs *h)
     uint8_t master[48], digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
-    if (h->ems) seed = psi_read_of(digest, psi_x509_hash_len(h->suite->hash));
+    if (h->ems) seed = psi_read_of(digest, h->suite->len);
     psi_keys_prf(h->suite->hash, h->secret, h->secret_len, h->ems ? "extended master secret" : "master secret", seed,
                  psi_none, master, 48);
     psi_wipe(h->secret, sizeof h->secret);
@@ -8661,7 +8548,7 @@ static void psi_hs12_resume(psi_hs *h)
     psi_hs12_keys(h);
 }
 
-/* --- shared steps of TLS 1.3 (RFC 8446 7.1) ----------------------------------------------------------------------- */
+/* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
 static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
@@ -8671,8 +8558,8 @@ static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
     psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
-    psi_keys_log(labels[2], h->randoms, client, psi_x509_hash_len(h->suite->hash));
-    psi_keys_log(labels[3], h->randoms, server, psi_x509_hash_len(h->suite->hash));
+    psi_keys_log(labels[2], h->randoms, client, h->suite->len);
+    psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
     psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
 }
@@ -8707,7 +8594,7 @@ static void psi_hs13_application(psi_hs *h)
     psi_hs13_traffic(h, h->secret, labels, client, server);
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_derive(h->suite->hash, h->secret, "exp master", digest, h->rec->secret);
-    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, psi_x509_hash_len(h->suite->hash));
+    psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
     psi_wipe(server, sizeof server);
@@ -8731,7 +8618,7 @@ static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
     psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
 }
 
-/* --- the client --------------------------------------------------------------------------------------------------- */
+/* --- the client ----------------------------------------------------------- */
 
 /* ServerKeyExchange, RFC 8422 5.4. */
 static int psi_client12_key(psi_hs *h, psi_reader m)
@@ -8742,9 +8629,9 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     const psi_group *group = psi_list_find(&h->tls->groups, number);
     if (m.bad) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "key exchange uses a group that was not offered");
+        return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
+    return psi_hs_broken(h, psi_kex_make(&h->kex, group)) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* The rest of our flight, with the signature, if there is one. */
@@ -8807,9 +8694,9 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
     int same = id.n && psi_read_same(id, h->id, h->id_len);
     if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello shows that someone keeps it from speaking TLS 1.3");
+        return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session that there never was");
+        return psi_hs_illegal(h, "hello resumes a session that there never was");
     h->next = psi_client12;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
     psi_ext_limits(h);
@@ -8822,7 +8709,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     memset(&h->kex, 0, sizeof h->kex);
     if (!same) return 0;
     if (s->suite != h->suite)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another cipher suite");
+        return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
     if (s->ems != h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
@@ -8873,10 +8760,10 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
     if (psi_hs_turn(h) || psi_ext_get_all(h, &m, PSI_IN_HRR)) return -1;
     h->regrouped = h->kex.group != group;
     if (!h->regrouped && !h->opaque.n)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello asks for another hello without a reason");
+        return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_kex(h, h->kex.group)) return -1;
+    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->kex, h->kex.group))) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -8892,14 +8779,14 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
 static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     if (!psi_read_same(id, h->id, h->id_len))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello does not repeat our session ID");
+        return psi_hs_illegal(h, "hello does not repeat our session ID");
     if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_forget(&h->transcript);
     if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) return psi_client13_retry(h, m);
     if (psi_ext_get_all(h, &m, PSI_IN_SH13)) return -1;
     if (!h->share.n) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
     if (h->psk && h->session->suite->hash != h->suite->hash)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello resumes a session with another hash");
+        return psi_hs_illegal(h, "hello resumes a session with another hash");
     if (psi_hs_exchange(h, h->share)) return -1;
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     h->next = psi_client13;
@@ -8913,7 +8800,7 @@ static int psi_client_version(psi_hs *h, unsigned version, int extension)
     const psocket_tls *tls = h->tls;
     if (psi_tls_speaks(tls, version) && extension == (version == PSI_TLS13) && (!h->retried || extension)) return 0;
     if (extension)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello names a TLS version that was not offered");
+        return psi_hs_illegal(h, "hello names a TLS version that was not offered");
     return psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_PROTOCOL_VERSION, "the server chose %s (%04x)",
                        version < PSI_TLS12 ? "a TLS version before 1.2, which is never spoken"
                        : version == PSI_TLS12 && tls->min_version > PSI_TLS12 ? "TLS 1.2 and min_version is 1.3"
@@ -8937,7 +8824,7 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
     if (!extension) version = legacy;
     if (!suite || suite->version != version || compression || (h->retried && suite != h->suite))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, compression ? "compression method was not offered"
+        return psi_hs_illegal(h, compression ? "compression method was not offered"
                           : "cipher suite was not offered");
     h->suite = suite;
     h->version = h->rec->version = (uint16_t)version;
@@ -9026,14 +8913,14 @@ static void psi_client_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish, psi_session_forget};
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
 #define PSI_CLIENT (&psi_client)
 #endif
 
-/* --- the server --------------------------------------------------------------------------------------------------- */
+/* --- the server ----------------------------------------------------------- */
 
 /* May a session be resumed by this client? Its own identity, if it proved one, must still be good enough. */
 static int psi_server_accepts(psi_hs *h, const psi_session *s)
@@ -9190,7 +9077,7 @@ static int psi_server12_flight(psi_hs *h, const psi_group *group)
     int code;
     h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
+    if ((h->id_len && psi_hs_broken(h, psi_os_entropy(h->id, 32))) || psi_hs_broken(h, psi_kex_make(&h->kex, group))) return -1;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
@@ -9233,7 +9120,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     const psi_group *group = psi_server_group(h->tls, o);
     h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
     if (psi_ext_pointless(o->points))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello lacks uncompressed points");
+        return psi_hs_illegal(h, "hello lacks uncompressed points");
     if (psi_server12_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
@@ -9244,7 +9131,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
+    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (!h->resumed) return psi_server12_flight(h, group);
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
@@ -9371,7 +9258,7 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
         }
         h->session = s;
         psi_keys_binder(h->suite->hash, s->secret, digest, binder);
-        if (theirs.n != psi_x509_hash_len(h->suite->hash) || !psi_rec_equal(theirs.p, binder, theirs.n))
+        if (theirs.n != h->suite->len || !psi_rec_equal(theirs.p, binder, theirs.n))
             return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
         h->psk = (uint8_t)i;
         h->resumed = 1;
@@ -9388,7 +9275,7 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
     else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
-    return o->compressed ? psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello offers compression") : 0;
+    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 /* HelloRetryRequest: a key of this group is wanted. */
@@ -9416,10 +9303,10 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **
     *group = psi_server13_share(h->tls, o, point, &twice);
     if (!suite) return psi_server_nothing(h, "no cipher suite");
     if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
-    if (twice) return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "hello has two shares of one group");
+    if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
     else if (suite != h->suite || *group != h->kex.group || (h->retried > 1 && !o->identities.n))
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+        return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
     return 0;
 }
@@ -9436,7 +9323,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
+    if (psi_hs_broken(h, psi_kex_make(&h->kex, group)) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point)) return -1;
     return psi_server13_flight(h);
 }
 
@@ -9448,7 +9335,7 @@ static int psi_server_version(psi_hs *h, const psi_offer *o)
     unsigned version = o->speaks & 2 && psi_tls_speaks(h->tls, PSI_TLS13) ? PSI_TLS13
                        : o->speaks & 1 && psi_tls_speaks(h->tls, PSI_TLS12) ? PSI_TLS12 : 0;
     if (h->retried && version != PSI_TLS13)
-        return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, "second hello is not what was asked for");
+        return psi_hs_illegal(h, "second hello is not what was asked for");
     if (o->fallback && version < h->tls->max_version && !(o->speaks & 2)) /* RFC 7507 3 */
         return psi_hs_fail(h, PSOCKET_TLS_VERSION, PSI_ALERT_INAPPROPRIATE_FALLBACK,
                            "the client fell back to an older TLS version than it could speak");
@@ -9480,13 +9367,6 @@ static const psi_hs_row psi_server_start[] = {
     {PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
     {0, 0, 0, NULL}};
 
-static int psi_server_begin(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    (void)name;
-    (void)port;
-    return h->tls->identity_count ? 0 : psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
-}
-
 /* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
 static void psi_server_finish(psi_hs *h)
 {
@@ -9503,14 +9383,14 @@ static void psi_server_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, psi_server_begin, psi_server_finish, NULL};
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, NULL, psi_server_finish};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
 #define PSI_SERVER (&psi_server)
 #endif
 
-/* --- what both run on --------------------------------------------------------------------------------------------- */
+/* --- what both run on ----------------------------------------------------- */
 
 /* What a person may make of an alert that refuses us; *code is what it comes to. */
 static const char *psi_hs_hint(const psi_hs *h, int alert, int *code)
@@ -9633,12 +9513,12 @@ static int psi_hs_record(psi_hs *h, const psi_rec_in *in)
     return 0;
 }
 
-/* --- interface ---------------------------------------------------------------------------------------------------- */
+/* --- interface ------------------------------------------------------------ */
 
 static PSI_UNUSED void psi_hs_free(psi_hs *h)
 {
     if (!h) return;
-    if (h->state != PSI_HS_DONE && h->role->failed) h->role->failed(h);
+    if (h->state != PSI_HS_DONE && h->session && !h->role->server) psi_session_forget(h);
     psi_rec_free(h->rec);
     psi_write_free(&h->transcript.bytes);
     psi_write_free(&h->flight);
@@ -9682,10 +9562,10 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
         h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
-        code = role->begin(h, name, port, e);
-    } else {
-        psi_err_code(e, code);
+        code = role->server && !tls->identity_count ? PSOCKET_TLS_NO_IDENTITY : 0;
     }
+    if (code) psi_err_code(e, code);
+    else if (role->begin) code = role->begin(h, name, port, e);
     if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
     if (code) psi_hs_free(h);
     else *out = h;
@@ -9716,17 +9596,14 @@ static PSI_UNUSED ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n)
 /* Bytes to send now, 0 if there are none. */
 static PSI_UNUSED size_t psi_hs_output(psi_hs *h, const uint8_t **p)
 {
-    *p = h->out.p ? h->out.p + h->out_at : NULL;
-    return h->out.n - h->out_at;
+    *p = h->out.p;
+    return h->out.n;
 }
 
 /* That many of them were sent. */
 static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
 {
-    h->out_at += (uint32_t)n;
-    if (h->out_at < h->out.n) return;
-    psi_write_free(&h->out);
-    h->out_at = 0;
+    psi_write_drop(&h->out, (uint32_t)n);
 }
 
 /* PSOCKET_WANT_READ: running, or there is output to send first. PSOCKET_WANT_DECISION, PSOCKET_WANT_SIGNATURE: there is a
@@ -9734,7 +9611,7 @@ static PSI_UNUSED void psi_hs_sent(psi_hs *h, size_t n)
 static PSI_UNUSED int psi_hs_status(const psi_hs *h, psocket_error *e)
 {
     if (h->state == PSI_HS_FAILED) return psi_hs_error(h, e);
-    if (h->out_at < h->out.n) return PSOCKET_WANT_READ;
+    if (h->out.n) return PSOCKET_WANT_READ;
     if (h->question) return h->question->public_form.kind;
     return h->state == PSI_HS_DONE ? 0 : PSOCKET_WANT_READ;
 }
@@ -9760,16 +9637,13 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
     psocket_error verdict = PSI_ZERO;
     if (psi_hs_asks(h)) verdict = h->question->public_form.verdict;
     if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
-    if (!code) {
-        psi_hs_messages(h);
-    } else if (code == verdict.code) {
-        psi_auth_refuse(h, &verdict);
-    } else {
+    if (code && code != verdict.code) {
         psi_err_code(&verdict, code);
         verdict.tls_alert = code == PSOCKET_TLS_HANDSHAKE ? PSI_ALERT_HANDSHAKE_FAILURE : psi_x509_alert(code);
         verdict.cert_index = 0;
-        psi_auth_refuse(h, &verdict);
     }
+    if (code) psi_auth_refuse(h, &verdict);
+    else psi_hs_messages(h);
     return 0;
 }
 
@@ -9797,7 +9671,7 @@ static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **inf
     h->info = NULL;
 }
 
-/* --- after the handshake ------------------------------------------------------------------------------------------ */
+/* --- after the handshake -------------------------------------------------- */
 
 /* NewSessionTicket of TLS 1.3: 0, or an alert. Without memory, which is spared the stack, it is not kept. */
 static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
@@ -9975,7 +9849,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     psi_free(tls);
 }
 
-/* --- making them -------------------------------------------------------------------------------------------------- */
+/* --- making them ---------------------------------------------------------- */
 
 /* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
 static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
@@ -10253,7 +10127,7 @@ PSOCKET_API void psocket_cleanup(void)
     psi_x509_cleanup();
 }
 
-/* --- what can be asked of them ------------------------------------------------------------------------------------ */
+/* --- what can be asked of them -------------------------------------------- */
 
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e)
 {
@@ -10494,9 +10368,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 /*==================================================================================================
  * >>watch
  * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
- * when they want to be looked at, and the hot ring of those to be looked at without being told by the system. It knows
- * nothing of sockets, so that a socket can take its descriptors out before it closes them; >>poll does the looking.
- * A socket owns its watch; those of foreign descriptors and timers are the application's.
+ * when they want to be looked at, and the hot ring of those to be looked at. It knows nothing of sockets, so that one can
+ * take its descriptors out before it closes them; >>poll does the looking. A socket's watch is part of it, those of
+ * foreign descriptors and timers are the application's. Sockets call what is here through the poller, so that a program
+ * that makes no poller links none.
  *================================================================================================*/
 
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
@@ -10506,10 +10381,25 @@ typedef struct psi_link {
     struct psi_link *next, *prev;
 } psi_link;
 
+/* Puts it last into a ring. */
+static void psi_link_in(psi_link *ring, psi_link *link)
+{
+    link->prev = ring->prev;
+    link->next = ring;
+    ring->prev->next = link;
+    ring->prev = link;
+}
+
+static void psi_link_out(psi_link *link)
+{
+    link->prev->next = link->next;
+    link->next->prev = link->prev;
+    link->next = NULL;
+}
+
 struct psocket_watch {
     psi_link link;           /* first, so that a link is its watch */
-    psocket_poller *poller;  /* NULL once that was freed */
-    psocket *sock;           /* NULL: a foreign descriptor or a timer */
+    psocket_poller *poller;  /* NULL: in none */
     void *user;
     psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
     psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
@@ -10517,9 +10407,10 @@ struct psocket_watch {
     int heap;                /* index in the heap */
     unsigned turn;           /* the poller's turn that `did` is of */
     short given;             /* 1 + index in the array handed out last; 0 none */
-    unsigned events : 3;     /* what the user wants */
-    unsigned dead : 1;       /* its owner is done with it */
     uint8_t did;             /* PSI_DID_*: what the socket did in that turn */
+    uint8_t events;          /* what the user wants */
+    uint8_t fired;           /* what the system has said, until the next look */
+    uint8_t is_sock;         /* it is part of a psocket */
 };
 
 #define PSI_DID_SEND 1
@@ -10528,17 +10419,20 @@ struct psocket_watch {
 
 struct psocket_poller {
     psi_os_poller os;
-    psi_link hot;
+    psi_link hot, end;       /* end: of what is looked at now */
     psocket_watch **heap;    /* all watches, the one with the earliest time first */
     int count, cap;          /* of the heap */
     int given_count;
-    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
-    psocket_event events[PSI_EVENTS];
     unsigned turn;           /* counts waits, from 1 */
     uint32_t spare_cap;
     uint8_t *spare;          /* a buffer for the socket that reads next */
     uint8_t nested;          /* a foreign loop watches the poller's own descriptor, and none waits in it */
     uint8_t announced;       /* that descriptor is readable, since there is something hot */
+    void (*unwatch)(psocket_watch *w); /* what a socket in it calls: psi_watch_unwatch, */
+    void (*leave)(psocket_watch *w);   /* psi_watch_leave, */
+    void (*tell)(psocket_watch *w);    /* psi_poll_tell */
+    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
+    psocket_event events[PSI_EVENTS];
 };
 
 /* There is something to look at of which the system does not know: tells a foreign loop. */
@@ -10549,42 +10443,28 @@ static void psi_watch_announce(psocket_poller *p)
     psi_os_poller_busy(&p->os, 1);
 }
 
-/* A wait begins. */
-static void psi_watch_rest(psocket_poller *p)
-{
-    if (p->announced) psi_os_poller_busy(&p->os, 0);
-    p->announced = 0;
-}
-
 /* Has the poller look at w in its next wait. */
 static void psi_watch_heat(psocket_watch *w)
 {
-    psi_link *head = &w->poller->hot;
     if (w->link.next) return;
-    w->link.prev = head->prev;
-    w->link.next = head;
-    head->prev->next = &w->link;
-    head->prev = &w->link;
+    psi_link_in(&w->poller->hot, &w->link);
     psi_watch_announce(w->poller);
 }
 
 static void psi_watch_cool(psocket_watch *w)
 {
-    if (!w->link.next) return;
-    w->link.prev->next = w->link.next;
-    w->link.next->prev = w->link.prev;
-    w->link.next = NULL;
+    if (w->link.next) psi_link_out(&w->link);
 }
 
-/* Has the socket of w (NULL: none) done this in the poller's turn? */
+/* Has the socket of w done this in its poller's turn? */
 static int psi_watch_did(const psocket_watch *w, int what)
 {
-    return w && w->turn == w->poller->turn && (w->did & what);
+    return w->poller && w->turn == w->poller->turn && (w->did & what);
 }
 
 static void psi_watch_note(psocket_watch *w, int what)
 {
-    if (!w) return;
+    if (!w->poller) return;
     w->did = (uint8_t)((w->turn == w->poller->turn ? w->did : 0) | what);
     w->turn = w->poller->turn;
 }
@@ -10630,102 +10510,66 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
-/* Has the system watch exactly these descriptors for w, which may have several. */
-static int psi_watch_many(psocket_watch *w, const psocket_pollfd *fds, int n)
+/* Has the system watch exactly these n descriptors for w. */
+static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    psi_os_poller *os = &w->poller->os;
     int i, r = 0, e;
-    psi_os_poller_ctl(os, &w->one, 0, &e);
-    if (!w->more) {
-        if (!n) return 0;
-        w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
-        if (!w->more) return PSOCKET_NOMEM;
+    if (n > 1 && !w->more) w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
+    if (n > 1 && !w->more) return PSOCKET_NOMEM;
+    for (i = 0; i < (w->more ? 1 + PSOCKET_POLLSET_MAX : 1); i++) {
+        psi_os_watch *at = i ? &w->more[i - 1] : &w->one;
+        int k = n > 1 ? i - 1 : i; /* which of fds it is for, if any */
+        psocket_fd fd = k >= 0 && k < n ? fds[k].fd : -1;
+        if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &e);
+        at->fd = fd;
+        at->owner = w;
+        if (fd != -1 && !r) r = psi_os_poller_ctl(&w->poller->os, at, fds[k].events, &e);
     }
-    for (i = 0; i < PSOCKET_POLLSET_MAX; i++) {
-        psi_os_watch *one = &w->more[i];
-        psocket_fd fd = i < n ? fds[i].fd : -1;
-        if (one->events && one->fd != fd) psi_os_poller_ctl(os, one, 0, &e);
-        one->fd = fd;
-        one->owner = w;
-        if (i < n && !r) r = psi_os_poller_ctl(os, one, fds[i].events, &e);
-    }
+    if (n > 1) return r;
+    psi_free(w->more);
+    w->more = NULL;
     return r;
-}
-
-/* The same for one descriptor. */
-static int psi_watch_one(psocket_watch *w, psocket_fd fd, int events)
-{
-    psi_os_poller *os = &w->poller->os;
-    int e = 0;
-    if (w->more) {
-        psi_watch_many(w, NULL, 0);
-        psi_free(w->more);
-        w->more = NULL;
-    }
-    if (w->one.events && w->one.fd != fd) psi_os_poller_ctl(os, &w->one, 0, &e);
-    w->one.fd = fd;
-    return fd == -1 ? 0 : psi_os_poller_ctl(os, &w->one, events, &e);
 }
 
 /* Takes all of its descriptors out of the system's set, before one of them is closed. */
 static void psi_watch_unwatch(psocket_watch *w)
 {
-    int i, e;
-    psi_os_poller_ctl(&w->poller->os, &w->one, 0, &e);
-    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) psi_os_poller_ctl(&w->poller->os, &w->more[i], 0, &e);
+    psi_watch_set(w, NULL, 0);
     psi_watch_heat(w);
 }
 
-/*--- making and ending one */
+/*--- joining and leaving */
 
-static psocket_watch *psi_watch_new(psocket_poller *p, psocket *s)
+/* 0, or PSOCKET_NOMEM. */
+static int psi_watch_join(psocket_poller *p, psocket_watch *w)
 {
-    psocket_watch *w;
     if (p->count == p->cap) {
         int cap = p->cap * 2 + 16;
         psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
-        if (!heap) return NULL;
+        if (!heap) return PSOCKET_NOMEM;
         p->heap = heap;
         p->cap = cap;
     }
-    w = (psocket_watch *)psi_alloc(sizeof *w);
-    if (!w) return NULL;
     w->poller = p;
-    w->sock = s;
+    w->turn = 0; /* of no turn of this one */
     w->due = w->wake = INT64_MAX;
-    w->one.owner = w;
     w->one.fd = -1;
     psi_watch_place(p, p->count++, w);
     psi_watch_heat(w);
-    return w;
+    return 0;
 }
 
-/* Takes w out of its poller. */
+/* Takes w out of its poller: neither the system nor the user hears more of it. */
 static void psi_watch_leave(psocket_watch *w)
 {
     psocket_poller *p = w->poller;
-    psocket_watch *last = p->heap[--p->count];
+    psocket_watch *last;
+    psi_watch_set(w, NULL, 0);
+    last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
     psi_watch_cool(w);
-    psi_free(w->more);
-    w->more = NULL;
     w->poller = NULL;
-}
-
-/* Its owner is done with w (NULL is fine): the system and the user hear no more of it at once; the poller frees it in its next
-   wait, which spares those who only close sockets the heap. */
-static void psi_watch_end(psocket_watch *w)
-{
-    psocket_poller *p = w ? w->poller : NULL;
-    if (!w) return;
-    if (!p) { /* that was freed before */
-        psi_free(w);
-        return;
-    }
-    psi_watch_unwatch(w);
-    w->sock = NULL;
-    w->events = 0;
-    w->dead = 1;
+    w->events = w->fired = 0;
     if (!w->given) return;
     p->given[w->given - 1] = NULL;
     p->events[w->given - 1].user = NULL;
@@ -10777,11 +10621,10 @@ enum psi_news {
 typedef struct psi_dial {
     psocket_resolve *names; /* the addresses, or the lookup that will bring them */
     int next, live, port, code, os;
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
     int64_t next_at;
-    int delay;              /* between attempts, in milliseconds */
-    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     size_t said;
+    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     char why[400];          /* each address that failed, and its reason */
 } psi_dial;
 
@@ -10789,40 +10632,55 @@ typedef struct psi_dial {
 typedef struct psi_listen {
     psocket_fd next;        /* a connection already accepted for psocket_hasconnection, or -1 */
     psi_addr next_peer;
-    psocket_options opt;    /* for accepted sockets */
-    psi_os_settings set;
+    void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
     char *path;             /* of a Unix-domain socket: removed on close */
+    psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
+/* What a socket has besides once TLS begins. */
+typedef struct psi_secure {
+    psi_hs *hs;          /* the handshake, while it is under way or waits for the connection */
+    psi_rec *rec;        /* then what encrypts, until the socket ends */
+    psi_tlsinfo *info;   /* what was agreed on, from then on */
+    uint8_t *out;        /* sealed bytes that the transport has not taken: out + at .. out + len. NULL: none, all 0 */
+    uint32_t at, len;
+    unsigned log;        /* out has 1 << log bytes of room; 0: none to spare */
+} psi_secure;
+
+/* What is used most comes first: short offsets are short code. */
 struct psocket {
+    uint8_t state, family;
+    uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
+    unsigned news : 2, side : 1, nonblocking : 1, udp : 1;
+    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
+    short code, end_in, end_out;
+    int timeout;
     const psocket_transport *io; /* NULL: none yet, or no more */
     void *user;          /* its first argument: the socket itself if fd is the transport */
     psocket_fd fd;       /* -1: none of its own */
-    psocket *above;      /* the socket that this one carries, if any */
-    psi_ring ring;
-    uint8_t *out;        /* sealed bytes that the transport has not taken: out + out_at .. out_len. NULL: none, all 0 */
+    psi_secure *tls;     /* NULL: it was not asked for */
     psi_dial *dial;
     psi_listen *listen;  /* kept when it is closed: it stays a listener */
-    psi_hs *hs;
-    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
-    psi_rec *rec;
-    psi_tlsinfo *info;
-    psocket_watch *watch;
-    psocket_error *error; /* details of what code says; NULL: there are none */
+    psi_ring ring;
+    uint32_t limit;
+    uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
     int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
                             is over; 0: none waits, or for ever */
+    psocket *above;      /* the socket that this one carries, if any */
+    psocket_error *error; /* details of what code says; NULL: there are none */
+    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
     size_t sent;
     psi_addr peer;
-    int timeout;
-    uint32_t out_at, out_len, limit;
-    uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
-    short code, end_in, end_out;
-    unsigned state : 3, news : 2, side : 1, nonblocking : 1, udp : 1, family : 4;
-    unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
-    unsigned read_log : 5; /* the next read asks for 1 << read_log bytes */
-    unsigned out_log : 5;  /* out has 1 << out_log bytes of room; 0: none to spare */
+    psocket_watch watch;
 };
+
+static psi_hs *psi_sock_hs(const psocket *s) { return PSI_TLS && s->tls ? s->tls->hs : NULL; }
+static psi_rec *psi_sock_rec(const psocket *s) { return PSI_TLS && s->tls ? s->tls->rec : NULL; }
+static psi_tlsinfo *psi_sock_info(const psocket *s) { return PSI_TLS && s->tls ? s->tls->info : NULL; }
+
+/* Are there sealed bytes that the transport has not taken? */
+static int psi_sock_unsent(const psocket *s) { return PSI_TLS && s->tls && s->tls->out; }
 
 /* Does r say that a call has to wait for the transport? */
 static int psi_is_wait(ptrdiff_t r)
@@ -10846,7 +10704,7 @@ static void psi_lower_ms(int *ms, int64_t left)
 static void psi_sock_unwatch(psocket *s)
 {
     for (; s; s = s->above)
-        if (s->watch) psi_watch_unwatch(s->watch);
+        if (s->watch.poller) s->watch.poller->unwatch(&s->watch);
 }
 
 /*--- the clock of what waits */
@@ -10881,16 +10739,11 @@ static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
     if (!s->error) return code;
-    if (format) {
-        va_start(ap, format);
-        psi_err_v(s->error, code, format, ap);
-        va_end(ap);
-    } else if (code == PSOCKET_OS) {
-        psi_err_os(s->error, code, os, "%s", psocket_strerror(code));
-    } else {
-        psi_err_code(s->error, code);
-    }
-    s->error->os_error = os;
+    psi_err_set(s->error, code, os, psocket_strerror(code));
+    va_start(ap, format);
+    if (format) vsnprintf(s->error->text, sizeof s->error->text, format, ap);
+    else if (code == PSOCKET_OS) psi_err_why(s->error);
+    va_end(ap);
     return code;
 }
 
@@ -10926,7 +10779,7 @@ static void psi_fd_close(void *user)
     psocket *s = (psocket *)user;
     char sink[1024];
     int os, i;
-    if (!s->udp && (!s->end_in || s->info) && s->family != PSI_UNIX)
+    if (!s->udp && (!s->end_in || psi_sock_info(s)) && s->family != PSI_UNIX)
         for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
@@ -10970,13 +10823,13 @@ static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
 
 static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
 
-/* Has fd, whose other end s->peer is, carry s from now on. */
-static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *io)
+/* Has fd, of this family, whose other end s->peer is, carry s from now on. */
+static void psi_sock_on_fd(psocket *s, psocket_fd fd, int family, const psocket_transport *io)
 {
     s->fd = fd;
     s->io = io;
     s->user = s;
-    s->family = s->peer.family & 15u;
+    s->family = (uint8_t)family;
     s->state = PSI_OPEN;
     psi_addr_normalise(&s->peer);
 }
@@ -10985,10 +10838,10 @@ static void psi_sock_on_fd(psocket *s, psocket_fd fd, const psocket_transport *i
 
 static void psi_sock_out_free(psocket *s)
 {
-    psi_free(s->out);
-    s->out = NULL;
-    s->out_at = s->out_len = 0;
-    s->out_log = 0;
+    if (!psi_sock_unsent(s)) return;
+    psi_free(s->tls->out);
+    s->tls->out = NULL;
+    s->tls->at = s->tls->len = s->tls->log = 0;
 }
 
 static void psi_dial_free(psi_dial *d)
@@ -11007,14 +10860,16 @@ static void psi_sock_drop(psocket *s, int state)
     psi_sock_unwatch(s);
     psi_dial_free(s->dial);
     s->dial = NULL;
-    psi_hs_free(s->hs);
-    s->hs = NULL;
-    if (s->rec) psi_rec_free(s->rec);
-    s->rec = NULL;
     psi_sock_out_free(s);
+    if (PSI_TLS && s->tls) {
+        psi_hs_free(s->tls->hs);
+        s->tls->hs = NULL;
+        if (s->tls->rec) psi_rec_free(s->tls->rec);
+        s->tls->rec = NULL;
+    }
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     s->due[0] = s->due[1] = 0;
-    s->state = (unsigned)state & 7u;
+    s->state = (uint8_t)state;
     s->io = NULL;
     if (io) (io->close)(s->user); /* lwIP may have a macro of the name */
 }
@@ -11067,18 +10922,19 @@ static int psi_sock_flush(psocket *s)
     int os = 0;
     ptrdiff_t n = 0;
     if (s->state != PSI_OPEN) return 0;
-    while (s->out) {
-        n = psi_sock_put(s, s->out + s->out_at, s->out_len - s->out_at, &os);
+    while (psi_sock_unsent(s)) {
+        psi_secure *t = s->tls;
+        n = psi_sock_put(s, t->out + t->at, t->len - t->at, &os);
         if (n < 0) break;
         psi_sock_left(s);
-        s->out_at += (uint32_t)n;
-        if (s->out_at < s->out_len) continue;
+        t->at += (uint32_t)n;
+        if (t->at < t->len) continue;
         psi_sock_out_free(s);
         s->due[1] = 0;
     }
     if (n >= 0 && s->fd == -1) n = psi_sock_put(s, "", 0, &os);
     if (psi_is_wait(n)) {
-        psi_watch_note(s->watch, PSI_DID_FILL);
+        psi_watch_note(&s->watch, PSI_DID_FILL);
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
@@ -11089,17 +10945,18 @@ static int psi_sock_flush(psocket *s)
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
-    size_t room = s->out_len + psi_hs_room(s->rec, type, n);
-    if (room > (size_t)1 << s->out_log) {
+    psi_secure *t = s->tls;
+    size_t room = t->len + psi_hs_room(t->rec, type, n);
+    if (room > (size_t)1 << t->log) {
         unsigned log = 0;
         uint8_t *out;
         while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)psi_realloc(s->out, s->out_len, more ? (size_t)1 << log : room);
+        out = (uint8_t *)psi_realloc(t->out, t->len, more ? (size_t)1 << log : room);
         if (!out) return PSOCKET_NOMEM;
-        s->out = out;
-        s->out_log = log & 31u;
+        t->out = out;
+        t->log = log;
     }
-    s->out_len += (uint32_t)psi_hs_put(s->rec, type, data, n, s->out + s->out_len);
+    t->len += (uint32_t)psi_hs_put(t->rec, type, data, n, t->out + t->len);
     return 0;
 }
 
@@ -11109,7 +10966,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!PSI_TLS || !s->rec || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
+    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
     psi_sock_flush(s);
 }
 
@@ -11118,7 +10975,7 @@ static void psi_sock_alert(psocket *s, int level, int alert)
 /* Gives up the buffer if nothing is in it. The poller keeps one for the socket that reads next. */
 static void psi_sock_relax(psocket *s)
 {
-    psocket_poller *p = s->watch ? s->watch->poller : NULL;
+    psocket_poller *p = s->watch.poller;
     psi_ring *r = &s->ring;
     if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
@@ -11128,14 +10985,14 @@ static void psi_sock_relax(psocket *s)
         psi_ring_free(r);
     }
     psi_ring_relax(r);
-    if (s->rec) psi_rec_relax(s->rec);
+    if (psi_sock_rec(s)) psi_rec_relax(s->tls->rec);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
    PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
-    psocket_poller *p = s->watch ? s->watch->poller : NULL;
+    psocket_poller *p = s->watch.poller;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
@@ -11166,7 +11023,7 @@ static void psi_sock_decode(psocket *s)
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
-        int kind = psi_hs_open(s->rec, r->buf + r->raw, r->tail - r->raw, &in);
+        int kind = psi_hs_open(s->tls->rec, r->buf + r->raw, r->tail - r->raw, &in);
         if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             psi_sock_undecodable(s, kind, &in);
@@ -11202,19 +11059,19 @@ static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
     const psi_ring *r = &s->ring;
     uint32_t n = (uint32_t)1 << s->read_log;
     if (s->udp) return *room = PSOCKET_DATAGRAM + 1u; /* one more tells that a datagram is too large */
-    if (PSI_TLS && s->hs) n = PSI_SOCK_HELLO;
-    if (PSI_TLS && s->rec) n += PSI_SOCK_AROUND;
+    if (psi_sock_hs(s)) n = PSI_SOCK_HELLO;
+    if (psi_sock_rec(s)) n += PSI_SOCK_AROUND;
     if (n > PSOCKET_READ_SIZE) n = PSOCKET_READ_SIZE;
-    *room = PSI_TLS && (s->rec || s->hs) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
+    *room = psi_sock_rec(s) || psi_sock_hs(s) ? psi_sock_rest(r, r->tail - r->raw, n) : n;
     return *room > PSOCKET_READ_SIZE ? PSOCKET_READ_SIZE : *room;
 }
 
 /* got of `want` bytes have come, and lie behind the ring's tail. */
 static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
 {
-    int raw = PSI_TLS && (s->rec || s->hs), fresh = s->ring.raw == s->ring.tail;
+    int raw = psi_sock_rec(s) || psi_sock_hs(s), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
-    if (got < want) psi_watch_note(s->watch, PSI_DID_DRAIN);
+    if (got < want) psi_watch_note(&s->watch, PSI_DID_DRAIN);
     if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
     if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
@@ -11223,7 +11080,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
         return;
     }
     s->ring.tail += got;
-    if (s->rec) psi_sock_decode(s);
+    if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
 /* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
@@ -11231,7 +11088,7 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 && (s->rec || s->hs)) code = PSOCKET_TRUNCATED;
+    else if (code == 0 && (psi_sock_rec(s) || psi_sock_hs(s))) code = PSOCKET_TRUNCATED;
     else if (code == 0) code = PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
@@ -11282,8 +11139,8 @@ static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
 /* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
 static int psi_sock_corked(psocket *s)
 {
-    int sent = psi_watch_did(s->watch, PSI_DID_SEND);
-    if (!sent) psi_watch_note(s->watch, PSI_DID_SEND);
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND);
+    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     return sent && s->nonblocking;
 }
 
@@ -11292,7 +11149,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_watch_did(s->watch, PSI_DID_FILL) || s->out_len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->tls->len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
     while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
@@ -11316,15 +11173,15 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     int os = 0;
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
-    if (PSI_TLS && s->rec) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
+    if (psi_sock_rec(s)) return psi_sock_send_sealed(s, data, n);
+    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
-    if ((size_t)r < n) psi_watch_note(s->watch, PSI_DID_FILL);
+    if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
 }
 
@@ -11334,7 +11191,8 @@ static int psi_sock_finish(psocket *s)
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
     if (s->end_out == PSI_ENDING) {
-        if (PSI_TLS && s->rec && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0) return psi_sock_note(s, r, 0, NULL);
+        if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
+            return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
     if (s->end_out == PSI_FINISHING) {
@@ -11349,23 +11207,15 @@ static int psi_sock_finish(psocket *s)
 
 /*--- dialling: RFC 8305 section 5 */
 
-/* The address of this index, with its port. */
-static psi_addr psi_dial_address(const psi_dial *d, int index)
-{
-    psi_addr a = d->names->addrs[index];
-    a.port = (uint16_t)d->port;
-    return a;
-}
-
 /* This address has failed: adds it and its reason to the sentence. */
 static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 {
+    const psi_addr *a = &d->names->addrs[index];
     char where[80] = "", text[128];
-    psi_addr a = psi_dial_address(d, index);
     int n;
     d->code = code;
     d->os = os;
-    if (a.family != PSI_UNIX) psi_addr_print_port(&a, where);
+    if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
     n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
                  os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
     if (n > 0) d->said += (size_t)n;
@@ -11378,12 +11228,12 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
     int i;
     for (i = 0; i < d->live; i++)
         if (d->tries[i].fd == fd) d->tries[i].fd = -1;
-    s->peer = psi_dial_address(d, index);
-    psi_sock_on_fd(s, fd, &psi_transport_fd);
+    s->peer = d->names->addrs[index];
+    psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
     psi_dial_free(d);
     s->dial = NULL;
     s->due[0] = 0;
-    if (!s->hs) return;
+    if (!psi_sock_hs(s)) return;
     s->state = PSI_HANDSHAKING;
     psi_sock_clock(s, 0);
 }
@@ -11392,15 +11242,17 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
 static int psi_dial_try(psocket *s, int index, int64_t now)
 {
     psi_dial *d = s->dial;
-    psi_addr a = psi_dial_address(d, index), local = d->set.local;
+    const psi_addr *a = &d->names->addrs[index];
+    psi_addr local = d->set.local;
     psocket_fd fd;
-    int os = 0, r = psi_os_socket(&fd, a.family, s->udp, &os);
-    if (!r) r = psi_os_set(fd, a.family, s->udp, &d->set, &os);
-    if (!r && (local.family || local.port) && a.family != PSI_UNIX) {
-        if (!local.family) local.family = a.family;
-        r = local.family == a.family ? psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os) : PSOCKET_ADDRESS_NOT_AVAILABLE;
+    int os = 0, r = psi_os_socket(&fd, a->family, s->udp, &os);
+    if (!r) r = psi_os_set(fd, a->family, s->udp, &d->set, &os);
+    if (!r && (local.family || local.port) && a->family != PSI_UNIX) {
+        if (!local.family) local.family = a->family;
+        r = PSOCKET_ADDRESS_NOT_AVAILABLE;
+        if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
-    if (!r) r = psi_os_connect(fd, &a, d->names->host, &os);
+    if (!r) r = psi_os_connect(fd, a, d->names->host, &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11408,7 +11260,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
     if (r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
         d->tries[d->live++].index = index;
-        d->next_at = now + d->delay;
+        d->next_at = now + (d->set.opt.attempt_delay_ms > 0 ? d->set.opt.attempt_delay_ms : 250);
         return 1;
     }
     psi_os_close(fd);
@@ -11460,14 +11312,15 @@ static int psi_dial_step(psocket *s)
 {
     psi_dial *d = s->dial;
     int64_t now;
+    int i;
     if (s->state == PSI_RESOLVING) {
         int code;
-        if (!psi_dns_is_done(d->names)) return PSOCKET_WANT_READ;
+        if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
         if ((code = d->names->code) != 0) {
             psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
             return psi_sock_end(s, code);
         }
-        psi_dns_interleave(d->names);
+        for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
         s->state = PSI_CONNECTING;
     }
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
@@ -11511,9 +11364,8 @@ static int psi_sock_too_late(psocket *s)
     } else if (d->names->addrs[0].family == PSI_UNIX) {
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
     } else {
-        char where[80] = "";
-        psi_addr a = psi_dial_address(d, d->live ? d->tries[0].index : 0);
-        psi_addr_print_port(&a, where);
+        char where[80];
+        psi_addr_print_port(&d->names->addrs[d->live ? d->tries[0].index : 0], where);
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
                       d->names->host, d->why, d->said ? "; " : "", where);
     }
@@ -11535,7 +11387,7 @@ static int psi_sock_speak(psocket *s)
     const uint8_t *p;
     size_t n;
     int os = 0;
-    while ((n = psi_hs_output(s->hs, &p)) != 0) {
+    while ((n = psi_hs_output(s->tls->hs, &p)) != 0) {
         ptrdiff_t put = s->end_out ? (ptrdiff_t)n : psi_sock_put(s, p, n, &os);
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
@@ -11544,7 +11396,7 @@ static int psi_sock_speak(psocket *s)
             if (code != PSOCKET_RESET) return code;
             put = (ptrdiff_t)n;
         }
-        psi_hs_sent(s->hs, (size_t)put);
+        psi_hs_sent(s->tls->hs, (size_t)put);
     }
     return 0;
 }
@@ -11562,9 +11414,10 @@ static int psi_sock_hear(psocket *s)
 /* The handshake is over. */
 static void psi_sock_secured(psocket *s)
 {
-    psi_hs_finish(s->hs, &s->rec, &s->info);
-    psi_hs_free(s->hs);
-    s->hs = NULL;
+    psi_secure *t = s->tls;
+    psi_hs_finish(t->hs, &t->rec, &t->info);
+    psi_hs_free(t->hs);
+    t->hs = NULL;
     s->due[0] = 0;
     s->state = PSI_OPEN;
     psi_sock_decode(s);
@@ -11580,7 +11433,7 @@ static int psi_sock_handshake(psocket *s)
         uint32_t fed = 0;
         int status = psi_sock_speak(s);
         if (!status) {
-            status = psi_hs_status(s->hs, &e);
+            status = psi_hs_status(s->tls->hs, &e);
             if (status == 0) {
                 psi_sock_secured(s);
                 return 0;
@@ -11588,7 +11441,7 @@ static int psi_sock_handshake(psocket *s)
             if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
         if (status == PSOCKET_WANT_READ) {
-            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->hs, r->buf + r->raw, r->tail - r->raw);
+            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->tls->hs, r->buf + r->raw, r->tail - r->raw);
             r->raw += fed;
             if (fed || (status = psi_sock_hear(s)) == 1) continue;
         }
@@ -11602,7 +11455,9 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psocket_error e = PSI_ZERO;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&s->hs, s->role, tls, name, s->dial ? s->dial->port : s->peer.port, &e);
+    if (!s->tls) s->tls = (psi_secure *)psi_alloc(sizeof *s->tls);
+    if (!s->tls) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
+    r = psi_hs_new(&s->tls->hs, s->role, tls, name, s->dial ? s->dial->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
@@ -11626,11 +11481,21 @@ static int psi_listen_ready(psocket *s)
     if (l->next != -1) return 1;
     r = psi_os_accept(s->fd, &l->next, &l->next_peer, &os);
     if (r == 0) {
-        if (s->watch) psi_watch_heat(s->watch); /* the system says nothing of it any more */
+        if (s->watch.poller) s->watch.poller->tell(&s->watch); /* the system says nothing of it any more */
         return 1;
     }
     l->next = -1;
     return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+}
+
+/* The listener s is closed. */
+static void psi_listen_end(psocket *s)
+{
+    psi_listen *l = s->listen;
+    psi_os_close(l->next);
+    psi_os_close(s->fd);
+    l->next = s->fd = -1;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
 }
 
 /*--- everything together */
@@ -11653,7 +11518,7 @@ static int psi_sock_step(psocket *s)
 static int psi_sock_asks(const psocket *s)
 {
     const uint8_t *p;
-    return PSI_TLS && psi_hs_output(s->hs, &p) == 0 && psi_hs_status(s->hs, NULL) != PSOCKET_WANT_READ;
+    return PSI_TLS && psi_hs_output(s->tls->hs, &p) == 0 && psi_hs_status(s->tls->hs, NULL) != PSOCKET_WANT_READ;
 }
 
 /* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
@@ -11700,11 +11565,11 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     case PSI_LISTENING:
         return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
     case PSI_HANDSHAKING:
-        events = PSI_TLS && psi_hs_output(s->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        events = PSI_TLS && psi_hs_output(s->tls->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
         break;
     case PSI_OPEN:
         if (psi_sock_full(s) || s->end_in) events &= ~PSOCKET_READ;
-        if (s->out || s->end_out > 0) events |= PSOCKET_WRITE;
+        if (psi_sock_unsent(s) || s->end_out > 0) events |= PSOCKET_WRITE;
         break;
     default:
         return 0;
@@ -11743,21 +11608,15 @@ static int psi_sock_writable(psocket *s, int step)
 /* Closes without waiting. What was received and handed out stays. */
 static void psi_sock_close(psocket *s)
 {
-    psi_listen *l = s->listen;
     if (s->state == PSI_CLOSED) return;
     if (s->state == PSI_OPEN && s->end_out >= 0) {
-        if (PSI_TLS && s->rec && s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
+        if (s->end_out == PSI_FLOWS) psi_sock_alert(s, PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY);
         psi_sock_step(s);
     }
-    psi_watch_end(s->watch);
-    s->watch = NULL;
+    if (s->watch.poller) s->watch.poller->leave(&s->watch);
     psi_sock_drop(s, PSI_CLOSED);
     s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
-    if (!l) return;
-    psi_os_close(l->next);
-    psi_os_close(s->fd);
-    l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
+    if (s->listen) s->listen->end(s);
 }
 
 static void psi_sock_free(psocket *s)
@@ -11765,7 +11624,8 @@ static void psi_sock_free(psocket *s)
     if (!s) return;
     psi_sock_close(s);
     psi_ring_free(&s->ring);
-    if (s->info) psi_tlsinfo_free(s->info);
+    if (psi_sock_info(s)) psi_tlsinfo_free(s->tls->info);
+    psi_free(s->tls);
     if (s->listen) psi_free(s->listen->path);
     psi_free(s->listen);
     psi_free(s->error);
@@ -11814,16 +11674,20 @@ static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put
 
 /*--- making one */
 
-static psocket *psi_sock_new(const psocket_options *opt, int side)
+/* role: of a TLS handshake, if there can be one. opt may be NULL. */
+static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_role *role)
 {
     psocket *s = (psocket *)psi_alloc(sizeof *s);
     if (!s) return NULL;
+    s->watch.is_sock = 1;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
+    s->role = role;
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
     if (!opt) return s;
+    s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
     if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
@@ -11854,10 +11718,10 @@ static void psi_check_state(const psocket *s)
     int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
     int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
     PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
-    PSI_SURE(s->hs ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
-    PSI_SURE(!s->rec || s->state == PSI_OPEN);
+    PSI_SURE(psi_sock_hs(s) ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
+    PSI_SURE(!psi_sock_rec(s) || s->state == PSI_OPEN);
     PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
-    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !s->out && s->fd == -1);
+    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !psi_sock_unsent(s) && s->fd == -1);
 }
 
 static void psi_check_sock(const psocket *s)
@@ -11865,10 +11729,10 @@ static void psi_check_sock(const psocket *s)
     psi_check_ring(&s->ring);
     psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    if (s->out) PSI_SURE(s->rec && s->out_at < s->out_len);
-    else PSI_SURE(!s->out_at && !s->out_len);
+    if (psi_sock_unsent(s)) PSI_SURE(s->tls->rec && s->tls->at < s->tls->len);
+    else PSI_SURE(!s->tls || (!s->tls->at && !s->tls->len));
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    if (s->watch) PSI_SURE(s->watch->sock == s && s->watch->poller && s->state != PSI_CLOSED);
+    if (s->watch.poller) PSI_SURE(s->watch.is_sock && s->state != PSI_CLOSED);
     if (s->above) PSI_SURE(s->above->user == s);
 }
 #else
@@ -11878,14 +11742,28 @@ static void psi_check_sock(const psocket *s)
 /*==================================================================================================
  * >>poll
  * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
- * or when the socket has done what the system cannot know. A look reports what is known and has the system watch for the
- * rest. Everything else sleeps in the system's own set, so a wait costs what is ready, plus the logarithm of the number
- * of watches for each time that is set. The system's interest is changed only when it has to be.
+ * when the system has said something of it, or when the socket has done what the system cannot know. A look reports what
+ * is known and has the system watch for the rest. Everything else sleeps in the system's own set, so a wait costs what is
+ * ready, plus the logarithm of the number of watches for each time that is set. The system's interest is changed only when
+ * it has to be.
  *================================================================================================*/
+
+/* The socket that w is part of, NULL for what is foreign. */
+static psocket *psi_poll_sock(psocket_watch *w)
+{
+    return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
+}
+
+/* Something hot, or handed out last, which may have more? */
+static int psi_poll_busy(const psocket_poller *p)
+{
+    return p->given_count || p->hot.next != &p->hot;
+}
 
 static void psi_poll_report(psocket_watch *w, int events)
 {
     psocket_poller *p = w->poller;
+    psocket *s = psi_poll_sock(w);
     if (w->given) { /* a timeout is reported alone; events come again */
         int *told = &p->events[w->given - 1].events;
         if (!events) *told = 0;
@@ -11897,17 +11775,17 @@ static void psi_poll_report(psocket_watch *w, int events)
         p->events[p->given_count].events = events;
         w->given = (short)++p->given_count;
     }
-    if (w->sock) psi_sock_told(w->sock, p->events[w->given - 1].events);
+    if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
 /* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
    socket, which was in the state `before`, has answered. */
 static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 {
-    psocket *s = w->sock;
+    psocket *s = psi_poll_sock(w);
     int ready, open = s->state == PSI_OPEN;
     if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
-    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (s->rec && (fired & PSOCKET_READ))))
+    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ))))
         fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
     if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
         fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
@@ -11919,7 +11797,7 @@ static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
 /* Looks at a socket: reports what is ready, watches for the rest. */
 static int psi_poll_look_socket(psocket_watch *w, int fired)
 {
-    psocket *s = w->sock;
+    psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int before = s->state, ready, n, ms = -1;
     ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
@@ -11928,47 +11806,41 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (ms == 0 && !ready) psi_watch_heat(w);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    if (n > 1) return psi_watch_many(w, fds, n);
-    return n ? psi_watch_one(w, fds[0].fd, fds[0].events) : psi_watch_one(w, -1, 0);
-}
-
-static void psi_poll_bury(psocket_watch *w)
-{
-    psi_watch_leave(w);
-    psi_free(w);
+    return psi_watch_set(w, fds, n);
 }
 
 /* Looks at a watch. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w, int fired)
+static int psi_poll_look(psocket_watch *w)
 {
-    int r;
-    if (w->dead) {
-        psi_poll_bury(w);
-        return 0;
-    }
-    if (w->sock) {
+    psocket_pollfd one;
+    int r, fired = w->fired;
+    w->fired = 0;
+    if (w->is_sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
         psi_watch_cool(w);
         if (fired & w->events) psi_poll_report(w, fired & w->events);
-        r = psi_watch_one(w, w->one.fd, w->events);
+        one.fd = w->one.fd;
+        one.events = w->events;
+        r = psi_watch_set(w, &one, 1);
     }
     if (r) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at every watch that is hot now, as long as the array has room. */
-static int psi_poll_look_hot(psocket_poller *p, int cap)
+/* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
+   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
+static int psi_poll_look_hot(psocket_poller *p, int room)
 {
-    psi_link *last = p->hot.prev, *at = p->hot.next;
     int r = 0;
-    while (at != &p->hot && p->given_count < cap && !r) {
-        psi_link *next = at->next;
-        int done = at == last;
-        r = psi_poll_look((psocket_watch *)at, 0);
-        if (done) break;
-        at = next;
+    psi_link_in(&p->hot, &p->end);
+    while (p->hot.next != &p->end && p->given_count < room && !r) {
+        psi_link *first = p->hot.next;
+        psi_link_out(first);
+        psi_link_in(&p->hot, first);
+        r = psi_poll_look((psocket_watch *)(void *)first);
     }
+    psi_link_out(&p->end);
     return r;
 }
 
@@ -11977,9 +11849,7 @@ static void psi_poll_times(psocket_poller *p, int64_t now)
 {
     while (p->count && psi_watch_key(p->heap[0]) <= now && p->given_count < PSI_EVENTS) {
         psocket_watch *w = p->heap[0];
-        if (w->dead) {
-            psi_poll_bury(w);
-        } else if (w->due <= now) {
+        if (w->due <= now) {
             psi_poll_report(w, 0);
             psi_watch_times(w, INT64_MAX, w->wake);
         } else {
@@ -12003,12 +11873,12 @@ static void psi_poll_recycle(psocket_poller *p)
     int i;
     for (i = 0; i < p->given_count; i++) {
         psocket_watch *w = p->given[i];
-        psocket *s = w ? w->sock : NULL;
+        psocket *s = w ? psi_poll_sock(w) : NULL;
         if (!w) continue;
         w->given = 0;
         if (!s) continue;
         psi_sock_relax(s);
-        if (s->fd == -1 || s->out || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
+        if (s->fd == -1 || psi_sock_unsent(s) || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
             (w->events & ~w->one.events)) /* a full ring had reading switched off */
             psi_watch_heat(w);
     }
@@ -12019,18 +11889,21 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    psocket_watch *owners[PSI_EVENTS];
     int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     if (r) return r;
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
-    if (p->given_count || p->hot.next != &p->hot) wait = 0;
+    if (psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
     n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
     if (n < 0) return n;
     if (n == 0 && os) psi_poll_signal(p);
-    for (i = 0; i < n; i++) owners[i] = (psocket_watch *)ready[i].watch->owner; /* a look may free what is ready, never its owner */
-    for (i = 0; i < n && !r; i++) r = psi_poll_look(owners[i], ready[i].events);
+    for (i = 0; i < n; i++) {
+        psocket_watch *w = (psocket_watch *)ready[i].watch->owner;
+        w->fired = (uint8_t)(w->fired | ready[i].events);
+        psi_watch_heat(w);
+    }
+    if (n) r = psi_poll_look_hot(p, PSI_EVENTS);
     if (p->given_count) return r;
     *now = psi_os_now();
     psi_poll_times(p, *now);
@@ -12040,12 +11913,26 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 /* Sets what the user wants of a watch. */
 static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *user)
 {
-    psocket *s = w->sock;
+    psocket *s = psi_poll_sock(w);
     w->user = user;
     if (w->given) w->poller->events[w->given - 1].user = user;
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
-    w->events = (unsigned)events & 7u;
+    w->events = (uint8_t)events;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
+}
+
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
+   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+static void psi_poll_tell(psocket_watch *w)
+{
+    const psocket *s = psi_poll_sock(w);
+    int events, way, late = 0;
+    if (w->given || w->link.next) return;
+    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(w);
 }
 
 #ifdef PSOCKET_CHECK
@@ -12057,10 +11944,8 @@ static void psi_check_poller(const psocket_poller *p)
     for (i = 0; i < p->count; i++) {
         const psocket_watch *w = p->heap[i];
         PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
-        PSI_SURE(!w->dead || (!w->sock && !w->given && w->link.next));
-        PSI_SURE(!w->sock || w->sock->watch == w);
         PSI_SURE(!w->given || p->given[w->given - 1] == w);
-        PSI_SURE(w->sock || !w->more);
+        PSI_SURE(w->is_sock || !w->more);
         hot += w->link.next != NULL;
     }
     for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
@@ -12088,60 +11973,63 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
     }
     p->hot.next = p->hot.prev = &p->hot;
     p->turn = 1;
+    p->unwatch = psi_watch_unwatch;
+    p->leave = psi_watch_leave;
+    p->tell = psi_poll_tell;
     *out = p;
     return 0;
 }
 
-/* Takes a socket out. */
-static void psi_poll_remove(psocket *s)
-{
-    if (!s->watch) return;
-    psi_sock_flush(s); /* nobody will do it later */
-    psi_watch_end(s->watch);
-    s->watch = NULL;
-}
-
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    int other = s && s->watch && s->watch->poller != p;
+    int other = s && s->watch.poller && s->watch.poller != p;
     if (!s) return PSOCKET_INVALID;
-    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
+    if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
-        if (!other) psi_poll_remove(s);
+        if (other || !s->watch.poller) return 0;
+        psi_sock_flush(s); /* nobody will do it later */
+        if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
     if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->watch) s->watch = psi_watch_new(p, s);
-    if (!s->watch) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
-    psi_poll_want(s->watch, events, timeout_ms, user);
+    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    psi_poll_want(&s->watch, events, timeout_ms, user);
     psi_check_poller(p);
     return 0;
 }
 
-PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user)
+PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
 {
-    psocket_watch *made = NULL;
-    int r, os;
-    if (!p || !w || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
-    if (*w && ((*w)->poller != p || (*w)->sock)) return PSOCKET_INVALID;
-    if (!*w) *w = made = psi_watch_new(p, NULL);
-    if (!*w) return PSOCKET_NOMEM;
-    if ((*w)->one.events == events) psi_os_poller_ctl(&p->os, &(*w)->one, 0, &os); /* its number may have come back: ask anew */
-    r = psi_watch_one(*w, fd == -1 ? -1 : fd, events);
+    psocket_watch *w = out ? *out : NULL;
+    psocket_pollfd one;
+    int r = 0, os, fresh = !w;
+    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
+    if (fresh) w = (psocket_watch *)psi_alloc(sizeof *w);
+    if (!w || (fresh && psi_watch_join(p, w))) {
+        psi_free(w);
+        return PSOCKET_NOMEM;
+    }
+    if (w->one.events == events) psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
+    one.fd = fd;
+    one.events = events;
+    r = psi_watch_set(w, &one, 1);
     if (r) {
-        psi_watch_end(made);
-        if (made) *w = NULL;
+        if (fresh) psocket_watch_free(w);
         return r;
     }
-    psi_poll_want(*w, events, timeout_ms, user);
+    *out = w;
+    psi_poll_want(w, events, timeout_ms, user);
     psi_check_poller(p);
     return 0;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
 {
-    psi_watch_end(w);
+    if (w && w->poller) psi_watch_leave(w);
+    psi_free(w);
 }
 
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms)
@@ -12151,8 +12039,8 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     if (!p || !events) return PSOCKET_INVALID;
     *events = p->events;
     nested = p->nested;
-    psi_watch_rest(p);
-    p->nested = 0;
+    if (p->announced) psi_os_poller_busy(&p->os, 0);
+    p->nested = p->announced = 0;
     p->turn++;
     psi_poll_recycle(p);
     p->os.rang = 0;
@@ -12160,7 +12048,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
     end = ms < 0 ? INT64_MAX : now + ms;
     do r = psi_poll_round(p, &now, end); while (!r && !p->given_count && !p->os.rang && now < end);
     p->nested = nested != 0;
-    if (p->given_count || p->hot.next != &p->hot) psi_watch_announce(p);
+    if (psi_poll_busy(p)) psi_watch_announce(p);
     psi_check_poller(p);
     return p->given_count ? p->given_count : r; /* what is known is not lost; a failure comes again */
 }
@@ -12172,14 +12060,12 @@ PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
 {
-    int busy;
     if (!p) return -1;
-    busy = p->given_count || p->hot.next != &p->hot; /* what was handed out last may have more */
     p->nested = 1;
-    if (busy) psi_watch_announce(p);
-    if (ms && busy) *ms = 0;
+    if (psi_poll_busy(p)) psi_watch_announce(p);
+    if (ms && psi_poll_busy(p)) *ms = 0;
     if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
-    return psi_os_poller_fd(&p->os);
+    return p->os.fd;
 }
 
 PSOCKET_API void psocket_poller_free(psocket_poller *p)
@@ -12187,10 +12073,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
     if (!p) return;
     while (p->count) {
         psocket_watch *w = p->heap[p->count - 1];
-        if (w->sock) psi_poll_remove(w->sock);
-        else psi_watch_unwatch(w);
-        if (w->dead) psi_poll_bury(w);
-        else psi_watch_leave(w);
+        if (w->is_sock) psi_sock_flush(psi_poll_sock(w)); /* nobody will do it later */
+        psi_watch_leave(w);
     }
     psi_free(p->spare);
     psi_os_poller_free(&p->os);
@@ -12215,25 +12099,11 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
-/* Has the poller look at what its system cannot know: something is ready, is to be watched that was not (output, a ring that
-   was full), or has a time. (What the poller has just handed out it looks at again anyway.) */
-static void psi_public_tell(psocket *s)
-{
-    const psocket_watch *w = s->watch;
-    int events, way, late = 0;
-    if (!w || w->given || w->link.next) return;
-    events = (int)w->events | (s->out || s->end_out > 0 ? PSOCKET_WRITE : 0);
-    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
-    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
-        (s->state == PSI_OPEN && (events & ~w->one.events)))
-        psi_watch_heat(s->watch);
-}
-
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
     if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
-    psi_public_tell(s);
+    if (s->watch.poller) s->watch.poller->tell(&s->watch);
     psi_check_sock(s);
     return r;
 }
@@ -12255,7 +12125,7 @@ static int psi_public_begin(psocket *s, int ok)
 /* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
 static void psi_public_push(psocket *s)
 {
-    if (s->state == PSI_OPEN && (s->out || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
+    if (s->state == PSI_OPEN && (psi_sock_unsent(s) || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
 }
 
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
@@ -12297,83 +12167,74 @@ static int psi_public_settle(psocket *s)
 /* What these answer when there is no socket to ask. */
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
-    return psi_err_os(opt ? opt->error : NULL, code, os, "%s", what);
+    if (!opt || !opt->error) return code;
+    psi_err_set(opt->error, code, os, what);
+    psi_err_why(opt->error);
+    return code;
 }
 
-/* Reads what opt says of descriptors: NULL, or what is wrong with it. */
-static const char *psi_public_settings(psi_os_settings *set, const psocket_options *opt)
+/* The same if there is no place for a socket, or no such side. */
+static const char *psi_public_no_place(psocket **out, int side)
 {
+    if (out) *out = NULL;
+    if (!out) return "no place for the socket";
+    return side == PSOCKET_CLIENT || side == PSOCKET_SERVER ? NULL : "no such side";
+}
+
+/* Reads opt: NULL, or what is wrong with it, or with the place for the socket. */
+static const char *psi_public_settings(psi_os_settings *set, psocket **out, const psocket_options *opt)
+{
+    const psocket_options *o = &set->opt;
     memset(set, 0, sizeof *set);
-    if (!opt) return NULL;
-    if (opt->local_port < 0 || opt->local_port > 65535) return "local_port out of range 0 to 65535";
-    if (opt->local && !psi_addr_parse(&set->local, opt->local, strlen(opt->local))) return "local is no numeric address";
-    set->local.port = (uint16_t)opt->local_port;
-    set->keepalive = opt->keepalive;
-    set->reuse_port = opt->reuse_port != 0;
-    set->v6only = opt->v6only != 0;
-    if (!opt->udp) return NULL;
-    set->broadcast = opt->broadcast != 0;
-    set->ttl = opt->multicast_ttl;
-    set->noloop = opt->multicast_noloop != 0;
-    if (opt->multicast_interface && !(set->interface_index = psi_os_interface(opt->multicast_interface)))
+    if (opt) set->opt = *opt;
+    if (!out) return "no place for the socket";
+    *out = NULL;
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local))) return "local is no numeric address";
+    set->local.port = (uint16_t)o->local_port;
+    if (!o->udp) return NULL;
+    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "multicast_interface is no interface";
-    if (opt->multicast_group && !psi_addr_parse(&set->group, opt->multicast_group, strlen(opt->multicast_group)))
+    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
         return "multicast_group is no numeric address";
     return NULL;
 }
 
-/* Begins to dial: NULL, or what is wrong (*r is the code). */
-static const char *psi_public_dial(psocket *s, const char *host, int port, const psocket_options *opt, int *r)
+/* NULL, or what is wrong with the host and port to connect to. */
+static const char *psi_public_target(const char *host, int port)
 {
-    psi_dial *d = s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
-    const char *wrong;
-    *r = PSOCKET_NOMEM;
-    if (!d) return "";
-    d->port = port;
-    d->delay = opt && opt->attempt_delay_ms > 0 ? opt->attempt_delay_ms : 250;
-    *r = PSOCKET_INVALID;
-    if ((wrong = psi_public_settings(&d->set, opt)) != NULL) return wrong;
-    *r = psi_dns_start(&d->names, host, opt ? opt->resolve : NULL, opt ? opt->resolve_user : NULL);
-    s->state = PSI_RESOLVING;
-    return *r ? "bad host" : NULL;
-}
-
-/* NULL, or what is wrong with the host and port to connect to (*r is the code). */
-static const char *psi_public_target(const char *host, int port, int udp, int *r)
-{
-    const char *path = host ? psi_addr_path(host) : NULL;
-    *r = PSOCKET_INVALID;
     if (!host || !*host) return "no host given";
-    if (path && port) return "a path has no port";
-    if (!path && (port < 1 || port > 65535)) return "port out of range 1 to 65535";
-    if (path && udp) *r = PSOCKET_UNSUPPORTED;
-    return path && udp ? "datagrams on a path" : NULL;
+    if (psi_addr_path(host)) return port ? "a path has no port" : NULL;
+    return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, out, opt);
     psocket *s;
-    int r, udp = opt && opt->udp;
-    const char *wrong = psi_public_target(host, port, udp, &r);
-    if (out) *out = NULL;
-    if (!out || wrong) return psi_public_fail(opt, r, 0, wrong ? wrong : "no place for the socket");
+    int r;
+    if (!wrong) wrong = psi_public_target(host, port);
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if (set.opt.udp && psi_addr_path(host)) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    s = psi_sock_new(opt, PSOCKET_CLIENT);
-    if (s) s->role = PSI_CLIENT;
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->udp = udp != 0;
-    psi_sock_clock(s, 0);
-    wrong = psi_public_dial(s, host, port, opt, &r);
-    if (wrong) {
+    s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
+    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    if (s) psi_sock_clock(s, 0);
+    r = s && s->dial ? psi_dns_start(&s->dial->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
+    if (r) {
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, wrong);
+        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? "" : "bad host");
     }
+    s->dial->port = port;
+    s->dial->set = set;
+    s->state = PSI_RESOLVING;
     r = psi_public_settle(s);
     if (!r || psi_is_want(r)) {
         *out = s;
         return 0;
     }
-    if (opt && opt->error) psocket_geterror(s, opt->error);
+    if (set.opt.error) psocket_geterror(s, set.opt.error);
     psi_sock_free(s);
     return r;
 }
@@ -12398,17 +12259,19 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
     return NULL;
 }
 
-/* Makes a bound descriptor, which listens if there is a backlog; without one it is for datagrams. */
-static int psi_public_bound(psocket_fd *fd, const psi_addr *a, const char *path, int dual, int backlog, const psi_os_settings *set, int *os)
+/* Makes a bound descriptor for s, which listens unless it is for datagrams. */
+static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set, int *os)
 {
-    int r = psi_os_socket(fd, a->family, !backlog, os);
-    if (!r && !backlog) r = psi_os_set(*fd, a->family, 1, set, os);
-    if (!r) r = psi_os_bind(*fd, a, path, (dual ? PSI_OS_DUAL : 0) | (set->reuse_port ? PSI_OS_REUSE_PORT : 0) |
-                            (backlog ? 0 : PSI_OS_DATAGRAMS), os);
-    if (!r && backlog) r = psi_os_listen(*fd, path, backlog, os);
+    int backlog = set->opt.backlog > 0 ? set->opt.backlog : INT_MAX; /* the system knows its most */
+    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) | (s->udp ? PSI_OS_DATAGRAMS : 0);
+    int r = psi_os_socket(&s->fd, a->family, s->udp, os);
+    s->family = a->family;
+    if (!r) r = psi_os_set(s->fd, a->family, s->udp, set, os);
+    if (!r) r = psi_os_bind(s->fd, a, path, flags, os);
+    if (!r && !s->udp) r = psi_os_listen(s->fd, path, backlog, os);
     if (!r) return 0;
-    psi_os_close(*fd);
-    *fd = -1;
+    psi_os_close(s->fd);
+    s->fd = -1;
     return r;
 }
 
@@ -12424,103 +12287,81 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
-static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, int backlog, const psi_os_settings *set, int *os)
+static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int dual = any && !set->v6only, r = psi_public_bound(&s->fd, a, path, dual, backlog, set, os);
-    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-        a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-        r = psi_public_bound(&s->fd, a, NULL, 0, backlog, set, os);
-    }
-    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path)) r = psi_public_bound(&s->fd, a, path, 0, backlog, set, os);
-    s->family = a->family & 15u;
+    int again, dual = any && !set->opt.v6only, r;
+    do {
+        r = psi_public_bound(s, a, path, dual, set, os);
+        again = 0;
+        if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+            a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+            dual = 0;
+            again = 1;
+        } else if (path && r == PSOCKET_ADDRESS_IN_USE && !any) {
+            any = 1; /* once */
+            again = psi_public_orphan(a, path);
+        }
+    } while (again);
     return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
-/* Makes s, which has a bound descriptor, a UDP endpoint. 0, or what opt->error tells. */
-static int psi_public_endpoint(psocket *s, const psi_os_settings *set, const psocket_options *opt)
+/* Makes s, whose descriptor listens, a listener. 0 or PSOCKET_NOMEM. */
+static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set)
 {
-    unsigned family = s->family;
-    int os = 0, r;
-    psi_sock_on_fd(s, s->fd, &psi_transport_udp);
-    s->family = family & 15u;
-    r = psi_os_join(s->fd, set, &os);
-    return r ? psi_public_fail(opt, r, os, "cannot join the group") : 0;
-}
-
-/* Makes s, whose descriptor listens, a listener. 0, or what opt->error tells. */
-static int psi_public_listener(psocket *s, const char *path, const psi_os_settings *set, const psocket_options *opt)
-{
-    psi_listen *l = s->listen = (psi_listen *)psi_alloc(sizeof *l);
-    if (l) l->next = -1;
-    if (l && path) l->path = psi_strdup(path);
-    if (!l || (path && !l->path)) {
+    psi_listen *l = (psi_listen *)psi_alloc(sizeof *l);
+    if (!l || (path && (l->path = psi_strdup(path)) == NULL)) {
         psi_free(l);
-        s->listen = NULL;
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+        return PSOCKET_NOMEM;
     }
-    if (opt) l->opt = *opt;
+    l->next = -1;
     l->set = *set;
+    l->end = psi_listen_end;
     l->process = psi_os_process();
+    s->listen = l;
     s->state = PSI_LISTENING;
     return 0;
 }
 
-/* Makes s listen, or (udp) wait for datagrams. 0, or what opt->error tells. */
-static int psi_public_listen(psocket *s, const char *address, int port, const psi_os_settings *set, const psocket_options *opt)
-{
-    psi_addr a;
-    char what[160];
-    const char *path, *wrong = psi_public_place(&a, &path, address, port, s->udp);
-    int r, os = 0, any = !address || !*address, backlog = opt && opt->backlog > 0 ? opt->backlog : INT_MAX; /* the system knows its most */
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    if ((r = psi_public_bind(s, &a, path, any, s->udp ? 0 : backlog, set, &os)) != 0) {
-        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
-        return psi_public_fail(opt, r, os, what);
-    }
-    if (s->udp) return psi_public_endpoint(s, set, opt);
-    if ((r = psi_public_listener(s, path, set, opt)) == 0) return 0;
-    if (path) psi_os_unlink(path);
-    psi_os_close(s->fd);
-    return r;
-}
-
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt)
 {
-    psocket *s;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, opt);
-    int r;
-    if (out) *out = NULL;
-    if (!out || wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong ? wrong : "no place for the socket");
-    s = psi_sock_new(opt, PSOCKET_SERVER);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->udp = opt && opt->udp;
-    r = psi_public_listen(s, address, port, &set, opt);
-    if (r) psi_sock_free(s);
-    else *out = s;
-    return r;
-}
-
-/* Is there a place for what is made, and something to make it of? */
-static int psi_public_can(psocket **out, int ok, int side)
-{
-    if (out) *out = NULL;
-    return out && ok && (side == PSOCKET_CLIENT || side == PSOCKET_SERVER);
+    psi_addr a;
+    char what[160] = "";
+    const char *path = NULL, *wrong = psi_public_settings(&set, out, opt);
+    int r, os = 0, any = !address || !*address;
+    psocket *s;
+    if (!wrong) wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
+    if (!s) {
+        r = PSOCKET_NOMEM;
+    } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
+        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
+        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+    } else if (s->udp) {
+        psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
+        if ((r = psi_os_join(s->fd, &set, &os)) != 0) memcpy(what, "cannot join the group", 22);
+    } else if ((r = psi_public_listener(s, path, &set)) != 0) {
+        if (path) psi_os_unlink(path);
+        psi_os_close(s->fd);
+    }
+    if (!r) *out = s;
+    else psi_sock_free(s);
+    return r ? psi_public_fail(opt, r, os, what) : 0;
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
-    psocket *s;
-    if (!psi_public_can(out, t && t->get && t->put && t->finish && t->close && t->wants, side))
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, no whole transport, or no such side");
-    s = *out = psi_sock_new(opt, side);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
-    s->io = t;
-    s->user = user;
-    s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
-    s->state = PSI_OPEN;
+    const char *wrong = psi_public_no_place(out, side);
+    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
+    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    (*out)->io = t;
+    (*out)->user = user;
+    (*out)->udp = 0;
+    (*out)->state = PSI_OPEN;
     return 0;
 }
 
@@ -12529,28 +12370,25 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, opt);
+    const char *wrong = psi_public_settings(&set, out, opt);
     int r, os = 0, kind = 0, known;
-    if (!psi_public_can(out, fd != -1, side)) wrong = "no place for the socket, no descriptor, or no such side";
+    if (!wrong) wrong = fd == -1 ? "no descriptor" : psi_public_no_place(out, side);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
-    s = psi_sock_new(opt, side);
+    s = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     psi_os_getname(fd, 0, &local, NULL, 0);
-    if (kind == PSI_OS_LISTENER) {
-        s->fd = fd;
-        if ((r = psi_public_listener(s, NULL, &set, opt)) != 0) {
-            psi_sock_free(s);
-            return r;
-        }
-    } else {
-        known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
-        s->udp = kind == PSI_OS_DATAGRAM;
-        s->role = side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT;
-        psi_sock_on_fd(s, fd, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
+    s->udp = kind == PSI_OS_DATAGRAM;
+    if (kind != PSI_OS_LISTENER) {
+        psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
+    } else if (psi_public_listener(s, NULL, &set)) {
+        psi_sock_free(s);
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
     }
-    s->family = local.family & 15u;
+    s->fd = fd;
+    s->family = local.family;
     *out = s;
     return 0;
 }
@@ -12577,10 +12415,11 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
 {
     psocket *c = carrier;
     int r;
-    if (!psi_public_can(out, c && !c->udp && !c->above && !c->listen && c->state != PSI_CLOSED, PSOCKET_CLIENT))
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the socket, or nothing that could carry it");
+    if (out) *out = NULL;
+    if (!c || c->udp || c->above || c->listen || c->state == PSI_CLOSED)
+        return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    if (c->watch.poller) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12597,13 +12436,12 @@ static int psi_public_accept(psocket *s, psocket **out)
     psocket *c;
     int os = 0, r = psi_listen_ready(s);
     if (r <= 0) return r ? r : PSOCKET_WANT_READ;
-    c = psi_sock_new(&l->opt, PSOCKET_SERVER);
+    c = psi_sock_new(&l->set.opt, PSOCKET_SERVER, PSI_SERVER);
     if (!c) return PSOCKET_NOMEM; /* the connection waits for the next call */
     c->peer = l->next_peer;
-    c->role = PSI_SERVER;
-    psi_sock_on_fd(c, l->next, &psi_transport_fd);
+    psi_sock_on_fd(c, l->next, c->peer.family, &psi_transport_fd);
     l->next = -1;
-    r = psi_os_set(c->fd, (int)c->family, 0, &l->set, &os);
+    r = psi_os_set(c->fd, c->family, 0, &l->set, &os);
     if (r) {
         psi_sock_free(c);
         return psi_sock_note(s, r, os, NULL);
@@ -12620,7 +12458,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
-    if (r < 0 && !psi_is_want(r) && s->listen->opt.error) psocket_geterror(s, s->listen->opt.error);
+    if (r < 0 && !psi_is_want(r) && s->listen->set.opt.error) psocket_geterror(s, s->listen->set.opt.error);
     return (int)r;
 }
 
@@ -12700,7 +12538,7 @@ static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->nonblocking && !s->end_in && psi_watch_did(s->watch, PSI_DID_DRAIN)) {
+        if (s->nonblocking && !s->end_in && psi_watch_did(&s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
@@ -12749,7 +12587,7 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
     int r = psi_public_begin(s, data || !len);
     if (r) return r;
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (s->hs) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (psi_sock_hs(s)) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
     s->news = PSI_NEWS;
@@ -12819,10 +12657,10 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     int r;
     if (!s) return PSOCKET_INVALID;
     if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
-    if (s->info && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
+    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    psi_public_tell(s);
-    if (!s->hs) {
+    if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
+    if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
         if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
@@ -12838,7 +12676,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 {
-    const psocket_question *asked = s && s->hs ? psi_hs_asks(s->hs) : NULL;
+    const psocket_question *asked = s && psi_sock_hs(s) ? psi_hs_asks(s->tls->hs) : NULL;
     if (q) memset(q, 0, sizeof *q);
     if (!s) return PSOCKET_INVALID;
     if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
@@ -12849,14 +12687,15 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->hs || code > 0 || psi_hs_decide(s->hs, code)) return psi_public_wrong(s, "no decision is asked for");
+    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(s->tls->hs, code)) return psi_public_wrong(s, "no decision is asked for");
     return 0;
 }
 
 PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->hs || (!sig && len) || psi_hs_signed(s->hs, sig, len)) return psi_public_wrong(s, "no signature of that length is asked for");
+    if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(s->tls->hs, sig, len))
+        return psi_public_wrong(s, "no signature of that length is asked for");
     return 0;
 }
 
@@ -12865,8 +12704,8 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!s->rec || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
-    r = psi_tls_export(s->rec, label, context, context_len, out, n);
+    if (!psi_sock_rec(s) || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
+    r = psi_tls_export(s->tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
         return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
     return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
@@ -12875,14 +12714,14 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
-    if (!s || !info || !s->info) return PSOCKET_INVALID;
-    psi_tlsinfo_get(s->info, info);
+    if (!s || !info || !psi_sock_info(s)) return PSOCKET_INVALID;
+    psi_tlsinfo_get(s->tls->info, info);
     return 0;
 }
 
 PSOCKET_API int psocket_istls(const psocket *s)
 {
-    return s && s->info;
+    return s && psi_sock_info(s);
 }
 
 /*--- state */
@@ -12993,7 +12832,7 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
         s->due[way] = 0;
         if (runs) psi_sock_clock(s, way);
     }
-    psi_public_tell(s);
+    psi_public_answer(s, 0);
 }
 
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
@@ -13040,7 +12879,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
-    for (before = (int)s->state;;) {
+    for (before = s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
         if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);

@@ -391,6 +391,7 @@ SCENE(tls_poller, 1)
 SCENE(tls_blocking, 1)
 SCENE(given_up, 0)
 SCENE(poller_pair, 0)
+SCENE(adopt, 0)
 TEST_LIMIT(nested, 120)
 {
     scene s = { "nested", scene_nested, 0 };

@@ -10,7 +10,7 @@ static void hostile_block(psocket *s)
     static uint8_t wire[33 * 64];
     size_t n = 0, done = 0;
     int i, os;
-    for (i = 0; i < 33; i++) n += psi_rec_seal(s->rec, 23, "x", i == 32, wire + n);
+    for (i = 0; i < 33; i++) n += psi_rec_seal(psi_sock_rec(s), 23, "x", i == 32, wire + n);
     while (done < n) {
         ptrdiff_t r = s->io->put(s, wire + done, n - done, &os);
         if (r < 0) return;

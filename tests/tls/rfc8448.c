@@ -395,7 +395,7 @@ static kit_end *client(psocket_tls *tls)
     kit_end *c = NULL;
     psi_hs *h;
     if (kit_new(&c, tls, PSOCKET_CLIENT, "server", &e)) return NULL;
-    h = c->s->hs;
+    h = psi_sock_hs(c->s);
     if (t->section == 4) {
         if (!h->session) fail("the ticket was not kept");
         else CHECK_MEM(h->session->secret, psk, 32);
@@ -424,7 +424,7 @@ static kit_end *client(psocket_tls *tls)
    data) has come already. */
 static void client_flight(kit_end *c)
 {
-    psi_hs *h = c->s->hs;
+    psi_hs *h = psi_sock_hs(c->s);
     size_t at = 0, len;
     int k;
     open_flight("SERVER_HANDSHAKE_TRAFFIC_SECRET", t->server_flight);
@@ -474,15 +474,15 @@ static void as_client(psocket_tls *tls)
         psi_session facts;
         psi_tlsinfo *info;
         const void *data;
-        psi_keys_expand(br_sha256_ID, c->s->rec->seed, "resumption", psi_read_of("\0\0", 2), psk, 32);
+        psi_keys_expand(br_sha256_ID, psi_sock_rec(c->s)->seed, "resumption", psi_read_of("\0\0", 2), psk, 32);
         same(psk, 32, psk_of_3, "the PSK");
-        psi_tlsinfo_read(c->s->info, &facts);
+        psi_tlsinfo_read(psi_sock_info(c->s), &facts);
         facts.has_peer = 1; /* or the ticket is not worth keeping */
         facts.not_after = kit_time + 1000;
         info = psi_tlsinfo_new(&facts);
         REQUIRE(info != NULL);
-        psi_tlsinfo_free(c->s->info);
-        c->s->rec->info = c->s->info = info;
+        psi_tlsinfo_free(psi_sock_info(c->s));
+        psi_sock_rec(c->s)->info = c->s->tls->info = info;
         kit_feed(c, p, bytes(t->ticket, p));
         CHECK_INT(psocket_recv(c->s, &data), PSOCKET_WANT_READ);
     }
@@ -499,7 +499,7 @@ static kit_end *server(psocket_tls *tls)
     kit_end *s = NULL;
     psi_hs *h;
     if (kit_new(&s, tls, PSOCKET_SERVER, NULL, &e)) return NULL;
-    h = s->s->hs;
+    h = psi_sock_hs(s->s);
     if (!t->retry) {
         bytes(t->server_key, pool);
         memcpy(pool + 32, answer + 6, 32);
@@ -537,14 +537,14 @@ static kit_end *server(psocket_tls *tls)
 static void server_flights(kit_end *s)
 {
     static uint8_t p[1024];
-    psi_hs *h = s->s->hs;
+    psi_hs *h = psi_sock_hs(s->s);
     size_t at = 0, len, n;
     int k;
     open_flight("SERVER_HANDSHAKE_TRAFFIC_SECRET", t->server_flight);
     psi_write(&h->flight, b.p, (uint32_t)b.n);
     psi_hs_flush(h);
-    same(h->out.p + h->out_at, h->out.n - h->out_at, t->server_flight, "the server's flight");
-    h->out_at = h->out.n;
+    same(h->out.p, h->out.n, t->server_flight, "the server's flight");
+    psi_hs_sent(h, h->out.n);
     for (k = 0; (len = kit_message(&b, k, &at)) != 0; k++) {
         if (b.p[at] == 20) {
             n = psi_hs_finished(h, 1, p);

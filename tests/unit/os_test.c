@@ -60,13 +60,13 @@ TEST(stream_settings)
     CHECK_INT(option(fd, IPPROTO_TCP, TCP_NODELAY), 1);
     CHECK_INT(psi_os_set(fd, PSI_IP4, 0, &set, &os), 0);
     CHECK_INT(option(fd, SOL_SOCKET, SO_KEEPALIVE), 0);
-    set.keepalive = 7;
+    set.opt.keepalive = 7;
     CHECK_INT(psi_os_set(fd, PSI_IP4, 0, &set, &os), 0);
     CHECK_INT(option(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
     CHECK_INT(option(fd, IPPROTO_TCP, TCP_KEEPIDLE), 7);
     CHECK_INT(option(fd, IPPROTO_TCP, TCP_KEEPINTVL), 3); /* three of them take as long again */
     CHECK_INT(option(fd, IPPROTO_TCP, TCP_KEEPCNT), 3);
-    set.keepalive = INT_MAX; /* more than the system takes */
+    set.opt.keepalive = INT_MAX; /* more than the system takes */
     CHECK_INT(psi_os_set(fd, PSI_IP4, 0, &set, &os), 0);
     CHECK_INT(option(fd, IPPROTO_TCP, TCP_KEEPIDLE), 32767);
     psi_os_close(fd);
@@ -81,9 +81,9 @@ TEST(datagram_settings)
     for (i = 0; i < 2; i++) {
         family = i ? PSI_IP6 : PSI_IP4;
         if (psi_os_socket(&fd, family, 1, &os)) continue;
-        set.ttl = 9;
-        set.noloop = 1;
-        set.broadcast = 1;
+        set.opt.multicast_ttl = 9;
+        set.opt.multicast_noloop = 1;
+        set.opt.broadcast = 1;
         set.interface_index = psi_os_interface("lo");
         CHECK(set.interface_index != 0);
         CHECK_INT(psi_os_set(fd, family, 1, &set, &os), 0);
@@ -93,9 +93,9 @@ TEST(datagram_settings)
         if (i) CHECK_INT(option(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS), 9);
         if (i) CHECK_INT(option(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP), 0);
         if (i) CHECK_INT(option(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF), (int)set.interface_index);
-        set.ttl = 256;
+        set.opt.multicast_ttl = 256;
         CHECK_INT(psi_os_set(fd, family, 1, &set, &os), PSOCKET_INVALID);
-        set.ttl = 0;
+        set.opt.multicast_ttl = 0;
         set.interface_index = 999999;
         CHECK(psi_os_set(fd, family, 1, &set, &os) < 0);
         psi_os_close(fd);
@@ -240,7 +240,7 @@ TEST(a_busy_poller)
     psi_os_ready ready[4];
     psocket_pollfd outside;
     REQUIRE(psi_os_poller_new(&p, &os) == 0);
-    outside.fd = psi_os_poller_fd(&p);
+    outside.fd = p.fd;
     outside.events = PSOCKET_READ;
     CHECK_INT(psi_os_poll(&outside, 1, 0, &os), 0);
     psi_os_poller_busy(&p, 1);
@@ -361,7 +361,6 @@ TEST(addresses_of_a_name)
     CHECK_INT(psi_dns_add(&r, &a), PSOCKET_LIMIT); /* half is enough */
     for (i = 0; i < r.count; i++) four += r.addrs[i].family == PSI_IP4;
     CHECK_INT(four, PSOCKET_ADDRESSES / 2);
-    psi_dns_interleave(&r);
     for (i = 0; i < r.count; i++) CHECK_INT(r.addrs[i].family, i % 2 ? PSI_IP4 : PSI_IP6);
     a = addr("2001:db8::1", 0);
     CHECK(psi_addr_same(&r.addrs[0], &a)); /* the first of each stays first */
