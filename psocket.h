@@ -482,7 +482,8 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
 
 /* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
    "tls-exporter" (32 bytes, RFC 9266) and "tls-server-end-point" (32 to 64, RFC 5929) are channel bindings. Returns the bytes
-   written, PSOCKET_INVALID, or PSOCKET_UNSUPPORTED if TLS 1.2 was spoken without extended master secret. */
+   written, PSOCKET_INVALID (also for labels that RFC 5705 4 reserves), or PSOCKET_UNSUPPORTED for tls-unique and if TLS 1.2 was
+   spoken without extended master secret. */
 PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const void *context, size_t context_len,
                                          void *out, size_t n);
 
@@ -10249,6 +10250,17 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     return code;
 }
 
+/* Is this a label to export by? RFC 5705 4: those of the PRF itself are not, nor is one that says nothing. */
+static int psi_tls_exports(const char *label)
+{
+    static const char *const taken[] = {"", "client finished", "server finished", "master secret", "key expansion",
+                                        "extended master secret"};
+    size_t i;
+    for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
+        if (!strcmp(label, taken[i])) return 0;
+    return strlen(label) <= 249;
+}
+
 /* psocket_tls_export of a connection. */
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
@@ -10264,7 +10276,8 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
         memcpy(out, s.endpoint.p, s.endpoint.n);
         return (ptrdiff_t)s.endpoint.n;
     }
-    if (!r->exports) return PSOCKET_UNSUPPORTED;
+    if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
+    if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
         if (n < 32) return PSOCKET_INVALID;
         label = "EXPORTER-Channel-Binding";
@@ -10273,9 +10286,9 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
         n = 32;
     }
     if (r->version == PSI_TLS13) {
-        if (strlen(label) > 249 || n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
+        if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
         psi_keys_derive(hash, r->secret, label, NULL, secret);
-        psi_keys_digest(hash, psi_read_of(context, context ? context_len : 0), psi_none, digest);
+        psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
         psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
         return (ptrdiff_t)n;
