@@ -6679,11 +6679,12 @@ typedef struct psi_sessions {
 } psi_sessions;
 
 #define PSI_TICKET_KEY 32
+#define PSI_TICKET_KEYS 16
 
 typedef struct psi_ticket_keys {
-    uint8_t *keys; /* the first makes tickets */
+    uint8_t keys[PSI_TICKET_KEYS * PSI_TICKET_KEY]; /* the first makes tickets */
     size_t count;
-    int own;       /* ours, which have to be renewed */
+    int own; /* ours, made when they are needed, which have to be renewed */
     int64_t made;
 } psi_ticket_keys;
 
@@ -7930,7 +7931,6 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
 #define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
-#define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -9851,8 +9851,6 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     }
     psi_sessions_free(&tls->client_sessions);
     psi_sessions_free(&tls->server_sessions);
-    if (tls->ticket_keys.keys) psi_wipe(tls->ticket_keys.keys, PSI_TICKET_KEYS * PSI_TICKET_KEY);
-    psi_free(tls->ticket_keys.keys);
     psi_trust_free(tls->trust);
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
@@ -9905,30 +9903,27 @@ static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocke
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13,
-        suites = 0;
-    size_t i, n;
-    if (t->min_version && t->min_version < PSI_TLS12)
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    size_t i, n = 0;
+    if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED,
-                       "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
+                       "the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
-    for (i = 0; i < tls->suites.count; i++) suites |= tls->suites.items[i]->version == PSI_TLS13 ? 2 : 1;
-    if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
-    if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
-    if (low > high)
-        return psi_err(e, PSOCKET_INVALID,
-                       "min_version, max_version, suites and this build leave no TLS version to speak");
-    tls->min_version = (uint16_t)low;
-    tls->max_version = (uint16_t)high;
-    for (i = n = 0; i < tls->suites.count; i++)
-        if (psi_tls_speaks(tls, tls->suites.items[i]->version)) tls->suites.items[n++] = tls->suites.items[i];
+    for (i = 0; i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        if (s->version < low || s->version > high || !(s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)) continue;
+        tls->suites.items[n++] = s;
+        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
+        if (s->version > tls->max_version) tls->max_version = s->version;
+    }
     tls->suites.count = n;
-    return 0;
+    if (n) return 0;
+    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
 }
 
 /* Copies the protocol names as they stand in a hello. */
@@ -10016,20 +10011,6 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     return 0;
 }
 
-/* Ticket keys: the caller's, or two of ours that are made when they are needed. */
-static int psi_tls_copy_ticket_keys(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    psi_ticket_keys *k = &tls->ticket_keys;
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
-        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
-    k->keys = (uint8_t *)psi_alloc(PSI_TICKET_KEYS * PSI_TICKET_KEY);
-    if (!k->keys) return psi_err_code(e, PSOCKET_NOMEM);
-    k->own = !t->ticket_key_count;
-    k->count = t->ticket_key_count;
-    if (k->count) memcpy(k->keys, t->ticket_keys, k->count * PSI_TICKET_KEY);
-    return 0;
-}
-
 /* What is wrong with the options by themselves. */
 static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
@@ -10041,6 +10022,8 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
+    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
     return 0;
@@ -10078,7 +10061,9 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code) code = psi_tls_copy_ticket_keys(tls, t, e);
+    if (!code && t->ticket_key_count) memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
+    tls->ticket_keys.count = t->ticket_key_count;
+    tls->ticket_keys.own = !t->ticket_key_count;
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
