@@ -482,7 +482,8 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
 
 /* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
    "tls-exporter" (32 bytes, RFC 9266) and "tls-server-end-point" (32 to 64, RFC 5929) are channel bindings. Returns the bytes
-   written, PSOCKET_INVALID, or PSOCKET_UNSUPPORTED if TLS 1.2 was spoken without extended master secret. */
+   written, PSOCKET_INVALID (also for labels that RFC 5705 4 reserves), or PSOCKET_UNSUPPORTED for tls-unique and if TLS 1.2 was
+   spoken without extended master secret. */
 PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const void *context, size_t context_len,
                                          void *out, size_t n);
 
@@ -6648,11 +6649,12 @@ typedef struct psi_sessions {
 } psi_sessions;
 
 #define PSI_TICKET_KEY 32
+#define PSI_TICKET_KEYS 16
 
 typedef struct psi_ticket_keys {
-    uint8_t *keys; /* the first makes tickets */
+    uint8_t keys[PSI_TICKET_KEYS * PSI_TICKET_KEY]; /* the first makes tickets */
     size_t count;
-    int own;       /* ours, which have to be renewed */
+    int own; /* ours, made when they are needed, which have to be renewed */
     int64_t made;
 } psi_ticket_keys;
 
@@ -6743,6 +6745,14 @@ typedef struct psi_hs_question {
 
 enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
 
+typedef struct psi_hs_secrets {
+    psi_kex kex;
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret, TLS 1.3's */
+    size_t secret_len;
+    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
+    psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
+} psi_hs_secrets;
+
 struct psi_hs {
     const psi_role *role;
     const psi_hs_row *next;      /* the message that has to come, or the first of those that may */
@@ -6770,7 +6780,6 @@ struct psi_hs {
     psi_offer *offer;            /* valid while a hello or a request is handled */
     psi_writer opaque;           /* client: the server's cookie, or its new ticket of TLS 1.2 */
     uint32_t lifetime;           /* of that ticket, in seconds */
-    psi_kex kex;
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
     uint8_t grease;
@@ -6789,10 +6798,7 @@ struct psi_hs {
     /* secrets */
     psi_session *session;        /* offered (client) or resumed; NULL none */
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
-    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.3's handshake and master secret, TLS 1.2's master secret */
-    size_t secret_len;
-    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* handshake traffic */
-    psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
+    psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
 
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
@@ -6940,22 +6946,22 @@ static int psi_hs_turn(psi_hs *h)
 static int psi_hs_new_in(psi_hs *h)
 {
     if (psi_hs_turn(h)) return -1;
-    psi_key_move(&h->rec->in, &h->next_in);
+    psi_key_move(&h->rec->in, &h->k->next_in);
     return 0;
 }
 
 static int psi_hs_new_out(psi_hs *h)
 {
     if (psi_hs_flush(h)) return -1;
-    psi_key_move(&h->rec->out, &h->next_out);
+    psi_key_move(&h->rec->out, &h->k->next_out);
     return 0;
 }
 
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
-    h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
-    if (h->secret_len) return 0;
+    h->k->secret_len = psi_kex_finish(&h->k->kex, peer, h->k->secret);
+    if (h->k->secret_len) return 0;
     return psi_hs_illegal(h, "key exchange has an impossible point");
 }
 
@@ -7205,8 +7211,8 @@ static int psi_ext_modes(psi_hs *h, psi_writer *w, psi_reader *r)
 /* A share of ours: only the group's name in a HelloRetryRequest. */
 static void psi_ext_put_share(psi_hs *h, psi_writer *w)
 {
-    psi_write_number(w, h->kex.group->number, 2);
-    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    psi_write_number(w, h->k->kex.group->number, 2);
+    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 2);
 }
 
 /* key_share, RFC 8446 4.2.8. */
@@ -7233,8 +7239,8 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
     group = psi_list_find(&h->tls->groups, number);
     if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
     if (r->bad) return 0;
-    if (!group || (h->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->kex.group = group;
+    if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->k->kex.group = group;
     return 0;
 }
 
@@ -7895,7 +7901,6 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
 #define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
-#define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -7944,12 +7949,14 @@ static void psi_session_walk(const psi_flat *f, psi_session *s, int all)
     s->is_ticket = flags >> 3 & 1;
     psi_flat_vector(f, &s->name);
     psi_flat_vector(f, &s->alpn);
-    psi_flat_vector(f, &s->subject);
     psi_flat_vector(f, &s->endpoint);
-    s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
-    s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
-    psi_flat_bytes(f, s->sha256, 32);
-    psi_flat_bytes(f, s->spki, 32);
+    if (s->has_peer) {
+        psi_flat_vector(f, &s->subject);
+        s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
+        s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
+        psi_flat_bytes(f, s->sha256, 32);
+        psi_flat_bytes(f, s->spki, 32);
+    }
     if (!all) return;
     psi_flat_bytes(f, s->policy, 32);
     psi_flat_bytes(f, s->secret, sizeof s->secret);
@@ -8038,7 +8045,7 @@ static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 
 static void psi_tlsinfo_text(char *to, size_t size, psi_reader text)
 {
-    snprintf(to, size, "%.*s", (int)text.n, (const char *)text.p);
+    snprintf(to, size, "%.*s", (int)text.n, text.n ? (const char *)text.p : "");
 }
 
 static void psi_tlsinfo_name(char *to, size_t size, const psi_named *what)
@@ -8404,7 +8411,7 @@ static int psi_hs_tell(psi_hs *h)
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
-    s.group = h->kex.group ? h->kex.group->number : 0;
+    s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
     s.port = h->port;
     s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
@@ -8432,10 +8439,10 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_finished(h->suite->hash, server ? h->server_secret : h->client_secret, digest, out);
+        psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
+    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
                  psi_none, out, 12);
     return 12;
 }
@@ -8469,12 +8476,12 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 static void psi_hs12_keys(psi_hs *h)
 {
     int server = h->role->server;
-    psi_keys_block(h->suite, h->secret, h->randoms, server ? &h->next_in : &h->next_out,
-                   server ? &h->next_out : &h->next_in);
-    psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
+    psi_keys_block(h->suite, h->k->secret, h->randoms, server ? &h->k->next_in : &h->k->next_out,
+                   server ? &h->k->next_out : &h->k->next_in);
+    psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
     if (!h->ems) return;
     h->rec->exports = 1;
-    memcpy(h->rec->secret, h->secret, 48);
+    memcpy(h->rec->secret, h->k->secret, 48);
     memcpy(h->rec->seed, h->randoms, 64);
 }
 
@@ -8485,10 +8492,10 @@ static void psi_hs12_master(psi_hs *h)
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->secret, h->secret_len, h->ems ? "extended master secret" : "master secret", seed,
+    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len, h->ems ? "extended master secret" : "master secret", seed,
                  psi_none, master, 48);
-    psi_wipe(h->secret, sizeof h->secret);
-    memcpy(h->secret, master, 48);
+    psi_wipe(h->k->secret, sizeof h->k->secret);
+    memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
     psi_hs12_keys(h);
 }
@@ -8514,7 +8521,7 @@ static int psi_hs12_ccs(psi_hs *h, psi_reader m)
 static void psi_hs12_resume(psi_hs *h)
 {
     h->resumed = 1;
-    memcpy(h->secret, h->session->secret, 48);
+    memcpy(h->k->secret, h->session->secret, 48);
     psi_hs12_keys(h);
 }
 
@@ -8530,8 +8537,8 @@ static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const
     psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
     psi_keys_log(labels[2], h->randoms, client, h->suite->len);
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
-    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
-    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
+    psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
+    psi_key_from_secret(&h->k->next_out, h->suite, h->role->server ? server : client);
 }
 
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
@@ -8545,11 +8552,11 @@ static int psi_hs13_keys(psi_hs *h)
     uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_keys_extract(hash, salt, n, h->secret, h->secret_len, secret);
-    psi_hs13_traffic(h, secret, labels, h->client_secret, h->server_secret);
+    psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
+    psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_wipe(h->secret, sizeof h->secret);
-    psi_keys_extract(hash, salt, n, NULL, 0, h->secret);
+    psi_wipe(h->k->secret, sizeof h->k->secret);
+    psi_keys_extract(hash, salt, n, NULL, 0, h->k->secret);
     psi_wipe(salt, sizeof salt);
     psi_wipe(secret, sizeof secret);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
@@ -8561,9 +8568,9 @@ static void psi_hs13_application(psi_hs *h)
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
     uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, h->secret, labels, client, server);
+    psi_hs13_traffic(h, h->k->secret, labels, client, server);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(h->suite->hash, h->k->secret, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
@@ -8575,10 +8582,10 @@ static void psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->secret, "res master", digest, h->rec->seed);
-    psi_wipe(h->secret, sizeof h->secret);
-    psi_wipe(h->client_secret, sizeof h->client_secret);
-    psi_wipe(h->server_secret, sizeof h->server_secret);
+    psi_keys_derive(h->suite->hash, h->k->secret, "res master", digest, h->rec->seed);
+    psi_wipe(h->k->secret, sizeof h->k->secret);
+    psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
+    psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
@@ -8601,7 +8608,7 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_broken(h, psi_kex_make(&h->kex, group)) ? -1 : psi_hs_exchange(h, point);
+    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* The rest of our flight, with the signature, if there is one. */
@@ -8619,7 +8626,7 @@ static int psi_client12_done(psi_hs *h, psi_reader m)
     if (psi_hs_left(h, &m) || psi_hs_turn(h)) return -1;
     if (h->asked) psi_auth_write_chain(h);
     at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
-    psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
+    psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
     psi_hs_end(h, at);
     psi_hs12_master(h);
     if (!h->identity) return psi_client12_end(h);
@@ -8676,7 +8683,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
-    memset(&h->kex, 0, sizeof h->kex);
+    memset(&h->k->kex, 0, sizeof h->k->kex);
     if (!same) return 0;
     if (s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
@@ -8725,15 +8732,15 @@ static const psi_hs_row psi_client13[] = {
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
 static int psi_client13_retry(psi_hs *h, psi_reader m)
 {
-    const psi_group *group = h->kex.group;
+    const psi_group *group = h->k->kex.group;
     if (h->retried) return psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
     if (psi_hs_turn(h) || psi_ext_get_all(h, &m, PSI_IN_HRR)) return -1;
-    h->regrouped = h->kex.group != group;
+    h->regrouped = h->k->kex.group != group;
     if (!h->regrouped && !h->opaque.n)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->kex, h->kex.group))) return -1;
+    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group))) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -8854,12 +8861,14 @@ static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error
 {
     int code = psi_client_name(h, name, e);
     if (code) return code;
+    h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
+    if (!h->k) return psi_err_code(e, PSOCKET_NOMEM);
     h->port = (uint16_t)port;
     psi_session_recall(h);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
     if (!code) code = psi_client_id(h);
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups.items[0]);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
     if (code) return psi_err_code(e, code);
     h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
@@ -8876,7 +8885,7 @@ static void psi_client_finish(psi_hs *h)
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
-    memcpy(s.secret, h->secret, 48);
+    memcpy(s.secret, h->k->secret, 48);
     s.is_ticket = h->opaque.n != 0;
     s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
     psi_session_keep(h->tls, &s, h->now, s.is_ticket && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
@@ -8996,7 +9005,7 @@ static int psi_server12_ticket(psi_hs *h)
     if (psi_server_session(h->tls, h->info, h->now, &s)) {
         psi_write_number(&h->flight, 0, 2);
     } else {
-        memcpy(s.secret, h->secret, 48);
+        memcpy(s.secret, h->k->secret, 48);
         psi_ticket_write(h->tls, h->now, &s, &h->flight);
     }
     psi_hs_end(h, at);
@@ -9032,7 +9041,7 @@ static void psi_server12_params(const psi_kex *kex, psi_writer *w)
 static int psi_server12_end(psi_hs *h)
 {
     uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_server12_params(&h->kex, &h->flight);
+    psi_server12_params(&h->k->kex, &h->flight);
     psi_auth_write_signature(h);
     psi_hs_end(h, at);
     psi_auth_write_request(h);
@@ -9047,11 +9056,11 @@ static int psi_server12_flight(psi_hs *h, const psi_group *group)
     int code;
     h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_broken(h, psi_os_entropy(h->id, 32))) || psi_hs_broken(h, psi_kex_make(&h->kex, group))) return -1;
+    if ((h->id_len && psi_hs_broken(h, psi_os_entropy(h->id, 32))) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
-    psi_server12_params(&h->kex, &params);
+    psi_server12_params(&h->k->kex, &params);
     if (params.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     code = psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params.p, params.n), psi_server12_end);
     psi_write_free(&params);
@@ -9255,7 +9264,7 @@ static int psi_server13_retry(psi_hs *h, const psi_group *group)
     psi_session_free(h->session);
     h->session = NULL;
     h->psk = h->resumed = 0;
-    h->kex.group = group;
+    h->k->kex.group = group;
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     if (psi_hs_flush(h)) return -1;
@@ -9275,7 +9284,7 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **
     if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
-    else if (suite != h->suite || *group != h->kex.group || (h->retried > 1 && !o->identities.n))
+    else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
         return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
     return 0;
@@ -9293,7 +9302,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_broken(h, psi_kex_make(&h->kex, group)) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point)) return -1;
+    if (psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point)) return -1;
     return psi_server13_flight(h);
 }
 
@@ -9325,6 +9334,8 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     psi_offer o = PSI_ZERO;
     int failed;
     if (psi_hs_turn(h)) return -1;
+    if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
+    if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
@@ -9348,7 +9359,7 @@ static void psi_server_finish(psi_hs *h)
     }
     if (h->version == PSI_TLS13 || h->resumed || h->will_ticket || !h->id_len) return;
     if (psi_server_session(h->tls, h->info, h->now, &s)) return;
-    memcpy(s.secret, h->secret, 48);
+    memcpy(s.secret, h->k->secret, 48);
     psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s);
     psi_wipe(&s, sizeof s);
 }
@@ -9501,6 +9512,8 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_free(h->err);
     psi_free(h->name);
     psocket_tls_free(h->tls);
+    if (h->k) psi_wipe(h->k, sizeof *h->k);
+    psi_free(h->k);
     psi_wipe(h, sizeof *h);
     psi_free(h);
 }
@@ -9808,8 +9821,6 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     }
     psi_sessions_free(&tls->client_sessions);
     psi_sessions_free(&tls->server_sessions);
-    if (tls->ticket_keys.keys) psi_wipe(tls->ticket_keys.keys, PSI_TICKET_KEYS * PSI_TICKET_KEY);
-    psi_free(tls->ticket_keys.keys);
     psi_trust_free(tls->trust);
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
@@ -9862,30 +9873,27 @@ static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocke
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13,
-        suites = 0;
-    size_t i, n;
-    if (t->min_version && t->min_version < PSI_TLS12)
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    size_t i, n = 0;
+    if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED,
-                       "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
+                       "the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
-    for (i = 0; i < tls->suites.count; i++) suites |= tls->suites.items[i]->version == PSI_TLS13 ? 2 : 1;
-    if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
-    if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
-    if (low > high)
-        return psi_err(e, PSOCKET_INVALID,
-                       "min_version, max_version, suites and this build leave no TLS version to speak");
-    tls->min_version = (uint16_t)low;
-    tls->max_version = (uint16_t)high;
-    for (i = n = 0; i < tls->suites.count; i++)
-        if (psi_tls_speaks(tls, tls->suites.items[i]->version)) tls->suites.items[n++] = tls->suites.items[i];
+    for (i = 0; i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        if (s->version < low || s->version > high || !(s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)) continue;
+        tls->suites.items[n++] = s;
+        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
+        if (s->version > tls->max_version) tls->max_version = s->version;
+    }
     tls->suites.count = n;
-    return 0;
+    if (n) return 0;
+    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
 }
 
 /* Copies the protocol names as they stand in a hello. */
@@ -9973,20 +9981,6 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     return 0;
 }
 
-/* Ticket keys: the caller's, or two of ours that are made when they are needed. */
-static int psi_tls_copy_ticket_keys(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    psi_ticket_keys *k = &tls->ticket_keys;
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
-        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
-    k->keys = (uint8_t *)psi_alloc(PSI_TICKET_KEYS * PSI_TICKET_KEY);
-    if (!k->keys) return psi_err_code(e, PSOCKET_NOMEM);
-    k->own = !t->ticket_key_count;
-    k->count = t->ticket_key_count;
-    if (k->count) memcpy(k->keys, t->ticket_keys, k->count * PSI_TICKET_KEY);
-    return 0;
-}
-
 /* What is wrong with the options by themselves. */
 static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
@@ -9998,6 +9992,8 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
+    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
     return 0;
@@ -10035,7 +10031,9 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code) code = psi_tls_copy_ticket_keys(tls, t, e);
+    if (!code && t->ticket_key_count) memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
+    tls->ticket_keys.count = t->ticket_key_count;
+    tls->ticket_keys.own = !t->ticket_key_count;
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -10207,6 +10205,17 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     return code;
 }
 
+/* Is this a label to export by? RFC 5705 4: those of the PRF itself are not, nor is one that says nothing. */
+static int psi_tls_exports(const char *label)
+{
+    static const char *const taken[] = {"", "client finished", "server finished", "master secret", "key expansion",
+                                        "extended master secret"};
+    size_t i;
+    for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
+        if (!strcmp(label, taken[i])) return 0;
+    return strlen(label) <= 249;
+}
+
 /* psocket_tls_export of a connection. */
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
@@ -10222,7 +10231,8 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
         memcpy(out, s.endpoint.p, s.endpoint.n);
         return (ptrdiff_t)s.endpoint.n;
     }
-    if (!r->exports) return PSOCKET_UNSUPPORTED;
+    if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
+    if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
         if (n < 32) return PSOCKET_INVALID;
         label = "EXPORTER-Channel-Binding";
@@ -10231,9 +10241,9 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
         n = 32;
     }
     if (r->version == PSI_TLS13) {
-        if (strlen(label) > 249 || n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
+        if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
         psi_keys_derive(hash, r->secret, label, NULL, secret);
-        psi_keys_digest(hash, psi_read_of(context, context ? context_len : 0), psi_none, digest);
+        psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
         psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
         return (ptrdiff_t)n;

@@ -411,10 +411,10 @@ static kit_end *client(psocket_tls *tls)
         size_t n = bytes(t->retry, p);
         start(h);
         feed_message(c, 22, p, n);
-        CHECK_INT(h->kex.group->number, 23);
+        CHECK_INT(h->k->kex.group->number, 23);
         begin(h);
     }
-    bytes(t->client_key, h->kex.scalar);
+    bytes(t->client_key, h->k->kex.scalar);
     kit_take(c, &b);
     feed_message(c, 22, answer, answer_len);
     return c;
@@ -518,7 +518,7 @@ static kit_end *server(psocket_tls *tls)
     }
     begin(h);
     psi_transcript_add(&h->transcript, answer, answer_len);
-    bytes(t->server_key, h->kex.scalar);
+    bytes(t->server_key, h->k->kex.scalar);
     CHECK(!psi_hs_exchange(h, share(t->retry ? again : hello, t->retry ? again_len : hello_len)));
     if (t->section == 4) {
         h->psk = 1;
