@@ -13131,6 +13131,7 @@ struct psi_lua_sock {
     uint8_t blocks;          /* it does not yield */
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
+    uint8_t asks;            /* its handshake has asked a question */
 };
 
 /* Made by tls and starttls. */
@@ -13996,6 +13997,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 {
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushliteral(L, "sign");
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
@@ -14024,8 +14026,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
-    psocket_question q;
-    if (psocket_getquestion(k->s, &q) == 0) return PSOCKET_BUSY; /* decide calls starttls */
+    if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
     psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
@@ -14248,6 +14249,7 @@ static int psi_lua_answer_question(lua_State *L)
     size_t len = 0;
     const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
     int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    k->asks = 0;
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
     else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
