@@ -10205,10 +10205,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     return code;
 }
 
-/* Is this a label to export by? RFC 5705 4: those of the PRF itself are not, nor is one that says nothing. */
+/* Is this a label to export by? RFC 5705 4: those of the PRF itself are not. */
 static int psi_tls_exports(const char *label)
 {
-    static const char *const taken[] = {"", "client finished", "server finished", "master secret", "key expansion",
+    static const char *const taken[] = {"client finished", "server finished", "master secret", "key expansion",
                                         "extended master secret"};
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
