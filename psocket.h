@@ -5903,26 +5903,25 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_rec_find(psi_primitives *p)
-{
-    int wide = sizeof(void *) >= 8;
-    const br_block_ctr_class *aes = br_aes_x86ni_ctr_get_vtable();
-    br_ghash ghash = br_ghash_pclmul_get();
-    if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
-    if (!ghash) ghash = br_ghash_pwr8_get();
-    p->fast_aes = aes && ghash;
-    p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
-    p->ghash = ghash ? ghash : wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
-    p->chacha = br_chacha20_sse2_get();
-    if (!p->chacha) p->chacha = br_chacha20_ct_run;
-    p->poly = br_poly1305_ctmulq_get();
-    if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
-}
-
 static void psi_rec_prepare(void)
 {
+    psi_primitives *p = &psi_prim;
+    const br_block_ctr_class *aes;
+    int wide = sizeof(void *) >= 8;
     psi_os_lock(&psi_prim_lock);
-    if (!psi_prim.aes) psi_rec_find(&psi_prim);
+    if (!p->aes) {
+        aes = br_aes_x86ni_ctr_get_vtable();
+        if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
+        p->ghash = br_ghash_pclmul_get();
+        if (!p->ghash) p->ghash = br_ghash_pwr8_get();
+        p->fast_aes = aes && p->ghash;
+        if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+        p->chacha = br_chacha20_sse2_get();
+        if (!p->chacha) p->chacha = br_chacha20_ct_run;
+        p->poly = br_poly1305_ctmulq_get();
+        if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+    }
     psi_os_unlock(&psi_prim_lock);
 }
 
@@ -6362,16 +6361,14 @@ static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest,
     psi_wipe(key, sizeof key);
 }
 
-/* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a,
-                         psi_reader b, uint8_t *out, size_t n)
+/* TLS 1.2's PRF (RFC 5246 5). */
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
+                         uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk seed[2];
-    seed[0].data = a.p;
-    seed[0].len = a.n;
-    seed[1].data = b.p;
-    seed[1].len = b.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 2, seed);
+    br_tls_prf_seed_chunk chunk;
+    chunk.data = seed.p;
+    chunk.len = seed.n;
+    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6410,7 +6407,7 @@ static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], con
     size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, randoms + 32, 32);
     memcpy(server_first + 32, randoms, 32);
-    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), psi_none, block,
+    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), block,
                  2 * (n + iv));
     client->suite = server->suite = suite;
     memcpy(client->key, block, n);
@@ -8443,7 +8440,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
         return n;
     }
     psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
-                 psi_none, out, 12);
+                 out, 12);
     return 12;
 }
 
@@ -8493,7 +8490,7 @@ static void psi_hs12_master(psi_hs *h)
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
     psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len, h->ems ? "extended master secret" : "master secret", seed,
-                 psi_none, master, 48);
+                 master, 48);
     psi_wipe(h->k->secret, sizeof h->k->secret);
     memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
@@ -10251,7 +10248,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), psi_none, (uint8_t *)out, n);
+    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
