@@ -6860,11 +6860,6 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     return code;
 }
 
-#ifdef PSOCKET_NO_TEXT
-#define psi_hs_fail(h, code, alert, ...) \
-    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
-#endif
-
 /* Something may be wrong here, as memory: code tells. */
 static int psi_hs_broken(psi_hs *h, int code)
 {
@@ -6883,17 +6878,16 @@ static int psi_hs_bad(psi_hs *h, int alert, const char *what)
                        psi_rec_alert_name(alert));
 }
 
-#ifdef PSOCKET_NO_TEXT
-#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
-#endif
-
 /* It is one of those that RFCs do not allow. */
 static int psi_hs_illegal(psi_hs *h, const char *what)
 {
-    return (psi_hs_bad)(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
+    return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
 }
 
 #ifdef PSOCKET_NO_TEXT
+#define psi_hs_fail(h, code, alert, ...) \
+    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
+#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
 #define psi_hs_illegal(h, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_illegal)(h, ""))
 #endif
 
