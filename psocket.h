@@ -8019,11 +8019,6 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
     return i;
 }
 
-static void psi_tlsinfo_free(psi_tlsinfo *i)
-{
-    psi_free(i);
-}
-
 /* The spans of *s point into *i. */
 static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 {
@@ -8640,6 +8635,7 @@ static int psi_client12_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* What a client waits for with TLS 1.2: the server's flight, then the end of the handshake (RFC 5246 7.3). */
 static const psi_hs_row psi_client12[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
@@ -8712,6 +8708,7 @@ static int psi_client13_finished(psi_hs *h, psi_reader m)
     return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
 }
 
+/* The same with TLS 1.3 (RFC 8446 A.1). */
 static const psi_hs_row psi_client13[] = {
     {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
     {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
@@ -9012,6 +9009,7 @@ static int psi_server12_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* What a server waits for with TLS 1.2, once its first flight is out. */
 static const psi_hs_row psi_server12[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
@@ -9153,6 +9151,7 @@ static int psi_server13_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* The same with TLS 1.3 (RFC 8446 A.2). */
 static const psi_hs_row psi_server13[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
@@ -9498,7 +9497,7 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_write_free(&h->opaque);
     psi_x509_chain_free(&h->chain);
     psi_session_free(h->session);
-    psi_tlsinfo_free(h->info);
+    psi_free(h->info);
     psi_free(h->question);
     psi_free(h->err);
     psi_free(h->name);
@@ -10297,7 +10296,6 @@ static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOC
 static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
 static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
 static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
-static void psi_tlsinfo_free(psi_tlsinfo *i) { (void)i; }
 static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
 static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
 {
@@ -11630,7 +11628,7 @@ static void psi_sock_free(psocket *s)
     if (!s) return;
     psi_sock_close(s);
     psi_ring_free(&s->ring);
-    if (psi_sock_info(s)) psi_tlsinfo_free(s->of.tls->info);
+    if (psi_sock_info(s)) psi_free(s->of.tls->info);
     if (s->listens) psi_free(s->of.listen->path);
     psi_free(s->of.tls); /* or what stands there */
     psi_free(s->error);
