@@ -3586,9 +3586,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     int os;
     psocket_resolve *r;
     *out = NULL;
-    if (path) host = path;
     n = strlen(host);
-    if (!n || n >= PSI_DNS_HOST) return PSOCKET_INVALID;
+    if (!n || n >= PSI_DNS_HOST || (path && !*path)) return PSOCKET_INVALID;
     r = (psocket_resolve *)psi_alloc(sizeof *r);
     if (!r) return PSOCKET_NOMEM;
     memcpy(r->host, host, n + 1);
@@ -10675,24 +10674,11 @@ static psi_secure *psi_sock_tls(const psocket *s)
     return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
 }
 
-static psi_rec *psi_sock_rec(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->rec : NULL;
-}
-
-static psi_tlsinfo *psi_sock_info(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->info : NULL;
-}
+static psi_rec *psi_sock_rec(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->rec : NULL; }
+static psi_tlsinfo *psi_sock_info(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->info : NULL; }
 
 /* Are there sealed bytes that the transport has not taken? */
-static int psi_sock_unsent(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t && t->out;
-}
+static int psi_sock_unsent(const psocket *s) { return psi_sock_tls(s) && s->of.tls->out; }
 
 /* Does r say that a call has to wait for the transport? */
 static int psi_is_wait(ptrdiff_t r)
@@ -11264,7 +11250,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
         r = PSOCKET_ADDRESS_NOT_AVAILABLE;
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
-    if (!r) r = psi_os_connect(fd, a, d->names->host, &os);
+    if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11313,10 +11299,7 @@ static int psi_dial_lost(psocket *s)
 {
     psi_dial *d = s->of.dial;
     int code = d->code;
-    if (d->names->addrs[0].family == PSI_UNIX)
-        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-    else
-        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\": %s", d->names->host, d->why);
     return psi_sock_end(s, code);
 }
 
@@ -11373,13 +11356,12 @@ static int psi_sock_too_late(psocket *s)
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
     } else if (s->state == PSI_HANDSHAKING) {
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-    } else if (d->names->addrs[0].family == PSI_UNIX) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
     } else {
-        char where[80];
-        psi_addr_print_port(&d->names->addrs[d->live ? d->tries[0].index : 0], where);
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                      d->names->host, d->why, d->said ? "; " : "", where);
+        const psi_addr *a = &d->names->addrs[d->live ? d->tries[0].index : 0];
+        char where[80] = "";
+        if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s%s", d->names->host, d->why,
+                      d->said ? "; " : "", where, where[0] ? " does not answer" : "its queue is full");
     }
     return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
@@ -12185,22 +12167,15 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return code;
 }
 
-/* The same if there is no place for a socket, or no such side. */
-static const char *psi_public_no_place(psocket **out, int side)
-{
-    if (out) *out = NULL;
-    if (!out) return "no place for the socket";
-    return side == PSOCKET_CLIENT || side == PSOCKET_SERVER ? NULL : "no such side";
-}
-
-/* Reads opt: NULL, or what is wrong with it, or with the place for the socket. */
-static const char *psi_public_settings(psi_os_settings *set, psocket **out, const psocket_options *opt)
+/* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
+static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
     const psocket_options *o = &set->opt;
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
     if (!out) return "no place for the socket";
     *out = NULL;
+    if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local))) return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
@@ -12223,7 +12198,7 @@ static const char *psi_public_target(const char *host, int port)
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
     psocket *s;
     psi_dial *d;
     int r;
@@ -12343,7 +12318,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     psi_os_settings set;
     psi_addr a;
     char what[160] = "";
-    const char *path = NULL, *wrong = psi_public_settings(&set, out, opt);
+    const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     int r, os = 0, any = !address || !*address;
     psocket *s;
     if (!wrong) wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
@@ -12369,7 +12344,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
-    const char *wrong = psi_public_no_place(out, side);
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
@@ -12386,9 +12362,9 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     int r, os = 0, kind = 0, known;
-    if (!wrong) wrong = fd == -1 ? "no descriptor" : psi_public_no_place(out, side);
+    if (!wrong && fd == -1) wrong = "no descriptor";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
