@@ -1230,7 +1230,8 @@ static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, s
     if (e == WSAEMSGSIZE) return n; /* the start of a datagram; POSIX cuts without an error */
     if (e == WSAEINVAL && sa) WSASetLastError(WSAEWOULDBLOCK); /* not bound yet */
     /* Where the system would not turn them off; they concern a datagram sent. */
-    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd)) WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
+    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd))
+        WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
     return got;
 }
 
@@ -1273,7 +1274,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     for (i = 0; i < 3; i++) *(u_int *)set[i] = count[i];
     t.tv_sec = ms / 1000;
     t.tv_usec = ms % 1000 * 1000;
-    if (count[0] || count[1]) r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
+    if (count[0] || count[1])
+        r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
     else Sleep(ms < 0 ? INFINITE : (DWORD)ms); /* select insists on at least one */
     if (r > 0) {
         psi_os_mark(p, n, set[0], POLLIN);
@@ -1306,7 +1308,8 @@ static int psi_os_start(void)
 {
     static volatile int started = 0;
     WSADATA data;
-    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    if (!started)
+        started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
     return started ? 0 : PSOCKET_OS;
 }
 
@@ -2037,7 +2040,8 @@ static int psi_os_trust_store(psi_os_walk *w)
     };
     int r = 0;
     size_t i;
-    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_walk_file(w, bundles[i]);
+    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++)
+        r = psi_os_walk_file(w, bundles[i]);
     if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
     return r == PSOCKET_FILE ? 0 : r;
 }
@@ -2290,9 +2294,11 @@ static int psi_os_connected(psocket_fd fd, int *os)
     socklen_t n = sizeof here, m = sizeof there, k = sizeof type;
     memset(&here, 0, sizeof here);
     memset(&there, 0, sizeof there);
-    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m)) return 0;
+    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m))
+        return 0;
     if (n != m || memcmp(&here, &there, sizeof here)) return 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM)
+        return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2305,7 +2311,8 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (n < 0) return n;
     if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
     r = psi_os_why(os);
-    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
+    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX)
+        return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
@@ -2372,7 +2379,8 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
+    if (!S_ISSOCK(st.st_mode))
+        return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
@@ -2394,7 +2402,8 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT))
+        return psi_os_why(os);
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
@@ -2514,7 +2523,8 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
     if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
 #endif
 #if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3))
+        return -1;
 #endif
     (void)s;
     return 0;
@@ -2540,7 +2550,8 @@ static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
+    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off))
+        return -1;
     if (index && psi_os_mreq_at(&m, index)) return -1;
     return index ? psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) : 0;
 }
@@ -2604,7 +2615,8 @@ static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int
     const psi_addr *group = &set->group;
     int r = 0;
     if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
-    if (group->family == PSI_IP6) r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
+    if (group->family == PSI_IP6)
+        r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
     return r ? psi_os_why(os) : 0;
 }
 
@@ -3586,9 +3598,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     int os;
     psocket_resolve *r;
     *out = NULL;
-    if (path) host = path;
     n = strlen(host);
-    if (!n || n >= PSI_DNS_HOST) return PSOCKET_INVALID;
+    if (!n || n >= PSI_DNS_HOST || (path && !*path)) return PSOCKET_INVALID;
     r = (psocket_resolve *)psi_alloc(sizeof *r);
     if (!r) return PSOCKET_NOMEM;
     memcpy(r->host, host, n + 1);
@@ -3605,7 +3616,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         r->done = 1;
         return psi_dns_add(r, &a);
     }
-    if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
+    if (fn || PSI_DNS_THREADED)
+        psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -10461,7 +10473,8 @@ static void psi_watch_settle(psocket_poller *p, int i, psocket_watch *w)
         i = (i - 1) / 2;
     }
     for (; (child = 2 * i + 1) < p->count; i = child) {
-        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child])) child++;
+        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child]))
+            child++;
         if (psi_watch_key(p->heap[child]) >= key) break;
         psi_watch_place(p, i, p->heap[child]);
     }
@@ -10664,24 +10677,11 @@ static psi_secure *psi_sock_tls(const psocket *s)
     return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
 }
 
-static psi_rec *psi_sock_rec(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->rec : NULL;
-}
-
-static psi_tlsinfo *psi_sock_info(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->info : NULL;
-}
+static psi_rec *psi_sock_rec(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->rec : NULL; }
+static psi_tlsinfo *psi_sock_info(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->info : NULL; }
 
 /* Are there sealed bytes that the transport has not taken? */
-static int psi_sock_unsent(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t && t->out;
-}
+static int psi_sock_unsent(const psocket *s) { return psi_sock_tls(s) && s->of.tls->out; }
 
 /* Does r say that a call has to wait for the transport? */
 static int psi_is_wait(ptrdiff_t r)
@@ -10735,7 +10735,8 @@ PSI_PRINTF(4, 5)
 static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
 {
     va_list ap;
-    if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
+    if (s->code == code && !format && (!s->error || s->error->os_error == os))
+        return code; /* as before: leave it */
     s->code = (short)code;
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
@@ -10966,7 +10967,8 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
+    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0))
+        return;
     psi_sock_flush(s);
 }
 
@@ -11029,7 +11031,8 @@ static void psi_sock_decode(psocket *s)
             psi_sock_undecodable(s, kind, &in);
             return;
         }
-        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
+        if (kind == PSI_REC_DATA)
+            psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
         else r->raw += (uint32_t)in.used;
         if (kind == PSI_REC_DATA) s->news = PSI_NEWS;
         if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
@@ -11072,8 +11075,10 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     int raw = psi_sock_rec(s) || psi_sock_hs(s), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
     if (got < want) psi_watch_note(&s->watch, PSI_DID_DRAIN);
-    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE)
+        s->read_log++;
+    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG)
+        s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
         psi_ring_append(&s->ring, got);
         s->news = PSI_NEWS;
@@ -11114,7 +11119,8 @@ static int psi_sock_fill(psocket *s)
     }
     psi_sock_relax(s);
     if (psi_is_wait(got)) return PSOCKET_WANT_READ;
-    if (got == PSOCKET_NOMEM || s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    if (got == PSOCKET_NOMEM || s->udp)
+        return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
@@ -11149,9 +11155,11 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
+        r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN)
+        n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
@@ -11163,7 +11171,8 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    if (s->udp && !s->peer.family)
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
     return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
 }
 
@@ -11174,12 +11183,14 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
     if (psi_sock_rec(s)) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
+    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL))
+        return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0)
+        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
     if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
@@ -11253,7 +11264,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
         r = PSOCKET_ADDRESS_NOT_AVAILABLE;
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
-    if (!r) r = psi_os_connect(fd, a, d->names->host, &os);
+    if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11302,10 +11313,7 @@ static int psi_dial_lost(psocket *s)
 {
     psi_dial *d = s->of.dial;
     int code = d->code;
-    if (d->names->addrs[0].family == PSI_UNIX)
-        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-    else
-        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\": %s", d->names->host, d->why);
     return psi_sock_end(s, code);
 }
 
@@ -11362,13 +11370,12 @@ static int psi_sock_too_late(psocket *s)
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
     } else if (s->state == PSI_HANDSHAKING) {
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-    } else if (d->names->addrs[0].family == PSI_UNIX) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
     } else {
-        char where[80];
-        psi_addr_print_port(&d->names->addrs[d->live ? d->tries[0].index : 0], where);
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                      d->names->host, d->why, d->said ? "; " : "", where);
+        const psi_addr *a = &d->names->addrs[d->live ? d->tries[0].index : 0];
+        char where[80] = "";
+        if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s%s", d->names->host, d->why,
+                      d->said ? "; " : "", where, where[0] ? " does not answer" : "its queue is full");
     }
     return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
@@ -11456,7 +11463,8 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psi_dial *d = psi_sock_dial(s);
     psi_hs *hs;
     int r;
-    if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
+    if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
+        return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
     r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
@@ -11560,7 +11568,8 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_lower_ms(ms, s->due[0] - psi_os_now());
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ)))
+        psi_lower_ms(ms, s->due[0] - psi_os_now());
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
     switch (s->state) {
     case PSI_RESOLVING:
@@ -11693,7 +11702,8 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-    if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
+    if (opt->recv_limit)
+        s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     return s;
 }
 
@@ -11993,7 +12003,8 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
         if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
-    if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
+    if (other || s->above)
+        return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(&s->watch, events, timeout_ms, user);
@@ -12006,14 +12017,16 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, pso
     psocket_watch *w = out ? *out : NULL;
     psocket_pollfd one;
     int r = 0, os, fresh = !w;
-    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE)))
+        return PSOCKET_INVALID;
     if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
     if (fresh) w = (psocket_watch *)psi_alloc(sizeof *w);
     if (!w || (fresh && psi_watch_join(p, w))) {
         psi_free(w);
         return PSOCKET_NOMEM;
     }
-    if (w->one.events == events) psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
+    if (w->one.events == events)
+        psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
     one.fd = fd;
     one.events = events;
     r = psi_watch_set(w, &one, 1);
@@ -12065,7 +12078,8 @@ PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
     p->nested = 1;
     if (psi_poll_busy(p)) psi_watch_announce(p);
     if (ms && psi_poll_busy(p)) *ms = 0;
-    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
+    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX)
+        psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return p->os.fd;
 }
 
@@ -12156,7 +12170,8 @@ static int psi_public_settle(psocket *s)
 {
     while (s->state < PSI_OPEN) {
         int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->state >= PSI_OPEN)
+            return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
         if (s->nonblocking || !psi_is_wait(r)) return r;
         if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
@@ -12174,24 +12189,18 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return code;
 }
 
-/* The same if there is no place for a socket, or no such side. */
-static const char *psi_public_no_place(psocket **out, int side)
-{
-    if (out) *out = NULL;
-    if (!out) return "no place for the socket";
-    return side == PSOCKET_CLIENT || side == PSOCKET_SERVER ? NULL : "no such side";
-}
-
-/* Reads opt: NULL, or what is wrong with it, or with the place for the socket. */
-static const char *psi_public_settings(psi_os_settings *set, psocket **out, const psocket_options *opt)
+/* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
+static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
     const psocket_options *o = &set->opt;
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
     if (!out) return "no place for the socket";
     *out = NULL;
+    if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
-    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local))) return "local is no numeric address";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
+        return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
     if (!o->udp) return NULL;
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
@@ -12212,13 +12221,14 @@ static const char *psi_public_target(const char *host, int port)
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
     psocket *s;
     psi_dial *d;
     int r;
     if (!wrong) wrong = psi_public_target(host, port);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if (set.opt.udp && psi_addr_path(host)) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
+    if (set.opt.udp && psi_addr_path(host))
+        return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
@@ -12256,7 +12266,8 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
         a->family = PSI_UNIX;
         if (!**path || port) return "bad path";
     } else {
-        if (psi_addr_parse_port(a, address, &there)) return "listen takes a numeric address, \"address:port\" or \"[address]:port\"";
+        if (psi_addr_parse_port(a, address, &there))
+            return "listen takes a numeric address, \"address:port\" or \"[address]:port\"";
         if (port && port != there) return "two different ports given";
     }
     a->port = (uint16_t)there;
@@ -12332,7 +12343,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     psi_os_settings set;
     psi_addr a;
     char what[160] = "";
-    const char *path = NULL, *wrong = psi_public_settings(&set, out, opt);
+    const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     int r, os = 0, any = !address || !*address;
     psocket *s;
     if (!wrong) wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
@@ -12358,7 +12369,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
-    const char *wrong = psi_public_no_place(out, side);
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
@@ -12375,9 +12387,9 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     int r, os = 0, kind = 0, known;
-    if (!wrong) wrong = fd == -1 ? "no descriptor" : psi_public_no_place(out, side);
+    if (!wrong && fd == -1) wrong = "no descriptor";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
@@ -12405,7 +12417,8 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     if (a) *a = NULL;
     if (b) *b = NULL;
     if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
-    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0)
+        return psi_public_fail(opt, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
@@ -12424,7 +12437,8 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
         return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch.poller) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    if (c->watch.poller)
+        return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12460,7 +12474,8 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     ptrdiff_t r;
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
-    if (!s->listens || !out) return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
+    if (!s->listens || !out)
+        return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->of.listen->set.opt.error)
@@ -12625,7 +12640,8 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > s->limit) max = s->limit;
-    if (strlen(delimiter) > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+    if (strlen(delimiter) > max)
+        return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
     if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
     return psi_public_answer(s, r);
@@ -12661,10 +12677,12 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
-        if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (s->end_out)
+            return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
         if (tls) psocket_tls_retain(tls);
-        else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+        else if (s->side == PSOCKET_SERVER)
+            return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
         else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
         r = psi_sock_starttls(s, tls, server_name);
         psocket_tls_free(tls);
@@ -12686,7 +12704,8 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code)) return psi_public_wrong(s, "no decision is asked for");
+    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code))
+        return psi_public_wrong(s, "no decision is asked for");
     return 0;
 }
 
@@ -12789,7 +12808,8 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     if (!s) return PSOCKET_INVALID;
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
-    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
+    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip)))
+        return psi_public_wrong(s, "not an address and port");
     if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
@@ -12877,7 +12897,8 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
-    if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
+    if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
+        return psi_public_wrong(s, "no events, or unknown ones");
     for (before = s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
@@ -12890,7 +12911,8 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
 {
     int n;
     if (!s) return PSOCKET_INVALID;
-    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_public_wrong(s, "no place for the answer, or unknown events");
+    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
+        return psi_public_wrong(s, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
     return n;
