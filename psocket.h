@@ -6317,9 +6317,12 @@ static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, 
     br_hmac_key_context k;
     br_hmac_context h;
     size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_HASH_MAX], head[3], end[2] = {0, 1}, *made = NULL; /* the context's length; the counter */
+    uint8_t block[PSI_REC_SECRET], *made = NULL;
+    uint8_t head[3], end[2]; /* lengths, and the counter */
     psi_rec_put(head, n, 2);
     head[2] = (uint8_t)(6 + strlen(label));
+    end[0] = (uint8_t)context.n;
+    end[1] = 1;
     br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
     for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
         br_hmac_init(&h, &k, 0);
@@ -6327,7 +6330,6 @@ static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, 
         br_hmac_update(&h, head, 3);
         br_hmac_update(&h, "tls13 ", 6);
         br_hmac_update(&h, label, strlen(label));
-        end[0] = (uint8_t)context.n;
         br_hmac_update(&h, end, 1);
         br_hmac_update(&h, context.p, context.n);
         br_hmac_update(&h, end + 1, 1);
@@ -8395,6 +8397,7 @@ static int psi_hs_tell(psi_hs *h)
     if (h->info) return 0;
     if (h->resumed) {
         s = *h->session;
+        psi_wipe(s.secret, sizeof s.secret);
     } else if (h->chain.count) {
         psi_x509_info(leaf, &cert, text, sizeof text);
         s.has_peer = 1;
