@@ -10067,26 +10067,17 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
 /* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
-/* *out is a reference of the caller's. */
-static PSI_UNUSED int psi_tls_default(psocket_tls **out, psocket_error *e)
+/* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e)
 {
+    psocket_tls_options t = PSI_ZERO;
     int code = 0;
+    t.error = e;
     psi_os_lock(&psi_tls_default_lock);
-    if (!psi_tls_default_settings) {
-        psocket_tls_options t = PSI_ZERO;
-        t.error = e;
-        code = psocket_tls_new(&psi_tls_default_settings, &t);
-    }
-    *out = psocket_tls_retain(psi_tls_default_settings);
+    if (!*tls && !psi_tls_default_settings) code = psocket_tls_new(&psi_tls_default_settings, &t);
+    *tls = psocket_tls_retain(*tls ? *tls : psi_tls_default_settings);
     psi_os_unlock(&psi_tls_default_lock);
     return code;
-}
-
-/* The settings that a caller means: a reference in *out. */
-static int psi_tls_meant(psocket_tls *tls, psocket_tls **out, psocket_error *e)
-{
-    *out = psocket_tls_retain(tls);
-    return tls ? 0 : psi_tls_default(out, e);
 }
 
 PSOCKET_API void psocket_cleanup(void)
@@ -10109,7 +10100,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     char host[256];
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
-    code = psi_tls_meant(tls, &tls, e);
+    code = psi_tls_meant(&tls, e);
     if (code) return code;
     verdict.tls_alert = verdict.cert_index = -1;
     if (name && !psi_tls_name(name, host)) {
@@ -10141,7 +10132,7 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     size_t i;
     int code;
     if (!buf && size) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, policy);
     psi_write(&w, psi_tls_format, sizeof psi_tls_format);
@@ -10201,7 +10192,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, digest);
     if (!code && memcmp(p + sizeof psi_tls_format, digest, 32)) code = PSOCKET_INVALID;
@@ -10266,7 +10257,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
+/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -10311,7 +10302,7 @@ static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOC
 static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
 static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
 static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
-static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
 static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
 {
     (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
@@ -12683,10 +12674,10 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if (tls) psocket_tls_retain(tls);
-        else if (s->side == PSOCKET_SERVER)
+        if (!tls && s->side == PSOCKET_SERVER)
             return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        r = psi_tls_meant(&tls, &e);
+        if (r) return psi_sock_end(s, psi_sock_note_error(s, &e));
         r = psi_sock_starttls(s, tls, server_name);
         psocket_tls_free(tls);
         if (r) return r;
