@@ -66,7 +66,7 @@ if ws_node; then
     printed_port && WS_URL=ws://127.0.0.1:$port/
 else skip "node's ws" "node or its module ws is not installed"; fi
 export WS_URL
-for v in $runtimes; do run_lua websocket "$v" tests/modules/websocket_test.lua; done
+run_lua websocket tests/modules/websocket_test.lua
 [ -z "$WS_URL" ] || stop "$pid"
 [ -n "$python" ] || skip "python's websockets" "not installed"
 if [ -n "$python" ]; then
