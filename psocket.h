@@ -11166,7 +11166,7 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
     if (s->udp && !s->peer.family)
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
     return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
 }
 
@@ -12212,6 +12212,14 @@ static const char *psi_public_target(const char *host, int port)
     return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
 }
 
+/* INVALID: these are not what to connect to or to listen on. */
+static int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+{
+    char what[240];
+    snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
+    return psi_public_fail(opt, PSOCKET_INVALID, 0, what);
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
@@ -12219,8 +12227,8 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     psocket *s;
     psi_dial *d;
     int r;
-    if (!wrong) wrong = psi_public_target(host, port);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
@@ -12336,22 +12344,23 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 {
     psi_os_settings set;
     psi_addr a;
-    char what[160] = "";
+    char what[160] = "", where[80];
     const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     int r, os = 0, any = !address || !*address;
     psocket *s;
-    if (!wrong) wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
+    if (wrong) return psi_public_refuse(opt, wrong, address, port);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
     if (!s) {
         r = PSOCKET_NOMEM;
     } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
-        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        psi_addr_print_port(&a, where);
+        snprintf(what, sizeof what, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
-        if ((r = psi_os_join(s->fd, &set, &os)) != 0) memcpy(what, "cannot join the group", 22);
+        if ((r = psi_os_join(s->fd, &set, &os)) != 0) snprintf(what, sizeof what, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
         if (path) psi_os_unlink(path);
         psi_os_close(s->fd);
@@ -12803,7 +12812,7 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
     if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip)))
-        return psi_public_wrong(s, "not an address and port");
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port: \"%.80s\", %d", ip ? ip : "", port);
     if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
@@ -13321,7 +13330,7 @@ static double psi_lua_check_number(lua_State *L, int arg)
 static int psi_lua_check_port(lua_State *L, int arg)
 {
     double port = psi_lua_check_number(L, arg);
-    return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
+    return port >= 0 && port <= INT_MAX && port == (double)(int)port ? (int)port : -1;
 }
 
 /* Seconds at index, as milliseconds rounded up. */
