@@ -1230,7 +1230,8 @@ static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, s
     if (e == WSAEMSGSIZE) return n; /* the start of a datagram; POSIX cuts without an error */
     if (e == WSAEINVAL && sa) WSASetLastError(WSAEWOULDBLOCK); /* not bound yet */
     /* Where the system would not turn them off; they concern a datagram sent. */
-    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd)) WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
+    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd))
+        WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
     return got;
 }
 
@@ -1273,7 +1274,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     for (i = 0; i < 3; i++) *(u_int *)set[i] = count[i];
     t.tv_sec = ms / 1000;
     t.tv_usec = ms % 1000 * 1000;
-    if (count[0] || count[1]) r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
+    if (count[0] || count[1])
+        r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
     else Sleep(ms < 0 ? INFINITE : (DWORD)ms); /* select insists on at least one */
     if (r > 0) {
         psi_os_mark(p, n, set[0], POLLIN);
@@ -1306,7 +1308,8 @@ static int psi_os_start(void)
 {
     static volatile int started = 0;
     WSADATA data;
-    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    if (!started)
+        started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
     return started ? 0 : PSOCKET_OS;
 }
 
@@ -2037,7 +2040,8 @@ static int psi_os_trust_store(psi_os_walk *w)
     };
     int r = 0;
     size_t i;
-    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_walk_file(w, bundles[i]);
+    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++)
+        r = psi_os_walk_file(w, bundles[i]);
     if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
     return r == PSOCKET_FILE ? 0 : r;
 }
@@ -2290,9 +2294,11 @@ static int psi_os_connected(psocket_fd fd, int *os)
     socklen_t n = sizeof here, m = sizeof there, k = sizeof type;
     memset(&here, 0, sizeof here);
     memset(&there, 0, sizeof there);
-    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m)) return 0;
+    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m))
+        return 0;
     if (n != m || memcmp(&here, &there, sizeof here)) return 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM)
+        return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2305,7 +2311,8 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (n < 0) return n;
     if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
     r = psi_os_why(os);
-    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
+    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX)
+        return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
@@ -2372,7 +2379,8 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
+    if (!S_ISSOCK(st.st_mode))
+        return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
@@ -2394,7 +2402,8 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT))
+        return psi_os_why(os);
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
@@ -2514,7 +2523,8 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
     if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
 #endif
 #if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3))
+        return -1;
 #endif
     (void)s;
     return 0;
@@ -2540,7 +2550,8 @@ static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
+    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off))
+        return -1;
     if (index && psi_os_mreq_at(&m, index)) return -1;
     return index ? psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) : 0;
 }
@@ -2604,7 +2615,8 @@ static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int
     const psi_addr *group = &set->group;
     int r = 0;
     if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
-    if (group->family == PSI_IP6) r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
+    if (group->family == PSI_IP6)
+        r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
     return r ? psi_os_why(os) : 0;
 }
 
@@ -3586,9 +3598,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     int os;
     psocket_resolve *r;
     *out = NULL;
-    if (path) host = path;
     n = strlen(host);
-    if (!n || n >= PSI_DNS_HOST) return PSOCKET_INVALID;
+    if (!n || n >= PSI_DNS_HOST || (path && !*path)) return PSOCKET_INVALID;
     r = (psocket_resolve *)psi_alloc(sizeof *r);
     if (!r) return PSOCKET_NOMEM;
     memcpy(r->host, host, n + 1);
@@ -3605,7 +3616,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         r->done = 1;
         return psi_dns_add(r, &a);
     }
-    if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
+    if (fn || PSI_DNS_THREADED)
+        psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -5903,26 +5915,25 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_rec_find(psi_primitives *p)
-{
-    int wide = sizeof(void *) >= 8;
-    const br_block_ctr_class *aes = br_aes_x86ni_ctr_get_vtable();
-    br_ghash ghash = br_ghash_pclmul_get();
-    if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
-    if (!ghash) ghash = br_ghash_pwr8_get();
-    p->fast_aes = aes && ghash;
-    p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
-    p->ghash = ghash ? ghash : wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
-    p->chacha = br_chacha20_sse2_get();
-    if (!p->chacha) p->chacha = br_chacha20_ct_run;
-    p->poly = br_poly1305_ctmulq_get();
-    if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
-}
-
 static void psi_rec_prepare(void)
 {
+    psi_primitives *p = &psi_prim;
+    const br_block_ctr_class *aes;
+    int wide = sizeof(void *) >= 8;
     psi_os_lock(&psi_prim_lock);
-    if (!psi_prim.aes) psi_rec_find(&psi_prim);
+    if (!p->aes) {
+        aes = br_aes_x86ni_ctr_get_vtable();
+        if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
+        p->ghash = br_ghash_pclmul_get();
+        if (!p->ghash) p->ghash = br_ghash_pwr8_get();
+        p->fast_aes = aes && p->ghash;
+        if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+        p->chacha = br_chacha20_sse2_get();
+        if (!p->chacha) p->chacha = br_chacha20_ct_run;
+        p->poly = br_poly1305_ctmulq_get();
+        if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+    }
     psi_os_unlock(&psi_prim_lock);
 }
 
@@ -6306,9 +6317,12 @@ static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, 
     br_hmac_key_context k;
     br_hmac_context h;
     size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_HASH_MAX], head[3], end[2] = {0, 1}, *made = NULL; /* the context's length; the counter */
+    uint8_t block[PSI_REC_SECRET], *made = NULL;
+    uint8_t head[3], end[2]; /* lengths, and the counter */
     psi_rec_put(head, n, 2);
     head[2] = (uint8_t)(6 + strlen(label));
+    end[0] = (uint8_t)context.n;
+    end[1] = 1;
     br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
     for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
         br_hmac_init(&h, &k, 0);
@@ -6316,7 +6330,6 @@ static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, 
         br_hmac_update(&h, head, 3);
         br_hmac_update(&h, "tls13 ", 6);
         br_hmac_update(&h, label, strlen(label));
-        end[0] = (uint8_t)context.n;
         br_hmac_update(&h, end, 1);
         br_hmac_update(&h, context.p, context.n);
         br_hmac_update(&h, end + 1, 1);
@@ -6362,16 +6375,14 @@ static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest,
     psi_wipe(key, sizeof key);
 }
 
-/* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a,
-                         psi_reader b, uint8_t *out, size_t n)
+/* TLS 1.2's PRF (RFC 5246 5). */
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
+                         uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk seed[2];
-    seed[0].data = a.p;
-    seed[0].len = a.n;
-    seed[1].data = b.p;
-    seed[1].len = b.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 2, seed);
+    br_tls_prf_seed_chunk chunk;
+    chunk.data = seed.p;
+    chunk.len = seed.n;
+    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6410,7 +6421,7 @@ static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], con
     size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, randoms + 32, 32);
     memcpy(server_first + 32, randoms, 32);
-    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), psi_none, block,
+    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), block,
                  2 * (n + iv));
     client->suite = server->suite = suite;
     memcpy(client->key, block, n);
@@ -6863,11 +6874,6 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     return code;
 }
 
-#ifdef PSOCKET_NO_TEXT
-#define psi_hs_fail(h, code, alert, ...) \
-    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
-#endif
-
 /* Something may be wrong here, as memory: code tells. */
 static int psi_hs_broken(psi_hs *h, int code)
 {
@@ -6886,17 +6892,16 @@ static int psi_hs_bad(psi_hs *h, int alert, const char *what)
                        psi_rec_alert_name(alert));
 }
 
-#ifdef PSOCKET_NO_TEXT
-#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
-#endif
-
 /* It is one of those that RFCs do not allow. */
 static int psi_hs_illegal(psi_hs *h, const char *what)
 {
-    return (psi_hs_bad)(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
+    return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
 }
 
 #ifdef PSOCKET_NO_TEXT
+#define psi_hs_fail(h, code, alert, ...) \
+    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
+#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
 #define psi_hs_illegal(h, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_illegal)(h, ""))
 #endif
 
@@ -8028,11 +8033,6 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
     return i;
 }
 
-static void psi_tlsinfo_free(psi_tlsinfo *i)
-{
-    psi_free(i);
-}
-
 /* The spans of *s point into *i. */
 static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 {
@@ -8397,6 +8397,7 @@ static int psi_hs_tell(psi_hs *h)
     if (h->info) return 0;
     if (h->resumed) {
         s = *h->session;
+        psi_wipe(s.secret, sizeof s.secret);
     } else if (h->chain.count) {
         psi_x509_info(leaf, &cert, text, sizeof text);
         s.has_peer = 1;
@@ -8443,7 +8444,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
         return n;
     }
     psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
-                 psi_none, out, 12);
+                 out, 12);
     return 12;
 }
 
@@ -8493,7 +8494,7 @@ static void psi_hs12_master(psi_hs *h)
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
     psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len, h->ems ? "extended master secret" : "master secret", seed,
-                 psi_none, master, 48);
+                 master, 48);
     psi_wipe(h->k->secret, sizeof h->k->secret);
     memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
@@ -8649,6 +8650,7 @@ static int psi_client12_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* What a client waits for with TLS 1.2: the server's flight, then the end of the handshake (RFC 5246 7.3). */
 static const psi_hs_row psi_client12[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
@@ -8721,6 +8723,7 @@ static int psi_client13_finished(psi_hs *h, psi_reader m)
     return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
 }
 
+/* The same with TLS 1.3 (RFC 8446 A.1). */
 static const psi_hs_row psi_client13[] = {
     {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
     {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
@@ -9021,6 +9024,7 @@ static int psi_server12_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* What a server waits for with TLS 1.2, once its first flight is out. */
 static const psi_hs_row psi_server12[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
@@ -9162,6 +9166,7 @@ static int psi_server13_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* The same with TLS 1.3 (RFC 8446 A.2). */
 static const psi_hs_row psi_server13[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
@@ -9507,7 +9512,7 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_write_free(&h->opaque);
     psi_x509_chain_free(&h->chain);
     psi_session_free(h->session);
-    psi_tlsinfo_free(h->info);
+    psi_free(h->info);
     psi_free(h->question);
     psi_free(h->err);
     psi_free(h->name);
@@ -10062,26 +10067,17 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
 /* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
-/* *out is a reference of the caller's. */
-static PSI_UNUSED int psi_tls_default(psocket_tls **out, psocket_error *e)
+/* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e)
 {
+    psocket_tls_options t = PSI_ZERO;
     int code = 0;
+    t.error = e;
     psi_os_lock(&psi_tls_default_lock);
-    if (!psi_tls_default_settings) {
-        psocket_tls_options t = PSI_ZERO;
-        t.error = e;
-        code = psocket_tls_new(&psi_tls_default_settings, &t);
-    }
-    *out = psocket_tls_retain(psi_tls_default_settings);
+    if (!*tls && !psi_tls_default_settings) code = psocket_tls_new(&psi_tls_default_settings, &t);
+    *tls = psocket_tls_retain(*tls ? *tls : psi_tls_default_settings);
     psi_os_unlock(&psi_tls_default_lock);
     return code;
-}
-
-/* The settings that a caller means: a reference in *out. */
-static int psi_tls_meant(psocket_tls *tls, psocket_tls **out, psocket_error *e)
-{
-    *out = psocket_tls_retain(tls);
-    return tls ? 0 : psi_tls_default(out, e);
 }
 
 PSOCKET_API void psocket_cleanup(void)
@@ -10104,7 +10100,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     char host[256];
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
-    code = psi_tls_meant(tls, &tls, e);
+    code = psi_tls_meant(&tls, e);
     if (code) return code;
     verdict.tls_alert = verdict.cert_index = -1;
     if (name && !psi_tls_name(name, host)) {
@@ -10136,7 +10132,7 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     size_t i;
     int code;
     if (!buf && size) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, policy);
     psi_write(&w, psi_tls_format, sizeof psi_tls_format);
@@ -10196,7 +10192,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, digest);
     if (!code && memcmp(p + sizeof psi_tls_format, digest, 32)) code = PSOCKET_INVALID;
@@ -10205,10 +10201,10 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     return code;
 }
 
-/* Is this a label to export by? RFC 5705 4: those of the PRF itself are not, nor is one that says nothing. */
+/* Is this a label to export by? RFC 5705 4: those of the PRF itself are not. */
 static int psi_tls_exports(const char *label)
 {
-    static const char *const taken[] = {"", "client finished", "server finished", "master secret", "key expansion",
+    static const char *const taken[] = {"client finished", "server finished", "master secret", "key expansion",
                                         "extended master secret"};
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
@@ -10251,7 +10247,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), psi_none, (uint8_t *)out, n);
+    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
@@ -10261,7 +10257,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
+/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -10306,8 +10302,7 @@ static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOC
 static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
 static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
 static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
-static void psi_tlsinfo_free(psi_tlsinfo *i) { (void)i; }
-static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
 static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
 {
     (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
@@ -10472,7 +10467,8 @@ static void psi_watch_settle(psocket_poller *p, int i, psocket_watch *w)
         i = (i - 1) / 2;
     }
     for (; (child = 2 * i + 1) < p->count; i = child) {
-        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child])) child++;
+        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child]))
+            child++;
         if (psi_watch_key(p->heap[child]) >= key) break;
         psi_watch_place(p, i, p->heap[child]);
     }
@@ -10675,24 +10671,11 @@ static psi_secure *psi_sock_tls(const psocket *s)
     return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
 }
 
-static psi_rec *psi_sock_rec(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->rec : NULL;
-}
-
-static psi_tlsinfo *psi_sock_info(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->info : NULL;
-}
+static psi_rec *psi_sock_rec(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->rec : NULL; }
+static psi_tlsinfo *psi_sock_info(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->info : NULL; }
 
 /* Are there sealed bytes that the transport has not taken? */
-static int psi_sock_unsent(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t && t->out;
-}
+static int psi_sock_unsent(const psocket *s) { return psi_sock_tls(s) && s->of.tls->out; }
 
 /* Does r say that a call has to wait for the transport? */
 static int psi_is_wait(ptrdiff_t r)
@@ -10746,7 +10729,8 @@ PSI_PRINTF(4, 5)
 static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
 {
     va_list ap;
-    if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
+    if (s->code == code && !format && (!s->error || s->error->os_error == os))
+        return code; /* as before: leave it */
     s->code = (short)code;
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
@@ -10977,7 +10961,8 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
+    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0))
+        return;
     psi_sock_flush(s);
 }
 
@@ -11040,7 +11025,8 @@ static void psi_sock_decode(psocket *s)
             psi_sock_undecodable(s, kind, &in);
             return;
         }
-        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
+        if (kind == PSI_REC_DATA)
+            psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
         else r->raw += (uint32_t)in.used;
         if (kind == PSI_REC_DATA) s->news = PSI_NEWS;
         if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
@@ -11083,8 +11069,10 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     int raw = psi_sock_rec(s) || psi_sock_hs(s), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
     if (got < want) psi_watch_note(&s->watch, PSI_DID_DRAIN);
-    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE)
+        s->read_log++;
+    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG)
+        s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
         psi_ring_append(&s->ring, got);
         s->news = PSI_NEWS;
@@ -11125,7 +11113,8 @@ static int psi_sock_fill(psocket *s)
     }
     psi_sock_relax(s);
     if (psi_is_wait(got)) return PSOCKET_WANT_READ;
-    if (got == PSOCKET_NOMEM || s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    if (got == PSOCKET_NOMEM || s->udp)
+        return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
@@ -11160,9 +11149,11 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
+        r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN)
+        n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
@@ -11174,7 +11165,8 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    if (s->udp && !s->peer.family)
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
     return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
 }
 
@@ -11185,12 +11177,14 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
     if (psi_sock_rec(s)) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
+    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL))
+        return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0)
+        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
     if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
@@ -11264,7 +11258,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
         r = PSOCKET_ADDRESS_NOT_AVAILABLE;
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
-    if (!r) r = psi_os_connect(fd, a, d->names->host, &os);
+    if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11313,10 +11307,7 @@ static int psi_dial_lost(psocket *s)
 {
     psi_dial *d = s->of.dial;
     int code = d->code;
-    if (d->names->addrs[0].family == PSI_UNIX)
-        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-    else
-        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\": %s", d->names->host, d->why);
     return psi_sock_end(s, code);
 }
 
@@ -11373,13 +11364,12 @@ static int psi_sock_too_late(psocket *s)
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
     } else if (s->state == PSI_HANDSHAKING) {
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-    } else if (d->names->addrs[0].family == PSI_UNIX) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
     } else {
-        char where[80];
-        psi_addr_print_port(&d->names->addrs[d->live ? d->tries[0].index : 0], where);
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                      d->names->host, d->why, d->said ? "; " : "", where);
+        const psi_addr *a = &d->names->addrs[d->live ? d->tries[0].index : 0];
+        char where[80] = "";
+        if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s%s", d->names->host, d->why,
+                      d->said ? "; " : "", where, where[0] ? " does not answer" : "its queue is full");
     }
     return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
@@ -11467,7 +11457,8 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psi_dial *d = psi_sock_dial(s);
     psi_hs *hs;
     int r;
-    if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
+    if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
+        return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
     r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
@@ -11571,7 +11562,8 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_lower_ms(ms, s->due[0] - psi_os_now());
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ)))
+        psi_lower_ms(ms, s->due[0] - psi_os_now());
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
     switch (s->state) {
     case PSI_RESOLVING:
@@ -11639,7 +11631,7 @@ static void psi_sock_free(psocket *s)
     if (!s) return;
     psi_sock_close(s);
     psi_ring_free(&s->ring);
-    if (psi_sock_info(s)) psi_tlsinfo_free(s->of.tls->info);
+    if (psi_sock_info(s)) psi_free(s->of.tls->info);
     if (s->listens) psi_free(s->of.listen->path);
     psi_free(s->of.tls); /* or what stands there */
     psi_free(s->error);
@@ -11704,7 +11696,8 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-    if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
+    if (opt->recv_limit)
+        s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     return s;
 }
 
@@ -12004,7 +11997,8 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
         if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
-    if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
+    if (other || s->above)
+        return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(&s->watch, events, timeout_ms, user);
@@ -12017,14 +12011,16 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, pso
     psocket_watch *w = out ? *out : NULL;
     psocket_pollfd one;
     int r = 0, os, fresh = !w;
-    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE)))
+        return PSOCKET_INVALID;
     if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
     if (fresh) w = (psocket_watch *)psi_alloc(sizeof *w);
     if (!w || (fresh && psi_watch_join(p, w))) {
         psi_free(w);
         return PSOCKET_NOMEM;
     }
-    if (w->one.events == events) psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
+    if (w->one.events == events)
+        psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
     one.fd = fd;
     one.events = events;
     r = psi_watch_set(w, &one, 1);
@@ -12076,7 +12072,8 @@ PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
     p->nested = 1;
     if (psi_poll_busy(p)) psi_watch_announce(p);
     if (ms && psi_poll_busy(p)) *ms = 0;
-    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
+    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX)
+        psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return p->os.fd;
 }
 
@@ -12167,7 +12164,8 @@ static int psi_public_settle(psocket *s)
 {
     while (s->state < PSI_OPEN) {
         int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->state >= PSI_OPEN)
+            return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
         if (s->nonblocking || !psi_is_wait(r)) return r;
         if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
@@ -12185,24 +12183,18 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return code;
 }
 
-/* The same if there is no place for a socket, or no such side. */
-static const char *psi_public_no_place(psocket **out, int side)
-{
-    if (out) *out = NULL;
-    if (!out) return "no place for the socket";
-    return side == PSOCKET_CLIENT || side == PSOCKET_SERVER ? NULL : "no such side";
-}
-
-/* Reads opt: NULL, or what is wrong with it, or with the place for the socket. */
-static const char *psi_public_settings(psi_os_settings *set, psocket **out, const psocket_options *opt)
+/* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
+static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
     const psocket_options *o = &set->opt;
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
     if (!out) return "no place for the socket";
     *out = NULL;
+    if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
-    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local))) return "local is no numeric address";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
+        return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
     if (!o->udp) return NULL;
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
@@ -12220,16 +12212,25 @@ static const char *psi_public_target(const char *host, int port)
     return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
 }
 
+/* INVALID: these are not what to connect to or to listen on. */
+static int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+{
+    char what[240];
+    snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
+    return psi_public_fail(opt, PSOCKET_INVALID, 0, what);
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
     psocket *s;
     psi_dial *d;
     int r;
-    if (!wrong) wrong = psi_public_target(host, port);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if (set.opt.udp && psi_addr_path(host)) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
+    if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
+    if (set.opt.udp && psi_addr_path(host))
+        return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
@@ -12267,7 +12268,8 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
         a->family = PSI_UNIX;
         if (!**path || port) return "bad path";
     } else {
-        if (psi_addr_parse_port(a, address, &there)) return "listen takes a numeric address, \"address:port\" or \"[address]:port\"";
+        if (psi_addr_parse_port(a, address, &there))
+            return "listen takes a numeric address, \"address:port\" or \"[address]:port\"";
         if (port && port != there) return "two different ports given";
     }
     a->port = (uint16_t)there;
@@ -12342,22 +12344,23 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 {
     psi_os_settings set;
     psi_addr a;
-    char what[160] = "";
-    const char *path = NULL, *wrong = psi_public_settings(&set, out, opt);
+    char what[160] = "", where[80];
+    const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     int r, os = 0, any = !address || !*address;
     psocket *s;
-    if (!wrong) wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
+    if (wrong) return psi_public_refuse(opt, wrong, address, port);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
     if (!s) {
         r = PSOCKET_NOMEM;
     } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
-        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        psi_addr_print_port(&a, where);
+        snprintf(what, sizeof what, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
-        if ((r = psi_os_join(s->fd, &set, &os)) != 0) memcpy(what, "cannot join the group", 22);
+        if ((r = psi_os_join(s->fd, &set, &os)) != 0) snprintf(what, sizeof what, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
         if (path) psi_os_unlink(path);
         psi_os_close(s->fd);
@@ -12369,7 +12372,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
-    const char *wrong = psi_public_no_place(out, side);
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
@@ -12386,9 +12390,9 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     int r, os = 0, kind = 0, known;
-    if (!wrong) wrong = fd == -1 ? "no descriptor" : psi_public_no_place(out, side);
+    if (!wrong && fd == -1) wrong = "no descriptor";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
@@ -12416,7 +12420,8 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     if (a) *a = NULL;
     if (b) *b = NULL;
     if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
-    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0)
+        return psi_public_fail(opt, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
@@ -12435,7 +12440,8 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
         return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch.poller) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    if (c->watch.poller)
+        return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12471,7 +12477,8 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     ptrdiff_t r;
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
-    if (!s->listens || !out) return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
+    if (!s->listens || !out)
+        return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->of.listen->set.opt.error)
@@ -12636,7 +12643,8 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > s->limit) max = s->limit;
-    if (strlen(delimiter) > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+    if (strlen(delimiter) > max)
+        return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
     if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
     return psi_public_answer(s, r);
@@ -12672,11 +12680,13 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
-        if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (s->end_out)
+            return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if (tls) psocket_tls_retain(tls);
-        else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        if (!tls && s->side == PSOCKET_SERVER)
+            return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+        r = psi_tls_meant(&tls, &e);
+        if (r) return psi_sock_end(s, psi_sock_note_error(s, &e));
         r = psi_sock_starttls(s, tls, server_name);
         psocket_tls_free(tls);
         if (r) return r;
@@ -12697,7 +12707,8 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code)) return psi_public_wrong(s, "no decision is asked for");
+    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code))
+        return psi_public_wrong(s, "no decision is asked for");
     return 0;
 }
 
@@ -12800,7 +12811,8 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     if (!s) return PSOCKET_INVALID;
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
-    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
+    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip)))
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port: \"%.80s\", %d", ip ? ip : "", port);
     if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
@@ -12888,7 +12900,8 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
-    if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
+    if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
+        return psi_public_wrong(s, "no events, or unknown ones");
     for (before = s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
@@ -12901,7 +12914,8 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
 {
     int n;
     if (!s) return PSOCKET_INVALID;
-    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_public_wrong(s, "no place for the answer, or unknown events");
+    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
+        return psi_public_wrong(s, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
     return n;
@@ -13315,7 +13329,7 @@ static double psi_lua_check_number(lua_State *L, int arg)
 static int psi_lua_check_port(lua_State *L, int arg)
 {
     double port = psi_lua_check_number(L, arg);
-    return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
+    return port >= 0 && port <= INT_MAX && port == (double)(int)port ? (int)port : -1;
 }
 
 /* Seconds at index, as milliseconds rounded up. */

@@ -30,7 +30,7 @@ if [ -z "${BEARSSL_DIR:-}" ]; then
 fi
 
 # The Lua modules, and the end of all.
-check "make install-lua" make -s -C "$root" install-lua PREFIX=/opt/ps DESTDIR="$tmp/dest"
+check "make install-lua" make -s -C "$root" install-lua BUILD="$tmp/build" CFLAGS=-O0 PREFIX=/opt/ps DESTDIR="$tmp/dest"
 found=0
 for v in 5.1 5.2 5.3 5.4 5.5; do
     [ -f "$tmp/dest/opt/ps/lib/lua/$v/psocket.so" ] || continue

@@ -44,7 +44,7 @@ KIT_TEST(exporters, 30)
 /* What RFC 5705 4 and RFC 5929 do not let an exporter make. */
 KIT_TEST(impossible, 30)
 {
-    static const char *const labels[] = {"", "client finished", "server finished", "master secret", "key expansion",
+    static const char *const labels[] = {"client finished", "server finished", "master secret", "key expansion",
                                          "extended master secret"};
     static uint8_t context[65536], a[32];
     psocket_tls *client = kit_client(), *server = kit_server("ec");
