@@ -13015,7 +13015,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 #define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
-#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 503)    /* a string is copied before garbage is collected for it, not after */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it, and their errors stay theirs */
 #define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
 
 #if LUA_VERSION_NUM >= 503
@@ -13157,11 +13157,11 @@ struct psi_lua_sock {
     int limit;               /* the time limit that C keeps, for what is sent */
     uint32_t home;           /* id of the scheduler whose poller it is in */
     int timeout;             /* of each operation, in milliseconds; 0 none */
-    uint32_t calls;          /* how often it was used */
     uint8_t interest;        /* events that the poller watches for */
     uint8_t blocks;          /* it does not yield */
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
+    uint8_t asks;            /* its handshake has asked a question */
 };
 
 /* Made by tls and starttls. */
@@ -13317,7 +13317,6 @@ static psi_lua_sock *psi_lua_self(lua_State *L)
 {
     psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    k->calls++;
     return k;
 }
 
@@ -13773,9 +13772,14 @@ static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     psi_lua_sock *k = psi_lua_self(L);
+    const psi_lua_task *t = op->vm->at;
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
+    if (k->interest && !(t && t->co == L && t->sched == k->home)) { /* that poller may have no turn before this is over */
+        psi_lua_wake_all(op->vm, k);
+        psi_lua_forget(op->vm, k);
+    }
     if (r || op->again) return r;
     if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
@@ -13825,8 +13829,8 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers, which may run meanwhile, cannot touch k. If there is no memory the
-   bytes, if they were taken, go back and the error is raised. */
+/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+   the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
@@ -13837,7 +13841,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, s
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
     vm->bytes = data;
     vm->len = len;
-    k->lent = 1;
+    k->lent = !PSI_LUA_COPIES;
     status = lua_pcall(L, 1, 1, 0);
     k->lent = 0;
     vm->bytes = outer;
@@ -13845,22 +13849,6 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, s
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
-}
-
-/* Pushes the oldest chunk, len bytes at data, and takes it if take is 1: 0 if it has to be looked for again, since a
-   finalizer has used the socket meanwhile. */
-static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int take)
-{
-    uint32_t calls = k->calls;
-    if (PSI_LUA_COPIES) lua_pushlstring(L, (const char *)data, len);
-    else psi_lua_push_lent(L, k, data, len, 0);
-    if (calls != k->calls &&
-        (psocket_peek(k->s, &data) != (ptrdiff_t)len || memcmp(data, lua_tostring(L, -1), len))) {
-        lua_pop(L, 1);
-        return 0;
-    }
-    if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
-    return 1;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
@@ -13871,15 +13859,13 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     ptrdiff_t got;
     int tries = 0;
     if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    do {
-        do { /* TIMEOUT is of C's clock, which is then off */
-            if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
-            else if (n) got = psocket_read(k->s, n, &data);
-            else got = psocket_peek(k->s, &data);
-        } while (got == PSOCKET_TIMEOUT && !tries++);
-        if (got < 0) return psi_lua_stop(L, op, got);
-        if (n) psi_lua_push_lent(L, k, data, (size_t)got, 1);
-    } while (!n && !psi_lua_push_chunk(L, k, data, (size_t)got, 1));
+    do { /* TIMEOUT is of C's clock, which is then off */
+        if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+        else if (n) got = psocket_read(k->s, n, &data);
+        else got = psocket_recv(k->s, &data);
+    } while (got == PSOCKET_TIMEOUT && !tries++);
+    if (got < 0) return psi_lua_stop(L, op, got);
+    psi_lua_push_lent(L, k, data, (size_t)got, 1);
     return 1;
 }
 
@@ -13940,7 +13926,6 @@ static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
 {
     int top = lua_gettop(L);
     size_t len;
-    psi_lua_self(L);
     p->at = 0;
     p->list = lua_istable(L, 2);
     p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
@@ -13988,6 +13973,7 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     psi_lua_pieces p;
     ptrdiff_t n;
     int r;
+    psi_lua_self(L);
     psi_lua_find_pieces(L, &p);
     n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
     if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
@@ -14041,6 +14027,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 {
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushliteral(L, "sign");
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
@@ -14069,8 +14056,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
-    psocket_question q;
-    if (psocket_getquestion(k->s, &q) == 0) return PSOCKET_BUSY; /* decide calls starttls */
+    if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
     psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
@@ -14293,6 +14279,7 @@ static int psi_lua_answer_question(lua_State *L)
     size_t len = 0;
     const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
     int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    k->asks = 0;
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
     else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
@@ -14405,12 +14392,10 @@ static int psi_lua_peek(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     const void *data;
-    ptrdiff_t n;
-    do {
-        n = psocket_peek(k->s, &data);
-        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
-        if (n < 0) return 0;
-    } while (!psi_lua_push_chunk(L, k, data, (size_t)n, 0));
+    ptrdiff_t n = psocket_peek(k->s, &data);
+    psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+    if (n < 0) return 0;
+    psi_lua_push_lent(L, k, data, (size_t)n, 0);
     return 1;
 }
 
