@@ -6962,6 +6962,17 @@ static int psi_hs_new_out(psi_hs *h)
     return 0;
 }
 
+static int psi_hs_random(psi_hs *h, void *p, size_t n)
+{
+    return psi_hs_broken(h, psi_os_entropy(p, n));
+}
+
+/* Our half of a key exchange. */
+static int psi_hs_kex(psi_hs *h, const psi_group *group)
+{
+    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+}
+
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
@@ -7645,7 +7656,7 @@ static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
     size_t n = psi_keys_digest(alg.hash, a, b, digest);
     if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
+    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
     h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) return then(h);
     return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
@@ -8443,8 +8454,8 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
         psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
-                 out, 12);
+    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
+                 psi_read_of(digest, n), out, 12);
     return 12;
 }
 
@@ -8493,8 +8504,8 @@ static void psi_hs12_master(psi_hs *h)
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len, h->ems ? "extended master secret" : "master secret", seed,
-                 master, 48);
+    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
+                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
     psi_wipe(h->k->secret, sizeof h->k->secret);
     memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
@@ -8609,7 +8620,7 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ? -1 : psi_hs_exchange(h, point);
+    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* The rest of our flight, with the signature, if there is one. */
@@ -8743,7 +8754,7 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group))) return -1;
+    if (h->regrouped && psi_hs_kex(h, h->k->kex.group)) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -8911,7 +8922,8 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
-    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_read_has(h->offer->suites, s->suite->number)) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
+    if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
@@ -9060,7 +9072,7 @@ static int psi_server12_flight(psi_hs *h, const psi_group *group)
     int code;
     h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_broken(h, psi_os_entropy(h->id, 32))) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
+    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
@@ -9114,7 +9126,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (!h->resumed) return psi_server12_flight(h, group);
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
@@ -9307,7 +9319,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point)) return -1;
+    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
     return psi_server13_flight(h);
 }
 
@@ -9445,7 +9457,8 @@ static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_
     if (!row) return psi_hs_unexpected(h, message);
     if (size - 4 <= row->limit) return 0;
     return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
-                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(message));
+                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
+                       psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
@@ -9759,7 +9772,8 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     } else if (in->type == PSI_REC_HANDSHAKE) {
         kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert) kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (alert)
+            kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
     } else if (in->type == PSI_REC_CCS || r->part.n) {
         kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
     } else {
@@ -9891,7 +9905,8 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
     for (i = 0; i < tls->suites.count; i++) {
         const psi_suite *s = tls->suites.items[i];
-        if (s->version < low || s->version > high || !(s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)) continue;
+        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
+        if (!built || s->version < low || s->version > high) continue;
         tls->suites.items[n++] = s;
         if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
         if (s->version > tls->max_version) tls->max_version = s->version;
@@ -10036,7 +10051,8 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count) memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
+    if (!code && t->ticket_key_count)
+        memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
     tls->ticket_keys.count = t->ticket_key_count;
     tls->ticket_keys.own = !t->ticket_key_count;
     if (!code) code = psi_trust_new(&tls->trust, t, e);
@@ -10067,26 +10083,17 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
 /* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
-/* *out is a reference of the caller's. */
-static PSI_UNUSED int psi_tls_default(psocket_tls **out, psocket_error *e)
+/* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e)
 {
+    psocket_tls_options t = PSI_ZERO;
     int code = 0;
+    t.error = e;
     psi_os_lock(&psi_tls_default_lock);
-    if (!psi_tls_default_settings) {
-        psocket_tls_options t = PSI_ZERO;
-        t.error = e;
-        code = psocket_tls_new(&psi_tls_default_settings, &t);
-    }
-    *out = psocket_tls_retain(psi_tls_default_settings);
+    if (!*tls && !psi_tls_default_settings) code = psocket_tls_new(&psi_tls_default_settings, &t);
+    *tls = psocket_tls_retain(*tls ? *tls : psi_tls_default_settings);
     psi_os_unlock(&psi_tls_default_lock);
     return code;
-}
-
-/* The settings that a caller means: a reference in *out. */
-static int psi_tls_meant(psocket_tls *tls, psocket_tls **out, psocket_error *e)
-{
-    *out = psocket_tls_retain(tls);
-    return tls ? 0 : psi_tls_default(out, e);
 }
 
 PSOCKET_API void psocket_cleanup(void)
@@ -10109,7 +10116,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     char host[256];
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
-    code = psi_tls_meant(tls, &tls, e);
+    code = psi_tls_meant(&tls, e);
     if (code) return code;
     verdict.tls_alert = verdict.cert_index = -1;
     if (name && !psi_tls_name(name, host)) {
@@ -10141,7 +10148,7 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     size_t i;
     int code;
     if (!buf && size) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, policy);
     psi_write(&w, psi_tls_format, sizeof psi_tls_format);
@@ -10201,7 +10208,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, digest);
     if (!code && memcmp(p + sizeof psi_tls_format, digest, 32)) code = PSOCKET_INVALID;
@@ -10266,7 +10273,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
+/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -10311,7 +10318,7 @@ static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOC
 static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
 static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
 static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
-static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
 static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
 {
     (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
@@ -12692,10 +12699,10 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if (tls) psocket_tls_retain(tls);
-        else if (s->side == PSOCKET_SERVER)
+        if (!tls && s->side == PSOCKET_SERVER)
             return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        r = psi_tls_meant(&tls, &e);
+        if (r) return psi_sock_end(s, psi_sock_note_error(s, &e));
         r = psi_sock_starttls(s, tls, server_name);
         psocket_tls_free(tls);
         if (r) return r;
@@ -13008,7 +13015,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 #define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
-#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 503)    /* a string is copied before garbage is collected for it, not after */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it, and their errors stay theirs */
 #define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
 
 #if LUA_VERSION_NUM >= 503
@@ -13150,11 +13157,11 @@ struct psi_lua_sock {
     int limit;               /* the time limit that C keeps, for what is sent */
     uint32_t home;           /* id of the scheduler whose poller it is in */
     int timeout;             /* of each operation, in milliseconds; 0 none */
-    uint32_t calls;          /* how often it was used */
     uint8_t interest;        /* events that the poller watches for */
     uint8_t blocks;          /* it does not yield */
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
+    uint8_t asks;            /* its handshake has asked a question */
 };
 
 /* Made by tls and starttls. */
@@ -13310,7 +13317,6 @@ static psi_lua_sock *psi_lua_self(lua_State *L)
 {
     psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    k->calls++;
     return k;
 }
 
@@ -13766,9 +13772,14 @@ static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     psi_lua_sock *k = psi_lua_self(L);
+    const psi_lua_task *t = op->vm->at;
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
+    if (k->interest && !(t && t->co == L && t->sched == k->home)) { /* that poller may have no turn before this is over */
+        psi_lua_wake_all(op->vm, k);
+        psi_lua_forget(op->vm, k);
+    }
     if (r || op->again) return r;
     if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
@@ -13818,8 +13829,8 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers, which may run meanwhile, cannot touch k. If there is no memory the
-   bytes, if they were taken, go back and the error is raised. */
+/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+   the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
@@ -13830,7 +13841,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, s
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
     vm->bytes = data;
     vm->len = len;
-    k->lent = 1;
+    k->lent = !PSI_LUA_COPIES;
     status = lua_pcall(L, 1, 1, 0);
     k->lent = 0;
     vm->bytes = outer;
@@ -13838,22 +13849,6 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, s
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
-}
-
-/* Pushes the oldest chunk, len bytes at data, and takes it if take is 1: 0 if it has to be looked for again, since a
-   finalizer has used the socket meanwhile. */
-static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int take)
-{
-    uint32_t calls = k->calls;
-    if (PSI_LUA_COPIES) lua_pushlstring(L, (const char *)data, len);
-    else psi_lua_push_lent(L, k, data, len, 0);
-    if (calls != k->calls &&
-        (psocket_peek(k->s, &data) != (ptrdiff_t)len || memcmp(data, lua_tostring(L, -1), len))) {
-        lua_pop(L, 1);
-        return 0;
-    }
-    if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
-    return 1;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
@@ -13864,15 +13859,13 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     ptrdiff_t got;
     int tries = 0;
     if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    do {
-        do { /* TIMEOUT is of C's clock, which is then off */
-            if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
-            else if (n) got = psocket_read(k->s, n, &data);
-            else got = psocket_peek(k->s, &data);
-        } while (got == PSOCKET_TIMEOUT && !tries++);
-        if (got < 0) return psi_lua_stop(L, op, got);
-        if (n) psi_lua_push_lent(L, k, data, (size_t)got, 1);
-    } while (!n && !psi_lua_push_chunk(L, k, data, (size_t)got, 1));
+    do { /* TIMEOUT is of C's clock, which is then off */
+        if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+        else if (n) got = psocket_read(k->s, n, &data);
+        else got = psocket_recv(k->s, &data);
+    } while (got == PSOCKET_TIMEOUT && !tries++);
+    if (got < 0) return psi_lua_stop(L, op, got);
+    psi_lua_push_lent(L, k, data, (size_t)got, 1);
     return 1;
 }
 
@@ -13933,7 +13926,6 @@ static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
 {
     int top = lua_gettop(L);
     size_t len;
-    psi_lua_self(L);
     p->at = 0;
     p->list = lua_istable(L, 2);
     p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
@@ -13981,6 +13973,7 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     psi_lua_pieces p;
     ptrdiff_t n;
     int r;
+    psi_lua_self(L);
     psi_lua_find_pieces(L, &p);
     n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
     if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
@@ -14034,6 +14027,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 {
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushliteral(L, "sign");
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
@@ -14062,8 +14056,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
-    psocket_question q;
-    if (psocket_getquestion(k->s, &q) == 0) return PSOCKET_BUSY; /* decide calls starttls */
+    if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
     psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
@@ -14286,6 +14279,7 @@ static int psi_lua_answer_question(lua_State *L)
     size_t len = 0;
     const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
     int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    k->asks = 0;
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
     else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
@@ -14398,12 +14392,10 @@ static int psi_lua_peek(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     const void *data;
-    ptrdiff_t n;
-    do {
-        n = psocket_peek(k->s, &data);
-        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
-        if (n < 0) return 0;
-    } while (!psi_lua_push_chunk(L, k, data, (size_t)n, 0));
+    ptrdiff_t n = psocket_peek(k->s, &data);
+    psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+    if (n < 0) return 0;
+    psi_lua_push_lent(L, k, data, (size_t)n, 0);
     return 1;
 }
 
