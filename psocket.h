@@ -11033,7 +11033,7 @@ static PSI_APART void psi_sock_undecodable(psocket *s, int code, const psi_rec_i
 static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
-    while (!s->end_in) {
+    while (!s->end_in && r->raw < r->tail) {
         psi_rec_in in;
         int kind = psi_hs_open(s->of.tls->rec, r->buf + r->raw, r->tail - r->raw, &in);
         if (kind == PSI_REC_MORE) return;
@@ -11057,8 +11057,8 @@ static void psi_sock_decode(psocket *s)
    6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
 static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
 {
-    const uint8_t *p = r->buf + r->raw;
-    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    const uint8_t *p = have < 5 ? NULL : r->buf + r->raw;
+    uint32_t all = p ? 5u + ((uint32_t)p[3] << 8 | p[4]) : 0, rest = all > have ? all - have : 0;
     uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
     if (!rest || (n > rest && have < n / 4)) return n;
     if (n > fits) n = fits;
