@@ -6962,6 +6962,17 @@ static int psi_hs_new_out(psi_hs *h)
     return 0;
 }
 
+static int psi_hs_random(psi_hs *h, void *p, size_t n)
+{
+    return psi_hs_broken(h, psi_os_entropy(p, n));
+}
+
+/* Our half of a key exchange. */
+static int psi_hs_kex(psi_hs *h, const psi_group *group)
+{
+    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+}
+
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
@@ -7645,7 +7656,7 @@ static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
     size_t n = psi_keys_digest(alg.hash, a, b, digest);
     if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
+    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
     h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) return then(h);
     return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
@@ -8443,8 +8454,8 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
         psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
-                 out, 12);
+    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
+                 psi_read_of(digest, n), out, 12);
     return 12;
 }
 
@@ -8493,8 +8504,8 @@ static void psi_hs12_master(psi_hs *h)
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len, h->ems ? "extended master secret" : "master secret", seed,
-                 master, 48);
+    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
+                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
     psi_wipe(h->k->secret, sizeof h->k->secret);
     memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
@@ -8609,7 +8620,7 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ? -1 : psi_hs_exchange(h, point);
+    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* The rest of our flight, with the signature, if there is one. */
@@ -8743,7 +8754,7 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group))) return -1;
+    if (h->regrouped && psi_hs_kex(h, h->k->kex.group)) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -8911,7 +8922,8 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
-    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_read_has(h->offer->suites, s->suite->number)) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
+    if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
@@ -9060,7 +9072,7 @@ static int psi_server12_flight(psi_hs *h, const psi_group *group)
     int code;
     h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_broken(h, psi_os_entropy(h->id, 32))) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
+    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
@@ -9114,7 +9126,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (!h->resumed) return psi_server12_flight(h, group);
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
@@ -9307,7 +9319,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point)) return -1;
+    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
     return psi_server13_flight(h);
 }
 
@@ -9445,7 +9457,8 @@ static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_
     if (!row) return psi_hs_unexpected(h, message);
     if (size - 4 <= row->limit) return 0;
     return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
-                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(message));
+                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
+                       psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
@@ -9623,6 +9636,9 @@ static int psi_hs_answered(psi_hs *h, int kind)
 static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 {
     psocket_error verdict = PSI_ZERO;
+    int waits = code == PSOCKET_WANT_READ || code == PSOCKET_WANT_WRITE || code == PSOCKET_WANT_DECISION ||
+                code == PSOCKET_WANT_SIGNATURE;
+    if (waits || (code && !psocket_codename(code))) return PSOCKET_INVALID;
     if (psi_hs_asks(h)) verdict = h->question->public_form.verdict;
     if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
     if (code && code != verdict.code) {
@@ -9759,7 +9775,8 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     } else if (in->type == PSI_REC_HANDSHAKE) {
         kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert) kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (alert)
+            kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
     } else if (in->type == PSI_REC_CCS || r->part.n) {
         kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
     } else {
@@ -9891,7 +9908,8 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
     for (i = 0; i < tls->suites.count; i++) {
         const psi_suite *s = tls->suites.items[i];
-        if (s->version < low || s->version > high || !(s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)) continue;
+        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
+        if (!built || s->version < low || s->version > high) continue;
         tls->suites.items[n++] = s;
         if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
         if (s->version > tls->max_version) tls->max_version = s->version;
@@ -10036,7 +10054,8 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count) memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
+    if (!code && t->ticket_key_count)
+        memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
     tls->ticket_keys.count = t->ticket_key_count;
     tls->ticket_keys.own = !t->ticket_key_count;
     if (!code) code = psi_trust_new(&tls->trust, t, e);
@@ -11017,7 +11036,7 @@ static PSI_APART void psi_sock_undecodable(psocket *s, int code, const psi_rec_i
 static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
-    while (!s->end_in) {
+    while (!s->end_in && r->raw < r->tail) {
         psi_rec_in in;
         int kind = psi_hs_open(s->of.tls->rec, r->buf + r->raw, r->tail - r->raw, &in);
         if (kind == PSI_REC_MORE) return;
@@ -11041,8 +11060,8 @@ static void psi_sock_decode(psocket *s)
    6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
 static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
 {
-    const uint8_t *p = r->buf + r->raw;
-    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    const uint8_t *p = have < 5 ? NULL : r->buf + r->raw;
+    uint32_t all = p ? 5u + ((uint32_t)p[3] << 8 | p[4]) : 0, rest = all > have ? all - have : 0;
     uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
     if (!rest || (n > rest && have < n / 4)) return n;
     if (n > fits) n = fits;
