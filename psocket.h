@@ -13138,6 +13138,13 @@ typedef struct psi_lua_sched {
     uint8_t interrupted;     /* a signal came: the hook of an interrupt may be to be run */
 } psi_lua_sched;
 
+/* Bytes in the buffer of a socket. */
+typedef struct psi_lua_loan {
+    psi_lua_sock *k;
+    const void *bytes;
+    size_t len;
+} psi_lua_loan;
+
 /* One per Lua. Upvalue 1 of every function. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
@@ -13147,8 +13154,7 @@ typedef struct psi_lua_vm {
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
     int copy, check, heed, finish, note, trace; /* functions in the registry */
-    const void *bytes;     /* what psi_lua_copy is to copy */
-    size_t len;
+    const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
 /* A socket or listener. */
@@ -13770,6 +13776,12 @@ static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 
 /*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
 
+/* Does what waits for k, which may be none, yield? Else it blocks. */
+static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
+{
+    return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
+}
+
 /* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
    what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
@@ -13779,7 +13791,8 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
-    if (k->interest && !(t && t->co == L && t->sched == k->home)) { /* that poller may have no turn before this is over */
+    if (!r && k->interest && !(t && t->co == L && t->sched == k->home && psi_lua_yields(L, k))) {
+        /* its poller may have no turn before this is over, and until it has C does not look again */
         psi_lua_wake_all(op->vm, k);
         psi_lua_forget(op->vm, k);
     }
@@ -13818,8 +13831,9 @@ static int psi_lua_tired(psi_lua_op *op)
 
 static int psi_lua_copy(lua_State *L)
 {
-    const psi_lua_vm *vm = (const psi_lua_vm *)lua_touserdata(L, 1);
-    lua_pushlstring(L, (const char *)vm->bytes, vm->len);
+    const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
+    loan->k->lent = !PSI_LUA_COPIES;
+    lua_pushlstring(L, (const char *)loan->bytes, loan->len);
     return 1;
 }
 
@@ -13837,18 +13851,19 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
 static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
-    const void *outer = vm->bytes; /* if this is in a finalizer that runs before another one's are copied */
-    size_t outer_len = vm->len;
+    const psi_lua_loan *outer = vm->loan; /* if this is in a finalizer that runs before another one's are copied */
+    psi_lua_loan loan;
     int status;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy); /* neither a new function, */
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
-    vm->bytes = data;
-    vm->len = len;
-    k->lent = !PSI_LUA_COPIES;
+    loan.k = k;
+    loan.bytes = data;
+    loan.len = len;
+    vm->loan = &loan;
+    k->lent = 1;
     status = lua_pcall(L, 1, 1, 0);
     k->lent = 0;
-    vm->bytes = outer;
-    vm->len = outer_len;
+    vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
@@ -14140,7 +14155,7 @@ static int psi_lua_try(lua_State *L, int again, double *state)
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
-        if (PSI_LUA_YIELDABLE(L) && !(op.k && op.k->blocks)) {
+        if (psi_lua_yields(L, op.k)) {
             op.vm->ops = 0;
             psi_lua_park(L, &op);
             return n;
