@@ -13782,11 +13782,10 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
     return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
 }
 
-/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+/* Begins to try an operation on k, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
    what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
-static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int event, int options)
 {
-    psi_lua_sock *k = psi_lua_self(L);
     const psi_lua_task *t = op->vm->at;
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
@@ -13889,13 +13888,13 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
+    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 2);
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
+    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 3);
     double n = psi_lua_check_number(L, 2);
     if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
     if (r) return psi_lua_stop(L, op, r);
@@ -13907,7 +13906,7 @@ static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
     size_t len, max = (size_t)-1;
     const char *delimiter = psi_lua_check_string(L, 2, &len);
     if (!len || strlen(delimiter) != len)
@@ -13988,24 +13987,24 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
+    psi_lua_sock *k = psi_lua_self(L);
     psi_lua_pieces p;
     ptrdiff_t n;
     int r;
-    psi_lua_self(L);
     psi_lua_find_pieces(L, &p);
-    n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
-    if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    psi_lua_advance(L, &p, op->state);
+    n = psi_lua_begin(L, op, k, PSOCKET_WRITE, p.options);
+    if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
+    if (op->again) psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
         const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
         if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-        n = psocket_send(op->k->s, data, len);
+        n = psocket_send(k->s, data, len);
         if (n <= 0) break;
         psi_lua_advance(L, &p, (double)n);
         op->state += (double)n;
     }
-    if (n >= 0) n = psocket_flush(op->k->s);
+    if (n >= 0) n = psocket_flush(k->s);
     if (n >= 0) {
         lua_pushboolean(L, 1);
         return 1;
