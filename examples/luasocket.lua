@@ -128,27 +128,22 @@ function Tcp:accept()
 end
 
 function Tcp:receive(pattern, prefix)
-  local wanted, all = tonumber(pattern), pattern == "*a"
+  local wanted, all, data, err = tonumber(pattern), pattern == "*a", nil, "timeout"
   if pattern and not wanted and not all and pattern ~= "*l" then error("bad argument #1 to 'receive' (invalid receive pattern)", 2) end
   prefix = prefix or ""
   if wanted and wanted <= #prefix then return prefix end
-  local parts, data, err = {}, nil, "timeout"
   if self.block ~= 0 or ready(self) then
-    repeat
-      parts[#parts + 1] = data
-      if wanted then data, err = call(self, "read", wanted - #prefix)
-      elseif all then data, err = call(self, "recv")
-      else data, err = call(self, "read_until", "\n", 2^30) end
-    until not data or not all
+    if wanted or all then data, err = call(self, "read", wanted and wanted - #prefix or 2^29)
+    else data, err = call(self, "read_until", "\n", 2^30) end
   end
-  local left = not data and self.s and self.s:pending() or 0 -- what arrived of the rest
-  parts[#parts + 1] = data or left > 0 and self.s:read(left) or nil
-  local got = table.concat(parts)
-  self.received = self.received + #got
-  if data or all and err == "closed" and got ~= "" then err = false end
-  if not wanted and not all then got = got:gsub("[\r\n]", "") end
-  if not err then return prefix .. got end
-  return nil, err, prefix .. got
+  local left = not data and self.s and self.s:pending() or 0 -- what arrived of it
+  data = data or left > 0 and self.s:read(left) or ""
+  self.received = self.received + #data
+  if all and not err then err = "more than 512 MB in one piece"
+  elseif all and err == "closed" and data ~= "" then err = nil end
+  if not wanted and not all then data = data:gsub("[\r\n]", "") end
+  if not err then return prefix .. data end
+  return nil, err, prefix .. data
 end
 
 function Tcp:send(data, from, to)
