@@ -53,11 +53,17 @@ end
 function Tcp:setoption() return 1 end -- psocket sets by itself what matters
 function Tcp:getfd() return self.s and self.s:getfd() or -1 end
 function Tcp:getstats() return self.received, self.sent, now() end
-function Tcp:getpeername() return self.s:getpeer() end
-function Tcp:getsockname() return self.s:getlocal() end
 function Tcp:close()
   if self.s then self.s:close() end
+  self.s = false
   return 1
+end
+for name, method in pairs { getpeername = "getpeer", getsockname = "getlocal" } do
+  Tcp[name] = function(self)
+    if not self.s then return nil, "closed" end
+    local ip, port, code = self.s[method](self.s)
+    return answer(ip, port, ip and (ip:find(":", 1, true) and "inet6" or "inet") or code)
+  end
 end
 
 -- Whether there is something to take: data, a connection, an end.
@@ -148,7 +154,7 @@ end
 
 function Tcp:send(data, from, to)
   from, to = from or 1, to or -1
-  if from < 0 then from = math.max(#data + from + 1, 1) end
+  from = math.max(from < 0 and #data + from + 1 or from, 1)
   local part = data:sub(from, to)
   local ok, err, sent = call(self, "send", part)
   sent = ok and #part or sent or 0
@@ -158,7 +164,7 @@ function Tcp:send(data, from, to)
 end
 
 function Tcp:shutdown(how)
-  if how ~= "receive" then self.s:shutdown("send") end
+  if how ~= "receive" and self.s then self.s:shutdown("send") end
   return 1
 end
 
@@ -167,23 +173,29 @@ end
 for _, name in ipairs { "settimeout", "setoption", "getfd", "getpeername", "getsockname", "dirty", "close" } do Udp[name] = Tcp[name] end
 function Udp:setsockname(address, port) return take(self, psocket.udpserver(place(address, port))) end
 function Udp:setpeername(host, port) return take(self, psocket.connect(host, tonumber(port), { udp = true, yield = yields() })) end
-function Udp:send(data) return answer(call(self, "send", data) and 1) end
+function Udp:send(data)
+  local ok, err = call(self, "send", data)
+  return ok and #data, err
+end
+local function opened(o) -- its socket; not one that was closed
+  if o.s == nil then o.s = assert(psocket.udpserver(0)) end
+  return o.s
+end
 function Udp:sendto(data, ip, port)
-  self.s = self.s or assert(psocket.udpserver(0))
+  if not opened(self) then return nil, "closed" end
   local ok, message, name = self.s:setpeer(ip, tonumber(port))
   if not ok then return answer(nil, message, name) end
   return self:send(data)
 end
 function Udp:receive(size)
-  self.s = self.s or assert(psocket.udpserver(0))
-  if self.block == 0 and not ready(self) then return nil, "timeout" end
+  if opened(self) and self.block == 0 and not ready(self) then return nil, "timeout" end
   local data, err = call(self, "recv")
   return data and data:sub(1, size or -1), err
 end
 function Udp:receivefrom(size)
   local data, err = self:receive(size)
   if not data then return nil, err end
-  return data, self.s:getpeer()
+  return data, self:getpeername()
 end
 
 --- The module
