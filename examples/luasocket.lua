@@ -73,7 +73,7 @@ local function ready(o)
   if s.hasconnection then return s:hasconnection() end
   return s:peek() ~= nil or not s:isopen()
 end
-function Tcp:dirty() return self.s ~= nil and ready(self) end
+function Tcp:dirty() return self.s and ready(self) or false end
 
 -- How long a call may wait, nil for ever; `whole` is when its time is over. With settimeout(0) jobs go on for ever.
 local function limit(o, whole)
@@ -153,7 +153,7 @@ function Tcp:receive(pattern, prefix)
 end
 
 function Tcp:send(data, from, to)
-  from, to = from or 1, to or -1
+  data, from, to = data .. "", from or 1, to or -1 -- a number is data, too
   from = math.max(from < 0 and #data + from + 1 or from, 1)
   local part = data:sub(from, to)
   local ok, err, sent = call(self, "send", part)
