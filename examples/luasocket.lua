@@ -288,11 +288,12 @@ function socket.select(readers, writers, seconds)
 end
 
 function socket.dns.toip(host)
-  local o = new(Udp)
-  local ok, err = o:setpeername(host, 9) -- which sends nothing
-  if not ok then return nil, err end
-  local ip = o:getpeername()
-  o:close()
+  local function find(from) return psocket.connect(host, 9, { udp = true, yield = yields(), local_address = from }) end -- sends nothing
+  local s, message, name = find "0.0.0.0" -- IPv4 first, as LuaSocket does
+  if not s then s, message, name = find() end
+  if not s then return answer(nil, message, name) end
+  local ip = s:getpeer()
+  s:close()
   return ip, { name = host, alias = {}, ip = { ip } }
 end
 function socket.dns.getaddrinfo(host)
