@@ -2092,32 +2092,9 @@ static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len),
 }
 
 #elif !defined(PSOCKET_NO_TLS)
-
-static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
-{
-    (void)path;
-    *data = NULL;
-    *len = 0;
-    *os = 0;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
-{
-    (void)path;
-    (void)each;
-    (void)ctx;
-    *os = 0;
-    return PSOCKET_UNSUPPORTED;
-}
-
-static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
-{
-    (void)each;
-    (void)ctx;
-    return psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
-}
-
+#define psi_os_readfile(path, data, len, os) ((void)(path), *(data) = NULL, *(len) = 0, *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_readdir(path, each, ctx, os) ((void)(path), (void)(each), (void)(ctx), *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_systrust(each, ctx, e) ((void)(each), (void)(ctx), psi_err(e, PSOCKET_TLS_NO_TRUST, NULL))
 #endif
 
 /*--- addresses */
@@ -2398,7 +2375,7 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-#define psi_os_unlink(path) ((void)(path), (int)PSOCKET_UNSUPPORTED)
+static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 #define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
@@ -2576,8 +2553,8 @@ static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
     return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
 }
 #else
-#define psi_os_multicast4(fd, set) (errno = EOPNOTSUPP, -1)
-#define psi_os_join4(fd, group, index) (errno = EOPNOTSUPP, -1)
+#define psi_os_multicast4(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
+#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
 #ifdef IPV6_MULTICAST_HOPS
@@ -2589,7 +2566,7 @@ static int psi_os_multicast6(psocket_fd fd, const psi_os_settings *set)
     return index ? psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index) : 0;
 }
 #else
-#define psi_os_multicast6(fd, set) (errno = EOPNOTSUPP, -1)
+#define psi_os_multicast6(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
 #ifdef IPV6_JOIN_GROUP
@@ -2602,7 +2579,7 @@ static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
     return psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
 }
 #else
-#define psi_os_join6(fd, group, index) (errno = EOPNOTSUPP, -1)
+#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
@@ -2782,11 +2759,8 @@ static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_ad
         return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
     }
     for (i = list; i; i = i->ai_next) {
-        psi_os_sockaddr sa;
         psi_addr a;
-        memset(&sa, 0, sizeof sa);
-        memcpy(&sa, i->ai_addr, (size_t)i->ai_addrlen < sizeof sa ? (size_t)i->ai_addrlen : sizeof sa);
-        psi_os_from_sockaddr(&a, &sa);
+        psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
         if (a.family != PSI_IP4 && a.family != PSI_IP6) continue;
         found = 1;
         each(ctx, &a);
@@ -2794,6 +2768,8 @@ static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_ad
     PSI_SYS(freeaddrinfo)(list);
     return found ? 0 : PSOCKET_DNS_NOT_FOUND;
 }
+#else
+#define psi_os_resolve(host, each, ctx, os) ((void)(each), (void)(os), (int)PSOCKET_DNS)
 #endif
 
 /*--- the poller: epoll, kqueue, or an array */
@@ -3111,18 +3087,18 @@ static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
 /* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
-    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need;
+    uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
+    uint8_t *buf = r->buf;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
     need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
     if (chunks) need += live / 2; /* growing by parts would copy all each time */
-    if (need > r->cap) {
-        uint8_t *buf = (uint8_t *)PSOCKET_MALLOC(need);
+    if (need > cap) {
+        cap = need;
+        buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
-        psi_ring_move(r, buf, need, psi_ring_place(buf, live, n));
-    } else {
-        psi_ring_move(r, r->buf, r->cap, psi_ring_place(r->buf, live, n));
     }
+    psi_ring_move(r, buf, cap, psi_ring_place(buf, live, n));
     return 0;
 }
 
@@ -3285,38 +3261,38 @@ static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
     return i == n;
 }
 
-/* Groups with colons between, of which the last may be a dotted quad if `quad`: how many bytes, or -1. */
-static int psi_addr_groups(const char *s, size_t n, int quad, uint8_t out[16])
+/* n characters at s as groups with colons between, "::" for a run of zero ones, and perhaps a dotted quad at the end. */
+static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
 {
+    int used = 0, gap = -1; /* where "::" is */
     size_t i = 0, digits;
-    int used = 0;
     uint32_t v;
-    if (!n) return 0;
-    for (;;) {
+    if (n >= 2 && s[0] == ':' && s[1] == ':') {
+        gap = 0;
+        i = 2;
+    }
+    while (i < n) {
         digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (quad && i + digits < n && s[i + digits] == '.')
-            return used <= 12 && psi_addr_parse4(s + i, n - i, out + used) ? used + 4 : -1;
-        if (!digits || used > 14) return -1;
+        if (i + digits < n && s[i + digits] == '.') {
+            if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
+            used += 4;
+            break;
+        }
+        if (!digits || used > 14) return 0;
         out[used++] = (uint8_t)(v >> 8);
         out[used++] = (uint8_t)(v & 255);
         i += digits;
-        if (i == n) return used;
-        if (s[i++] != ':') return -1;
+        if (i == n) break;
+        if (s[i++] != ':' || i == n) return 0;
+        if (s[i] != ':') continue;
+        if (gap >= 0) return 0;
+        gap = used;
+        i++;
     }
-}
-
-static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
-{
-    uint8_t end[16];
-    size_t gap = 0; /* where "::" is */
-    int head, tail;
-    while (gap + 1 < n && (s[gap] != ':' || s[gap + 1] != ':')) gap++;
-    memset(out, 0, 16);
-    if (gap + 1 >= n) return psi_addr_groups(s, n, 1, out) == 16;
-    head = psi_addr_groups(s, gap, 0, out);
-    tail = psi_addr_groups(s + gap + 2, n - gap - 2, 1, end);
-    if (head < 0 || tail < 0 || head + tail > 14) return 0;
-    memcpy(out + 16 - tail, end, (size_t)tail);
+    if (gap < 0) return used == 16;
+    if (used > 14) return 0;
+    memmove(out + 16 - used + gap, out + gap, (size_t)(used - gap));
+    memset(out + gap, 0, (size_t)(16 - used));
     return 1;
 }
 
@@ -3503,12 +3479,10 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
     return result;
 }
 
-#ifndef PSOCKET_NO_DNS
 static void psi_dns_found(void *r, const psi_addr *a)
 {
     psi_dns_add((psocket_resolve *)r, a);
 }
-#endif
 
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
@@ -3563,11 +3537,7 @@ static void psi_dns_system(psocket_resolve *r)
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-#ifdef PSOCKET_NO_DNS
-    psocket_resolve_done(r, PSOCKET_DNS);
-#else
     psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
-#endif
 }
 #endif
 
@@ -10683,7 +10653,7 @@ static void psi_watch_leave(psocket_watch *w)
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
-#define PSI_SOCK_HELLO 1024u /* what a handshake asks for before it knows how long a record is: many may be under way */
+#define PSI_SOCK_HELLO 768u /* what a handshake asks for before it knows how long a record is: many may be under way */
 #define PSI_SOCK_AROUND 64u /* more than what a TLS record has around its payload */
 #define PSI_SOCK_OUT_MAX 65536u /* most plaintext encrypted for one send */
 #define PSI_SOCK_OUT_MIN 512u /* and least, when memory is short */
@@ -10721,6 +10691,7 @@ typedef struct psi_dial {
     psocket_resolve *names; /* the addresses, or the lookup that will bring them */
     int next, live, port, code, os;
     int64_t next_at;
+    psi_hs *hs;             /* a TLS handshake that is to follow; NULL: none */
     size_t said;
     struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
@@ -10737,11 +10708,10 @@ typedef struct psi_listen {
     psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
-/* What a socket has besides once TLS begins. */
+/* What a socket has besides once TLS has begun. */
 typedef struct psi_secure {
-    psi_hs *hs;          /* the handshake, while it is under way or waits for the connection */
-    psi_rec *rec;        /* then what encrypts, until the socket ends */
-    psi_tlsinfo *info;   /* what was agreed on, from then on */
+    psi_rec *rec;        /* until the socket ends */
+    psi_tlsinfo *info;   /* what was agreed on */
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + at .. out + len. NULL: none, all 0 */
     uint32_t at, len;
     unsigned log;        /* out has 1 << log bytes of room; 0: none to spare */
@@ -10751,16 +10721,19 @@ typedef struct psi_secure {
 struct psocket {
     uint8_t state, family;
     uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
-    unsigned news : 2, side : 1, nonblocking : 1, udp : 1;
+    unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1;
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     short code, end_in, end_out;
     int timeout;
     const psocket_transport *io; /* NULL: none yet, or no more */
     void *user;          /* its first argument: the socket itself if fd is the transport */
     psocket_fd fd;       /* -1: none of its own */
-    psi_secure *tls;     /* NULL: it was not asked for */
-    psi_dial *dial;
-    psi_listen *listen;  /* kept when it is closed: it stays a listener */
+    union {
+        psi_dial *dial;     /* in PSI_RESOLVING and PSI_CONNECTING */
+        psi_hs *hs;         /* in PSI_HANDSHAKING */
+        psi_listen *listen; /* with `listens`, closed or not */
+        psi_secure *tls;    /* in all others; NULL: plain */
+    } of;
     psi_ring ring;
     uint32_t limit;
     uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
@@ -10774,12 +10747,41 @@ struct psocket {
     psocket_watch watch;
 };
 
-static psi_hs *psi_sock_hs(const psocket *s) { return PSI_TLS && s->tls ? s->tls->hs : NULL; }
-static psi_rec *psi_sock_rec(const psocket *s) { return PSI_TLS && s->tls ? s->tls->rec : NULL; }
-static psi_tlsinfo *psi_sock_info(const psocket *s) { return PSI_TLS && s->tls ? s->tls->info : NULL; }
+/* What there is of these, NULL if there is none. */
+static psi_dial *psi_sock_dial(const psocket *s)
+{
+    return s->state < PSI_HANDSHAKING ? s->of.dial : NULL;
+}
+
+static psi_hs *psi_sock_hs(const psocket *s)
+{
+    if (!PSI_TLS || s->state > PSI_HANDSHAKING) return NULL;
+    return s->state == PSI_HANDSHAKING ? s->of.hs : s->of.dial->hs;
+}
+
+static psi_secure *psi_sock_tls(const psocket *s)
+{
+    return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
+}
+
+static psi_rec *psi_sock_rec(const psocket *s)
+{
+    const psi_secure *t = psi_sock_tls(s);
+    return t ? t->rec : NULL;
+}
+
+static psi_tlsinfo *psi_sock_info(const psocket *s)
+{
+    const psi_secure *t = psi_sock_tls(s);
+    return t ? t->info : NULL;
+}
 
 /* Are there sealed bytes that the transport has not taken? */
-static int psi_sock_unsent(const psocket *s) { return PSI_TLS && s->tls && s->tls->out; }
+static int psi_sock_unsent(const psocket *s)
+{
+    const psi_secure *t = psi_sock_tls(s);
+    return t && t->out;
+}
 
 /* Does r say that a call has to wait for the transport? */
 static int psi_is_wait(ptrdiff_t r)
@@ -10938,9 +10940,9 @@ static void psi_sock_on_fd(psocket *s, psocket_fd fd, int family, const psocket_
 static void psi_sock_out_free(psocket *s)
 {
     if (!psi_sock_unsent(s)) return;
-    psi_free(s->tls->out);
-    s->tls->out = NULL;
-    s->tls->at = s->tls->len = s->tls->log = 0;
+    psi_free(s->of.tls->out);
+    s->of.tls->out = NULL;
+    s->of.tls->at = s->of.tls->len = s->of.tls->log = 0;
 }
 
 static void psi_dial_free(psi_dial *d)
@@ -10957,15 +10959,14 @@ static void psi_sock_drop(psocket *s, int state)
 {
     const psocket_transport *io = s->io;
     psi_sock_unwatch(s);
-    psi_dial_free(s->dial);
-    s->dial = NULL;
     psi_sock_out_free(s);
-    if (PSI_TLS && s->tls) {
-        psi_hs_free(s->tls->hs);
-        s->tls->hs = NULL;
-        if (s->tls->rec) psi_rec_free(s->tls->rec);
-        s->tls->rec = NULL;
+    if (psi_sock_hs(s)) psi_hs_free(psi_sock_hs(s));
+    psi_dial_free(psi_sock_dial(s));
+    if (psi_sock_rec(s)) {
+        psi_rec_free(s->of.tls->rec);
+        s->of.tls->rec = NULL;
     }
+    if (s->state < PSI_OPEN) s->of.tls = NULL;
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     s->due[0] = s->due[1] = 0;
     s->state = (uint8_t)state;
@@ -11022,7 +11023,7 @@ static int psi_sock_flush(psocket *s)
     ptrdiff_t n = 0;
     if (s->state != PSI_OPEN) return 0;
     while (psi_sock_unsent(s)) {
-        psi_secure *t = s->tls;
+        psi_secure *t = s->of.tls;
         n = psi_sock_put(s, t->out + t->at, t->len - t->at, &os);
         if (n < 0) break;
         psi_sock_left(s);
@@ -11044,7 +11045,7 @@ static int psi_sock_flush(psocket *s)
 /* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
-    psi_secure *t = s->tls;
+    psi_secure *t = s->of.tls;
     size_t room = t->len + psi_hs_room(t->rec, type, n);
     if (room > (size_t)1 << t->log) {
         unsigned log = 0;
@@ -11084,7 +11085,7 @@ static void psi_sock_relax(psocket *s)
         psi_ring_free(r);
     }
     psi_ring_relax(r);
-    if (psi_sock_rec(s)) psi_rec_relax(s->tls->rec);
+    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
@@ -11122,7 +11123,7 @@ static void psi_sock_decode(psocket *s)
     psi_ring *r = &s->ring;
     while (!s->end_in) {
         psi_rec_in in;
-        int kind = psi_hs_open(s->tls->rec, r->buf + r->raw, r->tail - r->raw, &in);
+        int kind = psi_hs_open(s->of.tls->rec, r->buf + r->raw, r->tail - r->raw, &in);
         if (kind == PSI_REC_MORE) return;
         if (kind < 0) {
             psi_sock_undecodable(s, kind, &in);
@@ -11248,7 +11249,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->tls->len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
     if (r) return r;
     while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
@@ -11323,16 +11324,17 @@ static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 
 static void psi_dial_won(psocket *s, psocket_fd fd, int index)
 {
-    psi_dial *d = s->dial;
+    psi_dial *d = s->of.dial;
+    psi_hs *hs = d->hs;
     int i;
     for (i = 0; i < d->live; i++)
         if (d->tries[i].fd == fd) d->tries[i].fd = -1;
     s->peer = d->names->addrs[index];
-    psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
     psi_dial_free(d);
-    s->dial = NULL;
+    psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
+    s->of.hs = hs;
     s->due[0] = 0;
-    if (!psi_sock_hs(s)) return;
+    if (!hs) return;
     s->state = PSI_HANDSHAKING;
     psi_sock_clock(s, 0);
 }
@@ -11340,7 +11342,7 @@ static void psi_dial_won(psocket *s, psocket_fd fd, int index)
 /* Begins an attempt. 0: connected; 1: under way; negative: failed. */
 static int psi_dial_try(psocket *s, int index, int64_t now)
 {
-    psi_dial *d = s->dial;
+    psi_dial *d = s->of.dial;
     const psi_addr *a = &d->names->addrs[index];
     psi_addr local = d->set.local;
     psocket_fd fd;
@@ -11375,7 +11377,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
 /* Asks the attempts that are under way: 1 if one of them has won. */
 static int psi_dial_results(psocket *s, int64_t now)
 {
-    psi_dial *d = s->dial;
+    psi_dial *d = s->of.dial;
     int i;
     for (i = 0; i < d->live;) {
         int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
@@ -11398,7 +11400,7 @@ static int psi_dial_results(psocket *s, int64_t now)
 /* Nothing is left to try. */
 static int psi_dial_lost(psocket *s)
 {
-    psi_dial *d = s->dial;
+    psi_dial *d = s->of.dial;
     int code = d->code;
     if (d->names->addrs[0].family == PSI_UNIX)
         psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
@@ -11409,7 +11411,7 @@ static int psi_dial_lost(psocket *s)
 
 static int psi_dial_step(psocket *s)
 {
-    psi_dial *d = s->dial;
+    psi_dial *d = s->of.dial;
     int64_t now;
     int i;
     if (s->state == PSI_RESOLVING) {
@@ -11455,7 +11457,7 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
 /* The time for resolving, connecting or handshaking is over. */
 static int psi_sock_too_late(psocket *s)
 {
-    psi_dial *d = s->dial;
+    psi_dial *d = s->of.dial;
     if (s->state == PSI_RESOLVING) {
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
     } else if (s->state == PSI_HANDSHAKING) {
@@ -11486,7 +11488,7 @@ static int psi_sock_speak(psocket *s)
     const uint8_t *p;
     size_t n;
     int os = 0;
-    while ((n = psi_hs_output(s->tls->hs, &p)) != 0) {
+    while ((n = psi_hs_output(s->of.hs, &p)) != 0) {
         ptrdiff_t put = s->end_out ? (ptrdiff_t)n : psi_sock_put(s, p, n, &os);
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
@@ -11495,7 +11497,7 @@ static int psi_sock_speak(psocket *s)
             if (code != PSOCKET_RESET) return code;
             put = (ptrdiff_t)n;
         }
-        psi_hs_sent(s->tls->hs, (size_t)put);
+        psi_hs_sent(s->of.hs, (size_t)put);
     }
     return 0;
 }
@@ -11510,17 +11512,19 @@ static int psi_sock_hear(psocket *s)
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
-/* The handshake is over. */
-static void psi_sock_secured(psocket *s)
+/* The handshake is over. 0 or PSOCKET_NOMEM. */
+static int psi_sock_secured(psocket *s)
 {
-    psi_secure *t = s->tls;
-    psi_hs_finish(t->hs, &t->rec, &t->info);
-    psi_hs_free(t->hs);
-    t->hs = NULL;
+    psi_secure *t = (psi_secure *)psi_alloc(sizeof *t);
+    if (!t) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    psi_hs_finish(s->of.hs, &t->rec, &t->info);
+    psi_hs_free(s->of.hs);
+    s->of.tls = t;
     s->due[0] = 0;
     s->state = PSI_OPEN;
     psi_sock_decode(s);
     psi_sock_relax(s);
+    return 0;
 }
 
 /* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
@@ -11532,15 +11536,12 @@ static int psi_sock_handshake(psocket *s)
         uint32_t fed = 0;
         int status = psi_sock_speak(s);
         if (!status) {
-            status = psi_hs_status(s->tls->hs, &e);
-            if (status == 0) {
-                psi_sock_secured(s);
-                return 0;
-            }
+            status = psi_hs_status(s->of.hs, &e);
+            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
             if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
         if (status == PSOCKET_WANT_READ) {
-            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->tls->hs, r->buf + r->raw, r->tail - r->raw);
+            if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->of.hs, r->buf + r->raw, r->tail - r->raw);
             r->raw += fed;
             if (fed || (status = psi_sock_hear(s)) == 1) continue;
         }
@@ -11552,17 +11553,21 @@ static int psi_sock_handshake(psocket *s)
 static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
+    psi_dial *d = psi_sock_dial(s);
+    psi_hs *hs;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    if (!s->tls) s->tls = (psi_secure *)psi_alloc(sizeof *s->tls);
-    if (!s->tls) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
-    r = psi_hs_new(&s->tls->hs, s->role, tls, name, s->dial ? s->dial->port : s->peer.port, &e);
+    r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
     }
     psi_ring_undecode(&s->ring);
-    if (s->state != PSI_OPEN) return 0;
+    if (d) {
+        d->hs = hs;
+        return 0;
+    }
+    s->of.hs = hs;
     s->state = PSI_HANDSHAKING;
     s->due[0] = s->due[1] = 0;
     psi_sock_clock(s, 0);
@@ -11574,7 +11579,7 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 /* Accepts into next: 1 if a connection is there, 0 if none, or an error. */
 static int psi_listen_ready(psocket *s)
 {
-    psi_listen *l = s->listen;
+    psi_listen *l = s->of.listen;
     int os = 0, r;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (l->next != -1) return 1;
@@ -11590,7 +11595,7 @@ static int psi_listen_ready(psocket *s)
 /* The listener s is closed. */
 static void psi_listen_end(psocket *s)
 {
-    psi_listen *l = s->listen;
+    psi_listen *l = s->of.listen;
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
@@ -11608,7 +11613,7 @@ static int psi_sock_step(psocket *s)
         return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
     }
     if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
-    if (s->dial) r = psi_dial_step(s);
+    if (s->state < PSI_HANDSHAKING) r = psi_dial_step(s);
     if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
     return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
@@ -11617,7 +11622,7 @@ static int psi_sock_step(psocket *s)
 static int psi_sock_asks(const psocket *s)
 {
     const uint8_t *p;
-    return PSI_TLS && psi_hs_output(s->tls->hs, &p) == 0 && psi_hs_status(s->tls->hs, NULL) != PSOCKET_WANT_READ;
+    return PSI_TLS && psi_hs_output(s->of.hs, &p) == 0 && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ;
 }
 
 /* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
@@ -11632,7 +11637,7 @@ static int psi_sock_ready(const psocket *s, int events)
     case PSI_HANDSHAKING:
         return psi_sock_asks(s) ? events : 0;
     case PSI_LISTENING:
-        if (s->listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
+        if (s->of.listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
         return events & ready;
     case PSI_OPEN:
         if (!psi_ring_empty(&s->ring) && (s->news != PSI_QUIET || psi_sock_full(s))) ready |= PSOCKET_READ;
@@ -11660,11 +11665,11 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     switch (s->state) {
     case PSI_RESOLVING:
     case PSI_CONNECTING:
-        return psi_dial_wants(s->dial, s->state, fds, cap, ms);
+        return psi_dial_wants(s->of.dial, s->state, fds, cap, ms);
     case PSI_LISTENING:
         return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
     case PSI_HANDSHAKING:
-        events = PSI_TLS && psi_hs_output(s->tls->hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
+        events = PSI_TLS && psi_hs_output(s->of.hs, &p) ? PSOCKET_WRITE : PSOCKET_READ;
         break;
     case PSI_OPEN:
         if (psi_sock_full(s) || s->end_in) events &= ~PSOCKET_READ;
@@ -11715,7 +11720,7 @@ static void psi_sock_close(psocket *s)
     if (s->watch.poller) s->watch.poller->leave(&s->watch);
     psi_sock_drop(s, PSI_CLOSED);
     s->end_in = s->end_out = PSOCKET_CLOSED_HERE;
-    if (s->listen) s->listen->end(s);
+    if (s->listens) s->of.listen->end(s);
 }
 
 static void psi_sock_free(psocket *s)
@@ -11723,10 +11728,9 @@ static void psi_sock_free(psocket *s)
     if (!s) return;
     psi_sock_close(s);
     psi_ring_free(&s->ring);
-    if (psi_sock_info(s)) psi_tlsinfo_free(s->tls->info);
-    psi_free(s->tls);
-    if (s->listen) psi_free(s->listen->path);
-    psi_free(s->listen);
+    if (psi_sock_info(s)) psi_tlsinfo_free(s->of.tls->info);
+    if (s->listens) psi_free(s->of.listen->path);
+    psi_free(s->of.tls); /* or what stands there */
     psi_free(s->error);
     psi_free(s);
 }
@@ -11814,12 +11818,10 @@ static void psi_check_ring(const psi_ring *r)
 /* Has it what its state asks for, and nothing else? */
 static void psi_check_state(const psocket *s)
 {
-    int dials = s->state == PSI_RESOLVING || s->state == PSI_CONNECTING;
     int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
-    PSI_SURE((s->dial != NULL) == dials && (s->io != NULL) == moves);
-    PSI_SURE(psi_sock_hs(s) ? s->state < PSI_OPEN : s->state != PSI_HANDSHAKING);
-    PSI_SURE(!psi_sock_rec(s) || s->state == PSI_OPEN);
-    PSI_SURE(s->state != PSI_LISTENING || (s->listen && s->fd != -1));
+    PSI_SURE((s->state > PSI_HANDSHAKING && !s->listens) || s->of.tls);
+    PSI_SURE((s->io != NULL) == moves && (!psi_sock_rec(s) || s->state == PSI_OPEN));
+    PSI_SURE(s->state != PSI_LISTENING || (s->listens && s->fd != -1));
     if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !psi_sock_unsent(s) && s->fd == -1);
 }
 
@@ -11828,8 +11830,8 @@ static void psi_check_sock(const psocket *s)
     psi_check_ring(&s->ring);
     psi_check_state(s);
     PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    if (psi_sock_unsent(s)) PSI_SURE(s->tls->rec && s->tls->at < s->tls->len);
-    else PSI_SURE(!s->tls || (!s->tls->at && !s->tls->len));
+    if (psi_sock_unsent(s)) PSI_SURE(s->of.tls->rec && s->of.tls->at < s->of.tls->len);
+    else PSI_SURE(!psi_sock_tls(s) || (!s->of.tls->at && !s->of.tls->len));
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
     if (s->watch.poller) PSI_SURE(s->watch.is_sock && s->state != PSI_CLOSED);
     if (s->above) PSI_SURE(s->above->user == s);
@@ -12216,7 +12218,7 @@ static int psi_public_wrong(psocket *s, const char *why)
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
-    if (s->listen) return psi_public_wrong(s, "a listener moves no data");
+    if (s->listens) return psi_public_wrong(s, "a listener moves no data");
     if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
     return 0;
 }
@@ -12312,21 +12314,24 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     psi_os_settings set;
     const char *wrong = psi_public_settings(&set, out, opt);
     psocket *s;
+    psi_dial *d;
     int r;
     if (!wrong) wrong = psi_public_target(host, port);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if (set.opt.udp && psi_addr_path(host)) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
-    if (s) s->dial = (psi_dial *)psi_alloc(sizeof *s->dial);
+    d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
-    r = s && s->dial ? psi_dns_start(&s->dial->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
+    r = d ? psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
     if (r) {
+        psi_free(d);
         psi_sock_free(s);
         return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? "" : "bad host");
     }
-    s->dial->port = port;
-    s->dial->set = set;
+    d->port = port;
+    d->set = set;
+    s->of.dial = d;
     s->state = PSI_RESOLVING;
     r = psi_public_settle(s);
     if (!r || psi_is_want(r)) {
@@ -12416,7 +12421,8 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     l->set = *set;
     l->end = psi_listen_end;
     l->process = psi_os_process();
-    s->listen = l;
+    s->listens = 1;
+    s->of.listen = l;
     s->state = PSI_LISTENING;
     return 0;
 }
@@ -12515,7 +12521,7 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     psocket *c = carrier;
     int r;
     if (out) *out = NULL;
-    if (!c || c->udp || c->above || c->listen || c->state == PSI_CLOSED)
+    if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
         return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
     if (c->watch.poller) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
@@ -12531,7 +12537,7 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
 /* Takes a connection if one is there. */
 static int psi_public_accept(psocket *s, psocket **out)
 {
-    psi_listen *l = s->listen;
+    psi_listen *l = s->of.listen;
     psocket *c;
     int os = 0, r = psi_listen_ready(s);
     if (r <= 0) return r ? r : PSOCKET_WANT_READ;
@@ -12554,17 +12560,18 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     ptrdiff_t r;
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
-    if (!s->listen || !out) return psi_public_wrong(s, s->listen ? "no place for the socket" : "only a listener accepts");
+    if (!s->listens || !out) return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
-    if (r < 0 && !psi_is_want(r) && s->listen->set.opt.error) psocket_geterror(s, s->listen->set.opt.error);
+    if (r < 0 && !psi_is_want(r) && s->of.listen->set.opt.error)
+        psocket_geterror(s, s->of.listen->set.opt.error);
     return (int)r;
 }
 
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->listen) return psi_public_wrong(s, "only a listener has connections");
+    if (!s->listens) return psi_public_wrong(s, "only a listener has connections");
     return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
@@ -12595,37 +12602,30 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     return psi_public_answer(s, r);
 }
 
-/* Repeats psi_sock_flush or psi_sock_finish while it has to wait, if s is to wait for it. */
-static int psi_public_finish(psocket *s, int (*step)(psocket *s))
+/* Has what was sent leave, and ends the sending direction if `shut`. */
+static int psi_public_finish(psocket *s, int shut)
 {
-    ptrdiff_t r;
-    do r = psi_sock_late(s, 1) ? psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL) : step(s); while (psi_public_again(s, &r, 1));
-    return (int)psi_public_answer(s, r);
-}
-
-/* Before what was sent is dealt with: 0, or what the caller is to answer. *done: there is nothing to deal with. */
-static int psi_public_sending(psocket *s, int *done)
-{
-    int r = (int)psi_public_begin(s, 1);
-    if (r) return r;
+    ptrdiff_t r = psi_public_begin(s, 1);
+    if (r) return (int)r;
     r = psi_public_settle(s);
-    *done = s->end_out < 0;
-    if (!r && *done && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    if (!r && s->end_out < 0 && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
+    if (r || s->end_out < 0) return (int)psi_public_answer(s, r);
+    if (shut && !s->end_out) s->end_out = PSI_ENDING;
+    do {
+        if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
+    } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
 
 PSOCKET_API int psocket_flush(psocket *s)
 {
-    int done, r = psi_public_sending(s, &done);
-    return r || done ? r : psi_public_finish(s, psi_sock_flush);
+    return psi_public_finish(s, 0);
 }
 
 PSOCKET_API int psocket_shutdown(psocket *s)
 {
-    int done, r = psi_public_sending(s, &done);
-    if (r || done) return r;
-    if (!s->end_out) s->end_out = PSI_ENDING;
-    return psi_public_finish(s, psi_sock_finish);
+    return psi_public_finish(s, 1);
 }
 
 /* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
@@ -12755,14 +12755,14 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     psocket_error e = PSI_ZERO;
     int r;
     if (!s) return PSOCKET_INVALID;
-    if (s->listen) return psi_public_wrong(s, "a listener speaks no TLS");
+    if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
     if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
     if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
-    if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
-        if (r && !(s->dial && psi_is_wait(r))) return (int)psi_public_answer(s, r);
+        if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
         if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
         if (tls) psocket_tls_retain(tls);
         else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
         else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
@@ -12775,7 +12775,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 {
-    const psocket_question *asked = s && psi_sock_hs(s) ? psi_hs_asks(s->tls->hs) : NULL;
+    const psocket_question *asked = s && psi_sock_hs(s) ? psi_hs_asks(psi_sock_hs(s)) : NULL;
     if (q) memset(q, 0, sizeof *q);
     if (!s) return PSOCKET_INVALID;
     if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
@@ -12786,14 +12786,14 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(s->tls->hs, code)) return psi_public_wrong(s, "no decision is asked for");
+    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code)) return psi_public_wrong(s, "no decision is asked for");
     return 0;
 }
 
 PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(s->tls->hs, sig, len))
+    if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(psi_sock_hs(s), sig, len))
         return psi_public_wrong(s, "no signature of that length is asked for");
     return 0;
 }
@@ -12804,7 +12804,7 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_rec(s) || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
-    r = psi_tls_export(s->tls->rec, label, context, context_len, out, n);
+    r = psi_tls_export(s->of.tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
         return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
     return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
@@ -12814,7 +12814,7 @@ PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
 {
     if (info) memset(info, 0, sizeof *info);
     if (!s || !info || !psi_sock_info(s)) return PSOCKET_INVALID;
-    psi_tlsinfo_get(s->tls->info, info);
+    psi_tlsinfo_get(s->of.tls->info, info);
     return 0;
 }
 
@@ -12825,45 +12825,45 @@ PSOCKET_API int psocket_istls(const psocket *s)
 
 /*--- state */
 
-/* Copies an address out. */
-static int psi_public_address(const psi_addr *a, const char *path, char *ip, size_t ip_size, int *port)
+/* The address of the peer, or of the local end, and the path if it has one. */
+static int psi_public_end(const psocket *s, int remote, psi_addr *a, char *path, size_t path_size)
 {
-    char text[64];
+    if (!s || (remote && !s->peer.family)) return PSOCKET_INVALID;
+    if (remote) {
+        if (s->fd != -1) psi_os_getname(s->fd, 1, a, path, path_size);
+        *a = s->peer;
+        return 0;
+    }
+    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
+    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
+    return psi_os_getname(s->fd, 0, a, path, path_size);
+}
+
+static int psi_public_name(const psocket *s, int remote, char *ip, size_t ip_size, int *port)
+{
+    char text[PSI_DNS_HOST] = "";
+    psi_addr a = PSI_ZERO;
     size_t n;
-    psi_addr_print(a, text);
-    if (a->family != PSI_UNIX) path = text;
-    n = strlen(path) + 1;
-    if (port) *port = a->port;
-    if (!ip || !ip_size) return 0;
-    if (n > ip_size) return PSOCKET_LIMIT;
-    memcpy(ip, path, n);
-    return 0;
+    int r = psi_public_end(s, remote, &a, text, sizeof text);
+    if (r) memset(&a, 0, sizeof a);
+    psi_addr_normalise(&a);
+    if (a.family != PSI_UNIX) psi_addr_print(&a, text);
+    n = strlen(text) + 1;
+    if (port) *port = a.port;
+    if (ip && ip_size) *ip = 0;
+    if (ip && ip_size && n > ip_size) return PSOCKET_LIMIT;
+    if (ip && ip_size) memcpy(ip, text, n);
+    return r;
 }
 
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port)
 {
-    char path[PSI_DNS_HOST] = "";
-    psi_addr a;
-    if (ip && ip_size) *ip = 0;
-    if (port) *port = 0;
-    if (!s || !s->peer.family) return PSOCKET_INVALID;
-    if (s->peer.family == PSI_UNIX && s->fd != -1) psi_os_getname(s->fd, 1, &a, path, sizeof path);
-    return psi_public_address(&s->peer, path, ip, ip_size, port);
+    return psi_public_name(s, 1, ip, ip_size, port);
 }
 
 PSOCKET_API int psocket_getlocal(const psocket *s, char *ip, size_t ip_size, int *port)
 {
-    char path[PSI_DNS_HOST] = "";
-    psi_addr a = PSI_ZERO;
-    int r;
-    if (ip && ip_size) *ip = 0;
-    if (port) *port = 0;
-    if (!s) return PSOCKET_INVALID;
-    while (s->io == &psi_transport_wrap) s = (const psocket *)s->user;
-    if (s->fd == -1) return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : PSOCKET_INVALID;
-    if ((r = psi_os_getname(s->fd, 0, &a, path, sizeof path)) != 0) return r;
-    psi_addr_normalise(&a);
-    return psi_public_address(&a, path, ip, ip_size, port);
+    return psi_public_name(s, 0, ip, ip_size, port);
 }
 
 /* A UDP socket that is still looking for its peer is given another one. */
@@ -12873,10 +12873,10 @@ static int psi_public_redirect(psocket *s, const char *ip, int port)
     int r = psi_dns_start(&names, ip, NULL, NULL);
     if (r) return r;
     psi_sock_unwatch(s);
-    psi_dns_release(s->dial->names);
-    s->dial->names = names;
-    s->dial->port = port;
-    s->dial->next = 0;
+    psi_dns_release(s->of.dial->names);
+    s->of.dial->names = names;
+    s->of.dial->port = port;
+    s->of.dial->next = 0;
     s->state = PSI_RESOLVING;
     r = psi_sock_step(s);
     return psi_is_wait(r) ? 0 : r;
@@ -12890,7 +12890,7 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
     if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
-    if (s->dial) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
+    if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
     if (s->io == &psi_transport_fd) {

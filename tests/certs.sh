@@ -16,7 +16,7 @@
 set -eu
 
 dir=${1:?usage: certs.sh DIR}
-[ -f "$dir/complete" ] && [ -f "$dir/pss.pem" ] && exit 0
+[ -f "$dir/complete" ] && [ -f "$dir/mute.pem" ] && exit 0
 command -v openssl >/dev/null || { echo "certs.sh: openssl is not installed" >&2; exit 1; }
 
 case $dir in /*) ;; *) dir=$(pwd)/$dir ;; esac
@@ -57,6 +57,13 @@ authorityKeyIdentifier = keyid
 basicConstraints = critical,CA:FALSE
 keyUsage = critical,digitalSignature,keyEncipherment
 extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = $names
+[mute]
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,keyAgreement
+extendedKeyUsage = serverAuth,clientAuth
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 subjectAltName = $names
@@ -107,6 +114,7 @@ make_all() {
     key ec521 P-521
     key pss RSA-PSS
     key client_ec P-256
+    key mute P-256
     sign ca root "psocket test root" ca
     sign other_ca root "another root" other_ca
     sign inter inter "psocket test intermediate" ca
@@ -116,6 +124,7 @@ make_all() {
     sign expired server localhost inter
     start='' end=''
     sign wrong wrong wrong.test inter
+    sign mute mute localhost ca
     sign untrusted server localhost other_ca
     sign self self localhost self
     sign client client "psocket test client" ca
@@ -127,6 +136,6 @@ make_all || { cat log >&2; exit 1; }
 rm -f index* log ca.cnf [0-9A-F][0-9A-F]*.pem
 : > complete
 cd /
-[ -f "$dir/complete" ] && [ -f "$dir/pss.pem" ] && exit 0 # another certs.sh was faster
+[ -f "$dir/complete" ] && [ -f "$dir/mute.pem" ] && exit 0 # another certs.sh was faster
 rm -rf "$dir"
 mv "$tmp" "$dir"

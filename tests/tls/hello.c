@@ -32,7 +32,8 @@ static void good(parts *h)
 static void make_hello(const parts *h, kit_bytes *out)
 {
     static uint8_t random[32];
-    static kit_bytes m;
+    static kit_bytes m, all;
+    size_t at, n;
     m.n = 0;
     kit_number(&m, h->version, 2);
     kit_put(&m, random, 32);
@@ -47,13 +48,12 @@ static void make_hello(const parts *h, kit_bytes *out)
         kit_number(&m, h->extensions.n, 2);
         kit_put(&m, h->extensions.p, h->extensions.n);
     }
-    out->n = 0;
-    kit_number(out, 22, 1);
-    kit_number(out, 0x0301, 2);
-    kit_number(out, m.n + 4, 2);
-    kit_number(out, 1, 1);
-    kit_number(out, m.n, 3);
-    kit_put(out, m.p, m.n);
+    all.n = out->n = 0;
+    kit_handshake(&all, 1, m.p, m.n);
+    for (at = 0; at < all.n; at += n) {
+        n = all.n - at < 16384 ? all.n - at : 16384;
+        kit_record(out, 22, all.p + at, n);
+    }
 }
 
 static kit_end *send_hello(const parts *h)
@@ -165,6 +165,16 @@ TEST(client_hellos)
     good(&h); h.extensions.n--; refused(&h, PSOCKET_TLS_PROTOCOL, 50, "an extension that is cut off");
     good(&h); for (i = 0; i < 300; i++) extension(&h, 0x4000 + i, NULL, 0);
     accepted(&h, "300 extensions");
+    good(&h); while (h.extensions.n < 65532) extension(&h, 0x4000 + h.extensions.n / 4, NULL, 0);
+    accepted(&h, "as many extensions as there can be");
+    {
+        kit_end *c = NULL;
+        psocket_error e = {0};
+        REQUIRE(!kit_new(&c, server_tls, PSOCKET_SERVER, NULL, &e));
+        kit_feed(c, "\26\3\1\0\4\1\1\20\1", 9);
+        kit_failed(c, PSOCKET_TLS_PROTOCOL, 50, "a hello of 68 KB and a byte");
+        kit_free(c);
+    }
     psocket_tls_free(server_tls);
 }
 

@@ -372,6 +372,33 @@ KIT_TEST_12(hello_requests, 20)
     }
 }
 
+/* A ChangeCipherSpec is one byte, 1, in either version (RFC 5246 7.1, RFC 8446 5). */
+KIT_TEST_12(bad_change_cipher_spec, 20)
+{
+    static const struct { const char *p; size_t n; } bad[] = {{"\2", 1}, {"\1\1", 2}, {"\0", 1}};
+    size_t i, at;
+    int k;
+    for (k = 2; k < 4; k++) {
+        REQUIRE(stage_begin(k, 0));
+        for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+            static kit_bytes b;
+            psocket_error e = {0};
+            stage_again();
+            for (at = 0; at < st.flight.n && st.flight.p[at] != 20;) at += 5 + kit_get(st.flight.p + at + 3, 2);
+            REQUIRE(at < st.flight.n);
+            b.n = 0;
+            kit_put(&b, st.flight.p, at);
+            kit_record(&b, 20, bad[i].p, bad[i].n);
+            kit_put(&b, st.flight.p + at + 6, st.flight.n - at - 6);
+            kit_feed(stage_receiver(k), b.p, b.n);
+            CHECK_INT(kit_status(stage_receiver(k), &e), PSOCKET_TLS_PROTOCOL);
+            CHECK_INT(e.tls_alert, 10);
+        }
+        stage_again();
+        stage_end();
+    }
+}
+
 /* Headers of records that must be refused at once, before their bodies come. */
 KIT_TEST_12(bad_record_headers, 60)
 {

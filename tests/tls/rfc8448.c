@@ -482,7 +482,7 @@ static void as_client(psocket_tls *tls)
         info = psi_tlsinfo_new(&facts);
         REQUIRE(info != NULL);
         psi_tlsinfo_free(psi_sock_info(c->s));
-        psi_sock_rec(c->s)->info = c->s->tls->info = info;
+        psi_sock_rec(c->s)->info = c->s->of.tls->info = info;
         kit_feed(c, p, bytes(t->ticket, p));
         CHECK_INT(psocket_recv(c->s, &data), PSOCKET_WANT_READ);
     }

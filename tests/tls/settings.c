@@ -18,6 +18,33 @@ static void refused(kit_settings *s, int code, const char *word)
     psocket_tls_free(tls);
 }
 
+/* Identities come from files as well; an error names the file. */
+TEST(identities_in_files)
+{
+    kit_settings s;
+    psocket_tls *client = kit_client(), *server;
+    char cert[1024], key[1024];
+    snprintf(cert, sizeof cert, "%s/ec.pem", check_certs());
+    snprintf(key, sizeof key, "%s/ec.key", check_certs());
+    memset(&s, 0, sizeof s);
+    s.opt.identities = s.identities;
+    s.opt.identity_count = 1;
+    s.identities[0].cert_file = cert;
+    s.identities[0].key_file = key;
+    server = kit_make(&s);
+    REQUIRE(client && server);
+    kit_good(client, server, "localhost", 80000, NULL, NULL);
+    psocket_tls_free(client);
+    psocket_tls_free(server);
+    s.identities[0].key_file = "/nonexistent/key";
+    refused(&s, PSOCKET_FILE, "/nonexistent/key");
+    s.identities[0].cert_file = "/nonexistent/cert";
+    refused(&s, PSOCKET_FILE, "/nonexistent/cert");
+    s.identities[0].cert_file = key;
+    refused(&s, PSOCKET_TLS_PEM, "identity 0");
+    kit_done(&s);
+}
+
 TEST(refused_settings)
 {
     static const char *const empty[] = {""};
@@ -27,6 +54,7 @@ TEST(refused_settings)
     static const uint8_t pin[32];
     kit_settings s;
     char *chain;
+    int i;
     memset(&s, 0, sizeof s);
     memset(long_name, 'a', 256);
     too_long[0] = long_name;
@@ -44,6 +72,20 @@ TEST(refused_settings)
     refused(&s, PSOCKET_INVALID, "client_auth");
     s.opt.client_auth = -1;
     refused(&s, PSOCKET_INVALID, "client_auth");
+    kit_done(&s);
+    for (i = 0; i < 2; i++) {
+        s.opt.max_fragment = i ? 16385 : 63;
+        refused(&s, PSOCKET_INVALID, "max_fragment");
+        s.opt.max_fragment = 0;
+        s.opt.tickets = i ? 17 : -2;
+        refused(&s, PSOCKET_INVALID, "tickets");
+        s.opt.tickets = 0;
+        s.opt.session_cache = i ? 1000001 : -2;
+        refused(&s, PSOCKET_INVALID, "session_cache");
+        s.opt.session_cache = 0;
+    }
+    s.opt.ticket_key_count = 1;
+    refused(&s, PSOCKET_INVALID, "ticket_keys");
     kit_done(&s);
     s.opt.spki_pin_count = 1;
     refused(&s, PSOCKET_INVALID, "spki_pins");
