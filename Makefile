@@ -106,18 +106,24 @@ INSTALL_LUAS := $(filter-out pluto $(if $(LUA_INC_5.1),jit),$(LUAS))
 LUA_SHARED   := http websocket luasocket
 BEARSSL_L    := $(if $(BEARSSL_DIR),-L$(abspath $(dir $(firstword $(BEARSSL_LIBS))))) -lbearssl
 
+# PREFIX stands in quotes in recipes, and in psocket.pc.
+q := '
+good_prefix = $(if $(filter /%,$(firstword $(PREFIX))),,$(error PREFIX=$(PREFIX) is no absolute path))$(foreach c,$q " $$ `,$(if \
+                $(findstring $c,$(PREFIX)),$(error PREFIX=$(PREFIX) has one of $q " $$ ` in it)))
+
 install:
+	@$(good_prefix):
 	install -d "$(DESTDIR)$(INC_DIR)" "$(DESTDIR)$(PC_DIR)"
 	install -m 644 psocket.h "$(DESTDIR)$(INC_DIR)/psocket.h"
 	@printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include' \
 	    '# A program with PSOCKET_NO_TLS: pkg-config --define-variable=tls= --libs psocket' 'tls=$(strip $(BEARSSL_L))' '' \
 	    'Name: psocket' 'Description: TCP, UDP and TLS sockets in one header' 'Version: $(VERSION)' \
-	    'Cflags: -I$${includedir}' 'Libs: $${tls} -pthread' 'Libs.private: $${tls}' > "$(DESTDIR)$(PC_DIR)/psocket.pc"
+	    'Cflags: -I"$${includedir}"' 'Libs: $${tls} -pthread' 'Libs.private: $${tls}' > "$(DESTDIR)$(PC_DIR)/psocket.pc"
 	@chmod 644 "$(DESTDIR)$(PC_DIR)/psocket.pc"
 	@echo "installed psocket.h and psocket.pc under $(DESTDIR)$(PREFIX)"
 
 install-lua: need-lua $(patsubst %,$(BUILD)/lua/%/psocket.so,$(INSTALL_LUAS))
-	@set -e; for v in $(INSTALL_LUAS); do \
+	@$(good_prefix)set -e; for v in $(INSTALL_LUAS); do \
 	    case $$v in jit) d=5.1 ;; *) d=$$v ;; esac; \
 	    lib="$(DESTDIR)$(PREFIX)/lib/lua/$$d" share="$(DESTDIR)$(PREFIX)/share/lua/$$d/psocket"; \
 	    install -d "$$lib" "$$share"; \
@@ -129,6 +135,7 @@ install-lua: need-lua $(patsubst %,$(BUILD)/lua/%/psocket.so,$(INSTALL_LUAS))
 	install -m 644 examples/annotations/psocket.lua "$(DESTDIR)$(LSP_DIR)/psocket.lua"
 
 uninstall:
+	@$(good_prefix):
 	rm -f "$(DESTDIR)$(INC_DIR)/psocket.h" "$(DESTDIR)$(PC_DIR)/psocket.pc" "$(DESTDIR)$(LSP_DIR)/psocket.lua"
 	@for d in 5.1 5.2 5.3 5.4 5.5; do \
 	    rm -f "$(DESTDIR)$(PREFIX)/lib/lua/$$d/psocket.so"; \

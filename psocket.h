@@ -482,7 +482,8 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
 
 /* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
    "tls-exporter" (32 bytes, RFC 9266) and "tls-server-end-point" (32 to 64, RFC 5929) are channel bindings. Returns the bytes
-   written, PSOCKET_INVALID, or PSOCKET_UNSUPPORTED if TLS 1.2 was spoken without extended master secret. */
+   written, PSOCKET_INVALID (also for labels that RFC 5705 4 reserves), or PSOCKET_UNSUPPORTED for tls-unique and if TLS 1.2 was
+   spoken without extended master secret. */
 PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const void *context, size_t context_len,
                                          void *out, size_t n);
 
@@ -1229,7 +1230,8 @@ static int psi_os_raw_recvfrom(SOCKET fd, char *p, int n, struct sockaddr *sa, s
     if (e == WSAEMSGSIZE) return n; /* the start of a datagram; POSIX cuts without an error */
     if (e == WSAEINVAL && sa) WSASetLastError(WSAEWOULDBLOCK); /* not bound yet */
     /* Where the system would not turn them off; they concern a datagram sent. */
-    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd)) WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
+    if ((e == WSAECONNRESET || e == WSAENETRESET) && psi_os_is_udp(fd))
+        WSASetLastError(sa ? WSAEINTR : WSAECONNREFUSED);
     return got;
 }
 
@@ -1272,7 +1274,8 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     for (i = 0; i < 3; i++) *(u_int *)set[i] = count[i];
     t.tv_sec = ms / 1000;
     t.tv_usec = ms % 1000 * 1000;
-    if (count[0] || count[1]) r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
+    if (count[0] || count[1])
+        r = select(0, (fd_set *)set[0], (fd_set *)set[1], (fd_set *)set[2], ms < 0 ? NULL : &t);
     else Sleep(ms < 0 ? INFINITE : (DWORD)ms); /* select insists on at least one */
     if (r > 0) {
         psi_os_mark(p, n, set[0], POLLIN);
@@ -1305,7 +1308,8 @@ static int psi_os_start(void)
 {
     static volatile int started = 0;
     WSADATA data;
-    if (!started) started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
+    if (!started)
+        started = WSAStartup(MAKEWORD(2, 2), &data) == 0; /* by two threads at once: no harm is done */
     return started ? 0 : PSOCKET_OS;
 }
 
@@ -2036,7 +2040,8 @@ static int psi_os_trust_store(psi_os_walk *w)
     };
     int r = 0;
     size_t i;
-    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++) r = psi_os_walk_file(w, bundles[i]);
+    for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++)
+        r = psi_os_walk_file(w, bundles[i]);
     if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
     return r == PSOCKET_FILE ? 0 : r;
 }
@@ -2289,9 +2294,11 @@ static int psi_os_connected(psocket_fd fd, int *os)
     socklen_t n = sizeof here, m = sizeof there, k = sizeof type;
     memset(&here, 0, sizeof here);
     memset(&there, 0, sizeof there);
-    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m)) return 0;
+    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m))
+        return 0;
     if (n != m || memcmp(&here, &there, sizeof here)) return 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM) return 0;
+    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM)
+        return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2304,7 +2311,8 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     if (n < 0) return n;
     if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
     r = psi_os_why(os);
-    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX) return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
+    if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX)
+        return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
     /* EINTR: the attempt goes on by itself (POSIX). */
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
@@ -2371,7 +2379,8 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode)) return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
+    if (!S_ISSOCK(st.st_mode))
+        return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
@@ -2393,7 +2402,8 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT)) return psi_os_why(os);
+    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT))
+        return psi_os_why(os);
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
@@ -2513,7 +2523,8 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
     if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
 #endif
 #if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3)) return -1;
+    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3))
+        return -1;
 #endif
     (void)s;
     return 0;
@@ -2539,7 +2550,8 @@ static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
+    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off))
+        return -1;
     if (index && psi_os_mreq_at(&m, index)) return -1;
     return index ? psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) : 0;
 }
@@ -2603,7 +2615,8 @@ static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int
     const psi_addr *group = &set->group;
     int r = 0;
     if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
-    if (group->family == PSI_IP6) r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
+    if (group->family == PSI_IP6)
+        r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
     return r ? psi_os_why(os) : 0;
 }
 
@@ -3585,9 +3598,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     int os;
     psocket_resolve *r;
     *out = NULL;
-    if (path) host = path;
     n = strlen(host);
-    if (!n || n >= PSI_DNS_HOST) return PSOCKET_INVALID;
+    if (!n || n >= PSI_DNS_HOST || (path && !*path)) return PSOCKET_INVALID;
     r = (psocket_resolve *)psi_alloc(sizeof *r);
     if (!r) return PSOCKET_NOMEM;
     memcpy(r->host, host, n + 1);
@@ -3604,7 +3616,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         r->done = 1;
         return psi_dns_add(r, &a);
     }
-    if (fn || PSI_DNS_THREADED) psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
+    if (fn || PSI_DNS_THREADED)
+        psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -6001,26 +6014,25 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_rec_find(psi_primitives *p)
-{
-    int wide = sizeof(void *) >= 8;
-    const br_block_ctr_class *aes = br_aes_x86ni_ctr_get_vtable();
-    br_ghash ghash = br_ghash_pclmul_get();
-    if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
-    if (!ghash) ghash = br_ghash_pwr8_get();
-    p->fast_aes = aes && ghash;
-    p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
-    p->ghash = ghash ? ghash : wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
-    p->chacha = br_chacha20_sse2_get();
-    if (!p->chacha) p->chacha = br_chacha20_ct_run;
-    p->poly = br_poly1305_ctmulq_get();
-    if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
-}
-
 static void psi_rec_prepare(void)
 {
+    psi_primitives *p = &psi_prim;
+    const br_block_ctr_class *aes;
+    int wide = sizeof(void *) >= 8;
     psi_os_lock(&psi_prim_lock);
-    if (!psi_prim.aes) psi_rec_find(&psi_prim);
+    if (!p->aes) {
+        aes = br_aes_x86ni_ctr_get_vtable();
+        if (!aes) aes = br_aes_pwr8_ctr_get_vtable();
+        p->ghash = br_ghash_pclmul_get();
+        if (!p->ghash) p->ghash = br_ghash_pwr8_get();
+        p->fast_aes = aes && p->ghash;
+        if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+        p->chacha = br_chacha20_sse2_get();
+        if (!p->chacha) p->chacha = br_chacha20_ct_run;
+        p->poly = br_poly1305_ctmulq_get();
+        if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+    }
     psi_os_unlock(&psi_prim_lock);
 }
 
@@ -6404,9 +6416,12 @@ static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, 
     br_hmac_key_context k;
     br_hmac_context h;
     size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_HASH_MAX], head[3], end[2] = {0, 1}, *made = NULL; /* the context's length; the counter */
+    uint8_t block[PSI_REC_SECRET], *made = NULL;
+    uint8_t head[3], end[2]; /* lengths, and the counter */
     psi_rec_put(head, n, 2);
     head[2] = (uint8_t)(6 + strlen(label));
+    end[0] = (uint8_t)context.n;
+    end[1] = 1;
     br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
     for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
         br_hmac_init(&h, &k, 0);
@@ -6414,7 +6429,6 @@ static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, 
         br_hmac_update(&h, head, 3);
         br_hmac_update(&h, "tls13 ", 6);
         br_hmac_update(&h, label, strlen(label));
-        end[0] = (uint8_t)context.n;
         br_hmac_update(&h, end, 1);
         br_hmac_update(&h, context.p, context.n);
         br_hmac_update(&h, end + 1, 1);
@@ -6460,16 +6474,14 @@ static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest,
     psi_wipe(key, sizeof key);
 }
 
-/* TLS 1.2's PRF (RFC 5246 5) over one or two seeds. */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader a,
-                         psi_reader b, uint8_t *out, size_t n)
+/* TLS 1.2's PRF (RFC 5246 5). */
+static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
+                         uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk seed[2];
-    seed[0].data = a.p;
-    seed[0].len = a.n;
-    seed[1].data = b.p;
-    seed[1].len = b.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 2, seed);
+    br_tls_prf_seed_chunk chunk;
+    chunk.data = seed.p;
+    chunk.len = seed.n;
+    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6508,7 +6520,7 @@ static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], con
     size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, randoms + 32, 32);
     memcpy(server_first + 32, randoms, 32);
-    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), psi_none, block,
+    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), block,
                  2 * (n + iv));
     client->suite = server->suite = suite;
     memcpy(client->key, block, n);
@@ -6747,11 +6759,12 @@ typedef struct psi_sessions {
 } psi_sessions;
 
 #define PSI_TICKET_KEY 32
+#define PSI_TICKET_KEYS 16
 
 typedef struct psi_ticket_keys {
-    uint8_t *keys; /* the first makes tickets */
+    uint8_t keys[PSI_TICKET_KEYS * PSI_TICKET_KEY]; /* the first makes tickets */
     size_t count;
-    int own;       /* ours, which have to be renewed */
+    int own; /* ours, made when they are needed, which have to be renewed */
     int64_t made;
 } psi_ticket_keys;
 
@@ -6842,6 +6855,14 @@ typedef struct psi_hs_question {
 
 enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
 
+typedef struct psi_hs_secrets {
+    psi_kex kex;
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret, TLS 1.3's */
+    size_t secret_len;
+    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
+    psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
+} psi_hs_secrets;
+
 struct psi_hs {
     const psi_role *role;
     const psi_hs_row *next;      /* the message that has to come, or the first of those that may */
@@ -6869,7 +6890,6 @@ struct psi_hs {
     psi_offer *offer;            /* valid while a hello or a request is handled */
     psi_writer opaque;           /* client: the server's cookie, or its new ticket of TLS 1.2 */
     uint32_t lifetime;           /* of that ticket, in seconds */
-    psi_kex kex;
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
     uint8_t grease;
@@ -6888,10 +6908,7 @@ struct psi_hs {
     /* secrets */
     psi_session *session;        /* offered (client) or resumed; NULL none */
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
-    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.3's handshake and master secret, TLS 1.2's master secret */
-    size_t secret_len;
-    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* handshake traffic */
-    psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
+    psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
 
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
@@ -6956,11 +6973,6 @@ static int psi_hs_fail(psi_hs *h, int code, int alert, const char *format, ...)
     return code;
 }
 
-#ifdef PSOCKET_NO_TEXT
-#define psi_hs_fail(h, code, alert, ...) \
-    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
-#endif
-
 /* Something may be wrong here, as memory: code tells. */
 static int psi_hs_broken(psi_hs *h, int code)
 {
@@ -6979,17 +6991,16 @@ static int psi_hs_bad(psi_hs *h, int alert, const char *what)
                        psi_rec_alert_name(alert));
 }
 
-#ifdef PSOCKET_NO_TEXT
-#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
-#endif
-
 /* It is one of those that RFCs do not allow. */
 static int psi_hs_illegal(psi_hs *h, const char *what)
 {
-    return (psi_hs_bad)(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
+    return psi_hs_bad(h, PSI_ALERT_ILLEGAL_PARAMETER, what);
 }
 
 #ifdef PSOCKET_NO_TEXT
+#define psi_hs_fail(h, code, alert, ...) \
+    ((void)sizeof(psi_err_unsaid(__VA_ARGS__)), (psi_hs_fail)(h, code, alert, NULL))
+#define psi_hs_bad(h, alert, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_bad)(h, alert, ""))
 #define psi_hs_illegal(h, what) ((void)sizeof(psi_err_unsaid(what)), (psi_hs_illegal)(h, ""))
 #endif
 
@@ -7039,22 +7050,33 @@ static int psi_hs_turn(psi_hs *h)
 static int psi_hs_new_in(psi_hs *h)
 {
     if (psi_hs_turn(h)) return -1;
-    psi_key_move(&h->rec->in, &h->next_in);
+    psi_key_move(&h->rec->in, &h->k->next_in);
     return 0;
 }
 
 static int psi_hs_new_out(psi_hs *h)
 {
     if (psi_hs_flush(h)) return -1;
-    psi_key_move(&h->rec->out, &h->next_out);
+    psi_key_move(&h->rec->out, &h->k->next_out);
     return 0;
+}
+
+static int psi_hs_random(psi_hs *h, void *p, size_t n)
+{
+    return psi_hs_broken(h, psi_os_entropy(p, n));
+}
+
+/* Our half of a key exchange. */
+static int psi_hs_kex(psi_hs *h, const psi_group *group)
+{
+    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
-    h->secret_len = psi_kex_finish(&h->kex, peer, h->secret);
-    if (h->secret_len) return 0;
+    h->k->secret_len = psi_kex_finish(&h->k->kex, peer, h->k->secret);
+    if (h->k->secret_len) return 0;
     return psi_hs_illegal(h, "key exchange has an impossible point");
 }
 
@@ -7304,8 +7326,8 @@ static int psi_ext_modes(psi_hs *h, psi_writer *w, psi_reader *r)
 /* A share of ours: only the group's name in a HelloRetryRequest. */
 static void psi_ext_put_share(psi_hs *h, psi_writer *w)
 {
-    psi_write_number(w, h->kex.group->number, 2);
-    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->kex.point, psi_kex_point_len(h->kex.group), 2);
+    psi_write_number(w, h->k->kex.group->number, 2);
+    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 2);
 }
 
 /* key_share, RFC 8446 4.2.8. */
@@ -7332,8 +7354,8 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
     group = psi_list_find(&h->tls->groups, number);
     if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
     if (r->bad) return 0;
-    if (!group || (h->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->kex.group = group;
+    if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    h->k->kex.group = group;
     return 0;
 }
 
@@ -7733,7 +7755,7 @@ static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
     size_t n = psi_keys_digest(alg.hash, a, b, digest);
     if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
+    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
     h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
     if (h->signature.n) return then(h);
     return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
@@ -7994,7 +8016,6 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
 #define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
-#define PSI_TICKET_KEYS 16
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -8043,12 +8064,14 @@ static void psi_session_walk(const psi_flat *f, psi_session *s, int all)
     s->is_ticket = flags >> 3 & 1;
     psi_flat_vector(f, &s->name);
     psi_flat_vector(f, &s->alpn);
-    psi_flat_vector(f, &s->subject);
     psi_flat_vector(f, &s->endpoint);
-    s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
-    s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
-    psi_flat_bytes(f, s->sha256, 32);
-    psi_flat_bytes(f, s->spki, 32);
+    if (s->has_peer) {
+        psi_flat_vector(f, &s->subject);
+        s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
+        s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
+        psi_flat_bytes(f, s->sha256, 32);
+        psi_flat_bytes(f, s->spki, 32);
+    }
     if (!all) return;
     psi_flat_bytes(f, s->policy, 32);
     psi_flat_bytes(f, s->secret, sizeof s->secret);
@@ -8120,11 +8143,6 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
     return i;
 }
 
-static void psi_tlsinfo_free(psi_tlsinfo *i)
-{
-    psi_free(i);
-}
-
 /* The spans of *s point into *i. */
 static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 {
@@ -8137,7 +8155,7 @@ static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 
 static void psi_tlsinfo_text(char *to, size_t size, psi_reader text)
 {
-    snprintf(to, size, "%.*s", (int)text.n, (const char *)text.p);
+    snprintf(to, size, "%.*s", (int)text.n, text.n ? (const char *)text.p : "");
 }
 
 static void psi_tlsinfo_name(char *to, size_t size, const psi_named *what)
@@ -8489,6 +8507,7 @@ static int psi_hs_tell(psi_hs *h)
     if (h->info) return 0;
     if (h->resumed) {
         s = *h->session;
+        psi_wipe(s.secret, sizeof s.secret);
     } else if (h->chain.count) {
         psi_x509_info(leaf, &cert, text, sizeof text);
         s.has_peer = 1;
@@ -8503,7 +8522,7 @@ static int psi_hs_tell(psi_hs *h)
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
-    s.group = h->kex.group ? h->kex.group->number : 0;
+    s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
     s.port = h->port;
     s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
@@ -8531,11 +8550,11 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_finished(h->suite->hash, server ? h->server_secret : h->client_secret, digest, out);
+        psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->secret, 48, server ? "server finished" : "client finished", psi_read_of(digest, n),
-                 psi_none, out, 12);
+    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
+                 psi_read_of(digest, n), out, 12);
     return 12;
 }
 
@@ -8568,12 +8587,12 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 static void psi_hs12_keys(psi_hs *h)
 {
     int server = h->role->server;
-    psi_keys_block(h->suite, h->secret, h->randoms, server ? &h->next_in : &h->next_out,
-                   server ? &h->next_out : &h->next_in);
-    psi_keys_log("CLIENT_RANDOM", h->randoms, h->secret, 48);
+    psi_keys_block(h->suite, h->k->secret, h->randoms, server ? &h->k->next_in : &h->k->next_out,
+                   server ? &h->k->next_out : &h->k->next_in);
+    psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
     if (!h->ems) return;
     h->rec->exports = 1;
-    memcpy(h->rec->secret, h->secret, 48);
+    memcpy(h->rec->secret, h->k->secret, 48);
     memcpy(h->rec->seed, h->randoms, 64);
 }
 
@@ -8584,10 +8603,10 @@ static void psi_hs12_master(psi_hs *h)
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->secret, h->secret_len, h->ems ? "extended master secret" : "master secret", seed,
-                 psi_none, master, 48);
-    psi_wipe(h->secret, sizeof h->secret);
-    memcpy(h->secret, master, 48);
+    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
+                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
+    psi_wipe(h->k->secret, sizeof h->k->secret);
+    memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
     psi_hs12_keys(h);
 }
@@ -8613,7 +8632,7 @@ static int psi_hs12_ccs(psi_hs *h, psi_reader m)
 static void psi_hs12_resume(psi_hs *h)
 {
     h->resumed = 1;
-    memcpy(h->secret, h->session->secret, 48);
+    memcpy(h->k->secret, h->session->secret, 48);
     psi_hs12_keys(h);
 }
 
@@ -8629,8 +8648,8 @@ static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const
     psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
     psi_keys_log(labels[2], h->randoms, client, h->suite->len);
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
-    psi_key_from_secret(&h->next_in, h->suite, h->role->server ? client : server);
-    psi_key_from_secret(&h->next_out, h->suite, h->role->server ? server : client);
+    psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
+    psi_key_from_secret(&h->k->next_out, h->suite, h->role->server ? server : client);
 }
 
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
@@ -8644,11 +8663,11 @@ static int psi_hs13_keys(psi_hs *h)
     uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_keys_extract(hash, salt, n, h->secret, h->secret_len, secret);
-    psi_hs13_traffic(h, secret, labels, h->client_secret, h->server_secret);
+    psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
+    psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_wipe(h->secret, sizeof h->secret);
-    psi_keys_extract(hash, salt, n, NULL, 0, h->secret);
+    psi_wipe(h->k->secret, sizeof h->k->secret);
+    psi_keys_extract(hash, salt, n, NULL, 0, h->k->secret);
     psi_wipe(salt, sizeof salt);
     psi_wipe(secret, sizeof secret);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
@@ -8660,9 +8679,9 @@ static void psi_hs13_application(psi_hs *h)
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
     uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, h->secret, labels, client, server);
+    psi_hs13_traffic(h, h->k->secret, labels, client, server);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(h->suite->hash, h->k->secret, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
@@ -8674,10 +8693,10 @@ static void psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->secret, "res master", digest, h->rec->seed);
-    psi_wipe(h->secret, sizeof h->secret);
-    psi_wipe(h->client_secret, sizeof h->client_secret);
-    psi_wipe(h->server_secret, sizeof h->server_secret);
+    psi_keys_derive(h->suite->hash, h->k->secret, "res master", digest, h->rec->seed);
+    psi_wipe(h->k->secret, sizeof h->k->secret);
+    psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
+    psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
@@ -8700,7 +8719,7 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_broken(h, psi_kex_make(&h->kex, group)) ? -1 : psi_hs_exchange(h, point);
+    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* The rest of our flight, with the signature, if there is one. */
@@ -8718,7 +8737,7 @@ static int psi_client12_done(psi_hs *h, psi_reader m)
     if (psi_hs_left(h, &m) || psi_hs_turn(h)) return -1;
     if (h->asked) psi_auth_write_chain(h);
     at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
-    psi_write_vector(&h->flight, h->kex.point, psi_kex_point_len(h->kex.group), 1);
+    psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
     psi_hs_end(h, at);
     psi_hs12_master(h);
     if (!h->identity) return psi_client12_end(h);
@@ -8741,6 +8760,7 @@ static int psi_client12_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* What a client waits for with TLS 1.2: the server's flight, then the end of the handshake (RFC 5246 7.3). */
 static const psi_hs_row psi_client12[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
@@ -8775,7 +8795,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
-    memset(&h->kex, 0, sizeof h->kex);
+    memset(&h->k->kex, 0, sizeof h->k->kex);
     if (!same) return 0;
     if (s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
@@ -8813,6 +8833,7 @@ static int psi_client13_finished(psi_hs *h, psi_reader m)
     return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
 }
 
+/* The same with TLS 1.3 (RFC 8446 A.1). */
 static const psi_hs_row psi_client13[] = {
     {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
     {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
@@ -8824,15 +8845,15 @@ static const psi_hs_row psi_client13[] = {
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
 static int psi_client13_retry(psi_hs *h, psi_reader m)
 {
-    const psi_group *group = h->kex.group;
+    const psi_group *group = h->k->kex.group;
     if (h->retried) return psi_hs_bad(h, PSI_ALERT_UNEXPECTED_MESSAGE, "hello asks for another hello again");
     if (psi_hs_turn(h) || psi_ext_get_all(h, &m, PSI_IN_HRR)) return -1;
-    h->regrouped = h->kex.group != group;
+    h->regrouped = h->k->kex.group != group;
     if (!h->regrouped && !h->opaque.n)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->kex, h->kex.group))) return -1;
+    if (h->regrouped && psi_hs_kex(h, h->k->kex.group)) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
@@ -8953,12 +8974,14 @@ static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error
 {
     int code = psi_client_name(h, name, e);
     if (code) return code;
+    h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
+    if (!h->k) return psi_err_code(e, PSOCKET_NOMEM);
     h->port = (uint16_t)port;
     psi_session_recall(h);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
     if (!code) code = psi_client_id(h);
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->kex, h->tls->groups.items[0]);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
     if (code) return psi_err_code(e, code);
     h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
@@ -8975,7 +8998,7 @@ static void psi_client_finish(psi_hs *h)
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
-    memcpy(s.secret, h->secret, 48);
+    memcpy(s.secret, h->k->secret, 48);
     s.is_ticket = h->opaque.n != 0;
     s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
     psi_session_keep(h->tls, &s, h->now, s.is_ticket && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
@@ -8998,7 +9021,8 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
-    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_read_has(h->offer->suites, s->suite->number)) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
+    if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
@@ -9095,7 +9119,7 @@ static int psi_server12_ticket(psi_hs *h)
     if (psi_server_session(h->tls, h->info, h->now, &s)) {
         psi_write_number(&h->flight, 0, 2);
     } else {
-        memcpy(s.secret, h->secret, 48);
+        memcpy(s.secret, h->k->secret, 48);
         psi_ticket_write(h->tls, h->now, &s, &h->flight);
     }
     psi_hs_end(h, at);
@@ -9111,6 +9135,7 @@ static int psi_server12_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* What a server waits for with TLS 1.2, once its first flight is out. */
 static const psi_hs_row psi_server12[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
@@ -9131,7 +9156,7 @@ static void psi_server12_params(const psi_kex *kex, psi_writer *w)
 static int psi_server12_end(psi_hs *h)
 {
     uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_server12_params(&h->kex, &h->flight);
+    psi_server12_params(&h->k->kex, &h->flight);
     psi_auth_write_signature(h);
     psi_hs_end(h, at);
     psi_auth_write_request(h);
@@ -9146,11 +9171,11 @@ static int psi_server12_flight(psi_hs *h, const psi_group *group)
     int code;
     h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_broken(h, psi_os_entropy(h->id, 32))) || psi_hs_broken(h, psi_kex_make(&h->kex, group))) return -1;
+    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
     psi_auth_write_chain(h);
     h->server_scheme = h->scheme;
-    psi_server12_params(&h->kex, &params);
+    psi_server12_params(&h->k->kex, &params);
     if (params.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     code = psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params.p, params.n), psi_server12_end);
     psi_write_free(&params);
@@ -9200,7 +9225,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (!h->resumed) return psi_server12_flight(h, group);
     psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
@@ -9252,6 +9277,7 @@ static int psi_server13_finished(psi_hs *h, psi_reader m)
     return psi_hs_done(h);
 }
 
+/* The same with TLS 1.3 (RFC 8446 A.2). */
 static const psi_hs_row psi_server13[] = {
     {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
     {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
@@ -9354,7 +9380,7 @@ static int psi_server13_retry(psi_hs *h, const psi_group *group)
     psi_session_free(h->session);
     h->session = NULL;
     h->psk = h->resumed = 0;
-    h->kex.group = group;
+    h->k->kex.group = group;
     psi_transcript_retry(&h->transcript, h->suite->hash);
     psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     if (psi_hs_flush(h)) return -1;
@@ -9374,7 +9400,7 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **
     if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
-    else if (suite != h->suite || *group != h->kex.group || (h->retried > 1 && !o->identities.n))
+    else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
         return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
     return 0;
@@ -9392,7 +9418,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_broken(h, psi_kex_make(&h->kex, group)) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point)) return -1;
+    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
     return psi_server13_flight(h);
 }
 
@@ -9424,6 +9450,8 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     psi_offer o = PSI_ZERO;
     int failed;
     if (psi_hs_turn(h)) return -1;
+    if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
+    if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
@@ -9447,7 +9475,7 @@ static void psi_server_finish(psi_hs *h)
     }
     if (h->version == PSI_TLS13 || h->resumed || h->will_ticket || !h->id_len) return;
     if (psi_server_session(h->tls, h->info, h->now, &s)) return;
-    memcpy(s.secret, h->secret, 48);
+    memcpy(s.secret, h->k->secret, 48);
     psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s);
     psi_wipe(&s, sizeof s);
 }
@@ -9528,7 +9556,8 @@ static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_
     if (!row) return psi_hs_unexpected(h, message);
     if (size - 4 <= row->limit) return 0;
     return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
-                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long", psi_hs_peer(h), psi_msg_name(message));
+                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
+                       psi_hs_peer(h), psi_msg_name(message));
 }
 
 /* Handles the messages that are whole, until one leaves a question. */
@@ -9595,11 +9624,13 @@ static PSI_UNUSED void psi_hs_free(psi_hs *h)
     psi_write_free(&h->opaque);
     psi_x509_chain_free(&h->chain);
     psi_session_free(h->session);
-    psi_tlsinfo_free(h->info);
+    psi_free(h->info);
     psi_free(h->question);
     psi_free(h->err);
     psi_free(h->name);
     psocket_tls_free(h->tls);
+    if (h->k) psi_wipe(h->k, sizeof *h->k);
+    psi_free(h->k);
     psi_wipe(h, sizeof *h);
     psi_free(h);
 }
@@ -9704,6 +9735,9 @@ static int psi_hs_answered(psi_hs *h, int kind)
 static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 {
     psocket_error verdict = PSI_ZERO;
+    int waits = code == PSOCKET_WANT_READ || code == PSOCKET_WANT_WRITE || code == PSOCKET_WANT_DECISION ||
+                code == PSOCKET_WANT_SIGNATURE;
+    if (waits || (code && !psocket_codename(code))) return PSOCKET_INVALID;
     if (psi_hs_asks(h)) verdict = h->question->public_form.verdict;
     if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
     if (code && code != verdict.code) {
@@ -9840,7 +9874,8 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     } else if (in->type == PSI_REC_HANDSHAKE) {
         kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert) kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (alert)
+            kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
     } else if (in->type == PSI_REC_CCS || r->part.n) {
         kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
     } else {
@@ -9907,8 +9942,6 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     }
     psi_sessions_free(&tls->client_sessions);
     psi_sessions_free(&tls->server_sessions);
-    if (tls->ticket_keys.keys) psi_wipe(tls->ticket_keys.keys, PSI_TICKET_KEYS * PSI_TICKET_KEY);
-    psi_free(tls->ticket_keys.keys);
     psi_trust_free(tls->trust);
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
@@ -9961,30 +9994,28 @@ static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocke
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13,
-        suites = 0;
-    size_t i, n;
-    if (t->min_version && t->min_version < PSI_TLS12)
+    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    size_t i, n = 0;
+    if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED,
-                       "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
+                       "the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
-    for (i = 0; i < tls->suites.count; i++) suites |= tls->suites.items[i]->version == PSI_TLS13 ? 2 : 1;
-    if (low == PSI_TLS12 && (!PSI_HAS_TLS12 || !(suites & 1))) low = PSI_TLS13;
-    if (high == PSI_TLS13 && (!PSI_HAS_TLS13 || !(suites & 2))) high = PSI_TLS12;
-    if (low > high)
-        return psi_err(e, PSOCKET_INVALID,
-                       "min_version, max_version, suites and this build leave no TLS version to speak");
-    tls->min_version = (uint16_t)low;
-    tls->max_version = (uint16_t)high;
-    for (i = n = 0; i < tls->suites.count; i++)
-        if (psi_tls_speaks(tls, tls->suites.items[i]->version)) tls->suites.items[n++] = tls->suites.items[i];
+    for (i = 0; i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
+        if (!built || s->version < low || s->version > high) continue;
+        tls->suites.items[n++] = s;
+        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
+        if (s->version > tls->max_version) tls->max_version = s->version;
+    }
     tls->suites.count = n;
-    return 0;
+    if (n) return 0;
+    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
 }
 
 /* Copies the protocol names as they stand in a hello. */
@@ -10072,20 +10103,6 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     return 0;
 }
 
-/* Ticket keys: the caller's, or two of ours that are made when they are needed. */
-static int psi_tls_copy_ticket_keys(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    psi_ticket_keys *k = &tls->ticket_keys;
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
-        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
-    k->keys = (uint8_t *)psi_alloc(PSI_TICKET_KEYS * PSI_TICKET_KEY);
-    if (!k->keys) return psi_err_code(e, PSOCKET_NOMEM);
-    k->own = !t->ticket_key_count;
-    k->count = t->ticket_key_count;
-    if (k->count) memcpy(k->keys, t->ticket_keys, k->count * PSI_TICKET_KEY);
-    return 0;
-}
-
 /* What is wrong with the options by themselves. */
 static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
@@ -10097,6 +10114,8 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
+    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+        return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
     return 0;
@@ -10134,7 +10153,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code) code = psi_tls_copy_ticket_keys(tls, t, e);
+    if (!code && t->ticket_key_count)
+        memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
+    tls->ticket_keys.count = t->ticket_key_count;
+    tls->ticket_keys.own = !t->ticket_key_count;
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -10163,26 +10185,17 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
 /* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
-/* *out is a reference of the caller's. */
-static PSI_UNUSED int psi_tls_default(psocket_tls **out, psocket_error *e)
+/* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e)
 {
+    psocket_tls_options t = PSI_ZERO;
     int code = 0;
+    t.error = e;
     psi_os_lock(&psi_tls_default_lock);
-    if (!psi_tls_default_settings) {
-        psocket_tls_options t = PSI_ZERO;
-        t.error = e;
-        code = psocket_tls_new(&psi_tls_default_settings, &t);
-    }
-    *out = psocket_tls_retain(psi_tls_default_settings);
+    if (!*tls && !psi_tls_default_settings) code = psocket_tls_new(&psi_tls_default_settings, &t);
+    *tls = psocket_tls_retain(*tls ? *tls : psi_tls_default_settings);
     psi_os_unlock(&psi_tls_default_lock);
     return code;
-}
-
-/* The settings that a caller means: a reference in *out. */
-static int psi_tls_meant(psocket_tls *tls, psocket_tls **out, psocket_error *e)
-{
-    *out = psocket_tls_retain(tls);
-    return tls ? 0 : psi_tls_default(out, e);
 }
 
 PSOCKET_API void psocket_cleanup(void)
@@ -10205,7 +10218,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     char host[256];
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
-    code = psi_tls_meant(tls, &tls, e);
+    code = psi_tls_meant(&tls, e);
     if (code) return code;
     verdict.tls_alert = verdict.cert_index = -1;
     if (name && !psi_tls_name(name, host)) {
@@ -10237,7 +10250,7 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     size_t i;
     int code;
     if (!buf && size) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, policy);
     psi_write(&w, psi_tls_format, sizeof psi_tls_format);
@@ -10297,13 +10310,24 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
-    code = psi_tls_meant(tls, &tls, NULL);
+    code = psi_tls_meant(&tls, NULL);
     if (code) return code;
     code = psi_session_policy(tls, digest);
     if (!code && memcmp(p + sizeof psi_tls_format, digest, 32)) code = PSOCKET_INVALID;
     if (!code) code = psi_tls_load(tls, psi_read_of(p + PSI_TLS_SAVED_HEAD, len - PSI_TLS_SAVED_HEAD - 32));
     psocket_tls_free(tls);
     return code;
+}
+
+/* Is this a label to export by? RFC 5705 4: those of the PRF itself are not. */
+static int psi_tls_exports(const char *label)
+{
+    static const char *const taken[] = {"client finished", "server finished", "master secret", "key expansion",
+                                        "extended master secret"};
+    size_t i;
+    for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
+        if (!strcmp(label, taken[i])) return 0;
+    return strlen(label) <= 249;
 }
 
 /* psocket_tls_export of a connection. */
@@ -10321,7 +10345,8 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
         memcpy(out, s.endpoint.p, s.endpoint.n);
         return (ptrdiff_t)s.endpoint.n;
     }
-    if (!r->exports) return PSOCKET_UNSUPPORTED;
+    if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
+    if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
         if (n < 32) return PSOCKET_INVALID;
         label = "EXPORTER-Channel-Binding";
@@ -10330,9 +10355,9 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
         n = 32;
     }
     if (r->version == PSI_TLS13) {
-        if (strlen(label) > 249 || n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
+        if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
         psi_keys_derive(hash, r->secret, label, NULL, secret);
-        psi_keys_digest(hash, psi_read_of(context, context ? context_len : 0), psi_none, digest);
+        psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
         psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
         return (ptrdiff_t)n;
@@ -10340,7 +10365,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), psi_none, (uint8_t *)out, n);
+    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
@@ -10350,7 +10375,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_default and the settings, which refuse */
+/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -10395,8 +10420,7 @@ static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOC
 static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
 static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
 static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
-static void psi_tlsinfo_free(psi_tlsinfo *i) { (void)i; }
-static int psi_tls_default(psocket_tls **out, psocket_error *e) { *out = NULL; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
 static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
 {
     (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
@@ -10561,7 +10585,8 @@ static void psi_watch_settle(psocket_poller *p, int i, psocket_watch *w)
         i = (i - 1) / 2;
     }
     for (; (child = 2 * i + 1) < p->count; i = child) {
-        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child])) child++;
+        if (child + 1 < p->count && psi_watch_key(p->heap[child + 1]) < psi_watch_key(p->heap[child]))
+            child++;
         if (psi_watch_key(p->heap[child]) >= key) break;
         psi_watch_place(p, i, p->heap[child]);
     }
@@ -10764,24 +10789,11 @@ static psi_secure *psi_sock_tls(const psocket *s)
     return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
 }
 
-static psi_rec *psi_sock_rec(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->rec : NULL;
-}
-
-static psi_tlsinfo *psi_sock_info(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t ? t->info : NULL;
-}
+static psi_rec *psi_sock_rec(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->rec : NULL; }
+static psi_tlsinfo *psi_sock_info(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->info : NULL; }
 
 /* Are there sealed bytes that the transport has not taken? */
-static int psi_sock_unsent(const psocket *s)
-{
-    const psi_secure *t = psi_sock_tls(s);
-    return t && t->out;
-}
+static int psi_sock_unsent(const psocket *s) { return psi_sock_tls(s) && s->of.tls->out; }
 
 /* Does r say that a call has to wait for the transport? */
 static int psi_is_wait(ptrdiff_t r)
@@ -10835,7 +10847,8 @@ PSI_PRINTF(4, 5)
 static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
 {
     va_list ap;
-    if (s->code == code && !format && (!s->error || s->error->os_error == os)) return code; /* as before: leave it */
+    if (s->code == code && !format && (!s->error || s->error->os_error == os))
+        return code; /* as before: leave it */
     s->code = (short)code;
     if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
@@ -11066,7 +11079,8 @@ static void psi_sock_alert(psocket *s, int level, int alert)
     uint8_t b[2];
     b[0] = (uint8_t)level;
     b[1] = (uint8_t)alert;
-    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0)) return;
+    if (!psi_sock_rec(s) || s->end_out || psi_sock_flush(s) || psi_sock_seal(s, PSI_REC_ALERT, b, 2, 0))
+        return;
     psi_sock_flush(s);
 }
 
@@ -11121,7 +11135,7 @@ static PSI_APART void psi_sock_undecodable(psocket *s, int code, const psi_rec_i
 static void psi_sock_decode(psocket *s)
 {
     psi_ring *r = &s->ring;
-    while (!s->end_in) {
+    while (!s->end_in && r->raw < r->tail) {
         psi_rec_in in;
         int kind = psi_hs_open(s->of.tls->rec, r->buf + r->raw, r->tail - r->raw, &in);
         if (kind == PSI_REC_MORE) return;
@@ -11129,7 +11143,8 @@ static void psi_sock_decode(psocket *s)
             psi_sock_undecodable(s, kind, &in);
             return;
         }
-        if (kind == PSI_REC_DATA) psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
+        if (kind == PSI_REC_DATA)
+            psi_ring_chunk(r, (uint32_t)(in.data - r->buf), (uint32_t)in.len, r->raw + (uint32_t)in.used);
         else r->raw += (uint32_t)in.used;
         if (kind == PSI_REC_DATA) s->news = PSI_NEWS;
         if (kind == PSI_REC_SKIP && in.alert_level) psi_sock_alert(s, in.alert_level, in.alert);
@@ -11144,8 +11159,8 @@ static void psi_sock_decode(psocket *s)
    6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
 static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
 {
-    const uint8_t *p = r->buf + r->raw;
-    uint32_t all = have < 5 ? 0 : 5u + ((uint32_t)p[3] << 8 | p[4]), rest = all > have ? all - have : 0;
+    const uint8_t *p = have < 5 ? NULL : r->buf + r->raw;
+    uint32_t all = p ? 5u + ((uint32_t)p[3] << 8 | p[4]) : 0, rest = all > have ? all - have : 0;
     uint32_t fits = r->cap > have + PSI_RING_SLACK && psi_ring_empty(r) ? r->cap - have - PSI_RING_SLACK : 0;
     if (!rest || (n > rest && have < n / 4)) return n;
     if (n > fits) n = fits;
@@ -11172,8 +11187,10 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     int raw = psi_sock_rec(s) || psi_sock_hs(s), fresh = s->ring.raw == s->ring.tail;
     uint32_t size = (uint32_t)1 << s->read_log;
     if (got < want) psi_watch_note(&s->watch, PSI_DID_DRAIN);
-    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE) s->read_log++;
-    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG) s->read_log--; /* the rest of a record is no sign */
+    if (got == want && want == size + (raw ? PSI_SOCK_AROUND : 0) && 2 * size <= PSOCKET_READ_SIZE)
+        s->read_log++;
+    if (fresh && got < size / 8 && s->read_log > PSI_SOCK_READ_LOG)
+        s->read_log--; /* the rest of a record is no sign */
     if (!raw) {
         psi_ring_append(&s->ring, got);
         s->news = PSI_NEWS;
@@ -11214,7 +11231,8 @@ static int psi_sock_fill(psocket *s)
     }
     psi_sock_relax(s);
     if (psi_is_wait(got)) return PSOCKET_WANT_READ;
-    if (got == PSOCKET_NOMEM || s->udp) return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+    if (got == PSOCKET_NOMEM || s->udp)
+        return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
@@ -11249,9 +11267,11 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
     int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
-    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK) r = psi_sock_flush(s);
+    if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
+        r = psi_sock_flush(s);
     if (r) return r;
-    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN) n /= 2;
+    while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN)
+        n /= 2;
     if (r) return psi_sock_note(s, r, 0, NULL);
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
@@ -11263,7 +11283,8 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: psocket_setpeer");
+    if (s->udp && !s->peer.family)
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
     return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
 }
 
@@ -11274,12 +11295,14 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
     if (psi_sock_rec(s)) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL)) return PSOCKET_WANT_WRITE; /* the poller will tell of room */
+    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL))
+        return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
     r = psi_sock_put(s, n ? data : "", n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r < 0) return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+    if (r < 0)
+        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
     if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
@@ -11353,7 +11376,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
         r = PSOCKET_ADDRESS_NOT_AVAILABLE;
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
-    if (!r) r = psi_os_connect(fd, a, d->names->host, &os);
+    if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11402,10 +11425,7 @@ static int psi_dial_lost(psocket *s)
 {
     psi_dial *d = s->of.dial;
     int code = d->code;
-    if (d->names->addrs[0].family == PSI_UNIX)
-        psi_sock_note(s, code, d->os, "cannot connect to unix:%.255s: %s", d->names->host, d->why);
-    else
-        psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\" port %d: %s", d->names->host, d->port, d->why);
+    psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\": %s", d->names->host, d->why);
     return psi_sock_end(s, code);
 }
 
@@ -11462,13 +11482,12 @@ static int psi_sock_too_late(psocket *s)
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
     } else if (s->state == PSI_HANDSHAKING) {
         psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-    } else if (d->names->addrs[0].family == PSI_UNIX) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to unix:%.255s: its queue is full", d->names->host);
     } else {
-        char where[80];
-        psi_addr_print_port(&d->names->addrs[d->live ? d->tries[0].index : 0], where);
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s does not answer",
-                      d->names->host, d->why, d->said ? "; " : "", where);
+        const psi_addr *a = &d->names->addrs[d->live ? d->tries[0].index : 0];
+        char where[80] = "";
+        if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s%s", d->names->host, d->why,
+                      d->said ? "; " : "", where, where[0] ? " does not answer" : "its queue is full");
     }
     return psi_sock_end(s, PSOCKET_TIMEOUT);
 }
@@ -11556,7 +11575,8 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psi_dial *d = psi_sock_dial(s);
     psi_hs *hs;
     int r;
-    if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring)) return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
+    if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
+        return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
     r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
@@ -11660,7 +11680,8 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_lower_ms(ms, s->due[0] - psi_os_now());
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ)))
+        psi_lower_ms(ms, s->due[0] - psi_os_now());
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
     switch (s->state) {
     case PSI_RESOLVING:
@@ -11728,7 +11749,7 @@ static void psi_sock_free(psocket *s)
     if (!s) return;
     psi_sock_close(s);
     psi_ring_free(&s->ring);
-    if (psi_sock_info(s)) psi_tlsinfo_free(s->of.tls->info);
+    if (psi_sock_info(s)) psi_free(s->of.tls->info);
     if (s->listens) psi_free(s->of.listen->path);
     psi_free(s->of.tls); /* or what stands there */
     psi_free(s->error);
@@ -11793,7 +11814,8 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
-    if (opt->recv_limit) s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
+    if (opt->recv_limit)
+        s->limit = opt->recv_limit > PSI_RING_MAX / 2 ? PSI_RING_MAX / 2 : (uint32_t)opt->recv_limit;
     return s;
 }
 
@@ -12093,7 +12115,8 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
         if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
-    if (other || s->above) return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
+    if (other || s->above)
+        return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(&s->watch, events, timeout_ms, user);
@@ -12106,14 +12129,16 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, pso
     psocket_watch *w = out ? *out : NULL;
     psocket_pollfd one;
     int r = 0, os, fresh = !w;
-    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE))) return PSOCKET_INVALID;
+    if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE)))
+        return PSOCKET_INVALID;
     if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
     if (fresh) w = (psocket_watch *)psi_alloc(sizeof *w);
     if (!w || (fresh && psi_watch_join(p, w))) {
         psi_free(w);
         return PSOCKET_NOMEM;
     }
-    if (w->one.events == events) psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
+    if (w->one.events == events)
+        psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
     one.fd = fd;
     one.events = events;
     r = psi_watch_set(w, &one, 1);
@@ -12165,7 +12190,8 @@ PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
     p->nested = 1;
     if (psi_poll_busy(p)) psi_watch_announce(p);
     if (ms && psi_poll_busy(p)) *ms = 0;
-    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX) psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
+    if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX)
+        psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
     return p->os.fd;
 }
 
@@ -12256,7 +12282,8 @@ static int psi_public_settle(psocket *s)
 {
     while (s->state < PSI_OPEN) {
         int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
+        if (s->state >= PSI_OPEN)
+            return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
         if (s->nonblocking || !psi_is_wait(r)) return r;
         if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
     }
@@ -12274,24 +12301,18 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return code;
 }
 
-/* The same if there is no place for a socket, or no such side. */
-static const char *psi_public_no_place(psocket **out, int side)
-{
-    if (out) *out = NULL;
-    if (!out) return "no place for the socket";
-    return side == PSOCKET_CLIENT || side == PSOCKET_SERVER ? NULL : "no such side";
-}
-
-/* Reads opt: NULL, or what is wrong with it, or with the place for the socket. */
-static const char *psi_public_settings(psi_os_settings *set, psocket **out, const psocket_options *opt)
+/* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
+static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
     const psocket_options *o = &set->opt;
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
     if (!out) return "no place for the socket";
     *out = NULL;
+    if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
-    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local))) return "local is no numeric address";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
+        return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
     if (!o->udp) return NULL;
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
@@ -12309,16 +12330,25 @@ static const char *psi_public_target(const char *host, int port)
     return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
 }
 
+/* INVALID: these are not what to connect to or to listen on. */
+static int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+{
+    char what[240];
+    snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
+    return psi_public_fail(opt, PSOCKET_INVALID, 0, what);
+}
+
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
     psocket *s;
     psi_dial *d;
     int r;
-    if (!wrong) wrong = psi_public_target(host, port);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if (set.opt.udp && psi_addr_path(host)) return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
+    if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
+    if (set.opt.udp && psi_addr_path(host))
+        return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
@@ -12356,7 +12386,8 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
         a->family = PSI_UNIX;
         if (!**path || port) return "bad path";
     } else {
-        if (psi_addr_parse_port(a, address, &there)) return "listen takes a numeric address, \"address:port\" or \"[address]:port\"";
+        if (psi_addr_parse_port(a, address, &there))
+            return "listen takes a numeric address, \"address:port\" or \"[address]:port\"";
         if (port && port != there) return "two different ports given";
     }
     a->port = (uint16_t)there;
@@ -12431,22 +12462,23 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 {
     psi_os_settings set;
     psi_addr a;
-    char what[160] = "";
-    const char *path = NULL, *wrong = psi_public_settings(&set, out, opt);
+    char what[160] = "", where[80];
+    const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     int r, os = 0, any = !address || !*address;
     psocket *s;
-    if (!wrong) wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
+    if (wrong) return psi_public_refuse(opt, wrong, address, port);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
     s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
     if (!s) {
         r = PSOCKET_NOMEM;
     } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
-        if (path) snprintf(what, sizeof what, "cannot listen on %.140s", address);
-        else snprintf(what, sizeof what, "cannot listen on %.100s port %d", any ? "all addresses" : address, a.port);
+        psi_addr_print_port(&a, where);
+        snprintf(what, sizeof what, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
-        if ((r = psi_os_join(s->fd, &set, &os)) != 0) memcpy(what, "cannot join the group", 22);
+        if ((r = psi_os_join(s->fd, &set, &os)) != 0) snprintf(what, sizeof what, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
         if (path) psi_os_unlink(path);
         psi_os_close(s->fd);
@@ -12458,7 +12490,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
-    const char *wrong = psi_public_no_place(out, side);
+    psi_os_settings set;
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
@@ -12475,9 +12508,9 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, opt);
+    const char *wrong = psi_public_settings(&set, out, side, opt);
     int r, os = 0, kind = 0, known;
-    if (!wrong) wrong = fd == -1 ? "no descriptor" : psi_public_no_place(out, side);
+    if (!wrong && fd == -1) wrong = "no descriptor";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
@@ -12505,7 +12538,8 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     if (a) *a = NULL;
     if (b) *b = NULL;
     if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
-    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0) return psi_public_fail(opt, r, os, "cannot make a pair");
+    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0)
+        return psi_public_fail(opt, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
@@ -12524,7 +12558,8 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
         return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch.poller) return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+    if (c->watch.poller)
+        return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12560,7 +12595,8 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     ptrdiff_t r;
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
-    if (!s->listens || !out) return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
+    if (!s->listens || !out)
+        return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->of.listen->set.opt.error)
@@ -12725,7 +12761,8 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > s->limit) max = s->limit;
-    if (strlen(delimiter) > max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+    if (strlen(delimiter) > max)
+        return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
     if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
     return psi_public_answer(s, r);
@@ -12761,11 +12798,13 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
-        if (s->end_out) return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
+        if (s->end_out)
+            return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if (tls) psocket_tls_retain(tls);
-        else if (s->side == PSOCKET_SERVER) return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-        else if ((r = psi_tls_default(&tls, &e)) != 0) return psi_sock_end(s, psi_sock_note_error(s, &e));
+        if (!tls && s->side == PSOCKET_SERVER)
+            return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
+        r = psi_tls_meant(&tls, &e);
+        if (r) return psi_sock_end(s, psi_sock_note_error(s, &e));
         r = psi_sock_starttls(s, tls, server_name);
         psocket_tls_free(tls);
         if (r) return r;
@@ -12786,7 +12825,8 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
 PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code)) return psi_public_wrong(s, "no decision is asked for");
+    if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code))
+        return psi_public_wrong(s, "no decision is asked for");
     return 0;
 }
 
@@ -12889,7 +12929,8 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     if (!s) return PSOCKET_INVALID;
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
-    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip))) return psi_public_wrong(s, "not an address and port");
+    if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip)))
+        return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port: \"%.80s\", %d", ip ? ip : "", port);
     if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
@@ -12977,7 +13018,8 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
     int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
-    if (!calls || (events & ~(calls | PSOCKET_SIGNAL))) return psi_public_wrong(s, "no events, or unknown ones");
+    if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
+        return psi_public_wrong(s, "no events, or unknown ones");
     for (before = s->state;;) {
         ready = psi_public_ready(s, calls, before, psi_sock_step(s));
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
@@ -12990,7 +13032,8 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
 {
     int n;
     if (!s) return PSOCKET_INVALID;
-    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE))) return psi_public_wrong(s, "no place for the answer, or unknown events");
+    if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
+        return psi_public_wrong(s, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
     return n;
@@ -13074,7 +13117,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 #define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
-#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 503)    /* a string is copied before garbage is collected for it, not after */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it, and their errors stay theirs */
 #define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
 
 #if LUA_VERSION_NUM >= 503
@@ -13216,11 +13259,11 @@ struct psi_lua_sock {
     int limit;               /* the time limit that C keeps, for what is sent */
     uint32_t home;           /* id of the scheduler whose poller it is in */
     int timeout;             /* of each operation, in milliseconds; 0 none */
-    uint32_t calls;          /* how often it was used */
     uint8_t interest;        /* events that the poller watches for */
     uint8_t blocks;          /* it does not yield */
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
+    uint8_t asks;            /* its handshake has asked a question */
 };
 
 /* Made by tls and starttls. */
@@ -13376,7 +13419,6 @@ static psi_lua_sock *psi_lua_self(lua_State *L)
 {
     psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    k->calls++;
     return k;
 }
 
@@ -13405,7 +13447,7 @@ static double psi_lua_check_number(lua_State *L, int arg)
 static int psi_lua_check_port(lua_State *L, int arg)
 {
     double port = psi_lua_check_number(L, arg);
-    return port >= 0 && port <= 65535 && port == (double)(int)port ? (int)port : -1;
+    return port >= 0 && port <= INT_MAX && port == (double)(int)port ? (int)port : -1;
 }
 
 /* Seconds at index, as milliseconds rounded up. */
@@ -13832,9 +13874,14 @@ static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     psi_lua_sock *k = psi_lua_self(L);
+    const psi_lua_task *t = op->vm->at;
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
+    if (k->interest && !(t && t->co == L && t->sched == k->home)) { /* that poller may have no turn before this is over */
+        psi_lua_wake_all(op->vm, k);
+        psi_lua_forget(op->vm, k);
+    }
     if (r || op->again) return r;
     if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
@@ -13884,8 +13931,8 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers, which may run meanwhile, cannot touch k. If there is no memory the
-   bytes, if they were taken, go back and the error is raised. */
+/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+   the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
@@ -13896,7 +13943,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, s
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
     vm->bytes = data;
     vm->len = len;
-    k->lent = 1;
+    k->lent = !PSI_LUA_COPIES;
     status = lua_pcall(L, 1, 1, 0);
     k->lent = 0;
     vm->bytes = outer;
@@ -13904,22 +13951,6 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, s
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
-}
-
-/* Pushes the oldest chunk, len bytes at data, and takes it if take is 1: 0 if it has to be looked for again, since a
-   finalizer has used the socket meanwhile. */
-static int psi_lua_push_chunk(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int take)
-{
-    uint32_t calls = k->calls;
-    if (PSI_LUA_COPIES) lua_pushlstring(L, (const char *)data, len);
-    else psi_lua_push_lent(L, k, data, len, 0);
-    if (calls != k->calls &&
-        (psocket_peek(k->s, &data) != (ptrdiff_t)len || memcmp(data, lua_tostring(L, -1), len))) {
-        lua_pop(L, 1);
-        return 0;
-    }
-    if (take) psocket_recv(k->s, &data); /* only now that there is a string of it */
-    return 1;
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
@@ -13930,15 +13961,13 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     ptrdiff_t got;
     int tries = 0;
     if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    do {
-        do { /* TIMEOUT is of C's clock, which is then off */
-            if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
-            else if (n) got = psocket_read(k->s, n, &data);
-            else got = psocket_peek(k->s, &data);
-        } while (got == PSOCKET_TIMEOUT && !tries++);
-        if (got < 0) return psi_lua_stop(L, op, got);
-        if (n) psi_lua_push_lent(L, k, data, (size_t)got, 1);
-    } while (!n && !psi_lua_push_chunk(L, k, data, (size_t)got, 1));
+    do { /* TIMEOUT is of C's clock, which is then off */
+        if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
+        else if (n) got = psocket_read(k->s, n, &data);
+        else got = psocket_recv(k->s, &data);
+    } while (got == PSOCKET_TIMEOUT && !tries++);
+    if (got < 0) return psi_lua_stop(L, op, got);
+    psi_lua_push_lent(L, k, data, (size_t)got, 1);
     return 1;
 }
 
@@ -13999,7 +14028,6 @@ static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
 {
     int top = lua_gettop(L);
     size_t len;
-    psi_lua_self(L);
     p->at = 0;
     p->list = lua_istable(L, 2);
     p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
@@ -14047,6 +14075,7 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     psi_lua_pieces p;
     ptrdiff_t n;
     int r;
+    psi_lua_self(L);
     psi_lua_find_pieces(L, &p);
     n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
     if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
@@ -14100,6 +14129,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 {
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
+    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushliteral(L, "sign");
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
@@ -14128,8 +14158,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
-    psocket_question q;
-    if (psocket_getquestion(k->s, &q) == 0) return PSOCKET_BUSY; /* decide calls starttls */
+    if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
     psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
@@ -14352,6 +14381,7 @@ static int psi_lua_answer_question(lua_State *L)
     size_t len = 0;
     const char *sig = lua_type(L, 2) == LUA_TSTRING ? lua_tolstring(L, 2, &len) : NULL;
     int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
+    k->asks = 0;
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
     else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
@@ -14464,12 +14494,10 @@ static int psi_lua_peek(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     const void *data;
-    ptrdiff_t n;
-    do {
-        n = psocket_peek(k->s, &data);
-        psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
-        if (n < 0) return 0;
-    } while (!psi_lua_push_chunk(L, k, data, (size_t)n, 0));
+    ptrdiff_t n = psocket_peek(k->s, &data);
+    psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+    if (n < 0) return 0;
+    psi_lua_push_lent(L, k, data, (size_t)n, 0);
     return 1;
 }
 

@@ -9,38 +9,21 @@
 local psocket = require "psocket"
 
 local sched = psocket.scheduler()
-local clients = {} -- name -> { s =, queue = lines still to be sent, idle = the sender, if it has nothing to do }
-
-local function tell(client, line)
-  if #client.queue >= 1000 then
-    client.s:close() -- it has not read for a long time
-  else
-    client.queue[#client.queue + 1] = line
-    if client.idle then sched:add(client.idle) end -- goes on where it yielded
-  end
-end
+local clients = {} -- name -> { s =, lines = a queue of what is still to be sent }
 
 local function tell_all(line, except)
   for name, client in pairs(clients) do
-    if name ~= except then tell(client, line) end
+    if name ~= except then
+      if #client.lines < 1000 then client.lines:push(line)
+      else client.s:close() end -- it has not read for a long time
+    end
   end
 end
 
--- Sends what is in the queue, then leaves the scheduler until there is more.
 local function sender(client)
-  local me = coroutine.running()
-  while client.s:isopen() do
-    local lines = table.concat(client.queue)
-    client.queue = {}
-    if lines == "" then
-      client.idle = me
-      sched:remove(me)
-      coroutine.yield()
-      client.idle = nil
-    elseif not client.s:send(lines) then
-      return
-    end
-  end
+  repeat
+    local line = client.lines:pop() -- yields until there is one; nil when the queue has been closed
+  until not line or not client.s:send(line)
 end
 
 local function serve(s)
@@ -51,7 +34,7 @@ local function serve(s)
     s:send("There is a " .. name .. " already.\n")
     return
   end
-  local client = { s = s, queue = {} }
+  local client = { s = s, lines = psocket.queue() }
   tell_all("* " .. name .. " is here\n")
   clients[name] = client
   sched:add(sender, client)
@@ -61,16 +44,13 @@ local function serve(s)
     tell_all(name .. ": " .. line:gsub("\r", ""), name)
   end
   clients[name] = nil
+  client.lines:close()
   tell_all("* " .. name .. " has left\n")
 end
 
 sched.errorfunc = function(message) io.stderr:write(tostring(message), "\n") end
 
-local listener, message = psocket.bind(sched, arg and arg[1] or 0, serve)
-if not listener then
-  io.stderr:write(message, "\n")
-  os.exit(1)
-end
+local listener = psocket.bind(sched, arg and arg[1] or 0, serve)
 print("chatting on port " .. select(2, listener:getlocal()))
 io.stdout:flush()
 sched:run()

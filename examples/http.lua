@@ -51,8 +51,8 @@ end
 -- The first line and the fields of a head, or nil.
 local function read_head(c)
   local head = call(c, "read_until", "\r\n\r\n", http.max_head)
-  if not head then return nil end
-  local first, lines = head:match("^([^\r\n]*)\r\n(.*)\r\n$")
+  if not head then return c.name == "LIMIT" and fail(c, ("the header has more than %d bytes"):format(http.max_head), "LIMIT") or nil end
+  local first, lines = head:match("^\r?\n?([^\r\n]*)\r\n(.*)\r\n$") -- an empty line before it is nothing (RFC 9112 2.2)
   local fields = {}
   for line in lines:gmatch("(.-)\r\n") do
     local name, value = line:match("^(" .. TOKEN .. "):[ \t]*(.-)[ \t]*$")
@@ -82,9 +82,7 @@ end
 local function pass(c, n, b)
   while n > 0 do
     local data = call(c, n <= 16384 and "read" or "recv", n <= 16384 and n or nil)
-    if not data and c.name ~= "CLOSED" then return nil end
-    if not data and n == math.huge then return true end
-    if not data then return fail(c, ("cut short after %d bytes of the body"):format(b.got + c.s:pending()), "TRUNCATED") end
+    if not data then return n == math.huge and c.name == "CLOSED" or nil end
     if #data > n then
       c.s:unrecv(data:sub(n + 1))
       data = data:sub(1, n)
@@ -97,11 +95,7 @@ local function pass(c, n, b)
   return true
 end
 
-local function read_body(c, how, b)
-  if how ~= "chunked" then
-    b.total = how < math.huge and how or nil
-    return pass(c, how, b)
-  end
+local function read_chunks(c, b)
   local line, size
   repeat
     line = call(c, "read_until", "\r\n", 1024)
@@ -117,6 +111,13 @@ local function read_body(c, how, b)
     if not line or line == "\r\n" then return line end
   end
   return fail(c, "the trailer is too long", "HTTP")
+end
+
+local function read_body(c, how, b)
+  b.total = how ~= "chunked" and how < math.huge and how or nil
+  local done = how == "chunked" and read_chunks(c, b) or how ~= "chunked" and pass(c, how, b)
+  if done or c.name ~= "CLOSED" then return done end
+  return fail(c, ("cut short after %d bytes of the body"):format(b.got + c.s:pending()), "TRUNCATED")
 end
 
 -- Sends a head and the body: a string, a function, or nil. headers are the user's, ours come first.
@@ -207,10 +208,10 @@ local function exchange(c, t, url, method, headers, body)
       c.s:close()
       return fail(c, "no answer: " .. c.message, c.name), gone and opened == "kept" and type(body) ~= "function"
     end
-    version, status, reason = first:match("^HTTP/(1%.%d) (%d%d%d) ?(.*)$")
-    if not version then return fail(c, "this is no HTTP: " .. first:sub(1, 60), "HTTP") end
+    version, status, reason = first:match("^HTTP/(1%.%d) (%d%d%d)(.*)$")
+    if not version or reason:find("^[^ ]") then return fail(c, "this is no HTTP: " .. first:sub(1, 60), "HTTP") end
   until not status:find("^1") or status == "101"
-  local r = { version = version, status = tonumber(status), reason = reason, headers = fields,
+  local r = { version = version, status = tonumber(status), reason = reason:sub(2), headers = fields,
               url = url.base .. url.target, tls = url.tls and c.s:tlsinfo() or nil }
   if status == "101" then r.socket = c.s return r end
   r.location = (" 301 302 303 307 308 "):find(status, 1, true) and fields.location
@@ -226,18 +227,20 @@ local function exchange(c, t, url, method, headers, body)
   return r
 end
 
+local options = { url = 1, method = 1, headers = 1, body = 1, sink = 1, progress = 1, max = 1, timeout = 1, redirects = 1, tls = 1, keep = 1 }
 function http.request(t)
   if type(t) == "string" then t = { url = t } end
   local c = { deadline = psocket.now() + (t.timeout or http.timeout) }
   local method, body, left = t.method or (t.body and "POST" or "GET"), t.body, t.redirects or http.redirects
+  for name in pairs(t) do if not options[name] then error("http.request: unknown option " .. tostring(name), 2) end end
+  if not method:find("^" .. TOKEN .. "$") then error("http.request: bad method " .. method, 2) end
   local url, before = parse_url(c, t.url), nil
   local headers = { connection = t.keep == false and "close" or nil }
   for name, value in pairs(t.headers or {}) do headers[name:lower()] = value end
   while url do
-    local r, again = exchange(c, t, url, method, headers, body)
-    while again and (" GET HEAD PUT DELETE OPTIONS "):find(" " .. method .. " ", 1, true) do
-      r, again = exchange(c, t, url, method, headers, body)
-    end
+    local r, again
+    repeat r, again = exchange(c, t, url, method, headers, body)
+    until not again or not (" GET HEAD PUT DELETE OPTIONS "):find(" " .. method .. " ", 1, true)
     if not r or not r.location or left == 0 then return r, c.message, c.name end
     if (r.status == 303 or r.status < 303 and method == "POST") and method ~= "HEAD" then method, body = "GET", nil end
     if type(body) == "function" then return r end -- it can be called but once
@@ -260,9 +263,7 @@ function http.receive(s, options)
   local first, fields = read_head(c)
   if not first then return nil, c.message, c.name, (c.name ~= "TIMEOUT" or s:pending() > 0) and status[c.name] or nil end
   local method, target, minor = first:match("^(" .. TOKEN .. ") (%S+) HTTP/1%.(%d)$")
-  if not method or minor ~= "0" and not fields.host or (fields.host or ""):find(",") then
-    return nil, "malformed request", "HTTP", 400
-  end
+  if not method or minor ~= "0" and not fields.host or (fields.host or ""):find(",") then return nil, "malformed request", "HTTP", 400 end
   local coding, length = fields["transfer-encoding"], fields["content-length"]
   local how = not (coding or length) and 0 or framing(c, fields)
   if not how or coding and (length or minor == "0") then -- what request smuggling is made of (RFC 9112 11.2)

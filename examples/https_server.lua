@@ -35,8 +35,7 @@ if not certs then fail(message) end
 local sched = psocket.scheduler()
 sched.errorfunc = function(e) io.stderr:write(tostring(e), "\n") end -- one client's trouble is not the server's
 
-local listener
-listener, message = psocket.bind(sched, port, function(s)
+local listener = psocket.bind(sched, port, function(s)
   s:settimeout(30)
   if not s:starttls(certs) then return end -- the socket is closed already
   if not s:read_until("\r\n\r\n", 8192) then return end
@@ -44,7 +43,6 @@ listener, message = psocket.bind(sched, port, function(s)
   s:send("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: Close\r\nContent-Length: " .. #content ..
          "\r\n\r\n" .. content)
 end) -- bind closes s when this function returns
-if not listener then fail(message) end
 
 print("listening on https://localhost:" .. select(2, listener:getlocal()) .. "/")
 io.stdout:flush()

@@ -1,5 +1,4 @@
--- websocket.lua: WebSockets (RFC 6455), client and server, on psocket and http.lua. A module to copy. In a coroutine it
--- yields, elsewhere it blocks.
+-- websocket.lua: WebSockets (RFC 6455), both sides, on psocket and http.lua. A module to copy. Yields in coroutines.
 --
 --     local websocket = require "websocket"
 --     local ws, message, name = websocket.connect("wss://example.org/chat", { protocols = { "chat" } })
@@ -14,8 +13,8 @@
 -- (the server takes its first that the client offers: ws.protocol); clients: headers, tls (as for starttls); servers:
 -- allow = function(request), false refuses: look at request.headers.origin if cookies say who the client is.
 -- receive(seconds) waits no longer than that, and can be called again. When the conversation is over it answers nil,
--- message, NAME and the close code: NAME is "CLOSED" after a close frame, "WEBSOCKET" when the rules were broken, else
--- psocket's. send may be called by one task while another receives or sends: what it sends waits for its turn.
+-- message, NAME and the close code: NAME is "CLOSED" after a close frame, "TRUNCATED" if it ended without one, "WEBSOCKET"
+-- when the rules were broken, else psocket's. What the rules forbid to send raises. send may be called by one task while another receives or sends: what it sends waits for its turn.
 -- send(piece, kind, true) sends a fragment, with more to follow.
 
 local psocket = require "psocket"
@@ -116,6 +115,7 @@ end
 -- Hands frames to the socket in the order in which they come; a task that finds another one sending leaves it to that.
 local function send_frame(ws, first, payload)
   if ws.closing then return nil, "closed on this side", "CLOSED_HERE" end
+  if first >= 128 + CLOSE and #payload > 125 then error("websocket: a ping has at most 125 bytes, a reason 123", 3) end
   local n, masked = #payload, ws.client and 128 or 0
   local length = n < 126 and char(masked + n) or n < 65536 and char(masked + 126, floor(n / 256), n % 256)
                  or char(masked + 127, 0, 0, 0, floor(n / 2 ^ 32)) .. big_endian(n % 2 ^ 32)
@@ -152,6 +152,7 @@ local function read_frame(ws, seconds)
     local data
     ws.s:settimeout(deadline and math.max(deadline - psocket.now(), 0.001) or 0)
     data, message, name = ws.s:read(n)
+    if name == "CLOSED" then message, name = "ended without a close frame", "TRUNCATED" end
     return data
   end
   local f = ws.frame or { parts = {} }
@@ -169,10 +170,9 @@ local function read_frame(ws, seconds)
   f.more = f.more or wide == 0 and not masked and "" or read(wide + (masked and 4 or 0))
   if not f.more then return nil, message, name end
   if wide > 0 then
-    local least = wide == 2 and 126 or 65536
     n = 0
     for i = 1, wide do n = n * 256 + f.more:byte(i) end
-    if n < least then return finish(ws, 1002, "a length in more bytes than it needs") end
+    if n < (wide == 2 and 126 or 65536) then return finish(ws, 1002, "a length in more bytes than it needs") end
   end
   if n + ws.got > ws.max then return finish(ws, 1009, ("a message of more than %d bytes"):format(ws.max)) end
   f.left = f.left or n
@@ -186,11 +186,14 @@ local function read_frame(ws, seconds)
   return first, table.concat(f.parts)
 end
 
+local function may_be_sent(code) -- RFC 6455 7.4
+  return code >= 1000 and code <= 1014 and code ~= 1004 and code ~= 1005 and code ~= 1006 or code >= 3000 and code <= 4999
+end
+
 local function closed(ws, payload)
   local code, reason = 1005, payload:sub(3) -- 1005: the peer gave none
   if #payload >= 2 then code = payload:byte(1) * 256 + payload:byte(2) end
-  local named = code >= 1000 and code <= 1014 and code ~= 1004 and code ~= 1006 and (code == 1005) == (payload == "")
-  if #payload == 1 or not named and (code < 3000 or code > 4999) then return finish(ws, 1002, "bad close code") end
+  if payload ~= "" and not may_be_sent(code) then return finish(ws, 1002, "bad close code") end
   if not is_utf8(reason) then return finish(ws, 1007, "the reason is no UTF-8") end
   return finish(ws, code, reason, "CLOSED")
 end
@@ -219,6 +222,8 @@ end
 
 function Socket:send(data, kind, more)
   local opcode = self.fragments and 0 or kind == "binary" and BINARY or TEXT
+  if kind and kind ~= "text" and kind ~= "binary" then error("websocket: a message is \"text\" or \"binary\"", 2) end
+  if opcode == TEXT and not more and not is_utf8(data) then error("websocket: a text is UTF-8", 2) end
   self.fragments = more
   return send_frame(self, (more and 0 or 128) + opcode, data)
 end
@@ -228,6 +233,7 @@ function Socket:ping(data) return send_frame(self, 128 + PING, data or "") end
 -- Ends the conversation; messages that come meanwhile are lost. A task that is in receive sees the end.
 function Socket:close(code, reason)
   code = code or 1000
+  if not may_be_sent(code) or not is_utf8(reason or "") then error("websocket: bad close code or reason", 2) end
   send_frame(self, 128 + CLOSE, char(floor(code / 256), code % 256) .. (reason or ""))
   self.closing = true
   local deadline, data, _, name = psocket.now() + self.timeout, nil, nil, nil

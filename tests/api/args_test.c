@@ -176,11 +176,7 @@ TEST(null_data_on_an_open_socket)
 TEST(every_code_has_a_name_and_a_text)
 {
     int code, named = 0;
-#ifdef PSOCKET_NO_TLS
-    const int all = 20; /* without those of TLS */
-#else
-    const int all = 50;
-#endif
+    int all = psocket_codename(PSOCKET_TLS_VERSION) ? 50 : 20; /* without TLS there are none of its codes */
     for (code = -200; code <= 5; code++) {
         const char *name = psocket_codename(code);
         if (!name) {

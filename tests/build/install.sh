@@ -30,7 +30,7 @@ if [ -z "${BEARSSL_DIR:-}" ]; then
 fi
 
 # The Lua modules, and the end of all.
-check "make install-lua" make -s -C "$root" install-lua PREFIX=/opt/ps DESTDIR="$tmp/dest"
+check "make install-lua" make -s -C "$root" install-lua BUILD="$tmp/build" CFLAGS=-O0 PREFIX=/opt/ps DESTDIR="$tmp/dest"
 found=0
 for v in 5.1 5.2 5.3 5.4 5.5; do
     [ -f "$tmp/dest/opt/ps/lib/lua/$v/psocket.so" ] || continue
@@ -43,6 +43,17 @@ check "for every Lua with headers" test $found -gt 0
 check "the annotations are installed" test -f "$tmp/dest/opt/ps/share/psocket/lua/psocket.lua"
 check "make uninstall" make -s -C "$root" uninstall PREFIX=/opt/ps DESTDIR="$tmp/dest"
 check "it leaves nothing" sh -c "find '$tmp/dest/opt/ps' | tee '$tmp/out'; [ -z \"\$(find '$tmp/dest' -type f)\" ] && [ ! -e '$tmp/dest/opt/ps' ]"
+
+# Other places.
+blank() { # a program finds the header in a folder with a blank in its name
+    make -s -C "$root" install PREFIX="$tmp/my libs/ps" && export PKG_CONFIG_PATH="$tmp/my libs/ps/lib/pkgconfig" &&
+        eval "gcc -fsyntax-only $(pkg-config --cflags psocket) tests/build/smoke.c"
+}
+if has pkg-config && [ -z "${BEARSSL_DIR:-}" ]; then check "a PREFIX with a blank" blank; fi
+for prefix in here/ps "$tmp/o'clock" "$tmp/a\"b"; do
+    refuse "make install PREFIX=$(basename "$prefix")" "PREFIX=" make -s -C "$root" install PREFIX="$prefix"
+    check "and nothing was installed there" sh -c "[ ! -e \"\$1\" ] && [ ! -e here ]" sh "$prefix"
+done
 
 # What is missing is named with the command that brings it; nobody runs that.
 mkdir "$tmp/bin"

@@ -167,6 +167,7 @@ function t.eager()
     local old = collectgarbage("param", "pause", 0)
     return function() collectgarbage("param", "pause", old) end
   end
+  local compiles = jit and jit.status()
   if jit then -- compiled code that must leave for a finalizer each time it is entered goes round in circles
     jit.off()
     jit.flush()
@@ -175,7 +176,7 @@ function t.eager()
   return function()
     collectgarbage("setpause", pause)
     collectgarbage("setstepmul", mul)
-    if jit then jit.on() end
+    if compiles then jit.on() end
   end
 end
 

@@ -15,7 +15,6 @@ for v in 5.1 5.2 5.3 5.4 5.5 jit; do
     for mode in eager generational; do
         case $mode$v in
             generational5.[123] | generationaljit) continue ;;
-            eagerjit) echo "skip Lua jit, eager: some of it is not finished in time there"; continue ;;
         esac
         tests='b_convenience b_defects finalizers misuse scheduler tls_options'
         [ $mode$v = eager5.4 ] || [ $mode = generational ] || tests='b_defects finalizers'

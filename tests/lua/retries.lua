@@ -109,11 +109,12 @@ t.test("a finalizer resumes who waits for the socket that is being read", functi
     local want, reading, ok, message = ("x"):rep(50000 + i), false, nil, nil
     b:unrecv(want)
     local mine = meddled(function()
-      local garbage = ("garbage"):rep(10000)
+      local garbage
+      for j = 1, i % 8 do garbage = ("garbage"):rep(1000 * i + j) end -- the collector is at another point each time
       reading = true
       local s = b:read(#want)
       reading = false
-      return garbage and s
+      return s, garbage
     end, function()
       if reading then ok, message = coroutine.resume(co) end
       return reading
@@ -122,8 +123,9 @@ t.test("a finalizer resumes who waits for the socket that is being read", functi
     if ok and mine == want then let = let + 1 end -- else it came before the read began, and took the bytes
     check(a and (ok or mine == want))
   end
-  equal(let, 0, "how often it was let in")
-  check(refused > 0 or t.version() == "5.2", "no finalizer ran in between") -- 5.2 collects before it calls a C function
+  local after = t.version() >= "5.4" and t.version() ~= "jit" -- there finalizers run when the bytes are copied
+  check(after or let == 0, "it was let in")
+  check((after and let or refused) > 0 or t.version() == "5.2", "no finalizer ran in between") -- 5.2 collects before it calls a C function
 end)
 
 t.finish()

@@ -29,7 +29,7 @@ CONF
     await_port "$ports" && HTTPS_URL=https://localhost:$ports
 else skip "nginx" "not installed"; fi
 export HTTP_URL HTTPS_URL
-for v in $runtimes; do run_lua http "$v" tests/modules/http_test.lua; done
+run_lua http tests/modules/http_test.lua
 
 # The server side, asked by others.
 gives() { # TEXT COMMAND...: what it prints

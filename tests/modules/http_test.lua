@@ -82,6 +82,10 @@ for name, case in pairs {
   ["a bad chunk"] = { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n", "HTTP" },
   ["a chunk without end"] = { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n", "HTTP" },
   ["a huge chunk"] = { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello\r\n", "HTTP" },
+  ["a chunk's size cut short"] = { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5", "TRUNCATED" },
+  ["a chunk's end cut short"] = { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r", "TRUNCATED" },
+  ["chunks without their last line end"] = { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", "TRUNCATED" },
+  ["a status of four digits"] = { "HTTP/1.1 2000 X\r\nContent-Length: 0\r\n\r\n", "HTTP" },
   ["chunks cut short"] = { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", "TRUNCATED" },
   ["a body cut short"] = { "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nnot all of it", "TRUNCATED" },
   ["a long body cut short"] = { "HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\nnot all of it", "TRUNCATED" },
@@ -96,6 +100,12 @@ for name, case in pairs {
 } do
   answers("refused: " .. name, case[1], function(r, message, code) fails(case[2], r, message, code) end)
 end
+answers("a head that is too long says so", "HTTP/1.1 200 OK\r\n" .. ("A: b\r\n"):rep(20000), function(r, m) check(not r and m:find("more than 65536 bytes"), m) end)
+t.test("what would be two requests, and options that are none, raise", function()
+  t.raises("bad method", http.request, { url = "http://127.0.0.1:1/", method = "GET /evil HTTP/1.1\r\nX: y\r\n\r\nGET" })
+  for _, method in ipairs { "", "GET ", "G\tT", "GET\n" } do t.raises("bad method", http.request, { url = "http://127.0.0.1:1/", method = method }) end
+  t.raises("tiemout", http.request, { url = "http://127.0.0.1:1/", tiemout = 5 })
+end)
 answers("a cap on the body", "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world", function(r, m, n) fails("LIMIT", r, m, n) end, { max = 10 })
 answers("a cap on chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n", function(r, m, n) fails("LIMIT", r, m, n) end, { max = 10 })
 answers("a cap on what ends with the connection", "HTTP/1.1 200 OK\r\n\r\nhello world", function(r, m, n) fails("LIMIT", r, m, n) end, { max = 10 })
@@ -285,6 +295,7 @@ t.test("what a server refuses", function()
     ["POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"] = 400,
     ["GET / HTTP/1.1\r\nHost: a\r\nA: " .. ("b"):rep(70000) .. "\r\n\r\n"] = 431,
     ["GET / HTTP/1.0\r\n\r\n"] = 200, -- and these not
+    ["\r\nGET / HTTP/1.0\r\n\r\n"] = 200,
     ["GET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n"] = 200,
     ["OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"] = 200,
     ["POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"] = 200,

@@ -82,7 +82,7 @@ if [ -n "$pg" ] && [ "$(id -u)" = 0 ] && id postgres >/dev/null 2>&1; then
     else skip "PostgreSQL" "initdb: $(tail -n 1 "$tmp/initdb")"; fi
 else skip "PostgreSQL" "it is not installed, or this is not root"; fi
 export HTTP_URL HTTPS_URL FTP_PORT MAIL_PORT REDIS_PORT PG_PORT
-for v in $runtimes; do run_lua luasocket "$v" tests/modules/luasocket_test.lua; done
+run_lua luasocket tests/modules/luasocket_test.lua
 for v in $runtimes; do
     if ! with "$v" "$(lua_of "$v")" -e 'require("luasocket").install() require "copas"' >"$tmp/out" 2>&1; then
         skip "copas ($(lua_of "$v"))" "not installed for this Lua"

@@ -6,6 +6,7 @@ local adapter = require "luasocket"
 local psocket = t.psocket
 local check, equal = t.check, t.equal
 local certs = (os.getenv("PSOCKET_CERTS") or "build/certs") .. "/"
+local run = os.getenv "RUN" or "0" -- another number for each of those that run side by side
 local sched = psocket.scheduler()
 local socket = adapter.install(sched)
 local ssl = require "ssl"
@@ -77,6 +78,8 @@ both("send with indices, statistics", function()
   equal(c:send("hello", -2), 5)
   equal(c:send("hello", 4), 5)
   equal(c:send("hello", 1, -2), 4)
+  equal(c:send("", 0), 0)
+  equal(select(3, c:getpeername()), "inet")
   equal(s:read(15), "helloellolohell")
   local received, sent = c:getstats()
   equal(sent, 5 + 2 + 2 + 2 + 4)
@@ -177,6 +180,10 @@ both("select", function()
     check(e:connect("127.0.0.1", port) or select(2, e:connect("127.0.0.1", port)) == "already connected")
   end
   check(socket.select({ l }, nil, 5)[1] == l)
+  l:settimeout(0)
+  l:close()
+  equal(select(2, l:accept()), "closed")
+  equal(select(2, l:getsockname()), "closed")
 end)
 
 both("udp", function()
@@ -186,11 +193,11 @@ both("udp", function()
   b:settimeout(5)
   a:settimeout(5)
   assert(b:setpeername("127.0.0.1", port))
-  equal(b:send("one"), 1)
+  equal(b:send("one"), 3)
   local data, ip, from = a:receivefrom()
   equal(data, "one")
   equal(ip, "127.0.0.1")
-  equal(a:sendto("two", ip, from), 1)
+  equal(a:sendto("two", ip, from), 3)
   equal(b:receive(), "two")
   a:settimeout(0)
   equal(select(2, a:receive()), "timeout")
@@ -355,13 +362,13 @@ local ftp_port = os.getenv "FTP_PORT"
 if ftp and ftp_port and ftp_port ~= "" then
   both("LuaSocket's ftp", function()
     local base = "ftp://user:pass@127.0.0.1:" .. ftp_port
-    local ok, why = ftp.put(base .. "/put.bin;type=i", ("abc\0"):rep(250000))
+    local ok, why = ftp.put(base .. "/put" .. run .. ".bin;type=i", ("abc\0"):rep(250000))
     equal(ok, 1000000, why)
-    equal(ftp.get(base .. "/put.bin;type=i"), ("abc\0"):rep(250000))
+    equal(ftp.get(base .. "/put" .. run .. ".bin;type=i"), ("abc\0"):rep(250000))
     local got = {}
     ok, why = ftp.get { host = "127.0.0.1", port = ftp_port, user = "user", password = "pass", command = "nlst", argument = "", sink = ltn12.sink.table(got) }
     equal(ok, 1, why)
-    check(table.concat(got):find("put.bin"), table.concat(got))
+    check(table.concat(got):find("put" .. run .. ".bin", 1, true), table.concat(got))
     check(not ftp.get(base .. "/none;type=i"))
   end)
 end
@@ -370,7 +377,11 @@ local redis_port = tonumber(os.getenv "REDIS_PORT")
 local redis = redis_port and module_of "redis"
 if redis then
   both("lua-redis: commands, pipeline, transactions, pubsub", function()
-    local function connect() return redis.connect { host = "127.0.0.1", port = redis_port, timeout = 5 } end
+    local function connect()
+      local r = redis.connect { host = "127.0.0.1", port = redis_port, timeout = 5 }
+      r:select(run)
+      return r
+    end
     local r = connect()
     equal(r:ping(), true)
     r:flushdb()
@@ -396,10 +407,10 @@ if redis then
     end)
     equal(replies[2], "43")
     local publisher, seen = connect(), {}
-    for message, abort in r:pubsub { subscribe = { "news" }, psubscribe = { "w*" } } do
+    for message, abort in r:pubsub { subscribe = { "news" .. run }, psubscribe = { "w" .. run .. "*" } } do
       if message.kind == "psubscribe" then
-        publisher:publish("news", "one")
-        publisher:publish("weather", "two")
+        publisher:publish("news" .. run, "one")
+        publisher:publish("w" .. run .. "eather", "two")
       elseif message.kind == "message" then seen[#seen + 1] = message.payload
       elseif message.kind == "pmessage" then
         seen[#seen + 1] = message.payload

@@ -66,7 +66,7 @@ if ws_node; then
     printed_port && WS_URL=ws://127.0.0.1:$port/
 else skip "node's ws" "node or its module ws is not installed"; fi
 export WS_URL
-for v in $runtimes; do run_lua websocket "$v" tests/modules/websocket_test.lua; done
+run_lua websocket tests/modules/websocket_test.lua
 [ -z "$WS_URL" ] || stop "$pid"
 [ -n "$python" ] || skip "python's websockets" "not installed"
 if [ -n "$python" ]; then
@@ -144,11 +144,9 @@ PAGE
             n=0
             until grep -q "^port" "$2/page.log" || [ $n -gt 100 ]; do sleep 0.1; n=$((n + 1)); done
             port=$(sed -n "s/^port //p" "$2/page.log")
-            browse() { timeout -k 2 60 "$3" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-extensions \
-                --no-first-run --disable-background-networking --disable-component-update --disable-sync \
-                --user-data-dir="$2/home/profile" --window-size=800,300 "$4" "$5" "http://127.0.0.1:$port/page"; }
-            browse "$1" "$2" "$3" --dump-dom --hide-scrollbars >"$2/dom" 2>"$2/browser.err"
-            browse "$1" "$2" "$3" "--screenshot=$4" --hide-scrollbars >>"$2/browser.err" 2>&1
+            timeout -k 2 60 "$3" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-extensions --no-first-run \
+                --disable-background-networking --disable-component-update --disable-sync --user-data-dir="$2/home/profile" \
+                --window-size=800,300 --hide-scrollbars --dump-dom "--screenshot=$4" "http://127.0.0.1:$port/page" >"$2/dom" 2>"$2/browser.err"
             kill %1 2>/dev/null
             kill $! 2>/dev/null
             cat "$2/page.log" "$2/dom"' page "$(lua_of "$v")" "$tmp" "$browser" "$BUILD/websocket.png" || return 1

@@ -293,6 +293,33 @@ t.test("protocols, fragments, limits, both ends of ours", function()
   end)
 end)
 
+t.test("what the rules forbid to send raises, and nothing of it is sent", function()
+  with(function(s) echo(websocket.accept(s)) end, function(port)
+    local ws = assert(websocket.connect("ws://127.0.0.1:" .. port))
+    t.raises("UTF-8", ws.send, ws, "\255")
+    t.raises("UTF-8", ws.send, ws, "\195", "text")
+    t.raises("binary", ws.send, ws, "x", "nonsense")
+    t.raises("125", ws.ping, ws, ("x"):rep(126))
+    for _, code in ipairs { 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 70000 } do t.raises("close code", ws.close, ws, code) end
+    t.raises("close code", ws.close, ws, 1000, "\255")
+    t.raises("123", ws.close, ws, 1000, ("x"):rep(124))
+    check(ws:send("\195\164") and ws:ping(("x"):rep(125)))
+    equal(ws:receive(5), "\195\164")
+    ws:close(4999, ("x"):rep(123))
+  end)
+end)
+
+t.test("an end without a close frame is no clean one", function()
+  for _, rest in ipairs { "", "\129", "\129\5hel" } do
+    with(function(s)
+      if websocket.accept(s) then s:send(rest) end
+    end, function(port)
+      local ws = assert(websocket.connect("ws://127.0.0.1:" .. port))
+      fails("TRUNCATED", ws:receive(5))
+    end)
+  end
+end)
+
 t.test("two who send at once, and one who receives", function()
   local got, total = {}, 0
   with(function(s)

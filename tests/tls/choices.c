@@ -245,3 +245,43 @@ TEST(the_hello_is_tolerable)
     psocket_tls_free(client);
 }
 
+/* A server names the authorities of its own `ca`, not the system's hundred and more. */
+TEST(requests_name_own_authorities)
+{
+    static kit_bytes flight, messages;
+    int own;
+    char path[1024];
+    snprintf(path, sizeof path, "%s/ca.pem", check_certs());
+    setenv("SSL_CERT_FILE", path, 1);
+    kit_version = 0x0303;
+    for (own = 0; own < 2; own++) {
+        kit_settings s;
+        kit_end *c = NULL, *h = NULL;
+        psocket_tls *client = kit_client(), *server;
+        size_t at = 0, n = 1;
+        int k;
+        memset(&s, 0, sizeof s);
+        if (own) kit_ca(&s, "ca.pem");
+        kit_identity(&s, "ec");
+        s.opt.client_auth = PSOCKET_CLIENT_AUTH_OPTIONAL;
+        server = kit_make(&s);
+        kit_done(&s);
+        REQUIRE(client && server && !kit_new(&c, client, PSOCKET_CLIENT, "localhost", NULL) && !kit_new(&h, server, PSOCKET_SERVER, NULL, NULL));
+        kit_take(c, &flight);
+        kit_feed(h, flight.p, flight.n);
+        kit_take(h, &flight);
+        kit_messages(&flight, &messages, NULL);
+        for (k = 0; n && (k == 0 || messages.p[at] != 13); k++) n = kit_message(&messages, k, &at);
+        if (CHECK(n > 6)) {
+            size_t schemes = 4 + 3, names = schemes + 2 + kit_get(messages.p + at + schemes, 2);
+            CHECK_INT(names + 2 + kit_get(messages.p + at + names, 2), n);
+            CHECK_INT(n > names + 2, own);
+        }
+        kit_free(c);
+        kit_free(h);
+        psocket_tls_free(client);
+        psocket_tls_free(server);
+    }
+    psocket_cleanup();
+    unsetenv("SSL_CERT_FILE");
+}

@@ -41,6 +41,28 @@ KIT_TEST(exporters, 30)
     psocket_tls_free(server);
 }
 
+/* What RFC 5705 4 and RFC 5929 do not let an exporter make. */
+KIT_TEST(impossible, 30)
+{
+    static const char *const labels[] = {"client finished", "server finished", "master secret", "key expansion",
+                                         "extended master secret"};
+    static uint8_t context[65536], a[32];
+    psocket_tls *client = kit_client(), *server = kit_server("ec");
+    kit_ends p;
+    size_t i;
+    REQUIRE(client && server);
+    kit_shake(&p, client, server, "localhost", 100000);
+    kit_talk(&p, NULL, NULL);
+    for (i = 0; i < sizeof labels / sizeof labels[0]; i++) CHECK_INT(both(&p, labels[i], NULL, 0, a, 32), PSOCKET_INVALID);
+    CHECK_INT(both(&p, "tls-unique", NULL, 0, a, 32), PSOCKET_UNSUPPORTED);
+    CHECK_INT(both(&p, "EXPORTER-test", NULL, 5, a, 32), PSOCKET_INVALID);
+    CHECK_INT(both(&p, "EXPORTER-test", context, 65535, a, 32), 32);
+    CHECK_INT(both(&p, "EXPORTER-test", context, 65536, a, 32), PSOCKET_INVALID);
+    kit_end_both(&p);
+    psocket_tls_free(client);
+    psocket_tls_free(server);
+}
+
 KIT_TEST(channel_bindings, 30)
 {
     static const char *const identities[] = {"ec", "rsa", "ec384", "pss"};

@@ -79,6 +79,9 @@ static void run(kit_ends *p, int code, const char *identity)
                 verdict = q.verdict.code;
                 CHECK(q.peer.subject && q.peer.subject[0] && q.peer.issuer && q.certificate_len > 100 && q.certificate[0] == 0x30);
                 CHECK_INT(psocket_signed(h->s, "x", 1), PSOCKET_INVALID); /* that was not the question */
+                CHECK_INT(psocket_decide(h->s, PSOCKET_WANT_READ), PSOCKET_INVALID); /* no error */
+                CHECK_INT(psocket_decide(h->s, PSOCKET_WANT_DECISION), PSOCKET_INVALID);
+                CHECK_INT(psocket_decide(h->s, -999), PSOCKET_INVALID);
                 CHECK_INT(psocket_decide(h->s, code), 0);
                 CHECK_INT(psocket_decide(h->s, code), PSOCKET_INVALID); /* answered already */
             } else if (h->status == PSOCKET_WANT_SIGNATURE) {

@@ -179,6 +179,47 @@ TEST(hello_retry_requests)
     refuse(client_of(NULL, NULL), server_of("ec", NULL, "secp256r1", 0), 0, 1, in(43, 5, "\12\12\12\12", 4), 47, "another version");
 }
 
+/* Of all extensions supported_versions stays. */
+static void without_reason(void *ctx, kit_bytes *m)
+{
+    size_t at = kit_extension(m->p, m->n, 43), list = 4 + 2 + 32 + 1 + m->p[38] + 3;
+    (void)ctx;
+    if (!CHECK(at != 0)) return;
+    memmove(m->p + list, "\0\6\0\53\0\2\3\4", 8);
+    m->n = list + 8;
+    m->p[2] = (uint8_t)((m->n - 4) >> 8);
+    m->p[3] = (uint8_t)(m->n - 4);
+}
+
+TEST(hello_retry_request_without_a_reason)
+{
+    psocket_tls *c, *s;
+    kit_version = 0x0304;
+    c = client_of(NULL, NULL), s = server_of("ec", NULL, "secp256r1", 0);
+    set(1, 0, without_reason, NULL);
+    kit_play(&w, c, s, "localhost", &e);
+    refused(c, s, PSOCKET_TLS_PROTOCOL, 47, "another hello for no reason");
+}
+
+/* Data, sealed as the handshake is, before the peer has proved anything. */
+TEST(data_under_handshake_keys)
+{
+    static kit_bytes b;
+    psocket_error err = {0};
+    kit_key key;
+    kit_version = 0x0304;
+    REQUIRE(kit_wire_begin(&w, client_of(NULL, NULL), server_of("ec", NULL, NULL, 0)));
+    kit_pass(&w, 0, NULL);
+    kit_look(&w.tap, &w.ends.server->out);
+    REQUIRE(kit_tap_key(&w.tap, &key, 0, 0));
+    b.n = 0;
+    kit_seal(&key, &b, 23, "x", 1, 0);
+    kit_feed(w.ends.server, b.p, b.n);
+    CHECK_INT(kit_status(w.ends.server, &err), PSOCKET_TLS_PROTOCOL);
+    CHECK_INT(err.tls_alert, 10);
+    kit_wire_end(&w);
+}
+
 static kit_bytes asked; /* a HelloRetryRequest */
 static void remember(void *ctx, kit_bytes *m)
 {

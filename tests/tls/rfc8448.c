@@ -411,10 +411,10 @@ static kit_end *client(psocket_tls *tls)
         size_t n = bytes(t->retry, p);
         start(h);
         feed_message(c, 22, p, n);
-        CHECK_INT(h->kex.group->number, 23);
+        CHECK_INT(h->k->kex.group->number, 23);
         begin(h);
     }
-    bytes(t->client_key, h->kex.scalar);
+    bytes(t->client_key, h->k->kex.scalar);
     kit_take(c, &b);
     feed_message(c, 22, answer, answer_len);
     return c;
@@ -481,7 +481,7 @@ static void as_client(psocket_tls *tls)
         facts.not_after = kit_time + 1000;
         info = psi_tlsinfo_new(&facts);
         REQUIRE(info != NULL);
-        psi_tlsinfo_free(psi_sock_info(c->s));
+        psi_free(psi_sock_info(c->s));
         psi_sock_rec(c->s)->info = c->s->of.tls->info = info;
         kit_feed(c, p, bytes(t->ticket, p));
         CHECK_INT(psocket_recv(c->s, &data), PSOCKET_WANT_READ);
@@ -518,7 +518,7 @@ static kit_end *server(psocket_tls *tls)
     }
     begin(h);
     psi_transcript_add(&h->transcript, answer, answer_len);
-    bytes(t->server_key, h->kex.scalar);
+    bytes(t->server_key, h->k->kex.scalar);
     CHECK(!psi_hs_exchange(h, share(t->retry ? again : hello, t->retry ? again_len : hello_len)));
     if (t->section == 4) {
         h->psk = 1;

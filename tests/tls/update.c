@@ -312,7 +312,7 @@ TEST(early_data_and_a_second_hello)
         junk_record(p.server, 16284);
         CHECK_INT(p.server->status, PSOCKET_WANT_READ);
         kit_move(p.server, p.client, 80000);
-        hello_with(p.client, again ? "\0\52\0\0" : "\12\12\0\0", 4, &b);
+        hello_with(p.client, again ? "\0\52\0\0" : "\177\167\0\0", 4, &b);
         kit_feed(p.server, b.p, b.n);
         CHECK_INT(p.server->status, PSOCKET_WANT_READ);
         junk_record(p.server, 100);
