@@ -3773,17 +3773,28 @@ static int psi_x509_oid(psi_x509_span *in)
     return PSI_OID_OTHER;
 }
 
-/* Takes an INTEGER in its canonical form; sign and leading zero are left in *body. */
+/* Takes an INTEGER of this tag in its canonical form; sign and leading zero are left in *body. */
+static int psi_x509_number(psi_x509_span *in, int tag, psi_x509_span *body)
+{
+    if (!psi_x509_take(in, tag, body) || body->n == 0) return 0;
+    return body->n == 1 || (body->p[0] != 0 && body->p[0] != 0xFF) || (body->p[0] ^ body->p[1]) >= 0x80;
+}
+
 static int psi_x509_int(psi_x509_span *in, psi_x509_span *body)
 {
-    if (!psi_x509_take(in, 0x02, body) || body->n == 0) return 0;
-    return body->n == 1 || (body->p[0] != 0 && body->p[0] != 0xFF) || (body->p[0] ^ body->p[1]) >= 0x80;
+    return psi_x509_number(in, 0x02, body);
+}
+
+/* The same, of 0 or more. */
+static int psi_x509_natural(psi_x509_span *in, int tag, psi_x509_span *body)
+{
+    return psi_x509_number(in, tag, body) && body->p[0] < 0x80;
 }
 
 /* Takes an INTEGER above zero, without the leading zero. */
 static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
 {
-    if (!psi_x509_int(in, body) || body->p[0] >= 0x80) return 0;
+    if (!psi_x509_natural(in, 0x02, body)) return 0;
     if (body->p[0] == 0) *body = psi_x509_after(*body, 1);
     return body->n != 0;
 }
@@ -3792,7 +3803,7 @@ static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
 static int psi_x509_small(psi_x509_span *in, int *value)
 {
     psi_x509_span v;
-    if (!psi_x509_int(in, &v) || v.n > 2 || v.p[0] >= 0x80) return 0;
+    if (!psi_x509_natural(in, 0x02, &v) || v.n > 2) return 0;
     *value = v.n == 1 ? v.p[0] : v.p[0] << 8 | v.p[1];
     return 1;
 }
@@ -4118,6 +4129,7 @@ typedef struct psi_x509_cert {
     int readable;         /* its subject and its key, at least */
     int when, code;       /* its flaw: PSI_X509_*, 0 none */
     const char *why;
+    psi_x509_span which;  /* the extension that it is about, if that has to be told by number */
 } psi_x509_cert;
 
 /* How many certificates were parsed, for the tests. */
@@ -4128,12 +4140,18 @@ static unsigned long psi_x509_parses;
 #define PSI_X509_PARSES() ((void)0)
 #endif
 
-static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+static void psi_x509_flaw_of(psi_x509_cert *c, int when, int code, const char *why, psi_x509_span which)
 {
     if (when <= c->when) return;
     c->when = when;
     c->code = code;
     c->why = why;
+    c->which = which;
+}
+
+static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+{
+    psi_x509_flaw_of(c, when, code, why, psi_x509_span_of(NULL, 0));
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4264,8 +4282,10 @@ static const uint8_t psi_x509_general[9] = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 
 /* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
 static int psi_x509_check_general(int tag, psi_x509_span name)
 {
+    psi_x509_span oid;
     uint32_t hash;
     if (tag == 0x87) return name.n == 4 || name.n == 16;
+    if (tag == 0xA0) return psi_x509_take_oid(&name, &oid);
     if (tag == 0xA4) return psi_x509_check_name(name, &hash);
     if (tag != 0x81 && tag != 0x82 && tag != 0x86) return memchr(psi_x509_general, tag, sizeof psi_x509_general) != NULL;
     if (name.n == 0) return 0;
@@ -4281,6 +4301,23 @@ static int psi_x509_check_san(psi_x509_span names)
     return ok;
 }
 
+/* An address and its mask. */
+static int psi_x509_is_range(psi_x509_span base)
+{
+    return base.n == 8 || base.n == 32;
+}
+
+/* Are these subtrees of nameConstraints? RFC 5280 4.2.1.10 knows a base alone, neither minimum nor maximum. */
+static int psi_x509_check_subtrees(psi_x509_span list)
+{
+    psi_x509_span subtree, base;
+    int tag, ok = list.n != 0;
+    while (ok && list.n)
+        ok = psi_x509_seq(&list, &subtree) && psi_x509_any(&subtree, &tag, &base, NULL) && subtree.n == 0 &&
+             (tag != 0x87 || psi_x509_is_range(base));
+    return ok;
+}
+
 /* authorityInfoAccess is not used, but checked. */
 static int psi_x509_check_access(psi_x509_span list)
 {
@@ -4290,23 +4327,66 @@ static int psi_x509_check_access(psi_x509_span list)
     return ok;
 }
 
-/* Critical policies, whose qualifiers must be understood (RFC 5280 4.2.1.4): each a pointer to a text, or a text. */
+/* Takes a DisplayText (RFC 5280 4.2.1.4). */
+static int psi_x509_take_text(psi_x509_span *in)
+{
+    psi_x509_span text;
+    size_t n = 1;
+    int tag;
+    if (!psi_x509_any(in, &tag, &text, NULL)) return 0;
+    if (tag == 0x1E) return text.n && text.n % 2 == 0; /* BMPString */
+    for (; text.n && n; text = psi_x509_after(text, n)) n = psi_x509_utf8(text);
+    return n && (tag == 0x0C || tag == 0x16 || tag == 0x1A);
+}
+
+/* UserNotice: a reference to notices, a text, either or none. */
+static int psi_x509_check_notice(psi_x509_span notice)
+{
+    psi_x509_span reference, numbers, v;
+    if (psi_x509_seq(&notice, &reference)) {
+        if (!psi_x509_take_text(&reference) || !psi_x509_only_seq(reference, &numbers)) return 0;
+        while (numbers.n)
+            if (!psi_x509_int(&numbers, &v)) return 0;
+    }
+    return !notice.n || (psi_x509_take_text(&notice) && !notice.n);
+}
+
+/* The qualifiers of a critical policy, which must be understood: each a pointer to a text, or a text. */
+static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span list)
+{
+    psi_x509_span one, v;
+    int tag, oid, ok = list.n != 0;
+    while (ok && list.n) {
+        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
+        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
+        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16 && psi_x509_check_general(0x86, v);
+        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30 && psi_x509_check_notice(v);
+        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+    }
+    return ok;
+}
+
+/* Critical policies. */
 static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
 {
-    psi_x509_span policy, more, one, v;
-    int tag, oid, ok = 1;
-    while (ok && list.n) {
-        ok = psi_x509_seq(&list, &policy) && psi_x509_take_oid(&policy, &v);
-        if (!ok || !policy.n) continue;
-        ok = psi_x509_only_seq(policy, &more) && more.n;
-        while (ok && more.n) {
-            oid = psi_x509_seq(&more, &one) ? psi_x509_oid(&one) : -1;
-            ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
-            if (ok && oid == PSI_OID_CPS) ok = tag == 0x16;
-            else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30;
-            else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-        }
+    psi_x509_span seen[PSI_X509_EXTENSIONS], policy, more;
+    int i, count, ok = list.n != 0;
+    for (count = 0; ok && list.n; count++) {
+        ok = count < PSI_X509_EXTENSIONS && psi_x509_seq(&list, &policy) && psi_x509_take_oid(&policy, &seen[count]);
+        for (i = 0; ok && i < count; i++) ok = !psi_x509_same(seen[i], seen[count]);
+        if (ok && policy.n) ok = psi_x509_only_seq(policy, &more) && psi_x509_check_qualifiers(c, more);
     }
+    return ok;
+}
+
+/* policyMappings: pairs, none from or to anyPolicy (RFC 5280 6.1.4 (a)). */
+static int psi_x509_check_mappings(psi_x509_span list)
+{
+    psi_x509_span pair, from, to;
+    int ok = list.n != 0;
+    while (ok && list.n)
+        ok = psi_x509_seq(&list, &pair) && psi_x509_take_oid(&pair, &from) && psi_x509_take_oid(&pair, &to) &&
+             pair.n == 0 && !PSI_X509_IS(from, "\x55\x1D\x20\x00") && !PSI_X509_IS(to, "\x55\x1D\x20\x00");
     return ok;
 }
 
@@ -4341,7 +4421,7 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
     case 0x13:
         *ok = is_seq && psi_x509_bool(&seq, &c->ca);
         if (*ok && seq.n) {
-            *ok = psi_x509_int(&seq, &v) && seq.n == 0 && v.p[0] < 0x80;
+            *ok = psi_x509_natural(&seq, 0x02, &v) && seq.n == 0;
             if (*ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
         }
         return "has a malformed basicConstraints";
@@ -4349,14 +4429,17 @@ static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span 
         c->constraints = seq;
         c->constraints_critical = critical;
         *ok = is_seq && seq.n;
-        if (psi_x509_take(&seq, 0xA0, &v) && !v.n) *ok = 0;
-        if ((psi_x509_take(&seq, 0xA1, &v) && !v.n) || seq.n) *ok = 0;
+        if (psi_x509_take(&seq, 0xA0, &v)) *ok &= psi_x509_check_subtrees(v);
+        if (psi_x509_take(&seq, 0xA1, &v)) *ok &= psi_x509_check_subtrees(v);
+        if (seq.n) *ok = 0;
         return "has malformed nameConstraints";
     case 0x24: /* the first number would need the policies of the whole path, the second asks nothing of us */
         *ok = is_seq && seq.n;
-        if (psi_x509_take(&seq, 0x80, &v))
+        if (seq.n && seq.p[0] == 0x80) {
+            *ok = psi_x509_natural(&seq, 0x80, &v);
             psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-        psi_x509_take(&seq, 0x81, &v);
+        }
+        if (seq.n && !psi_x509_natural(&seq, 0x81, &v)) *ok = 0;
         if (seq.n) *ok = 0;
         return "has malformed policyConstraints";
     case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
@@ -4378,12 +4461,12 @@ static const char *psi_x509_read_others(psi_x509_cert *c, int id, psi_x509_span 
         *ok = is_seq && psi_x509_check_san(seq);
         return "has a malformed subjectAltName";
     case 0x20: *ok = is_seq && seq.n && (!critical || psi_x509_check_policies(c, seq)); return "has malformed certificatePolicies";
-    case 0x21: *ok = !critical || (is_seq && seq.n); return "has malformed policyMappings";
+    case 0x21: *ok = is_seq && psi_x509_check_mappings(seq); return "has malformed policyMappings";
     case 0x23:
         *ok = !critical && is_seq;
         psi_x509_take(&seq, 0x80, &c->aki);
         return "has a malformed authorityKeyIdentifier";
-    case 0x36: *ok = !critical || (psi_x509_int(&in, &v) && in.n == 0); return "has a malformed inhibitAnyPolicy";
+    case 0x36: *ok = psi_x509_natural(&in, 0x02, &v) && in.n == 0; return "has a malformed inhibitAnyPolicy";
     case 0x101: *ok = is_seq && psi_x509_check_access(seq); return "has a malformed authorityInfoAccess";
     default: return NULL;
     }
@@ -4399,7 +4482,8 @@ static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x50
     if (!why && !critical) when = PSI_X509_UNTRUSTED;
     if (!why) why = psi_x509_read_others(c, id, value, critical, &ok);
     if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
-    if (!why && critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
+    if (!why && critical)
+        psi_x509_flaw_of(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension", oid);
 }
 
 /* Reads all extensions: 0 if their list is malformed. */
@@ -4413,7 +4497,8 @@ static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
             !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n)
             return 0;
         for (i = 0; i < count; i++)
-            if (psi_x509_same(seen[i], seen[count])) return 0;
+            if (psi_x509_same(seen[i], seen[count]))
+                psi_x509_flaw_of(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension", seen[i]);
         psi_x509_read_extension(c, seen[count], value, critical);
     }
     return 1;
@@ -4427,7 +4512,7 @@ static const char *psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
     for (i = 0; c->version && i < 2; i++)
         if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) return "has a malformed unique identifier";
     if (c->version == 2 && psi_x509_take(&in, 0xA3, &v) && !psi_x509_read_extensions(c, v))
-        psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has a malformed or repeated extension");
+        psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
     return in.n ? "has bytes after its body" : NULL;
 }
 
@@ -4488,6 +4573,7 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
         body = psi_x509_read_body(c, tbs, alg);
         if (in.n == 0) why = psi_x509_bits(&cert, &c->sig) && cert.n == 0 ? body : "has a malformed signature";
     }
+    c->readable &= in.n == 0;
     if (why) psi_x509_flaw(c, c->readable ? PSI_X509_UNTRUSTED : PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, why);
     if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
         psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
@@ -5214,20 +5300,26 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
 }
 
 /* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
-   form too. */
+   form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    psi_x509_span mapped = psi_x509_span_of("\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12);
+    static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
+    static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
+    const uint8_t *from = base.p, *mask = base.p + base.n / 2;
     size_t i, n = base.n / 2;
-    int mask, low, end = 0, match;
-    if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped.p, mapped.n) == 0) ip = psi_x509_after(ip, 12);
+    int low, end = 0, match;
+    if (!psi_x509_is_range(base)) return -1;
+    if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
+        from += 12;
+        mask += 12;
+        n = 4;
+    }
+    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_after(ip, 12);
     for (i = 0, match = n == ip.n; i < n; i++) {
-        mask = base.p[n + i];
-        low = ~mask & 0xFF;
-        if ((low & (low + 1)) || (end && mask)) return -1; /* ones, then zeros */
+        low = ~mask[i] & 0xFF;
+        if ((low & (low + 1)) || (end && mask[i])) return -1; /* ones, then zeros */
         if (low) end = 1;
-        if (match && (base.p[i] & mask) != (ip.p[i] & mask)) match = 0;
+        if (match && (from[i] & mask[i]) != (ip.p[i] & mask[i])) match = 0;
     }
     return match;
 }
@@ -5241,7 +5333,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
     psi_x509_take(&lists, 0xA0, &list);
     if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
     while (list.n) {
-        if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL) || subtree.n) return 1;
+        if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL)) return 1;
         if (!memchr(psi_x509_general, type, sizeof psi_x509_general)) return 1;
         w->work -= 1 + (long)(name.n + base.n) / 64;
         if (w->work < 0) return 1;
@@ -5483,6 +5575,7 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
     int tag, count = 0, same = 0;
+    psi_x509_host parsed;
     psi_addr a = PSI_ZERO;
     char ip[64];
     psi_x509_put(t, "is for ");
@@ -5503,7 +5596,8 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     if (!count) psi_x509_put(t, "no host (it has no alternative names)");
     psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
-    if (same) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    if (same && psi_x509_host_parse(&parsed, asked) && !parsed.dns.n)
+        psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
@@ -5516,6 +5610,10 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
     if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
     else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
+    if (flaw && c->which.n) {
+        psi_x509_put(&t, ", ");
+        psi_x509_put_type(&t, c->which);
+    }
     if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&label, c->issuer);
     else if (rule != PSI_RULE_NAME) psi_x509_put_label(&label, c);
     psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
@@ -5556,6 +5654,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
+    if (w.rule == PSI_RULE_NONE && leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) w.rule = PSI_RULE_NOT_SIGNING;
     return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
 }
 

@@ -53,11 +53,17 @@ end
 function Tcp:setoption() return 1 end -- psocket sets by itself what matters
 function Tcp:getfd() return self.s and self.s:getfd() or -1 end
 function Tcp:getstats() return self.received, self.sent, now() end
-function Tcp:getpeername() return self.s:getpeer() end
-function Tcp:getsockname() return self.s:getlocal() end
 function Tcp:close()
   if self.s then self.s:close() end
+  self.s = false
   return 1
+end
+for name, method in pairs { getpeername = "getpeer", getsockname = "getlocal" } do
+  Tcp[name] = function(self)
+    if not self.s then return nil, "closed" end
+    local ip, port, code = self.s[method](self.s)
+    return answer(ip, port, ip and (ip:find(":", 1, true) and "inet6" or "inet") or code)
+  end
 end
 
 -- Whether there is something to take: data, a connection, an end.
@@ -67,7 +73,7 @@ local function ready(o)
   if s.hasconnection then return s:hasconnection() end
   return s:peek() ~= nil or not s:isopen()
 end
-function Tcp:dirty() return self.s ~= nil and ready(self) end
+function Tcp:dirty() return self.s and ready(self) or false end
 
 -- How long a call may wait, nil for ever; `whole` is when its time is over. With settimeout(0) jobs go on for ever.
 local function limit(o, whole)
@@ -128,32 +134,27 @@ function Tcp:accept()
 end
 
 function Tcp:receive(pattern, prefix)
-  local wanted, all = tonumber(pattern), pattern == "*a"
+  local wanted, all, data, err = tonumber(pattern), pattern == "*a", nil, "timeout"
   if pattern and not wanted and not all and pattern ~= "*l" then error("bad argument #1 to 'receive' (invalid receive pattern)", 2) end
   prefix = prefix or ""
   if wanted and wanted <= #prefix then return prefix end
-  local parts, data, err = {}, nil, "timeout"
   if self.block ~= 0 or ready(self) then
-    repeat
-      parts[#parts + 1] = data
-      if wanted then data, err = call(self, "read", wanted - #prefix)
-      elseif all then data, err = call(self, "recv")
-      else data, err = call(self, "read_until", "\n", 2^30) end
-    until not data or not all
+    if wanted or all then data, err = call(self, "read", wanted and wanted - #prefix or 2^29)
+    else data, err = call(self, "read_until", "\n", 2^30) end
   end
-  local left = not data and self.s and self.s:pending() or 0 -- what arrived of the rest
-  parts[#parts + 1] = data or left > 0 and self.s:read(left) or nil
-  local got = table.concat(parts)
-  self.received = self.received + #got
-  if data or all and err == "closed" and got ~= "" then err = false end
-  if not wanted and not all then got = got:gsub("[\r\n]", "") end
-  if not err then return prefix .. got end
-  return nil, err, prefix .. got
+  local left = not data and self.s and self.s:pending() or 0 -- what arrived of it
+  data = data or left > 0 and self.s:read(left) or ""
+  self.received = self.received + #data
+  if all and not err then err = "more than 512 MB in one piece"
+  elseif all and err == "closed" and data ~= "" then err = nil end
+  if not wanted and not all then data = data:gsub("[\r\n]", "") end
+  if not err then return prefix .. data end
+  return nil, err, prefix .. data
 end
 
 function Tcp:send(data, from, to)
-  from, to = from or 1, to or -1
-  if from < 0 then from = math.max(#data + from + 1, 1) end
+  data, from, to = data .. "", from or 1, to or -1 -- a number is data, too
+  from = math.max(from < 0 and #data + from + 1 or from, 1)
   local part = data:sub(from, to)
   local ok, err, sent = call(self, "send", part)
   sent = ok and #part or sent or 0
@@ -163,7 +164,7 @@ function Tcp:send(data, from, to)
 end
 
 function Tcp:shutdown(how)
-  if how ~= "receive" then self.s:shutdown("send") end
+  if how ~= "receive" and self.s then self.s:shutdown("send") end
   return 1
 end
 
@@ -172,23 +173,29 @@ end
 for _, name in ipairs { "settimeout", "setoption", "getfd", "getpeername", "getsockname", "dirty", "close" } do Udp[name] = Tcp[name] end
 function Udp:setsockname(address, port) return take(self, psocket.udpserver(place(address, port))) end
 function Udp:setpeername(host, port) return take(self, psocket.connect(host, tonumber(port), { udp = true, yield = yields() })) end
-function Udp:send(data) return answer(call(self, "send", data) and 1) end
+function Udp:send(data)
+  local ok, err = call(self, "send", data)
+  return ok and #data, err
+end
+local function opened(o) -- its socket; not one that was closed
+  if o.s == nil then o.s = assert(psocket.udpserver(0)) end
+  return o.s
+end
 function Udp:sendto(data, ip, port)
-  self.s = self.s or assert(psocket.udpserver(0))
+  if not opened(self) then return nil, "closed" end
   local ok, message, name = self.s:setpeer(ip, tonumber(port))
   if not ok then return answer(nil, message, name) end
   return self:send(data)
 end
 function Udp:receive(size)
-  self.s = self.s or assert(psocket.udpserver(0))
-  if self.block == 0 and not ready(self) then return nil, "timeout" end
+  if opened(self) and self.block == 0 and not ready(self) then return nil, "timeout" end
   local data, err = call(self, "recv")
   return data and data:sub(1, size or -1), err
 end
 function Udp:receivefrom(size)
   local data, err = self:receive(size)
   if not data then return nil, err end
-  return data, self.s:getpeer()
+  return data, self:getpeername()
 end
 
 --- The module
@@ -281,11 +288,12 @@ function socket.select(readers, writers, seconds)
 end
 
 function socket.dns.toip(host)
-  local o = new(Udp)
-  local ok, err = o:setpeername(host, 9) -- which sends nothing
-  if not ok then return nil, err end
-  local ip = o:getpeername()
-  o:close()
+  local function find(from) return psocket.connect(host, 9, { udp = true, yield = yields(), local_address = from }) end -- sends nothing
+  local s, message, name = find "0.0.0.0" -- IPv4 first, as LuaSocket does
+  if not s then s, message, name = find() end
+  if not s then return answer(nil, message, name) end
+  local ip = s:getpeer()
+  s:close()
   return ip, { name = host, alias = {}, ip = { ip } }
 end
 function socket.dns.getaddrinfo(host)
