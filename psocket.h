@@ -13237,6 +13237,13 @@ typedef struct psi_lua_sched {
     uint8_t interrupted;     /* a signal came: the hook of an interrupt may be to be run */
 } psi_lua_sched;
 
+/* Bytes in the buffer of a socket. */
+typedef struct psi_lua_loan {
+    psi_lua_sock *k;
+    const void *bytes;
+    size_t len;
+} psi_lua_loan;
+
 /* One per Lua. Upvalue 1 of every function. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
@@ -13246,8 +13253,7 @@ typedef struct psi_lua_vm {
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
     int copy, check, heed, finish, note, trace; /* functions in the registry */
-    const void *bytes;     /* what psi_lua_copy is to copy */
-    size_t len;
+    const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
 /* A socket or listener. */
@@ -13869,16 +13875,22 @@ static void psi_lua_set_limit(psi_lua_sock *k, int ms)
 
 /*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
 
-/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
-   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
-static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
+/* Does what waits for k, which may be none, yield? Else it blocks. */
+static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
+}
+
+/* Begins to try an operation on k, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int event, int options)
+{
     const psi_lua_task *t = op->vm->at;
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
-    if (k->interest && !(t && t->co == L && t->sched == k->home)) { /* that poller may have no turn before this is over */
+    if (!r && k->interest && !(t && t->co == L && t->sched == k->home && psi_lua_yields(L, k))) {
+        /* its poller may have no turn before this is over, and until it has C does not look again */
         psi_lua_wake_all(op->vm, k);
         psi_lua_forget(op->vm, k);
     }
@@ -13917,8 +13929,9 @@ static int psi_lua_tired(psi_lua_op *op)
 
 static int psi_lua_copy(lua_State *L)
 {
-    const psi_lua_vm *vm = (const psi_lua_vm *)lua_touserdata(L, 1);
-    lua_pushlstring(L, (const char *)vm->bytes, vm->len);
+    const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
+    loan->k->lent = !PSI_LUA_COPIES;
+    lua_pushlstring(L, (const char *)loan->bytes, loan->len);
     return 1;
 }
 
@@ -13936,18 +13949,19 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
 static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
     psi_lua_vm *vm = psi_lua_here(L);
-    const void *outer = vm->bytes; /* if this is in a finalizer that runs before another one's are copied */
-    size_t outer_len = vm->len;
+    const psi_lua_loan *outer = vm->loan; /* if this is in a finalizer that runs before another one's are copied */
+    psi_lua_loan loan;
     int status;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy); /* neither a new function, */
     lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
-    vm->bytes = data;
-    vm->len = len;
-    k->lent = !PSI_LUA_COPIES;
+    loan.k = k;
+    loan.bytes = data;
+    loan.len = len;
+    vm->loan = &loan;
+    k->lent = 1;
     status = lua_pcall(L, 1, 1, 0);
     k->lent = 0;
-    vm->bytes = outer;
-    vm->len = outer_len;
+    vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
     if (status) lua_error(L);
@@ -13973,13 +13987,13 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
+    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 2);
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
+    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 3);
     double n = psi_lua_check_number(L, 2);
     if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
     if (r) return psi_lua_stop(L, op, r);
@@ -13991,7 +14005,7 @@ static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
     size_t len, max = (size_t)-1;
     const char *delimiter = psi_lua_check_string(L, 2, &len);
     if (!len || strlen(delimiter) != len)
@@ -14072,24 +14086,24 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
+    psi_lua_sock *k = psi_lua_self(L);
     psi_lua_pieces p;
     ptrdiff_t n;
     int r;
-    psi_lua_self(L);
     psi_lua_find_pieces(L, &p);
-    n = psi_lua_begin(L, op, PSOCKET_WRITE, p.options);
-    if (p.count > 1 && psocket_isudp(op->k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    psi_lua_advance(L, &p, op->state);
+    n = psi_lua_begin(L, op, k, PSOCKET_WRITE, p.options);
+    if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
+    if (op->again) psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
         const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
         if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-        n = psocket_send(op->k->s, data, len);
+        n = psocket_send(k->s, data, len);
         if (n <= 0) break;
         psi_lua_advance(L, &p, (double)n);
         op->state += (double)n;
     }
-    if (n >= 0) n = psocket_flush(op->k->s);
+    if (n >= 0) n = psocket_flush(k->s);
     if (n >= 0) {
         lua_pushboolean(L, 1);
         return 1;
@@ -14239,7 +14253,7 @@ static int psi_lua_try(lua_State *L, int again, double *state)
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
-        if (PSI_LUA_YIELDABLE(L) && !(op.k && op.k->blocks)) {
+        if (psi_lua_yields(L, op.k)) {
             op.vm->ops = 0;
             psi_lua_park(L, &op);
             return n;

@@ -128,4 +128,30 @@ t.test("a finalizer resumes who waits for the socket that is being read", functi
   check((after and let or refused) > 0 or t.version() == "5.2", "no finalizer ran in between") -- 5.2 collects before it calls a C function
 end)
 
+-- What a task has read to the end is looked at again by whoever cannot wait for its scheduler's next turn.
+for _, how in ipairs { "recv", "read", "read_until" } do
+  t.test(how .. " right after the socket was read to its end", function()
+    local function take(s) return s[how](s, how == "read" and 2 or how == "read_until" and "!" or nil, { timeout = 1 }) end
+    if how == "recv" then function take(s) return s:recv { timeout = 1 } end end
+    local a, b = t.tcp()
+    local sched, got = psocket.scheduler(), {}
+    sched:add(function()
+      got[1] = take(b) -- it waits, so that b is in the scheduler's poller
+      a:send("2!")
+      b:setyield(false)
+      got[2] = take(b) -- as what is called from C does: it blocks
+      b:setyield(true)
+      a:send("3!")
+      coroutine.wrap(function() got[3] = take(b) end)() -- no task
+      got[4] = "."
+    end)
+    sched:step(0)
+    a:send("1!")
+    while sched:step(1) do end
+    a:send("5!")
+    got[5] = take(b) -- outside
+    equal(table.concat(got, "", 1, 5), "1!2!3!.5!")
+  end)
+end
+
 t.finish()
