@@ -9784,7 +9784,7 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
     psi_reader extensions = psi_read_list(&m, &psi_ext_list);
     if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
-    if (lifetime > PSI_SESSION_MOST || psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    if (psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
     s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
     if (!s) return 0;
     psi_tlsinfo_read(r->info, s);
@@ -14402,8 +14402,9 @@ static int psi_lua_answer_question(lua_State *L)
     int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
     k->asks = 0;
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
-    if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
-    else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    if (q.kind != PSOCKET_WANT_SIGNATURE)
+        psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    else if (psocket_signed(k->s, sig, len)) psocket_signed(k->s, NULL, 0); /* too long for a signature: refused, too */
     return 0;
 }
 
@@ -15530,15 +15531,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local f, call = what == 'decide' and q.decide or q[a], C.passes and pcall or unguarded\n"
     "  local ok, v\n"
     "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
-    "  if ok then return v end\n" /* an error refuses */
+    "  if ok then return v end\n"
+    "  return nil, v\n" /* an error refuses, and is told */
     "end\n"
     "local function handshake(s, t, name, seconds)\n"
     "  local ok, a, b, c, d = C.starttls(s, t, name, seconds)\n"
+    "  local v, problem\n"
     "  while ok == 'decide' or ok == 'sign' do\n"
-    "    if ok == 'decide' and not b then C.answer(s, answer(t, ok, a)) else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    if ok == 'decide' and not b then v, problem = answer(t, ok, a) else v, problem = answer(t, ok, a, b, c, d) end\n"
+    "    C.answer(s, v)\n"
     "    ok, a, b, c, d = C.starttls(s)\n"
     "  end\n"
-    "  if b then return ok, a, b end\n"
+    "  if b then return ok, problem and a .. ': ' .. tostring(problem) or a, b end\n"
     "  if a then return ok, a end\n"
     "  return ok\n"
     "end\n"

@@ -247,6 +247,7 @@ t.test("handshakes that are refused", function()
       local s = assert(psocket.connect("127.0.0.1", port, { timeout = 5 }))
       s:send((handshake:gsub(from, (to:gsub("%%", "%%%%")), 1)))
       equal(tonumber((s:read_until("\r\n\r\n") or ""):match("^HTTP/1.1 (%d+)")), status, change)
+      s:close()
     end
   end)
   for name, answer in pairs {
@@ -316,6 +317,7 @@ t.test("an end without a close frame is no clean one", function()
     end, function(port)
       local ws = assert(websocket.connect("ws://127.0.0.1:" .. port))
       fails("TRUNCATED", ws:receive(5))
+      ws.s:close()
     end)
   end
 end)
