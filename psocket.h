@@ -5596,8 +5596,8 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     if (!count) psi_x509_put(t, "no host (it has no alternative names)");
     psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
     psi_x509_put_safe(t, host, "");
-    if (same && psi_x509_host_parse(&parsed, asked) && !parsed.dns.n)
-        psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    if (!psi_x509_host_parse(&parsed, asked)) psi_x509_put(t, " (which is no host name)");
+    else if (same && !parsed.dns.n) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */

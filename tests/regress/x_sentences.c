@@ -1,4 +1,5 @@
-/* What the sentences for people say: which issuer is missing and what to do, and that an address stands as a DNS name. */
+/* What the sentences for people say: which issuer is missing and what to do, that an address stands as a DNS name,
+   and that a host is none. */
 #include "regress/x.h"
 
 TEST(the_missing_issuer)
@@ -31,17 +32,22 @@ TEST(the_missing_issuer)
     free(san.p);
 }
 
-TEST(an_address_as_a_dns_name)
+TEST(what_is_wrong_with_the_name)
 {
+    static const char address[] = "as a DNS name", no_host[] = "is no host name";
     static const struct {
         const char *names[5], *host;
-        int told;
+        const char *told;
     } t[] = {
-        {{"127.0.0.1"}, "127.0.0.1", 1},
-        {{"a.test", "b.test", "c.test", "127.0.0.1"}, "127.0.0.1", 1},
-        {{"::1"}, "::1", 1},
-        {{"127.0.0.2"}, "127.0.0.1", 0},
-        {{"a.test"}, "b.test", 0},
+        {{"127.0.0.1"}, "127.0.0.1", address},
+        {{"a.test", "b.test", "c.test", "127.0.0.1"}, "127.0.0.1", address},
+        {{"::1"}, "::1", address},
+        {{"127.0.0.2"}, "127.0.0.1", NULL},
+        {{"a.test"}, "b.test", NULL},
+        {{"-a.good.test"}, "-a.good.test", no_host},
+        {{"good..test"}, "good..test", no_host},
+        {{"*.good.test"}, "*.good.test", no_host},
+        {{"1.2.3.4.5"}, "1.2.3.4.5x-", no_host},
     };
     der root = x_cert("root", 1, "root", 1, 1, NULL);
     size_t i, k;
@@ -53,7 +59,8 @@ TEST(an_address_as_a_dns_name)
         der_extension(&san, 0x11, names.p, names.n);
         leaf = x_cert("leaf", 2, "root", 1, 0, &san);
         CHECK_INT(x_verify(&root, &leaf, t[i].host, 0, &e), PSOCKET_CERT_NAME);
-        if ((strstr(e.text, "as a DNS name") != NULL) != t[i].told) check_fail(__FILE__, __LINE__, "%s", e.text);
+        if ((strstr(e.text, address) != NULL) != (t[i].told == address)) check_fail(__FILE__, __LINE__, "%s", e.text);
+        if ((strstr(e.text, no_host) != NULL) != (t[i].told == no_host)) check_fail(__FILE__, __LINE__, "%s", e.text);
         CHECK(strstr(e.text, t[i].names[0]) != NULL);
         free(leaf.p);
         free(san.p);
