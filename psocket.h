@@ -9784,7 +9784,7 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
     psi_reader extensions = psi_read_list(&m, &psi_ext_list);
     if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
-    if (lifetime > PSI_SESSION_MOST || psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
+    if (psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
     s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
     if (!s) return 0;
     psi_tlsinfo_read(r->info, s);
@@ -14114,6 +14114,36 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     return r + 1;
 }
 
+/* shutdown(socket [, "send"] [, options]): ends the direction out, after all that was sent. */
+static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
+{
+    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_WRITE, 3);
+    if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
+        psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
+    if (!r) r = psocket_shutdown(op->k->s);
+    if (r < 0) return psi_lua_stop(L, op, r);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* step(socket): connects, and returns the socket. C keeps the time. */
+static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
+{
+    psi_lua_sock *k = psi_lua_self(L);
+    int r = psi_lua_claim(L, op->vm, k, PSOCKET_WRITE);
+    psocket_error e;
+    if (!r) r = psocket_step(k->s);
+    op->k = k;
+    op->event = op->claims = PSOCKET_WRITE;
+    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    psi_lua_forget(op->vm, k); /* writable is the usual state: it would only be reported once more */
+    lua_settop(L, 1);
+    if (r >= 0 || r == PSOCKET_CLOSED) return 1;
+    psocket_geterror(k->s, &e);
+    psocket_close(k->s);
+    return psi_lua_fail_error(L, r, &e);
+}
+
 /* Fields of the table on top. */
 static void psi_lua_set_whole(lua_State *L, const char *name, double value)
 {
@@ -14233,10 +14263,11 @@ typedef struct psi_lua_waiting {
 
 static const psi_lua_waiting psi_lua_all_waiting[] = {
     { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
-    { "send", psi_lua_try_send }, { "wait", psi_lua_try_wait }, { "starttls", psi_lua_try_secure }
+    { "send", psi_lua_try_send }, { "shutdown", psi_lua_try_shutdown }, { "wait", psi_lua_try_wait },
+    { "starttls", psi_lua_try_secure }, { "step", psi_lua_try_step }
 };
 
-enum { PSI_LUA_WAIT = 4, PSI_LUA_WAITING = 6 }; /* from there on they are for the script */
+enum { PSI_LUA_WAIT = 5, PSI_LUA_WAITING = 8 }; /* from there on they are for the script */
 
 /* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
@@ -14352,32 +14383,6 @@ static int psi_lua_take(lua_State *L)
     return r ? psi_lua_answer(L, l, r) : 1;
 }
 
-/* shut(socket, "send" [, seconds]): ends the direction out, after all that was sent. */
-static int psi_lua_shut_out(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    int r = psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_WRITE);
-    if (!r && lua_isnumber(L, 3)) psi_lua_set_limit(k, psi_lua_milliseconds(L, 3));
-    if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
-        psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
-    return psi_lua_answer(L, k, r ? r : psocket_shutdown(k->s));
-}
-
-/* step(socket): connects. C keeps the time. */
-static int psi_lua_step(lua_State *L)
-{
-    psi_lua_sock *k = psi_lua_self(L);
-    psi_lua_vm *vm = psi_lua_here(L);
-    int r = psi_lua_claim(L, vm, k, PSOCKET_WRITE);
-    psocket_error e;
-    if (!r) r = psocket_step(k->s);
-    if (!psi_lua_is_want(r)) psi_lua_forget(vm, k); /* writable is the usual state: it would only be reported once more */
-    if (r >= 0 || psi_lua_is_want(r) || r == PSOCKET_CLOSED) return psi_lua_answer(L, k, r == PSOCKET_CLOSED ? 0 : r);
-    psocket_geterror(k->s, &e);
-    psocket_close(k->s);
-    return psi_lua_fail_error(L, r, &e);
-}
-
 /* side(socket): is it a server's, and does it use TLS already? */
 static int psi_lua_side(lua_State *L)
 {
@@ -14397,8 +14402,9 @@ static int psi_lua_answer_question(lua_State *L)
     int yes = lua_isboolean(L, 2) && lua_toboolean(L, 2);
     k->asks = 0;
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
-    if (q.kind == PSOCKET_WANT_SIGNATURE) psocket_signed(k->s, sig, len);
-    else psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    if (q.kind != PSOCKET_WANT_SIGNATURE)
+        psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
+    else if (psocket_signed(k->s, sig, len)) psocket_signed(k->s, NULL, 0); /* too long for a signature: refused, too */
     return 0;
 }
 
@@ -15525,15 +15531,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local f, call = what == 'decide' and q.decide or q[a], C.passes and pcall or unguarded\n"
     "  local ok, v\n"
     "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
-    "  if ok then return v end\n" /* an error refuses */
+    "  if ok then return v end\n"
+    "  return nil, v\n" /* an error refuses, and is told */
     "end\n"
     "local function handshake(s, t, name, seconds)\n"
     "  local ok, a, b, c, d = C.starttls(s, t, name, seconds)\n"
+    "  local v, problem\n"
     "  while ok == 'decide' or ok == 'sign' do\n"
-    "    if ok == 'decide' and not b then C.answer(s, answer(t, ok, a)) else C.answer(s, answer(t, ok, a, b, c, d)) end\n"
+    "    if ok == 'decide' and not b then v, problem = answer(t, ok, a) else v, problem = answer(t, ok, a, b, c, d) end\n"
+    "    C.answer(s, v)\n"
     "    ok, a, b, c, d = C.starttls(s)\n"
     "  end\n"
-    "  if b then return ok, a, b end\n"
+    "  if b then return ok, problem and a .. ': ' .. tostring(problem) or a, b end\n"
     "  if a then return ok, a end\n"
     "  return ok\n"
     "end\n"
@@ -15588,39 +15597,20 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    end\n"
     "    s, message, why = C.dial(host, port, options, addresses)\n"
     "  end\n"
-    "  while s do\n"
-    "    local ok\n"
-    "    ok, message, why = C.step(s)\n"
-    "    if ok then return s end\n"
-    "    if ok == nil then break end\n"
-    "    wait(s, 2, 2)\n"
-    "  end\n"
+    "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
-    "local function seconds_of(what, arg, options, seconds)\n"
+    "local function limit(what, arg, options, seconds)\n"
     "  if options ~= nil then\n"
     "    local problem, plain = check(options, 'c')\n"
     "    if problem then bad(problem, what, arg) end\n"
     "    seconds = plain.timeout or seconds\n"
     "  end\n"
-    "  return seconds\n"
-    "end\n"
-    "local function limit(...)\n"
-    "  local seconds = seconds_of(...)\n"
     "  return seconds > 0 and now() + seconds or nil\n"
     "end\n"
     "local function timed_out(due)\n"
     "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
-    "end\n"
-    "function M.shutdown(s, how, options)\n"
-    "  local ok, message, why = C.shut(s, how, seconds_of('shutdown', 3, options, C.shutdown_timeout(s)))\n"
-    "  while ok == false do\n"
-    "    wait(s, 2, 2)\n"
-    "    ok, message, why = C.shut(s, how)\n"
-    "  end\n"
-    "  if ok then return true end\n"
-    "  return nil, message, why\n"
     "end\n"
     /* In a task it also waits for descriptors and memory, which others may give back. */
     "local short = { DESCRIPTORS = true, NOMEM = true }\n"
@@ -15923,8 +15913,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_socket[] = {
-        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(shut, shut_out, shutdown), PSI_LUA_AS(shutdown_timeout, timeout, shutdown),
-        PSI_LUA_AS(side, side, starttls), PSI_LUA_AS(step, step, connect), PSI_LUA_NO_MORE
+        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(side, side, starttls), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_listener[] = {
         PSI_LUA_AS(accept_timeout, timeout, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE

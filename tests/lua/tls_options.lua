@@ -118,6 +118,17 @@ t.modes("errors in decide refuse", function(go)
     equal(client[1], false)
     equal(client[3], "CERT_REJECTED")
   end
+  local _, _, client = connect(go, rsa, { ca = ca, decide = function(peer) return peer.subjcet:find("x") end })
+  check(client[2]:find("refused by the application: ", 1, true) and client[2]:find("subjcet", 1, true), client[2])
+end)
+
+t.modes("what is no signature refuses", function(go)
+  for _, f in ipairs { function() return ("x"):rep(100000) end, function() return "" end, function() return 5 end, function() end } do
+    local _, _, client, server = connect(go, { { chain = rsa[1].chain, sign = f } }, { ca = ca })
+    equal(client[1], false)
+    equal(server[1], false)
+    equal(server[3], "TLS_KEY")
+  end
 end)
 end
 
