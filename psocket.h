@@ -9735,9 +9735,9 @@ static int psi_hs_answered(psi_hs *h, int kind)
 static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 {
     psocket_error verdict = PSI_ZERO;
-    int waits = code == PSOCKET_WANT_READ || code == PSOCKET_WANT_WRITE || code == PSOCKET_WANT_DECISION ||
-                code == PSOCKET_WANT_SIGNATURE;
-    if (waits || (code && !psocket_codename(code))) return PSOCKET_INVALID;
+    int is_wait = code == PSOCKET_WANT_READ || code == PSOCKET_WANT_WRITE || code == PSOCKET_WANT_DECISION ||
+                  code == PSOCKET_WANT_SIGNATURE;
+    if (is_wait || (code && !psocket_codename(code))) return PSOCKET_INVALID;
     if (psi_hs_asks(h)) verdict = h->question->public_form.verdict;
     if (!psi_hs_answered(h, PSOCKET_WANT_DECISION)) return PSOCKET_INVALID;
     if (code && code != verdict.code) {
