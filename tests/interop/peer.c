@@ -158,7 +158,7 @@ int main(int argc, char **argv)
     const char *alpn[MOST], *name = NULL, *host = NULL;
     size_t i, certs = 0, keys = 0, protocols = 0;
     psocket_tls *tls = NULL;
-    int a = 2, serve, port = 0, times = 0, n;
+    int a = 2, serve, port = 0, times = 0, status = 0, n;
     memset(ids, 0, sizeof ids);
     if (argc < 2) return 2;
     serve = strcmp(argv[1], "serve") == 0;
@@ -241,7 +241,8 @@ int main(int argc, char **argv)
         psocket *s;
         if (psocket_connect(&s, host, port, &opt)) {
             printf("connect %s\n", err.text);
-            return 1;
+            status = 1;
+            break;
         }
         connection(s, tls, name);
     }
@@ -250,5 +251,5 @@ int main(int argc, char **argv)
         free((void *)ids[i].chain);
         free((void *)ids[i].key);
     }
-    return 0;
+    return status;
 }

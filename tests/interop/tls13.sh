@@ -324,7 +324,7 @@ if has tstclnt && has selfserv && has certutil && has pk12util; then
 
 " --lines 1; do
                     m=$((m + 1))
-                    [ $m -lt 30 ] && grep -q '^connect' "$tmp/c" || return 1
+                    [ $m -lt 200 ] && grep -q '^connect' "$tmp/c" || return 1
                     sleep 0.1
                 done
             }
