@@ -13088,25 +13088,24 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 /*--- what differs between the versions */
 
 #if LUA_VERSION_NUM >= 504
-#define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdatauv(L, n, 1)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdatauv(L, n, values)
 #define PSI_LUA_GETVALUE(L, i) ((void)lua_getiuservalue(L, i, 1))
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setiuservalue(L, i, 1))
 #elif LUA_VERSION_NUM >= 502
-#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdata(L, n)
 #define PSI_LUA_GETVALUE(L, i) ((void)lua_getuservalue(L, i))
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setuservalue(L, i))
 #else
-#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdata(L, n)
 #define PSI_LUA_GETVALUE(L, i) lua_getfenv(L, i)
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setfenv(L, i))
 #endif
 
 #if LUA_VERSION_NUM >= 502
+#define PSI_LUA_COUNT(L, i) luaL_len(L, i)
 #define PSI_LUA_LENGTH(L, i) ((size_t)lua_rawlen(L, i))
 #else
+#define PSI_LUA_COUNT(L, i) lua_objlen(L, i)
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
@@ -13252,7 +13251,7 @@ typedef struct psi_lua_vm {
     uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, check, heed, finish, note, trace; /* functions in the registry */
+    int copy, heed, finish, note, trace; /* functions in the registry */
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
@@ -13291,7 +13290,7 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
 
 static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name)
 {
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k);
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
     memset((void *)k, 0, sizeof *k);
     psi_lua_setmetatable(L, class_name);
     return k;
@@ -13479,23 +13478,26 @@ static int psi_lua_check_time(lua_State *L, int arg)
     return psi_lua_milliseconds(L, arg);
 }
 
-/*--- options: tables whose fields have known names. The script checks them, by the kinds given here, and copies them */
+/*--- options: tables whose fields have known names */
 
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
-    int yield; /* in coroutines */
+    int yield;          /* in coroutines */
+    int resolve, clock; /* there is such a function */
+    int identities;     /* the stack's index of their list, 0 none */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
-                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, c names with colons
+                           between, n names, p pins, k keys, l list for later, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
 
+#define PSI_LUA_L(field) offsetof(psi_lua_options, field)
 #define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
 #define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
 #define PSI_LUA_I(field) offsetof(psocket_identity, field)
@@ -13513,20 +13515,20 @@ static const psi_lua_option psi_lua_known[] = {
     { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
     { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
     { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
-    { "resolve", "s", 'f', 0, 0 },
+    { "resolve", "s", 'f', PSI_LUA_L(resolve), 0 },
     { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
     { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
     { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
-    { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
-    { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
+    { "yield", "s", 'b', PSI_LUA_L(yield), 0 },
+    { "alpn", "t", 'n', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
     { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
     { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
     { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
-    { "clock", "t", 'f', 0, 0 },
-    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
+    { "clock", "t", 'f', PSI_LUA_L(clock), 0 },
+    { "decide", "t", 'f', PSI_LUA_T(decide), 0 },
     { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
-    { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
+    { "identities", "t", 'l', PSI_LUA_L(identities), 0 },
     { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
     { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
     { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
@@ -13536,80 +13538,241 @@ static const psi_lua_option psi_lua_known[] = {
     { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
     { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
     { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
-    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    { "ticket_keys", "t", 'k', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
     { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
     { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
     { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
-    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
+    { "sign", "i", 'f', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
 
-/* Stores the checked value on top, which is no list of tables or names. How long it is. */
-static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+/* Options that are being read. */
+typedef struct psi_lua_source {
+    int arg;    /* which argument they are, */
+    int item;   /* or in which certificate of its list, from 1 */
+    int asks;   /* the stack's index of a table for what is a function; 0: that is left */
+    char taker;
+} psi_lua_source;
+
+/* Raises an error about an option, or (name "") about all. */
+static int psi_lua_wrong(lua_State *L, const psi_lua_source *from, const char *name, const char *problem)
 {
-    size_t n = 0;
-    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
-    else if (text) *(const char **)at = text;
-    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-    return kind == 'p' || kind == 'q' ? n / 32 : n;
+    problem = lua_pushfstring(L, "%s%s", name, problem);
+    if (from->item) problem = lua_pushfstring(L, "certificate %d: %s", from->item, problem);
+    return psi_lua_argument(L, from->arg, problem);
 }
 
-/* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
-   pushed. */
-static void psi_lua_store_options(lua_State *L, char taker, char *base)
+/* How many letters have to be changed, put in or left out to make b, an option's name, of a. */
+static int psi_lua_distance(const char *a, const char *b)
+{
+    int row[40], n = (int)strlen(b), i, j;
+    for (j = 0; j <= n; j++) row[j] = j;
+    for (i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (j = 1; j <= n; j++) {
+            int best = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+
+/* The name of an option, at index, must be known. */
+static void psi_lua_check_name(lua_State *L, const psi_lua_source *from, int index)
+{
+    const psi_lua_option *o, *nearest = NULL;
+    const char *name;
+    char shown[56];
+    size_t len;
+    int best = INT_MAX;
+    if (lua_type(L, index) == LUA_TNUMBER && from->taker == 't') return; /* a certificate */
+    if (lua_type(L, index) != LUA_TSTRING)
+        psi_lua_wrong(L, from, "", lua_pushfstring(L, "the name of an option is a %s", luaL_typename(L, index)));
+    name = lua_tolstring(L, index, &len);
+    snprintf(shown, sizeof shown, "%.50s%s", name, len > 50 ? "..." : "");
+    for (o = psi_lua_known; o->name; o++) {
+        int d = strchr(o->takers, from->taker) ? psi_lua_distance(shown, o->name) : INT_MAX;
+        if (d == 0 && len == strlen(o->name)) return;
+        if (d < best) nearest = o;
+        if (d < best) best = d;
+    }
+    psi_lua_wrong(L, from, "", lua_pushfstring(L, "unknown option \"%s\"; the nearest is \"%s\"", shown, nearest->name));
+}
+
+/* Puts 32 bytes in place of the 64 hexadecimal digits on top, if it is that. */
+static void psi_lua_unhex(lua_State *L)
+{
+    size_t n, i;
+    const char *text = lua_tolstring(L, -1, &n);
+    char out[32];
+    if (n != 64 || strspn(text, "0123456789ABCDEFabcdef") != n) return;
+    for (i = 0; i < n; i++) {
+        int digit = text[i] <= '9' ? text[i] - '0' : (text[i] | 32) - 'a' + 10;
+        out[i / 2] = (char)(i & 1 ? out[i / 2] | digit : digit << 4);
+    }
+    lua_pushlstring(L, out, sizeof out);
+    lua_replace(L, -2);
+}
+
+/* The length of the list at index. What is longer than any may be still is when it is cut. */
+static int psi_lua_length(lua_State *L, int index)
+{
+    double n = (double)PSI_LUA_COUNT(L, index);
+    return n < 0 ? 0 : n < 5000 ? (int)n : 5000;
+}
+
+/* Pushes what is in the list on top, joined: names, or pins and keys of 32 bytes. How many they are. */
+static int psi_lua_join(lua_State *L, const psi_lua_source *from, const psi_lua_option *o)
+{
+    const char *what = o->kind == 'p' ? "pin" : o->kind == 'k' ? "key" : "name";
+    int list = lua_gettop(L), binary = *what != 'n', i, n;
+    if (!lua_istable(L, list)) psi_lua_wrong(L, from, o->name, lua_pushfstring(L, " must be a list of %ss", what));
+    n = psi_lua_length(L, list);
+    if (binary && !n) psi_lua_wrong(L, from, o->name, lua_pushfstring(L, " must be a list of %ss: it is empty", what));
+    lua_pushliteral(L, "");
+    for (i = 1; i <= n; i++) {
+        size_t len;
+        const char *text;
+        lua_pushlstring(L, o->kind == 'c' ? ":" : "", i > 1 && !binary);
+        lua_pushinteger(L, i);
+        lua_gettable(L, list);
+        if (binary && lua_type(L, -1) == LUA_TSTRING) psi_lua_unhex(L);
+        text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+        if (!text || len != (binary ? 32 : strlen(text)))
+            psi_lua_wrong(L, from, o->name, lua_pushfstring(L, ": %s %d is not %s", what, i, binary ?
+                          "32 bytes, or 64 hexadecimal digits" : "a string without a zero byte"));
+        lua_concat(L, 3);
+    }
+    return n;
+}
+
+/* These store the value on top, and answer what is wrong with it, or NULL. */
+
+static const char *psi_lua_store_number(lua_State *L, const psi_lua_option *o, void *at)
+{
+    double n = lua_isnumber(L, -1) ? (double)lua_tonumber(L, -1) : -2;
+    if (o->kind == 't') {
+        if (!(n >= 0)) return " is not a time in seconds";
+        n = psi_lua_milliseconds(L, -1);
+    } else if (!(n >= (o->kind == 'j' ? -1 : 0) && n <= (double)o->more && n == (double)(int)n)) {
+        return lua_pushfstring(L, " must be a whole number up to %d", (int)o->more);
+    }
+    if (o->kind == 'z') *(size_t *)at = (size_t)n;
+    else *(int *)at = (int)n;
+    return NULL;
+}
+
+static const char *psi_lua_store_word(lua_State *L, char kind, int *at)
+{
+    static const char *const auth[] = { "none", "optional", "required", NULL }; /* PSOCKET_CLIENT_AUTH_* */
+    static const char *const versions[] = { "TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3", NULL };
+    const char *const *words = kind == 'a' ? auth : versions;
+    double n = kind == 'v' && lua_type(L, -1) == LUA_TNUMBER ? (double)lua_tonumber(L, -1) : 0;
+    int i;
+    for (i = 0; words[i]; i++) {
+        lua_pushstring(L, words[i]);
+        if (lua_rawequal(L, -1, -2)) break;
+        lua_pop(L, 1);
+    }
+    if (words[i]) lua_pop(L, 1);
+    else if (kind == 'a') return " must be \"none\", \"optional\" or \"required\"";
+    else if (!(n >= 0x0300 && n < 0x0400 && n == (double)(int)n)) return " must be a version of TLS, as \"TLSv1.2\"";
+    *at = !words[i] ? (int)n : kind == 'a' ? i : 0x0301 + i;
+    return NULL;
+}
+
+static const char *psi_lua_store_text(lua_State *L, const psi_lua_source *from, const psi_lua_option *o, char *base)
+{
+    int joined = strchr("npk", o->kind) || (o->kind == 'c' && lua_istable(L, -1)), i;
+    int n = joined ? psi_lua_join(L, from, o) : 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL, **names;
+    size_t len = PSI_LUA_LENGTH(L, -1);
+    if (!text) return o->kind == 'c' ? " must be a string or a list of names" : " must be a string";
+    if (strchr("sc", o->kind) && strlen(text) != len) return " contains a zero byte";
+    if (o->kind == 'n') {
+        names = (const char **)PSI_LUA_USERDATA(L, ((size_t)n + 1) * sizeof *names, 0);
+        for (i = 0; i < n; i++, text += strlen(text) + 1) names[i] = text;
+        text = (const char *)names;
+    }
+    memcpy(base + o->at, &text, sizeof text);
+    if (joined && o->kind != 'c') *(size_t *)(void *)(base + o->more) = (size_t)n;
+    if (o->kind == 'x') *(size_t *)(void *)(base + o->more) = len;
+    return NULL;
+}
+
+static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
+{
+    int type = kind == 'b' ? LUA_TBOOLEAN : kind == 'f' ? LUA_TFUNCTION : LUA_TTABLE;
+    *at = kind == 'l' ? lua_gettop(L) : lua_toboolean(L, -1);
+    if (lua_type(L, -1) == type) return NULL;
+    if (kind == 'b') return " must be true or false"; /* it must be said clearly: "no" and 0 are true in Lua */
+    return kind == 'f' ? " must be a function" : " must be a list of certificates";
+}
+
+/* Reads the options in the table at index into what lies at base, where they are valid as long as what is pushed. How many. */
+static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, void *base)
 {
     const psi_lua_option *o;
-    int table = lua_gettop(L);
+    int n = 0;
+    if (!lua_istable(L, index))
+        psi_lua_wrong(L, from, "", lua_pushfstring(L, "table expected, got %s", luaL_typename(L, index)));
+    if (from->taker != 'c') luaL_checkstack(L, 80, "options");
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) psi_lua_check_name(L, from, lua_gettop(L) - 1);
     for (o = psi_lua_known; o->name; o++) {
-        void *at = base + o->at;
-        size_t i, n;
-        if (!strchr(o->takers, taker)) continue;
-        lua_getfield(L, table, o->name);
-        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
+        void *at = (char *)base + o->at;
+        const char *problem;
+        if (!strchr(o->takers, from->taker)) continue;
+        lua_getfield(L, index, o->name); /* it may be inherited */
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
             continue;
-        } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
-            for (i = 0; i < n; i++) {
-                lua_rawgeti(L, -2, (int)(i + 1));
-                names[i] = lua_tostring(L, -1);
-                lua_pop(L, 1);
-            }
-            *(const char *const **)at = names;
-        } else if (o->kind == 'k') {
-            int list = lua_gettop(L);
-            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
-            memset(all, 0, (n + 1) * sizeof *all);
-            for (i = 0; i < n; i++) {
-                lua_rawgeti(L, list, (int)(i + 1));
-                psi_lua_store_options(L, 'i', (char *)&all[i]);
-                lua_settop(L, list + 1);
-            }
-            *(const psocket_identity **)at = all;
-        } else {
-            n = psi_lua_store_value(L, o->kind, at);
-            lua_pop(L, 1);
         }
-        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        n++;
+        if (strchr("tijz", o->kind)) problem = psi_lua_store_number(L, o, at);
+        else if (strchr("av", o->kind)) problem = psi_lua_store_word(L, o->kind, (int *)at);
+        else if (strchr("bfl", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
+        else problem = psi_lua_store_text(L, from, o, (char *)base);
+        if (problem) psi_lua_wrong(L, from, o->name, problem);
+        if (o->kind != 'f' || !from->asks) continue;
+        if (from->item) lua_rawseti(L, from->asks, from->item);
+        else lua_setfield(L, from->asks, o->name);
+    }
+    return n;
+}
+
+/* Reads the identities in the list at index. */
+static void psi_lua_read_identities(lua_State *L, int index, psi_lua_source from, psocket_tls_options *t)
+{
+    int n = psi_lua_length(L, index), kept;
+    psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, ((size_t)n + 1) * sizeof *all, 0);
+    memset(all, 0, ((size_t)n + 1) * sizeof *all);
+    lua_newtable(L); /* keeps their texts */
+    kept = lua_gettop(L);
+    t->identities = all;
+    t->identity_count = (size_t)n;
+    from.taker = 'i';
+    for (from.item = 1; from.item <= n; from.item++, all++) {
+        lua_pushinteger(L, from.item);
+        lua_gettable(L, index);
+        if (!lua_istable(L, -1)) psi_lua_wrong(L, &from, "", "not a table with chain and private_key");
+        psi_lua_read(L, lua_gettop(L), &from, all);
+        if (!all->chain && !all->cert_file) psi_lua_wrong(L, &from, "", "it has no chain or cert_file");
+        if (!all->key && !all->key_file && !all->ask) psi_lua_wrong(L, &from, "", "it has no private_key or key_file");
+        while (lua_gettop(L) > kept) luaL_ref(L, kept);
     }
 }
 
-/* Reads the options in the table at arg, if there is one, into what lies at base. */
-static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
+/* Reads the options in the table at arg, if there is one. */
+static void psi_lua_read_options(lua_State *L, int arg, char taker, psi_lua_options *all)
 {
-    if (lua_isnoneornil(L, arg)) return;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
-    lua_pushvalue(L, arg);
-    lua_pushlstring(L, &taker, 1);
-    lua_call(L, 2, 2);
-    if (!lua_isnil(L, -2)) psi_lua_argument(L, arg, lua_tostring(L, -2));
-    psi_lua_store_options(L, taker, (char *)base);
+    psi_lua_source from = { arg, 0, 0, taker };
+    if (!lua_isnoneornil(L, arg)) psi_lua_read(L, arg, &from, all);
 }
 
 /* The time limit of one operation: what it has, unless the options at arg name another. */
@@ -13621,6 +13784,16 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
     psi_lua_read_options(L, arg, 'c', &all);
     if (top >= arg) lua_settop(L, top);
     return all.o.timeout_ms;
+}
+
+/* due(listener or queue, options): when what waits for it is over its time, in seconds of the clock; nil: never. */
+static int psi_lua_due(lua_State *L)
+{
+    const void *object = psi_lua_object(L);
+    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept") ? ((const psi_lua_sock *)object)->timeout : 0);
+    if (!ms) return 0;
+    lua_pushnumber(L, (lua_Number)(psocket_now() + ms) / 1000);
+    return 1;
 }
 
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
@@ -14167,20 +14340,19 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
     lua_setfield(L, -2, name);
 }
 
-/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
-   do it, the scheme, the hash and the digest. */
+/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
+   verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
 static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 {
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
     k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
-        lua_pushliteral(L, "sign");
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
         lua_pushstring(L, q.hash_name);
         lua_pushlstring(L, (const char *)q.digest, q.digest_len);
-        return 5;
+        return 4;
     }
     lua_pushliteral(L, "decide");
     lua_newtable(L);
@@ -14415,29 +14587,36 @@ static int64_t psi_lua_clock(void *user)
     return ((const psi_lua_settings *)user)->now;
 }
 
-/* settings(options): made of checked ones. */
+/* settings(options or nil, which argument that is, certificates or nil) */
 static int psi_lua_make_settings(lua_State *L)
 {
+    enum { OPTIONS = 1, ARG, CERTS, SETTINGS, ASKS };
     psi_lua_options all;
+    psi_lua_source from = { 0, 0, ASKS, 't' };
     psocket_error e;
-    int r, clock;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
+    psi_lua_settings *t;
+    int r, certs = CERTS;
+    lua_settop(L, CERTS);
+    t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t, 1);
     memset(t, 0, sizeof *t);
     psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
+    lua_newtable(L);
+    lua_pushvalue(L, ASKS);
+    PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
     memset(&e, 0, sizeof e);
-    lua_insert(L, 1);
-    lua_getfield(L, 2, "clock");
-    clock = !lua_isnil(L, -1);
-    lua_pop(L, 1);
-    psi_lua_store_options(L, 't', (char *)&all); /* those on top */
+    from.arg = (int)lua_tointeger(L, ARG);
+    if (lua_isnil(L, CERTS) || !lua_isnil(L, OPTIONS)) psi_lua_read(L, OPTIONS, &from, &all);
+    if (lua_isnil(L, CERTS)) certs = all.identities ? all.identities : psi_lua_length(L, OPTIONS) ? OPTIONS : 0;
+    else from.arg = 2;
+    if (certs) psi_lua_read_identities(L, certs, from, &all.t);
     all.t.error = &e;
-    if (clock) {
+    if (all.clock) {
         all.t.clock = psi_lua_clock;
         all.t.clock_user = t;
     }
     r = psocket_tls_new(&t->tls, &all.t);
-    lua_settop(L, 1);
+    lua_settop(L, SETTINGS);
     return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
 }
 
@@ -14448,13 +14627,29 @@ static psi_lua_settings *psi_lua_settings_self(lua_State *L)
     return t;
 }
 
-/* issettings(x): nil if it is something else; are they still there? */
-static int psi_lua_is_settings(lua_State *L)
+/* asks(x, argument): the functions that these settings ask; nil if it is something else. */
+static int psi_lua_asks(lua_State *L)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
     if (!t) return 0;
-    lua_pushboolean(L, t->tls != NULL);
+    if (!t->tls) psi_lua_argument(L, (int)lua_tointeger(L, 2), "these settings were collected");
+    PSI_LUA_GETVALUE(L, 1);
     return 1;
+}
+
+/* glance(options, argument): their timeout in seconds, or nil; is there anything else? */
+static int psi_lua_glance(lua_State *L)
+{
+    psi_lua_options all;
+    psi_lua_source from = { 0, 0, 0, 't' };
+    int n;
+    from.arg = (int)lua_tointeger(L, 2);
+    all.o.timeout_ms = -1;
+    n = psi_lua_read(L, 1, &from, &all);
+    if (all.o.timeout_ms < 0) lua_pushnil(L);
+    else lua_pushnumber(L, (lua_Number)all.o.timeout_ms / 1000);
+    lua_pushboolean(L, n > (all.o.timeout_ms >= 0) || psi_lua_length(L, 1));
+    return 2;
 }
 
 /* tell(settings, seconds): what clock has said. */
@@ -14474,7 +14669,7 @@ static int psi_lua_savesessions(lua_State *L)
     void *buf = NULL;
     while (n > room && n >= 0) { /* there may be more by now */
         room = n;
-        buf = PSI_LUA_USERDATA(L, (size_t)n + 1);
+        buf = PSI_LUA_USERDATA(L, (size_t)n + 1, 0);
         n = psocket_tls_savesessions(t->tls, buf, (size_t)room);
     }
     if (n < 0) return psi_lua_fail(L, (int)n, NULL);
@@ -14589,7 +14784,6 @@ PSI_LUA_GETTER(istls, lua_pushboolean(L, psocket_istls(k->s) == 1))
 PSI_LUA_GETTER(isudp, lua_pushboolean(L, psocket_isudp(k->s) == 1))
 PSI_LUA_GETTER(pending, PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(k->s)))
 PSI_LUA_GETTER(getfd, psi_lua_push_fd(L, psocket_getfd(k->s)))
-PSI_LUA_GETTER(timeout, lua_pushnumber(L, (lua_Number)k->timeout / 1000))
 
 static int psi_lua_isopen(lua_State *L)
 {
@@ -14790,10 +14984,10 @@ static int psi_lua_dial(lua_State *L)
     if (lua_istable(L, 4)) {
         all.o.resolve = psi_lua_resolved;
         all.o.resolve_user = L;
-    } else if (lua_istable(L, 3) && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
+    } else if (all.resolve && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
         lua_pushboolean(L, 0);
         lua_getfield(L, 3, "resolve");
-        if (!lua_isnil(L, -1)) return 2;
+        return 2;
     }
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
     psi_lua_keep_options(k, &all);
@@ -14806,7 +15000,7 @@ static int psi_lua_dial(lua_State *L)
 static void psi_lua_make_core(lua_State *L)
 {
     psi_lua_vm *vm = psi_lua_here(L);
-    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
+    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
     S->vm = vm;
     S->ready.next = S->ready.prev = &S->ready;
@@ -14851,7 +15045,7 @@ static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
     uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *block;
     if (S->unused.next != &S->unused) return;
-    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block);
+    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
     memset((void *)block, 0, n * sizeof *block);
     lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
     for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
@@ -15273,7 +15467,7 @@ static int psi_lua_joining(lua_State *L)
 
 static int psi_lua_new_queue(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA_1(L, sizeof *ring);
+    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA(L, sizeof *ring, 1);
     ring->next = ring->prev = ring;
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
@@ -15312,257 +15506,62 @@ static int psi_lua_blame(lua_State *L)
     return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
 }
 
-/* known(): name of an option -> { kind, takers, most }. */
-static int psi_lua_push_known(lua_State *L)
-{
-    const psi_lua_option *o;
-    lua_newtable(L);
-    for (o = psi_lua_known; o->name; o++) {
-        lua_createtable(L, 3, 0);
-        lua_pushlstring(L, &o->kind, 1);
-        lua_rawseti(L, -2, 1);
-        lua_pushstring(L, o->takers);
-        lua_rawseti(L, -2, 2);
-        lua_pushnumber(L, (lua_Number)o->more);
-        lua_rawseti(L, -2, 3);
-        lua_setfield(L, -2, o->name);
-    }
-    return 1;
-}
-
-/*--- what is plainer in Lua: checking options, and whatever calls a function that may yield */
+/*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
     "local M, S, Q, N, C = ...\n"
-    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, turn, type, wait, yield, yieldable =\n"
-    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.turn, C.type, C.wait,\n"
-    "  C.yield, C.yieldable\n"
-    "local known = C.known()\n"
-    "local kinds, check = {}, nil\n"
-    "local function list(v, each, what)\n"
-    "  if type(v) ~= 'table' then return nil, ' must be a list of ' .. what end\n"
-    "  local copy = {}\n"
-    "  for i = 1, #v do\n"
-    "    local item, problem = each(v[i], i)\n"
-    "    if not item then return nil, problem or ' must be a list of ' .. what end\n"
-    "    copy[i] = item\n"
-    "  end\n"
-    "  return copy\n"
-    "end\n"
-    "function kinds.t(v)\n"
-    "  v = tonumber(v)\n"
-    "  if v and v >= 0 then return v end\n"
-    "  return nil, ' is not a time in seconds'\n"
-    "end\n"
-    "function kinds.i(v, most)\n"
-    "  v = tonumber(v)\n"
-    "  if v and v >= 0 and v <= most and v % 1 == 0 then return v end\n"
-    "  return nil, ' must be a whole number up to ' .. most\n"
-    "end\n"
-    "kinds.z = kinds.i\n"
-    "function kinds.j(v, most)\n"
-    "  if v == -1 then return v end\n"
-    "  return kinds.i(v, most)\n"
-    "end\n"
-    "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
-    "  if type(v) == 'boolean' then return v end\n"
-    "  return nil, ' must be true or false'\n"
-    "end\n"
-    "function kinds.x(v)\n"
-    "  if type(v) == 'string' then return v end\n"
-    "  return nil, ' must be a string'\n"
-    "end\n"
-    "function kinds.s(v)\n"
-    "  if type(v) == 'string' and v:find('\\0', 1, true) then return nil, ' contains a zero byte' end\n"
-    "  return kinds.x(v)\n"
-    "end\n"
-    "function kinds.f(v)\n"
-    "  if type(v) == 'function' then return v end\n"
-    "  return nil, ' must be a function'\n"
-    "end\n"
-    "kinds.d = kinds.f\n"
-    "function kinds.l(v)\n"
-    "  return list(v, function(name)\n"
-    "    if type(name) == 'string' then return kinds.s(name) end\n"
-    "  end, 'names')\n"
-    "end\n"
-    "function kinds.c(v)\n"
-    "  if type(v) == 'string' then return kinds.s(v) end\n"
-    "  local names, problem = kinds.l(v)\n"
-    "  local text = names and names[1] or ''\n"
-    "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
-    "  return names and text, problem\n"
-    "end\n"
-    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
-    "  local text = ''\n"
-    "  local items, problem = list(v, function(item, i)\n"
-    "    if type(item) == 'string' and #item == 64 then\n"
-    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
-    "    end\n"
-    "    if type(item) ~= 'string' or #item ~= 32 then\n"
-    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
-    "    end\n"
-    "    text = text .. item\n"
-    "    return item\n"
-    "  end, what .. 's')\n"
-    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
-    "  return items and text, problem\n"
-    "end\n"
-    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
-    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
-    "function kinds.k(v)\n"
-    "  return list(v, function(one, i)\n"
-    "    local what = ': certificate ' .. i\n"
-    "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
-    "    local problem, plain = check(one, 'i')\n"
-    "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
-    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
-    "      return nil, what .. ' has no private_key or key_file'\n"
-    "    end\n"
-    "    return plain\n"
-    "  end, 'certificates')\n"
-    "end\n"
-    "local auth = { none = 0, optional = 1, required = 2 }\n"
-    "function kinds.a(v)\n"
-    "  return auth[v], ' must be \"none\", \"optional\" or \"required\"'\n"
-    "end\n"
-    "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
-    "function kinds.v(v)\n"
-    "  if type(v) == 'number' and v >= 1 and v < 65536 then return v end\n"
-    "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
-    "end\n",
-
-    /* How many letters have to be changed, put in or left out to make b of a. */
-    "local function distance(a, b)\n"
-    "  local row = {}\n"
-    "  for j = 0, #b do row[j] = j end\n"
-    "  for i = 1, #a do\n"
-    "    local diagonal = row[0]\n"
-    "    row[0] = i\n"
-    "    for j = 1, #b do\n"
-    "      local best = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)\n"
-    "      diagonal = row[j]\n"
-    "      if row[j] + 1 < best then best = row[j] + 1 end\n"
-    "      if row[j - 1] + 1 < best then best = row[j - 1] + 1 end\n"
-    "      row[j] = best\n"
-    "    end\n"
-    "  end\n"
-    "  return row[#b]\n"
-    "end\n"
-    "local function stranger(name, taker)\n"
-    "  if type(name) ~= 'string' then return 'the name of an option is a ' .. type(name) end\n"
-    "  local best, nearest = 1e9, nil\n"
-    "  for other, o in next, known do\n"
-    "    local d = o[2]:find(taker, 1, true) and distance(name:sub(1, 40), other) or 1e9\n"
-    "    if d < best or (d == best and other < (nearest or '')) then best, nearest = d, other end\n"
-    "  end\n"
-    "  return 'unknown option \"' .. name .. '\"; the nearest is \"' .. nearest .. '\"'\n"
-    "end\n"
-    /* What is wrong with the options for this taker; or nil and a plain copy of them. */
-    "function check(options, taker)\n"
-    "  if type(options) ~= 'table' then return 'table expected, got ' .. type(options) end\n"
-    "  local plain = {}\n"
-    "  for name in next, options do\n"
-    "    local o = known[name]\n"
-    "    if not (o and o[2]:find(taker, 1, true)) and not (taker == 't' and type(name) == 'number') then\n"
-    "      return stranger(name, taker)\n"
-    "    end\n"
-    "  end\n"
-    "  for name, o in next, known do\n"
-    "    local v\n"
-    "    if o[2]:find(taker, 1, true) then v = options[name] end\n" /* it may be inherited */
-    "    if v ~= nil then\n"
-    "      local good, problem = kinds[o[1]](v, o[3])\n"
-    "      if good == nil then return name .. problem end\n"
-    "      plain[name] = good\n"
-    "    end\n"
-    "  end\n"
-    "  return nil, plain\n"
-    "end\n"
-    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, tostring, turn, type, wait, yield, yieldable =\n"
+    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.tostring, C.turn, C.type,\n"
+    "  C.wait, C.yield, C.yieldable\n"
     "local function tell(t)\n" /* what is the time for these settings? */
-    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  local clock = t and C.asks(t).clock\n"
     "  if clock then C.tell(t, clock()) end\n"
     "end\n"
-    "local function settings(what, options, arg, certs)\n"
-    "  local problem, plain = check(options or {}, 't')\n"
-    "  if problem then bad(problem, what, arg) end\n"
-    "  if not certs and not plain.identities and #options > 0 then certs = options end\n"
-    "  if certs then\n"
-    "    plain.identities, problem = kinds.k(certs)\n"
-    "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
-    "  end\n"
-    "  local q = { clock = plain.clock, decide = plain.decide }\n"
-    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
-    "  local t, message, name = C.settings(plain)\n"
-    "  if t and next(q) ~= nil then asks[t] = q end\n"
-    "  return t, message, name\n"
-    "end\n"
-    /* The same tables give the settings that were made of them before. */
-    "local function cached(options, arg, certs)\n"
-    "  local first, second = certs or options, options or certs\n"
-    "  local of = parsed[first]\n"
-    "  if not of then\n"
-    "    of = setmetatable({}, { __mode = 'k' })\n"
-    "    parsed[first] = of\n"
-    "  end\n"
-    "  local t, message, name = of[second], nil, nil\n"
-    "  if t then return t end\n"
-    "  t, message, name = settings('starttls', options, arg, certs)\n"
-    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
-    "  return t, message, name\n"
-    "end\n"
-    "local function expected(what, arg, v)\n"
-    "  bad(what .. ' expected, got ' .. type(v), 'starttls', arg)\n"
-    "end\n"
     "function M.tls(options)\n"
-    "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
-    "  local t, message, name = settings('tls', options, 1)\n"
+    "  local t, message, name = C.tls(options, 1)\n"
     "  if not t then return nil, message, name end\n"
     "  tell(t)\n"
     "  return t\n"
-    "end\n",
-
-    "local function unguarded(g, ...) return true, g(...) end\n" /* where nothing could yield through pcall */
-    "local function answer(t, what, a, ...)\n"
-    "  local q = asks[t] or {}\n"
-    "  local f, call = what == 'decide' and q.decide or q[a], C.passes and pcall or unguarded\n"
-    "  local ok, v\n"
-    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
-    "  if ok then return v end\n"
-    "  return nil, v\n" /* an error refuses, and is told */
     "end\n"
-    "local function handshake(s, t, name, seconds)\n"
-    "  local ok, a, b, c, d = C.starttls(s, t, name, seconds)\n"
-    "  local v, problem\n"
-    "  while ok == 'decide' or ok == 'sign' do\n"
-    "    if ok == 'decide' and not b then v, problem = answer(t, ok, a) else v, problem = answer(t, ok, a, b, c, d) end\n"
-    "    C.answer(s, v)\n"
-    "    ok, a, b, c, d = C.starttls(s)\n"
+    /* The same tables give the settings that were made of them before. */
+    "local parsed = setmetatable({}, { __mode = 'k' })\n"
+    "local function cached(options, arg, certs)\n"
+    "  local first, second = certs or options, options or certs\n"
+    "  local of = parsed[first] or setmetatable({}, { __mode = 'k' })\n"
+    "  if of[second] then return of[second] end\n"
+    "  local t, message, name = C.settings(options, arg, certs)\n"
+    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+    "  if t and (C.ephemeral or next(C.asks(t)) == nil) then parsed[first], of[second] = of, t end\n"
+    "  return t, message, name\n"
+    "end\n"
+    "local function unguarded(f, ...) return true, f(...) end\n" /* where nothing could yield through pcall */
+    "local call = C.passes and pcall or unguarded\n"
+    /* What a handshake has answered, once it asks nothing more. An error in what is asked refuses, and is told. */
+    "local function ask(s, asks, problem, key, ...)\n"
+    "  local f = asks[key]\n"
+    "  if f then\n"
+    "    local ok, v = call(f, ...)\n"
+    "    C.answer(s, ok and v)\n"
+    "    return ask(s, asks, not ok and v, C.starttls(s))\n"
     "  end\n"
-    "  if b then return ok, problem and a .. ': ' .. tostring(problem) or a, b end\n"
-    "  if a then return ok, a end\n"
-    "  return ok\n"
+    "  local message, name = ...\n"
+    "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
+    "  return key, ...\n"
     "end\n"
     "local function prepare(server, a, b, c)\n"
-    "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
-    "  if alive == nil then\n"
+    "  local t, options, arg = a, b, 3\n"
+    "  if not C.asks(a, 2) then\n"
     "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
-    "    if type(a) ~= want then expected(want, 2, a) end\n"
-    "    if want == 'string' and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
-    "    t, alive = nil, C.issettings(b)\n"
-    "    if alive ~= nil then t, options, arg = b, c, 4 elseif type(b) == 'userdata' then expected('psocket.tls', 3, b) end\n"
+    "    if type(a) ~= want then bad(want .. ' expected, got ' .. type(a), 'starttls', 2) end\n"
+    "    if not server and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
+    "    t = C.asks(b, 3) and b\n"
+    "    if t then options, arg = c, 4\n"
+    "    elseif type(b) == 'userdata' then bad('psocket.tls expected, got userdata', 'starttls', 3) end\n"
     "  end\n"
-    "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
-    "  local problem, plain = check(options == nil and {} or options, 't')\n"
-    "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, message, why = plain.timeout, nil, nil\n"
-    "  plain.timeout = nil\n"
-    "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
-    "  if not t and (server or options) then\n"
-    "    t, message, why = cached(options, arg, server and a or nil)\n"
+    "  local seconds, more, message, why = nil, nil, nil, nil\n"
+    "  if options ~= nil then seconds, more = C.glance(options, arg) end\n"
+    "  if not t and (server or more) then\n"
+    "    t, message, why = cached(more and options or nil, arg, server and a or nil)\n"
     "    if not t then return false, message, why end\n"
     "  end\n"
     "  return true, t, seconds\n"
@@ -15574,15 +15573,17 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local ok, t, seconds = prepare(server, a, b, c)\n"
     "  if not ok then M.close(s) return ok, t, seconds end\n"
     "  tell(t)\n"
-    "  if server and b == nil and t ~= a and not asks[t] then quick[a] = t end\n"
-    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  local asks = t and C.asks(t) or {}\n"
+    "  if server and b == nil and t ~= a and next(asks) == nil then quick[a] = t end\n"
+    "  return ask(s, asks, nil, C.starttls(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
+    "local function same(...) return ... end\n"
     /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
-       a coroutine's stack keeps the size that it once had. */
+       a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
     "  if t then return C.starttls(s, t) end\n"
-    "  return starttls(s, a, b, c)\n"
+    "  return same(starttls(s, a, b, c))\n"
     "end\n",
 
     "function M.connect(host, port, options)\n"
@@ -15600,14 +15601,6 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
-    "local function limit(what, arg, options, seconds)\n"
-    "  if options ~= nil then\n"
-    "    local problem, plain = check(options, 'c')\n"
-    "    if problem then bad(problem, what, arg) end\n"
-    "    seconds = plain.timeout or seconds\n"
-    "  end\n"
-    "  return seconds > 0 and now() + seconds or nil\n"
-    "end\n"
     "local function timed_out(due)\n"
     "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
@@ -15615,7 +15608,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     /* In a task it also waits for descriptors and memory, which others may give back. */
     "local short = { DESCRIPTORS = true, NOMEM = true }\n"
     "function N.accept(l, options)\n"
-    "  local due = limit('accept', 2, options, C.accept_timeout(l))\n"
+    "  local due = C.accept_due(l, options)\n"
     "  local s, message, why = C.take(l)\n"
     "  while not s do\n"
     "    local ok = s == false or (short[why] and yieldable())\n"
@@ -15769,7 +15762,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return true\n"
     "end\n"
     "function Q.pop(q, options)\n"
-    "  local items, due = C.items(q), limit('pop', 2, options, 0)\n"
+    "  local items, due = C.items(q), C.pop_due(q, options)\n"
     "  while items.first > items.last do\n"
     "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
     "    local ok, message, why = timed_out(due)\n"
@@ -15790,7 +15783,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local items = C.items(q)\n"
     "  return items.last - items.first + 1\n"
     "end\n"
-    "return note, M.finish, check, function() end\n",
+    "return note, M.finish, function() end\n",
     NULL
 };
 
@@ -15884,7 +15877,7 @@ static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_funct
 /* What the script needs of Lua's own library, in the table on top. */
 static void psi_lua_set_tools(lua_State *L)
 {
-    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber",
+    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber", "tostring",
                                          "type", "unpack", NULL };
     int i, table = lua_gettop(L);
     for (i = 0; names[i]; i++) {
@@ -15907,19 +15900,19 @@ static void psi_lua_set_tools(lua_State *L)
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
     static const psi_lua_function hidden[] = {
-        PSI_LUA_AS(bad, blame, bad), PSI_LUA_AS(dial, dial, connect), PSI_LUA_AS(issettings, is_settings, starttls),
-        PSI_LUA_AS(joining, joining, join), PSI_LUA_AS(known, push_known, known), PSI_LUA_AS(listen, listen, bind),
-        PSI_LUA_AS(queue, new_queue, queue), PSI_LUA_AS(settings, make_settings, tls), PSI_LUA_AS(spawn, start, bind),
+        PSI_LUA_AS(bad, blame, bad), PSI_LUA_AS(dial, dial, connect), PSI_LUA_AS(asks, asks, starttls), PSI_LUA_AS(glance, glance, starttls),
+        PSI_LUA_AS(joining, joining, join), PSI_LUA_AS(listen, listen, bind),
+        PSI_LUA_AS(queue, new_queue, queue), PSI_LUA_AS(settings, make_settings, starttls), PSI_LUA_AS(tls, make_settings, tls), PSI_LUA_AS(spawn, start, bind),
         PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_socket[] = {
         PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(side, side, starttls), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_listener[] = {
-        PSI_LUA_AS(accept_timeout, timeout, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE
+        PSI_LUA_AS(accept_due, due, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_queue[] = {
-        PSI_LUA_AS(items, items, queue), PSI_LUA_AS(signal, signal, push), PSI_LUA_NO_MORE
+        PSI_LUA_AS(items, items, queue), PSI_LUA_AS(pop_due, due, pop), PSI_LUA_AS(signal, signal, push), PSI_LUA_NO_MORE
     };
     static const psi_lua_function hidden_settings[] = { PSI_LUA_AS(tell, tell, clock), PSI_LUA_NO_MORE };
     static const psi_lua_function module[] = {
@@ -15953,7 +15946,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
     psi_lua_push_wrapper(L);
     lua_newtable(L); /* the module */
@@ -16001,9 +15994,8 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_pushvalue(L, QUEUE);
     lua_pushvalue(L, LISTENER);
     lua_pushvalue(L, HIDDEN);
-    lua_call(L, 5, 4);
+    lua_call(L, 5, 3);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->check = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushcfunction(L, psi_lua_copy);
