@@ -13243,7 +13243,7 @@ typedef struct psi_lua_loan {
     size_t len;
 } psi_lua_loan;
 
-/* One per Lua. Upvalue 1 of every function. */
+/* One per Lua. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
     psi_lua_task *at;      /* the task that its scheduler resumes now */
@@ -13276,6 +13276,21 @@ typedef struct psi_lua_settings {
     psocket_tls *tls; /* NULL: collected */
     int64_t now;      /* what options.clock has said */
 } psi_lua_settings;
+
+typedef struct psi_lua_op psi_lua_op;
+
+/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
+typedef struct psi_lua_function {
+    const char *key, *name; /* where it lies, and its public name, for errors */
+    lua_CFunction f;
+    int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
+    uint8_t in, of; /* indices of luaopen_psocket's stack: the table it is in, and that metatable */
+} psi_lua_function;
+
+static const psi_lua_function *psi_lua_this(lua_State *L)
+{
+    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(3));
+}
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
@@ -13348,10 +13363,10 @@ static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *prob
     return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
 }
 
-/* About one of the function's whose public name is upvalue 3. */
+/* About one of the function at hand. */
 static int psi_lua_argument(lua_State *L, int arg, const char *problem)
 {
-    return psi_lua_bad(L, lua_tostring(L, lua_upvalueindex(3)), arg, problem);
+    return psi_lua_bad(L, psi_lua_this(L)->name, arg, problem);
 }
 
 static int psi_lua_expected(lua_State *L, int arg, const char *what)
@@ -13389,7 +13404,7 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 /* Is the function at hand known by this name? */
 static int psi_lua_named(lua_State *L, const char *name)
 {
-    return strcmp(lua_tostring(L, lua_upvalueindex(3)), name) == 0;
+    return strcmp(psi_lua_this(L)->name, name) == 0;
 }
 
 /* The userdata at index, if it is of this class. */
@@ -13405,7 +13420,7 @@ static void *psi_lua_is(lua_State *L, int index, const char *name)
     return same ? p : NULL;
 }
 
-/* The object at 1, of the class whose metatable is upvalue 2. */
+/* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
     void *p = lua_touserdata(L, 1);
@@ -13932,7 +13947,7 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 #define PSI_LUA_AGAIN (-1)
 
 /* An operation, while it is tried. */
-typedef struct psi_lua_op {
+struct psi_lua_op {
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
@@ -13943,7 +13958,7 @@ typedef struct psi_lua_op {
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
     double state;       /* what it remembers from one try to the next */
-} psi_lua_op;
+};
 
 /* Pushes the table of strangers and the key for a waiter. */
 static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
@@ -14428,23 +14443,10 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 
 /*--- driving the operations */
 
-typedef struct psi_lua_waiting {
-    const char *name;
-    int (*try_it)(lua_State *, psi_lua_op *);
-} psi_lua_waiting;
-
-static const psi_lua_waiting psi_lua_all_waiting[] = {
-    { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
-    { "send", psi_lua_try_send }, { "shutdown", psi_lua_try_shutdown }, { "wait", psi_lua_try_wait },
-    { "starttls", psi_lua_try_secure }, { "step", psi_lua_try_step }
-};
-
-enum { PSI_LUA_WAIT = 5, PSI_LUA_WAITING = 8 }; /* from there on they are for the script */
-
-/* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
+/* Tries the operation at hand until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
-    int top = lua_gettop(L), n, which = (int)lua_tointeger(L, lua_upvalueindex(4));
+    int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
@@ -14452,7 +14454,7 @@ static int psi_lua_try(lua_State *L, int again, double *state)
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
-        n = psi_lua_all_waiting[which].try_it(L, &op);
+        n = psi_lua_this(L)->try_it(L, &op);
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
@@ -15509,10 +15511,11 @@ static int psi_lua_blame(lua_State *L)
 /*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
-    "local M, S, Q, N, C = ...\n"
-    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, tostring, turn, type, wait, yield, yieldable =\n"
-    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.tostring, C.turn, C.type,\n"
-    "  C.wait, C.yield, C.yieldable\n"
+    "local M, S, Q, N, C, passes, ephemeral = ...\n" /* pcall lets yields pass; a weak key's value may refer to it */
+    "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
+    "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
+    "local select, unpack = select, table.unpack or unpack\n"
+    "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
     "local function tell(t)\n" /* what is the time for these settings? */
     "  local clock = t and C.asks(t).clock\n"
     "  if clock then C.tell(t, clock()) end\n"
@@ -15531,18 +15534,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if of[second] then return of[second] end\n"
     "  local t, message, name = C.settings(options, arg, certs)\n"
     /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or next(C.asks(t)) == nil) then parsed[first], of[second] = of, t end\n"
+    "  if t and (ephemeral or next(C.asks(t)) == nil) then parsed[first], of[second] = of, t end\n"
     "  return t, message, name\n"
     "end\n"
     "local function unguarded(f, ...) return true, f(...) end\n" /* where nothing could yield through pcall */
-    "local call = C.passes and pcall or unguarded\n"
+    "local call = passes and pcall or unguarded\n"
     /* What a handshake has answered, once it asks nothing more. An error in what is asked refuses, and is told. */
     "local function ask(s, asks, problem, key, ...)\n"
     "  local f = asks[key]\n"
     "  if f then\n"
     "    local ok, v = call(f, ...)\n"
     "    C.answer(s, ok and v)\n"
-    "    return ask(s, asks, not ok and v, C.starttls(s))\n"
+    "    return ask(s, asks, not ok and v, C.secure(s))\n"
     "  end\n"
     "  local message, name = ...\n"
     "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
@@ -15575,14 +15578,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  tell(t)\n"
     "  local asks = t and C.asks(t) or {}\n"
     "  if server and b == nil and t ~= a and next(asks) == nil then quick[a] = t end\n"
-    "  return ask(s, asks, nil, C.starttls(s, t, type(a) == 'string' and a or nil, seconds))\n"
+    "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
     "local function same(...) return ... end\n"
     /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
        a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
-    "  if t then return C.starttls(s, t) end\n"
+    "  if t then return C.secure(s, t) end\n"
     "  return same(starttls(s, a, b, c))\n"
     "end\n",
 
@@ -15685,7 +15688,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
     "    return sched:add(function()\n"
     "      local ok, why = true, nil\n"
-    "      if C.passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      if passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
     "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
     "    end)\n"
     "  end\n"
@@ -15732,7 +15735,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
-    "  results[co] = { ok = ok, n = C.select('#', ...), ... }\n"
+    "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
     "end\n"
     "function S.join(self, co)\n"
     "  local ring, task = C.joining(self, co)\n"
@@ -15743,7 +15746,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local r = results[co]\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
-    "  return C.unpack(r, 1, r.n)\n"
+    "  return unpack(r, 1, r.n)\n"
     "end\n"
     "function M.queue()\n"
     "  local q = C.queue()\n"
@@ -15789,49 +15792,55 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-typedef struct psi_lua_function {
-    const char *key;
-    lua_CFunction f;
-    const char *name; /* its public name, for errors; NULL: the key */
-} psi_lua_function;
+enum {
+    PSI_LUA_VM = 1, PSI_LUA_WRAPPER, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
+    PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
+};
 
-#define PSI_LUA_F(name) { #name, psi_lua_##name, NULL }
-#define PSI_LUA_AS(key, f, name) { #key, psi_lua_##f, #name }
-#define PSI_LUA_NO_MORE { NULL, NULL, NULL }
+#define PSI_LUA_ROW(in, of, key, f, name) { #key, #name, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_F(in, of, key, f) PSI_LUA_ROW(in, of, key, f, key)
+#define PSI_LUA_M(name) PSI_LUA_ROW(MODULE, SOCKET, name, name, name)
+#define PSI_LUA_H(of, key, f, name) PSI_LUA_ROW(HIDDEN, of, key, f, name)
+#define PSI_LUA_W(in, key, name) \
+    { #key, #name, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
 
-enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
-
-/* Puts functions into the table on top. Their objects have the metatable at index meta. */
-static void psi_lua_register(lua_State *L, const psi_lua_function *f, int meta)
-{
-    for (; f->key; f++) {
-        lua_pushvalue(L, PSI_LUA_AT_VM);
-        lua_pushvalue(L, meta);
-        lua_pushstring(L, f->name ? f->name : f->key);
-        lua_pushcclosure(L, f->f, 3);
-        lua_setfield(L, -2, f->key);
-    }
-}
-
-/* Puts those that wait, from the first to before the last, into the table on top, each passed through the wrapper. */
-static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta)
-{
-    for (; first < last; first++) {
-        lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
-        lua_pushvalue(L, PSI_LUA_AT_VM);
-        lua_pushvalue(L, meta);
-        lua_pushstring(L, psi_lua_all_waiting[first].name);
-        lua_pushinteger(L, first);
-        lua_pushcclosure(L, psi_lua_run, 4);
-        if (first == PSI_LUA_WAIT && !lua_isnil(L, -2)) { /* a wait whose yield is left to the caller */
-            lua_pushvalue(L, -1);
-            lua_setfield(L, -4, "park");
-        }
-        if (lua_isnil(L, -2)) lua_remove(L, -2);
-        else lua_call(L, 1, 1);
-        lua_setfield(L, -2, psi_lua_all_waiting[first].name);
-    }
-}
+static const psi_lua_function psi_lua_functions[] = {
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
+    PSI_LUA_M(getside), PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen),
+    PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer),
+    PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
+    PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+    PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
+    PSI_LUA_W(MODULE, read, read), PSI_LUA_W(MODULE, read_until, read_until),
+    PSI_LUA_W(MODULE, recv, recv), PSI_LUA_W(MODULE, send, send),
+    PSI_LUA_W(MODULE, shutdown, shutdown), PSI_LUA_F(SOCKET, SOCKET, __close, close),
+    PSI_LUA_F(SOCKET, SOCKET, __gc, gc), PSI_LUA_F(LISTENER, LISTENER, close, close),
+    PSI_LUA_F(LISTENER, LISTENER, getfd, getfd), PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
+    PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
+    PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
+    PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
+    PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
+    PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
+    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
+    PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
+    PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
+    PSI_LUA_F(CLASS, CLASS, __close, sched_close),
+    PSI_LUA_F(CLASS, CLASS, __construct, construct),
+    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_H(CLASS, asks, asks, starttls),
+    PSI_LUA_H(CLASS, bad, blame, bad), PSI_LUA_H(CLASS, dial, dial, connect),
+    PSI_LUA_H(CLASS, glance, glance, starttls), PSI_LUA_H(CLASS, joining, joining, join),
+    PSI_LUA_H(CLASS, listen, listen, bind), PSI_LUA_H(CLASS, queue, new_queue, queue),
+    PSI_LUA_H(CLASS, settings, make_settings, starttls), PSI_LUA_H(CLASS, spawn, start, bind),
+    PSI_LUA_H(CLASS, tls, make_settings, tls), PSI_LUA_H(CLASS, turn, turn, run),
+    PSI_LUA_H(CLASS, yieldable, yieldable, yieldable),
+    PSI_LUA_H(SOCKET, answer, answer_question, starttls), PSI_LUA_H(SOCKET, side, side, starttls),
+    PSI_LUA_W(HIDDEN, secure, starttls), PSI_LUA_W(HIDDEN, step, connect),
+    PSI_LUA_W(HIDDEN, wait, wait), PSI_LUA_H(LISTENER, accept_due, due, accept),
+    PSI_LUA_H(LISTENER, take, take, accept), PSI_LUA_H(QUEUE, items, items, queue),
+    PSI_LUA_H(QUEUE, pop_due, due, pop), PSI_LUA_H(QUEUE, signal, signal, push),
+    PSI_LUA_H(SETTINGS, tell, tell, clock)
+};
 
 /* Pushes the function that a script is. */
 static void psi_lua_load(lua_State *L, const char *const *parts)
@@ -15854,7 +15863,7 @@ static void psi_lua_push_wrapper(lua_State *L)
 static void psi_lua_push_wrapper(lua_State *L)
 {
     psi_lua_load(L, psi_lua_wrapper);
-    lua_pushvalue(L, PSI_LUA_AT_VM);
+    lua_pushvalue(L, PSI_LUA_VM);
     lua_getglobal(L, "coroutine");
     lua_getfield(L, -1, "yield");
     lua_remove(L, -2);
@@ -15862,86 +15871,29 @@ static void psi_lua_push_wrapper(lua_State *L)
 }
 #endif
 
-/* Pushes a new class: a metatable with these functions, whose own fields are what its objects have. */
-static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
+/* Puts a function where it belongs; one that waits passes through the wrapper, if there is one. */
+static void psi_lua_register(lua_State *L, const psi_lua_function *f)
 {
-    luaL_newmetatable(L, name);
-    lua_pushstring(L, name);
-    lua_setfield(L, -2, "__name");
-    psi_lua_register(L, f, lua_gettop(L));
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    return lua_gettop(L);
-}
-
-/* What the script needs of Lua's own library, in the table on top. */
-static void psi_lua_set_tools(lua_State *L)
-{
-    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber", "tostring",
-                                         "type", "unpack", NULL };
-    int i, table = lua_gettop(L);
-    for (i = 0; names[i]; i++) {
-        lua_getglobal(L, names[i]);
-        lua_setfield(L, -2, names[i]);
+    int wrap = f->try_it && !lua_isnil(L, PSI_LUA_WRAPPER);
+    if (wrap) lua_pushvalue(L, PSI_LUA_WRAPPER);
+    lua_pushvalue(L, PSI_LUA_VM);
+    lua_pushvalue(L, f->of);
+    lua_pushlightuserdata(L, (void *)f);
+    lua_pushcclosure(L, f->f, 3);
+    if (wrap && f->try_it == psi_lua_try_wait) {
+        lua_pushvalue(L, -1);
+        lua_setfield(L, PSI_LUA_IN_HIDDEN, "park"); /* a wait whose yield is left to the caller */
     }
-    lua_getglobal(L, "coroutine");
-    lua_getfield(L, -1, "yield"); /* in LuaJIT it alone works while a hook or a finalizer runs */
-    lua_setfield(L, table, "yield");
-    lua_getglobal(L, "table");
-    lua_getfield(L, -1, "unpack");
-    if (!lua_isnil(L, -1)) lua_setfield(L, table, "unpack");
-    lua_settop(L, table);
-    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
-    lua_setfield(L, -2, "passes");
-    lua_pushboolean(L, LUA_VERSION_NUM >= 502); /* a weak key does not live on by what it refers to itself */
-    lua_setfield(L, -2, "ephemeral");
+    if (wrap) lua_call(L, 1, 1);
+    lua_setfield(L, f->in, f->key);
 }
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    static const psi_lua_function hidden[] = {
-        PSI_LUA_AS(bad, blame, bad), PSI_LUA_AS(dial, dial, connect), PSI_LUA_AS(asks, asks, starttls), PSI_LUA_AS(glance, glance, starttls),
-        PSI_LUA_AS(joining, joining, join), PSI_LUA_AS(listen, listen, bind),
-        PSI_LUA_AS(queue, new_queue, queue), PSI_LUA_AS(settings, make_settings, starttls), PSI_LUA_AS(tls, make_settings, tls), PSI_LUA_AS(spawn, start, bind),
-        PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_socket[] = {
-        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(side, side, starttls), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_listener[] = {
-        PSI_LUA_AS(accept_due, due, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_queue[] = {
-        PSI_LUA_AS(items, items, queue), PSI_LUA_AS(pop_due, due, pop), PSI_LUA_AS(signal, signal, push), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_settings[] = { PSI_LUA_AS(tell, tell, clock), PSI_LUA_NO_MORE };
-    static const psi_lua_function module[] = {
-        PSI_LUA_F(close), PSI_LUA_F(export), PSI_LUA_F(geterror), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal),
-        PSI_LUA_AS(getpeer, address, getpeer), PSI_LUA_F(getside), PSI_LUA_F(isopen), PSI_LUA_F(istls), PSI_LUA_F(isudp),
-        PSI_LUA_F(listen), PSI_LUA_F(now), PSI_LUA_F(pair), PSI_LUA_F(peek), PSI_LUA_F(pending), PSI_LUA_F(setpeer),
-        PSI_LUA_F(settimeout), PSI_LUA_F(setyield), PSI_LUA_F(tlsinfo), PSI_LUA_AS(udpserver, listen, udpserver),
-        PSI_LUA_F(unrecv), PSI_LUA_F(wrap), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function socket[] = {
-        PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function listener[] = {
-        PSI_LUA_F(close), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal), PSI_LUA_F(hasconnection),
-        PSI_LUA_F(settimeout), PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function settings[] = {
-        PSI_LUA_F(loadsessions), PSI_LUA_F(savesessions), PSI_LUA_AS(__gc, settings_gc, __gc), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function core[] = { PSI_LUA_AS(__gc, core_gc, __gc), PSI_LUA_NO_MORE };
-    static const psi_lua_function queue[] = { PSI_LUA_NO_MORE };
-    static const psi_lua_function scheduler[] = {
-        PSI_LUA_AS(add, start, add), PSI_LUA_AS(close, sched_close, close), PSI_LUA_F(contains),
-        PSI_LUA_AS(getfd, sched_getfd, getfd), PSI_LUA_AS(new, new_scheduler, new), PSI_LUA_F(remove),
-        PSI_LUA_AS(__close, sched_close, __close), PSI_LUA_AS(__construct, construct, __construct),
-        PSI_LUA_AS(__tostring, sched_tostring, __tostring), PSI_LUA_NO_MORE
-    };
-    enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
+    static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
+                                           PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
+    size_t i;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
@@ -15949,38 +15901,26 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
     psi_lua_push_wrapper(L);
-    lua_newtable(L); /* the module */
-    psi_lua_new_class(L, PSI_LUA_SOCKET, socket);
-    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
-    lua_setfield(L, -2, "__index");
-    psi_lua_new_class(L, PSI_LUA_LISTENER, listener);
-    psi_lua_new_class(L, PSI_LUA_SETTINGS, settings);
-    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
-    psi_lua_new_class(L, PSI_LUA_CORE, core);
-    lua_pop(L, 1);
-    psi_lua_new_class(L, PSI_LUA_CLASS, scheduler);
+    lua_newtable(L);
+    for (i = 0; i < sizeof classes / sizeof *classes; i++) {
+        luaL_newmetatable(L, classes[i]);
+        lua_pushstring(L, classes[i]);
+        lua_setfield(L, -2, "__name");
+        lua_pushvalue(L, i ? -1 : PSI_LUA_IN_MODULE); /* module.send(s, ...) and s:send(...) are the same */
+        lua_setfield(L, -2, "__index");
+    }
+    lua_newtable(L);
+    for (i = 0; i < sizeof psi_lua_functions / sizeof *psi_lua_functions; i++) psi_lua_register(L, &psi_lua_functions[i]);
+    lua_pushvalue(L, PSI_LUA_IN_SOCKET);
+    lua_setfield(L, PSI_LUA_IN_HIDDEN, "socket");
+    lua_pushliteral(L, PSOCKET_VERSION);
+    lua_setfield(L, PSI_LUA_IN_MODULE, "version");
+    lua_pushvalue(L, PSI_LUA_IN_CLASS);
+    lua_setfield(L, PSI_LUA_IN_MODULE, "scheduler");
     lua_newtable(L);
     lua_pushcfunction(L, psi_lua_new_scheduler);
     lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, CLASS);
-    lua_newtable(L); /* what the script needs besides */
-    psi_lua_register(L, hidden, CLASS);
-    psi_lua_register(L, hidden_socket, SOCKET);
-    psi_lua_register(L, hidden_listener, LISTENER);
-    psi_lua_register(L, hidden_queue, QUEUE);
-    psi_lua_register(L, hidden_settings, SETTINGS);
-    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAITING, SOCKET);
-    lua_pushvalue(L, SOCKET);
-    lua_setfield(L, -2, "socket");
-    psi_lua_set_tools(L);
-    lua_settop(L, HIDDEN);
-    lua_pushvalue(L, MODULE);
-    psi_lua_register(L, module, SOCKET);
-    psi_lua_register_waiting(L, 0, PSI_LUA_WAIT, SOCKET);
-    lua_pushliteral(L, PSOCKET_VERSION);
-    lua_setfield(L, -2, "version");
-    lua_pushvalue(L, CLASS);
-    lua_setfield(L, -2, "scheduler");
+    lua_setmetatable(L, PSI_LUA_IN_CLASS);
 
     lua_newtable(L); /* strangers, in the table that is their metatable, too */
     lua_pushliteral(L, "v");
@@ -15989,12 +15929,14 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_setmetatable(L, -2);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
     psi_lua_load(L, psi_lua_script);
-    lua_pushvalue(L, MODULE);
-    lua_pushvalue(L, CLASS);
-    lua_pushvalue(L, QUEUE);
-    lua_pushvalue(L, LISTENER);
-    lua_pushvalue(L, HIDDEN);
-    lua_call(L, 5, 3);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_CLASS);
+    lua_pushvalue(L, PSI_LUA_IN_QUEUE);
+    lua_pushvalue(L, PSI_LUA_IN_LISTENER);
+    lua_pushvalue(L, PSI_LUA_IN_HIDDEN);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502);
+    lua_call(L, 7, 3);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -16003,8 +15945,8 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_getglobal(L, "debug");
     if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
     vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_pushvalue(L, MODULE);
-    lua_pushvalue(L, MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     return 1;
 }
