@@ -13059,17 +13059,7 @@ PSOCKET_API int64_t psocket_now(void)
  * Memory is taken before an object is changed, and what was looked at before is looked at again: taking memory may run
  * finalizers. Objects are made before what they own, so an error that Lua raises leaks nothing.
  *
- * What a user of the module should know:
- *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
- *   false instead of nil, and the socket is closed. Wrong types of arguments and unknown options raise; a port out of
- *   range is "INVALID".
- *   Times are in seconds. timeout given to connect, listen, udpserver, pair and wrap holds for every later operation
- *   (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
- *   bind finishes a client's socket when its callback has returned, and closes it when it has failed. Whoever wants to keep
- *   the socket keeps the coroutine, or uses accept.
- *   A table of certificates (or of client options) is parsed once and known again by identity: a change to it later
- *   goes unnoticed; make a new table. psocket.tls makes settings that report errors at once.
- *   A task that yields by itself is resumed in the next turn; when all do, a turn comes about every millisecond.
+ * The reference for users is examples/annotations/psocket.lua.
  *================================================================================================*/
 
 #ifdef PSOCKET_LUA
@@ -13275,6 +13265,7 @@ struct psi_lua_sock {
 typedef struct psi_lua_settings {
     psocket_tls *tls; /* NULL: collected */
     int64_t now;      /* what options.clock has said */
+    int timeout;      /* of handshakes, in milliseconds; -1: the socket's */
 } psi_lua_settings;
 
 typedef struct psi_lua_op psi_lua_op;
@@ -13303,10 +13294,12 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name)
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
 {
     psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
     memset((void *)k, 0, sizeof *k);
+    k->timeout = k->limit = timeout;
+    k->blocks = (uint8_t)blocks;
     psi_lua_setmetatable(L, class_name);
     return k;
 }
@@ -13383,21 +13376,14 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
     return 3;
 }
 
-static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
-{
-    return psi_lua_fail(L, code, e->code == code ? e->text : NULL);
-}
-
 /* With the socket's own words, if they are about this. */
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
-    psocket_geterror(k->s, &e);
-    return psi_lua_fail_error(L, code, &e);
+    return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
 }
-
 
 /*--- arguments */
 
@@ -13483,14 +13469,6 @@ static int64_t psi_lua_moment(lua_State *L, int index)
 {
     double ms = (double)lua_tonumber(L, index) * 1000;
     return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
-}
-
-/* Seconds at arg, checked, as milliseconds; nil is 0. */
-static int psi_lua_check_time(lua_State *L, int arg)
-{
-    if (lua_isnoneornil(L, arg)) return 0;
-    if (!lua_isnumber(L, arg) || !(lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
-    return psi_lua_milliseconds(L, arg);
 }
 
 /*--- options: tables whose fields have known names */
@@ -13588,11 +13566,9 @@ static int psi_lua_distance(const char *a, const char *b)
         int diagonal = row[0];
         row[0] = i;
         for (j = 1; j <= n; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
+            int changed = diagonal + (a[i - 1] != b[j - 1]), other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
             diagonal = row[j];
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
+            row[j] = changed < other ? changed : other;
         }
     }
     return row[n];
@@ -13623,8 +13599,8 @@ static void psi_lua_check_name(lua_State *L, const psi_lua_source *from, int ind
 /* Puts 32 bytes in place of the 64 hexadecimal digits on top, if it is that. */
 static void psi_lua_unhex(lua_State *L)
 {
-    size_t n, i;
-    const char *text = lua_tolstring(L, -1, &n);
+    size_t n = 0, i;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : "";
     char out[32];
     if (n != 64 || strspn(text, "0123456789ABCDEFabcdef") != n) return;
     for (i = 0; i < n; i++) {
@@ -13652,14 +13628,11 @@ static int psi_lua_join(lua_State *L, const psi_lua_source *from, const psi_lua_
     if (binary && !n) psi_lua_wrong(L, from, o->name, lua_pushfstring(L, " must be a list of %ss: it is empty", what));
     lua_pushliteral(L, "");
     for (i = 1; i <= n; i++) {
-        size_t len;
-        const char *text;
         lua_pushlstring(L, o->kind == 'c' ? ":" : "", i > 1 && !binary);
         lua_pushinteger(L, i);
         lua_gettable(L, list);
-        if (binary && lua_type(L, -1) == LUA_TSTRING) psi_lua_unhex(L);
-        text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
-        if (!text || len != (binary ? 32 : strlen(text)))
+        if (binary) psi_lua_unhex(L);
+        if (lua_type(L, -1) != LUA_TSTRING || PSI_LUA_LENGTH(L, -1) != (binary ? 32 : strlen(lua_tostring(L, -1))))
             psi_lua_wrong(L, from, o->name, lua_pushfstring(L, ": %s %d is not %s", what, i, binary ?
                           "32 bytes, or 64 hexadecimal digits" : "a string without a zero byte"));
         lua_concat(L, 3);
@@ -13688,17 +13661,14 @@ static const char *psi_lua_store_word(lua_State *L, char kind, int *at)
     static const char *const auth[] = { "none", "optional", "required", NULL }; /* PSOCKET_CLIENT_AUTH_* */
     static const char *const versions[] = { "TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3", NULL };
     const char *const *words = kind == 'a' ? auth : versions;
-    double n = kind == 'v' && lua_type(L, -1) == LUA_TNUMBER ? (double)lua_tonumber(L, -1) : 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    double n = lua_type(L, -1) == LUA_TNUMBER ? (double)lua_tonumber(L, -1) : 0;
     int i;
-    for (i = 0; words[i]; i++) {
-        lua_pushstring(L, words[i]);
-        if (lua_rawequal(L, -1, -2)) break;
-        lua_pop(L, 1);
-    }
-    if (words[i]) lua_pop(L, 1);
-    else if (kind == 'a') return " must be \"none\", \"optional\" or \"required\"";
+    for (i = 0; words[i] && strcmp(words[i], text); i++) {}
+    if (kind == 'a' && !words[i]) return " must be \"none\", \"optional\" or \"required\"";
+    if (words[i]) n = kind == 'a' ? i : 0x0301 + i;
     else if (!(n >= 0x0300 && n < 0x0400 && n == (double)(int)n)) return " must be a version of TLS, as \"TLSv1.2\"";
-    *at = !words[i] ? (int)n : kind == 'a' ? i : 0x0301 + i;
+    *at = (int)n;
     return NULL;
 }
 
@@ -13821,22 +13791,6 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
-}
-
-/* Where to listen: a port, or an address and a port; -2 if that is missing. */
-static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
-{
-    const char *text, *colon;
-    *port = 0;
-    if (lua_isnumber(L, arg)) {
-        *port = psi_lua_check_port(L, arg);
-        return NULL;
-    }
-    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_expected(L, arg, "port or \"address:port\"");
-    text = psi_lua_check_text(L, arg);
-    colon = strrchr(text, ':');
-    if (strncmp(text, "unix:", 5) && (!colon || (strchr(text, ':') != colon && colon[-1] != ']'))) *port = -2;
-    return text;
 }
 
 /*--- waiting */
@@ -14329,7 +14283,7 @@ static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
     psocket_geterror(k->s, &e);
     psocket_close(k->s);
-    return psi_lua_fail_error(L, r, &e);
+    return psi_lua_fail(L, r, e.text);
 }
 
 /* Fields of the table on top. */
@@ -14380,7 +14334,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
     lua_setfield(L, -2, "certificate");
     if (!q.verdict.code) return 2;
-    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
 }
@@ -14550,20 +14504,9 @@ static int psi_lua_take(lua_State *L)
     if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = l->timeout;
-    k->blocks = l->blocks;
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
-}
-
-/* side(socket): is it a server's, and does it use TLS already? */
-static int psi_lua_side(lua_State *L)
-{
-    const psi_lua_sock *k = psi_lua_self(L);
-    lua_pushboolean(L, psocket_getside(k->s) == PSOCKET_SERVER);
-    lua_pushboolean(L, psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS);
-    return 2;
 }
 
 /* answer(socket, yes or signature): anything else refuses. */
@@ -14607,11 +14550,13 @@ static int psi_lua_make_settings(lua_State *L)
     PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
     memset(&e, 0, sizeof e);
+    all.o.timeout_ms = -1;
     from.arg = (int)lua_tointeger(L, ARG);
     if (lua_isnil(L, CERTS) || !lua_isnil(L, OPTIONS)) psi_lua_read(L, OPTIONS, &from, &all);
     if (lua_isnil(L, CERTS)) certs = all.identities ? all.identities : psi_lua_length(L, OPTIONS) ? OPTIONS : 0;
     else from.arg = 2;
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
+    t->timeout = all.o.timeout_ms;
     all.t.error = &e;
     if (all.clock) {
         all.t.clock = psi_lua_clock;
@@ -14619,7 +14564,7 @@ static int psi_lua_make_settings(lua_State *L)
     }
     r = psocket_tls_new(&t->tls, &all.t);
     lua_settop(L, SETTINGS);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 static psi_lua_settings *psi_lua_settings_self(lua_State *L)
@@ -14629,29 +14574,58 @@ static psi_lua_settings *psi_lua_settings_self(lua_State *L)
     return t;
 }
 
-/* asks(x, argument): the functions that these settings ask; nil if it is something else. */
+/* asks(settings): the functions that they ask. */
 static int psi_lua_asks(lua_State *L)
 {
-    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
-    if (!t) return 0;
-    if (!t->tls) psi_lua_argument(L, (int)lua_tointeger(L, 2), "these settings were collected");
+    psi_lua_settings_self(L);
     PSI_LUA_GETVALUE(L, 1);
     return 1;
 }
 
-/* glance(options, argument): their timeout in seconds, or nil; is there anything else? */
-static int psi_lua_glance(lua_State *L)
+/* Are there settings at arg? */
+static int psi_lua_settings_at(lua_State *L, int arg)
 {
+    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
+    return t != NULL;
+}
+
+/* Pushes milliseconds as seconds, fewer than 0 as nil. */
+static void psi_lua_push_seconds(lua_State *L, int ms)
+{
+    if (ms < 0) lua_pushnil(L);
+    else lua_pushnumber(L, (lua_Number)ms / 1000);
+}
+
+/* plan(socket, ...), with the arguments of starttls: nothing if it uses TLS already. Else true; the settings, unless they are
+   to be made; a timeout in seconds; the options, if they say more than that; and which argument they are. */
+static int psi_lua_plan(lua_State *L)
+{
+    enum { TARGET = 2, NONE = 5 };
+    const psi_lua_sock *k = psi_lua_self(L);
+    int server = psocket_getside(k->s) == PSOCKET_SERVER, type = server ? LUA_TTABLE : LUA_TSTRING, at = TARGET, n = 0;
+    psi_lua_source from = { 3, 0, 0, 't' };
     psi_lua_options all;
-    psi_lua_source from = { 0, 0, 0, 't' };
-    int n;
-    from.arg = (int)lua_tointeger(L, 2);
+    lua_settop(L, NONE);
+    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) return 0;
+    if (!psi_lua_settings_at(L, TARGET)) {
+        if (lua_type(L, TARGET) != type)
+            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
+        if (!server) psi_lua_check_text(L, TARGET);
+        at = psi_lua_settings_at(L, 3) ? 3 : NONE;
+        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
+    }
+    if (at != NONE) from.arg = at + 1;
     all.o.timeout_ms = -1;
-    n = psi_lua_read(L, 1, &from, &all);
-    if (all.o.timeout_ms < 0) lua_pushnil(L);
-    else lua_pushnumber(L, (lua_Number)all.o.timeout_ms / 1000);
-    lua_pushboolean(L, n > (all.o.timeout_ms >= 0) || psi_lua_length(L, 1));
-    return 2;
+    if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
+    n -= all.o.timeout_ms >= 0;
+    if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
+    lua_pushboolean(L, 1);
+    lua_pushvalue(L, at);
+    psi_lua_push_seconds(L, all.o.timeout_ms);
+    lua_pushvalue(L, n ? from.arg : NONE);
+    lua_pushinteger(L, from.arg);
+    return 5;
 }
 
 /* tell(settings, seconds): what clock has said. */
@@ -14799,7 +14773,9 @@ static int psi_lua_isopen(lua_State *L)
 static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    k->timeout = psi_lua_check_time(L, 2);
+    if (!lua_isnoneornil(L, 2) && !(lua_isnumber(L, 2) && lua_tonumber(L, 2) >= 0))
+        psi_lua_argument(L, 2, "not a time in seconds");
+    k->timeout = psi_lua_milliseconds(L, 2);
     psi_lua_set_limit(k, k->timeout);
     return 0;
 }
@@ -14834,7 +14810,7 @@ static int psi_lua_geterror(lua_State *L)
     psocket_error e;
     int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
     if (code == 0) return 0;
-    psi_lua_fail_error(L, code, &e);
+    psi_lua_fail(L, code, e.text);
     lua_newtable(L);
     if (e.os_error) psi_lua_set_whole(L, "os_error", e.os_error);
     if (e.bearssl_error) psi_lua_set_whole(L, "bearssl_error", e.bearssl_error);
@@ -14887,37 +14863,29 @@ static int psi_lua_export(lua_State *L)
 
 /*--- functions of the module that make sockets */
 
-static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
-{
-    k->timeout = k->limit = all->o.timeout_ms;
-    k->blocks = (uint8_t)!all->yield;
-}
-
-/* The object just made, or why there is none. */
-static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
-{
-    return r < 0 ? psi_lua_fail_error(L, r, e) : 1;
-}
-
 /* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
 static int psi_lua_listen(lua_State *L)
 {
     int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
+    int at = bind ? 2 : 1, options = bind ? 4 : 2, port = 0, r;
+    const char *address = NULL, *colon;
     psi_lua_sock *k;
     psi_lua_options all;
     psocket_error e;
-    int port;
-    const char *address = psi_lua_check_address(L, bind ? 2 : 1, &port);
-    psi_lua_socket_options(L, bind ? 4 : 2, &all, &e);
-    if (all.o.udp && !udp) psi_lua_argument(L, bind ? 4 : 2, "listen is for TCP; udpserver makes a UDP socket");
-    if (port == -2) {
+    if (lua_isnumber(L, at)) port = psi_lua_check_port(L, at);
+    else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
+    else psi_lua_expected(L, at, "port or \"address:port\"");
+    psi_lua_socket_options(L, options, &all, &e);
+    if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
+    all.o.udp = udp;
+    colon = address ? strrchr(address, ':') : NULL;
+    if (address && strncmp(address, "unix:", 5) && (!colon || (strchr(address, ':') != colon && colon[-1] != ']'))) {
         lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
-    all.o.udp = udp;
-    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    psi_lua_keep_options(k, &all);
-    return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
+    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
+    r = psocket_listen(&k->s, address, port, &all.o);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14929,13 +14897,13 @@ static int psi_lua_wrap(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(k, &all);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r == 0) carrier->s = NULL;
-    return psi_lua_made(L, r, &e);
+    if (r < 0) return psi_lua_fail(L, r, e.text);
+    carrier->s = NULL;
+    return 1;
 }
 
 static int psi_lua_pair(lua_State *L)
@@ -14945,12 +14913,10 @@ static int psi_lua_pair(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 1, &all, &e);
-    a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(a, &all);
-    psi_lua_keep_options(b, &all);
+    a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
+    b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 2;
 }
 
 static int psi_lua_now(lua_State *L)
@@ -14980,7 +14946,7 @@ static int psi_lua_dial(lua_State *L)
     psi_lua_options all;
     psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
-    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
+    int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
     psi_lua_socket_options(L, 3, &all, &e);
     if (lua_istable(L, 4)) {
@@ -14991,9 +14957,9 @@ static int psi_lua_dial(lua_State *L)
         lua_getfield(L, 3, "resolve");
         return 2;
     }
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(k, &all);
-    return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
+    r = psocket_connect(&k->s, host, port, &all.o);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 /*--- the scheduler */
@@ -15307,8 +15273,7 @@ static int psi_lua_sched_getfd(lua_State *L)
     psi_lua_sched *S = psi_lua_scheduling(L);
     int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
-    if (ms < 0) lua_pushnil(L);
-    else lua_pushnumber(L, (lua_Number)ms / 1000);
+    psi_lua_push_seconds(L, ms);
     return 2;
 }
 
@@ -15551,33 +15516,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
     "  return key, ...\n"
     "end\n"
-    "local function prepare(server, a, b, c)\n"
-    "  local t, options, arg = a, b, 3\n"
-    "  if not C.asks(a, 2) then\n"
-    "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
-    "    if type(a) ~= want then bad(want .. ' expected, got ' .. type(a), 'starttls', 2) end\n"
-    "    if not server and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
-    "    t = C.asks(b, 3) and b\n"
-    "    if t then options, arg = c, 4\n"
-    "    elseif type(b) == 'userdata' then bad('psocket.tls expected, got userdata', 'starttls', 3) end\n"
-    "  end\n"
-    "  local seconds, more, message, why = nil, nil, nil, nil\n"
-    "  if options ~= nil then seconds, more = C.glance(options, arg) end\n"
-    "  if not t and (server or more) then\n"
-    "    t, message, why = cached(more and options or nil, arg, server and a or nil)\n"
-    "    if not t then return false, message, why end\n"
-    "  end\n"
-    "  return true, t, seconds\n"
-    "end\n"
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
     "local function starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
-    "  local ok, t, seconds = prepare(server, a, b, c)\n"
-    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  local plain, t, seconds, options, arg = C.plan(s, a, b, c)\n"
+    "  if not plain then return nil end\n"
+    "  local certs, message, why = type(a) == 'table' and a or nil, nil, nil\n"
+    "  if not t and (certs or options) then\n"
+    "    t, message, why = cached(options, arg, certs)\n"
+    "    if not t then M.close(s) return false, message, why end\n"
+    "  end\n"
     "  tell(t)\n"
     "  local asks = t and C.asks(t) or {}\n"
-    "  if server and b == nil and t ~= a and next(asks) == nil then quick[a] = t end\n"
+    "  if certs and b == nil and next(asks) == nil then quick[certs] = t end\n"
     "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
     "local function same(...) return ... end\n"
@@ -15827,19 +15777,19 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
     PSI_LUA_F(CLASS, CLASS, __close, sched_close),
     PSI_LUA_F(CLASS, CLASS, __construct, construct),
-    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_H(CLASS, asks, asks, starttls),
+    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring),
     PSI_LUA_H(CLASS, bad, blame, bad), PSI_LUA_H(CLASS, dial, dial, connect),
-    PSI_LUA_H(CLASS, glance, glance, starttls), PSI_LUA_H(CLASS, joining, joining, join),
+    PSI_LUA_H(CLASS, joining, joining, join),
     PSI_LUA_H(CLASS, listen, listen, bind), PSI_LUA_H(CLASS, queue, new_queue, queue),
     PSI_LUA_H(CLASS, settings, make_settings, starttls), PSI_LUA_H(CLASS, spawn, start, bind),
     PSI_LUA_H(CLASS, tls, make_settings, tls), PSI_LUA_H(CLASS, turn, turn, run),
     PSI_LUA_H(CLASS, yieldable, yieldable, yieldable),
-    PSI_LUA_H(SOCKET, answer, answer_question, starttls), PSI_LUA_H(SOCKET, side, side, starttls),
+    PSI_LUA_H(SOCKET, answer, answer_question, starttls), PSI_LUA_H(SOCKET, plan, plan, starttls),
     PSI_LUA_W(HIDDEN, secure, starttls), PSI_LUA_W(HIDDEN, step, connect),
     PSI_LUA_W(HIDDEN, wait, wait), PSI_LUA_H(LISTENER, accept_due, due, accept),
     PSI_LUA_H(LISTENER, take, take, accept), PSI_LUA_H(QUEUE, items, items, queue),
     PSI_LUA_H(QUEUE, pop_due, due, pop), PSI_LUA_H(QUEUE, signal, signal, push),
-    PSI_LUA_H(SETTINGS, tell, tell, clock)
+    PSI_LUA_H(SETTINGS, asks, asks, starttls), PSI_LUA_H(SETTINGS, tell, tell, clock)
 };
 
 /* Pushes the function that a script is. */
