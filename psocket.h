@@ -13490,49 +13490,37 @@ typedef struct psi_lua_option {
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
 
-#define PSI_LUA_L(field) offsetof(psi_lua_options, field)
 #define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
 #define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
 #define PSI_LUA_I(field) offsetof(psocket_identity, field)
+#define PSI_LUA_OPTION(name, kind, most) { #name, "s", kind, PSI_LUA_O(name), most }
+#define PSI_LUA_SETTING(name, kind, most) { #name, "t", kind, PSI_LUA_T(name), most }
 
 static const psi_lua_option psi_lua_known[] = {
     { "timeout", "cst", 't', PSI_LUA_O(timeout_ms), 0 },
     { "attempt_delay", "s", 't', PSI_LUA_O(attempt_delay_ms), 0 },
-    { "backlog", "s", 'i', PSI_LUA_O(backlog), 65535 },
-    { "broadcast", "s", 'b', PSI_LUA_O(broadcast), 0 },
-    { "keepalive", "s", 'i', PSI_LUA_O(keepalive), 32767 },
     { "local_address", "s", 's', PSI_LUA_O(local), 0 },
-    { "local_port", "s", 'i', PSI_LUA_O(local_port), 65535 },
-    { "multicast_group", "s", 's', PSI_LUA_O(multicast_group), 0 },
-    { "multicast_interface", "s", 's', PSI_LUA_O(multicast_interface), 0 },
-    { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
-    { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
-    { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
-    { "resolve", "s", 'f', PSI_LUA_L(resolve), 0 },
-    { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
-    { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
-    { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
-    { "yield", "s", 'b', PSI_LUA_L(yield), 0 },
+    { "resolve", "s", 'f', offsetof(psi_lua_options, resolve), 0 },
+    { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
+    PSI_LUA_OPTION(backlog, 'i', 65535), PSI_LUA_OPTION(broadcast, 'b', 0),
+    PSI_LUA_OPTION(keepalive, 'i', 32767), PSI_LUA_OPTION(local_port, 'i', 65535),
+    PSI_LUA_OPTION(multicast_group, 's', 0), PSI_LUA_OPTION(multicast_interface, 's', 0),
+    PSI_LUA_OPTION(multicast_noloop, 'b', 0), PSI_LUA_OPTION(multicast_ttl, 'i', 255),
+    PSI_LUA_OPTION(recv_limit, 'z', 0x3fffffff), PSI_LUA_OPTION(reuse_port, 'b', 0),
+    PSI_LUA_OPTION(udp, 'b', 0), PSI_LUA_OPTION(v6only, 'b', 0),
     { "alpn", "t", 'n', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
-    { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
-    { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
-    { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
-    { "clock", "t", 'f', PSI_LUA_L(clock), 0 },
-    { "decide", "t", 'f', PSI_LUA_T(decide), 0 },
-    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
-    { "identities", "t", 'l', PSI_LUA_L(identities), 0 },
-    { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
-    { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
-    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
-    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
-    { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
+    { "clock", "t", 'f', offsetof(psi_lua_options, clock), 0 },
+    { "identities", "t", 'l', offsetof(psi_lua_options, identities), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
-    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
-    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
-    { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
     { "ticket_keys", "t", 'k', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
-    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    PSI_LUA_SETTING(ca_dir, 's', 0), PSI_LUA_SETTING(ca_file, 's', 0),
+    PSI_LUA_SETTING(client_auth, 'a', 0), PSI_LUA_SETTING(decide, 'f', 0),
+    PSI_LUA_SETTING(groups, 'c', 0), PSI_LUA_SETTING(insecure_no_name, 'b', 0),
+    PSI_LUA_SETTING(insecure_no_verify, 'b', 0), PSI_LUA_SETTING(max_fragment, 'z', 16384),
+    PSI_LUA_SETTING(max_version, 'v', 0), PSI_LUA_SETTING(min_version, 'v', 0),
+    PSI_LUA_SETTING(session_cache, 'j', 0x3fffffff), PSI_LUA_SETTING(sigalgs, 'c', 0),
+    PSI_LUA_SETTING(suites, 'c', 0), PSI_LUA_SETTING(tickets, 'j', 255),
     { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
     { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
@@ -13700,14 +13688,16 @@ static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
     return kind == 'f' ? " must be a function" : " must be a list of certificates";
 }
 
-/* Reads the options in the table at index into what lies at base, where they are valid as long as what is pushed. How many. */
+/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as long as what is
+   pushed. How many they are. */
 static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, void *base)
 {
     const psi_lua_option *o;
     int n = 0;
+    if (lua_isnoneornil(L, index)) return 0;
     if (!lua_istable(L, index))
         psi_lua_wrong(L, from, "", lua_pushfstring(L, "table expected, got %s", luaL_typename(L, index)));
-    if (from->taker != 'c') luaL_checkstack(L, 80, "options");
+    if (from->taker != 'c' && !lua_checkstack(L, 80)) psi_lua_raise(L, "not enough memory");
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) psi_lua_check_name(L, from, lua_gettop(L) - 1);
     for (o = psi_lua_known; o->name; o++) {
         void *at = (char *)base + o->at;
@@ -13753,20 +13743,14 @@ static void psi_lua_read_identities(lua_State *L, int index, psi_lua_source from
     }
 }
 
-/* Reads the options in the table at arg, if there is one. */
-static void psi_lua_read_options(lua_State *L, int arg, char taker, psi_lua_options *all)
-{
-    psi_lua_source from = { arg, 0, 0, taker };
-    if (!lua_isnoneornil(L, arg)) psi_lua_read(L, arg, &from, all);
-}
-
 /* The time limit of one operation: what it has, unless the options at arg name another. */
 static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 {
     int top = lua_gettop(L);
+    psi_lua_source from = { arg, 0, 0, 'c' };
     psi_lua_options all;
     all.o.timeout_ms = timeout;
-    psi_lua_read_options(L, arg, 'c', &all);
+    psi_lua_read(L, arg, &from, &all);
     if (top >= arg) lua_settop(L, top);
     return all.o.timeout_ms;
 }
@@ -13784,11 +13768,12 @@ static int psi_lua_due(lua_State *L)
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
 static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
 {
+    psi_lua_source from = { arg, 0, 0, 's' };
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
     all->o.nonblocking = all->yield = 1;
     all->o.error = e;
-    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read(L, arg, &from, all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
 }
@@ -14552,7 +14537,8 @@ static int psi_lua_make_settings(lua_State *L)
     memset(&e, 0, sizeof e);
     all.o.timeout_ms = -1;
     from.arg = (int)lua_tointeger(L, ARG);
-    if (lua_isnil(L, CERTS) || !lua_isnil(L, OPTIONS)) psi_lua_read(L, OPTIONS, &from, &all);
+    if (lua_isnil(L, CERTS) && lua_isnil(L, OPTIONS)) psi_lua_expected(L, OPTIONS, "table");
+    psi_lua_read(L, OPTIONS, &from, &all);
     if (lua_isnil(L, CERTS)) certs = all.identities ? all.identities : psi_lua_length(L, OPTIONS) ? OPTIONS : 0;
     else from.arg = 2;
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
@@ -15476,7 +15462,8 @@ static int psi_lua_blame(lua_State *L)
 /*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
-    "local M, S, Q, N, C, passes, ephemeral = ...\n" /* pcall lets yields pass; a weak key's value may refer to it */
+    /* pcall lets yields pass; a weak key's value may refer to it; the module, the classes, what is hidden */
+    "local passes, ephemeral, M, K, N, T, Q, O, S, C = ...\n"
     "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
     "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
     "local select, unpack = select, table.unpack or unpack\n"
@@ -15610,7 +15597,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if port == 0 then return 'unix:' .. ip end\n"
     "  return (ip:find(':', 1, true) and '[' .. ip .. ']:' or ip .. ':') .. port\n"
     "end\n"
-    "function C.socket.__tostring(s)\n"
+    "function K.__tostring(s)\n"
     "  local open, info = M.isopen(s), M.tlsinfo(s)\n"
     "  return 'psocket: ' .. place(M.getpeer(s)) .. ' (' .. (open and 'open' or 'closed') ..\n"
     "    (M.isudp(s) and ', UDP' or info and ', ' .. info.version or '') .. ')'\n"
@@ -15736,7 +15723,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local items = C.items(q)\n"
     "  return items.last - items.first + 1\n"
     "end\n"
-    "return note, M.finish, function() end\n",
+    "M.scheduler = setmetatable(S, { __call = S.new })\n"
+    "return note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
     NULL
 };
 
@@ -15844,6 +15832,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
                                            PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
     size_t i;
+    int index;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
@@ -15861,43 +15850,23 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     }
     lua_newtable(L);
     for (i = 0; i < sizeof psi_lua_functions / sizeof *psi_lua_functions; i++) psi_lua_register(L, &psi_lua_functions[i]);
-    lua_pushvalue(L, PSI_LUA_IN_SOCKET);
-    lua_setfield(L, PSI_LUA_IN_HIDDEN, "socket");
     lua_pushliteral(L, PSOCKET_VERSION);
     lua_setfield(L, PSI_LUA_IN_MODULE, "version");
-    lua_pushvalue(L, PSI_LUA_IN_CLASS);
-    lua_setfield(L, PSI_LUA_IN_MODULE, "scheduler");
-    lua_newtable(L);
-    lua_pushcfunction(L, psi_lua_new_scheduler);
-    lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, PSI_LUA_IN_CLASS);
-
-    lua_newtable(L); /* strangers, in the table that is their metatable, too */
-    lua_pushliteral(L, "v");
-    lua_setfield(L, -2, "__mode");
-    lua_pushvalue(L, -1);
-    lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
     psi_lua_load(L, psi_lua_script);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
-    lua_pushvalue(L, PSI_LUA_IN_CLASS);
-    lua_pushvalue(L, PSI_LUA_IN_QUEUE);
-    lua_pushvalue(L, PSI_LUA_IN_LISTENER);
-    lua_pushvalue(L, PSI_LUA_IN_HIDDEN);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502);
-    lua_call(L, 7, 3);
+    for (index = PSI_LUA_IN_MODULE; index <= PSI_LUA_IN_HIDDEN; index++) lua_pushvalue(L, index);
+    lua_call(L, 2 + PSI_LUA_IN_HIDDEN - PSI_LUA_IN_MODULE + 1, 5);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushcfunction(L, psi_lua_copy);
     vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_getglobal(L, "debug");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
-    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
     lua_pushvalue(L, PSI_LUA_IN_MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
     return 1;
 }
 
