@@ -42,6 +42,35 @@ t.test("made when they are asked for, and collected at once", function()
   raises("within", psocket.pair, setmetatable({}, { __index = function() error("within") end }))
 end)
 
+t.test("errors name what was called, and count as its user does", function()
+  local a, b = psocket.pair { timeout = 0.01 }
+  local sched, q = psocket.scheduler(), psocket.queue()
+  local own = debug.getinfo(1, "S").short_src
+  local function blame(text, f)
+    local ok, message = pcall(f)
+    check(not ok)
+    equal(message, own .. ":" .. debug.getinfo(f, "S").linedefined .. ": " .. text)
+  end
+  blame("bad argument #1 to 'step' (table expected, got nil)", function() local _ = sched.step(nil) end)
+  blame("bad argument #1 to 'run' (table expected, got number)", function() sched.run(5) end)
+  blame("bad argument #1 to 'push' (psocket.queue expected, got number)", function() q.push(5) end)
+  blame("bad argument #1 to 'pop' (psocket.queue expected, got nil)", function() q.pop() end)
+  blame("bad argument #1 to 'pop' (unknown option \"timout\"; the nearest is \"timeout\")", function() q:pop { timout = 1 } end)
+  blame("bad argument #1 to 'close' (psocket.queue expected, got table)", function() q.close {} end)
+  blame("bad argument #1 to 'finish' (psocket.socket expected, got number)", function() a.finish(5) end)
+  blame("bad argument #1 to 'finish' (not a time in seconds)", function() a:finish(-1) end)
+  blame("bad argument #1 to 'lines' (psocket.socket expected, got nil)", function() psocket.lines(nil) end)
+  blame("bad argument #1 to 'lines' (string expected, got boolean)", function() a:lines(true) end)
+  blame("bad argument #1 to 'lines' (the delimiter must not be empty or contain a zero byte)", function() a:lines("") end)
+  blame("bad argument #2 to 'lines' (unknown option \"timout\"; the nearest is \"timeout\")", function() a:lines("x", { timout = 1 }) end)
+  blame("bad argument #1 to 'lines' (unknown option \"timout\"; the nearest is \"timeout\")", function() a:lines { timout = 1 } end)
+  local send = a.send -- whatever it is called here
+  blame("bad argument #2 to 'send' (string expected, got nil)", function() send(a, nil) end)
+  b:send("one\r\ntwo;")
+  equal(a:lines { timeout = 1 }(), "one")
+  equal(a:lines(";", { timeout = 1 })(), "two")
+end)
+
 local ca = t.pem("ca.pem")
 if not ca or select(3, psocket.tls {}) == "UNSUPPORTED" then
   t.skip("tls", "no certificates, or built without TLS")
