@@ -14439,9 +14439,11 @@ static int psi_lua_run(lua_State *L)
     return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
 }
 
+static const char psi_lua_wrapping[] = "";
+
 #else
 
-/* A Lua function (psi_lua_wrapper) yields, and calls this again, with `again` and what is to be remembered in front of the
+/* A Lua function (of psi_lua_wrapping) yields, and calls this again, with `again` and what is to be remembered in front of the
    arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
 static int psi_lua_run(lua_State *L)
 {
@@ -14458,10 +14460,10 @@ static int psi_lua_run(lua_State *L)
     return 2;
 }
 
-static const char *const psi_lua_wrapper[] = {
-    "local again, yield = ...\n"
-    "return function(f)\n"
-    "  return function(...)\n"
+static const char psi_lua_wrapping[] = /* a part of the script */
+    "local function wrap(class, name)\n"
+    "  local f = class[name]\n"
+    "  class[name] = function(...)\n"
     "    local r, x, y, z, v = f(...)\n"
     "    while r == again do\n"
     "      yield()\n"
@@ -14473,9 +14475,10 @@ static const char *const psi_lua_wrapper[] = {
     "    if v == nil then return r, x, y, z end\n"
     "    return r, x, y, z, v\n"
     "  end\n"
-    "end\n",
-    NULL
-};
+    "end\n"
+    "C.park = C.wait\n" /* a wait whose yield is left to the caller */
+    "for _, name in next, { 'recv', 'read', 'read_until', 'send', 'shutdown' } do wrap(M, name) end\n"
+    "for _, name in next, { 'secure', 'step', 'wait' } do wrap(C, name) end\n";
 
 #endif
 
@@ -15484,11 +15487,12 @@ static int psi_lua_blame(lua_State *L)
 /*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
-    /* pcall lets yields pass; a weak key's value may refer to it; the module, the classes, what is hidden */
-    "local passes, ephemeral, M, K, N, T, Q, O, S, C = ...\n"
+    /* the psi_lua_vm, the module, the classes, what is hidden; do yields pass pcall; may a weak key's value refer to it? */
+    "local again, M, K, N, T, Q, O, S, C, passes, ephemeral = ...\n"
     "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
     "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
-    "local select, unpack = select, table.unpack or unpack\n"
+    "local select, unpack = select, table.unpack or unpack\n", psi_lua_wrapping,
+
     "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
     "local function tell(t)\n" /* what is the time for these settings? */
     "  local clock = t and C.asks(t).clock\n"
@@ -15758,7 +15762,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 /*--- the module */
 
 enum {
-    PSI_LUA_VM = 1, PSI_LUA_WRAPPER, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
+    PSI_LUA_VM = 1, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
     PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
 };
 
@@ -15800,69 +15804,24 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, LISTENER, accept_due, due), PSI_LUA_F(HIDDEN, LISTENER, take, take),
     PSI_LUA_F(HIDDEN, QUEUE, items, items), PSI_LUA_F(HIDDEN, QUEUE, pop_due, due),
     PSI_LUA_F(HIDDEN, QUEUE, signal, signal), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
-    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell)
+    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0 }
 };
-
-/* Pushes the function that a script is. */
-static void psi_lua_load(lua_State *L, const char *const *parts)
-{
-    int n = 0, r;
-    for (; parts[n]; n++) lua_pushstring(L, parts[n]);
-    lua_concat(L, n);
-    r = luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK);
-    lua_remove(L, -2);
-    if (r) lua_error(L);
-}
-
-/* Pushes the wrapper of functions that wait; nil where they need none. */
-#if PSI_LUA_CONTINUES
-static void psi_lua_push_wrapper(lua_State *L)
-{
-    lua_pushnil(L);
-}
-#else
-static void psi_lua_push_wrapper(lua_State *L)
-{
-    psi_lua_load(L, psi_lua_wrapper);
-    lua_pushvalue(L, PSI_LUA_VM);
-    lua_getglobal(L, "coroutine");
-    lua_getfield(L, -1, "yield");
-    lua_remove(L, -2);
-    lua_call(L, 2, 1);
-}
-#endif
-
-/* Puts a function where it belongs; one that waits passes through the wrapper, if there is one. */
-static void psi_lua_register(lua_State *L, const psi_lua_function *f)
-{
-    int wrap = f->try_it && !lua_isnil(L, PSI_LUA_WRAPPER);
-    if (wrap) lua_pushvalue(L, PSI_LUA_WRAPPER);
-    lua_pushvalue(L, PSI_LUA_VM);
-    lua_pushvalue(L, f->of);
-    lua_pushlightuserdata(L, (void *)f);
-    lua_pushcclosure(L, f->f, 3);
-    if (wrap && f->try_it == psi_lua_try_wait) {
-        lua_pushvalue(L, -1);
-        lua_setfield(L, PSI_LUA_IN_HIDDEN, "park"); /* a wait whose yield is left to the caller */
-    }
-    if (wrap) lua_call(L, 1, 1);
-    lua_setfield(L, f->in, f->key);
-}
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
     static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
                                            PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
+    const psi_lua_function *f;
     size_t i;
-    int index;
+    int n;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
+    if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
-    psi_lua_push_wrapper(L);
     lua_newtable(L);
     for (i = 0; i < sizeof classes / sizeof *classes; i++) {
         luaL_newmetatable(L, classes[i]);
@@ -15872,14 +15831,22 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, -2, "__index");
     }
     lua_newtable(L);
-    for (i = 0; i < sizeof psi_lua_functions / sizeof *psi_lua_functions; i++) psi_lua_register(L, &psi_lua_functions[i]);
+    for (f = psi_lua_functions; f->key; f++) {
+        lua_pushvalue(L, PSI_LUA_VM);
+        lua_pushvalue(L, f->of);
+        lua_pushlightuserdata(L, (void *)f);
+        lua_pushcclosure(L, f->f, 3);
+        lua_setfield(L, f->in, f->key);
+    }
     lua_pushliteral(L, PSOCKET_VERSION);
     lua_setfield(L, PSI_LUA_IN_MODULE, "version");
-    psi_lua_load(L, psi_lua_script);
+    for (n = 0; psi_lua_script[n]; n++) lua_pushstring(L, psi_lua_script[n]);
+    lua_concat(L, n);
+    if (luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK)) lua_error(L);
+    for (n = PSI_LUA_VM; n <= PSI_LUA_IN_HIDDEN; n++) lua_pushvalue(L, n);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502);
-    for (index = PSI_LUA_IN_MODULE; index <= PSI_LUA_IN_HIDDEN; index++) lua_pushvalue(L, index);
-    lua_call(L, 2 + PSI_LUA_IN_HIDDEN - PSI_LUA_IN_MODULE + 1, 6);
+    lua_call(L, PSI_LUA_IN_HIDDEN + 2, 6);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
     vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
