@@ -12970,17 +12970,7 @@ PSOCKET_API int64_t psocket_now(void)
  * Memory is taken before an object is changed, and what was looked at before is looked at again: taking memory may run
  * finalizers. Objects are made before what they own, so an error that Lua raises leaks nothing.
  *
- * What a user of the module should know:
- *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
- *   false instead of nil, and the socket is closed. Wrong types of arguments and unknown options raise; a port out of
- *   range is "INVALID".
- *   Times are in seconds. timeout given to connect, listen, udpserver, pair and wrap holds for every later operation
- *   (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
- *   bind finishes a client's socket when its callback has returned, and closes it when it has failed. Whoever wants to keep
- *   the socket keeps the coroutine, or uses accept.
- *   A table of certificates (or of client options) is parsed once and known again by identity: a change to it later
- *   goes unnoticed; make a new table. psocket.tls makes settings that report errors at once.
- *   A task that yields by itself is resumed in the next turn; when all do, a turn comes about every millisecond.
+ * The reference for users is examples/annotations/psocket.lua.
  *================================================================================================*/
 
 #ifdef PSOCKET_LUA
@@ -12999,25 +12989,24 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 /*--- what differs between the versions */
 
 #if LUA_VERSION_NUM >= 504
-#define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdatauv(L, n, 1)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdatauv(L, n, values)
 #define PSI_LUA_GETVALUE(L, i) ((void)lua_getiuservalue(L, i, 1))
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setiuservalue(L, i, 1))
 #elif LUA_VERSION_NUM >= 502
-#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdata(L, n)
 #define PSI_LUA_GETVALUE(L, i) ((void)lua_getuservalue(L, i))
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setuservalue(L, i))
 #else
-#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdata(L, n)
 #define PSI_LUA_GETVALUE(L, i) lua_getfenv(L, i)
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setfenv(L, i))
 #endif
 
 #if LUA_VERSION_NUM >= 502
+#define PSI_LUA_COUNT(L, i) luaL_len(L, i)
 #define PSI_LUA_LENGTH(L, i) ((size_t)lua_rawlen(L, i))
 #else
+#define PSI_LUA_COUNT(L, i) lua_objlen(L, i)
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
@@ -13155,7 +13144,7 @@ typedef struct psi_lua_loan {
     size_t len;
 } psi_lua_loan;
 
-/* One per Lua. Upvalue 1 of every function. */
+/* One per Lua. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
     psi_lua_task *at;      /* the task that its scheduler resumes now */
@@ -13163,7 +13152,7 @@ typedef struct psi_lua_vm {
     uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, check, heed, finish, note, trace; /* functions in the registry */
+    int copy, heed, finish, note, trace; /* functions in the registry */
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
@@ -13187,7 +13176,23 @@ struct psi_lua_sock {
 typedef struct psi_lua_settings {
     psocket_tls *tls; /* NULL: collected */
     int64_t now;      /* what options.clock has said */
+    int timeout;      /* of handshakes, in milliseconds; -1: the socket's */
 } psi_lua_settings;
+
+typedef struct psi_lua_op psi_lua_op;
+
+/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
+typedef struct psi_lua_function {
+    const char *key, *name; /* where it lies, and its public name, for errors */
+    lua_CFunction f;
+    int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
+    uint8_t in, of; /* indices of luaopen_psocket's stack: the table it is in, and that metatable */
+} psi_lua_function;
+
+static const psi_lua_function *psi_lua_this(lua_State *L)
+{
+    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(3));
+}
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
@@ -13200,10 +13205,12 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name)
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
 {
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k);
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
     memset((void *)k, 0, sizeof *k);
+    k->timeout = k->limit = timeout;
+    k->blocks = (uint8_t)blocks;
     psi_lua_setmetatable(L, class_name);
     return k;
 }
@@ -13260,10 +13267,10 @@ static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *prob
     return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
 }
 
-/* About one of the function's whose public name is upvalue 3. */
+/* About one of the function at hand. */
 static int psi_lua_argument(lua_State *L, int arg, const char *problem)
 {
-    return psi_lua_bad(L, lua_tostring(L, lua_upvalueindex(3)), arg, problem);
+    return psi_lua_bad(L, psi_lua_this(L)->name, arg, problem);
 }
 
 static int psi_lua_expected(lua_State *L, int arg, const char *what)
@@ -13280,28 +13287,21 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
     return 3;
 }
 
-static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
-{
-    return psi_lua_fail(L, code, e->code == code ? e->text : NULL);
-}
-
 /* With the socket's own words, if they are about this. */
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
-    psocket_geterror(k->s, &e);
-    return psi_lua_fail_error(L, code, &e);
+    return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
 }
-
 
 /*--- arguments */
 
 /* Is the function at hand known by this name? */
 static int psi_lua_named(lua_State *L, const char *name)
 {
-    return strcmp(lua_tostring(L, lua_upvalueindex(3)), name) == 0;
+    return strcmp(psi_lua_this(L)->name, name) == 0;
 }
 
 /* The userdata at index, if it is of this class. */
@@ -13317,7 +13317,7 @@ static void *psi_lua_is(lua_State *L, int index, const char *name)
     return same ? p : NULL;
 }
 
-/* The object at 1, of the class whose metatable is upvalue 2. */
+/* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
     void *p = lua_touserdata(L, 1);
@@ -13382,27 +13382,21 @@ static int64_t psi_lua_moment(lua_State *L, int index)
     return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
 }
 
-/* Seconds at arg, checked, as milliseconds; nil is 0. */
-static int psi_lua_check_time(lua_State *L, int arg)
-{
-    if (lua_isnoneornil(L, arg)) return 0;
-    if (!lua_isnumber(L, arg) || !(lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
-    return psi_lua_milliseconds(L, arg);
-}
-
-/*--- options: tables whose fields have known names. The script checks them, by the kinds given here, and copies them */
+/*--- options: tables whose fields have known names */
 
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
-    int yield; /* in coroutines */
+    int yield;          /* in coroutines */
+    int resolve, clock; /* there is such a function */
+    int identities;     /* the stack's index of their list, 0 none */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
-                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, c names with colons
+                           between, n names, p pins, k keys, l list for later, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
@@ -13410,156 +13404,289 @@ typedef struct psi_lua_option {
 #define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
 #define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
 #define PSI_LUA_I(field) offsetof(psocket_identity, field)
+#define PSI_LUA_OPTION(name, kind, most) { #name, "s", kind, PSI_LUA_O(name), most }
+#define PSI_LUA_SETTING(name, kind, most) { #name, "t", kind, PSI_LUA_T(name), most }
 
 static const psi_lua_option psi_lua_known[] = {
     { "timeout", "cst", 't', PSI_LUA_O(timeout_ms), 0 },
     { "attempt_delay", "s", 't', PSI_LUA_O(attempt_delay_ms), 0 },
-    { "backlog", "s", 'i', PSI_LUA_O(backlog), 65535 },
-    { "broadcast", "s", 'b', PSI_LUA_O(broadcast), 0 },
-    { "keepalive", "s", 'i', PSI_LUA_O(keepalive), 32767 },
     { "local_address", "s", 's', PSI_LUA_O(local), 0 },
-    { "local_port", "s", 'i', PSI_LUA_O(local_port), 65535 },
-    { "multicast_group", "s", 's', PSI_LUA_O(multicast_group), 0 },
-    { "multicast_interface", "s", 's', PSI_LUA_O(multicast_interface), 0 },
-    { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
-    { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
-    { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
-    { "resolve", "s", 'f', 0, 0 },
-    { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
-    { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
-    { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "resolve", "s", 'f', offsetof(psi_lua_options, resolve), 0 },
     { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
-    { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
+    PSI_LUA_OPTION(backlog, 'i', 65535), PSI_LUA_OPTION(broadcast, 'b', 0),
+    PSI_LUA_OPTION(keepalive, 'i', 32767), PSI_LUA_OPTION(local_port, 'i', 65535),
+    PSI_LUA_OPTION(multicast_group, 's', 0), PSI_LUA_OPTION(multicast_interface, 's', 0),
+    PSI_LUA_OPTION(multicast_noloop, 'b', 0), PSI_LUA_OPTION(multicast_ttl, 'i', 255),
+    PSI_LUA_OPTION(recv_limit, 'z', 0x3fffffff), PSI_LUA_OPTION(reuse_port, 'b', 0),
+    PSI_LUA_OPTION(udp, 'b', 0), PSI_LUA_OPTION(v6only, 'b', 0),
+    { "alpn", "t", 'n', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
-    { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
-    { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
-    { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
-    { "clock", "t", 'f', 0, 0 },
-    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
-    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
-    { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
-    { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
-    { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
-    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
-    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
-    { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
+    { "clock", "t", 'f', offsetof(psi_lua_options, clock), 0 },
+    { "identities", "t", 'l', offsetof(psi_lua_options, identities), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
-    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
-    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
-    { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
-    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
-    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    { "ticket_keys", "t", 'k', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    PSI_LUA_SETTING(ca_dir, 's', 0), PSI_LUA_SETTING(ca_file, 's', 0),
+    PSI_LUA_SETTING(client_auth, 'a', 0), PSI_LUA_SETTING(decide, 'f', 0),
+    PSI_LUA_SETTING(groups, 'c', 0), PSI_LUA_SETTING(insecure_no_name, 'b', 0),
+    PSI_LUA_SETTING(insecure_no_verify, 'b', 0), PSI_LUA_SETTING(max_fragment, 'z', 16384),
+    PSI_LUA_SETTING(max_version, 'v', 0), PSI_LUA_SETTING(min_version, 'v', 0),
+    PSI_LUA_SETTING(session_cache, 'j', 0x3fffffff), PSI_LUA_SETTING(sigalgs, 'c', 0),
+    PSI_LUA_SETTING(suites, 'c', 0), PSI_LUA_SETTING(tickets, 'j', 255),
     { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
     { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
-    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
+    { "sign", "i", 'f', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
 
-/* Stores the checked value on top, which is no list of tables or names. How long it is. */
-static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+/* Options that are being read. */
+typedef struct psi_lua_source {
+    int arg;    /* which argument they are, */
+    int item;   /* or in which certificate of its list, from 1 */
+    int asks;   /* the stack's index of a table for what is a function; 0: that is left */
+    char taker;
+} psi_lua_source;
+
+/* Raises an error about an option, or (name "") about all. */
+static int psi_lua_wrong(lua_State *L, const psi_lua_source *from, const char *name, const char *problem)
 {
-    size_t n = 0;
-    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
-    else if (text) *(const char **)at = text;
-    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-    return kind == 'p' || kind == 'q' ? n / 32 : n;
+    problem = lua_pushfstring(L, "%s%s", name, problem);
+    if (from->item) problem = lua_pushfstring(L, "certificate %d: %s", from->item, problem);
+    return psi_lua_argument(L, from->arg, problem);
 }
 
-/* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
-   pushed. */
-static void psi_lua_store_options(lua_State *L, char taker, char *base)
+/* How many letters have to be changed, put in or left out to make b, an option's name, of a. */
+static int psi_lua_distance(const char *a, const char *b)
+{
+    int row[40], n = (int)strlen(b), i, j;
+    for (j = 0; j <= n; j++) row[j] = j;
+    for (i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (j = 1; j <= n; j++) {
+            int changed = diagonal + (a[i - 1] != b[j - 1]), other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            diagonal = row[j];
+            row[j] = changed < other ? changed : other;
+        }
+    }
+    return row[n];
+}
+
+/* The name of an option, at index, must be known. */
+static void psi_lua_check_name(lua_State *L, const psi_lua_source *from, int index)
+{
+    const psi_lua_option *o, *nearest = NULL;
+    const char *name;
+    char shown[56];
+    size_t len;
+    int best = INT_MAX;
+    if (lua_type(L, index) == LUA_TNUMBER && from->taker == 't') return; /* a certificate */
+    if (lua_type(L, index) != LUA_TSTRING)
+        psi_lua_wrong(L, from, "", lua_pushfstring(L, "the name of an option is a %s", luaL_typename(L, index)));
+    name = lua_tolstring(L, index, &len);
+    snprintf(shown, sizeof shown, "%.50s%s", name, len > 50 ? "..." : "");
+    for (o = psi_lua_known; o->name; o++) {
+        int d = strchr(o->takers, from->taker) ? psi_lua_distance(shown, o->name) : INT_MAX;
+        if (d == 0 && len == strlen(o->name)) return;
+        if (d < best) nearest = o;
+        if (d < best) best = d;
+    }
+    psi_lua_wrong(L, from, "", lua_pushfstring(L, "unknown option \"%s\"; the nearest is \"%s\"", shown, nearest->name));
+}
+
+/* Puts 32 bytes in place of the 64 hexadecimal digits on top, if it is that. */
+static void psi_lua_unhex(lua_State *L)
+{
+    size_t n = 0, i;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : "";
+    char out[32];
+    if (n != 64 || strspn(text, "0123456789ABCDEFabcdef") != n) return;
+    for (i = 0; i < n; i++) {
+        int digit = text[i] <= '9' ? text[i] - '0' : (text[i] | 32) - 'a' + 10;
+        out[i / 2] = (char)(i & 1 ? out[i / 2] | digit : digit << 4);
+    }
+    lua_pushlstring(L, out, sizeof out);
+    lua_replace(L, -2);
+}
+
+/* The length of the list at index. What is longer than any may be still is when it is cut. */
+static int psi_lua_length(lua_State *L, int index)
+{
+    double n = (double)PSI_LUA_COUNT(L, index);
+    return n < 0 ? 0 : n < 5000 ? (int)n : 5000;
+}
+
+/* Pushes what is in the list on top, joined: names, or pins and keys of 32 bytes. How many they are. */
+static int psi_lua_join(lua_State *L, const psi_lua_source *from, const psi_lua_option *o)
+{
+    const char *what = o->kind == 'p' ? "pin" : o->kind == 'k' ? "key" : "name";
+    int list = lua_gettop(L), binary = *what != 'n', i, n;
+    if (!lua_istable(L, list)) psi_lua_wrong(L, from, o->name, lua_pushfstring(L, " must be a list of %ss", what));
+    n = psi_lua_length(L, list);
+    if (binary && !n) psi_lua_wrong(L, from, o->name, lua_pushfstring(L, " must be a list of %ss: it is empty", what));
+    lua_pushliteral(L, "");
+    for (i = 1; i <= n; i++) {
+        lua_pushlstring(L, o->kind == 'c' ? ":" : "", i > 1 && !binary);
+        lua_pushinteger(L, i);
+        lua_gettable(L, list);
+        if (binary) psi_lua_unhex(L);
+        if (lua_type(L, -1) != LUA_TSTRING || PSI_LUA_LENGTH(L, -1) != (binary ? 32 : strlen(lua_tostring(L, -1))))
+            psi_lua_wrong(L, from, o->name, lua_pushfstring(L, ": %s %d is not %s", what, i, binary ?
+                          "32 bytes, or 64 hexadecimal digits" : "a string without a zero byte"));
+        lua_concat(L, 3);
+    }
+    return n;
+}
+
+/* These store the value on top, and answer what is wrong with it, or NULL. */
+
+static const char *psi_lua_store_number(lua_State *L, const psi_lua_option *o, void *at)
+{
+    double n = lua_isnumber(L, -1) ? (double)lua_tonumber(L, -1) : -2;
+    if (o->kind == 't') {
+        if (!(n >= 0)) return " is not a time in seconds";
+        n = psi_lua_milliseconds(L, -1);
+    } else if (!(n >= (o->kind == 'j' ? -1 : 0) && n <= (double)o->more && n == (double)(int)n)) {
+        return lua_pushfstring(L, " must be a whole number up to %d", (int)o->more);
+    }
+    if (o->kind == 'z') *(size_t *)at = (size_t)n;
+    else *(int *)at = (int)n;
+    return NULL;
+}
+
+static const char *psi_lua_store_word(lua_State *L, char kind, int *at)
+{
+    static const char *const auth[] = { "none", "optional", "required", NULL }; /* PSOCKET_CLIENT_AUTH_* */
+    static const char *const versions[] = { "TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3", NULL };
+    const char *const *words = kind == 'a' ? auth : versions;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    double n = lua_type(L, -1) == LUA_TNUMBER ? (double)lua_tonumber(L, -1) : 0;
+    int i;
+    for (i = 0; words[i] && strcmp(words[i], text); i++) {}
+    if (kind == 'a' && !words[i]) return " must be \"none\", \"optional\" or \"required\"";
+    if (words[i]) n = kind == 'a' ? i : 0x0301 + i;
+    else if (!(n >= 0x0300 && n < 0x0400 && n == (double)(int)n)) return " must be a version of TLS, as \"TLSv1.2\"";
+    *at = (int)n;
+    return NULL;
+}
+
+static const char *psi_lua_store_text(lua_State *L, const psi_lua_source *from, const psi_lua_option *o, char *base)
+{
+    int joined = strchr("npk", o->kind) || (o->kind == 'c' && lua_istable(L, -1)), i;
+    int n = joined ? psi_lua_join(L, from, o) : 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL, **names;
+    size_t len = PSI_LUA_LENGTH(L, -1);
+    if (!text) return o->kind == 'c' ? " must be a string or a list of names" : " must be a string";
+    if (strchr("sc", o->kind) && strlen(text) != len) return " contains a zero byte";
+    if (o->kind == 'n') {
+        names = (const char **)PSI_LUA_USERDATA(L, ((size_t)n + 1) * sizeof *names, 0);
+        for (i = 0; i < n; i++, text += strlen(text) + 1) names[i] = text;
+        text = (const char *)names;
+    }
+    memcpy(base + o->at, &text, sizeof text);
+    if (joined && o->kind != 'c') *(size_t *)(void *)(base + o->more) = (size_t)n;
+    if (o->kind == 'x') *(size_t *)(void *)(base + o->more) = len;
+    return NULL;
+}
+
+static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
+{
+    int type = kind == 'b' ? LUA_TBOOLEAN : kind == 'f' ? LUA_TFUNCTION : LUA_TTABLE;
+    *at = kind == 'l' ? lua_gettop(L) : lua_toboolean(L, -1);
+    if (lua_type(L, -1) == type) return NULL;
+    if (kind == 'b') return " must be true or false"; /* it must be said clearly: "no" and 0 are true in Lua */
+    return kind == 'f' ? " must be a function" : " must be a list of certificates";
+}
+
+/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as long as what is
+   pushed. How many they are. */
+static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, void *base)
 {
     const psi_lua_option *o;
-    int table = lua_gettop(L);
+    int n = 0;
+    if (lua_isnoneornil(L, index)) return 0;
+    if (!lua_istable(L, index))
+        psi_lua_wrong(L, from, "", lua_pushfstring(L, "table expected, got %s", luaL_typename(L, index)));
+    if (from->taker != 'c' && !lua_checkstack(L, 80)) psi_lua_raise(L, "not enough memory");
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) psi_lua_check_name(L, from, lua_gettop(L) - 1);
     for (o = psi_lua_known; o->name; o++) {
-        void *at = base + o->at;
-        size_t i, n;
-        if (!strchr(o->takers, taker)) continue;
-        lua_getfield(L, table, o->name);
-        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
+        void *at = (char *)base + o->at;
+        const char *problem;
+        if (!strchr(o->takers, from->taker)) continue;
+        lua_getfield(L, index, o->name); /* it may be inherited */
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
             continue;
-        } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
-            for (i = 0; i < n; i++) {
-                lua_rawgeti(L, -2, (int)(i + 1));
-                names[i] = lua_tostring(L, -1);
-                lua_pop(L, 1);
-            }
-            *(const char *const **)at = names;
-        } else if (o->kind == 'k') {
-            int list = lua_gettop(L);
-            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
-            memset(all, 0, (n + 1) * sizeof *all);
-            for (i = 0; i < n; i++) {
-                lua_rawgeti(L, list, (int)(i + 1));
-                psi_lua_store_options(L, 'i', (char *)&all[i]);
-                lua_settop(L, list + 1);
-            }
-            *(const psocket_identity **)at = all;
-        } else {
-            n = psi_lua_store_value(L, o->kind, at);
-            lua_pop(L, 1);
         }
-        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        n++;
+        if (strchr("tijz", o->kind)) problem = psi_lua_store_number(L, o, at);
+        else if (strchr("av", o->kind)) problem = psi_lua_store_word(L, o->kind, (int *)at);
+        else if (strchr("bfl", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
+        else problem = psi_lua_store_text(L, from, o, (char *)base);
+        if (problem) psi_lua_wrong(L, from, o->name, problem);
+        if (o->kind != 'f' || !from->asks) continue;
+        if (from->item) lua_rawseti(L, from->asks, from->item);
+        else lua_setfield(L, from->asks, o->name);
     }
+    return n;
 }
 
-/* Reads the options in the table at arg, if there is one, into what lies at base. */
-static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
+/* Reads the identities in the list at index. */
+static void psi_lua_read_identities(lua_State *L, int index, psi_lua_source from, psocket_tls_options *t)
 {
-    if (lua_isnoneornil(L, arg)) return;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
-    lua_pushvalue(L, arg);
-    lua_pushlstring(L, &taker, 1);
-    lua_call(L, 2, 2);
-    if (!lua_isnil(L, -2)) psi_lua_argument(L, arg, lua_tostring(L, -2));
-    psi_lua_store_options(L, taker, (char *)base);
+    int n = psi_lua_length(L, index), kept;
+    psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, ((size_t)n + 1) * sizeof *all, 0);
+    memset(all, 0, ((size_t)n + 1) * sizeof *all);
+    lua_newtable(L); /* keeps their texts */
+    kept = lua_gettop(L);
+    t->identities = all;
+    t->identity_count = (size_t)n;
+    from.taker = 'i';
+    for (from.item = 1; from.item <= n; from.item++, all++) {
+        lua_pushinteger(L, from.item);
+        lua_gettable(L, index);
+        if (!lua_istable(L, -1)) psi_lua_wrong(L, &from, "", "not a table with chain and private_key");
+        psi_lua_read(L, lua_gettop(L), &from, all);
+        if (!all->chain && !all->cert_file) psi_lua_wrong(L, &from, "", "it has no chain or cert_file");
+        if (!all->key && !all->key_file && !all->ask) psi_lua_wrong(L, &from, "", "it has no private_key or key_file");
+        while (lua_gettop(L) > kept) luaL_ref(L, kept);
+    }
 }
 
 /* The time limit of one operation: what it has, unless the options at arg name another. */
 static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 {
     int top = lua_gettop(L);
+    psi_lua_source from = { arg, 0, 0, 'c' };
     psi_lua_options all;
     all.o.timeout_ms = timeout;
-    psi_lua_read_options(L, arg, 'c', &all);
+    psi_lua_read(L, arg, &from, &all);
     if (top >= arg) lua_settop(L, top);
     return all.o.timeout_ms;
+}
+
+/* due(listener or queue, options): when what waits for it is over its time, in seconds of the clock; nil: never. */
+static int psi_lua_due(lua_State *L)
+{
+    const void *object = psi_lua_object(L);
+    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept") ? ((const psi_lua_sock *)object)->timeout : 0);
+    if (!ms) return 0;
+    lua_pushnumber(L, (lua_Number)(psocket_now() + ms) / 1000);
+    return 1;
 }
 
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
 static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
 {
+    psi_lua_source from = { arg, 0, 0, 's' };
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
     all->o.nonblocking = all->yield = 1;
     all->o.error = e;
-    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read(L, arg, &from, all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
-}
-
-/* Where to listen: a port, or an address and a port; -2 if that is missing. */
-static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
-{
-    const char *text, *colon;
-    *port = 0;
-    if (lua_isnumber(L, arg)) {
-        *port = psi_lua_check_port(L, arg);
-        return NULL;
-    }
-    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_expected(L, arg, "port or \"address:port\"");
-    text = psi_lua_check_text(L, arg);
-    colon = strrchr(text, ':');
-    if (strncmp(text, "unix:", 5) && (!colon || (strchr(text, ':') != colon && colon[-1] != ']'))) *port = -2;
-    return text;
 }
 
 /*--- waiting */
@@ -13670,7 +13797,7 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 #define PSI_LUA_AGAIN (-1)
 
 /* An operation, while it is tried. */
-typedef struct psi_lua_op {
+struct psi_lua_op {
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
@@ -13681,7 +13808,7 @@ typedef struct psi_lua_op {
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
     double state;       /* what it remembers from one try to the next */
-} psi_lua_op;
+};
 
 /* Pushes the table of strangers and the key for a waiter. */
 static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
@@ -14052,7 +14179,7 @@ static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
     psocket_geterror(k->s, &e);
     psocket_close(k->s);
-    return psi_lua_fail_error(L, r, &e);
+    return psi_lua_fail(L, r, e.text);
 }
 
 /* Fields of the table on top. */
@@ -14078,20 +14205,19 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
     lua_setfield(L, -2, name);
 }
 
-/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
-   do it, the scheme, the hash and the digest. */
+/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
+   verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
 static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 {
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
     k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
-        lua_pushliteral(L, "sign");
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
         lua_pushstring(L, q.hash_name);
         lua_pushlstring(L, (const char *)q.digest, q.digest_len);
-        return 5;
+        return 4;
     }
     lua_pushliteral(L, "decide");
     lua_newtable(L);
@@ -14104,7 +14230,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
     lua_setfield(L, -2, "certificate");
     if (!q.verdict.code) return 2;
-    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
 }
@@ -14167,23 +14293,10 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 
 /*--- driving the operations */
 
-typedef struct psi_lua_waiting {
-    const char *name;
-    int (*try_it)(lua_State *, psi_lua_op *);
-} psi_lua_waiting;
-
-static const psi_lua_waiting psi_lua_all_waiting[] = {
-    { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
-    { "send", psi_lua_try_send }, { "shutdown", psi_lua_try_shutdown }, { "wait", psi_lua_try_wait },
-    { "starttls", psi_lua_try_secure }, { "step", psi_lua_try_step }
-};
-
-enum { PSI_LUA_WAIT = 5, PSI_LUA_WAITING = 8 }; /* from there on they are for the script */
-
-/* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
+/* Tries the operation at hand until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
-    int top = lua_gettop(L), n, which = (int)lua_tointeger(L, lua_upvalueindex(4));
+    int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
@@ -14191,7 +14304,7 @@ static int psi_lua_try(lua_State *L, int again, double *state)
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
-        n = psi_lua_all_waiting[which].try_it(L, &op);
+        n = psi_lua_this(L)->try_it(L, &op);
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
@@ -14287,20 +14400,9 @@ static int psi_lua_take(lua_State *L)
     if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = l->timeout;
-    k->blocks = l->blocks;
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
-}
-
-/* side(socket): is it a server's, and does it use TLS already? */
-static int psi_lua_side(lua_State *L)
-{
-    const psi_lua_sock *k = psi_lua_self(L);
-    lua_pushboolean(L, psocket_getside(k->s) == PSOCKET_SERVER);
-    lua_pushboolean(L, psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS);
-    return 2;
 }
 
 /* answer(socket, yes or signature): anything else refuses. */
@@ -14326,30 +14428,40 @@ static int64_t psi_lua_clock(void *user)
     return ((const psi_lua_settings *)user)->now;
 }
 
-/* settings(options): made of checked ones. */
+/* settings(options or nil, which argument that is, certificates or nil) */
 static int psi_lua_make_settings(lua_State *L)
 {
+    enum { OPTIONS = 1, ARG, CERTS, SETTINGS, ASKS };
     psi_lua_options all;
+    psi_lua_source from = { 0, 0, ASKS, 't' };
     psocket_error e;
-    int r, clock;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
+    psi_lua_settings *t;
+    int r, certs = CERTS;
+    lua_settop(L, CERTS);
+    t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t, 1);
     memset(t, 0, sizeof *t);
     psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
+    lua_newtable(L);
+    lua_pushvalue(L, ASKS);
+    PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
     memset(&e, 0, sizeof e);
-    lua_insert(L, 1);
-    lua_getfield(L, 2, "clock");
-    clock = !lua_isnil(L, -1);
-    lua_pop(L, 1);
-    psi_lua_store_options(L, 't', (char *)&all); /* those on top */
+    all.o.timeout_ms = -1;
+    from.arg = (int)lua_tointeger(L, ARG);
+    if (lua_isnil(L, CERTS) && lua_isnil(L, OPTIONS)) psi_lua_expected(L, OPTIONS, "table");
+    psi_lua_read(L, OPTIONS, &from, &all);
+    if (lua_isnil(L, CERTS)) certs = all.identities ? all.identities : psi_lua_length(L, OPTIONS) ? OPTIONS : 0;
+    else from.arg = 2;
+    if (certs) psi_lua_read_identities(L, certs, from, &all.t);
+    t->timeout = all.o.timeout_ms;
     all.t.error = &e;
-    if (clock) {
+    if (all.clock) {
         all.t.clock = psi_lua_clock;
         all.t.clock_user = t;
     }
     r = psocket_tls_new(&t->tls, &all.t);
-    lua_settop(L, 1);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+    lua_settop(L, SETTINGS);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 static psi_lua_settings *psi_lua_settings_self(lua_State *L)
@@ -14359,13 +14471,58 @@ static psi_lua_settings *psi_lua_settings_self(lua_State *L)
     return t;
 }
 
-/* issettings(x): nil if it is something else; are they still there? */
-static int psi_lua_is_settings(lua_State *L)
+/* asks(settings): the functions that they ask. */
+static int psi_lua_asks(lua_State *L)
 {
-    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
-    if (!t) return 0;
-    lua_pushboolean(L, t->tls != NULL);
+    psi_lua_settings_self(L);
+    PSI_LUA_GETVALUE(L, 1);
     return 1;
+}
+
+/* Are there settings at arg? */
+static int psi_lua_settings_at(lua_State *L, int arg)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
+    return t != NULL;
+}
+
+/* Pushes milliseconds as seconds, fewer than 0 as nil. */
+static void psi_lua_push_seconds(lua_State *L, int ms)
+{
+    if (ms < 0) lua_pushnil(L);
+    else lua_pushnumber(L, (lua_Number)ms / 1000);
+}
+
+/* plan(socket, ...), with the arguments of starttls: nothing if it uses TLS already. Else true; the settings, unless they are
+   to be made; a timeout in seconds; the options, if they say more than that; and which argument they are. */
+static int psi_lua_plan(lua_State *L)
+{
+    enum { TARGET = 2, NONE = 5 };
+    const psi_lua_sock *k = psi_lua_self(L);
+    int server = psocket_getside(k->s) == PSOCKET_SERVER, type = server ? LUA_TTABLE : LUA_TSTRING, at = TARGET, n = 0;
+    psi_lua_source from = { 3, 0, 0, 't' };
+    psi_lua_options all;
+    lua_settop(L, NONE);
+    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) return 0;
+    if (!psi_lua_settings_at(L, TARGET)) {
+        if (lua_type(L, TARGET) != type)
+            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
+        if (!server) psi_lua_check_text(L, TARGET);
+        at = psi_lua_settings_at(L, 3) ? 3 : NONE;
+        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
+    }
+    if (at != NONE) from.arg = at + 1;
+    all.o.timeout_ms = -1;
+    if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
+    n -= all.o.timeout_ms >= 0;
+    if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
+    lua_pushboolean(L, 1);
+    lua_pushvalue(L, at);
+    psi_lua_push_seconds(L, all.o.timeout_ms);
+    lua_pushvalue(L, n ? from.arg : NONE);
+    lua_pushinteger(L, from.arg);
+    return 5;
 }
 
 /* tell(settings, seconds): what clock has said. */
@@ -14385,7 +14542,7 @@ static int psi_lua_savesessions(lua_State *L)
     void *buf = NULL;
     while (n > room && n >= 0) { /* there may be more by now */
         room = n;
-        buf = PSI_LUA_USERDATA(L, (size_t)n + 1);
+        buf = PSI_LUA_USERDATA(L, (size_t)n + 1, 0);
         n = psocket_tls_savesessions(t->tls, buf, (size_t)room);
     }
     if (n < 0) return psi_lua_fail(L, (int)n, NULL);
@@ -14500,7 +14657,6 @@ PSI_LUA_GETTER(istls, lua_pushboolean(L, psocket_istls(k->s) == 1))
 PSI_LUA_GETTER(isudp, lua_pushboolean(L, psocket_isudp(k->s) == 1))
 PSI_LUA_GETTER(pending, PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(k->s)))
 PSI_LUA_GETTER(getfd, psi_lua_push_fd(L, psocket_getfd(k->s)))
-PSI_LUA_GETTER(timeout, lua_pushnumber(L, (lua_Number)k->timeout / 1000))
 
 static int psi_lua_isopen(lua_State *L)
 {
@@ -14514,7 +14670,9 @@ static int psi_lua_isopen(lua_State *L)
 static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    k->timeout = psi_lua_check_time(L, 2);
+    if (!lua_isnoneornil(L, 2) && !(lua_isnumber(L, 2) && lua_tonumber(L, 2) >= 0))
+        psi_lua_argument(L, 2, "not a time in seconds");
+    k->timeout = psi_lua_milliseconds(L, 2);
     psi_lua_set_limit(k, k->timeout);
     return 0;
 }
@@ -14549,7 +14707,7 @@ static int psi_lua_geterror(lua_State *L)
     psocket_error e;
     int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
     if (code == 0) return 0;
-    psi_lua_fail_error(L, code, &e);
+    psi_lua_fail(L, code, e.text);
     lua_newtable(L);
     if (e.os_error) psi_lua_set_whole(L, "os_error", e.os_error);
     if (e.bearssl_error) psi_lua_set_whole(L, "bearssl_error", e.bearssl_error);
@@ -14602,37 +14760,29 @@ static int psi_lua_export(lua_State *L)
 
 /*--- functions of the module that make sockets */
 
-static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
-{
-    k->timeout = k->limit = all->o.timeout_ms;
-    k->blocks = (uint8_t)!all->yield;
-}
-
-/* The object just made, or why there is none. */
-static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
-{
-    return r < 0 ? psi_lua_fail_error(L, r, e) : 1;
-}
-
 /* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
 static int psi_lua_listen(lua_State *L)
 {
     int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
+    int at = bind ? 2 : 1, options = bind ? 4 : 2, port = 0, r;
+    const char *address = NULL, *colon;
     psi_lua_sock *k;
     psi_lua_options all;
     psocket_error e;
-    int port;
-    const char *address = psi_lua_check_address(L, bind ? 2 : 1, &port);
-    psi_lua_socket_options(L, bind ? 4 : 2, &all, &e);
-    if (all.o.udp && !udp) psi_lua_argument(L, bind ? 4 : 2, "listen is for TCP; udpserver makes a UDP socket");
-    if (port == -2) {
+    if (lua_isnumber(L, at)) port = psi_lua_check_port(L, at);
+    else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
+    else psi_lua_expected(L, at, "port or \"address:port\"");
+    psi_lua_socket_options(L, options, &all, &e);
+    if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
+    all.o.udp = udp;
+    colon = address ? strrchr(address, ':') : NULL;
+    if (address && strncmp(address, "unix:", 5) && (!colon || (strchr(address, ':') != colon && colon[-1] != ']'))) {
         lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
-    all.o.udp = udp;
-    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    psi_lua_keep_options(k, &all);
-    return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
+    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
+    r = psocket_listen(&k->s, address, port, &all.o);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14644,13 +14794,13 @@ static int psi_lua_wrap(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(k, &all);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r == 0) carrier->s = NULL;
-    return psi_lua_made(L, r, &e);
+    if (r < 0) return psi_lua_fail(L, r, e.text);
+    carrier->s = NULL;
+    return 1;
 }
 
 static int psi_lua_pair(lua_State *L)
@@ -14660,12 +14810,10 @@ static int psi_lua_pair(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 1, &all, &e);
-    a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(a, &all);
-    psi_lua_keep_options(b, &all);
+    a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
+    b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 2;
 }
 
 static int psi_lua_now(lua_State *L)
@@ -14695,20 +14843,20 @@ static int psi_lua_dial(lua_State *L)
     psi_lua_options all;
     psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
-    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
+    int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
     psi_lua_socket_options(L, 3, &all, &e);
     if (lua_istable(L, 4)) {
         all.o.resolve = psi_lua_resolved;
         all.o.resolve_user = L;
-    } else if (lua_istable(L, 3) && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
+    } else if (all.resolve && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
         lua_pushboolean(L, 0);
         lua_getfield(L, 3, "resolve");
-        if (!lua_isnil(L, -1)) return 2;
+        return 2;
     }
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(k, &all);
-    return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
+    r = psocket_connect(&k->s, host, port, &all.o);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 /*--- the scheduler */
@@ -14717,7 +14865,7 @@ static int psi_lua_dial(lua_State *L)
 static void psi_lua_make_core(lua_State *L)
 {
     psi_lua_vm *vm = psi_lua_here(L);
-    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
+    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
     S->vm = vm;
     S->ready.next = S->ready.prev = &S->ready;
@@ -14762,7 +14910,7 @@ static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
     uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *block;
     if (S->unused.next != &S->unused) return;
-    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block);
+    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
     memset((void *)block, 0, n * sizeof *block);
     lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
     for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
@@ -15022,8 +15170,7 @@ static int psi_lua_sched_getfd(lua_State *L)
     psi_lua_sched *S = psi_lua_scheduling(L);
     int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
-    if (ms < 0) lua_pushnil(L);
-    else lua_pushnumber(L, (lua_Number)ms / 1000);
+    psi_lua_push_seconds(L, ms);
     return 2;
 }
 
@@ -15184,7 +15331,7 @@ static int psi_lua_joining(lua_State *L)
 
 static int psi_lua_new_queue(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA_1(L, sizeof *ring);
+    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA(L, sizeof *ring, 1);
     ring->next = ring->prev = ring;
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
@@ -15223,277 +15370,71 @@ static int psi_lua_blame(lua_State *L)
     return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
 }
 
-/* known(): name of an option -> { kind, takers, most }. */
-static int psi_lua_push_known(lua_State *L)
-{
-    const psi_lua_option *o;
-    lua_newtable(L);
-    for (o = psi_lua_known; o->name; o++) {
-        lua_createtable(L, 3, 0);
-        lua_pushlstring(L, &o->kind, 1);
-        lua_rawseti(L, -2, 1);
-        lua_pushstring(L, o->takers);
-        lua_rawseti(L, -2, 2);
-        lua_pushnumber(L, (lua_Number)o->more);
-        lua_rawseti(L, -2, 3);
-        lua_setfield(L, -2, o->name);
-    }
-    return 1;
-}
-
-/*--- what is plainer in Lua: checking options, and whatever calls a function that may yield */
+/*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
-    "local M, S, Q, N, C = ...\n"
-    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, turn, type, wait, yield, yieldable =\n"
-    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.turn, C.type, C.wait,\n"
-    "  C.yield, C.yieldable\n"
-    "local known = C.known()\n"
-    "local kinds, check = {}, nil\n"
-    "local function list(v, each, what)\n"
-    "  if type(v) ~= 'table' then return nil, ' must be a list of ' .. what end\n"
-    "  local copy = {}\n"
-    "  for i = 1, #v do\n"
-    "    local item, problem = each(v[i], i)\n"
-    "    if not item then return nil, problem or ' must be a list of ' .. what end\n"
-    "    copy[i] = item\n"
-    "  end\n"
-    "  return copy\n"
-    "end\n"
-    "function kinds.t(v)\n"
-    "  v = tonumber(v)\n"
-    "  if v and v >= 0 then return v end\n"
-    "  return nil, ' is not a time in seconds'\n"
-    "end\n"
-    "function kinds.i(v, most)\n"
-    "  v = tonumber(v)\n"
-    "  if v and v >= 0 and v <= most and v % 1 == 0 then return v end\n"
-    "  return nil, ' must be a whole number up to ' .. most\n"
-    "end\n"
-    "kinds.z = kinds.i\n"
-    "function kinds.j(v, most)\n"
-    "  if v == -1 then return v end\n"
-    "  return kinds.i(v, most)\n"
-    "end\n"
-    "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
-    "  if type(v) == 'boolean' then return v end\n"
-    "  return nil, ' must be true or false'\n"
-    "end\n"
-    "function kinds.x(v)\n"
-    "  if type(v) == 'string' then return v end\n"
-    "  return nil, ' must be a string'\n"
-    "end\n"
-    "function kinds.s(v)\n"
-    "  if type(v) == 'string' and v:find('\\0', 1, true) then return nil, ' contains a zero byte' end\n"
-    "  return kinds.x(v)\n"
-    "end\n"
-    "function kinds.f(v)\n"
-    "  if type(v) == 'function' then return v end\n"
-    "  return nil, ' must be a function'\n"
-    "end\n"
-    "kinds.d = kinds.f\n"
-    "function kinds.l(v)\n"
-    "  return list(v, function(name)\n"
-    "    if type(name) == 'string' then return kinds.s(name) end\n"
-    "  end, 'names')\n"
-    "end\n"
-    "function kinds.c(v)\n"
-    "  if type(v) == 'string' then return kinds.s(v) end\n"
-    "  local names, problem = kinds.l(v)\n"
-    "  local text = names and names[1] or ''\n"
-    "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
-    "  return names and text, problem\n"
-    "end\n"
-    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
-    "  local text = ''\n"
-    "  local items, problem = list(v, function(item, i)\n"
-    "    if type(item) == 'string' and #item == 64 then\n"
-    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
-    "    end\n"
-    "    if type(item) ~= 'string' or #item ~= 32 then\n"
-    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
-    "    end\n"
-    "    text = text .. item\n"
-    "    return item\n"
-    "  end, what .. 's')\n"
-    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
-    "  return items and text, problem\n"
-    "end\n"
-    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
-    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
-    "function kinds.k(v)\n"
-    "  return list(v, function(one, i)\n"
-    "    local what = ': certificate ' .. i\n"
-    "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
-    "    local problem, plain = check(one, 'i')\n"
-    "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
-    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
-    "      return nil, what .. ' has no private_key or key_file'\n"
-    "    end\n"
-    "    return plain\n"
-    "  end, 'certificates')\n"
-    "end\n"
-    "local auth = { none = 0, optional = 1, required = 2 }\n"
-    "function kinds.a(v)\n"
-    "  return auth[v], ' must be \"none\", \"optional\" or \"required\"'\n"
-    "end\n"
-    "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
-    "function kinds.v(v)\n"
-    "  if type(v) == 'number' and v >= 1 and v < 65536 then return v end\n"
-    "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
-    "end\n",
-
-    /* How many letters have to be changed, put in or left out to make b of a. */
-    "local function distance(a, b)\n"
-    "  local row = {}\n"
-    "  for j = 0, #b do row[j] = j end\n"
-    "  for i = 1, #a do\n"
-    "    local diagonal = row[0]\n"
-    "    row[0] = i\n"
-    "    for j = 1, #b do\n"
-    "      local best = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)\n"
-    "      diagonal = row[j]\n"
-    "      if row[j] + 1 < best then best = row[j] + 1 end\n"
-    "      if row[j - 1] + 1 < best then best = row[j - 1] + 1 end\n"
-    "      row[j] = best\n"
-    "    end\n"
-    "  end\n"
-    "  return row[#b]\n"
-    "end\n"
-    "local function stranger(name, taker)\n"
-    "  if type(name) ~= 'string' then return 'the name of an option is a ' .. type(name) end\n"
-    "  local best, nearest = 1e9, nil\n"
-    "  for other, o in next, known do\n"
-    "    local d = o[2]:find(taker, 1, true) and distance(name:sub(1, 40), other) or 1e9\n"
-    "    if d < best or (d == best and other < (nearest or '')) then best, nearest = d, other end\n"
-    "  end\n"
-    "  return 'unknown option \"' .. name .. '\"; the nearest is \"' .. nearest .. '\"'\n"
-    "end\n"
-    /* What is wrong with the options for this taker; or nil and a plain copy of them. */
-    "function check(options, taker)\n"
-    "  if type(options) ~= 'table' then return 'table expected, got ' .. type(options) end\n"
-    "  local plain = {}\n"
-    "  for name in next, options do\n"
-    "    local o = known[name]\n"
-    "    if not (o and o[2]:find(taker, 1, true)) and not (taker == 't' and type(name) == 'number') then\n"
-    "      return stranger(name, taker)\n"
-    "    end\n"
-    "  end\n"
-    "  for name, o in next, known do\n"
-    "    local v\n"
-    "    if o[2]:find(taker, 1, true) then v = options[name] end\n" /* it may be inherited */
-    "    if v ~= nil then\n"
-    "      local good, problem = kinds[o[1]](v, o[3])\n"
-    "      if good == nil then return name .. problem end\n"
-    "      plain[name] = good\n"
-    "    end\n"
-    "  end\n"
-    "  return nil, plain\n"
-    "end\n"
-    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    /* pcall lets yields pass; a weak key's value may refer to it; the module, the classes, what is hidden */
+    "local passes, ephemeral, M, K, N, T, Q, O, S, C = ...\n"
+    "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
+    "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
+    "local select, unpack = select, table.unpack or unpack\n"
+    "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
     "local function tell(t)\n" /* what is the time for these settings? */
-    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  local clock = t and C.asks(t).clock\n"
     "  if clock then C.tell(t, clock()) end\n"
     "end\n"
-    "local function settings(what, options, arg, certs)\n"
-    "  local problem, plain = check(options or {}, 't')\n"
-    "  if problem then bad(problem, what, arg) end\n"
-    "  if not certs and not plain.identities and #options > 0 then certs = options end\n"
-    "  if certs then\n"
-    "    plain.identities, problem = kinds.k(certs)\n"
-    "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
-    "  end\n"
-    "  local q = { clock = plain.clock, decide = plain.decide }\n"
-    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
-    "  local t, message, name = C.settings(plain)\n"
-    "  if t and next(q) ~= nil then asks[t] = q end\n"
-    "  return t, message, name\n"
-    "end\n"
-    /* The same tables give the settings that were made of them before. */
-    "local function cached(options, arg, certs)\n"
-    "  local first, second = certs or options, options or certs\n"
-    "  local of = parsed[first]\n"
-    "  if not of then\n"
-    "    of = setmetatable({}, { __mode = 'k' })\n"
-    "    parsed[first] = of\n"
-    "  end\n"
-    "  local t, message, name = of[second], nil, nil\n"
-    "  if t then return t end\n"
-    "  t, message, name = settings('starttls', options, arg, certs)\n"
-    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
-    "  return t, message, name\n"
-    "end\n"
-    "local function expected(what, arg, v)\n"
-    "  bad(what .. ' expected, got ' .. type(v), 'starttls', arg)\n"
-    "end\n"
     "function M.tls(options)\n"
-    "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
-    "  local t, message, name = settings('tls', options, 1)\n"
+    "  local t, message, name = C.tls(options, 1)\n"
     "  if not t then return nil, message, name end\n"
     "  tell(t)\n"
     "  return t\n"
-    "end\n",
-
-    "local function unguarded(g, ...) return true, g(...) end\n" /* where nothing could yield through pcall */
-    "local function answer(t, what, a, ...)\n"
-    "  local q = asks[t] or {}\n"
-    "  local f, call = what == 'decide' and q.decide or q[a], C.passes and pcall or unguarded\n"
-    "  local ok, v\n"
-    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
-    "  if ok then return v end\n"
-    "  return nil, v\n" /* an error refuses, and is told */
     "end\n"
-    "local function handshake(s, t, name, seconds)\n"
-    "  local ok, a, b, c, d = C.starttls(s, t, name, seconds)\n"
-    "  local v, problem\n"
-    "  while ok == 'decide' or ok == 'sign' do\n"
-    "    if ok == 'decide' and not b then v, problem = answer(t, ok, a) else v, problem = answer(t, ok, a, b, c, d) end\n"
-    "    C.answer(s, v)\n"
-    "    ok, a, b, c, d = C.starttls(s)\n"
-    "  end\n"
-    "  if b then return ok, problem and a .. ': ' .. tostring(problem) or a, b end\n"
-    "  if a then return ok, a end\n"
-    "  return ok\n"
+    /* The same tables give the settings that were made of them before. */
+    "local parsed = setmetatable({}, { __mode = 'k' })\n"
+    "local function cached(options, arg, certs)\n"
+    "  local first, second = certs or options, options or certs\n"
+    "  local of = parsed[first] or setmetatable({}, { __mode = 'k' })\n"
+    "  if of[second] then return of[second] end\n"
+    "  local t, message, name = C.settings(options, arg, certs)\n"
+    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+    "  if t and (ephemeral or next(C.asks(t)) == nil) then parsed[first], of[second] = of, t end\n"
+    "  return t, message, name\n"
     "end\n"
-    "local function prepare(server, a, b, c)\n"
-    "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
-    "  if alive == nil then\n"
-    "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
-    "    if type(a) ~= want then expected(want, 2, a) end\n"
-    "    if want == 'string' and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
-    "    t, alive = nil, C.issettings(b)\n"
-    "    if alive ~= nil then t, options, arg = b, c, 4 elseif type(b) == 'userdata' then expected('psocket.tls', 3, b) end\n"
+    "local function unguarded(f, ...) return true, f(...) end\n" /* where nothing could yield through pcall */
+    "local call = passes and pcall or unguarded\n"
+    /* What a handshake has answered, once it asks nothing more. An error in what is asked refuses, and is told. */
+    "local function ask(s, asks, problem, key, ...)\n"
+    "  local f = asks[key]\n"
+    "  if f then\n"
+    "    local ok, v = call(f, ...)\n"
+    "    C.answer(s, ok and v)\n"
+    "    return ask(s, asks, not ok and v, C.secure(s))\n"
     "  end\n"
-    "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
-    "  local problem, plain = check(options == nil and {} or options, 't')\n"
-    "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, message, why = plain.timeout, nil, nil\n"
-    "  plain.timeout = nil\n"
-    "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
-    "  if not t and (server or options) then\n"
-    "    t, message, why = cached(options, arg, server and a or nil)\n"
-    "    if not t then return false, message, why end\n"
-    "  end\n"
-    "  return true, t, seconds\n"
+    "  local message, name = ...\n"
+    "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
+    "  return key, ...\n"
     "end\n"
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
     "local function starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
-    "  local ok, t, seconds = prepare(server, a, b, c)\n"
-    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  local plain, t, seconds, options, arg = C.plan(s, a, b, c)\n"
+    "  if not plain then return nil end\n"
+    "  local certs, message, why = type(a) == 'table' and a or nil, nil, nil\n"
+    "  if not t and (certs or options) then\n"
+    "    t, message, why = cached(options, arg, certs)\n"
+    "    if not t then M.close(s) return false, message, why end\n"
+    "  end\n"
     "  tell(t)\n"
-    "  if server and b == nil and t ~= a and not asks[t] then quick[a] = t end\n"
-    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  local asks = t and C.asks(t) or {}\n"
+    "  if certs and b == nil and next(asks) == nil then quick[certs] = t end\n"
+    "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
+    "local function same(...) return ... end\n"
     /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
-       a coroutine's stack keeps the size that it once had. */
+       a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
-    "  if t then return C.starttls(s, t) end\n"
-    "  return starttls(s, a, b, c)\n"
+    "  if t then return C.secure(s, t) end\n"
+    "  return same(starttls(s, a, b, c))\n"
     "end\n",
 
     "function M.connect(host, port, options)\n"
@@ -15511,14 +15452,6 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
-    "local function limit(what, arg, options, seconds)\n"
-    "  if options ~= nil then\n"
-    "    local problem, plain = check(options, 'c')\n"
-    "    if problem then bad(problem, what, arg) end\n"
-    "    seconds = plain.timeout or seconds\n"
-    "  end\n"
-    "  return seconds > 0 and now() + seconds or nil\n"
-    "end\n"
     "local function timed_out(due)\n"
     "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
@@ -15526,7 +15459,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     /* In a task it also waits for descriptors and memory, which others may give back. */
     "local short = { DESCRIPTORS = true, NOMEM = true }\n"
     "function N.accept(l, options)\n"
-    "  local due = limit('accept', 2, options, C.accept_timeout(l))\n"
+    "  local due = C.accept_due(l, options)\n"
     "  local s, message, why = C.take(l)\n"
     "  while not s do\n"
     "    local ok = s == false or (short[why] and yieldable())\n"
@@ -15575,7 +15508,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if port == 0 then return 'unix:' .. ip end\n"
     "  return (ip:find(':', 1, true) and '[' .. ip .. ']:' or ip .. ':') .. port\n"
     "end\n"
-    "function C.socket.__tostring(s)\n"
+    "function K.__tostring(s)\n"
     "  local open, info = M.isopen(s), M.tlsinfo(s)\n"
     "  return 'psocket: ' .. place(M.getpeer(s)) .. ' (' .. (open and 'open' or 'closed') ..\n"
     "    (M.isudp(s) and ', UDP' or info and ', ' .. info.version or '') .. ')'\n"
@@ -15603,7 +15536,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
     "    return sched:add(function()\n"
     "      local ok, why = true, nil\n"
-    "      if C.passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      if passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
     "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
     "    end)\n"
     "  end\n"
@@ -15650,7 +15583,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
-    "  results[co] = { ok = ok, n = C.select('#', ...), ... }\n"
+    "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
     "end\n"
     "function S.join(self, co)\n"
     "  local ring, task = C.joining(self, co)\n"
@@ -15661,7 +15594,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local r = results[co]\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
-    "  return C.unpack(r, 1, r.n)\n"
+    "  return unpack(r, 1, r.n)\n"
     "end\n"
     "function M.queue()\n"
     "  local q = C.queue()\n"
@@ -15680,7 +15613,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return true\n"
     "end\n"
     "function Q.pop(q, options)\n"
-    "  local items, due = C.items(q), limit('pop', 2, options, 0)\n"
+    "  local items, due = C.items(q), C.pop_due(q, options)\n"
     "  while items.first > items.last do\n"
     "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
     "    local ok, message, why = timed_out(due)\n"
@@ -15701,55 +15634,62 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local items = C.items(q)\n"
     "  return items.last - items.first + 1\n"
     "end\n"
-    "return note, M.finish, check, function() end\n",
+    "M.scheduler = setmetatable(S, { __call = S.new })\n"
+    "return note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
     NULL
 };
 
 /*--- the module */
 
-typedef struct psi_lua_function {
-    const char *key;
-    lua_CFunction f;
-    const char *name; /* its public name, for errors; NULL: the key */
-} psi_lua_function;
+enum {
+    PSI_LUA_VM = 1, PSI_LUA_WRAPPER, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
+    PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
+};
 
-#define PSI_LUA_F(name) { #name, psi_lua_##name, NULL }
-#define PSI_LUA_AS(key, f, name) { #key, psi_lua_##f, #name }
-#define PSI_LUA_NO_MORE { NULL, NULL, NULL }
+#define PSI_LUA_ROW(in, of, key, f, name) { #key, #name, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_F(in, of, key, f) PSI_LUA_ROW(in, of, key, f, key)
+#define PSI_LUA_M(name) PSI_LUA_ROW(MODULE, SOCKET, name, name, name)
+#define PSI_LUA_H(of, key, f, name) PSI_LUA_ROW(HIDDEN, of, key, f, name)
+#define PSI_LUA_W(in, key, name) \
+    { #key, #name, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
 
-enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
-
-/* Puts functions into the table on top. Their objects have the metatable at index meta. */
-static void psi_lua_register(lua_State *L, const psi_lua_function *f, int meta)
-{
-    for (; f->key; f++) {
-        lua_pushvalue(L, PSI_LUA_AT_VM);
-        lua_pushvalue(L, meta);
-        lua_pushstring(L, f->name ? f->name : f->key);
-        lua_pushcclosure(L, f->f, 3);
-        lua_setfield(L, -2, f->key);
-    }
-}
-
-/* Puts those that wait, from the first to before the last, into the table on top, each passed through the wrapper. */
-static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta)
-{
-    for (; first < last; first++) {
-        lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
-        lua_pushvalue(L, PSI_LUA_AT_VM);
-        lua_pushvalue(L, meta);
-        lua_pushstring(L, psi_lua_all_waiting[first].name);
-        lua_pushinteger(L, first);
-        lua_pushcclosure(L, psi_lua_run, 4);
-        if (first == PSI_LUA_WAIT && !lua_isnil(L, -2)) { /* a wait whose yield is left to the caller */
-            lua_pushvalue(L, -1);
-            lua_setfield(L, -4, "park");
-        }
-        if (lua_isnil(L, -2)) lua_remove(L, -2);
-        else lua_call(L, 1, 1);
-        lua_setfield(L, -2, psi_lua_all_waiting[first].name);
-    }
-}
+static const psi_lua_function psi_lua_functions[] = {
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
+    PSI_LUA_M(getside), PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen),
+    PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer),
+    PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
+    PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+    PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
+    PSI_LUA_W(MODULE, read, read), PSI_LUA_W(MODULE, read_until, read_until),
+    PSI_LUA_W(MODULE, recv, recv), PSI_LUA_W(MODULE, send, send),
+    PSI_LUA_W(MODULE, shutdown, shutdown), PSI_LUA_F(SOCKET, SOCKET, __close, close),
+    PSI_LUA_F(SOCKET, SOCKET, __gc, gc), PSI_LUA_F(LISTENER, LISTENER, close, close),
+    PSI_LUA_F(LISTENER, LISTENER, getfd, getfd), PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
+    PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
+    PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
+    PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
+    PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
+    PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
+    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
+    PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
+    PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
+    PSI_LUA_F(CLASS, CLASS, __close, sched_close),
+    PSI_LUA_F(CLASS, CLASS, __construct, construct),
+    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring),
+    PSI_LUA_H(CLASS, bad, blame, bad), PSI_LUA_H(CLASS, dial, dial, connect),
+    PSI_LUA_H(CLASS, joining, joining, join),
+    PSI_LUA_H(CLASS, listen, listen, bind), PSI_LUA_H(CLASS, queue, new_queue, queue),
+    PSI_LUA_H(CLASS, settings, make_settings, starttls), PSI_LUA_H(CLASS, spawn, start, bind),
+    PSI_LUA_H(CLASS, tls, make_settings, tls), PSI_LUA_H(CLASS, turn, turn, run),
+    PSI_LUA_H(CLASS, yieldable, yieldable, yieldable),
+    PSI_LUA_H(SOCKET, answer, answer_question, starttls), PSI_LUA_H(SOCKET, plan, plan, starttls),
+    PSI_LUA_W(HIDDEN, secure, starttls), PSI_LUA_W(HIDDEN, step, connect),
+    PSI_LUA_W(HIDDEN, wait, wait), PSI_LUA_H(LISTENER, accept_due, due, accept),
+    PSI_LUA_H(LISTENER, take, take, accept), PSI_LUA_H(QUEUE, items, items, queue),
+    PSI_LUA_H(QUEUE, pop_due, due, pop), PSI_LUA_H(QUEUE, signal, signal, push),
+    PSI_LUA_H(SETTINGS, asks, asks, starttls), PSI_LUA_H(SETTINGS, tell, tell, clock)
+};
 
 /* Pushes the function that a script is. */
 static void psi_lua_load(lua_State *L, const char *const *parts)
@@ -15772,7 +15712,7 @@ static void psi_lua_push_wrapper(lua_State *L)
 static void psi_lua_push_wrapper(lua_State *L)
 {
     psi_lua_load(L, psi_lua_wrapper);
-    lua_pushvalue(L, PSI_LUA_AT_VM);
+    lua_pushvalue(L, PSI_LUA_VM);
     lua_getglobal(L, "coroutine");
     lua_getfield(L, -1, "yield");
     lua_remove(L, -2);
@@ -15780,151 +15720,64 @@ static void psi_lua_push_wrapper(lua_State *L)
 }
 #endif
 
-/* Pushes a new class: a metatable with these functions, whose own fields are what its objects have. */
-static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
+/* Puts a function where it belongs; one that waits passes through the wrapper, if there is one. */
+static void psi_lua_register(lua_State *L, const psi_lua_function *f)
 {
-    luaL_newmetatable(L, name);
-    lua_pushstring(L, name);
-    lua_setfield(L, -2, "__name");
-    psi_lua_register(L, f, lua_gettop(L));
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    return lua_gettop(L);
-}
-
-/* What the script needs of Lua's own library, in the table on top. */
-static void psi_lua_set_tools(lua_State *L)
-{
-    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber",
-                                         "type", "unpack", NULL };
-    int i, table = lua_gettop(L);
-    for (i = 0; names[i]; i++) {
-        lua_getglobal(L, names[i]);
-        lua_setfield(L, -2, names[i]);
+    int wrap = f->try_it && !lua_isnil(L, PSI_LUA_WRAPPER);
+    if (wrap) lua_pushvalue(L, PSI_LUA_WRAPPER);
+    lua_pushvalue(L, PSI_LUA_VM);
+    lua_pushvalue(L, f->of);
+    lua_pushlightuserdata(L, (void *)f);
+    lua_pushcclosure(L, f->f, 3);
+    if (wrap && f->try_it == psi_lua_try_wait) {
+        lua_pushvalue(L, -1);
+        lua_setfield(L, PSI_LUA_IN_HIDDEN, "park"); /* a wait whose yield is left to the caller */
     }
-    lua_getglobal(L, "coroutine");
-    lua_getfield(L, -1, "yield"); /* in LuaJIT it alone works while a hook or a finalizer runs */
-    lua_setfield(L, table, "yield");
-    lua_getglobal(L, "table");
-    lua_getfield(L, -1, "unpack");
-    if (!lua_isnil(L, -1)) lua_setfield(L, table, "unpack");
-    lua_settop(L, table);
-    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
-    lua_setfield(L, -2, "passes");
-    lua_pushboolean(L, LUA_VERSION_NUM >= 502); /* a weak key does not live on by what it refers to itself */
-    lua_setfield(L, -2, "ephemeral");
+    if (wrap) lua_call(L, 1, 1);
+    lua_setfield(L, f->in, f->key);
 }
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    static const psi_lua_function hidden[] = {
-        PSI_LUA_AS(bad, blame, bad), PSI_LUA_AS(dial, dial, connect), PSI_LUA_AS(issettings, is_settings, starttls),
-        PSI_LUA_AS(joining, joining, join), PSI_LUA_AS(known, push_known, known), PSI_LUA_AS(listen, listen, bind),
-        PSI_LUA_AS(queue, new_queue, queue), PSI_LUA_AS(settings, make_settings, tls), PSI_LUA_AS(spawn, start, bind),
-        PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_socket[] = {
-        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(side, side, starttls), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_listener[] = {
-        PSI_LUA_AS(accept_timeout, timeout, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_queue[] = {
-        PSI_LUA_AS(items, items, queue), PSI_LUA_AS(signal, signal, push), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_settings[] = { PSI_LUA_AS(tell, tell, clock), PSI_LUA_NO_MORE };
-    static const psi_lua_function module[] = {
-        PSI_LUA_F(close), PSI_LUA_F(export), PSI_LUA_F(geterror), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal),
-        PSI_LUA_AS(getpeer, address, getpeer), PSI_LUA_F(getside), PSI_LUA_F(isopen), PSI_LUA_F(istls), PSI_LUA_F(isudp),
-        PSI_LUA_F(listen), PSI_LUA_F(now), PSI_LUA_F(pair), PSI_LUA_F(peek), PSI_LUA_F(pending), PSI_LUA_F(setpeer),
-        PSI_LUA_F(settimeout), PSI_LUA_F(setyield), PSI_LUA_F(tlsinfo), PSI_LUA_AS(udpserver, listen, udpserver),
-        PSI_LUA_F(unrecv), PSI_LUA_F(wrap), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function socket[] = {
-        PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function listener[] = {
-        PSI_LUA_F(close), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal), PSI_LUA_F(hasconnection),
-        PSI_LUA_F(settimeout), PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function settings[] = {
-        PSI_LUA_F(loadsessions), PSI_LUA_F(savesessions), PSI_LUA_AS(__gc, settings_gc, __gc), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function core[] = { PSI_LUA_AS(__gc, core_gc, __gc), PSI_LUA_NO_MORE };
-    static const psi_lua_function queue[] = { PSI_LUA_NO_MORE };
-    static const psi_lua_function scheduler[] = {
-        PSI_LUA_AS(add, start, add), PSI_LUA_AS(close, sched_close, close), PSI_LUA_F(contains),
-        PSI_LUA_AS(getfd, sched_getfd, getfd), PSI_LUA_AS(new, new_scheduler, new), PSI_LUA_F(remove),
-        PSI_LUA_AS(__close, sched_close, __close), PSI_LUA_AS(__construct, construct, __construct),
-        PSI_LUA_AS(__tostring, sched_tostring, __tostring), PSI_LUA_NO_MORE
-    };
-    enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
+    static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
+                                           PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
+    size_t i;
+    int index;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
     psi_lua_push_wrapper(L);
-    lua_newtable(L); /* the module */
-    psi_lua_new_class(L, PSI_LUA_SOCKET, socket);
-    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
-    lua_setfield(L, -2, "__index");
-    psi_lua_new_class(L, PSI_LUA_LISTENER, listener);
-    psi_lua_new_class(L, PSI_LUA_SETTINGS, settings);
-    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
-    psi_lua_new_class(L, PSI_LUA_CORE, core);
-    lua_pop(L, 1);
-    psi_lua_new_class(L, PSI_LUA_CLASS, scheduler);
     lua_newtable(L);
-    lua_pushcfunction(L, psi_lua_new_scheduler);
-    lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, CLASS);
-    lua_newtable(L); /* what the script needs besides */
-    psi_lua_register(L, hidden, CLASS);
-    psi_lua_register(L, hidden_socket, SOCKET);
-    psi_lua_register(L, hidden_listener, LISTENER);
-    psi_lua_register(L, hidden_queue, QUEUE);
-    psi_lua_register(L, hidden_settings, SETTINGS);
-    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAITING, SOCKET);
-    lua_pushvalue(L, SOCKET);
-    lua_setfield(L, -2, "socket");
-    psi_lua_set_tools(L);
-    lua_settop(L, HIDDEN);
-    lua_pushvalue(L, MODULE);
-    psi_lua_register(L, module, SOCKET);
-    psi_lua_register_waiting(L, 0, PSI_LUA_WAIT, SOCKET);
+    for (i = 0; i < sizeof classes / sizeof *classes; i++) {
+        luaL_newmetatable(L, classes[i]);
+        lua_pushstring(L, classes[i]);
+        lua_setfield(L, -2, "__name");
+        lua_pushvalue(L, i ? -1 : PSI_LUA_IN_MODULE); /* module.send(s, ...) and s:send(...) are the same */
+        lua_setfield(L, -2, "__index");
+    }
+    lua_newtable(L);
+    for (i = 0; i < sizeof psi_lua_functions / sizeof *psi_lua_functions; i++) psi_lua_register(L, &psi_lua_functions[i]);
     lua_pushliteral(L, PSOCKET_VERSION);
-    lua_setfield(L, -2, "version");
-    lua_pushvalue(L, CLASS);
-    lua_setfield(L, -2, "scheduler");
-
-    lua_newtable(L); /* strangers, in the table that is their metatable, too */
-    lua_pushliteral(L, "v");
-    lua_setfield(L, -2, "__mode");
-    lua_pushvalue(L, -1);
-    lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    lua_setfield(L, PSI_LUA_IN_MODULE, "version");
     psi_lua_load(L, psi_lua_script);
-    lua_pushvalue(L, MODULE);
-    lua_pushvalue(L, CLASS);
-    lua_pushvalue(L, QUEUE);
-    lua_pushvalue(L, LISTENER);
-    lua_pushvalue(L, HIDDEN);
-    lua_call(L, 5, 4);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502);
+    for (index = PSI_LUA_IN_MODULE; index <= PSI_LUA_IN_HIDDEN; index++) lua_pushvalue(L, index);
+    lua_call(L, 2 + PSI_LUA_IN_HIDDEN - PSI_LUA_IN_MODULE + 1, 5);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->check = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushcfunction(L, psi_lua_copy);
     vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_getglobal(L, "debug");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
-    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_pushvalue(L, MODULE);
-    lua_pushvalue(L, MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
     return 1;
 }
 
