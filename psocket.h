@@ -15592,7 +15592,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "  local function serve(s)\n"
     "    local ok, why = pcall(begin, s)\n"
-    "    if not ok and begun then sched:add(function() yield() error(why, 0) end) end\n" /* the callback's own failure */
+    /* A failure of the callback is told as any other task's; it is no lack of memory. */
+    "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
     "    return ok or begun\n"
     "  end\n"
     /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
