@@ -15421,8 +15421,8 @@ static int psi_lua_blame(lua_State *L)
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
     /* the psi_lua_vm, the module, the classes, what is hidden; do yields pass pcall; may a weak key's value refer to it? */
     "local again, M, K, N, T, Q, O, S, C, passes, ephemeral = ...\n"
-    "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
-    "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
+    "local error, getmetatable, next, pcall, setmetatable, tonumber, type, yield =\n"
+    "  error, getmetatable, next, pcall, setmetatable, tonumber, type, coroutine.yield\n"
     "local select, unpack = select, table.unpack or unpack\n", psi_lua_wrapping,
 
     "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
@@ -15458,7 +15458,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    return ask(s, asks, not ok and v, C.secure(s))\n"
     "  end\n"
     "  local message, name = ...\n"
-    "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
+    "  if name and type(problem) == 'string' then return key, message .. ': ' .. problem, name end\n"
     "  return key, ...\n"
     "end\n"
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
