@@ -235,7 +235,7 @@ typedef struct psocket_options {
     int local_port;           /* connect: the local port; 0 any */
     int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
                                  PSOCKET_UNSUPPORTED on Windows and lwIP */
-    int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
+    int v6only;               /* listen: no IPv4 traffic, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
     const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
@@ -374,7 +374,8 @@ typedef struct psocket_event {
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
    Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
    PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
-   sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
+   sent, and nobody else is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On
+   error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
 /* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
@@ -433,7 +434,7 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
 /* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
-   found within them; nothing is taken). Otherwise as psocket_read. */
+   found within them; nothing is taken), which may be more than recv_limit. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -3012,12 +3013,16 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
 #define PSI_RING_MAX 0x7fff0000u
 #define PSI_RING_SLACK 192u /* a header on each side, and the most that alignment takes */
 
+/* How many of the chunks' bytes hold no beginning of the delimiter whose hash this is. */
+typedef struct psi_ring_seen {
+    uint32_t key, bytes;
+} psi_ring_seen;
+
 typedef struct psi_ring {
     uint8_t *buf;
     uint32_t cap, head, end, raw, tail;
     uint32_t bytes; /* sum of the chunks' payloads */
-    uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
-    uint32_t key;   /* of which this is the hash */
+    psi_ring_seen seen[2]; /* of the delimiter that psi_ring_find last looked for, and of the one before */
 } psi_ring;
 
 /* Is this in the ring's buffer, handed out before? */
@@ -3159,7 +3164,7 @@ static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
         psi_ring_header(r, r->head, left, at + n);
     }
     r->bytes -= n;
-    r->seen = 0;
+    memset(r->seen, 0, sizeof r->seen);
 }
 
 /* Joins the oldest chunks until the first has at least n bytes or is alone. */
@@ -3200,7 +3205,7 @@ static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
     psi_ring_header(r, at, len, at + PSI_RING_HEAD);
     r->head = at;
     r->bytes += len;
-    r->seen = 0;
+    memset(r->seen, 0, sizeof r->seen);
     return 0;
 }
 
@@ -3212,12 +3217,13 @@ static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
     r->raw = psi_ring_payload(r, r->head);
     r->tail = r->end;
     r->head = r->end = r->raw - PSI_RING_HEAD;
-    r->bytes = r->seen = 0;
+    r->bytes = 0;
+    memset(r->seen, 0, sizeof r->seen);
 }
 
 /* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter leaves
-   out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
+   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter, or the one
+   after that, leaves out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
     const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
@@ -3229,15 +3235,20 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
     n = psi_ring_front(r, &data);
     p = (const uint8_t *)data;
     if (n > max) n = max;
-    i = r->key == key ? r->seen : 0;
+    if (r->seen[0].key != key) {
+        psi_ring_seen before = r->seen[0];
+        r->seen[0] = r->seen[1];
+        r->seen[1] = before;
+    }
+    i = r->seen[0].key == key ? r->seen[0].bytes : 0;
     while (n >= m && i <= n - m) {
         hit = (const uint8_t *)memchr(p + i, d[0], n - m - i + 1);
         i = hit ? (uint32_t)(hit - p) : n - m + 1;
         if (hit && memcmp(hit, d, m) == 0) return i + m;
         if (hit) i++;
     }
-    r->key = key;
-    r->seen = i;
+    r->seen[0].key = key;
+    r->seen[0].bytes = i;
     return 0;
 }
 
@@ -10642,6 +10653,7 @@ struct psocket {
     uint8_t state, family;
     uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
     unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1;
+    unsigned polled : 1; /* its calls are made by one who then waits in the poller: no need to ask the system twice in a turn */
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     short code, end_in, end_out;
     int timeout;
@@ -11002,12 +11014,15 @@ static void psi_sock_relax(psocket *s)
 static int psi_sock_reserve(psocket *s, size_t n)
 {
     psocket_poller *p = s->watch.poller;
+    int r;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
         p->spare = NULL;
     }
-    return psi_ring_reserve(&s->ring, n);
+    r = psi_ring_reserve(&s->ring, n);
+    if (r) psi_sock_relax(s);
+    return r;
 }
 
 /* Is as much unread as may be? */
@@ -11190,7 +11205,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
     if (psi_sock_rec(s)) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL))
+    if (s->polled && psi_watch_did(&s->watch, PSI_DID_FILL))
         return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
@@ -11729,7 +11744,7 @@ static void psi_check_ring(const psi_ring *r)
         PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
         bytes += psi_ring_get(r, at);
     }
-    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen <= r->bytes);
+    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen[0].bytes <= r->bytes && r->seen[1].bytes <= r->bytes);
 }
 
 /* Has it what its state asks for, and nothing else? */
@@ -12209,6 +12224,9 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, int 
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
+    if (o->keepalive < 0) return "keepalive is negative";
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+        return "broadcast and multicast are for UDP";
     if (!o->udp) return NULL;
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "multicast_interface is no interface";
@@ -12319,12 +12337,12 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
 static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int again, dual = any && !set->opt.v6only, r;
+    int again, dual = a->family == PSI_IP6 && !set->opt.v6only, r;
     do {
         r = psi_public_bound(s, a, path, dual, set, os);
         again = 0;
         if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-            a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+            if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
             dual = 0;
             again = 1;
         } else if (path && r == PSOCKET_ADDRESS_IN_USE && !any) {
@@ -12568,7 +12586,7 @@ static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->nonblocking && !s->end_in && psi_watch_did(&s->watch, PSI_DID_DRAIN)) {
+        if (s->polled && !s->end_in && psi_watch_did(&s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
@@ -12655,7 +12673,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
-    if (max > s->limit) max = s->limit;
+    if (max > PSI_RING_MAX / 2) max = PSI_RING_MAX / 2;
     if (strlen(delimiter) > max)
         return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
@@ -13723,6 +13741,7 @@ static int psi_lua_watch(psi_lua_sched *S, psi_lua_sock *k, int events)
 {
     int r = psocket_poller_set(S->poller, k->s, events, -1, k);
     if (r >= 0) k->interest = (uint8_t)events;
+    k->s->polled = 1;
     return r;
 }
 
@@ -14028,14 +14047,14 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
     int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
-    size_t len, max = (size_t)-1;
+    size_t len, max = op->k->s->limit;
     const char *delimiter = psi_lua_check_string(L, 2, &len);
     if (!len || strlen(delimiter) != len)
         psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
     if (options == 4 && !lua_isnoneornil(L, 3)) {
         double most = psi_lua_check_number(L, 3);
         if (!(most >= 1)) psi_lua_argument(L, 3, "a number of bytes expected");
-        if (most < 0x7fffffff) max = (size_t)most;
+        max = most < 0x7fffffff ? (size_t)most : 0x7fffffff;
     }
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, delimiter, max);
 }
