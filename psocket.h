@@ -6667,18 +6667,13 @@ typedef struct psi_sessions {
 #define PSI_TICKET_KEY 32
 #define PSI_TICKET_KEYS 16
 
-typedef struct psi_ticket_keys {
-    uint8_t keys[PSI_TICKET_KEYS * PSI_TICKET_KEY]; /* the first makes tickets */
-    size_t count;
-    int own; /* ours, made when they are needed, which have to be renewed */
-    int64_t made;
-} psi_ticket_keys;
-
 struct psocket_tls {
     int refs;
     psi_os_mutex lock; /* guards the sessions, the ticket keys and the policy */
     psi_sessions client_sessions, server_sessions;
-    psi_ticket_keys ticket_keys;
+    psi_writer ticket_keys; /* each as psi_ticket_add writes it; the first makes tickets */
+    int ticket_keys_given;  /* else they are ours, made when they are needed, and renewed */
+    int64_t ticket_keys_made;
     uint8_t policy[32];
     int has_policy;
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
@@ -8234,7 +8229,7 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_SALT = 24, PSI_TICKET_HEAD = PSI_TICKET_ID + PSI_TICKET_SALT };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
 static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
 {
@@ -8245,29 +8240,32 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
     psi_wipe(once, sizeof once);
 }
 
-static void psi_ticket_id(const uint8_t *key, uint8_t out[32])
+/* Adds a key: what tells it in a ticket, and itself. */
+static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, out); /* the number of the flat form */
+    uint8_t id[32];
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, id); /* the number of the flat form */
+    psi_write(keys, id, PSI_TICKET_ID);
+    psi_write(keys, key, PSI_TICKET_KEY);
 }
 
-/* Copies the key that makes tickets, renewing ours when they are old: 0 or an error. */
-static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TICKET_KEY])
+/* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
+static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
 {
-    psi_ticket_keys *k = &tls->ticket_keys;
-    uint8_t fresh[PSI_TICKET_KEY];
+    psi_writer *keys = &tls->ticket_keys, fresh = PSI_ZERO;
+    int64_t age = now - tls->ticket_keys_made;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (k->own && (!k->count || now - k->made >= PSI_TICKET_RENEWAL || now < k->made)) {
-        code = psi_os_entropy(fresh, sizeof fresh);
-        if (!code) {
-            memcpy(k->keys + PSI_TICKET_KEY, k->keys, PSI_TICKET_KEY);
-            memcpy(k->keys, fresh, PSI_TICKET_KEY);
-            k->count = k->count ? 2 : 1;
-            k->made = now;
-        }
-        psi_wipe(fresh, sizeof fresh);
+    if (!tls->ticket_keys_given && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
+        code = psi_os_entropy(entry, PSI_TICKET_KEY);
+        psi_ticket_add(&fresh, entry);
+        if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
+        if (fresh.failed) code = PSOCKET_NOMEM;
+        psi_write_free(code ? &fresh : keys);
+        if (!code) *keys = fresh;
+        if (!code) tls->ticket_keys_made = now;
     }
-    memcpy(key, k->keys, PSI_TICKET_KEY);
+    if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
     psi_os_unlock(&tls->lock);
     return code;
 }
@@ -8275,49 +8273,46 @@ static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TIC
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t key[PSI_TICKET_KEY], head[32 + PSI_TICKET_SALT], tag[PSI_REC_TAG];
+    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
-    int code = psi_ticket_current(tls, now, key);
-    if (!code) code = psi_os_entropy(head + 32, PSI_TICKET_SALT);
+    int code = psi_ticket_current(tls, now, entry);
+    memcpy(head, entry, PSI_TICKET_ID);
+    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
-        psi_ticket_id(key, head);
-        memcpy(head + PSI_TICKET_ID, head + 32, PSI_TICKET_SALT);
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_write(w, s, 1);
-        if (!w->failed) psi_ticket_crypt(key, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(key, sizeof key);
+    psi_wipe(entry, sizeof entry);
     return !code && !w->failed;
 }
 
 /* The session in a ticket; NULL: it is not one of ours. */
 static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
 {
-    psi_ticket_keys *k = &tls->ticket_keys;
-    uint8_t id[32], key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
+    const psi_writer *keys = &tls->ticket_keys;
+    uint8_t key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
-    size_t i, n;
-    int found = 0;
+    size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
+    uint32_t at = 0;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
-    for (i = 0; i < k->count && !found; i++) {
-        memcpy(key, k->keys + i * PSI_TICKET_KEY, PSI_TICKET_KEY);
-        psi_ticket_id(key, id);
-        found = memcmp(id, ticket.p, PSI_TICKET_ID) == 0;
+    while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
+    if (at < keys->n) {
+        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
+        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    if (found) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     if (w.n) {
         psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
         if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
+        psi_wipe(key, sizeof key);
     }
     psi_write_free(&w);
-    psi_wipe(key, sizeof key);
     return s;
 }
 
@@ -9852,6 +9847,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
+    psi_write_free(&tls->ticket_keys);
     psi_os_mutex_free(&tls->lock);
     psi_wipe(tls, sizeof *tls);
     psi_free(tls);
@@ -10041,6 +10037,7 @@ static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e
 static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     int code = psi_tls_check(t, e);
+    size_t i;
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
@@ -10059,10 +10056,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count)
-        memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
-    tls->ticket_keys.count = t->ticket_key_count;
-    tls->ticket_keys.own = !t->ticket_key_count;
+    for (i = 0; !code && i < t->ticket_key_count; i++)
+        psi_ticket_add(&tls->ticket_keys, t->ticket_keys + i * PSI_TICKET_KEY);
+    tls->ticket_keys_given = t->ticket_key_count > 0;
+    if (tls->ticket_keys.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
