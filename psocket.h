@@ -875,6 +875,19 @@ typedef struct psi_os_settings {
 #ifndef TCP_NODELAY
 #define TCP_NODELAY 1 /* lwIP without TCP */
 #endif
+#ifndef IP_ADD_MEMBERSHIP
+#define IP_ADD_MEMBERSHIP 0 /* refused, and so are the others */
+#endif
+#ifndef IP_MULTICAST_TTL
+#define IP_MULTICAST_TTL 0
+#define IP_MULTICAST_LOOP 0
+#define IP_MULTICAST_IF 0
+#endif
+#ifndef IPV6_MULTICAST_HOPS
+#define IPV6_MULTICAST_HOPS 0
+#define IPV6_MULTICAST_LOOP 0
+#define IPV6_MULTICAST_IF 0
+#endif
 
 #define PSI_SYS(name) lwip_##name
 #define PSI_E(name) name
@@ -915,9 +928,14 @@ static int psi_os_make_ready(int fd)
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
 
-#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
 /* lwIP names an interface by its address. */
+#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
 typedef struct ip_mreq psi_os_mreq;
+#else
+typedef struct psi_os_mreq {
+    struct in_addr imr_multiaddr, imr_interface;
+} psi_os_mreq;
+#endif
 #define PSI_OS_MREQ_IF(m) (m)->imr_interface
 static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 {
@@ -926,10 +944,9 @@ static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
     netif = index < 256 ? netif_get_by_index((u8_t)index) : NULL;
     if (netif) inet_addr_from_ip4addr(&m->imr_interface, netif_ip4_addr(netif));
     UNLOCK_TCPIP_CORE();
-    if (!netif) errno = EADDRNOTAVAIL;
-    return netif ? 0 : -1;
+    if (!netif && index) errno = EADDRNOTAVAIL;
+    return netif || !index ? 0 : -1;
 }
-#endif
 
 /* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
 static int psi_os_reuse(int fd, int stream, int share)
@@ -993,13 +1010,9 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
  * neither a loopback interface nor its queue. */
 
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-static void psi_os_bell_count(const psi_os_bell *b, int rung)
+static void psi_os_bell_count(psocket_fd bell, int rung)
 {
-    struct lwip_sock *s = b->rd < 0 ? NULL : lwip_socket_dbg_get_socket((int)b->rd);
+    struct lwip_sock *s = lwip_socket_dbg_get_socket((int)bell);
     if (!s) return;
     LOCK_TCPIP_CORE();
     if (rung && s->rcvevent < 1) s->conn->callback(s->conn, NETCONN_EVT_RCVPLUS, 0);
@@ -1007,8 +1020,8 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
     UNLOCK_TCPIP_CORE();
 }
 
-static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
-static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
+static void psi_os_bell_ring(const psocket_fd bell[2]) { psi_os_bell_count(bell[1], 1); }
+static void psi_os_bell_clear(const psocket_fd bell[2]) { psi_os_bell_count(bell[0], 0); }
 
 #define psi_os_start() 0 /* tcpip_init is the application's */
 
@@ -1191,13 +1204,14 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
-/* An interface's index reads as the address 0.0.0.index. */
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+#define PSI_OS_MREQ /* an interface's index reads as the address 0.0.0.index */
+
+/* SIO_KEEPALIVE_VALS, in milliseconds; there are ten probes. */
+static int psi_os_keepalive(psocket_fd fd, int seconds)
 {
-    m->imr_interface.s_addr = htonl(index);
-    return 0;
+    struct { ULONG on, time, interval; } vals = { 1, (ULONG)seconds * 1000, (ULONG)seconds * 100 };
+    DWORD bytes;
+    return WSAIoctl((SOCKET)fd, IOC_IN | IOC_VENDOR | 4, &vals, sizeof vals, NULL, 0, &bytes, NULL, NULL);
 }
 
 /* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
@@ -1528,23 +1542,11 @@ typedef unsigned char psi_os_octet;
 #define psi_os_connect_errno(e) (e)
 
 #ifdef __NetBSD__
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
-{
-    (void)m;
-    (void)index;
-    errno = EOPNOTSUPP;
-    return -1;
-}
+#define PSI_OS_MREQ
 #else
 typedef struct ip_mreqn psi_os_mreq;
 #define PSI_OS_MREQ_IF(m) *(m)
-static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
-{
-    m->imr_ifindex = (int)index;
-    return 0;
-}
+#define psi_os_mreq_at(m, index) ((m)->imr_ifindex = (int)(index), 0)
 #endif
 
 #ifdef SOCK_NONBLOCK
@@ -2203,14 +2205,22 @@ static PSI_UNUSED psi_addr psi_os_loopback(void)
     return a;
 }
 
+/* The name of an end of a socket, with zeros behind it: 0 or an error. */
+static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t *n)
+{
+    int os;
+    *n = sizeof *sa;
+    memset(sa, 0, sizeof *sa);
+    return (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
+               ? psi_os_why(&os) : 0;
+}
+
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
 {
     psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    int os;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa.sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa.sa, &n))
-        return psi_os_why(&os);
+    socklen_t n;
+    int r = psi_os_name(fd, remote, &sa, &n);
+    if (r) return r;
     psi_os_from_sockaddr(a, &sa);
     if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
     return 0;
@@ -2290,15 +2300,10 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_os_sockaddr here, there;
-    int type = 0;
-    socklen_t n = sizeof here, m = sizeof there, k = sizeof type;
-    memset(&here, 0, sizeof here);
-    memset(&there, 0, sizeof there);
-    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m))
-        return 0;
-    if (n != m || memcmp(&here, &there, sizeof here)) return 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM)
-        return 0;
+    socklen_t n;
+    int r = psi_os_name(fd, 0, &here, &n);
+    if (!r) r = psi_os_name(fd, 1, &there, &n);
+    if (r || memcmp(&here, &there, sizeof here)) return r;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2309,7 +2314,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     psi_os_sockaddr sa;
     int r, n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
-    if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
+    if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return 0;
     r = psi_os_why(os);
     if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX)
         return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
@@ -2359,16 +2364,14 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
 {
     int e = 0, r;
     socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (psi_os_int)fd;
-    p.events = POLLOUT;
-    p.revents = 0;
-    r = psi_os_wait(&p, 1, 0, os);
+    psocket_pollfd p;
+    p.fd = fd;
+    p.events = PSOCKET_WRITE;
+    r = psi_os_poll(&p, 1, 0, os);
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
     *os = e = psi_os_connect_errno(e);
-    if (e) return psi_os_code(e);
-    return p.revents & (POLLERR | POLLNVAL) ? PSOCKET_OS : psi_os_connected(fd, os);
+    return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
 /* 0 if the path is gone. */
@@ -2441,59 +2444,34 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 }
 
 /* A count that a system call takes. */
-static psi_os_len psi_os_clip(size_t n)
-{
-    return (psi_os_len)(n < PSI_OS_SEND_MAX ? n : PSI_OS_SEND_MAX);
-}
+#define psi_os_clip(n) ((psi_os_len)((n) < PSI_OS_SEND_MAX ? (n) : PSI_OS_SEND_MAX))
 
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. sa: where the sender is told, or NULL. */
-static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, struct sockaddr *sa, socklen_t *size, int *os)
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
+static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
+    socklen_t size = sizeof *from;
     int tries, r = 0;
+    if (from) from->sa.sa_family = 0;
     for (tries = 0; tries < 16 && !r; tries++) {
-        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, size);
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &from->sa : NULL, from ? &size : NULL);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
     }
     return r ? r : PSOCKET_WANT_READ;
 }
 
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    return psi_os_get(fd, p, n, NULL, NULL, os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+/* Bytes sent, PSOCKET_WANT_WRITE, or an error. to: where a datagram goes, or NULL if that is settled. */
+static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
 {
     psi_os_sockaddr sa;
-    socklen_t size = sizeof sa;
-    ptrdiff_t got;
-    sa.sa.sa_family = 0;
-    got = psi_os_get(fd, p, n, &sa.sa, &size, os);
-    if (got >= 0) psi_os_from_sockaddr(from, &sa);
-    return got;
-}
-
-static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, psi_os_len n, const struct sockaddr *sa, socklen_t size, int *os)
-{
+    ptrdiff_t put;
+    int size = to ? psi_os_to_sockaddr(&sa, to, NULL) : 0;
+    if (size < 0) return size;
+    if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, n, PSI_OS_SEND_FLAGS, sa, size);
+        put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    return psi_os_put(fd, p, psi_os_clip(n), NULL, 0, os);
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    int size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (size < 0) return size;
-    if (n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
-    return psi_os_put(fd, p, (psi_os_len)n, &sa.sa, (socklen_t)size, os);
 }
 
 /* Ends the sending direction. */
@@ -2504,33 +2482,6 @@ static int psi_os_shutdown(psocket_fd fd, int *os)
 
 /*--- options */
 
-/* A silent peer is probed after so many seconds, and given up after as many again. */
-static int psi_os_keepalive(psocket_fd fd, int seconds)
-{
-    int s = seconds < 32767 ? seconds : 32767; /* Linux takes no more */
-#if defined(_WIN32)
-    struct { ULONG on, time, interval; } vals; /* SIO_KEEPALIVE_VALS, in milliseconds; ten probes */
-    DWORD bytes;
-    vals.on = 1;
-    vals.time = (ULONG)s * 1000;
-    vals.interval = (ULONG)s * 100;
-    return WSAIoctl((SOCKET)fd, IOC_IN | IOC_VENDOR | 4, &vals, sizeof vals, NULL, 0, &bytes, NULL, NULL);
-#else
-    if (psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1)) return -1;
-#if defined(TCP_KEEPIDLE)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, s)) return -1;
-#elif defined(TCP_KEEPALIVE)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
-#endif
-#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3))
-        return -1;
-#endif
-    (void)s;
-    return 0;
-#endif
-}
-
 /* An interface's index, by its name or its digits; 0 if there is none. */
 static PSI_UNUSED uint32_t psi_os_interface(const char *name)
 {
@@ -2540,72 +2491,62 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
 }
 
-/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them; and joining the
-   group. 0 or -1. */
-#ifdef PSI_OS_MREQ_IF
+#ifdef PSI_OS_MREQ
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
+#endif
+
+/* Where multicasts over IPv4 leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
 static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
     psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
-    unsigned index = set->interface_index;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off))
-        return -1;
-    if (index && psi_os_mreq_at(&m, index)) return -1;
-    return index ? psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) : 0;
+    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
+    if (!set->interface_index) return 0;
+    if (psi_os_mreq_at(&m, set->interface_index)) return -1;
+    return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
 }
 
-static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
+#ifndef _WIN32
+static int psi_os_keepalive(psocket_fd fd, int seconds)
 {
-    psi_os_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.imr_multiaddr, group->ip, 4);
-    if (index && psi_os_mreq_at(&m, index)) return -1;
-    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+    int r = psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#if defined(TCP_KEEPIDLE)
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+#elif defined(TCP_KEEPALIVE)
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds); /* macOS */
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (seconds + 2) / 3);
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+#endif
+    (void)seconds;
+    return r;
 }
-#else
-#define psi_os_multicast4(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
-#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
-#ifdef IPV6_MULTICAST_HOPS
-static int psi_os_multicast6(psocket_fd fd, const psi_os_settings *set)
-{
-    int hops = set->opt.multicast_ttl, index = (int)set->interface_index;
-    if (hops && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
-    return index ? psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index) : 0;
-}
-#else
-#define psi_os_multicast6(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
-#endif
-
-#ifdef IPV6_JOIN_GROUP
-static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
-{
-    struct ipv6_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
-    m.ipv6mr_interface = index;
-    return psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
-}
-#else
-#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
-#endif
-
-/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
+   `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
     const psocket_options *o = &set->opt;
+    int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
     int r;
     if (family == PSI_UNIX) return 0;
-    if (!udp) return o->keepalive > 0 && psi_os_keepalive(fd, o->keepalive) ? psi_os_why(os) : 0;
+    if (!udp) return alive > 0 && psi_os_keepalive(fd, alive) ? psi_os_why(os) : 0;
     if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
     if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    if (!set->interface_index && !o->multicast_ttl && !o->multicast_noloop) return 0;
-    r = psi_os_multicast4(fd, set); /* an IPv6 socket may reach IPv4 groups, too, but need not */
-    if (family == PSI_IP6) r = psi_os_multicast6(fd, set);
+    r = psi_os_multicast4(fd, set);
+#if PSI_OS_IP6
+    if (family == PSI_IP6) { /* may reach IPv4 groups, too, but need not */
+        r = o->multicast_ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, o->multicast_ttl);
+        if (!r && o->multicast_noloop) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
+        if (!r && set->interface_index) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)set->interface_index);
+    }
+#endif
     return r ? psi_os_why(os) : 0;
 }
 
@@ -2613,11 +2554,24 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = 0;
-    if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
-    if (group->family == PSI_IP6)
-        r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
-    return r ? psi_os_why(os) : 0;
+    int r = group->family ? PSOCKET_UNSUPPORTED : 0;
+    if (group->family == PSI_IP4) {
+        psi_os_mreq m;
+        memset(&m, 0, sizeof m);
+        memcpy(&m.imr_multiaddr, group->ip, 4);
+        r = psi_os_mreq_at(&m, set->interface_index) || psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m)
+                ? psi_os_why(os) : 0;
+    }
+#ifdef IPV6_JOIN_GROUP
+    if (group->family == PSI_IP6) {
+        struct ipv6_mreq m;
+        memset(&m, 0, sizeof m);
+        memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
+        m.ipv6mr_interface = set->interface_index ? set->interface_index : group->scope;
+        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m) ? psi_os_why(os) : 0;
+    }
+#endif
+    return r;
 }
 
 /*--- two connected descriptors */
@@ -2669,84 +2623,72 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 }
 #endif
 
-/*--- announcing something from another thread through a descriptor */
+/*--- bells: to announce something from another thread through a descriptor. bell[0] is listened to, bell[1] is rung; both
+ * may be the same. */
 
-#ifdef PSOCKET_LWIP
-static int psi_os_bell_new(psi_os_bell *b, int *os)
+#if defined(PSOCKET_LWIP)
+static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
-    int r = psi_os_socket(&b->rd, psi_os_loopback().family, LWIP_UDP, os);
-    b->wr = b->rd;
+    int r = psi_os_socket(&bell[0], psi_os_loopback().family, LWIP_UDP, os);
+    bell[1] = bell[0];
     return r;
 }
-#else
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-#ifdef _WIN32
-/* A datagram socket connected to itself: nobody else's datagrams come in. */
-static int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    psi_addr a = psi_os_loopback();
-    int r = psi_os_socket(&b->rd, a.family, 1, os);
-    b->wr = b->rd;
-    if (!r) r = psi_os_bind(b->rd, &a, NULL, PSI_OS_DATAGRAMS, os);
-    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
-    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
-    if (r) psi_os_close(b->rd);
-    if (r) b->rd = b->wr = -1;
-    return r;
-}
-#elif !defined(PSI_OS_EPOLL)
-static int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    psocket_fd fds[2];
-    int r = psi_os_pair(fds, os);
-    b->rd = fds[0];
-    b->wr = fds[1];
-    return r;
-}
-#endif
-
-#ifdef PSI_OS_EPOLL
+#elif defined(PSI_OS_EPOLL)
 /* Ringing an eventfd takes no memory, so it cannot fail. */
-static int psi_os_bell_new(psi_os_bell *b, int *os)
+static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
-    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return b->rd < 0 ? psi_os_why(os) : 0;
+    bell[0] = bell[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return bell[0] < 0 ? psi_os_why(os) : 0;
 }
 
-static void psi_os_bell_ring(psi_os_bell *b)
+static void psi_os_bell_ring(const psocket_fd bell[2])
 {
-    eventfd_write((int)b->wr, 1); /* it would have to wait: it is ringing already */
+    eventfd_write((int)bell[1], 1); /* it would have to wait: it is ringing already */
 }
 
-static void psi_os_bell_clear(psi_os_bell *b)
+static void psi_os_bell_clear(const psocket_fd bell[2])
 {
     eventfd_t count;
-    eventfd_read((int)b->rd, &count);
+    eventfd_read((int)bell[0], &count);
 }
 #else
-static void psi_os_bell_ring(psi_os_bell *b)
+#ifdef _WIN32
+/* A datagram socket connected to itself: nobody else's datagrams come in. */
+static int psi_os_bell_new(psocket_fd bell[2], int *os)
+{
+    psi_addr a = psi_os_loopback();
+    int r = psi_os_socket(&bell[0], a.family, 1, os);
+    if (!r) r = psi_os_bind(bell[0], &a, NULL, PSI_OS_DATAGRAMS, os);
+    if (!r) r = psi_os_getname(bell[0], 0, &a, NULL, 0);
+    if (!r) r = psi_os_connect(bell[0], &a, NULL, os);
+    if (r) psi_os_close(bell[0]);
+    if (r) bell[0] = -1;
+    bell[1] = bell[0];
+    return r;
+}
+#else
+#define psi_os_bell_new(bell, os) psi_os_pair(bell, os)
+#endif
+
+static void psi_os_bell_ring(const psocket_fd bell[2])
 {
     int os;
-    psi_os_send(b->wr, "", 1, &os); /* it would have to wait: it is ringing already */
+    psi_os_put(bell[1], "", 1, NULL, &os); /* it would have to wait: it is ringing already */
 }
 
-static void psi_os_bell_clear(psi_os_bell *b)
+static void psi_os_bell_clear(const psocket_fd bell[2])
 {
     char c[64];
     int i, os;
-    for (i = 0; i < 64 && psi_os_recv(b->rd, c, sizeof c, &os) >= 0; i++) {}
+    for (i = 0; i < 64 && psi_os_get(bell[0], c, sizeof c, NULL, &os) >= 0; i++) {}
 }
 #endif
-#endif
 
-static void psi_os_bell_free(psi_os_bell *b)
+static void psi_os_bell_free(psocket_fd bell[2])
 {
-    psi_os_close(b->rd);
-    if (b->wr != b->rd) psi_os_close(b->wr);
-    b->rd = b->wr = -1;
+    psi_os_close(bell[0]);
+    if (bell[1] != bell[0]) psi_os_close(bell[1]);
+    bell[0] = bell[1] = -1;
 }
 
 /*--- names */
@@ -2790,7 +2732,7 @@ static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_ad
 #define PSI_OS_BATCH 64 /* events fetched per system call */
 
 typedef struct psi_os_poller {
-    psi_os_bell bell;
+    psocket_fd bell[2];
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
     psocket_fd fd; /* -1: the system has no such thing */
@@ -2952,15 +2894,15 @@ static void psi_os_poller_free(psi_os_poller *p)
     psi_free(p->fds);
     psi_free(p->watches);
 #endif
-    psi_os_bell_free(&p->bell);
+    psi_os_bell_free(p->bell);
 }
 
 static int psi_os_poller_new(psi_os_poller *p, int *os)
 {
     int r;
     memset(p, 0, sizeof *p);
-    if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
-    p->ear.fd = p->bell.rd;
+    if ((r = psi_os_bell_new(p->bell, os)) != 0) return r;
+    p->ear.fd = p->bell[0];
     p->fd = psi_os_set_new();
 #ifndef PSI_OS_ARRAY
     if (p->fd < 0) r = psi_os_why(os);
@@ -2987,7 +2929,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
     n = psi_os_set_wait(p, out, cap, ms, os);
     for (i = 0; i < n; i++) {
         if (out[i].watch != &p->ear) continue;
-        if (out[i].events & PSOCKET_READ) psi_os_bell_clear(&p->bell);
+        if (out[i].events & PSOCKET_READ) psi_os_bell_clear(p->bell);
         if (out[i].events & PSOCKET_READ) p->rang = 1;
         out[i] = out[--n];
         break;
@@ -3423,7 +3365,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
-    psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
+    psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3465,7 +3407,7 @@ static int psi_dns_answer(psocket_resolve *r, int code)
 {
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
-    if (r->bell.wr != -1) psi_os_bell_ring(&r->bell);
+    if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
     return --r->owners == 0;
 }
 
@@ -3560,7 +3502,7 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
-    psi_os_bell_free(&r->bell); /* nobody listens any more */
+    psi_os_bell_free(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
     left = r->owners -= 1 + r->queued;
@@ -3573,7 +3515,7 @@ static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : -1;
+    ms = r->done ? 0 : r->bell[0] == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3604,7 +3546,7 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
     if (!r) return PSOCKET_NOMEM;
     memcpy(r->host, host, n + 1);
     r->owners = 1;
-    r->bell.rd = r->bell.wr = -1;
+    r->bell[0] = r->bell[1] = -1;
     *out = r;
     if (path) a.family = PSI_UNIX;
     else if (!psi_addr_parse(&a, host, n) && !fn && psi_dns_is_localhost(host, n)) {
@@ -3617,7 +3559,7 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         return psi_dns_add(r, &a);
     }
     if (fn || PSI_DNS_THREADED)
-        psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
+        psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -10873,12 +10815,12 @@ static int psi_sock_note_error(psocket *s, const psocket_error *e)
 
 static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 {
-    return psi_os_recv(((psocket *)user)->fd, p, n, os);
+    return psi_os_get(((psocket *)user)->fd, p, n, NULL, os);
 }
 
 static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return n || ((psocket *)user)->udp ? psi_os_send(((psocket *)user)->fd, p, n, os) : 0;
+    return n || ((psocket *)user)->udp ? psi_os_put(((psocket *)user)->fd, p, n, NULL, os) : 0;
 }
 
 static int psi_fd_finish(void *user, int *os)
@@ -10894,7 +10836,7 @@ static void psi_fd_close(void *user)
     char sink[1024];
     int os, i;
     if (!s->udp && (!s->end_in || psi_sock_info(s)) && s->family != PSI_UNIX)
-        for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
+        for (i = 0; i < 64 && psi_os_get(s->fd, sink, sizeof sink, NULL, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
 }
@@ -10914,11 +10856,12 @@ static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_
 
 static ptrdiff_t psi_udp_get(void *user, void *p, size_t n, int *os)
 {
-    psi_addr from;
-    ptrdiff_t got = psi_os_recvfrom(((psocket *)user)->fd, p, n, &from, os);
+    psocket *s = (psocket *)user;
+    psi_os_sockaddr from;
+    ptrdiff_t got = psi_os_get(s->fd, p, n, &from, os);
     if (got < 0) return got;
-    psi_addr_normalise(&from);
-    ((psocket *)user)->peer = from;
+    psi_os_from_sockaddr(&s->peer, &from);
+    psi_addr_normalise(&s->peer);
     return got;
 }
 
@@ -10932,7 +10875,7 @@ static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
         to.ip[10] = to.ip[11] = 0xff;
         to.family = PSI_IP6;
     }
-    return psi_os_sendto(s->fd, p, n, &to, os);
+    return psi_os_put(s->fd, p, n, &to, os);
 }
 
 static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
@@ -11377,6 +11320,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
+    if (!r && !s->udp) r = psi_os_connected(fd, &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11461,8 +11405,8 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
     if (state == PSI_RESOLVING) {
         int wait = psi_dns_ms(d->names);
         if (wait >= 0) psi_lower_ms(ms, wait);
-        if (d->names->bell.rd == -1 || cap < 1) return 0;
-        fds[0].fd = d->names->bell.rd;
+        if (d->names->bell[0] == -1 || cap < 1) return 0;
+        fds[0].fd = d->names->bell[0];
         fds[0].events = PSOCKET_READ;
         return 1;
     }
@@ -12181,7 +12125,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
 
 PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 {
-    if (p) psi_os_bell_ring(&p->os.bell);
+    if (p) psi_os_bell_ring(p->os.bell);
 }
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
