@@ -235,7 +235,7 @@ typedef struct psocket_options {
     int local_port;           /* connect: the local port; 0 any */
     int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
                                  PSOCKET_UNSUPPORTED on Windows and lwIP */
-    int v6only;               /* listen: an IPv6 address takes no IPv4 traffic */
+    int v6only;               /* listen: no IPv4 traffic, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
     const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
@@ -374,7 +374,8 @@ typedef struct psocket_event {
    connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
    Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
    PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
-   sent. On error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
+   sent, and nobody else is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On
+   error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
 /* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
@@ -433,7 +434,7 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
 /* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
-   found within them; nothing is taken). Otherwise as psocket_read. */
+   found within them; nothing is taken), which may be more than recv_limit. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -2954,12 +2955,16 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
 #define PSI_RING_MAX 0x7fff0000u
 #define PSI_RING_SLACK 192u /* a header on each side, and the most that alignment takes */
 
+/* How many of the chunks' bytes hold no beginning of the delimiter whose hash this is. */
+typedef struct psi_ring_seen {
+    uint32_t key, bytes;
+} psi_ring_seen;
+
 typedef struct psi_ring {
     uint8_t *buf;
     uint32_t cap, head, end, raw, tail;
     uint32_t bytes; /* sum of the chunks' payloads */
-    uint32_t seen;  /* how many of them hold no beginning of the delimiter that psi_ring_find last looked for, */
-    uint32_t key;   /* of which this is the hash */
+    psi_ring_seen seen[2]; /* of the delimiter that psi_ring_find last looked for, and of the one before */
 } psi_ring;
 
 /* Is this in the ring's buffer, handed out before? */
@@ -3101,7 +3106,7 @@ static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
         psi_ring_header(r, r->head, left, at + n);
     }
     r->bytes -= n;
-    r->seen = 0;
+    memset(r->seen, 0, sizeof r->seen);
 }
 
 /* Joins the oldest chunks until the first has at least n bytes or is alone. */
@@ -3142,7 +3147,7 @@ static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
     psi_ring_header(r, at, len, at + PSI_RING_HEAD);
     r->head = at;
     r->bytes += len;
-    r->seen = 0;
+    memset(r->seen, 0, sizeof r->seen);
     return 0;
 }
 
@@ -3154,12 +3159,13 @@ static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
     r->raw = psi_ring_payload(r, r->head);
     r->tail = r->end;
     r->head = r->end = r->raw - PSI_RING_HEAD;
-    r->bytes = r->seen = 0;
+    r->bytes = 0;
+    memset(r->seen, 0, sizeof r->seen);
 }
 
 /* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter leaves
-   out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
+   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter, or the one
+   after that, leaves out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
     const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
@@ -3171,15 +3177,20 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
     n = psi_ring_front(r, &data);
     p = (const uint8_t *)data;
     if (n > max) n = max;
-    i = r->key == key ? r->seen : 0;
+    if (r->seen[0].key != key) {
+        psi_ring_seen before = r->seen[0];
+        r->seen[0] = r->seen[1];
+        r->seen[1] = before;
+    }
+    i = r->seen[0].key == key ? r->seen[0].bytes : 0;
     while (n >= m && i <= n - m) {
         hit = (const uint8_t *)memchr(p + i, d[0], n - m - i + 1);
         i = hit ? (uint32_t)(hit - p) : n - m + 1;
         if (hit && memcmp(hit, d, m) == 0) return i + m;
         if (hit) i++;
     }
-    r->key = key;
-    r->seen = i;
+    r->seen[0].key = key;
+    r->seen[0].bytes = i;
     return 0;
 }
 
@@ -3582,12 +3593,13 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
    certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
-#define PSI_X509_EXTENSIONS 64 /* of one certificate: they are compared in pairs; public ones have about ten */
+#define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, public ones have about ten */
 #define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
-/* --- DER: definite minimal lengths, tag numbers below 31 ---------------------------------------------------------- */
+/* --- DER: definite minimal lengths, tag numbers below 31 ------------------ */
 
-/* Bytes in somebody else's memory. Readers take from the front. */
+/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of NULL there, and
+   so does what is read from that: it is enough to look at the end. */
 typedef struct psi_x509_span {
     const uint8_t *p;
     size_t n;
@@ -3612,6 +3624,9 @@ static int psi_x509_same(psi_x509_span a, psi_x509_span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* Compares with the bytes of a string literal. */
+#define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
+
 /* Where in s a string of n characters first is; s.n if nowhere. */
 static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
 {
@@ -3621,216 +3636,248 @@ static size_t psi_x509_find(psi_x509_span s, const char *what, size_t n)
     return s.n;
 }
 
-/* Compares with the bytes of a string literal. */
-#define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
-
-/* Takes the next element whatever its tag. *body is its content, *whole (may be NULL) the element with its header. */
-static int psi_x509_any(psi_x509_span *in, int *tag, psi_x509_span *body, psi_x509_span *whole)
+/* Was all of it read, and well-formed? */
+static int psi_x509_end(psi_x509_span in)
 {
+    return in.p && !in.n;
+}
+
+static psi_x509_span psi_x509_spoil(psi_x509_span *in)
+{
+    *in = psi_x509_span_of(NULL, 0);
+    return *in;
+}
+
+/* The tag of the next element; 0 at the end. */
+static int psi_x509_tag(psi_x509_span in)
+{
+    return in.n ? in.p[0] : 0;
+}
+
+/* Takes the next element, whatever its tag: its content. */
+static psi_x509_span psi_x509_any(psi_x509_span *in)
+{
+    psi_x509_span all = *in;
     size_t len, head = 2, more;
-    if (in->n < 2 || (in->p[0] & 0x1F) == 0x1F) return 0;
-    len = in->p[1];
+    psi_x509_spoil(in);
+    if (all.n < 2 || (all.p[0] & 0x1F) == 0x1F) return *in;
+    len = all.p[1];
     if (len >= 0x80) {
         more = len & 0x7F;
-        if (more < 1 || more > 3 || in->n < 2 + more) return 0;
-        for (len = 0; head < 2 + more; head++) len = len << 8 | in->p[head];
-        if (len < 0x80 || len >> 8 * (more - 1) == 0) return 0;
+        if (more < 1 || more > 3 || all.n < 2 + more) return *in;
+        for (len = 0; head < 2 + more; head++) len = len << 8 | all.p[head];
+        if (len < 0x80 || len >> 8 * (more - 1) == 0) return *in;
     }
-    if (len > in->n - head) return 0;
-    *tag = in->p[0];
-    *body = psi_x509_span_of(in->p + head, len);
-    if (whole) *whole = psi_x509_span_of(in->p, head + len);
-    *in = psi_x509_after(*in, head + len);
-    return 1;
+    if (len > all.n - head) return *in;
+    *in = psi_x509_after(all, head + len);
+    return psi_x509_span_of(all.p + head, len);
 }
 
-/* Takes the next element if it has this tag; otherwise takes nothing. */
-static int psi_x509_take(psi_x509_span *in, int tag, psi_x509_span *body)
+/* The same with its header. */
+static psi_x509_span psi_x509_element(psi_x509_span *in)
 {
-    int got;
-    return in->n && in->p[0] == tag && psi_x509_any(in, &got, body, NULL);
+    psi_x509_span all = *in;
+    psi_x509_any(in);
+    if (in->p) all.n -= in->n;
+    return in->p ? all : *in;
 }
 
-static int psi_x509_seq(psi_x509_span *in, psi_x509_span *body)
+/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
+static int psi_x509_proper(int tag, psi_x509_span v)
 {
-    return psi_x509_take(in, 0x30, body);
-}
-
-/* Is it one SEQUENCE and nothing else? *body is its content. */
-static int psi_x509_only_seq(psi_x509_span in, psi_x509_span *body)
-{
-    return psi_x509_seq(&in, body) && in.n == 0;
-}
-
-/* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
-static int psi_x509_no_params(psi_x509_span in)
-{
-    return in.n == 0 || PSI_X509_IS(in, "\x05\x00");
-}
-
-/* The object identifiers that are looked for, each after its length. */
-#define PSI_X509_OIDS(X) \
-    X(RSA, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x01") X(RSA_MD5, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x04") \
-    X(RSA_SHA1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x05") X(MGF1, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x08") \
-    X(PSS, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0A") X(RSA_SHA256, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0B") \
-    X(RSA_SHA384, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0C") X(RSA_SHA512, "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01\x0D") \
-    X(EC, "\x07\x2A\x86\x48\xCE\x3D\x02\x01") X(P256, "\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07") \
-    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
-    X(ECDSA_SHA1, "\x07\x2A\x86\x48\xCE\x3D\x04\x01") X(ECDSA_SHA256, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x02") \
-    X(ECDSA_SHA384, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x03") X(ECDSA_SHA512, "\x08\x2A\x86\x48\xCE\x3D\x04\x03\x04") \
-    X(SHA256, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01") X(SHA384, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02") \
-    X(SHA512, "\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03") X(CPS, "\x08\x2B\x06\x01\x05\x05\x07\x02\x01") \
-    X(NOTICE, "\x08\x2B\x06\x01\x05\x05\x07\x02\x02") X(SERVER_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x01") \
-    X(CLIENT_AUTH, "\x08\x2B\x06\x01\x05\x05\x07\x03\x02") X(ANY_EKU, "\x04\x55\x1D\x25\x00")
-
-#define PSI_X(name, bytes) bytes
-static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
-#undef PSI_X
-#define PSI_X(name, bytes) PSI_OID_##name,
-enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X) PSI_OID_COUNT };
-#undef PSI_X
-
-/* Takes an OBJECT IDENTIFIER: every number in the fewest bytes (X.690 8.19.2), so that there is one way to write it. */
-static int psi_x509_take_oid(psi_x509_span *in, psi_x509_span *oid)
-{
-    size_t i;
-    int starts = 1;
-    if (!psi_x509_take(in, 0x06, oid)) return 0;
-    for (i = 0; i < oid->n; i++) {
-        if (starts && oid->p[i] == 0x80) return 0;
-        starts = oid->p[i] < 0x80;
+    int starts = 1, ok = v.n != 0;
+    if (tag == 0x01) return v.n == 1 && (v.p[0] == 0 || v.p[0] == 0xFF);
+    if (tag == 0x02) return v.n == 1 || (ok && ((v.p[0] && v.p[0] != 0xFF) || (v.p[0] ^ v.p[1]) >= 0x80));
+    if (tag == 0x03) return ok && v.p[0] < (v.n > 1 ? 8 : 1) && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+    if (tag != 0x06) return 1;
+    for (; v.n; v = psi_x509_after(v, 1)) {
+        if (starts && *v.p == 0x80) ok = 0;
+        starts = *v.p < 0x80;
     }
-    return oid->n && starts;
+    return ok && starts;
 }
 
-/* The same by number: PSI_OID_*, or -1 if there is none. */
-static int psi_x509_oid(psi_x509_span *in)
+/* Takes the next element, which has to have this tag: its content. */
+static psi_x509_span psi_x509_take(psi_x509_span *in, int tag)
 {
-    psi_x509_span oid;
-    const char *p = psi_x509_oids;
-    int id = 1;
-    if (!psi_x509_take_oid(in, &oid)) return -1;
-    for (; *p; p += 1 + *p, id++)
-        if (psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p))) return id;
-    return PSI_OID_OTHER;
+    int fits = psi_x509_tag(*in) == tag;
+    psi_x509_span v = psi_x509_any(in);
+    return fits && psi_x509_proper(tag, v) ? v : psi_x509_spoil(in);
 }
 
-/* Takes an INTEGER of this tag in its canonical form; sign and leading zero are left in *body. */
-static int psi_x509_number(psi_x509_span *in, int tag, psi_x509_span *body)
+/* The same if it has: else nothing is taken. */
+static psi_x509_span psi_x509_option(psi_x509_span *in, int tag)
 {
-    if (!psi_x509_take(in, tag, body) || body->n == 0) return 0;
-    return body->n == 1 || (body->p[0] != 0 && body->p[0] != 0xFF) || (body->p[0] ^ body->p[1]) >= 0x80;
+    return psi_x509_tag(*in) == tag ? psi_x509_take(in, tag) : psi_x509_span_of(in->p, 0);
 }
 
-static int psi_x509_int(psi_x509_span *in, psi_x509_span *body)
+/* The content of what is one SEQUENCE and nothing else. */
+static psi_x509_span psi_x509_seq(psi_x509_span in)
 {
-    return psi_x509_number(in, 0x02, body);
+    psi_x509_span v = psi_x509_take(&in, 0x30);
+    return in.n ? psi_x509_spoil(&v) : v;
 }
 
-/* The same, of 0 or more. */
-static int psi_x509_natural(psi_x509_span *in, int tag, psi_x509_span *body)
+/* Takes an INTEGER of 0 or more, of this tag, without leading zeros: 0 is empty. */
+static psi_x509_span psi_x509_uint(psi_x509_span *in, int tag)
 {
-    return psi_x509_number(in, tag, body) && body->p[0] < 0x80;
+    psi_x509_span v = psi_x509_take(in, tag);
+    if (!psi_x509_proper(0x02, v) || v.p[0] >= 0x80) return psi_x509_spoil(in);
+    return v.p[0] ? v : psi_x509_after(v, 1);
 }
 
-/* Takes an INTEGER above zero, without the leading zero. */
-static int psi_x509_uint(psi_x509_span *in, psi_x509_span *body)
+/* The same, of 0 to 32767; -1 if it is none. */
+static int psi_x509_small(psi_x509_span *in)
 {
-    if (!psi_x509_natural(in, 0x02, body)) return 0;
-    if (body->p[0] == 0) *body = psi_x509_after(*body, 1);
-    return body->n != 0;
-}
-
-/* Takes an INTEGER of 0 to 32767. */
-static int psi_x509_small(psi_x509_span *in, int *value)
-{
-    psi_x509_span v;
-    if (!psi_x509_natural(in, 0x02, &v) || v.n > 2) return 0;
-    *value = v.n == 1 ? v.p[0] : v.p[0] << 8 | v.p[1];
-    return 1;
-}
-
-/* Takes a BOOLEAN DEFAULT FALSE. */
-static int psi_x509_bool(psi_x509_span *in, int *value)
-{
-    psi_x509_span v;
-    *value = 0;
-    if (in->n == 0 || in->p[0] != 0x01) return 1;
-    if (!psi_x509_take(in, 0x01, &v) || v.n != 1) return 0;
-    *value = v.p[0] != 0;
-    return v.p[0] == 0 || v.p[0] == 0xFF;
+    psi_x509_span v = psi_x509_uint(in, 0x02);
+    if (!v.p || v.n > 2 || (v.n == 2 && v.p[0] >= 0x80)) return -1;
+    return v.n == 0 ? 0 : v.n == 1 ? v.p[0] : v.p[0] << 8 | v.p[1];
 }
 
 /* Takes a BIT STRING of whole bytes. */
-static int psi_x509_bits(psi_x509_span *in, psi_x509_span *body)
+static psi_x509_span psi_x509_bits(psi_x509_span *in)
 {
-    if (!psi_x509_take(in, 0x03, body) || body->n < 1 || body->p[0] != 0) return 0;
-    *body = psi_x509_after(*body, 1);
-    return 1;
+    psi_x509_span v = psi_x509_take(in, 0x03);
+    return v.n && v.p[0] == 0 ? psi_x509_after(v, 1) : psi_x509_spoil(in);
 }
 
 /* Days from 1970-01-01 to a date of the Gregorian calendar. */
 static int64_t psi_x509_days(int y, int m, int d)
 {
-    int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years that start in March end with the leap day */
+    int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* a year from March on ends with the leap day */
     return year * 365 + year / 4 - year / 100 + year / 400 - 146097 + (month * 153 + 2) / 5 + d - 1 - 719468;
 }
 
 /* Takes UTCTime or GeneralizedTime as RFC 5280 4.1.2.5 wants them: with seconds, in UTC, without fractions. */
-static int psi_x509_time(psi_x509_span *in, int64_t *seconds)
+static int64_t psi_x509_time(psi_x509_span *in)
 {
     static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
-    psi_x509_span t;
-    int f[7] = {0}, tag, year, i, d; /* century, year, month, day, hour, minute, second */
-    if (!psi_x509_any(in, &tag, &t, NULL)) return 0;
-    if (!(tag == 0x17 && t.n == 13) && !(tag == 0x18 && t.n == 15)) return 0;
-    for (i = tag == 0x17 ? 2 : 0; i < 14; i++, t.p++) {
+    int f[7] = {0}; /* century, year, month, day, hour, minute, second */
+    int tag = psi_x509_tag(*in), utc = tag == 0x17, year, i, d, ok;
+    psi_x509_span t = psi_x509_any(in);
+    ok = utc ? t.n == 13 : tag == 0x18 && t.n == 15;
+    for (i = utc ? 2 : 0; ok && i < 14; i++, t.p++) {
         d = *t.p - '0';
         f[i / 2] = f[i / 2] * 10 + d;
-        if (d < 0 || d > 9 || f[i / 2] > most[i / 2]) return 0;
+        ok = d >= 0 && d <= 9 && f[i / 2] <= most[i / 2];
     }
-    if (tag == 0x17) f[0] = f[1] < 50 ? 20 : 19;
+    if (utc) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
     d = (int)(psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1)); /* of the month */
-    if (*t.p != 'Z' || !f[2] || !f[3] || f[3] > d) return 0;
-    *seconds = psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
-    return 1;
+    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || f[3] > d) psi_x509_spoil(in);
+    return psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
 }
 
-/* --- distinguished names ------------------------------------------------------------------------------------------ */
+/* --- object identifiers --------------------------------------------------- */
 
-/* Takes the next attribute of a relative name. */
-static int psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *oid, int *tag, psi_x509_span *value)
-{
-    psi_x509_span a;
-    return psi_x509_seq(rdn, &a) && psi_x509_take_oid(&a, oid) && psi_x509_any(&a, tag, value, NULL) && a.n == 0;
-}
+#define PSI_OID_PKCS1 "\x09\x2A\x86\x48\x86\xF7\x0D\x01\x01"
+#define PSI_OID_ANSI "\x2A\x86\x48\xCE\x3D"
+#define PSI_OID_NIST "\x09\x60\x86\x48\x01\x65\x03\x04\x02"
+#define PSI_OID_PKIX "\x08\x2B\x06\x01\x05\x05\x07"
+#define PSI_OID_CE "\x03\x55\x1D"
+#define PSI_OID_AT "\x03\x55\x04"
 
-/* Checks the form of a Name, header included, and hashes what psi_x509_same_name compares. */
-static int psi_x509_check_name(psi_x509_span name, uint32_t *hash)
+/* Those that are looked for, each after its length; N: with what people call them. Those of three hashes or curves are in
+   BearSSL's order; the extensions that say what a key may do come first. */
+#define PSI_X509_OIDS(X, N) \
+    X(RSA, PSI_OID_PKCS1 "\x01") X(RSA_MD5, PSI_OID_PKCS1 "\x04") X(RSA_SHA1, PSI_OID_PKCS1 "\x05") \
+    X(MGF1, PSI_OID_PKCS1 "\x08") X(PSS, PSI_OID_PKCS1 "\x0A") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B") \
+    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D") \
+    X(EC, "\x07" PSI_OID_ANSI "\x02\x01") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
+    X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02") \
+    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04") \
+    X(SHA256, PSI_OID_NIST "\x01") X(SHA384, PSI_OID_NIST "\x02") X(SHA512, PSI_OID_NIST "\x03") \
+    X(CPS, PSI_OID_PKIX "\x02\x01") X(NOTICE, PSI_OID_PKIX "\x02\x02") \
+    X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02") \
+    X(ANY_EKU, "\x04\x55\x1D\x25\x00") X(ANY_POLICY, "\x04\x55\x1D\x20\x00") \
+    N(KEY_USAGE, PSI_OID_CE "\x0F", "keyUsage ") N(BASIC, PSI_OID_CE "\x13", "basicConstraints ") \
+    N(CONSTRAINTS, PSI_OID_CE "\x1E", "nameConstraints ") N(EXT_USAGE, PSI_OID_CE "\x25", "extKeyUsage ") \
+    N(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") N(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
+    N(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") N(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
+    N(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") N(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
+    N(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") N(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
+    N(CN, PSI_OID_AT "\x03", "CN") N(SN, PSI_OID_AT "\x04", "SN") N(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
+    N(C, PSI_OID_AT "\x06", "C") N(L, PSI_OID_AT "\x07", "L") N(ST, PSI_OID_AT "\x08", "ST") \
+    N(STREET, PSI_OID_AT "\x09", "STREET") N(O, PSI_OID_AT "\x0A", "O") N(OU, PSI_OID_AT "\x0B", "OU") \
+    N(DC, "\x0A\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19", "DC")
+
+#define PSI_X(name, bytes) bytes "\0"
+#define PSI_N(name, bytes, text) bytes text "\0"
+static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X, PSI_N);
+#undef PSI_X
+#undef PSI_N
+#define PSI_X(name, bytes) PSI_OID_##name,
+#define PSI_N(name, bytes, text) PSI_OID_##name,
+enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X, PSI_N) PSI_OID_COUNT };
+#undef PSI_X
+#undef PSI_N
+
+/* Which of them it is, and what people call it, or "". */
+static int psi_x509_known(psi_x509_span oid, const char **text)
 {
-    psi_x509_span rdn, oid, value;
-    int tag;
-    *hash = 2166136261u;
-    if (!psi_x509_only_seq(name, &name)) return 0;
-    while (name.n) {
-        if (!psi_x509_take(&name, 0x31, &rdn) || rdn.n == 0) return 0;
-        while (rdn.n) {
-            if (!psi_x509_attribute(&rdn, &oid, &tag, &value)) return 0;
-            for (; value.n; value = psi_x509_after(value, 1))
-                if (*value.p != ' ') *hash = (*hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
-        }
+    const char *p = psi_x509_oids;
+    int id, found;
+    for (id = 1; *p; id++, p += strlen(p) + 1) {
+        found = psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p));
+        p += 1 + *p;
+        *text = p;
+        if (found) return id;
     }
-    return 1;
+    *text = "";
+    return PSI_OID_OTHER;
+}
+
+/* Takes the next one by number. */
+static int psi_x509_id(psi_x509_span *in)
+{
+    const char *text;
+    return psi_x509_known(psi_x509_take(in, 0x06), &text);
+}
+
+/* Of three identifiers in BearSSL's order, from the first on, what its number is; 0 if it is none of them. */
+static int psi_x509_one_of(int id, int first, int number)
+{
+    return id >= first && id < first + 3 ? number + id - first : 0;
+}
+
+/* --- distinguished names -------------------------------------------------- */
+
+/* Takes the next attribute of a relative name: its type, and its value with the header. */
+static psi_x509_span psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *value)
+{
+    psi_x509_span a = psi_x509_take(rdn, 0x30), type = psi_x509_take(&a, 0x06);
+    *value = a;
+    psi_x509_any(&a);
+    return psi_x509_end(a) ? type : psi_x509_spoil(rdn);
+}
+
+/* Checks a Name, header included: a hash of what psi_x509_same_name compares, 0 if it is malformed. */
+static uint32_t psi_x509_name_hash(psi_x509_span name)
+{
+    psi_x509_span parts = psi_x509_seq(name), part, value;
+    uint32_t hash = 2166136261u;
+    while (parts.n) {
+        part = psi_x509_take(&parts, 0x31);
+        do {
+            psi_x509_attribute(&part, &value);
+            for (value = psi_x509_any(&value); value.n; value = psi_x509_after(value, 1))
+                if (*value.p != ' ') hash = (hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
+        } while (part.n);
+        if (!part.p) psi_x509_spoil(&parts);
+    }
+    return parts.p ? hash | 1 : 0;
 }
 
 /* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. */
-static int psi_x509_is_plain(int tag, psi_x509_span s)
+   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content. */
+static int psi_x509_is_plain(psi_x509_span *value)
 {
-    if (tag != 0x0C && (tag < 0x12 || tag > 0x16 || tag == 0x15) && tag != 0x1A) return 0;
+    int tag = psi_x509_tag(*value);
+    psi_x509_span s = psi_x509_any(value);
+    *value = s;
     while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
-    return s.n == 0;
+    return psi_x509_end(s) && memchr("\x0C\x12\x13\x14\x16\x1A", tag, 6) != NULL;
 }
 
 /* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
@@ -3844,18 +3891,19 @@ static int psi_x509_folded(psi_x509_span *s, int first)
     return psi_lower(s->p[-1]);
 }
 
-/* Are two relative names the same? 1, 0, or -1: it depends on who reads them. Real chains need more than the bytes: an
+/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
    authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
    4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
-static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
+static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
-    psi_x509_span oa, ob, va, vb;
-    int ta, tb, ca, cb, first = 1;
+    psi_x509_span va, vb, ta, tb;
+    int ca, cb, first = 1;
     if (psi_x509_same(a, b)) return 1;
-    if (!psi_x509_attribute(&a, &oa, &ta, &va) || !psi_x509_attribute(&b, &ob, &tb, &vb)) return -1;
-    if (a.n || b.n) return a.n && b.n ? -1 : 0; /* several attributes are in the order of their encodings */
-    if (!psi_x509_same(oa, ob)) return 0;
-    if (!psi_x509_is_plain(ta, va) || !psi_x509_is_plain(tb, vb)) return -1;
+    ta = psi_x509_attribute(&a, &va);
+    tb = psi_x509_attribute(&b, &vb);
+    if (a.n || b.n) return a.n && b.n && unsure; /* several attributes are in the order of their encodings */
+    if (!psi_x509_same(ta, tb)) return 0;
+    if (!psi_x509_is_plain(&va) || !psi_x509_is_plain(&vb)) return unsure;
     do {
         ca = psi_x509_folded(&va, first);
         cb = psi_x509_folded(&vb, first);
@@ -3864,20 +3912,16 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b)
     return ca == cb;
 }
 
-/* Does a Name start with all relative names of base? 1, 0, -1: base is malformed, or it depends. unsure stands for what
-   depends. */
+/* Does a Name start with all relative names of base? -1: one of them is malformed. */
 static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
-    psi_x509_span part, other;
-    uint32_t hash;
-    int r = 1, same;
-    if (!psi_x509_check_name(base, &hash) || !psi_x509_only_seq(base, &base) || !psi_x509_only_seq(name, &name)) return -1;
-    while (psi_x509_take(&base, 0x31, &part)) {
-        same = psi_x509_take(&name, 0x31, &other) ? psi_x509_same_rdn(part, other) : 0;
-        if (same == 0) return 0;
-        if (same < 0) r = unsure;
+    psi_x509_span parts = psi_x509_seq(base), others = psi_x509_seq(name), part;
+    if (!psi_x509_name_hash(base) || !others.p) return -1;
+    while (parts.n) {
+        part = psi_x509_take(&parts, 0x31);
+        if (!others.n || !psi_x509_same_rdn(part, psi_x509_take(&others, 0x31), unsure)) return 0;
     }
-    return r;
+    return 1;
 }
 
 static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
@@ -3885,7 +3929,7 @@ static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
     return psi_x509_same(a, b) || (psi_x509_name_within(a, b, 0) > 0 && psi_x509_name_within(b, a, 0) > 0);
 }
 
-/* --- names for people --------------------------------------------------------------------------------------------- */
+/* --- names for people ----------------------------------------------------- */
 
 /* A string that grows in somebody else's memory until a piece does not fit: that and all others are left out. */
 typedef struct psi_x509_text {
@@ -3912,8 +3956,9 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 /* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
 static size_t psi_x509_utf8(psi_x509_span s)
 {
-    size_t i, n = s.p[0] < 0x80 ? 1 : s.p[0] < 0xC2 ? 0 : s.p[0] < 0xE0 ? 2 : s.p[0] < 0xF0 ? 3 : s.p[0] < 0xF5 ? 4 : 0;
-    if (n > s.n || s.p[0] < 0x20 || s.p[0] == 0x7F || (n == 2 && s.p[0] == 0xC2 && s.p[1] < 0xA0)) return 0;
+    int c = s.p[0];
+    size_t i, n = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
+    if (n > s.n || c < 0x20 || c == 0x7F || (c == 0xC2 && s.p[1] < 0xA0)) return 0;
     for (i = 1; i < n; i++)
         if ((s.p[i] & 0xC0) != 0x80) return 0;
     return n;
@@ -3930,14 +3975,12 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes an attribute type: a short name (RFC 4514 3), or the dotted form, whose first number holds two. */
-static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
+/* Writes an object identifier in the dotted form, whose first number holds two. */
+static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
-    static const char names[9][13] = {"CN", "SN", "serialNumber", "C", "L", "ST", "STREET", "O", "OU"};
-    int known = oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 4 && oid.p[2] >= 3 && oid.p[2] <= 11, first = 1;
     unsigned long v = 0, top;
-    if (known) psi_x509_put(t, "%s", names[oid.p[2] - 3]);
-    for (; !known && oid.n; oid = psi_x509_after(oid, 1)) {
+    int first = 1;
+    for (; oid.n; oid = psi_x509_after(oid, 1)) {
         v = v << 7 | (*oid.p & 0x7Fu);
         if (*oid.p & 0x80) continue;
         top = v < 80 ? v / 40 : 2;
@@ -3951,25 +3994,27 @@ static void psi_x509_put_type(psi_x509_text *t, psi_x509_span oid)
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
 static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 {
-    psi_x509_span rdns[16], rdn, oid, value; /* the last ones, if there are more */
+    psi_x509_span parts[16], rest = psi_x509_seq(name), part, type, value; /* the last ones, if there are more */
     size_t total = 0, count;
-    int tag;
-    if (!psi_x509_only_seq(name, &name)) return;
-    while (psi_x509_take(&name, 0x31, &rdn)) rdns[total++ % 16] = rdn;
+    const char *known;
+    while (rest.n) parts[total++ % 16] = psi_x509_take(&rest, 0x31);
     for (count = total < 16 ? total : 16; count; count--) {
-        rdn = rdns[--total % 16];
-        while (psi_x509_attribute(&rdn, &oid, &tag, &value)) {
-            if (PSI_X509_IS(oid, "\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19")) psi_x509_put(t, "DC");
-            else psi_x509_put_type(t, oid);
+        part = parts[--total % 16];
+        while (part.n) {
+            type = psi_x509_attribute(&part, &value);
+            psi_x509_known(type, &known);
+            if (!type.n) return;
+            if (*known) psi_x509_put(t, "%s", known);
+            else psi_x509_put_oid(t, type);
             psi_x509_put(t, "=");
-            psi_x509_put_safe(t, value, ",+\"\\<>;");
-            if (rdn.n) psi_x509_put(t, "+");
+            psi_x509_put_safe(t, psi_x509_any(&value), ",+\"\\<>;");
+            if (part.n) psi_x509_put(t, "+");
         }
         if (count > 1) psi_x509_put(t, ",");
     }
 }
 
-/* --- host names (RFC 9525) ---------------------------------------------------------------------------------------- */
+/* --- host names (RFC 9525) ------------------------------------------------ */
 
 /* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
    digits would be an IP address to others. *.name is one only if wildcard. */
@@ -3986,11 +4031,11 @@ static int psi_x509_is_dns(psi_x509_span s, int wildcard)
             if (label == 0 || label > 63 || last == '-') return 0;
             letters = letters && i == s.n;
             label = 0;
-        } else {
-            if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
-            letters |= !digit;
-            label++;
+            continue;
         }
+        if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
+        letters |= !digit;
+        label++;
     }
     return letters;
 }
@@ -4004,14 +4049,13 @@ typedef struct psi_x509_host {
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
-    size_t n = strlen(name);
-    const char *zone = (const char *)memchr(name, '%', n);
+    size_t n = strlen(name), zone = psi_x509_find(psi_x509_span_of(name, n), "%", 1);
+    int address;
     memset(h, 0, sizeof *h);
-    if (psi_addr_parse(&h->written, name, zone ? (size_t)(zone - name) : n)) {
-        h->plain = h->written;
-        psi_addr_normalise(&h->plain);
-        return 1;
-    }
+    address = psi_addr_parse(&h->written, name, zone);
+    h->plain = h->written;
+    psi_addr_normalise(&h->plain);
+    if (address) return 1;
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
@@ -4033,24 +4077,60 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns;
-    if (rest.n == 0)
-        return tag == 0x87 && (psi_x509_is_address(&h->written, name) || psi_x509_is_address(&h->plain, name)) ? 2 : 0;
-    if (tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
+    if (!rest.n && tag == 0x87)
+        return psi_x509_is_address(&h->written, name) || psi_x509_is_address(&h->plain, name) ? 2 : 0;
+    if (!rest.n || tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
     rest = psi_x509_after(rest, psi_x509_find(rest, ".", 1));
     return rest.n == name.n - 1 && psi_x509_ends_with(name, rest);
 }
 
-/* --- certificates ------------------------------------------------------------------------------------------------- */
+/* --- digests -------------------------------------------------------------- */
+
+static const br_hash_class *psi_x509_hash_class(int hash)
+{
+    return hash == br_sha256_ID ? &br_sha256_vtable : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+}
+
+static size_t psi_x509_hash_len(int hash)
+{
+    return hash == br_sha256_ID ? 32 : hash == br_sha384_ID ? 48 : 64;
+}
+
+static const unsigned char *psi_x509_hash_oid(int hash)
+{
+    return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
+}
+
+/* The digest of three strings behind each other. */
+static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509_span c, uint8_t *out)
+{
+    const br_hash_class *hc = psi_x509_hash_class(hash);
+    br_hash_compat_context h;
+    hc->init(&h.vtable);
+    hc->update(&h.vtable, a.p, a.n);
+    hc->update(&h.vtable, b.p, b.n);
+    hc->update(&h.vtable, c.p, c.n);
+    hc->out(&h.vtable, out);
+}
+
+static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
+{
+    psi_x509_span none = {NULL, 0};
+    psi_x509_digest(br_sha256_ID, s, none, none, out);
+}
+
+/* --- certificates --------------------------------------------------------- */
 
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key is
-   used, always. Of several the last one in this order is kept, of its kind the first. */
-enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS };
+/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
+   is used, always; the last is always, and not even the subject or the key could be read. Of several the last one in
+   this order is kept, of its kind the first. */
+enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS, PSI_X509_UNREADABLE };
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4068,10 +4148,9 @@ typedef struct psi_x509_cert {
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constraints_critical;
-    int readable;         /* its subject and its key, at least */
-    int when, code;       /* its flaw: PSI_X509_*, 0 none */
+    int when, code;      /* its flaw: PSI_X509_*, 0 none */
     const char *why;
-    psi_x509_span which;  /* the extension that it is about, if that has to be told by number */
+    psi_x509_span which; /* the extension that it is about */
 } psi_x509_cert;
 
 /* How many certificates were parsed, for the tests. */
@@ -4082,18 +4161,21 @@ static unsigned long psi_x509_parses;
 #define PSI_X509_PARSES() ((void)0)
 #endif
 
-static void psi_x509_flaw_of(psi_x509_cert *c, int when, int code, const char *why, psi_x509_span which)
+/* Records a flaw: 1 if it is kept. */
+static int psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
 {
-    if (when <= c->when) return;
+    if (when <= c->when) return 0;
     c->when = when;
     c->code = code;
     c->why = why;
-    c->which = which;
+    c->which.n = 0;
+    return 1;
 }
 
-static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+/* What is demanded of certificates that are not trusted themselves. */
+static void psi_x509_demand(psi_x509_cert *c, int ok, const char *why)
 {
-    psi_x509_flaw_of(c, when, code, why, psi_x509_span_of(NULL, 0));
+    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, why);
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4102,60 +4184,66 @@ static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
     return (unsigned char *)(uintptr_t)s.p;
 }
 
+/* Is a NULL, or nothing at all, the rest of an AlgorithmIdentifier? */
+static int psi_x509_no_params(psi_x509_span in)
+{
+    return psi_x509_end(in) || PSI_X509_IS(in, "\x05\x00");
+}
+
 /* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
 static int psi_x509_hash_alg(psi_x509_span alg)
 {
-    int oid = psi_x509_oid(&alg);
-    if (oid < PSI_OID_SHA256 || oid > PSI_OID_SHA512 || !psi_x509_no_params(alg)) return 0;
-    return br_sha256_ID + oid - PSI_OID_SHA256;
+    int hash = psi_x509_one_of(psi_x509_id(&alg), PSI_OID_SHA256, br_sha256_ID);
+    return psi_x509_no_params(alg) ? hash : 0;
 }
 
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
 static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 {
-    psi_x509_span p, field, hash, mgf, mgf_hash;
-    int value;
-    alg->kind = PSI_X509_PSS;
+    psi_x509_span p = psi_x509_seq(in), mgf, field;
+    int ok;
+    alg->hash = psi_x509_hash_alg(psi_x509_seq(psi_x509_take(&p, 0xA0)));
+    mgf = psi_x509_seq(psi_x509_take(&p, 0xA1));
+    ok = psi_x509_id(&mgf) == PSI_OID_MGF1 && psi_x509_hash_alg(psi_x509_seq(mgf)) == alg->hash && alg->hash;
     alg->salt = 20;
-    if (!psi_x509_only_seq(in, &p)) return 0;
-    if (!psi_x509_take(&p, 0xA0, &field) || !psi_x509_only_seq(field, &hash)) return 0;
-    if (!psi_x509_take(&p, 0xA1, &field) || !psi_x509_only_seq(field, &mgf)) return 0;
-    if (psi_x509_oid(&mgf) != PSI_OID_MGF1 || !psi_x509_only_seq(mgf, &mgf_hash)) return 0;
-    alg->hash = psi_x509_hash_alg(hash);
-    if (!alg->hash || alg->hash != psi_x509_hash_alg(mgf_hash)) return 0;
-    if (psi_x509_take(&p, 0xA2, &field) && (!psi_x509_small(&field, &alg->salt) || field.n)) return 0;
-    if (psi_x509_take(&p, 0xA3, &field) && (!psi_x509_small(&field, &value) || field.n || value != 1)) return 0;
-    return p.n == 0;
+    if (psi_x509_tag(p) == 0xA2) {
+        field = psi_x509_any(&p);
+        alg->salt = psi_x509_small(&field);
+        ok &= psi_x509_end(field) && alg->salt >= 0;
+    }
+    if (psi_x509_tag(p) == 0xA3) ok &= PSI_X509_IS(psi_x509_any(&p), "\x02\x01\x01");
+    alg->kind = PSI_X509_PSS;
+    if (!ok || !psi_x509_end(p)) alg->hash = alg->salt = 0; /* which is no signature's */
+    return alg->hash != 0;
 }
 
-/* Reads the signature algorithm: 0 if it is malformed. */
-static int psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
+/* Reads the signature algorithm. */
+static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span params;
-    psi_x509_alg *alg = &c->alg;
-    int oid = psi_x509_only_seq(in, &params) ? psi_x509_oid(&params) : -1;
-    if (oid >= PSI_OID_RSA_SHA256 && oid <= PSI_OID_RSA_SHA512) {
-        alg->kind = PSI_X509_PKCS1;
-        alg->hash = br_sha256_ID + oid - PSI_OID_RSA_SHA256;
-        return psi_x509_no_params(params);
-    }
-    if (oid >= PSI_OID_ECDSA_SHA256 && oid <= PSI_OID_ECDSA_SHA512) {
-        alg->kind = PSI_X509_ECDSA;
-        alg->hash = br_sha256_ID + oid - PSI_OID_ECDSA_SHA256;
-        return params.n == 0;
-    }
-    if (oid == PSI_OID_RSA_MD5 || oid == PSI_OID_RSA_SHA1 || oid == PSI_OID_ECDSA_SHA1)
+    psi_x509_span params = psi_x509_seq(in);
+    int id = psi_x509_id(&params), ok = params.p != NULL;
+    int rsa = psi_x509_one_of(id, PSI_OID_RSA_SHA256, br_sha256_ID);
+    int ecdsa = psi_x509_one_of(id, PSI_OID_ECDSA_SHA256, br_sha256_ID);
+    c->alg.kind = rsa ? PSI_X509_PKCS1 : ecdsa ? PSI_X509_ECDSA : 0;
+    c->alg.hash = rsa | ecdsa;
+    if (rsa) {
+        ok = psi_x509_no_params(params);
+    } else if (ecdsa) {
+        ok = psi_x509_end(params);
+    } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    else if (oid != PSI_OID_PSS || !psi_x509_pss_params(params, alg))
+    } else if (id != PSI_OID_PSS || !psi_x509_pss_params(params, &c->alg)) {
+        c->alg.kind = 0;
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
-    return oid >= 0;
+    }
+    psi_x509_demand(c, ok, "has a malformed signature algorithm");
 }
 
-/* Takes the identifier of a curve: 0 if it is not one of ours. */
-static int psi_x509_curve(psi_x509_span *in)
+/* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
+static int psi_x509_curve(psi_x509_span in)
 {
-    int oid = psi_x509_oid(in);
-    return oid >= PSI_OID_P256 && oid <= PSI_OID_P521 && in->n == 0 ? BR_EC_secp256r1 + oid - PSI_OID_P256 : 0;
+    int id = psi_x509_id(&in);
+    return psi_x509_end(in) ? psi_x509_one_of(id, PSI_OID_P256, BR_EC_secp256r1) : 0;
 }
 
 /* Bytes of a coordinate, or of the order. */
@@ -4166,18 +4254,18 @@ static size_t psi_x509_curve_bytes(int curve)
 
 static size_t psi_x509_bit_length(psi_x509_span v)
 {
-    size_t bits = (v.n - 1) * 8;
+    size_t bits = v.n * 8;
     int top;
-    for (top = v.p[0]; top; top >>= 1) bits++;
+    for (top = v.p[0]; top < 0x80; top *= 2) bits--;
     return bits;
 }
 
 /* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span rsa, n, e;
+    psi_x509_span rsa = psi_x509_seq(in), n = psi_x509_uint(&rsa, 0x02), e = psi_x509_uint(&rsa, 0x02);
     size_t bits;
-    if (!psi_x509_only_seq(in, &rsa) || !psi_x509_uint(&rsa, &n) || !psi_x509_uint(&rsa, &e) || rsa.n) return 0;
+    if (!psi_x509_end(rsa) || !n.n || !e.n) return 0;
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
@@ -4194,21 +4282,20 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 /* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
 static int psi_x509_read_key(psi_x509_cert *c)
 {
-    psi_x509_span in, alg, bits;
-    int oid, curve;
-    if (!psi_x509_only_seq(c->spki, &in) || !psi_x509_seq(&in, &alg)) return 0;
-    oid = psi_x509_oid(&alg);
-    if (oid < 0 || !psi_x509_bits(&in, &bits) || in.n) return 0;
-    if (oid == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
-    if (oid == PSI_OID_PSS) {
+    psi_x509_span in = psi_x509_seq(c->spki), alg = psi_x509_take(&in, 0x30), bits = psi_x509_bits(&in);
+    int id = psi_x509_id(&alg), curve;
+    if (!psi_x509_end(in) || !alg.p) return 0;
+    if (id == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
+    if (id == PSI_OID_PSS) {
         c->pss_key = 1;
         if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
             psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
         return psi_x509_read_rsa(c, bits);
     }
-    curve = oid == PSI_OID_EC ? psi_x509_curve(&alg) : 0;
+    curve = id == PSI_OID_EC ? psi_x509_curve(alg) : 0;
     if (!curve) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521");
+        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
+                      "has a key that is neither RSA nor on P-256, P-384 or P-521");
         return 1;
     }
     if (bits.n != 1 + 2 * psi_x509_curve_bytes(curve) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
@@ -4218,305 +4305,266 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* The tags of a GeneralName, [0] to [8]. */
-static const uint8_t psi_x509_general[9] = {0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5, 0x86, 0x87, 0x88};
+/* --- extensions ----------------------------------------------------------- */
 
-/* Is a GeneralName well-formed? Text is ASCII without NUL, an address has 4 or 16 bytes. */
-static int psi_x509_check_general(int tag, psi_x509_span name)
+/* Is it ASCII without NUL, and not empty? */
+static int psi_x509_is_ascii(psi_x509_span s)
 {
-    psi_x509_span oid;
-    uint32_t hash;
-    if (tag == 0x87) return name.n == 4 || name.n == 16;
-    if (tag == 0xA0) return psi_x509_take_oid(&name, &oid);
-    if (tag == 0xA4) return psi_x509_check_name(name, &hash);
-    if (tag != 0x81 && tag != 0x82 && tag != 0x86) return memchr(psi_x509_general, tag, sizeof psi_x509_general) != NULL;
-    if (name.n == 0) return 0;
-    while (name.n && *name.p && *name.p <= '~') name = psi_x509_after(name, 1);
-    return name.n == 0;
+    size_t i;
+    for (i = 0; i < s.n && s.p[i] && s.p[i] <= '~'; i++) {}
+    return i && i == s.n;
 }
 
-static int psi_x509_check_san(psi_x509_span names)
+/* Is it a GeneralName's tag, [0] to [8]? */
+static int psi_x509_is_general(int tag)
 {
-    psi_x509_span name;
-    int tag, ok = names.n != 0;
-    while (ok && names.n) ok = psi_x509_any(&names, &tag, &name, NULL) && psi_x509_check_general(tag, name);
-    return ok;
+    return memchr("\xA0\x81\x82\xA3\xA4\xA5\x86\x87\x88", tag, 9) != NULL;
 }
 
-/* An address and its mask. */
-static int psi_x509_is_range(psi_x509_span base)
+/* Takes a GeneralName. An address has 4 or 16 bytes. */
+static void psi_x509_take_general(psi_x509_span *in)
 {
-    return base.n == 8 || base.n == 32;
-}
-
-/* Are these subtrees of nameConstraints? RFC 5280 4.2.1.10 knows a base alone, neither minimum nor maximum. */
-static int psi_x509_check_subtrees(psi_x509_span list)
-{
-    psi_x509_span subtree, base;
-    int tag, ok = list.n != 0;
-    while (ok && list.n)
-        ok = psi_x509_seq(&list, &subtree) && psi_x509_any(&subtree, &tag, &base, NULL) && subtree.n == 0 &&
-             (tag != 0x87 || psi_x509_is_range(base));
-    return ok;
-}
-
-/* authorityInfoAccess is not used, but checked. */
-static int psi_x509_check_access(psi_x509_span list)
-{
-    psi_x509_span one, v;
-    int ok = list.n != 0;
-    while (ok && list.n) ok = psi_x509_seq(&list, &one) && psi_x509_take_oid(&one, &v) && psi_x509_check_san(one);
-    return ok;
+    int tag = psi_x509_tag(*in), ok = psi_x509_is_general(tag);
+    psi_x509_span name = psi_x509_any(in);
+    if (tag == 0x87) ok = name.n == 4 || name.n == 16;
+    else if (tag == 0xA0) ok = psi_x509_take(&name, 0x06).n != 0;
+    else if (tag == 0xA4) ok = psi_x509_name_hash(name) != 0;
+    else if (tag == 0x81 || tag == 0x82 || tag == 0x86) ok = psi_x509_is_ascii(name);
+    if (!ok) psi_x509_spoil(in);
 }
 
 /* Takes a DisplayText (RFC 5280 4.2.1.4). */
-static int psi_x509_take_text(psi_x509_span *in)
+static void psi_x509_take_text(psi_x509_span *in)
 {
-    psi_x509_span text;
+    int tag = psi_x509_tag(*in);
+    psi_x509_span text = psi_x509_any(in);
     size_t n = 1;
-    int tag;
-    if (!psi_x509_any(in, &tag, &text, NULL)) return 0;
-    if (tag == 0x1E) return text.n && text.n % 2 == 0; /* BMPString */
+    if (tag == 0x1E && text.n && text.n % 2 == 0) return; /* BMPString */
     for (; text.n && n; text = psi_x509_after(text, n)) n = psi_x509_utf8(text);
-    return n && (tag == 0x0C || tag == 0x16 || tag == 0x1A);
+    if (!n || !memchr("\x0C\x16\x1A", tag, 3)) psi_x509_spoil(in);
 }
 
-/* UserNotice: a reference to notices, a text, either or none. */
-static int psi_x509_check_notice(psi_x509_span notice)
+/* Is there another element of this identifier in the list, or are there too many to tell? */
+static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 {
-    psi_x509_span reference, numbers, v;
-    if (psi_x509_seq(&notice, &reference)) {
-        if (!psi_x509_take_text(&reference) || !psi_x509_only_seq(reference, &numbers)) return 0;
-        while (numbers.n)
-            if (!psi_x509_int(&numbers, &v)) return 0;
+    psi_x509_span one;
+    int i;
+    for (i = 0; list.n; i++) {
+        one = psi_x509_take(&list, 0x30);
+        if (i == PSI_X509_LIST || psi_x509_same(psi_x509_take(&one, 0x06), oid)) return 1;
     }
-    return !notice.n || (psi_x509_take_text(&notice) && !notice.n);
+    return 0;
 }
 
-/* The qualifiers of a critical policy, which must be understood: each a pointer to a text, or a text. */
-static int psi_x509_check_qualifiers(psi_x509_cert *c, psi_x509_span list)
+/* The tag of what a shape starts with: 0 any. */
+static int psi_x509_shape_tag(int kind)
 {
-    psi_x509_span one, v;
-    int tag, oid, ok = list.n != 0;
-    while (ok && list.n) {
-        oid = psi_x509_seq(&list, &one) ? psi_x509_oid(&one) : -1;
-        ok = oid >= 0 && psi_x509_any(&one, &tag, &v, NULL) && one.n == 0;
-        if (ok && oid == PSI_OID_CPS) ok = tag == 0x16 && psi_x509_check_general(0x86, v);
-        else if (ok && oid == PSI_OID_NOTICE) ok = tag == 0x30 && psi_x509_check_notice(v);
-        else if (ok) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+    return kind == '(' ? 0x30 : kind == '[' ? 0xA0 : kind == '{' ? 0xA1 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
+}
+
+/* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
+   before what may be missing, + before what is there once or more up to the end, * before the same if its identifiers
+   differ. i is an INTEGER, m and n are [0] and [1] in place of one of 0 or more, o is an OBJECT IDENTIFIER, p one that is
+   not anyPolicy, a ASCII, t a DisplayText, g a GeneralName, b what bounds names, q a policy's qualifier, which has to be
+   understood. */
+static const char *psi_x509_shape(psi_x509_cert *c, psi_x509_span *in, const char *shape)
+{
+    psi_x509_span next = *in, body = psi_x509_any(&next), none = {NULL, 0};
+    int kind = *shape++, want = psi_x509_shape_tag(kind), tag = psi_x509_tag(*in), id;
+    const char *rest;
+    switch (kind) {
+    case 'i': psi_x509_take(in, 0x02); return shape;
+    case 'o': psi_x509_take(in, 0x06); return shape;
+    case 'm':
+    case 'n': psi_x509_uint(in, want); return shape;
+    case 't': psi_x509_take_text(in); return shape;
+    case 'g': psi_x509_take_general(in); return shape;
+    case 'p': if (psi_x509_id(in) == PSI_OID_ANY_POLICY) psi_x509_spoil(in); return shape;
+    case 'a': if (!psi_x509_is_ascii(psi_x509_take(in, 0x16))) psi_x509_spoil(in); return shape;
+    case 'b': *in = tag == 0x87 && body.n != 8 && body.n != 32 ? none : next; return shape;
+    case 'q':
+        id = psi_x509_id(&body);
+        psi_x509_shape(c, in, id == PSI_OID_CPS ? "(oa)" : id == PSI_OID_NOTICE ? "(o(?(t(?+i))?t))" : "(ob)");
+        if (in->p && id != PSI_OID_CPS && id != PSI_OID_NOTICE)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        return shape;
+    case '?':
+        want = psi_x509_shape_tag(*shape);
+        return psi_x509_shape(c, in->n && (!want || want == tag) ? in : &none, shape);
+    case '+':
+    case '*':
+        do {
+            next = *in;
+            body = psi_x509_any(&next);
+            if (kind == '*' && psi_x509_repeats(next, psi_x509_take(&body, 0x06))) psi_x509_spoil(in);
+            rest = psi_x509_shape(c, in, shape);
+        } while (in->n);
+        return rest;
+    default:
+        body = psi_x509_take(in, want);
+        while (*shape != ')') shape = psi_x509_shape(c, &body, shape);
+        if (!psi_x509_end(body)) psi_x509_spoil(in);
+        return shape + 1;
     }
-    return ok;
 }
 
-/* Critical policies. */
-static int psi_x509_check_policies(psi_x509_cert *c, psi_x509_span list)
+/* Reads one extension: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
+   map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
-    psi_x509_span seen[PSI_X509_EXTENSIONS], policy, more;
-    int i, count, ok = list.n != 0;
-    for (count = 0; ok && list.n; count++) {
-        ok = count < PSI_X509_EXTENSIONS && psi_x509_seq(&list, &policy) && psi_x509_take_oid(&policy, &seen[count]);
-        for (i = 0; ok && i < count; i++) ok = !psi_x509_same(seen[i], seen[count]);
-        if (ok && policy.n) ok = psi_x509_only_seq(policy, &more) && psi_x509_check_qualifiers(c, more);
-    }
-    return ok;
-}
-
-/* policyMappings: pairs, none from or to anyPolicy (RFC 5280 6.1.4 (a)). */
-static int psi_x509_check_mappings(psi_x509_span list)
-{
-    psi_x509_span pair, from, to;
-    int ok = list.n != 0;
-    while (ok && list.n)
-        ok = psi_x509_seq(&list, &pair) && psi_x509_take_oid(&pair, &from) && psi_x509_take_oid(&pair, &to) &&
-             pair.n == 0 && !PSI_X509_IS(from, "\x55\x1D\x20\x00") && !PSI_X509_IS(to, "\x55\x1D\x20\x00");
-    return ok;
-}
-
-/* The first byte of a BIT STRING of flags, -1 if it is malformed. */
-static int psi_x509_flags(psi_x509_span in)
-{
-    psi_x509_span v;
-    if (!psi_x509_take(&in, 0x03, &v) || in.n || v.n < 2 || v.n > 3) return -1;
-    return v.p[0] < 8 && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1)) ? v.p[1] : -1;
-}
-
-/* The purposes that ExtKeyUsageSyntax lists: PSI_X509_*_AUTH and PSI_X509_ANY_EKU, -1 if it is malformed. */
-static int psi_x509_purposes(psi_x509_span list)
-{
-    int set = list.n ? 0 : -1, oid;
-    while (list.n) {
-        oid = psi_x509_oid(&list);
-        if (oid < 0) return -1;
-        if (oid >= PSI_OID_SERVER_AUTH) set |= 1 << (oid - PSI_OID_SERVER_AUTH);
-    }
-    return set;
-}
-
-/* What an authority may issue, and a key be used for, by the last byte of the extension's identifier: NULL if it is another
-   extension, *ok 0 if it is malformed. */
-static const char *psi_x509_read_powers(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
-{
-    psi_x509_span seq = {NULL, 0}, v;
-    int is_seq = psi_x509_only_seq(in, &seq);
+    psi_x509_span seq = psi_x509_seq(in), v;
+    const char *shape;
     switch (id) {
-    case 0x0F: *ok = (c->usage = psi_x509_flags(in)) >= 0; return "has a malformed keyUsage";
-    case 0x13:
-        *ok = is_seq && psi_x509_bool(&seq, &c->ca);
-        if (*ok && seq.n) {
-            *ok = psi_x509_natural(&seq, 0x02, &v) && seq.n == 0;
-            if (*ok) c->path_len = v.n == 1 ? v.p[0] : 32767;
-        }
-        return "has a malformed basicConstraints";
-    case 0x1E:
-        c->constraints = seq;
-        c->constraints_critical = critical;
-        *ok = is_seq && seq.n;
-        if (psi_x509_take(&seq, 0xA0, &v)) *ok &= psi_x509_check_subtrees(v);
-        if (psi_x509_take(&seq, 0xA1, &v)) *ok &= psi_x509_check_subtrees(v);
-        if (seq.n) *ok = 0;
-        return "has malformed nameConstraints";
-    case 0x24: /* the first number would need the policies of the whole path, the second asks nothing of us */
-        *ok = is_seq && seq.n;
-        if (seq.n && seq.p[0] == 0x80) {
-            *ok = psi_x509_natural(&seq, 0x80, &v);
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-        }
-        if (seq.n && !psi_x509_natural(&seq, 0x81, &v)) *ok = 0;
-        if (seq.n) *ok = 0;
-        return "has malformed policyConstraints";
-    case 0x25: *ok = is_seq && (c->extended = psi_x509_purposes(seq)) >= 0; return "has a malformed extKeyUsage";
-    default: return NULL;
-    }
-}
-
-/* The same for all others. Nobody here asks for policies, so any will do, and nothing comes of how they map nor of what
-   anyPolicy no longer means; but what is critical has to be understood. */
-static const char *psi_x509_read_others(psi_x509_cert *c, int id, psi_x509_span in, int critical, int *ok)
-{
-    psi_x509_span seq = {NULL, 0}, v;
-    int is_seq = psi_x509_only_seq(in, &seq);
-    switch (id) {
-    case 0x0E: *ok = !critical && psi_x509_take(&in, 0x04, &c->ski) && in.n == 0; return "has a malformed subjectKeyIdentifier";
-    case 0x11:
+    case PSI_OID_KEY_USAGE:
+        v = psi_x509_take(&in, 0x03);
+        c->usage = v.n == 2 || v.n == 3 ? v.p[1] : -1;
+        return c->usage >= 0 && psi_x509_end(in);
+    case PSI_OID_EXT_USAGE:
+        c->extended = 0;
+        do {
+            id = psi_x509_one_of(psi_x509_id(&seq), PSI_OID_SERVER_AUTH, 1);
+            if (id) c->extended |= 1 << (id - 1);
+        } while (seq.n);
+        return psi_x509_end(seq);
+    case PSI_OID_BASIC:
+        v = psi_x509_option(&seq, 0x01);
+        c->ca = v.n && *v.p;
+        if (!seq.n) return psi_x509_end(seq);
+        v = psi_x509_uint(&seq, 0x02);
+        c->path_len = v.n == 0 ? 0 : v.n == 1 ? v.p[0] : 32767;
+        return psi_x509_end(seq);
+    case PSI_OID_SKI:
+        c->ski = psi_x509_take(&in, 0x04);
+        return !critical && psi_x509_end(in);
+    case PSI_OID_AKI:
+        critical |= !seq.p;
+        c->aki = psi_x509_option(&seq, 0x80);
+        return !critical;
+    case PSI_OID_SAN:
         c->san = seq;
         c->san_critical = critical;
-        *ok = is_seq && psi_x509_check_san(seq);
-        return "has a malformed subjectAltName";
-    case 0x20: *ok = is_seq && seq.n && (!critical || psi_x509_check_policies(c, seq)); return "has malformed certificatePolicies";
-    case 0x21: *ok = is_seq && psi_x509_check_mappings(seq); return "has malformed policyMappings";
-    case 0x23:
-        *ok = !critical && is_seq;
-        psi_x509_take(&seq, 0x80, &c->aki);
-        return "has a malformed authorityKeyIdentifier";
-    case 0x36: *ok = psi_x509_natural(&in, 0x02, &v) && in.n == 0; return "has a malformed inhibitAnyPolicy";
-    case 0x101: *ok = is_seq && psi_x509_check_access(seq); return "has a malformed authorityInfoAccess";
-    default: return NULL;
+        shape = "(+g)";
+        break;
+    case PSI_OID_CONSTRAINTS:
+        c->constraints = seq;
+        c->constraints_critical = critical;
+        if (!seq.n) return 0;
+        shape = "(?[+(b))?{+(b)))";
+        break;
+    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
+        if (!seq.n) return 0;
+        if (psi_x509_tag(seq) == 0x80)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        shape = "(?m?n)";
+        break;
+    case PSI_OID_ANY_LIMIT:
+        psi_x509_uint(&in, 0x02);
+        return psi_x509_end(in);
+    case PSI_OID_POLICIES: shape = critical ? "(*(o?(+q)))" : "(+b)"; break;
+    case PSI_OID_MAPPINGS: shape = "(+(pp))"; break;
+    case PSI_OID_AIA: shape = critical ? NULL : "(+(og))"; break;
+    default: shape = NULL;
     }
+    if (shape) psi_x509_shape(c, &in, shape);
+    else if (critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
+    return !shape || psi_x509_end(in);
 }
 
-static void psi_x509_read_extension(psi_x509_cert *c, psi_x509_span oid, psi_x509_span value, int critical)
-{
-    int id = 0, ok = 1, when = PSI_X509_ALWAYS;
-    const char *why;
-    if (oid.n == 3 && oid.p[0] == 0x55 && oid.p[1] == 0x1D) id = oid.p[2];
-    if (!critical && PSI_X509_IS(oid, "\x2B\x06\x01\x05\x05\x07\x01\x01")) id = 0x101;
-    why = psi_x509_read_powers(c, id, value, critical, &ok);
-    if (!why && !critical) when = PSI_X509_UNTRUSTED;
-    if (!why) why = psi_x509_read_others(c, id, value, critical, &ok);
-    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
-    if (!why && critical)
-        psi_x509_flaw_of(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension", oid);
-}
-
-/* Reads all extensions: 0 if their list is malformed. */
+/* Reads all extensions: 0 if their list is malformed. A flaw of one that says what a key may do matters always. */
 static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span seen[PSI_X509_EXTENSIONS], list, ext, value;
-    int count, i, critical;
-    if (!psi_x509_only_seq(in, &list) || list.n == 0) return 0;
-    for (count = 0; list.n; count++) {
-        if (count == PSI_X509_EXTENSIONS || !psi_x509_seq(&list, &ext) || !psi_x509_take_oid(&ext, &seen[count]) ||
-            !psi_x509_bool(&ext, &critical) || !psi_x509_take(&ext, 0x04, &value) || ext.n)
-            return 0;
-        for (i = 0; i < count; i++)
-            if (psi_x509_same(seen[i], seen[count]))
-                psi_x509_flaw_of(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension", seen[i]);
-        psi_x509_read_extension(c, seen[count], value, critical);
-    }
-    return 1;
+    psi_x509_span list = psi_x509_seq(in), ext, oid, value;
+    const char *text;
+    int critical, id, before;
+    do {
+        ext = psi_x509_take(&list, 0x30);
+        oid = psi_x509_take(&ext, 0x06);
+        value = psi_x509_option(&ext, 0x01);
+        critical = value.n && *value.p;
+        value = psi_x509_take(&ext, 0x04);
+        if (!psi_x509_end(ext)) return 0;
+        id = psi_x509_known(oid, &text);
+        before = c->when;
+        if (psi_x509_repeats(list, oid))
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension");
+        if (!psi_x509_read_extension(c, id, value, critical)) {
+            critical |= id >= PSI_OID_KEY_USAGE && id <= PSI_OID_POLICY_LIMITS;
+            psi_x509_flaw(c, critical ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED,
+                          "has a malformed extension");
+        }
+        if (c->when != before) c->which = oid;
+    } while (list.n);
+    return psi_x509_end(list);
 }
+/* --- reading certificates ------------------------------------------------- */
 
-/* What follows the key: unique identifiers and extensions. NULL, or what is wrong. */
-static const char *psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
+/* Reads what follows the key: unique identifiers and extensions. */
+static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span v;
     int i;
     for (i = 0; c->version && i < 2; i++)
-        if (psi_x509_take(&in, 0x81 + i, &v) && v.n == 0) return "has a malformed unique identifier";
-    if (c->version == 2 && psi_x509_take(&in, 0xA3, &v) && !psi_x509_read_extensions(c, v))
+        if (psi_x509_tag(in) == 0x81 + i)
+            psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
+    if (c->version == 2 && psi_x509_tag(in) == 0xA3 && !psi_x509_read_extensions(c, psi_x509_any(&in)))
         psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
-    return in.n ? "has bytes after its body" : NULL;
+    psi_x509_demand(c, psi_x509_end(in), "has bytes after its body");
 }
 
-/* What RFC 5280 demands of every certificate that it covers, though one that is trusted need not keep to it. */
-static const char *psi_x509_check_profile(const psi_x509_cert *c, psi_x509_span serial)
-{
-    if (c->version < 2) return "is not of version 3";
-    if (serial.p[0] >= 0x80 || (serial.n == 1 && serial.p[0] == 0) || serial.n - (serial.p[0] == 0) > 20)
-        return "has a serial number below 1 or over 20 bytes";
-    if (c->issuer.n <= 2 || (c->subject.n <= 2 && (c->ca || !c->san_critical))) return "lacks an issuer or a subject";
-    return !c->ca && (c->path_len >= 0 || c->constraints.n) ? "limits authorities below it without being one" : NULL;
-}
-
-/* Reads the parts of a certificate's body: NULL, or what is wrong. alg: the algorithm beside the signature. */
-static const char *psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
+/* Reads the parts of a certificate's body. alg: the algorithm beside the signature. What RFC 5280 demands of all that
+   it covers is told last: one that is trusted need not keep to it. */
+static void psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
 {
     enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
     psi_x509_span v, serial, field[FIELDS];
-    int tag, i, version, names, key, algorithm, dates;
-    const char *tail;
-    version = !psi_x509_take(&tbs, 0xA0, &v) ||
-              (psi_x509_small(&v, &c->version) && v.n == 0 && (c->version == 1 || c->version == 2));
-    for (i = 0; i < FIELDS; i++)
-        if (!psi_x509_any(&tbs, &tag, &v, &field[i])) return "has a malformed body";
+    int i, version = 1;
+    if (psi_x509_tag(tbs) == 0xA0) {
+        v = psi_x509_any(&tbs);
+        c->version = psi_x509_small(&v);
+        version = psi_x509_end(v) && (c->version == 1 || c->version == 2);
+    }
+    for (i = 0; i < FIELDS; i++) field[i] = psi_x509_element(&tbs);
     c->issuer = field[ISSUER];
     c->subject = field[SUBJECT];
     c->spki = field[SPKI];
-    c->readable = psi_x509_check_name(c->subject, &c->subject_hash);
-    names = psi_x509_check_name(c->issuer, &c->issuer_hash) & c->readable;
+    c->issuer_hash = psi_x509_name_hash(c->issuer);
+    c->subject_hash = psi_x509_name_hash(c->subject);
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    key = psi_x509_read_key(c);
-    c->readable &= key;
-    algorithm = psi_x509_read_alg(c, field[ALG]);
-    dates = psi_x509_only_seq(field[DATES], &v) && psi_x509_time(&v, &c->not_before) && psi_x509_time(&v, &c->not_after) &&
-            v.n == 0;
-    tail = psi_x509_read_tail(c, tbs);
-    if (!version) return "has an unknown version";
-    if (!psi_x509_int(&field[SERIAL], &serial)) return "has a malformed serial number";
-    if (!algorithm) return "has a malformed signature algorithm";
-    if (!psi_x509_same(alg, field[ALG])) return "has two signature algorithms that differ";
-    if (!names) return "has a malformed issuer or subject";
-    if (!dates) return "has malformed dates";
-    return !key ? "has a malformed public key" : tail ? tail : psi_x509_check_profile(c, serial);
+    if (!c->subject_hash) psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed subject");
+    if (!psi_x509_read_key(c))
+        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed public key");
+    serial = psi_x509_uint(&field[SERIAL], 0x02);
+    v = psi_x509_seq(field[DATES]);
+    c->not_before = psi_x509_time(&v);
+    c->not_after = psi_x509_time(&v);
+    psi_x509_demand(c, version, "has an unknown version");
+    psi_x509_read_alg(c, field[ALG]);
+    psi_x509_demand(c, psi_x509_same(alg, field[ALG]), "has two signature algorithms that differ");
+    psi_x509_demand(c, c->issuer_hash != 0, "has a malformed issuer");
+    psi_x509_demand(c, psi_x509_end(v), "has malformed dates");
+    psi_x509_read_tail(c, tbs);
+    psi_x509_demand(c, c->version == 2, "is not of version 3");
+    psi_x509_demand(c, serial.n && serial.n <= 20, "has a serial number below 1 or over 20 bytes");
+    psi_x509_demand(c, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
+                    "lacks an issuer or a subject");
+    psi_x509_demand(c, c->ca || (c->path_len < 0 && !c->constraints.n), "limits authorities below it without being one");
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    psi_x509_span in, cert, tbs, alg, v;
-    const char *why = "is not DER, or bytes follow it", *body;
-    int tag;
+    psi_x509_span in = psi_x509_span_of(der, len), cert, alg;
     PSI_X509_PARSES();
     memset(c, 0, sizeof *c);
-    c->der = in = psi_x509_span_of(der, len);
+    c->der = in;
     c->path_len = c->usage = c->extended = -1;
-    if (psi_x509_seq(&in, &cert) && psi_x509_any(&cert, &tag, &tbs, &c->tbs) && tag == 0x30 &&
-        psi_x509_any(&cert, &tag, &v, &alg)) {
-        body = psi_x509_read_body(c, tbs, alg);
-        if (in.n == 0) why = psi_x509_bits(&cert, &c->sig) && cert.n == 0 ? body : "has a malformed signature";
-    }
-    c->readable &= in.n == 0;
-    if (why) psi_x509_flaw(c, c->readable ? PSI_X509_UNTRUSTED : PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, why);
+    cert = psi_x509_take(&in, 0x30);
+    c->tbs = psi_x509_element(&cert);
+    alg = psi_x509_element(&cert);
+    c->sig = psi_x509_bits(&cert);
+    if (!psi_x509_end(in))
+        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
+    psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
+    psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
     if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
         psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
@@ -4524,32 +4572,14 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
 static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 {
-    psi_x509_span san = c->san, name;
+    psi_x509_span san = c->san;
     int tag, r, best = 0;
-    while (psi_x509_any(&san, &tag, &name, NULL)) {
-        r = psi_x509_host_is(h, tag, name);
+    while (san.n) {
+        tag = psi_x509_tag(san);
+        r = psi_x509_host_is(h, tag, psi_x509_any(&san));
         if (r > best) best = r;
     }
     return best;
-}
-
-/* Writes what people call a certificate: its subject, else its first alternative name. */
-static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
-{
-    psi_x509_span san = c->san, name;
-    size_t before = t->used;
-    int tag;
-    psi_x509_put_name(t, c->subject);
-    if (t->used == before && psi_x509_any(&san, &tag, &name, NULL) && tag == 0x82) psi_x509_put_safe(t, name, "");
-    if (t->used == before) psi_x509_put(t, "a certificate without a subject");
-}
-
-static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
-{
-    br_sha256_context h;
-    br_sha256_init(&h);
-    br_sha256_update(&h, s.p, s.n);
-    br_sha256_out(&h, out);
 }
 
 /* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
@@ -4571,56 +4601,31 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
     psi_x509_sha256(c->spki, info->spki_sha256);
 }
 
-/* --- signatures --------------------------------------------------------------------------------------------------- */
-
-static const br_hash_class *psi_x509_hash_class(int hash)
-{
-    return hash == br_sha256_ID ? &br_sha256_vtable : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
-}
-
-static size_t psi_x509_hash_len(int hash)
-{
-    return hash == br_sha256_ID ? 32 : hash == br_sha384_ID ? 48 : 64;
-}
-
-static const unsigned char *psi_x509_hash_oid(int hash)
-{
-    return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
-}
+/* --- signatures ----------------------------------------------------------- */
 
 /* MGF1 (RFC 8017 B.2.1): xors the mask that grows from seed onto data. */
-static void psi_x509_mgf1(int hash, const uint8_t *seed, uint8_t *data, size_t n)
+static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
-    const br_hash_class *hc = psi_x509_hash_class(hash);
-    br_hash_compat_context h;
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
-    size_t i, len = psi_x509_hash_len(hash);
+    psi_x509_span none = {NULL, 0};
+    size_t i;
     for (; n; counter[3]++) {
-        hc->init(&h.vtable);
-        hc->update(&h.vtable, seed, len);
-        hc->update(&h.vtable, counter, 4);
-        hc->out(&h.vtable, mask);
-        for (i = 0; i < len && n; i++, n--) *data++ ^= mask[i];
+        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), none, mask);
+        for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
 
 /* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
 static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
-    static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    const br_hash_class *hc = psi_x509_hash_class(alg->hash);
-    br_hash_compat_context h;
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
     if (n < len + room + 2) return 0;
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, zero, sizeof zero);
-    hc->update(&h.vtable, digest, len);
-    hc->update(&h.vtable, salt, room);
-    hc->out(&h.vtable, em + db);
+    psi_x509_digest(alg->hash, psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
+                    psi_x509_span_of(salt, room), em + db);
     memset(em, 0, db);
     em[db - room - 1] = 1;
     memcpy(em + db - room, salt, room);
-    psi_x509_mgf1(alg->hash, em + db, em, db);
+    psi_x509_mgf1(alg->hash, psi_x509_span_of(em + db, len), em, db);
     em[0] &= 0x7F;
     em[n - 1] = 0xBC;
     return 1;
@@ -4636,19 +4641,17 @@ static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *
     memcpy(em, sig.p, n);
     if (!br_rsa_public_get_default()(em, n, key)) return 0;
     memcpy(block, em, db);
-    psi_x509_mgf1(alg->hash, em + db, block, db);
+    psi_x509_mgf1(alg->hash, psi_x509_span_of(em + db, len), block, db);
     return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
 }
 
 /* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
-static int psi_x509_check_ecdsa(const br_ec_public_key *key, const psi_x509_alg *alg, const uint8_t *digest,
-                                psi_x509_span sig)
+static int psi_x509_check_ecdsa(const br_ec_public_key *key, const uint8_t *digest, size_t len, psi_x509_span sig)
 {
-    size_t n = psi_x509_curve_bytes(key->curve), len = psi_x509_hash_len(alg->hash);
-    psi_x509_span seq, r, s;
+    size_t n = psi_x509_curve_bytes(key->curve);
+    psi_x509_span seq = psi_x509_seq(sig), r = psi_x509_uint(&seq, 0x02), s = psi_x509_uint(&seq, 0x02);
     uint8_t raw[132] = {0};
-    if (!psi_x509_only_seq(sig, &seq) || !psi_x509_uint(&seq, &r) || !psi_x509_uint(&seq, &s)) return 0;
-    if (seq.n || r.n > n || s.n > n) return 0;
+    if (!psi_x509_end(seq) || !r.n || !s.n || r.n > n || s.n > n) return 0;
     memcpy(raw + n - r.n, r.p, r.n);
     memcpy(raw + 2 * n - s.n, s.p, s.n);
     return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
@@ -4668,13 +4671,13 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     size_t len = psi_x509_hash_len(alg->hash);
     uint8_t got[64];
     if (!psi_x509_fits(c->key.key_type, c->pss_key, &c->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, alg, digest, sig);
+    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, digest, len, sig);
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
            memcmp(digest, got, len) == 0;
 }
 
-/* --- PEM ---------------------------------------------------------------------------------------------------------- */
+/* --- PEM ------------------------------------------------------------------ */
 
 /* Does a BEGIN at p[at] start its line? Blanks, a byte order mark and the dashes of a glued file may stand before it. */
 static int psi_x509_starts_line(const uint8_t *p, size_t at)
@@ -4689,11 +4692,12 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
 {
     const uint8_t *text = in->p;
     psi_x509_span rest = *in;
-    size_t at, n;
+    char end[80];
+    size_t n;
     do {
-        at = psi_x509_find(rest, "-----BEGIN ", 11);
-        if (at == rest.n) return 0;
-        rest = psi_x509_after(rest, at + 11);
+        n = psi_x509_find(rest, "-----BEGIN ", 11);
+        if (n == rest.n) return 0;
+        rest = psi_x509_after(rest, n + 11);
     } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
     *in = rest;
     n = psi_x509_find(rest, "-----", 5);
@@ -4701,38 +4705,29 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *label = psi_x509_span_of(rest.p, n);
     rest = psi_x509_after(rest, n + 5);
     *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
-    *in = rest = psi_x509_after(rest, body->n);
-    if (rest.n < 14 + n || memcmp(rest.p, "-----END ", 9) != 0 || memcmp(rest.p + 9, label->p, n) != 0 ||
-        memcmp(rest.p + 9 + n, "-----", 5) != 0)
-        return -1;
-    *in = psi_x509_after(rest, 14 + n);
+    *in = psi_x509_after(rest, body->n);
+    n = (size_t)snprintf(end, sizeof end, "-----END %.*s-----", (int)n, (const char *)label->p);
+    if (in->n < n || memcmp(in->p, end, n) != 0) return -1;
+    *in = psi_x509_after(*in, n);
     return 1;
-}
-
-/* The value of a base64 digit, -1 if it is none. */
-static int psi_x509_digit(int c)
-{
-    if (c >= 'A' && c <= 'Z') return c - 'A';
-    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-    if (c >= '0' && c <= '9') return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *digit;
     size_t n = 0, i, start = 0;
-    unsigned held = 0;
-    int bits = 0, pad = 0;
+    unsigned held = 0, bits = 0, pad = 0;
     for (i = 0; i < in.n; i++)
         if (in.p[i] == ':') start = i;
     while (start && start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
     for (i = start; i < in.n; i++) {
-        int c = in.p[i], d = psi_x509_digit(c);
-        if (c == ' ' || c == '\t' || c == '\n' || c == '\r') continue;
-        if (c == '=' && ++pad <= 2) continue;
-        if (d < 0 || pad) return 0;
-        held = held << 6 | (unsigned)d;
+        if (memchr(" \t\r\n", in.p[i], 4)) continue;
+        if (in.p[i] == '=' && ++pad <= 2) continue;
+        digit = (const char *)memchr(digits, in.p[i], 64);
+        if (!digit || pad) return 0;
+        held = held << 6 | (unsigned)(digit - digits);
         bits += 6;
         if (bits < 8) continue;
         bits -= 8;
@@ -4745,54 +4740,10 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 /* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
-    psi_x509_span body;
-    return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_only_seq(s, &body);
+    return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_seq(s).p;
 }
 
-/* A text of certificates that is being read: PEM, or DER back to back. */
-typedef struct psi_x509_reader {
-    psi_x509_span in;
-    int is_der;
-    uint8_t *buf;         /* what the last one of PEM decodes to */
-    unsigned long number; /* of the certificate that was read last */
-} psi_x509_reader;
-
-static psi_x509_reader psi_x509_read(const void *text, size_t len)
-{
-    psi_x509_reader r = PSI_ZERO;
-    r.in = psi_x509_span_of(text, len);
-    r.is_der = psi_x509_is_der(r.in);
-    return r;
-}
-
-/* Takes the next certificate: 1, 0 at the end, PSOCKET_TLS_PEM if it is malformed, PSOCKET_NOMEM. Call it to the end, or
-   free buf. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the certificate would be ignored. */
-static int psi_x509_next(psi_x509_reader *r, psi_x509_span *der)
-{
-    psi_x509_span label, body;
-    int tag, found;
-    psi_free(r->buf);
-    r->buf = NULL;
-    if (r->is_der) {
-        if (r->in.n == 0) return 0;
-        r->number++;
-        if (psi_x509_any(&r->in, &tag, &body, der) && tag == 0x30) return 1;
-        r->in.n = 0;
-        return PSOCKET_TLS_PEM;
-    }
-    do {
-        found = psi_x509_pem_next(&r->in, &label, &body);
-    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
-    if (found == 0) return 0;
-    r->number++;
-    if (found < 0) return PSOCKET_TLS_PEM;
-    r->buf = (uint8_t *)psi_alloc(body.n + 4);
-    if (!r->buf) return PSOCKET_NOMEM;
-    *der = psi_x509_span_of(r->buf, psi_x509_base64(body, r->buf));
-    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
-}
-
-/* --- chains ------------------------------------------------------------------------------------------------------- */
+/* --- chains and trust anchors --------------------------------------------- */
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
@@ -4800,20 +4751,15 @@ typedef struct psi_x509_chain {
     size_t count, room, bytes;
 } psi_x509_chain;
 
-/* Takes the last certificate away. */
-static void psi_x509_chain_drop(psi_x509_chain *c)
-{
-    psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
-}
-
 static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    while (c->count) psi_x509_chain_drop(c);
+    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
     psi_free(c->certs);
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to name. */
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to
+   name. */
 static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
     size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
@@ -4840,30 +4786,70 @@ static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
     return psi_x509_chain_append(c, psi_x509_span_of(der, len));
 }
 
-/* What went wrong with a text that people know as name. */
-static int psi_x509_text_error(psocket_error *e, int code, const char *name, unsigned long number)
+/* The same for an anchor, unless it is known or cannot be read: PSOCKET_TLS_PEM. */
+static int psi_x509_anchor_add(psi_x509_chain *c, psi_x509_span der)
 {
-    if (code == PSOCKET_TLS_PEM)
-        return psi_err(e, code, "%s: certificate %lu is malformed, cut off or not base64", name, number);
-    if (code == PSOCKET_CERT_LIMIT)
-        return psi_err(e, code, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
-    if (code) return psi_err_code(e, code);
-    return number ? 0 : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" "
-                                "makes a plain one of a TRUSTED CERTIFICATE)", name);
+    size_t i;
+    for (i = 0; i < c->count; i++)
+        if (psi_x509_same(c->certs[i].der, der)) return 0;
+    if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
+    if (c->certs[i].when < PSI_X509_UNREADABLE) return 0;
+    psi_free((void *)(uintptr_t)c->certs[i].der.p);
+    c->count--;
+    return PSOCKET_TLS_PEM;
 }
 
-/* Appends the certificates of a text: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_load(psi_x509_chain *c, const void *text, size_t len, psocket_error *e)
+/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
+enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
+
+/* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
+   which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
+   certificate would be ignored. */
+static int psi_x509_next(psi_x509_span *in, int is_der, psi_x509_span *der, uint8_t **buf)
 {
-    psi_x509_reader reader = psi_x509_read(text, len);
-    psi_x509_span der;
-    int r;
-    while ((r = psi_x509_next(&reader, &der)) > 0 && (r = psi_x509_chain_add(c, der.p, der.n)) == 0) {}
-    psi_free(reader.buf);
-    return psi_x509_text_error(e, r, "the certificate chain", reader.number);
+    psi_x509_span label, body;
+    int found;
+    *buf = NULL;
+    if (is_der && !in->n) return 0;
+    if (is_der) {
+        *der = psi_x509_element(in);
+        if (psi_x509_tag(*der) != 0x30) psi_x509_spoil(in);
+        return in->p ? 1 : (int)PSOCKET_TLS_PEM;
+    }
+    do {
+        found = psi_x509_pem_next(in, &label, &body);
+    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
+    if (found <= 0) return found ? (int)PSOCKET_TLS_PEM : 0;
+    *buf = (uint8_t *)psi_alloc(body.n + 4);
+    if (!*buf) return PSOCKET_NOMEM;
+    *der = psi_x509_span_of(*buf, psi_x509_base64(body, *buf));
+    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
 }
 
-/* --- private keys ------------------------------------------------------------------------------------------------- */
+/* Appends the certificates of a text, which people know as name: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
+static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t len, const char *name, psocket_error *e)
+{
+    psi_x509_span in = psi_x509_span_of(text, len), der;
+    int is_der = psi_x509_is_der(in), r;
+    unsigned long number = 0;
+    uint8_t *buf;
+    while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
+        number++;
+        if (r > 0) r = kind == PSI_X509_CHAIN ? psi_x509_chain_add(c, der.p, der.n) : psi_x509_anchor_add(c, der);
+        psi_free(buf);
+        if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
+    }
+    if (r == PSOCKET_TLS_PEM)
+        return psi_err(e, r, "%s: certificate %lu is malformed, cut off or not base64", name, number);
+    if (r == PSOCKET_CERT_LIMIT)
+        return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
+    if (r) return psi_err_code(e, r);
+    return number || kind == PSI_X509_ANYTHING ? 0
+        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a plain "
+                  "one of a TRUSTED CERTIFICATE)", name);
+}
+
+/* --- private keys --------------------------------------------------------- */
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
@@ -4872,8 +4858,6 @@ typedef struct psi_x509_key {
     psi_x509_alg key_alg;
     br_rsa_private_key rsa;
     br_ec_private_key ec;
-    psi_x509_span n, e;  /* RSA: the public half */
-    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -4889,20 +4873,17 @@ static void psi_x509_key_free(psi_x509_key *k)
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
     enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
-    psi_x509_span seq, v[NUMBERS];
-    int version, i;
-    if (!psi_x509_only_seq(in, &seq) || !psi_x509_small(&seq, &version)) return "malformed RSA private key";
-    if (version) return "RSA private keys with more than two primes are not supported";
-    for (i = 0; i < NUMBERS; i++)
-        if (!psi_x509_uint(&seq, &v[i])) return "malformed RSA private key";
+    psi_x509_span seq = psi_x509_seq(in), v[NUMBERS];
+    int version = psi_x509_small(&seq), i, ok = version >= 0;
+    if (version > 0) return "RSA private keys with more than two primes are not supported";
+    for (i = 0; i < NUMBERS; i++) {
+        v[i] = psi_x509_uint(&seq, 0x02);
+        ok &= v[i].n && v[i].n <= (i < P ? v[N].n : 290);
+    }
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
+    if (!ok || !psi_x509_end(seq)) return "malformed RSA private key";
     if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
-    if (seq.n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1) || v[P].n > 290 || v[Q].n > 290 || v[DP].n > v[P].n ||
-        v[DQ].n > v[Q].n || v[IQ].n > v[P].n)
-        return "malformed RSA private key";
     k->type = BR_KEYTYPE_RSA;
-    k->n = v[N];
-    k->e = v[E];
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
     k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
     k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
@@ -4915,15 +4896,19 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    psi_x509_span seq, d, part;
-    int version, named = curve, ok;
-    ok = psi_x509_only_seq(in, &seq) && psi_x509_small(&seq, &version) && version == 1 && psi_x509_take(&seq, 0x04, &d);
-    if (ok && psi_x509_take(&seq, 0xA0, &part)) named = psi_x509_curve(&part);
-    if (ok && psi_x509_take(&seq, 0xA1, &part)) ok = psi_x509_bits(&part, &k->point) && part.n == 0;
-    if (!ok || seq.n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    psi_x509_span seq = psi_x509_seq(in), d, point;
+    int version = psi_x509_small(&seq), named = curve;
+    d = psi_x509_take(&seq, 0x04);
+    if (psi_x509_tag(seq) == 0xA0) named = psi_x509_curve(psi_x509_any(&seq));
+    if (psi_x509_tag(seq) == 0xA1) {
+        point = psi_x509_any(&seq);
+        psi_x509_bits(&point); /* it is computed where it is needed */
+        if (!psi_x509_end(point)) version = -1;
+    }
     while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
-    if (d.n == 0 || d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    if (version != 1 || !psi_x509_end(seq) || !d.n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    if (d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
     k->ec.curve = named;
     k->ec.x = psi_x509_slice(d, &k->ec.xlen);
@@ -4935,22 +4920,21 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 /* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span seq, alg, key;
-    int version, oid, curve;
-    if (!psi_x509_only_seq(der, &seq)) return "malformed private key";
-    if (seq.n && seq.p[0] == 0x30) return PSI_X509_ENCRYPTED;
-    if (!psi_x509_small(&seq, &version) || seq.n == 0) return "malformed private key";
-    if (seq.p[0] == 0x02) return psi_x509_key_rsa(k, der);
-    if (seq.p[0] == 0x04) return psi_x509_key_ec(k, der, 0);
-    oid = version <= 1 && psi_x509_seq(&seq, &alg) ? psi_x509_oid(&alg) : -1;
-    if (oid < 0 || !psi_x509_take(&seq, 0x04, &key)) return "malformed private key";
-    if (oid == PSI_OID_EC) {
-        curve = psi_x509_curve(&alg);
-        return curve ? psi_x509_key_ec(k, key, curve) : "EC private keys must be on P-256, P-384 or P-521, by name";
-    }
-    k->pss_key = oid == PSI_OID_PSS;
+    psi_x509_span seq = psi_x509_seq(der), alg, key;
+    int version, id;
+    if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
+    version = psi_x509_small(&seq);
+    if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
+    if (psi_x509_tag(seq) == 0x04) return psi_x509_key_ec(k, der, 0);
+    alg = psi_x509_take(&seq, 0x30);
+    key = psi_x509_take(&seq, 0x04); /* attributes may follow */
+    id = psi_x509_id(&alg);
+    if (version < 0 || version > 1 || !alg.p || !key.p) return "malformed private key";
+    if (id == PSI_OID_EC && psi_x509_curve(alg)) return psi_x509_key_ec(k, key, psi_x509_curve(alg));
+    if (id == PSI_OID_EC) return "EC private keys must be on P-256, P-384 or P-521, by name";
+    k->pss_key = id == PSI_OID_PSS;
     if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
-    if (k->pss_key || oid == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
+    if (k->pss_key || id == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
     return "private keys must be RSA or EC; others, as Ed25519, are not supported";
 }
 
@@ -4958,89 +4942,48 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psocket_error *e)
 {
     psi_x509_span in = psi_x509_span_of(text, len), label = {NULL, 0}, body = in;
-    const char *why;
+    const char *why = "malformed base64 in the private key";
     int r = 1, is_der = psi_x509_is_der(in);
     memset(k, 0, sizeof *k);
-    while (!is_der && r > 0 && (label.n < 11 || memcmp(label.p + label.n - 11, "PRIVATE KEY", 11) != 0))
+    while (!is_der && r > 0 && psi_x509_find(label, "PRIVATE KEY", 11) == label.n)
         r = psi_x509_pem_next(&in, &label, &body);
     if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
     if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    if (!is_der && (PSI_X509_IS(label, "ENCRYPTED PRIVATE KEY") || psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n || (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
         return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
     if (!k->storage) return psi_err_code(e, PSOCKET_NOMEM);
     if (is_der) memcpy(k->storage, body.p, body.n);
     else body.n = psi_x509_base64(body, k->storage);
-    why = body.n ? psi_x509_key_der(k, psi_x509_span_of(k->storage, body.n)) : "malformed base64 in the private key";
+    if (body.n) why = psi_x509_key_der(k, psi_x509_span_of(k->storage, body.n));
     if (!why) return 0;
     psi_x509_key_free(k);
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
-static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
-{
-    uint8_t t[290];
-    unsigned carry = 0, borrow = 0, keep;
-    size_t i;
-    for (i = n; i-- > 0;) {
-        carry += r[i] + (x[i] & (0u - take));
-        r[i] = (uint8_t)(carry & 255);
-        borrow = r[i] - m[i] - borrow;
-        t[i] = (uint8_t)(borrow & 255);
-        carry >>= 8;
-        borrow = borrow >> 8 & 1;
-    }
-    keep = 0u - (borrow & (carry ^ 1));
-    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
-    psi_wipe(t, sizeof t);
-}
-
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
-static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
-{
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
-    unsigned wrong = 0;
-    size_t i;
-    memcpy(mod, m.p, m.n);
-    memcpy(x + m.n - b.n, b.p, b.n);
-    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
-    for (i = 0; i < 8 * a.n; i++) {
-        psi_x509_add_mod(r, r, 1, mod, m.n);
-        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
-    }
-    r[m.n - 1] ^= 1;
-    for (i = 0; i < m.n; i++) wrong |= r[i];
-    psi_wipe(r, sizeof r);
-    psi_wipe(x, sizeof x);
-    psi_wipe(mod, sizeof mod);
-    return !wrong;
-}
-
-/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
-   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
+/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: a key that
+   is damaged would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
-    const br_rsa_private_key *r = &k->rsa;
-    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
     uint8_t buf[PSI_X509_SIGNATURE];
+    size_t i, n = (k->rsa.n_bitlen + 7) / 8;
     if (c->key.key_type != k->type) return 0;
     if (k->type == BR_KEYTYPE_EC) {
         if (k->ec.curve != ec->curve) return 0;
-        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
-        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+        n = br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec);
+        return psi_x509_same(psi_x509_span_of(buf, n), psi_x509_span_of(ec->q, ec->qlen));
     }
-    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
-           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
-           br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 && psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
+    memset(buf, 2, n);
+    if (rsa->nlen != n || !br_rsa_private_get_default()(buf, &k->rsa)) return 0;
+    if (!br_rsa_public_get_default()(buf, n, rsa)) return 0;
+    for (i = 0; i < n && buf[i] == 2; i++) {}
+    return i == n;
 }
 
-/* --- trust -------------------------------------------------------------------------------------------------------- */
+/* --- trust ---------------------------------------------------------------- */
 
 typedef struct psi_trust {
     psi_x509_chain anchors;
@@ -5051,75 +4994,40 @@ typedef struct psi_trust {
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-/* Adds the anchors of a text; those that cannot be read are an error, or with lenient left out. How many there were, with
-   those that were known before, or PSOCKET_TLS_PEM, PSOCKET_NOMEM. *number: how many certificates were looked at. */
-static int psi_trust_add(psi_trust *t, const void *text, size_t len, int lenient, unsigned long *number)
-{
-    psi_x509_reader reader = psi_x509_read(text, len);
-    psi_x509_chain *c = &t->anchors;
-    psi_x509_span der;
-    size_t i;
-    int r, count = 0;
-    while ((r = psi_x509_next(&reader, &der)) > 0 || (r == PSOCKET_TLS_PEM && lenient)) {
-        if (r < 0) continue;
-        for (i = 0; i < c->count && !psi_x509_same(c->certs[i].der, der); i++) {}
-        if (i == c->count && psi_x509_chain_append(c, der)) r = PSOCKET_NOMEM;
-        else if (c->certs[i].readable) count++;
-        else {
-            psi_x509_chain_drop(c);
-            if (!lenient) r = PSOCKET_TLS_PEM;
-        }
-        if (r < 0) break;
-    }
-    psi_free(reader.buf);
-    *number = reader.number;
-    return r < 0 ? r : count;
-}
-
-/* The same for what people know as name. */
-static int psi_trust_text(psi_trust *t, const void *text, size_t len, const char *name, psocket_error *e)
-{
-    unsigned long number;
-    int r = psi_trust_add(t, text, len, 0, &number);
-    return psi_x509_text_error(e, r < 0 ? r : 0, name, number);
-}
-
-/* A text of a folder or of the system's: what is no certificate in it is passed over. */
+/* A text of a folder or of the system's. */
 static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    unsigned long number;
-    int r = psi_trust_add((psi_trust *)ctx, text, len, 1, &number);
-    return r < 0 ? r : 0;
+    return psi_x509_load(&((psi_trust *)ctx)->anchors, PSI_X509_ANYTHING, text, len, "", NULL);
 }
 
 static void psi_trust_free(psi_trust *t)
 {
-    if (!t) return;
-    psi_x509_chain_free(&t->anchors);
+    if (t) psi_x509_chain_free(&t->anchors);
     psi_free(t);
 }
 
 /* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
 static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
 {
+    const char *file = topt->ca_file, *dir = topt->ca_dir;
     psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
-    size_t len = topt->ca_len ? topt->ca_len : topt->ca ? strlen((const char *)topt->ca) : 0;
+    size_t len = topt->ca_len || !topt->ca ? topt->ca_len : strlen((const char *)topt->ca);
     char *data;
-    int os, r;
+    int os, r = 0;
     *out = NULL;
     if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !topt->ca_file && !topt->ca_dir;
-    r = topt->ca ? psi_trust_text(t, topt->ca, len, "ca", e) : 0;
-    if (!r && topt->ca_file) {
-        r = psi_os_readfile(topt->ca_file, &data, &len, &os);
-        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_file);
-        else r = psi_trust_text(t, data, len, topt->ca_file, e);
+    t->system = !topt->ca && !file && !dir;
+    if (topt->ca) r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
+    if (!r && file) {
+        r = psi_os_readfile(file, &data, &len, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", file);
+        else r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, data, len, file, e);
         psi_free(data);
     }
-    if (!r && topt->ca_dir) {
-        r = psi_os_readdir(topt->ca_dir, psi_trust_any, t, &os);
-        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", topt->ca_dir);
-        else if (!t->anchors.count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", topt->ca_dir);
+    if (!r && dir) {
+        r = psi_os_readdir(dir, psi_trust_any, t, &os);
+        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
+        else if (!t->anchors.count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
     }
     if (r) psi_trust_free(t);
     else *out = t;
@@ -5153,12 +5061,12 @@ static PSI_UNUSED void psi_x509_cleanup(void)
     psi_os_unlock(&psi_x509_system_lock);
 }
 
-/* --- the search for a path ---------------------------------------------------------------------------------------- */
+/* --- the search for a path ------------------------------------------------ */
 
 /* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
    it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
    that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
 #define PSI_X509_RULES(X) \
     X(FLAW, BROKEN, MALFORMED, "") \
     X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
@@ -5181,16 +5089,17 @@ enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLET
     X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
     X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
     X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "")
+    X(NAME, COMPLETE, NAME, "") \
+    X(NONE, FINE, MISSING, "")
 
 #define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_NONE };
+enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
 #undef PSI_X
 #define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
 static const struct {
     short rank, code;
     const char *text;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X){0, 0, ""}};
+} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
 #undef PSI_X
 
 typedef struct psi_x509_query {
@@ -5250,18 +5159,19 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     const uint8_t *from = base.p, *mask = base.p + base.n / 2;
     size_t i, n = base.n / 2;
     int low, end = 0, match;
-    if (!psi_x509_is_range(base)) return -1;
+    if (base.n != 8 && base.n != 32) return -1;
     if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
         from += 12;
         mask += 12;
         n = 4;
     }
     if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_after(ip, 12);
-    for (i = 0, match = n == ip.n; i < n; i++) {
+    match = n == ip.n;
+    for (i = 0; i < n; i++) {
         low = ~mask[i] & 0xFF;
         if ((low & (low + 1)) || (end && mask[i])) return -1; /* ones, then zeros */
-        if (low) end = 1;
-        if (match && (from[i] & mask[i]) != (ip.p[i] & mask[i])) match = 0;
+        end |= low;
+        match = match && (from[i] & mask[i]) == (ip.p[i] & mask[i]);
     }
     return match;
 }
@@ -5270,21 +5180,21 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
    cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list = {NULL, 0}, subtree, base;
+    psi_x509_span lists = ca->constraints, list, subtree, base;
     int type, r, seen = 0, hit = 0;
-    psi_x509_take(&lists, 0xA0, &list);
-    if (excluded && !psi_x509_take(&lists, 0xA1, &list)) return 0;
+    list = psi_x509_option(&lists, 0xA0);
+    if (excluded) list = psi_x509_option(&lists, 0xA1);
     while (list.n) {
-        if (!psi_x509_seq(&list, &subtree) || !psi_x509_any(&subtree, &type, &base, NULL)) return 1;
-        if (!memchr(psi_x509_general, type, sizeof psi_x509_general)) return 1;
+        subtree = psi_x509_take(&list, 0x30);
+        type = psi_x509_tag(subtree);
+        base = psi_x509_any(&subtree);
         w->work -= 1 + (long)(name.n + base.n) / 64;
-        if (w->work < 0) return 1;
+        if (w->work < 0 || !psi_x509_is_general(type)) return 1;
         if (type != tag) continue;
         if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
         else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
         else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
-        else if (ca->constraints_critical) return 1;
-        else continue;
+        else r = ca->constraints_critical ? -1 : !excluded;
         if (r < 0) return 1;
         seen = 1;
         hit |= r;
@@ -5295,51 +5205,46 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int e
 /* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, name, none = {NULL, 0};
-    int tag, x, mail = psi_x509_find(c->subject, "\x06\x09\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 11) < c->subject.n;
-    for (x = 0; x < 2; x++, rest = c->san) {
-        while (psi_x509_any(&rest, &tag, &name, NULL))
-            if (psi_x509_name_breaks(w, ca, x, tag, name)) return 1;
-        if (c->subject.n > 2 && psi_x509_name_breaks(w, ca, x, 0xA4, c->subject)) return 1;
-        if (mail && psi_x509_name_breaks(w, ca, x, 0x81, none)) return 1;
+    psi_x509_span rest, none = {NULL, 0};
+    int tag, x, hit = 0, mail = psi_x509_find(c->subject, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 9) < c->subject.n;
+    for (x = 0; x < 2; x++) {
+        for (rest = c->san; rest.n && !hit;) {
+            tag = psi_x509_tag(rest);
+            hit = psi_x509_name_breaks(w, ca, x, tag, psi_x509_any(&rest));
+        }
+        hit = hit || (c->subject.n > 2 && psi_x509_name_breaks(w, ca, x, 0xA4, c->subject)) ||
+              (mail && psi_x509_name_breaks(w, ca, x, 0x81, none));
     }
-    return 0;
+    return hit;
 }
 
-/* Was child found to be signed by issuer? 1, 0, or -1 if not known yet. */
-static int psi_x509_edge(const psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
+/* Do the key identifiers fit? */
+static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
-    int i;
+    return !child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski);
+}
+
+/* Is child signed by issuer? 1, 0, or -1: not known, and it is not to be looked at, or no more is. Each pair is looked at
+   once. */
+static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child, int look)
+{
+    int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
+    int cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
+    psi_x509_span none = {NULL, 0};
+    uint8_t digest[64];
     for (i = 0; i < w->edge_count; i++)
         if (w->edges[i].issuer == issuer && w->edges[i].child == child) return w->edges[i].good;
-    return -1;
-}
-
-/* Is child signed by issuer? Each pair is checked once; when too much was checked, no more is. */
-static int psi_x509_check_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child)
-{
-    int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0;
-    int good = psi_x509_edge(w, issuer, child), cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
-    const br_hash_class *hc = psi_x509_hash_class(child->alg.hash);
-    br_hash_compat_context h;
-    uint8_t digest[64];
-    if (good < 0) {
-        w->signatures -= cost + (long)(child->tbs.n / 16384);
-        if (w->signatures < 0) w->work = -1;
-        if (w->work < 0) return 0;
-        hc->init(&h.vtable);
-        hc->update(&h.vtable, child->tbs.p, child->tbs.n);
-        hc->out(&h.vtable, digest);
-        good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
-        if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
-        w->edges[w->edge_count].issuer = issuer;
-        w->edges[w->edge_count].child = child;
-        w->edges[w->edge_count++].good = good;
-    }
-    if (good) return 1;
-    if (!child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski))
-        return psi_x509_fail(w, PSI_RULE_SIGNATURE, child);
-    return psi_x509_fail(w, PSI_RULE_OTHER_KEY, child);
+    if (!look) return -1;
+    w->signatures -= cost + (long)(child->tbs.n / 16384);
+    if (w->signatures < 0) w->work = -1;
+    if (w->work < 0) return -1;
+    psi_x509_digest(child->alg.hash, child->tbs, none, none, digest);
+    good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
+    if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
+    w->edges[w->edge_count].issuer = issuer;
+    w->edges[w->edge_count].child = child;
+    w->edges[w->edge_count++].good = good;
+    return good;
 }
 
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
@@ -5348,9 +5253,13 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
     size_t k, pins = w->q->pin_count;
     uint8_t digest[32];
-    int i, pinned = pins == 0;
-    for (i = depth; i > 0; i--)
-        if (!psi_x509_check_edge(w, w->path[i], w->path[i - 1])) return 0;
+    int i, good, pinned = pins == 0;
+    for (i = depth; i > 0; i--) {
+        const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
+        good = psi_x509_edge(w, issuer, child, 1);
+        if (good < 0) return 0;
+        if (!good) return psi_x509_fail(w, psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY, child);
+    }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
         psi_x509_sha256(w->path[i]->spki, digest);
@@ -5383,7 +5292,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
 {
     const psi_x509_cert *child = w->path[depth - 1];
     int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
-    if (psi_x509_edge(w, c, child) == 0) return 0;
+    if (psi_x509_edge(w, c, child, 0) == 0) return 0;
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
     if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
@@ -5398,11 +5307,12 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
    2.4.2). */
 static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
-    const psi_x509_cert *child = w->path[depth - 1];
+    const psi_x509_cert *child = w->path[depth - 1], *below;
+    if (c->subject_hash != child->issuer_hash) return 0;
     w->work -= 1 + (long)(c->subject.n + child->issuer.n) / 64;
     if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
     while (depth-- > 0) {
-        const psi_x509_cert *below = w->path[depth];
+        below = w->path[depth];
         if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
     }
     return 1;
@@ -5414,7 +5324,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
     const psi_x509_chain *from;
-    int pass, anchor, fits, issuers = 0;
+    int pass, anchor, issuers = 0;
     size_t i;
     for (pass = 0; pass < 4; pass++) {
         anchor = pass < 2;
@@ -5422,8 +5332,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
         w->work -= 1 + (long)from->count / 16;
         for (i = 0; i < from->count && w->work >= 0; i++) {
             c = &from->certs[i];
-            fits = !child->aki.n || !c->ski.n || psi_x509_same(child->aki, c->ski);
-            if (c->subject_hash != child->issuer_hash || fits == (pass & 1) || !psi_x509_is_candidate(w, c, depth)) continue;
+            if (psi_x509_fits_id(c, child) == (pass & 1) || !psi_x509_is_candidate(w, c, depth)) continue;
             issuers = 1;
             if (!psi_x509_may_issue(w, c, anchor, depth)) continue;
             w->path[depth] = c;
@@ -5437,16 +5346,18 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used, whatever was decided about it. BearSSL looks whether it is a
+   point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
-    static const unsigned char one[] = {1};
     const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
     if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
-    if (c->key.key_type != BR_KEYTYPE_EC) return PSI_RULE_NONE;
-    memcpy(point, ec->q, ec->qlen);
-    return br_ec_get_default()->mul(point, ec->qlen, one, sizeof one, ec->curve) == 1 ? PSI_RULE_NONE : PSI_RULE_NO_POINT;
+    if (c->key.key_type == BR_KEYTYPE_EC) {
+        memcpy(point, ec->q, ec->qlen);
+        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
+    }
+    return c->usage < 0 || (c->usage & PSI_X509_KU_SIGN) ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
 }
 
 /* The rule that the peer's own certificate breaks as such. */
@@ -5455,7 +5366,6 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
     if (rule != PSI_RULE_NONE) return rule;
-    if (c->usage >= 0 && !(c->usage & PSI_X509_KU_SIGN)) return PSI_RULE_NOT_SIGNING;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
@@ -5470,7 +5380,7 @@ static void psi_x509_judge(psi_x509_walk *w)
     size_t i;
     w->path[0] = leaf;
     for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
-    if (leaf->when == PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
+    if (leaf->when >= PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
         psi_x509_fail(w, PSI_RULE_FLAW, leaf);
         return;
     }
@@ -5481,7 +5391,7 @@ static void psi_x509_judge(psi_x509_walk *w)
     if (rule != PSI_RULE_NONE || found) w->rule = rule;
 }
 
-/* --- sentences ---------------------------------------------------------------------------------------------------- */
+/* --- sentences ------------------------------------------------------------ */
 
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
@@ -5521,7 +5431,9 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     psi_addr a = PSI_ZERO;
     char ip[64];
     psi_x509_put(t, "is for ");
-    while (psi_x509_any(&san, &tag, &name, NULL)) {
+    while (san.n) {
+        tag = psi_x509_tag(san);
+        name = psi_x509_any(&san);
         same |= tag == 0x82 && psi_x509_same(name, host);
         if (tag != 0x82 && (tag != 0x87 || (name.n != 4 && name.n != 16))) continue;
         if (++count > 3) continue;
@@ -5542,6 +5454,15 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     else if (same && !parsed.dns.n) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
+/* What people call a certificate: its subject, else its first alternative name. */
+static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
+{
+    psi_x509_span san = c->san;
+    psi_x509_put_name(t, c->subject);
+    if (!t->used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(t, psi_x509_any(&san), "");
+    if (!t->used) psi_x509_put(t, "a certificate without a subject");
+}
+
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
 static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 {
@@ -5549,12 +5470,14 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
     int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
     char what[sizeof e->text] = "", whose[200] = "";
     psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    const char *known;
     if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
     else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
     if (flaw && c->which.n) {
-        psi_x509_put(&t, ", ");
-        psi_x509_put_type(&t, c->which);
+        psi_x509_known(c->which, &known);
+        psi_x509_put(&t, ", %s", known);
+        psi_x509_put_oid(&t, c->which);
     }
     if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&label, c->issuer);
     else if (rule != PSI_RULE_NAME) psi_x509_put_label(&label, c);
@@ -5569,7 +5492,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
 {
     psi_x509_walk *w;
     const psi_trust *trust;
-    int r = 0, index;
+    int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
@@ -5596,7 +5519,6 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    if (w.rule == PSI_RULE_NONE && leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) w.rule = PSI_RULE_NOT_SIGNING;
     return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
 }
 
@@ -7677,7 +7599,7 @@ static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n, ps
 static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                             const uint8_t *salt, uint8_t *out)
 {
-    size_t n = k->n.n, len = psi_x509_hash_len(alg->hash);
+    size_t n = (k->rsa.n_bitlen + 7) / 8, len = psi_x509_hash_len(alg->hash);
     int ok;
     if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
@@ -10013,7 +9935,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     psi_reader text;
     char *file;
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
-    if (!code) code = psi_x509_chain_load(&to->chain, text.p, text.n, e);
+    if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
     if (!code && !to->chain.count) code = psi_err_code(e, PSOCKET_TLS_PEM);
     if (code) return code;
@@ -10168,7 +10090,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
-        code = psi_x509_chain_load(&certs, chain, len ? len : strlen((const char *)chain), &verdict);
+        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &verdict);
     }
@@ -10689,6 +10611,7 @@ struct psocket {
     uint8_t state, family;
     uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
     unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1;
+    unsigned polled : 1; /* its calls are made by one who then waits in the poller: no need to ask the system twice in a turn */
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     short code, end_in, end_out;
     int timeout;
@@ -11050,12 +10973,15 @@ static void psi_sock_relax(psocket *s)
 static int psi_sock_reserve(psocket *s, size_t n)
 {
     psocket_poller *p = s->watch.poller;
+    int r;
     if (p && p->spare && !s->ring.buf && p->spare_cap / 4 <= n) {
         s->ring.buf = p->spare;
         s->ring.cap = p->spare_cap;
         p->spare = NULL;
     }
-    return psi_ring_reserve(&s->ring, n);
+    r = psi_ring_reserve(&s->ring, n);
+    if (r) psi_sock_relax(s);
+    return r;
 }
 
 /* Is as much unread as may be? */
@@ -11238,7 +11164,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     ptrdiff_t r = psi_sock_may_send(s, n);
     if (r || (!n && !s->udp)) return r;
     if (psi_sock_rec(s)) return psi_sock_send_sealed(s, data, n);
-    if (s->nonblocking && psi_watch_did(&s->watch, PSI_DID_FILL))
+    if (s->polled && psi_watch_did(&s->watch, PSI_DID_FILL))
         return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
@@ -11778,7 +11704,7 @@ static void psi_check_ring(const psi_ring *r)
         PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
         bytes += psi_ring_get(r, at);
     }
-    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen <= r->bytes);
+    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen[0].bytes <= r->bytes && r->seen[1].bytes <= r->bytes);
 }
 
 /* Has it what its state asks for, and nothing else? */
@@ -12258,6 +12184,9 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, int 
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
+    if (o->keepalive < 0) return "keepalive is negative";
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+        return "broadcast and multicast are for UDP";
     if (!o->udp) return NULL;
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "multicast_interface is no interface";
@@ -12368,12 +12297,12 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
 static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int again, dual = any && !set->opt.v6only, r;
+    int again, dual = a->family == PSI_IP6 && !set->opt.v6only, r;
     do {
         r = psi_public_bound(s, a, path, dual, set, os);
         again = 0;
         if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-            a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+            if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
             dual = 0;
             again = 1;
         } else if (path && r == PSOCKET_ADDRESS_IN_USE && !any) {
@@ -12617,7 +12546,7 @@ static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
-        if (s->nonblocking && !s->end_in && psi_watch_did(&s->watch, PSI_DID_DRAIN)) {
+        if (s->polled && !s->end_in && psi_watch_did(&s->watch, PSI_DID_DRAIN)) {
             psi_sock_relax(s); /* the poller will report if there is more */
             return PSOCKET_WANT_READ;
         }
@@ -12704,7 +12633,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
-    if (max > s->limit) max = s->limit;
+    if (max > PSI_RING_MAX / 2) max = PSI_RING_MAX / 2;
     if (strlen(delimiter) > max)
         return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
@@ -13003,17 +12932,7 @@ PSOCKET_API int64_t psocket_now(void)
  * Memory is taken before an object is changed, and what was looked at before is looked at again: taking memory may run
  * finalizers. Objects are made before what they own, so an error that Lua raises leaks nothing.
  *
- * What a user of the module should know:
- *   Failures are nil, a message and a name (one of PSOCKET_CODES); send adds how many bytes had gone. starttls answers
- *   false instead of nil, and the socket is closed. Wrong types of arguments and unknown options raise; a port out of
- *   range is "INVALID".
- *   Times are in seconds. timeout given to connect, listen, udpserver, pair and wrap holds for every later operation
- *   (accepted sockets inherit the listener's) until settimeout; given to one operation, for that. 0: none.
- *   bind finishes a client's socket when its callback has returned, and closes it when it has failed. Whoever wants to keep
- *   the socket keeps the coroutine, or uses accept.
- *   A table of certificates (or of client options) is parsed once and known again by identity: a change to it later
- *   goes unnoticed; make a new table. psocket.tls makes settings that report errors at once.
- *   A task that yields by itself is resumed in the next turn; when all do, a turn comes about every millisecond.
+ * The reference for users is examples/annotations/psocket.lua.
  *================================================================================================*/
 
 #ifdef PSOCKET_LUA
@@ -13032,25 +12951,24 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 /*--- what differs between the versions */
 
 #if LUA_VERSION_NUM >= 504
-#define PSI_LUA_USERDATA(L, n) lua_newuserdatauv(L, n, 0)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdatauv(L, n, 1)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdatauv(L, n, values)
 #define PSI_LUA_GETVALUE(L, i) ((void)lua_getiuservalue(L, i, 1))
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setiuservalue(L, i, 1))
 #elif LUA_VERSION_NUM >= 502
-#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdata(L, n)
 #define PSI_LUA_GETVALUE(L, i) ((void)lua_getuservalue(L, i))
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setuservalue(L, i))
 #else
-#define PSI_LUA_USERDATA(L, n) lua_newuserdata(L, n)
-#define PSI_LUA_USERDATA_1(L, n) lua_newuserdata(L, n)
+#define PSI_LUA_USERDATA(L, n, values) lua_newuserdata(L, n)
 #define PSI_LUA_GETVALUE(L, i) lua_getfenv(L, i)
 #define PSI_LUA_SETVALUE(L, i) ((void)lua_setfenv(L, i))
 #endif
 
 #if LUA_VERSION_NUM >= 502
+#define PSI_LUA_COUNT(L, i) luaL_len(L, i)
 #define PSI_LUA_LENGTH(L, i) ((size_t)lua_rawlen(L, i))
 #else
+#define PSI_LUA_COUNT(L, i) lua_objlen(L, i)
 #define PSI_LUA_LENGTH(L, i) lua_objlen(L, i)
 #endif
 
@@ -13188,7 +13106,7 @@ typedef struct psi_lua_loan {
     size_t len;
 } psi_lua_loan;
 
-/* One per Lua. Upvalue 1 of every function. */
+/* One per Lua. */
 typedef struct psi_lua_vm {
     psi_lua_sched *scheds; /* all that live */
     psi_lua_task *at;      /* the task that its scheduler resumes now */
@@ -13196,7 +13114,7 @@ typedef struct psi_lua_vm {
     uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, check, heed, finish, note, trace; /* functions in the registry */
+    int copy, heed, finish, note, trace; /* functions in the registry */
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
@@ -13220,7 +13138,23 @@ struct psi_lua_sock {
 typedef struct psi_lua_settings {
     psocket_tls *tls; /* NULL: collected */
     int64_t now;      /* what options.clock has said */
+    int timeout;      /* of handshakes, in milliseconds; -1: the socket's */
 } psi_lua_settings;
+
+typedef struct psi_lua_op psi_lua_op;
+
+/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
+typedef struct psi_lua_function {
+    const char *key, *name; /* where it lies, and its public name, for errors */
+    lua_CFunction f;
+    int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
+    uint8_t in, of; /* indices of luaopen_psocket's stack: the table it is in, and that metatable */
+} psi_lua_function;
+
+static const psi_lua_function *psi_lua_this(lua_State *L)
+{
+    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(3));
+}
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
@@ -13233,10 +13167,12 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name)
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
 {
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k);
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
     memset((void *)k, 0, sizeof *k);
+    k->timeout = k->limit = timeout;
+    k->blocks = (uint8_t)blocks;
     psi_lua_setmetatable(L, class_name);
     return k;
 }
@@ -13293,10 +13229,10 @@ static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *prob
     return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
 }
 
-/* About one of the function's whose public name is upvalue 3. */
+/* About one of the function at hand. */
 static int psi_lua_argument(lua_State *L, int arg, const char *problem)
 {
-    return psi_lua_bad(L, lua_tostring(L, lua_upvalueindex(3)), arg, problem);
+    return psi_lua_bad(L, psi_lua_this(L)->name, arg, problem);
 }
 
 static int psi_lua_expected(lua_State *L, int arg, const char *what)
@@ -13313,28 +13249,21 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
     return 3;
 }
 
-static int psi_lua_fail_error(lua_State *L, int code, const psocket_error *e)
-{
-    return psi_lua_fail(L, code, e->code == code ? e->text : NULL);
-}
-
 /* With the socket's own words, if they are about this. */
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
-    psocket_geterror(k->s, &e);
-    return psi_lua_fail_error(L, code, &e);
+    return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
 }
-
 
 /*--- arguments */
 
 /* Is the function at hand known by this name? */
 static int psi_lua_named(lua_State *L, const char *name)
 {
-    return strcmp(lua_tostring(L, lua_upvalueindex(3)), name) == 0;
+    return strcmp(psi_lua_this(L)->name, name) == 0;
 }
 
 /* The userdata at index, if it is of this class. */
@@ -13350,7 +13279,7 @@ static void *psi_lua_is(lua_State *L, int index, const char *name)
     return same ? p : NULL;
 }
 
-/* The object at 1, of the class whose metatable is upvalue 2. */
+/* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
     void *p = lua_touserdata(L, 1);
@@ -13415,27 +13344,21 @@ static int64_t psi_lua_moment(lua_State *L, int index)
     return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
 }
 
-/* Seconds at arg, checked, as milliseconds; nil is 0. */
-static int psi_lua_check_time(lua_State *L, int arg)
-{
-    if (lua_isnoneornil(L, arg)) return 0;
-    if (!lua_isnumber(L, arg) || !(lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
-    return psi_lua_milliseconds(L, arg);
-}
-
-/*--- options: tables whose fields have known names. The script checks them, by the kinds given here, and copies them */
+/*--- options: tables whose fields have known names */
 
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
-    int yield; /* in coroutines */
+    int yield;          /* in coroutines */
+    int resolve, clock; /* there is such a function */
+    int identities;     /* the stack's index of their list, 0 none */
 } psi_lua_options;
 
 typedef struct psi_lua_option {
     const char *name;
     const char *takers; /* who takes it: c one call, s a new socket, t TLS, i an identity */
-    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, d function to be asked,
-                           c names with colons between, l names, p pins, q keys, k identities, a client_auth, v version */
+    char kind;          /* t time, i int, j int or -1, z size, b boolean, s text, x bytes, f function, c names with colons
+                           between, n names, p pins, k keys, l list for later, a client_auth, v version */
     size_t at;          /* where it goes, */
     size_t more;        /* and its length or number; or the most it may be */
 } psi_lua_option;
@@ -13443,156 +13366,289 @@ typedef struct psi_lua_option {
 #define PSI_LUA_O(field) offsetof(psi_lua_options, o.field)
 #define PSI_LUA_T(field) offsetof(psi_lua_options, t.field)
 #define PSI_LUA_I(field) offsetof(psocket_identity, field)
+#define PSI_LUA_OPTION(name, kind, most) { #name, "s", kind, PSI_LUA_O(name), most }
+#define PSI_LUA_SETTING(name, kind, most) { #name, "t", kind, PSI_LUA_T(name), most }
 
 static const psi_lua_option psi_lua_known[] = {
     { "timeout", "cst", 't', PSI_LUA_O(timeout_ms), 0 },
     { "attempt_delay", "s", 't', PSI_LUA_O(attempt_delay_ms), 0 },
-    { "backlog", "s", 'i', PSI_LUA_O(backlog), 65535 },
-    { "broadcast", "s", 'b', PSI_LUA_O(broadcast), 0 },
-    { "keepalive", "s", 'i', PSI_LUA_O(keepalive), 32767 },
     { "local_address", "s", 's', PSI_LUA_O(local), 0 },
-    { "local_port", "s", 'i', PSI_LUA_O(local_port), 65535 },
-    { "multicast_group", "s", 's', PSI_LUA_O(multicast_group), 0 },
-    { "multicast_interface", "s", 's', PSI_LUA_O(multicast_interface), 0 },
-    { "multicast_noloop", "s", 'b', PSI_LUA_O(multicast_noloop), 0 },
-    { "multicast_ttl", "s", 'i', PSI_LUA_O(multicast_ttl), 255 },
-    { "recv_limit", "s", 'z', PSI_LUA_O(recv_limit), 0x3fffffff },
-    { "resolve", "s", 'f', 0, 0 },
-    { "reuse_port", "s", 'b', PSI_LUA_O(reuse_port), 0 },
-    { "udp", "s", 'b', PSI_LUA_O(udp), 0 },
-    { "v6only", "s", 'b', PSI_LUA_O(v6only), 0 },
+    { "resolve", "s", 'f', offsetof(psi_lua_options, resolve), 0 },
     { "yield", "s", 'b', offsetof(psi_lua_options, yield), 0 },
-    { "alpn", "t", 'l', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
+    PSI_LUA_OPTION(backlog, 'i', 65535), PSI_LUA_OPTION(broadcast, 'b', 0),
+    PSI_LUA_OPTION(keepalive, 'i', 32767), PSI_LUA_OPTION(local_port, 'i', 65535),
+    PSI_LUA_OPTION(multicast_group, 's', 0), PSI_LUA_OPTION(multicast_interface, 's', 0),
+    PSI_LUA_OPTION(multicast_noloop, 'b', 0), PSI_LUA_OPTION(multicast_ttl, 'i', 255),
+    PSI_LUA_OPTION(recv_limit, 'z', 0x3fffffff), PSI_LUA_OPTION(reuse_port, 'b', 0),
+    PSI_LUA_OPTION(udp, 'b', 0), PSI_LUA_OPTION(v6only, 'b', 0),
+    { "alpn", "t", 'n', PSI_LUA_T(alpn), PSI_LUA_T(alpn_count) },
     { "ca", "t", 'x', PSI_LUA_T(ca), PSI_LUA_T(ca_len) },
-    { "ca_dir", "t", 's', PSI_LUA_T(ca_dir), 0 },
-    { "ca_file", "t", 's', PSI_LUA_T(ca_file), 0 },
-    { "client_auth", "t", 'a', PSI_LUA_T(client_auth), 0 },
-    { "clock", "t", 'f', 0, 0 },
-    { "decide", "t", 'd', PSI_LUA_T(decide), 0 },
-    { "groups", "t", 'c', PSI_LUA_T(groups), 0 },
-    { "identities", "t", 'k', PSI_LUA_T(identities), PSI_LUA_T(identity_count) },
-    { "insecure_no_name", "t", 'b', PSI_LUA_T(insecure_no_name), 0 },
-    { "insecure_no_verify", "t", 'b', PSI_LUA_T(insecure_no_verify), 0 },
-    { "max_fragment", "t", 'z', PSI_LUA_T(max_fragment), 16384 },
-    { "max_version", "t", 'v', PSI_LUA_T(max_version), 0 },
-    { "min_version", "t", 'v', PSI_LUA_T(min_version), 0 },
+    { "clock", "t", 'f', offsetof(psi_lua_options, clock), 0 },
+    { "identities", "t", 'l', offsetof(psi_lua_options, identities), 0 },
     { "pins", "t", 'p', PSI_LUA_T(spki_pins), PSI_LUA_T(spki_pin_count) },
-    { "session_cache", "t", 'j', PSI_LUA_T(session_cache), 0x3fffffff },
-    { "sigalgs", "t", 'c', PSI_LUA_T(sigalgs), 0 },
-    { "suites", "t", 'c', PSI_LUA_T(suites), 0 },
-    { "ticket_keys", "t", 'q', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
-    { "tickets", "t", 'j', PSI_LUA_T(tickets), 255 },
+    { "ticket_keys", "t", 'k', PSI_LUA_T(ticket_keys), PSI_LUA_T(ticket_key_count) },
+    PSI_LUA_SETTING(ca_dir, 's', 0), PSI_LUA_SETTING(ca_file, 's', 0),
+    PSI_LUA_SETTING(client_auth, 'a', 0), PSI_LUA_SETTING(decide, 'f', 0),
+    PSI_LUA_SETTING(groups, 'c', 0), PSI_LUA_SETTING(insecure_no_name, 'b', 0),
+    PSI_LUA_SETTING(insecure_no_verify, 'b', 0), PSI_LUA_SETTING(max_fragment, 'z', 16384),
+    PSI_LUA_SETTING(max_version, 'v', 0), PSI_LUA_SETTING(min_version, 'v', 0),
+    PSI_LUA_SETTING(session_cache, 'j', 0x3fffffff), PSI_LUA_SETTING(sigalgs, 'c', 0),
+    PSI_LUA_SETTING(suites, 'c', 0), PSI_LUA_SETTING(tickets, 'j', 255),
     { "cert_file", "i", 's', PSI_LUA_I(cert_file), 0 },
     { "chain", "i", 'x', PSI_LUA_I(chain), PSI_LUA_I(chain_len) },
     { "key_file", "i", 's', PSI_LUA_I(key_file), 0 },
     { "private_key", "i", 'x', PSI_LUA_I(key), PSI_LUA_I(key_len) },
-    { "sign", "i", 'd', PSI_LUA_I(ask), 0 },
+    { "sign", "i", 'f', PSI_LUA_I(ask), 0 },
     { NULL, NULL, 0, 0, 0 }
 };
 
-/* Stores the checked value on top, which is no list of tables or names. How long it is. */
-static size_t psi_lua_store_value(lua_State *L, char kind, void *at)
+/* Options that are being read. */
+typedef struct psi_lua_source {
+    int arg;    /* which argument they are, */
+    int item;   /* or in which certificate of its list, from 1 */
+    int asks;   /* the stack's index of a table for what is a function; 0: that is left */
+    char taker;
+} psi_lua_source;
+
+/* Raises an error about an option, or (name "") about all. */
+static int psi_lua_wrong(lua_State *L, const psi_lua_source *from, const char *name, const char *problem)
 {
-    size_t n = 0;
-    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-    if (kind == 't') *(int *)at = psi_lua_milliseconds(L, -1);
-    else if (kind == 'z') *(size_t *)at = (size_t)lua_tonumber(L, -1);
-    else if (kind == 'b' || kind == 'd') *(int *)at = lua_toboolean(L, -1);
-    else if (text) *(const char **)at = text;
-    else if (kind != 'f') *(int *)at = (int)lua_tonumber(L, -1);
-    return kind == 'p' || kind == 'q' ? n / 32 : n;
+    problem = lua_pushfstring(L, "%s%s", name, problem);
+    if (from->item) problem = lua_pushfstring(L, "certificate %d: %s", from->item, problem);
+    return psi_lua_argument(L, from->arg, problem);
 }
 
-/* Stores the checked options of this taker in the table on top at base. They are valid as long as the table, and what is
-   pushed. */
-static void psi_lua_store_options(lua_State *L, char taker, char *base)
+/* How many letters have to be changed, put in or left out to make b, an option's name, of a. */
+static int psi_lua_distance(const char *a, const char *b)
+{
+    int row[40], n = (int)strlen(b), i, j;
+    for (j = 0; j <= n; j++) row[j] = j;
+    for (i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (j = 1; j <= n; j++) {
+            int changed = diagonal + (a[i - 1] != b[j - 1]), other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            diagonal = row[j];
+            row[j] = changed < other ? changed : other;
+        }
+    }
+    return row[n];
+}
+
+/* The name of an option, at index, must be known. */
+static void psi_lua_check_name(lua_State *L, const psi_lua_source *from, int index)
+{
+    const psi_lua_option *o, *nearest = NULL;
+    const char *name;
+    char shown[56];
+    size_t len;
+    int best = INT_MAX;
+    if (lua_type(L, index) == LUA_TNUMBER && from->taker == 't') return; /* a certificate */
+    if (lua_type(L, index) != LUA_TSTRING)
+        psi_lua_wrong(L, from, "", lua_pushfstring(L, "the name of an option is a %s", luaL_typename(L, index)));
+    name = lua_tolstring(L, index, &len);
+    snprintf(shown, sizeof shown, "%.50s%s", name, len > 50 ? "..." : "");
+    for (o = psi_lua_known; o->name; o++) {
+        int d = strchr(o->takers, from->taker) ? psi_lua_distance(shown, o->name) : INT_MAX;
+        if (d == 0 && len == strlen(o->name)) return;
+        if (d < best) nearest = o;
+        if (d < best) best = d;
+    }
+    psi_lua_wrong(L, from, "", lua_pushfstring(L, "unknown option \"%s\"; the nearest is \"%s\"", shown, nearest->name));
+}
+
+/* Puts 32 bytes in place of the 64 hexadecimal digits on top, if it is that. */
+static void psi_lua_unhex(lua_State *L)
+{
+    size_t n = 0, i;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : "";
+    char out[32];
+    if (n != 64 || strspn(text, "0123456789ABCDEFabcdef") != n) return;
+    for (i = 0; i < n; i++) {
+        int digit = text[i] <= '9' ? text[i] - '0' : (text[i] | 32) - 'a' + 10;
+        out[i / 2] = (char)(i & 1 ? out[i / 2] | digit : digit << 4);
+    }
+    lua_pushlstring(L, out, sizeof out);
+    lua_replace(L, -2);
+}
+
+/* The length of the list at index. What is longer than any may be still is when it is cut. */
+static int psi_lua_length(lua_State *L, int index)
+{
+    double n = (double)PSI_LUA_COUNT(L, index);
+    return n < 0 ? 0 : n < 5000 ? (int)n : 5000;
+}
+
+/* Pushes what is in the list on top, joined: names, or pins and keys of 32 bytes. How many they are. */
+static int psi_lua_join(lua_State *L, const psi_lua_source *from, const psi_lua_option *o)
+{
+    const char *what = o->kind == 'p' ? "pin" : o->kind == 'k' ? "key" : "name";
+    int list = lua_gettop(L), binary = *what != 'n', i, n;
+    if (!lua_istable(L, list)) psi_lua_wrong(L, from, o->name, lua_pushfstring(L, " must be a list of %ss", what));
+    n = psi_lua_length(L, list);
+    if (binary && !n) psi_lua_wrong(L, from, o->name, lua_pushfstring(L, " must be a list of %ss: it is empty", what));
+    lua_pushliteral(L, "");
+    for (i = 1; i <= n; i++) {
+        lua_pushlstring(L, o->kind == 'c' ? ":" : "", i > 1 && !binary);
+        lua_pushinteger(L, i);
+        lua_gettable(L, list);
+        if (binary) psi_lua_unhex(L);
+        if (lua_type(L, -1) != LUA_TSTRING || PSI_LUA_LENGTH(L, -1) != (binary ? 32 : strlen(lua_tostring(L, -1))))
+            psi_lua_wrong(L, from, o->name, lua_pushfstring(L, ": %s %d is not %s", what, i, binary ?
+                          "32 bytes, or 64 hexadecimal digits" : "a string without a zero byte"));
+        lua_concat(L, 3);
+    }
+    return n;
+}
+
+/* These store the value on top, and answer what is wrong with it, or NULL. */
+
+static const char *psi_lua_store_number(lua_State *L, const psi_lua_option *o, void *at)
+{
+    double n = lua_isnumber(L, -1) ? (double)lua_tonumber(L, -1) : -2;
+    if (o->kind == 't') {
+        if (!(n >= 0)) return " is not a time in seconds";
+        n = psi_lua_milliseconds(L, -1);
+    } else if (!(n >= (o->kind == 'j' ? -1 : 0) && n <= (double)o->more && n == (double)(int)n)) {
+        return lua_pushfstring(L, " must be a whole number up to %d", (int)o->more);
+    }
+    if (o->kind == 'z') *(size_t *)at = (size_t)n;
+    else *(int *)at = (int)n;
+    return NULL;
+}
+
+static const char *psi_lua_store_word(lua_State *L, char kind, int *at)
+{
+    static const char *const auth[] = { "none", "optional", "required", NULL }; /* PSOCKET_CLIENT_AUTH_* */
+    static const char *const versions[] = { "TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3", NULL };
+    const char *const *words = kind == 'a' ? auth : versions;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    double n = lua_type(L, -1) == LUA_TNUMBER ? (double)lua_tonumber(L, -1) : 0;
+    int i;
+    for (i = 0; words[i] && strcmp(words[i], text); i++) {}
+    if (kind == 'a' && !words[i]) return " must be \"none\", \"optional\" or \"required\"";
+    if (words[i]) n = kind == 'a' ? i : 0x0301 + i;
+    else if (!(n >= 0x0300 && n < 0x0400 && n == (double)(int)n)) return " must be a version of TLS, as \"TLSv1.2\"";
+    *at = (int)n;
+    return NULL;
+}
+
+static const char *psi_lua_store_text(lua_State *L, const psi_lua_source *from, const psi_lua_option *o, char *base)
+{
+    int joined = strchr("npk", o->kind) || (o->kind == 'c' && lua_istable(L, -1)), i;
+    int n = joined ? psi_lua_join(L, from, o) : 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL, **names;
+    size_t len = PSI_LUA_LENGTH(L, -1);
+    if (!text) return o->kind == 'c' ? " must be a string or a list of names" : " must be a string";
+    if (strchr("sc", o->kind) && strlen(text) != len) return " contains a zero byte";
+    if (o->kind == 'n') {
+        names = (const char **)PSI_LUA_USERDATA(L, ((size_t)n + 1) * sizeof *names, 0);
+        for (i = 0; i < n; i++, text += strlen(text) + 1) names[i] = text;
+        text = (const char *)names;
+    }
+    memcpy(base + o->at, &text, sizeof text);
+    if (joined && o->kind != 'c') *(size_t *)(void *)(base + o->more) = (size_t)n;
+    if (o->kind == 'x') *(size_t *)(void *)(base + o->more) = len;
+    return NULL;
+}
+
+static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
+{
+    int type = kind == 'b' ? LUA_TBOOLEAN : kind == 'f' ? LUA_TFUNCTION : LUA_TTABLE;
+    *at = kind == 'l' ? lua_gettop(L) : lua_toboolean(L, -1);
+    if (lua_type(L, -1) == type) return NULL;
+    if (kind == 'b') return " must be true or false"; /* it must be said clearly: "no" and 0 are true in Lua */
+    return kind == 'f' ? " must be a function" : " must be a list of certificates";
+}
+
+/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as long as what is
+   pushed. How many they are. */
+static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, void *base)
 {
     const psi_lua_option *o;
-    int table = lua_gettop(L);
+    int n = 0;
+    if (lua_isnoneornil(L, index)) return 0;
+    if (!lua_istable(L, index))
+        psi_lua_wrong(L, from, "", lua_pushfstring(L, "table expected, got %s", luaL_typename(L, index)));
+    if (from->taker != 'c' && !lua_checkstack(L, 80)) psi_lua_raise(L, "not enough memory");
+    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) psi_lua_check_name(L, from, lua_gettop(L) - 1);
     for (o = psi_lua_known; o->name; o++) {
-        void *at = base + o->at;
-        size_t i, n;
-        if (!strchr(o->takers, taker)) continue;
-        lua_getfield(L, table, o->name);
-        n = lua_istable(L, -1) ? PSI_LUA_LENGTH(L, -1) : 0;
+        void *at = (char *)base + o->at;
+        const char *problem;
+        if (!strchr(o->takers, from->taker)) continue;
+        lua_getfield(L, index, o->name); /* it may be inherited */
         if (lua_isnil(L, -1)) {
             lua_pop(L, 1);
             continue;
-        } else if (o->kind == 'l') {
-            const char **names = (const char **)PSI_LUA_USERDATA(L, (n + 1) * sizeof *names);
-            for (i = 0; i < n; i++) {
-                lua_rawgeti(L, -2, (int)(i + 1));
-                names[i] = lua_tostring(L, -1);
-                lua_pop(L, 1);
-            }
-            *(const char *const **)at = names;
-        } else if (o->kind == 'k') {
-            int list = lua_gettop(L);
-            psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, (n + 1) * sizeof *all);
-            memset(all, 0, (n + 1) * sizeof *all);
-            for (i = 0; i < n; i++) {
-                lua_rawgeti(L, list, (int)(i + 1));
-                psi_lua_store_options(L, 'i', (char *)&all[i]);
-                lua_settop(L, list + 1);
-            }
-            *(const psocket_identity **)at = all;
-        } else {
-            n = psi_lua_store_value(L, o->kind, at);
-            lua_pop(L, 1);
         }
-        if (strchr("lkpqx", o->kind)) *(size_t *)(void *)(base + o->more) = n;
+        n++;
+        if (strchr("tijz", o->kind)) problem = psi_lua_store_number(L, o, at);
+        else if (strchr("av", o->kind)) problem = psi_lua_store_word(L, o->kind, (int *)at);
+        else if (strchr("bfl", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
+        else problem = psi_lua_store_text(L, from, o, (char *)base);
+        if (problem) psi_lua_wrong(L, from, o->name, problem);
+        if (o->kind != 'f' || !from->asks) continue;
+        if (from->item) lua_rawseti(L, from->asks, from->item);
+        else lua_setfield(L, from->asks, o->name);
     }
+    return n;
 }
 
-/* Reads the options in the table at arg, if there is one, into what lies at base. */
-static void psi_lua_read_options(lua_State *L, int arg, char taker, void *base)
+/* Reads the identities in the list at index. */
+static void psi_lua_read_identities(lua_State *L, int index, psi_lua_source from, psocket_tls_options *t)
 {
-    if (lua_isnoneornil(L, arg)) return;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->check);
-    lua_pushvalue(L, arg);
-    lua_pushlstring(L, &taker, 1);
-    lua_call(L, 2, 2);
-    if (!lua_isnil(L, -2)) psi_lua_argument(L, arg, lua_tostring(L, -2));
-    psi_lua_store_options(L, taker, (char *)base);
+    int n = psi_lua_length(L, index), kept;
+    psocket_identity *all = (psocket_identity *)PSI_LUA_USERDATA(L, ((size_t)n + 1) * sizeof *all, 0);
+    memset(all, 0, ((size_t)n + 1) * sizeof *all);
+    lua_newtable(L); /* keeps their texts */
+    kept = lua_gettop(L);
+    t->identities = all;
+    t->identity_count = (size_t)n;
+    from.taker = 'i';
+    for (from.item = 1; from.item <= n; from.item++, all++) {
+        lua_pushinteger(L, from.item);
+        lua_gettable(L, index);
+        if (!lua_istable(L, -1)) psi_lua_wrong(L, &from, "", "not a table with chain and private_key");
+        psi_lua_read(L, lua_gettop(L), &from, all);
+        if (!all->chain && !all->cert_file) psi_lua_wrong(L, &from, "", "it has no chain or cert_file");
+        if (!all->key && !all->key_file && !all->ask) psi_lua_wrong(L, &from, "", "it has no private_key or key_file");
+        while (lua_gettop(L) > kept) luaL_ref(L, kept);
+    }
 }
 
 /* The time limit of one operation: what it has, unless the options at arg name another. */
 static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 {
     int top = lua_gettop(L);
+    psi_lua_source from = { arg, 0, 0, 'c' };
     psi_lua_options all;
     all.o.timeout_ms = timeout;
-    psi_lua_read_options(L, arg, 'c', &all);
+    psi_lua_read(L, arg, &from, &all);
     if (top >= arg) lua_settop(L, top);
     return all.o.timeout_ms;
+}
+
+/* due(listener or queue, options): when what waits for it is over its time, in seconds of the clock; nil: never. */
+static int psi_lua_due(lua_State *L)
+{
+    const void *object = psi_lua_object(L);
+    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept") ? ((const psi_lua_sock *)object)->timeout : 0);
+    if (!ms) return 0;
+    lua_pushnumber(L, (lua_Number)(psocket_now() + ms) / 1000);
+    return 1;
 }
 
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
 static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
 {
+    psi_lua_source from = { arg, 0, 0, 's' };
     memset(all, 0, sizeof *all);
     memset(e, 0, sizeof *e);
     all->o.nonblocking = all->yield = 1;
     all->o.error = e;
-    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read_options(L, arg, 's', all);
+    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read(L, arg, &from, all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
-}
-
-/* Where to listen: a port, or an address and a port; -2 if that is missing. */
-static const char *psi_lua_check_address(lua_State *L, int arg, int *port)
-{
-    const char *text, *colon;
-    *port = 0;
-    if (lua_isnumber(L, arg)) {
-        *port = psi_lua_check_port(L, arg);
-        return NULL;
-    }
-    if (lua_type(L, arg) != LUA_TSTRING) psi_lua_expected(L, arg, "port or \"address:port\"");
-    text = psi_lua_check_text(L, arg);
-    colon = strrchr(text, ':');
-    if (strncmp(text, "unix:", 5) && (!colon || (strchr(text, ':') != colon && colon[-1] != ']'))) *port = -2;
-    return text;
 }
 
 /*--- waiting */
@@ -13645,6 +13701,7 @@ static int psi_lua_watch(psi_lua_sched *S, psi_lua_sock *k, int events)
 {
     int r = psocket_poller_set(S->poller, k->s, events, -1, k);
     if (r >= 0) k->interest = (uint8_t)events;
+    k->s->polled = 1;
     return r;
 }
 
@@ -13703,7 +13760,7 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 #define PSI_LUA_AGAIN (-1)
 
 /* An operation, while it is tried. */
-typedef struct psi_lua_op {
+struct psi_lua_op {
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
@@ -13714,7 +13771,7 @@ typedef struct psi_lua_op {
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
     double state;       /* what it remembers from one try to the next */
-} psi_lua_op;
+};
 
 /* Pushes the table of strangers and the key for a waiter. */
 static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
@@ -13950,14 +14007,14 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
     int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
-    size_t len, max = (size_t)-1;
+    size_t len, max = op->k->s->limit;
     const char *delimiter = psi_lua_check_string(L, 2, &len);
     if (!len || strlen(delimiter) != len)
         psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
     if (options == 4 && !lua_isnoneornil(L, 3)) {
         double most = psi_lua_check_number(L, 3);
         if (!(most >= 1)) psi_lua_argument(L, 3, "a number of bytes expected");
-        if (most < 0x7fffffff) max = (size_t)most;
+        max = most < 0x7fffffff ? (size_t)most : 0x7fffffff;
     }
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, delimiter, max);
 }
@@ -14085,7 +14142,7 @@ static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
     psocket_geterror(k->s, &e);
     psocket_close(k->s);
-    return psi_lua_fail_error(L, r, &e);
+    return psi_lua_fail(L, r, e.text);
 }
 
 /* Fields of the table on top. */
@@ -14111,20 +14168,19 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
     lua_setfield(L, -2, name);
 }
 
-/* Pushes what a handshake asks: "decide", the peer and what verification says of it; or "sign", which identity's key is to
-   do it, the scheme, the hash and the digest. */
+/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
+   verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
 static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
 {
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
     k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
-        lua_pushliteral(L, "sign");
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
         lua_pushstring(L, q.hash_name);
         lua_pushlstring(L, (const char *)q.digest, q.digest_len);
-        return 5;
+        return 4;
     }
     lua_pushliteral(L, "decide");
     lua_newtable(L);
@@ -14137,7 +14193,7 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     lua_pushlstring(L, (const char *)q.certificate, q.certificate_len);
     lua_setfield(L, -2, "certificate");
     if (!q.verdict.code) return 2;
-    psi_lua_fail_error(L, q.verdict.code, &q.verdict);
+    psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
 }
@@ -14200,23 +14256,10 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 
 /*--- driving the operations */
 
-typedef struct psi_lua_waiting {
-    const char *name;
-    int (*try_it)(lua_State *, psi_lua_op *);
-} psi_lua_waiting;
-
-static const psi_lua_waiting psi_lua_all_waiting[] = {
-    { "recv", psi_lua_try_recv }, { "read", psi_lua_try_read }, { "read_until", psi_lua_try_read_until },
-    { "send", psi_lua_try_send }, { "shutdown", psi_lua_try_shutdown }, { "wait", psi_lua_try_wait },
-    { "starttls", psi_lua_try_secure }, { "step", psi_lua_try_step }
-};
-
-enum { PSI_LUA_WAIT = 5, PSI_LUA_WAITING = 8 }; /* from there on they are for the script */
-
-/* Tries the operation whose number is upvalue 4 until it is done or has to yield; *state is what it remembers. */
+/* Tries the operation at hand until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
-    int top = lua_gettop(L), n, which = (int)lua_tointeger(L, lua_upvalueindex(4));
+    int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
@@ -14224,7 +14267,7 @@ static int psi_lua_try(lua_State *L, int again, double *state)
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
-        n = psi_lua_all_waiting[which].try_it(L, &op);
+        n = psi_lua_this(L)->try_it(L, &op);
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
@@ -14320,20 +14363,9 @@ static int psi_lua_take(lua_State *L)
     if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    k->timeout = k->limit = l->timeout;
-    k->blocks = l->blocks;
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
     r = psocket_accept(l->s, &k->s);
     return r ? psi_lua_answer(L, l, r) : 1;
-}
-
-/* side(socket): is it a server's, and does it use TLS already? */
-static int psi_lua_side(lua_State *L)
-{
-    const psi_lua_sock *k = psi_lua_self(L);
-    lua_pushboolean(L, psocket_getside(k->s) == PSOCKET_SERVER);
-    lua_pushboolean(L, psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS);
-    return 2;
 }
 
 /* answer(socket, yes or signature): anything else refuses. */
@@ -14359,30 +14391,40 @@ static int64_t psi_lua_clock(void *user)
     return ((const psi_lua_settings *)user)->now;
 }
 
-/* settings(options): made of checked ones. */
+/* settings(options or nil, which argument that is, certificates or nil) */
 static int psi_lua_make_settings(lua_State *L)
 {
+    enum { OPTIONS = 1, ARG, CERTS, SETTINGS, ASKS };
     psi_lua_options all;
+    psi_lua_source from = { 0, 0, ASKS, 't' };
     psocket_error e;
-    int r, clock;
-    psi_lua_settings *t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t);
+    psi_lua_settings *t;
+    int r, certs = CERTS;
+    lua_settop(L, CERTS);
+    t = (psi_lua_settings *)PSI_LUA_USERDATA(L, sizeof *t, 1);
     memset(t, 0, sizeof *t);
     psi_lua_setmetatable(L, PSI_LUA_SETTINGS);
+    lua_newtable(L);
+    lua_pushvalue(L, ASKS);
+    PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
     memset(&e, 0, sizeof e);
-    lua_insert(L, 1);
-    lua_getfield(L, 2, "clock");
-    clock = !lua_isnil(L, -1);
-    lua_pop(L, 1);
-    psi_lua_store_options(L, 't', (char *)&all); /* those on top */
+    all.o.timeout_ms = -1;
+    from.arg = (int)lua_tointeger(L, ARG);
+    if (lua_isnil(L, CERTS) && lua_isnil(L, OPTIONS)) psi_lua_expected(L, OPTIONS, "table");
+    psi_lua_read(L, OPTIONS, &from, &all);
+    if (lua_isnil(L, CERTS)) certs = all.identities ? all.identities : psi_lua_length(L, OPTIONS) ? OPTIONS : 0;
+    else from.arg = 2;
+    if (certs) psi_lua_read_identities(L, certs, from, &all.t);
+    t->timeout = all.o.timeout_ms;
     all.t.error = &e;
-    if (clock) {
+    if (all.clock) {
         all.t.clock = psi_lua_clock;
         all.t.clock_user = t;
     }
     r = psocket_tls_new(&t->tls, &all.t);
-    lua_settop(L, 1);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 1;
+    lua_settop(L, SETTINGS);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 static psi_lua_settings *psi_lua_settings_self(lua_State *L)
@@ -14392,13 +14434,58 @@ static psi_lua_settings *psi_lua_settings_self(lua_State *L)
     return t;
 }
 
-/* issettings(x): nil if it is something else; are they still there? */
-static int psi_lua_is_settings(lua_State *L)
+/* asks(settings): the functions that they ask. */
+static int psi_lua_asks(lua_State *L)
 {
-    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, 1, PSI_LUA_SETTINGS);
-    if (!t) return 0;
-    lua_pushboolean(L, t->tls != NULL);
+    psi_lua_settings_self(L);
+    PSI_LUA_GETVALUE(L, 1);
     return 1;
+}
+
+/* Are there settings at arg? */
+static int psi_lua_settings_at(lua_State *L, int arg)
+{
+    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
+    return t != NULL;
+}
+
+/* Pushes milliseconds as seconds, fewer than 0 as nil. */
+static void psi_lua_push_seconds(lua_State *L, int ms)
+{
+    if (ms < 0) lua_pushnil(L);
+    else lua_pushnumber(L, (lua_Number)ms / 1000);
+}
+
+/* plan(socket, ...), with the arguments of starttls: nothing if it uses TLS already. Else true; the settings, unless they are
+   to be made; a timeout in seconds; the options, if they say more than that; and which argument they are. */
+static int psi_lua_plan(lua_State *L)
+{
+    enum { TARGET = 2, NONE = 5 };
+    const psi_lua_sock *k = psi_lua_self(L);
+    int server = psocket_getside(k->s) == PSOCKET_SERVER, type = server ? LUA_TTABLE : LUA_TSTRING, at = TARGET, n = 0;
+    psi_lua_source from = { 3, 0, 0, 't' };
+    psi_lua_options all;
+    lua_settop(L, NONE);
+    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) return 0;
+    if (!psi_lua_settings_at(L, TARGET)) {
+        if (lua_type(L, TARGET) != type)
+            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
+        if (!server) psi_lua_check_text(L, TARGET);
+        at = psi_lua_settings_at(L, 3) ? 3 : NONE;
+        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
+    }
+    if (at != NONE) from.arg = at + 1;
+    all.o.timeout_ms = -1;
+    if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
+    n -= all.o.timeout_ms >= 0;
+    if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
+    lua_pushboolean(L, 1);
+    lua_pushvalue(L, at);
+    psi_lua_push_seconds(L, all.o.timeout_ms);
+    lua_pushvalue(L, n ? from.arg : NONE);
+    lua_pushinteger(L, from.arg);
+    return 5;
 }
 
 /* tell(settings, seconds): what clock has said. */
@@ -14418,7 +14505,7 @@ static int psi_lua_savesessions(lua_State *L)
     void *buf = NULL;
     while (n > room && n >= 0) { /* there may be more by now */
         room = n;
-        buf = PSI_LUA_USERDATA(L, (size_t)n + 1);
+        buf = PSI_LUA_USERDATA(L, (size_t)n + 1, 0);
         n = psocket_tls_savesessions(t->tls, buf, (size_t)room);
     }
     if (n < 0) return psi_lua_fail(L, (int)n, NULL);
@@ -14533,7 +14620,6 @@ PSI_LUA_GETTER(istls, lua_pushboolean(L, psocket_istls(k->s) == 1))
 PSI_LUA_GETTER(isudp, lua_pushboolean(L, psocket_isudp(k->s) == 1))
 PSI_LUA_GETTER(pending, PSI_LUA_PUSH_WHOLE(L, (double)psocket_pending(k->s)))
 PSI_LUA_GETTER(getfd, psi_lua_push_fd(L, psocket_getfd(k->s)))
-PSI_LUA_GETTER(timeout, lua_pushnumber(L, (lua_Number)k->timeout / 1000))
 
 static int psi_lua_isopen(lua_State *L)
 {
@@ -14547,7 +14633,9 @@ static int psi_lua_isopen(lua_State *L)
 static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    k->timeout = psi_lua_check_time(L, 2);
+    if (!lua_isnoneornil(L, 2) && !(lua_isnumber(L, 2) && lua_tonumber(L, 2) >= 0))
+        psi_lua_argument(L, 2, "not a time in seconds");
+    k->timeout = psi_lua_milliseconds(L, 2);
     psi_lua_set_limit(k, k->timeout);
     return 0;
 }
@@ -14582,7 +14670,7 @@ static int psi_lua_geterror(lua_State *L)
     psocket_error e;
     int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
     if (code == 0) return 0;
-    psi_lua_fail_error(L, code, &e);
+    psi_lua_fail(L, code, e.text);
     lua_newtable(L);
     if (e.os_error) psi_lua_set_whole(L, "os_error", e.os_error);
     if (e.bearssl_error) psi_lua_set_whole(L, "bearssl_error", e.bearssl_error);
@@ -14635,37 +14723,29 @@ static int psi_lua_export(lua_State *L)
 
 /*--- functions of the module that make sockets */
 
-static void psi_lua_keep_options(psi_lua_sock *k, const psi_lua_options *all)
-{
-    k->timeout = k->limit = all->o.timeout_ms;
-    k->blocks = (uint8_t)!all->yield;
-}
-
-/* The object just made, or why there is none. */
-static int psi_lua_made(lua_State *L, int r, const psocket_error *e)
-{
-    return r < 0 ? psi_lua_fail_error(L, r, e) : 1;
-}
-
 /* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
 static int psi_lua_listen(lua_State *L)
 {
     int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
+    int at = bind ? 2 : 1, options = bind ? 4 : 2, port = 0, r;
+    const char *address = NULL, *colon;
     psi_lua_sock *k;
     psi_lua_options all;
     psocket_error e;
-    int port;
-    const char *address = psi_lua_check_address(L, bind ? 2 : 1, &port);
-    psi_lua_socket_options(L, bind ? 4 : 2, &all, &e);
-    if (all.o.udp && !udp) psi_lua_argument(L, bind ? 4 : 2, "listen is for TCP; udpserver makes a UDP socket");
-    if (port == -2) {
+    if (lua_isnumber(L, at)) port = psi_lua_check_port(L, at);
+    else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
+    else psi_lua_expected(L, at, "port or \"address:port\"");
+    psi_lua_socket_options(L, options, &all, &e);
+    if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
+    all.o.udp = udp;
+    colon = address ? strrchr(address, ':') : NULL;
+    if (address && strncmp(address, "unix:", 5) && (!colon || (strchr(address, ':') != colon && colon[-1] != ']'))) {
         lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
-    all.o.udp = udp;
-    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER);
-    psi_lua_keep_options(k, &all);
-    return psi_lua_made(L, psocket_listen(&k->s, address, port, &all.o), &e);
+    k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
+    r = psocket_listen(&k->s, address, port, &all.o);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14677,13 +14757,13 @@ static int psi_lua_wrap(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(k, &all);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r == 0) carrier->s = NULL;
-    return psi_lua_made(L, r, &e);
+    if (r < 0) return psi_lua_fail(L, r, e.text);
+    carrier->s = NULL;
+    return 1;
 }
 
 static int psi_lua_pair(lua_State *L)
@@ -14693,12 +14773,10 @@ static int psi_lua_pair(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 1, &all, &e);
-    a = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    b = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(a, &all);
-    psi_lua_keep_options(b, &all);
+    a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
+    b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
-    return r < 0 ? psi_lua_fail_error(L, r, &e) : 2;
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 2;
 }
 
 static int psi_lua_now(lua_State *L)
@@ -14728,20 +14806,20 @@ static int psi_lua_dial(lua_State *L)
     psi_lua_options all;
     psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
-    int port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
+    int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
     psi_lua_socket_options(L, 3, &all, &e);
     if (lua_istable(L, 4)) {
         all.o.resolve = psi_lua_resolved;
         all.o.resolve_user = L;
-    } else if (lua_istable(L, 3) && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
+    } else if (all.resolve && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
         lua_pushboolean(L, 0);
         lua_getfield(L, 3, "resolve");
-        if (!lua_isnil(L, -1)) return 2;
+        return 2;
     }
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET);
-    psi_lua_keep_options(k, &all);
-    return psi_lua_made(L, psocket_connect(&k->s, host, port, &all.o), &e);
+    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
+    r = psocket_connect(&k->s, host, port, &all.o);
+    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
 /*--- the scheduler */
@@ -14750,7 +14828,7 @@ static int psi_lua_dial(lua_State *L)
 static void psi_lua_make_core(lua_State *L)
 {
     psi_lua_vm *vm = psi_lua_here(L);
-    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA_1(L, sizeof *S);
+    psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
     S->vm = vm;
     S->ready.next = S->ready.prev = &S->ready;
@@ -14795,7 +14873,7 @@ static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
     uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *block;
     if (S->unused.next != &S->unused) return;
-    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block);
+    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
     memset((void *)block, 0, n * sizeof *block);
     lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
     for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
@@ -15055,8 +15133,7 @@ static int psi_lua_sched_getfd(lua_State *L)
     psi_lua_sched *S = psi_lua_scheduling(L);
     int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
-    if (ms < 0) lua_pushnil(L);
-    else lua_pushnumber(L, (lua_Number)ms / 1000);
+    psi_lua_push_seconds(L, ms);
     return 2;
 }
 
@@ -15217,7 +15294,7 @@ static int psi_lua_joining(lua_State *L)
 
 static int psi_lua_new_queue(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA_1(L, sizeof *ring);
+    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA(L, sizeof *ring, 1);
     ring->next = ring->prev = ring;
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
@@ -15256,277 +15333,71 @@ static int psi_lua_blame(lua_State *L)
     return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
 }
 
-/* known(): name of an option -> { kind, takers, most }. */
-static int psi_lua_push_known(lua_State *L)
-{
-    const psi_lua_option *o;
-    lua_newtable(L);
-    for (o = psi_lua_known; o->name; o++) {
-        lua_createtable(L, 3, 0);
-        lua_pushlstring(L, &o->kind, 1);
-        lua_rawseti(L, -2, 1);
-        lua_pushstring(L, o->takers);
-        lua_rawseti(L, -2, 2);
-        lua_pushnumber(L, (lua_Number)o->more);
-        lua_rawseti(L, -2, 3);
-        lua_setfield(L, -2, o->name);
-    }
-    return 1;
-}
-
-/*--- what is plainer in Lua: checking options, and whatever calls a function that may yield */
+/*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
-    "local M, S, Q, N, C = ...\n"
-    "local bad, error, getmetatable, next, now, pcall, setmetatable, tonumber, turn, type, wait, yield, yieldable =\n"
-    "  C.bad, C.error, C.getmetatable, C.next, M.now, C.pcall, C.setmetatable, C.tonumber, C.turn, C.type, C.wait,\n"
-    "  C.yield, C.yieldable\n"
-    "local known = C.known()\n"
-    "local kinds, check = {}, nil\n"
-    "local function list(v, each, what)\n"
-    "  if type(v) ~= 'table' then return nil, ' must be a list of ' .. what end\n"
-    "  local copy = {}\n"
-    "  for i = 1, #v do\n"
-    "    local item, problem = each(v[i], i)\n"
-    "    if not item then return nil, problem or ' must be a list of ' .. what end\n"
-    "    copy[i] = item\n"
-    "  end\n"
-    "  return copy\n"
-    "end\n"
-    "function kinds.t(v)\n"
-    "  v = tonumber(v)\n"
-    "  if v and v >= 0 then return v end\n"
-    "  return nil, ' is not a time in seconds'\n"
-    "end\n"
-    "function kinds.i(v, most)\n"
-    "  v = tonumber(v)\n"
-    "  if v and v >= 0 and v <= most and v % 1 == 0 then return v end\n"
-    "  return nil, ' must be a whole number up to ' .. most\n"
-    "end\n"
-    "kinds.z = kinds.i\n"
-    "function kinds.j(v, most)\n"
-    "  if v == -1 then return v end\n"
-    "  return kinds.i(v, most)\n"
-    "end\n"
-    "function kinds.b(v)\n" /* it must be said clearly: "no" and 0 are true in Lua */
-    "  if type(v) == 'boolean' then return v end\n"
-    "  return nil, ' must be true or false'\n"
-    "end\n"
-    "function kinds.x(v)\n"
-    "  if type(v) == 'string' then return v end\n"
-    "  return nil, ' must be a string'\n"
-    "end\n"
-    "function kinds.s(v)\n"
-    "  if type(v) == 'string' and v:find('\\0', 1, true) then return nil, ' contains a zero byte' end\n"
-    "  return kinds.x(v)\n"
-    "end\n"
-    "function kinds.f(v)\n"
-    "  if type(v) == 'function' then return v end\n"
-    "  return nil, ' must be a function'\n"
-    "end\n"
-    "kinds.d = kinds.f\n"
-    "function kinds.l(v)\n"
-    "  return list(v, function(name)\n"
-    "    if type(name) == 'string' then return kinds.s(name) end\n"
-    "  end, 'names')\n"
-    "end\n"
-    "function kinds.c(v)\n"
-    "  if type(v) == 'string' then return kinds.s(v) end\n"
-    "  local names, problem = kinds.l(v)\n"
-    "  local text = names and names[1] or ''\n"
-    "  for i = 2, names and #names or 0 do text = text .. ':' .. names[i] end\n"
-    "  return names and text, problem\n"
-    "end\n"
-    "local function binary(v, what, all)\n" /* 32 bytes each, in one string */
-    "  local text = ''\n"
-    "  local items, problem = list(v, function(item, i)\n"
-    "    if type(item) == 'string' and #item == 64 then\n"
-    "      item = item:gsub('%x%x', function(h) return h.char(tonumber(h, 16)) end)\n"
-    "    end\n"
-    "    if type(item) ~= 'string' or #item ~= 32 then\n"
-    "      return nil, ': ' .. what .. ' ' .. i .. ' is not ' .. all .. ' (32 bytes, or 64 hexadecimal digits)'\n"
-    "    end\n"
-    "    text = text .. item\n"
-    "    return item\n"
-    "  end, what .. 's')\n"
-    "  if items and #items == 0 then return nil, ' must be a list of ' .. what .. 's: it is empty' end\n"
-    "  return items and text, problem\n"
-    "end\n"
-    "function kinds.p(v) return binary(v, 'pin', 'a SHA-256 digest') end\n"
-    "function kinds.q(v) return binary(v, 'key', 'a key') end\n"
-    "function kinds.k(v)\n"
-    "  return list(v, function(one, i)\n"
-    "    local what = ': certificate ' .. i\n"
-    "    if type(one) ~= 'table' then return nil, what .. ' is not a table with chain and private_key' end\n"
-    "    local problem, plain = check(one, 'i')\n"
-    "    if problem then return nil, what .. ': ' .. problem end\n"
-    "    if not (plain.chain or plain.cert_file) then return nil, what .. ' has no chain or cert_file' end\n"
-    "    if not (plain.private_key or plain.key_file or plain.sign) then\n"
-    "      return nil, what .. ' has no private_key or key_file'\n"
-    "    end\n"
-    "    return plain\n"
-    "  end, 'certificates')\n"
-    "end\n"
-    "local auth = { none = 0, optional = 1, required = 2 }\n"
-    "function kinds.a(v)\n"
-    "  return auth[v], ' must be \"none\", \"optional\" or \"required\"'\n"
-    "end\n"
-    "local versions = { ['TLSv1.0'] = 769, ['TLSv1.1'] = 770, ['TLSv1.2'] = 771, ['TLSv1.3'] = 772 }\n"
-    "function kinds.v(v)\n"
-    "  if type(v) == 'number' and v >= 1 and v < 65536 then return v end\n"
-    "  return versions[v], ' must be a version of TLS, as \"TLSv1.2\"'\n"
-    "end\n",
-
-    /* How many letters have to be changed, put in or left out to make b of a. */
-    "local function distance(a, b)\n"
-    "  local row = {}\n"
-    "  for j = 0, #b do row[j] = j end\n"
-    "  for i = 1, #a do\n"
-    "    local diagonal = row[0]\n"
-    "    row[0] = i\n"
-    "    for j = 1, #b do\n"
-    "      local best = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)\n"
-    "      diagonal = row[j]\n"
-    "      if row[j] + 1 < best then best = row[j] + 1 end\n"
-    "      if row[j - 1] + 1 < best then best = row[j - 1] + 1 end\n"
-    "      row[j] = best\n"
-    "    end\n"
-    "  end\n"
-    "  return row[#b]\n"
-    "end\n"
-    "local function stranger(name, taker)\n"
-    "  if type(name) ~= 'string' then return 'the name of an option is a ' .. type(name) end\n"
-    "  local best, nearest = 1e9, nil\n"
-    "  for other, o in next, known do\n"
-    "    local d = o[2]:find(taker, 1, true) and distance(name:sub(1, 40), other) or 1e9\n"
-    "    if d < best or (d == best and other < (nearest or '')) then best, nearest = d, other end\n"
-    "  end\n"
-    "  return 'unknown option \"' .. name .. '\"; the nearest is \"' .. nearest .. '\"'\n"
-    "end\n"
-    /* What is wrong with the options for this taker; or nil and a plain copy of them. */
-    "function check(options, taker)\n"
-    "  if type(options) ~= 'table' then return 'table expected, got ' .. type(options) end\n"
-    "  local plain = {}\n"
-    "  for name in next, options do\n"
-    "    local o = known[name]\n"
-    "    if not (o and o[2]:find(taker, 1, true)) and not (taker == 't' and type(name) == 'number') then\n"
-    "      return stranger(name, taker)\n"
-    "    end\n"
-    "  end\n"
-    "  for name, o in next, known do\n"
-    "    local v\n"
-    "    if o[2]:find(taker, 1, true) then v = options[name] end\n" /* it may be inherited */
-    "    if v ~= nil then\n"
-    "      local good, problem = kinds[o[1]](v, o[3])\n"
-    "      if good == nil then return name .. problem end\n"
-    "      plain[name] = good\n"
-    "    end\n"
-    "  end\n"
-    "  return nil, plain\n"
-    "end\n"
-    "local asks, parsed = setmetatable({}, { __mode = 'k' }), setmetatable({}, { __mode = 'k' })\n"
+    /* pcall lets yields pass; a weak key's value may refer to it; the module, the classes, what is hidden */
+    "local passes, ephemeral, M, K, N, T, Q, O, S, C = ...\n"
+    "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
+    "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
+    "local select, unpack = select, table.unpack or unpack\n"
+    "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
     "local function tell(t)\n" /* what is the time for these settings? */
-    "  local clock = t and asks[t] and asks[t].clock\n"
+    "  local clock = t and C.asks(t).clock\n"
     "  if clock then C.tell(t, clock()) end\n"
     "end\n"
-    "local function settings(what, options, arg, certs)\n"
-    "  local problem, plain = check(options or {}, 't')\n"
-    "  if problem then bad(problem, what, arg) end\n"
-    "  if not certs and not plain.identities and #options > 0 then certs = options end\n"
-    "  if certs then\n"
-    "    plain.identities, problem = kinds.k(certs)\n"
-    "    if problem then bad(problem:sub(3), what, certs == options and arg or 2) end\n"
-    "  end\n"
-    "  local q = { clock = plain.clock, decide = plain.decide }\n"
-    "  for i = 1, plain.identities and #plain.identities or 0 do q[i] = plain.identities[i].sign end\n"
-    "  local t, message, name = C.settings(plain)\n"
-    "  if t and next(q) ~= nil then asks[t] = q end\n"
-    "  return t, message, name\n"
-    "end\n"
-    /* The same tables give the settings that were made of them before. */
-    "local function cached(options, arg, certs)\n"
-    "  local first, second = certs or options, options or certs\n"
-    "  local of = parsed[first]\n"
-    "  if not of then\n"
-    "    of = setmetatable({}, { __mode = 'k' })\n"
-    "    parsed[first] = of\n"
-    "  end\n"
-    "  local t, message, name = of[second], nil, nil\n"
-    "  if t then return t end\n"
-    "  t, message, name = settings('starttls', options, arg, certs)\n"
-    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
-    "  if t and (C.ephemeral or not asks[t]) then of[second] = t end\n"
-    "  return t, message, name\n"
-    "end\n"
-    "local function expected(what, arg, v)\n"
-    "  bad(what .. ' expected, got ' .. type(v), 'starttls', arg)\n"
-    "end\n"
     "function M.tls(options)\n"
-    "  if type(options) ~= 'table' then bad('table expected, got ' .. type(options), 'tls', 1) end\n"
-    "  local t, message, name = settings('tls', options, 1)\n"
+    "  local t, message, name = C.tls(options, 1)\n"
     "  if not t then return nil, message, name end\n"
     "  tell(t)\n"
     "  return t\n"
-    "end\n",
-
-    "local function unguarded(g, ...) return true, g(...) end\n" /* where nothing could yield through pcall */
-    "local function answer(t, what, a, ...)\n"
-    "  local q = asks[t] or {}\n"
-    "  local f, call = what == 'decide' and q.decide or q[a], C.passes and pcall or unguarded\n"
-    "  local ok, v\n"
-    "  if what == 'sign' then ok, v = call(f, ...) else ok, v = call(f, a, ...) end\n"
-    "  if ok then return v end\n"
-    "  return nil, v\n" /* an error refuses, and is told */
     "end\n"
-    "local function handshake(s, t, name, seconds)\n"
-    "  local ok, a, b, c, d = C.starttls(s, t, name, seconds)\n"
-    "  local v, problem\n"
-    "  while ok == 'decide' or ok == 'sign' do\n"
-    "    if ok == 'decide' and not b then v, problem = answer(t, ok, a) else v, problem = answer(t, ok, a, b, c, d) end\n"
-    "    C.answer(s, v)\n"
-    "    ok, a, b, c, d = C.starttls(s)\n"
-    "  end\n"
-    "  if b then return ok, problem and a .. ': ' .. tostring(problem) or a, b end\n"
-    "  if a then return ok, a end\n"
-    "  return ok\n"
+    /* The same tables give the settings that were made of them before. */
+    "local parsed = setmetatable({}, { __mode = 'k' })\n"
+    "local function cached(options, arg, certs)\n"
+    "  local first, second = certs or options, options or certs\n"
+    "  local of = parsed[first] or setmetatable({}, { __mode = 'k' })\n"
+    "  if of[second] then return of[second] end\n"
+    "  local t, message, name = C.settings(options, arg, certs)\n"
+    /* Before Lua 5.2 a function that refers to the table would keep it, and itself, for ever. */
+    "  if t and (ephemeral or next(C.asks(t)) == nil) then parsed[first], of[second] = of, t end\n"
+    "  return t, message, name\n"
     "end\n"
-    "local function prepare(server, a, b, c)\n"
-    "  local t, options, arg, alive = a, b, 3, C.issettings(a)\n"
-    "  if alive == nil then\n"
-    "    local want = type(a) == 'userdata' and 'psocket.tls' or server and 'table' or 'string'\n"
-    "    if type(a) ~= want then expected(want, 2, a) end\n"
-    "    if want == 'string' and a:find('\\0', 1, true) then bad('contains a zero byte', 'starttls', 2) end\n"
-    "    t, alive = nil, C.issettings(b)\n"
-    "    if alive ~= nil then t, options, arg = b, c, 4 elseif type(b) == 'userdata' then expected('psocket.tls', 3, b) end\n"
+    "local function unguarded(f, ...) return true, f(...) end\n" /* where nothing could yield through pcall */
+    "local call = passes and pcall or unguarded\n"
+    /* What a handshake has answered, once it asks nothing more. An error in what is asked refuses, and is told. */
+    "local function ask(s, asks, problem, key, ...)\n"
+    "  local f = asks[key]\n"
+    "  if f then\n"
+    "    local ok, v = call(f, ...)\n"
+    "    C.answer(s, ok and v)\n"
+    "    return ask(s, asks, not ok and v, C.secure(s))\n"
     "  end\n"
-    "  if alive == false then bad('these settings were collected', 'starttls', arg - 1) end\n"
-    "  local problem, plain = check(options == nil and {} or options, 't')\n"
-    "  if problem then bad(problem, 'starttls', arg) end\n"
-    "  local seconds, message, why = plain.timeout, nil, nil\n"
-    "  plain.timeout = nil\n"
-    "  if next(plain) == nil and #(options or '') == 0 then options = nil end\n" /* nothing about TLS */
-    "  if not t and (server or options) then\n"
-    "    t, message, why = cached(options, arg, server and a or nil)\n"
-    "    if not t then return false, message, why end\n"
-    "  end\n"
-    "  return true, t, seconds\n"
+    "  local message, name = ...\n"
+    "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
+    "  return key, ...\n"
     "end\n"
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
     "local function starttls(s, a, b, c)\n"
-    "  local server, already = C.side(s)\n"
-    "  if already then return nil end\n"
-    "  local ok, t, seconds = prepare(server, a, b, c)\n"
-    "  if not ok then M.close(s) return ok, t, seconds end\n"
+    "  local plain, t, seconds, options, arg = C.plan(s, a, b, c)\n"
+    "  if not plain then return nil end\n"
+    "  local certs, message, why = type(a) == 'table' and a or nil, nil, nil\n"
+    "  if not t and (certs or options) then\n"
+    "    t, message, why = cached(options, arg, certs)\n"
+    "    if not t then M.close(s) return false, message, why end\n"
+    "  end\n"
     "  tell(t)\n"
-    "  if server and b == nil and t ~= a and not asks[t] then quick[a] = t end\n"
-    "  return handshake(s, t, type(a) == 'string' and a or nil, seconds)\n"
+    "  local asks = t and C.asks(t) or {}\n"
+    "  if certs and b == nil and next(asks) == nil then quick[certs] = t end\n"
+    "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
+    "local function same(...) return ... end\n"
     /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
-       a coroutine's stack keeps the size that it once had. */
+       a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
-    "  if t then return C.starttls(s, t) end\n"
-    "  return starttls(s, a, b, c)\n"
+    "  if t then return C.secure(s, t) end\n"
+    "  return same(starttls(s, a, b, c))\n"
     "end\n",
 
     "function M.connect(host, port, options)\n"
@@ -15544,14 +15415,6 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
-    "local function limit(what, arg, options, seconds)\n"
-    "  if options ~= nil then\n"
-    "    local problem, plain = check(options, 'c')\n"
-    "    if problem then bad(problem, what, arg) end\n"
-    "    seconds = plain.timeout or seconds\n"
-    "  end\n"
-    "  return seconds > 0 and now() + seconds or nil\n"
-    "end\n"
     "local function timed_out(due)\n"
     "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
@@ -15559,7 +15422,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     /* In a task it also waits for descriptors and memory, which others may give back. */
     "local short = { DESCRIPTORS = true, NOMEM = true }\n"
     "function N.accept(l, options)\n"
-    "  local due = limit('accept', 2, options, C.accept_timeout(l))\n"
+    "  local due = C.accept_due(l, options)\n"
     "  local s, message, why = C.take(l)\n"
     "  while not s do\n"
     "    local ok = s == false or (short[why] and yieldable())\n"
@@ -15608,7 +15471,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if port == 0 then return 'unix:' .. ip end\n"
     "  return (ip:find(':', 1, true) and '[' .. ip .. ']:' or ip .. ':') .. port\n"
     "end\n"
-    "function C.socket.__tostring(s)\n"
+    "function K.__tostring(s)\n"
     "  local open, info = M.isopen(s), M.tlsinfo(s)\n"
     "  return 'psocket: ' .. place(M.getpeer(s)) .. ' (' .. (open and 'open' or 'closed') ..\n"
     "    (M.isudp(s) and ', UDP' or info and ', ' .. info.version or '') .. ')'\n"
@@ -15636,7 +15499,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
     "    return sched:add(function()\n"
     "      local ok, why = true, nil\n"
-    "      if C.passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      if passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
     "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
     "    end)\n"
     "  end\n"
@@ -15683,7 +15546,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
-    "  results[co] = { ok = ok, n = C.select('#', ...), ... }\n"
+    "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
     "end\n"
     "function S.join(self, co)\n"
     "  local ring, task = C.joining(self, co)\n"
@@ -15694,7 +15557,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local r = results[co]\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
-    "  return C.unpack(r, 1, r.n)\n"
+    "  return unpack(r, 1, r.n)\n"
     "end\n"
     "function M.queue()\n"
     "  local q = C.queue()\n"
@@ -15713,7 +15576,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return true\n"
     "end\n"
     "function Q.pop(q, options)\n"
-    "  local items, due = C.items(q), limit('pop', 2, options, 0)\n"
+    "  local items, due = C.items(q), C.pop_due(q, options)\n"
     "  while items.first > items.last do\n"
     "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
     "    local ok, message, why = timed_out(due)\n"
@@ -15734,55 +15597,62 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local items = C.items(q)\n"
     "  return items.last - items.first + 1\n"
     "end\n"
-    "return note, M.finish, check, function() end\n",
+    "M.scheduler = setmetatable(S, { __call = S.new })\n"
+    "return note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
     NULL
 };
 
 /*--- the module */
 
-typedef struct psi_lua_function {
-    const char *key;
-    lua_CFunction f;
-    const char *name; /* its public name, for errors; NULL: the key */
-} psi_lua_function;
+enum {
+    PSI_LUA_VM = 1, PSI_LUA_WRAPPER, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
+    PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
+};
 
-#define PSI_LUA_F(name) { #name, psi_lua_##name, NULL }
-#define PSI_LUA_AS(key, f, name) { #key, psi_lua_##f, #name }
-#define PSI_LUA_NO_MORE { NULL, NULL, NULL }
+#define PSI_LUA_ROW(in, of, key, f, name) { #key, #name, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_F(in, of, key, f) PSI_LUA_ROW(in, of, key, f, key)
+#define PSI_LUA_M(name) PSI_LUA_ROW(MODULE, SOCKET, name, name, name)
+#define PSI_LUA_H(of, key, f, name) PSI_LUA_ROW(HIDDEN, of, key, f, name)
+#define PSI_LUA_W(in, key, name) \
+    { #key, #name, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
 
-enum { PSI_LUA_AT_VM = 1, PSI_LUA_AT_WRAPPER };
-
-/* Puts functions into the table on top. Their objects have the metatable at index meta. */
-static void psi_lua_register(lua_State *L, const psi_lua_function *f, int meta)
-{
-    for (; f->key; f++) {
-        lua_pushvalue(L, PSI_LUA_AT_VM);
-        lua_pushvalue(L, meta);
-        lua_pushstring(L, f->name ? f->name : f->key);
-        lua_pushcclosure(L, f->f, 3);
-        lua_setfield(L, -2, f->key);
-    }
-}
-
-/* Puts those that wait, from the first to before the last, into the table on top, each passed through the wrapper. */
-static void psi_lua_register_waiting(lua_State *L, int first, int last, int meta)
-{
-    for (; first < last; first++) {
-        lua_pushvalue(L, PSI_LUA_AT_WRAPPER);
-        lua_pushvalue(L, PSI_LUA_AT_VM);
-        lua_pushvalue(L, meta);
-        lua_pushstring(L, psi_lua_all_waiting[first].name);
-        lua_pushinteger(L, first);
-        lua_pushcclosure(L, psi_lua_run, 4);
-        if (first == PSI_LUA_WAIT && !lua_isnil(L, -2)) { /* a wait whose yield is left to the caller */
-            lua_pushvalue(L, -1);
-            lua_setfield(L, -4, "park");
-        }
-        if (lua_isnil(L, -2)) lua_remove(L, -2);
-        else lua_call(L, 1, 1);
-        lua_setfield(L, -2, psi_lua_all_waiting[first].name);
-    }
-}
+static const psi_lua_function psi_lua_functions[] = {
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
+    PSI_LUA_M(getside), PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen),
+    PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer),
+    PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
+    PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+    PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
+    PSI_LUA_W(MODULE, read, read), PSI_LUA_W(MODULE, read_until, read_until),
+    PSI_LUA_W(MODULE, recv, recv), PSI_LUA_W(MODULE, send, send),
+    PSI_LUA_W(MODULE, shutdown, shutdown), PSI_LUA_F(SOCKET, SOCKET, __close, close),
+    PSI_LUA_F(SOCKET, SOCKET, __gc, gc), PSI_LUA_F(LISTENER, LISTENER, close, close),
+    PSI_LUA_F(LISTENER, LISTENER, getfd, getfd), PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
+    PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
+    PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
+    PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
+    PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
+    PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
+    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
+    PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
+    PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
+    PSI_LUA_F(CLASS, CLASS, __close, sched_close),
+    PSI_LUA_F(CLASS, CLASS, __construct, construct),
+    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring),
+    PSI_LUA_H(CLASS, bad, blame, bad), PSI_LUA_H(CLASS, dial, dial, connect),
+    PSI_LUA_H(CLASS, joining, joining, join),
+    PSI_LUA_H(CLASS, listen, listen, bind), PSI_LUA_H(CLASS, queue, new_queue, queue),
+    PSI_LUA_H(CLASS, settings, make_settings, starttls), PSI_LUA_H(CLASS, spawn, start, bind),
+    PSI_LUA_H(CLASS, tls, make_settings, tls), PSI_LUA_H(CLASS, turn, turn, run),
+    PSI_LUA_H(CLASS, yieldable, yieldable, yieldable),
+    PSI_LUA_H(SOCKET, answer, answer_question, starttls), PSI_LUA_H(SOCKET, plan, plan, starttls),
+    PSI_LUA_W(HIDDEN, secure, starttls), PSI_LUA_W(HIDDEN, step, connect),
+    PSI_LUA_W(HIDDEN, wait, wait), PSI_LUA_H(LISTENER, accept_due, due, accept),
+    PSI_LUA_H(LISTENER, take, take, accept), PSI_LUA_H(QUEUE, items, items, queue),
+    PSI_LUA_H(QUEUE, pop_due, due, pop), PSI_LUA_H(QUEUE, signal, signal, push),
+    PSI_LUA_H(SETTINGS, asks, asks, starttls), PSI_LUA_H(SETTINGS, tell, tell, clock)
+};
 
 /* Pushes the function that a script is. */
 static void psi_lua_load(lua_State *L, const char *const *parts)
@@ -15805,7 +15675,7 @@ static void psi_lua_push_wrapper(lua_State *L)
 static void psi_lua_push_wrapper(lua_State *L)
 {
     psi_lua_load(L, psi_lua_wrapper);
-    lua_pushvalue(L, PSI_LUA_AT_VM);
+    lua_pushvalue(L, PSI_LUA_VM);
     lua_getglobal(L, "coroutine");
     lua_getfield(L, -1, "yield");
     lua_remove(L, -2);
@@ -15813,151 +15683,64 @@ static void psi_lua_push_wrapper(lua_State *L)
 }
 #endif
 
-/* Pushes a new class: a metatable with these functions, whose own fields are what its objects have. */
-static int psi_lua_new_class(lua_State *L, const char *name, const psi_lua_function *f)
+/* Puts a function where it belongs; one that waits passes through the wrapper, if there is one. */
+static void psi_lua_register(lua_State *L, const psi_lua_function *f)
 {
-    luaL_newmetatable(L, name);
-    lua_pushstring(L, name);
-    lua_setfield(L, -2, "__name");
-    psi_lua_register(L, f, lua_gettop(L));
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -2, "__index");
-    return lua_gettop(L);
-}
-
-/* What the script needs of Lua's own library, in the table on top. */
-static void psi_lua_set_tools(lua_State *L)
-{
-    static const char *const names[] = { "error", "getmetatable", "next", "pcall", "select", "setmetatable", "tonumber",
-                                         "type", "unpack", NULL };
-    int i, table = lua_gettop(L);
-    for (i = 0; names[i]; i++) {
-        lua_getglobal(L, names[i]);
-        lua_setfield(L, -2, names[i]);
+    int wrap = f->try_it && !lua_isnil(L, PSI_LUA_WRAPPER);
+    if (wrap) lua_pushvalue(L, PSI_LUA_WRAPPER);
+    lua_pushvalue(L, PSI_LUA_VM);
+    lua_pushvalue(L, f->of);
+    lua_pushlightuserdata(L, (void *)f);
+    lua_pushcclosure(L, f->f, 3);
+    if (wrap && f->try_it == psi_lua_try_wait) {
+        lua_pushvalue(L, -1);
+        lua_setfield(L, PSI_LUA_IN_HIDDEN, "park"); /* a wait whose yield is left to the caller */
     }
-    lua_getglobal(L, "coroutine");
-    lua_getfield(L, -1, "yield"); /* in LuaJIT it alone works while a hook or a finalizer runs */
-    lua_setfield(L, table, "yield");
-    lua_getglobal(L, "table");
-    lua_getfield(L, -1, "unpack");
-    if (!lua_isnil(L, -1)) lua_setfield(L, table, "unpack");
-    lua_settop(L, table);
-    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT); /* pcall lets yields pass */
-    lua_setfield(L, -2, "passes");
-    lua_pushboolean(L, LUA_VERSION_NUM >= 502); /* a weak key does not live on by what it refers to itself */
-    lua_setfield(L, -2, "ephemeral");
+    if (wrap) lua_call(L, 1, 1);
+    lua_setfield(L, f->in, f->key);
 }
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    static const psi_lua_function hidden[] = {
-        PSI_LUA_AS(bad, blame, bad), PSI_LUA_AS(dial, dial, connect), PSI_LUA_AS(issettings, is_settings, starttls),
-        PSI_LUA_AS(joining, joining, join), PSI_LUA_AS(known, push_known, known), PSI_LUA_AS(listen, listen, bind),
-        PSI_LUA_AS(queue, new_queue, queue), PSI_LUA_AS(settings, make_settings, tls), PSI_LUA_AS(spawn, start, bind),
-        PSI_LUA_AS(turn, turn, run), PSI_LUA_F(yieldable), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_socket[] = {
-        PSI_LUA_AS(answer, answer_question, starttls), PSI_LUA_AS(side, side, starttls), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_listener[] = {
-        PSI_LUA_AS(accept_timeout, timeout, accept), PSI_LUA_AS(take, take, accept), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_queue[] = {
-        PSI_LUA_AS(items, items, queue), PSI_LUA_AS(signal, signal, push), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function hidden_settings[] = { PSI_LUA_AS(tell, tell, clock), PSI_LUA_NO_MORE };
-    static const psi_lua_function module[] = {
-        PSI_LUA_F(close), PSI_LUA_F(export), PSI_LUA_F(geterror), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal),
-        PSI_LUA_AS(getpeer, address, getpeer), PSI_LUA_F(getside), PSI_LUA_F(isopen), PSI_LUA_F(istls), PSI_LUA_F(isudp),
-        PSI_LUA_F(listen), PSI_LUA_F(now), PSI_LUA_F(pair), PSI_LUA_F(peek), PSI_LUA_F(pending), PSI_LUA_F(setpeer),
-        PSI_LUA_F(settimeout), PSI_LUA_F(setyield), PSI_LUA_F(tlsinfo), PSI_LUA_AS(udpserver, listen, udpserver),
-        PSI_LUA_F(unrecv), PSI_LUA_F(wrap), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function socket[] = {
-        PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function listener[] = {
-        PSI_LUA_F(close), PSI_LUA_F(getfd), PSI_LUA_AS(getlocal, address, getlocal), PSI_LUA_F(hasconnection),
-        PSI_LUA_F(settimeout), PSI_LUA_AS(__gc, gc, __gc), PSI_LUA_AS(__close, close, __close), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function settings[] = {
-        PSI_LUA_F(loadsessions), PSI_LUA_F(savesessions), PSI_LUA_AS(__gc, settings_gc, __gc), PSI_LUA_NO_MORE
-    };
-    static const psi_lua_function core[] = { PSI_LUA_AS(__gc, core_gc, __gc), PSI_LUA_NO_MORE };
-    static const psi_lua_function queue[] = { PSI_LUA_NO_MORE };
-    static const psi_lua_function scheduler[] = {
-        PSI_LUA_AS(add, start, add), PSI_LUA_AS(close, sched_close, close), PSI_LUA_F(contains),
-        PSI_LUA_AS(getfd, sched_getfd, getfd), PSI_LUA_AS(new, new_scheduler, new), PSI_LUA_F(remove),
-        PSI_LUA_AS(__close, sched_close, __close), PSI_LUA_AS(__construct, construct, __construct),
-        PSI_LUA_AS(__tostring, sched_tostring, __tostring), PSI_LUA_NO_MORE
-    };
-    enum { MODULE = PSI_LUA_AT_WRAPPER + 1, SOCKET, LISTENER, SETTINGS, QUEUE, CLASS, HIDDEN };
+    static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
+                                           PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
+    size_t i;
+    int index;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
     psi_lua_push_wrapper(L);
-    lua_newtable(L); /* the module */
-    psi_lua_new_class(L, PSI_LUA_SOCKET, socket);
-    lua_pushvalue(L, MODULE); /* so that module.send(s, ...) and s:send(...) are the same */
-    lua_setfield(L, -2, "__index");
-    psi_lua_new_class(L, PSI_LUA_LISTENER, listener);
-    psi_lua_new_class(L, PSI_LUA_SETTINGS, settings);
-    psi_lua_new_class(L, PSI_LUA_QUEUE, queue);
-    psi_lua_new_class(L, PSI_LUA_CORE, core);
-    lua_pop(L, 1);
-    psi_lua_new_class(L, PSI_LUA_CLASS, scheduler);
     lua_newtable(L);
-    lua_pushcfunction(L, psi_lua_new_scheduler);
-    lua_setfield(L, -2, "__call");
-    lua_setmetatable(L, CLASS);
-    lua_newtable(L); /* what the script needs besides */
-    psi_lua_register(L, hidden, CLASS);
-    psi_lua_register(L, hidden_socket, SOCKET);
-    psi_lua_register(L, hidden_listener, LISTENER);
-    psi_lua_register(L, hidden_queue, QUEUE);
-    psi_lua_register(L, hidden_settings, SETTINGS);
-    psi_lua_register_waiting(L, PSI_LUA_WAIT, PSI_LUA_WAITING, SOCKET);
-    lua_pushvalue(L, SOCKET);
-    lua_setfield(L, -2, "socket");
-    psi_lua_set_tools(L);
-    lua_settop(L, HIDDEN);
-    lua_pushvalue(L, MODULE);
-    psi_lua_register(L, module, SOCKET);
-    psi_lua_register_waiting(L, 0, PSI_LUA_WAIT, SOCKET);
+    for (i = 0; i < sizeof classes / sizeof *classes; i++) {
+        luaL_newmetatable(L, classes[i]);
+        lua_pushstring(L, classes[i]);
+        lua_setfield(L, -2, "__name");
+        lua_pushvalue(L, i ? -1 : PSI_LUA_IN_MODULE); /* module.send(s, ...) and s:send(...) are the same */
+        lua_setfield(L, -2, "__index");
+    }
+    lua_newtable(L);
+    for (i = 0; i < sizeof psi_lua_functions / sizeof *psi_lua_functions; i++) psi_lua_register(L, &psi_lua_functions[i]);
     lua_pushliteral(L, PSOCKET_VERSION);
-    lua_setfield(L, -2, "version");
-    lua_pushvalue(L, CLASS);
-    lua_setfield(L, -2, "scheduler");
-
-    lua_newtable(L); /* strangers, in the table that is their metatable, too */
-    lua_pushliteral(L, "v");
-    lua_setfield(L, -2, "__mode");
-    lua_pushvalue(L, -1);
-    lua_setmetatable(L, -2);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    lua_setfield(L, PSI_LUA_IN_MODULE, "version");
     psi_lua_load(L, psi_lua_script);
-    lua_pushvalue(L, MODULE);
-    lua_pushvalue(L, CLASS);
-    lua_pushvalue(L, QUEUE);
-    lua_pushvalue(L, LISTENER);
-    lua_pushvalue(L, HIDDEN);
-    lua_call(L, 5, 4);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
+    lua_pushboolean(L, LUA_VERSION_NUM >= 502);
+    for (index = PSI_LUA_IN_MODULE; index <= PSI_LUA_IN_HIDDEN; index++) lua_pushvalue(L, index);
+    lua_call(L, 2 + PSI_LUA_IN_HIDDEN - PSI_LUA_IN_MODULE + 1, 5);
+    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->check = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushcfunction(L, psi_lua_copy);
     vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_getglobal(L, "debug");
-    if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
-    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_pushvalue(L, MODULE);
-    lua_pushvalue(L, MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    lua_pushvalue(L, PSI_LUA_IN_MODULE);
     return 1;
 }
 

@@ -104,7 +104,7 @@ function socket:unrecv(data) end
 ---@return psocket.name? name
 function socket:read(n, options) end
 
----All up to and including the delimiter, of at most max bytes ("LIMIT"; nothing is taken then).
+---All up to and including the delimiter, of at most max bytes (by default recv_limit; "LIMIT": nothing is taken then).
 ---@param delimiter string
 ---@param max? integer
 ---@param options? psocket.call

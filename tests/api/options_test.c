@@ -78,17 +78,46 @@ TEST(reuse_port)
     }
 }
 
-TEST(v6only)
+/* "::" is all addresses, of both families, as it is to the system; so is no address at all. */
+TEST(the_unspecified_address_takes_both)
 {
-    psocket_options o = net_options(0);
-    psocket *l = NULL, *c = NULL;
-    int port = 0;
-    o.v6only = 1;
-    REQUIRE(psocket_listen(&l, NULL, 0, &o) == 0 && psocket_getlocal(l, NULL, 0, &port) == 0);
-    CHECK_INT(psocket_connect(&c, "127.0.0.1", port, &o), PSOCKET_REFUSED);
-    CHECK_INT(psocket_connect(&c, "::1", port, &o), 0);
-    psocket_free(c);
-    psocket_free(l);
+    static const char *const places[] = { "::", "[::]:0", NULL };
+    int i, v6only, port;
+    for (i = 0; i < 6; i++) {
+        psocket *l = NULL, *c = NULL;
+        psocket_options o = net_options(0);
+        o.v6only = v6only = i >= 3;
+        CHECK_INT(psocket_listen(&l, places[i % 3], 0, &o), 0);
+        psocket_getlocal(l, NULL, 0, &port);
+        CHECK_INT(psocket_connect(&c, "127.0.0.1", port, &o), v6only ? PSOCKET_REFUSED : 0);
+        psocket_free(c);
+        CHECK_INT(psocket_connect(&c, "::1", port, &o), 0);
+        psocket_free(c);
+        psocket_free(l);
+    }
+}
+
+TEST(options_that_make_no_sense)
+{
+    psocket *s = NULL;
+    psocket_error e;
+    psocket_options o = net_options(0), silly;
+    o.error = &e;
+    silly = o;
+    silly.keepalive = -1;
+    CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "keepalive"));
+    silly = o;
+    silly.broadcast = 1;
+    CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "UDP"));
+    silly = o;
+    silly.multicast_group = "239.0.0.1";
+    CHECK_INT(psocket_connect(&s, "127.0.0.1", 1, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "UDP") && !s);
+    silly.udp = 1;
+    CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), 0);
+    psocket_free(s);
 }
 
 TEST(broadcast)

@@ -75,10 +75,10 @@ static int exchange(conn *c)
 
 static void turn(conn *c)
 {
-    int i, r = 0, events;
+    int r = 0, events;
     if (mode == SOURCE) r = put_source(c);
     else
-        for (i = 0; i < ACCEPTS && !r; i++) r = exchange(c);
+        do r = exchange(c); while (!r && psocket_pending(c->s));
     if (r && r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) {
         end(c);
         return;

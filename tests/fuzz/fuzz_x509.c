@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int has_key;
     memset(&trust, 0, sizeof trust);
     (void)psi_trust_any(&trust, data, size);
-    (void)psi_x509_chain_load(&chain, data, size, &err);
+    (void)psi_x509_load(&chain, PSI_X509_CHAIN, data, size, "", &err);
     has_key = psi_x509_key_load(&key, data, size, &err) == 0;
     for (i = 0; i < chain.count && i < 8; i++) {
         const psi_x509_cert *c = &chain.certs[i];

@@ -3,9 +3,9 @@
 #include "a.h"
 #include "link.h"
 
-enum { UNTIL, UNTIL_TWO, READ, UNTIL_IN_POLLER, UNTIL_PEEK, UNTIL_PUT_BACK, KINDS };
+enum { UNTIL, UNTIL_TWO, UNTIL_OTHER, READ, UNTIL_IN_POLLER, UNTIL_PEEK, UNTIL_PUT_BACK, KINDS };
 
-static const char *const kinds[] = { "read_until", "read_until of two in turn", "read", "read_until in a poller", "read_until and peek",
+static const char *const kinds[] = { "read_until", "read_until of two in turn", "read_until of one, then the other", "read", "read_until in a poller", "read_until and peek",
                                      "read_until and unrecv" };
 
 /* Processor milliseconds to receive n bytes, segment at a time, never completing what is asked for. */
@@ -31,7 +31,7 @@ static long cost(int kind, size_t n, size_t segment, char byte, const char *deli
         sent += segment;
         if (kind == UNTIL_IN_POLLER && psocket_poller_wait(p, &ev, 100) < 0) break;
         if (kind == READ) r = psocket_read(b, 2 * n, &data);
-        else r = psocket_read_until(b, delimiter, 2 * n, &data);
+        else r = psocket_read_until(b, kind == UNTIL_OTHER && sent / segment % 2 ? "aaac" : delimiter, 2 * n, &data);
         if (kind == UNTIL_TWO) r = psocket_read_until(b, "\n", 2 * n, &data);
         if (kind == UNTIL_PEEK) psocket_peek(b, &data);
         if (kind == UNTIL_PUT_BACK && (sent / segment) % 4096 == 0) psocket_unrecv(b, "q", 1);
@@ -76,6 +76,7 @@ TEST_LIMIT(two_delimiters_in_turn, 100)
 {
     linear(UNTIL_TWO, 1, 'x', "\r\n\r\n", 0);
     linear(UNTIL_TWO, 64, 'x', "\r\n\r\n", 0);
+    linear(UNTIL_OTHER, 1, 'a', "aab", 0);
 }
 
 TEST_LIMIT(reads_of_more, 100)

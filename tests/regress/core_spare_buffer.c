@@ -1,6 +1,11 @@
 /* The read buffer that a poller keeps went, however large, to the next socket that read: thousands of them, each with a
    little that its reader cannot use yet, could hold 64 KB each after somebody else's bulk. And: it must never be one that
-   still holds what another socket has handed out. */
+   still holds what another socket has handed out; a socket that took it and then found no memory for a larger one gives it
+   back. */
+#include <stdlib.h>
+static size_t largest = (size_t)-1; /* that there is memory for */
+#define PSOCKET_MALLOC(n) ((n) > largest ? NULL : malloc(n))
+#define PSOCKET_FREE free
 #define PSOCKET_IMPLEMENTATION
 #include "psocket.h"
 #include "core.h"
@@ -100,4 +105,35 @@ TEST(what_was_handed_out_stays)
     CHECK_INT(errors, 0);
     CHECK(seen > 1000);
     finish(p, 6);
+}
+
+TEST(no_memory_for_a_larger_one)
+{
+    static char block[65536];
+    psocket_poller *p = NULL;
+    const psocket_event *ev;
+    const void *data;
+    ptrdiff_t r;
+    int turns;
+    REQUIRE(psocket_poller_new(&p) == 0);
+    add(p, 0);
+    add(p, 1);
+    for (turns = 0; turns < 50; turns++) { /* reads of the first grow */
+        psocket_send(c[0], block, sizeof block);
+        psocket_poller_wait(p, &ev, 0);
+        while ((r = psocket_recv(s[0], &data)) > 0) {}
+        CHECK_INT(r, PSOCKET_WANT_READ);
+    }
+    CHECK_INT(psocket_send(c[1], "x", 1), 1);
+    CHECK_INT(psocket_poller_wait(p, &ev, 1000), 1);
+    CHECK_INT(psocket_recv(s[1], &data), 1);
+    CHECK_INT(psocket_recv(s[1], &data), PSOCKET_WANT_READ); /* the poller keeps a small buffer now */
+    CHECK_INT(psocket_send(c[0], "y", 1), 1);
+    largest = 16384;
+    CHECK_INT(psocket_recv(s[0], &data), PSOCKET_NOMEM);
+    CHECK(!s[0]->ring.buf);
+    CHECK_INT(psocket_recv(s[0], &data), PSOCKET_NOMEM);
+    largest = (size_t)-1;
+    CHECK_INT(psocket_recv(s[0], &data), 1);
+    finish(p, 2);
 }

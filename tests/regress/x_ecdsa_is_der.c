@@ -10,18 +10,46 @@ static der numbers(const uint8_t *r, size_t rn, const uint8_t *s, size_t sn)
     return d;
 }
 
+/* Where the signature of a certificate stands, and before it the header of the BIT STRING, the algorithm, the body. */
+static const uint8_t *signature_of(const der *cert, const uint8_t **body, const uint8_t **bits, size_t *n)
+{
+    const uint8_t *p = cert->p, *next;
+    der_enter(&p, n);
+    *body = p;
+    p = der_enter(&p, n);
+    p = der_enter(&p, n);
+    *bits = p;
+    next = der_enter(&p, n);
+    *n = (size_t)(next - p) - 1;
+    return p + 1;
+}
+
+/* The numbers of the signature, with their leading zeros. */
+static void numbers_of(const der *cert, const uint8_t *number[2], size_t len[2])
+{
+    const uint8_t *body, *bits, *p;
+    size_t n;
+    int i;
+    p = signature_of(cert, &body, &bits, &n);
+    der_enter(&p, &n);
+    for (i = 0; i < 2; i++) {
+        const uint8_t *next = der_enter(&p, &n);
+        number[i] = p;
+        len[i] = n;
+        p = next;
+    }
+}
+
 /* The chain with another signature in place of the one of n bytes. */
 static int judged(const der *root, const der *leaf, const uint8_t *sig, size_t n)
 {
-    psi_x509_span in = psi_x509_span_of(leaf->p, leaf->n), whole, body, tbs, alg;
+    const uint8_t *body, *end;
     der changed = {0}, bits = {0};
     psocket_error e;
-    int tag, code;
-    psi_x509_seq(&in, &whole);
-    psi_x509_any(&whole, &tag, &body, &tbs);
-    psi_x509_any(&whole, &tag, &body, &alg);
-    der_put(&changed, tbs.p, tbs.n);
-    der_put(&changed, alg.p, alg.n);
+    size_t old;
+    int code;
+    signature_of(leaf, &body, &end, &old);
+    der_put(&changed, body, (size_t)(end - body));
     der_raw(&bits, "\0");
     der_put(&bits, sig, n);
     der_element(&changed, 0x03, bits.p, bits.n);
@@ -35,21 +63,19 @@ static int judged(const der *root, const der *leaf, const uint8_t *sig, size_t n
 TEST(one_way_to_write_it)
 {
     der san = {0}, root = x_cert("root", 1, "root", 1, 1, NULL), leaf, d;
-    psi_x509_span in, whole, body, r, s, bits;
+    const uint8_t *number[2];
+    size_t len[2];
     uint8_t padded[40] = {0}, buf[200];
-    int tag, k;
+    int k;
     x_san(&san, "good.test");
     for (k = 0;; k++) { /* until both numbers are of 32 bytes without a zero in front, so that one can be added */
         leaf = x_cert("leaf", 2, "root", 1, 0, &san);
-        in = psi_x509_span_of(leaf.p, leaf.n);
-        REQUIRE(psi_x509_seq(&in, &whole) && psi_x509_any(&whole, &tag, &body, NULL) && psi_x509_any(&whole, &tag, &body, NULL));
-        REQUIRE(psi_x509_bits(&whole, &bits) && psi_x509_seq(&bits, &body));
-        REQUIRE(psi_x509_take(&body, 0x02, &r) && psi_x509_take(&body, 0x02, &s));
-        if (r.n == 32 && s.n == 32) break;
+        numbers_of(&leaf, number, len);
+        if (len[0] == 32 && len[1] == 32) break;
         REQUIRE(k < 200);
         free(leaf.p);
     }
-    d = numbers(r.p, r.n, s.p, s.n);
+    d = numbers(number[0], len[0], number[1], len[1]);
     CHECK_INT(judged(&root, &leaf, d.p, d.n), 0);
 
     memcpy(buf, d.p, d.n); /* bytes behind it, within and without */
@@ -69,30 +95,27 @@ TEST(one_way_to_write_it)
     CHECK_INT(judged(&root, &leaf, d.p, d.n - 1), PSOCKET_CERT_SIGNATURE);
     free(d.p);
 
-    memcpy(padded + 1, r.p, 32); /* zeros in front that nobody needs */
-    d = numbers(padded, 33, s.p, s.n);
+    memcpy(padded + 1, number[0], 32); /* zeros in front that nobody needs */
+    d = numbers(padded, 33, number[1], len[1]);
     CHECK_INT(judged(&root, &leaf, d.p, d.n), PSOCKET_CERT_SIGNATURE);
     free(d.p);
-    memcpy(padded + 1, s.p, 32);
-    d = numbers(r.p, r.n, padded, 33);
+    memcpy(padded + 1, number[1], 32);
+    d = numbers(number[0], len[0], padded, 33);
     CHECK_INT(judged(&root, &leaf, d.p, d.n), PSOCKET_CERT_SIGNATURE);
     free(d.p);
-    d = numbers(r.p, 0, s.p, s.n);
+    d = numbers(number[0], 0, number[1], len[1]);
     CHECK_INT(judged(&root, &leaf, d.p, d.n), PSOCKET_CERT_SIGNATURE);
     free(d.p);
     free(leaf.p);
 
     for (k = 0;; k++) { /* a number whose zero in front is needed, without it: negative */
         leaf = x_cert("leaf", 2, "root", 1, 0, &san);
-        in = psi_x509_span_of(leaf.p, leaf.n);
-        psi_x509_seq(&in, &whole), psi_x509_any(&whole, &tag, &body, NULL), psi_x509_any(&whole, &tag, &body, NULL);
-        psi_x509_bits(&whole, &bits), psi_x509_seq(&bits, &body);
-        psi_x509_take(&body, 0x02, &r), psi_x509_take(&body, 0x02, &s);
-        if (r.n == 33) break;
+        numbers_of(&leaf, number, len);
+        if (len[0] == 33) break;
         REQUIRE(k < 200);
         free(leaf.p);
     }
-    d = numbers(r.p + 1, 32, s.p, s.n);
+    d = numbers(number[0] + 1, 32, number[1], len[1]);
     CHECK_INT(judged(&root, &leaf, d.p, d.n), PSOCKET_CERT_SIGNATURE);
     free(d.p);
     free(leaf.p);

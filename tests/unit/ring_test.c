@@ -50,7 +50,7 @@ static void drop(model *m)
 static void random_run(int records, unsigned start)
 {
     static model m;
-    psi_ring r = { NULL, 0, 0, 0, 0, 0, 0, 0, 0 };
+    psi_ring r = PSI_ZERO;
     const void *last = NULL;
     size_t last_n = 0;
     int step;
@@ -155,7 +155,7 @@ static void put(psi_ring *r, const char *text)
 
 TEST(find_across_chunks)
 {
-    psi_ring r = { NULL, 0, 0, 0, 0, 0, 0, 0, 0 };
+    psi_ring r = PSI_ZERO;
     put(&r, "GET / HTTP/1.1\r\nHost: x\r");
     put(&r, "\n\r");
     put(&r, "\nbody");
@@ -171,7 +171,7 @@ TEST(find_across_chunks)
 /* A payload for which much is read begins at the start of 64 bytes, away from the start of a page. */
 TEST(large_reads_are_aligned)
 {
-    psi_ring r = { NULL, 0, 0, 0, 0, 0, 0, 0, 0 };
+    psi_ring r = PSI_ZERO;
     const void *data;
     int i;
     for (i = 0; i < 50; i++) {
@@ -188,7 +188,7 @@ TEST(large_reads_are_aligned)
 /* One byte after another: what is kept and what is moved stays in proportion to what came. */
 TEST(small_pieces_cost_little)
 {
-    psi_ring r = { NULL, 0, 0, 0, 0, 0, 0, 0, 0 };
+    psi_ring r = PSI_ZERO;
     const void *data;
     int i, moves = 0;
     for (i = 0; i < 65536; i++) {
@@ -208,7 +208,7 @@ TEST(small_pieces_cost_little)
 
 TEST(undecode_gives_back_the_bytes)
 {
-    psi_ring r = { NULL, 0, 0, 0, 0, 0, 0, 0, 0 };
+    psi_ring r = PSI_ZERO;
     put(&r, "lo wor");
     put(&r, "ld");
     psi_ring_unshift(&r, "hel", 3);
@@ -221,7 +221,7 @@ TEST(undecode_gives_back_the_bytes)
 
 TEST(limits)
 {
-    psi_ring r = { NULL, 0, 0, 0, 0, 0, 0, 0, 0 };
+    psi_ring r = PSI_ZERO;
     CHECK_INT(psi_ring_reserve(&r, (size_t)PSI_RING_MAX + 1), PSOCKET_LIMIT);
     CHECK_INT(psi_ring_unshift(&r, "x", (size_t)PSI_RING_MAX + 1), PSOCKET_LIMIT);
     CHECK(r.buf == NULL);

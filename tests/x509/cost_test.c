@@ -60,7 +60,7 @@ static void verify(int want, const uint8_t *pin)
     psocket_error e = PSI_ZERO;
     clock_t before, after;
     memset(&trust, 0, sizeof trust);
-    CHECK_INT(psi_trust_text(&trust, anchors.p, anchors.n, "", &e), anchors.n ? 0 : PSOCKET_TLS_PEM);
+    CHECK_INT(psi_x509_load(&trust.anchors, PSI_X509_ANCHORS, anchors.p, anchors.n, "", &e), anchors.n ? 0 : PSOCKET_TLS_PEM);
     q.trust = &trust;
     q.name = "example.org";
     q.now = 1800000000;

@@ -9,7 +9,7 @@ typedef struct der {
     size_t n, room;
 } der;
 
-static void der_put(der *d, const void *p, size_t n)
+static CHECK_UNUSED void der_put(der *d, const void *p, size_t n)
 {
     if (d->n + n > d->room) {
         d->room = 2 * (d->n + n) + 256;
@@ -23,12 +23,12 @@ static void der_put(der *d, const void *p, size_t n)
 #define der_raw(d, literal) der_put(d, literal, sizeof(literal) - 1)
 
 /* Where the content starts, for der_close: it puts the header in front. */
-static size_t der_open(const der *d)
+static CHECK_UNUSED size_t der_open(const der *d)
 {
     return d->n;
 }
 
-static void der_close(der *d, int tag, size_t start)
+static CHECK_UNUSED void der_close(der *d, int tag, size_t start)
 {
     uint8_t head[5];
     size_t len = d->n - start, n = 0;
@@ -43,15 +43,24 @@ static void der_close(der *d, int tag, size_t start)
     memcpy(d->p + start, head, n);
 }
 
-static void der_element(der *d, int tag, const void *p, size_t n)
+static CHECK_UNUSED void der_element(der *d, int tag, const void *p, size_t n)
 {
     size_t at = der_open(d);
     der_put(d, p, n);
     der_close(d, tag, at);
 }
 
+/* Reading what is well-formed: takes the next element of *p, its content at *p and of *n bytes; answers what is behind it. */
+static CHECK_UNUSED const uint8_t *der_enter(const uint8_t **p, size_t *n)
+{
+    size_t more = (*p)[1] >= 0x80 ? (*p)[1] & 0x7Fu : 0, i;
+    for (i = 0, *n = more ? 0 : (*p)[1]; i < more; i++) *n = *n << 8 | (*p)[2 + i];
+    *p += 2 + more;
+    return *p + *n;
+}
+
 /* A Name of one common name. */
-static void der_name(der *d, int tag, const char *text, size_t n)
+static CHECK_UNUSED void der_name(der *d, int tag, const char *text, size_t n)
 {
     size_t name = der_open(d), rdn = der_open(d), attribute = der_open(d);
     der_raw(d, "\x06\x03\x55\x04\x03");
@@ -62,7 +71,7 @@ static void der_name(der *d, int tag, const char *text, size_t n)
 }
 
 /* An extension of id-ce: its last byte and its value. */
-static void der_extension(der *d, int id, const void *value, size_t n)
+static CHECK_UNUSED void der_extension(der *d, int id, const void *value, size_t n)
 {
     uint8_t oid[5] = {0x06, 0x03, 0x55, 0x1D, 0};
     size_t at = der_open(d);
@@ -81,7 +90,7 @@ typedef struct der_cert {
 } der_cert;
 
 /* Appends the certificate. */
-static void der_write(der *out, const der_cert *c)
+static CHECK_UNUSED void der_write(der *out, const der_cert *c)
 {
     static unsigned serial = 1;
     uint8_t key[66] = {0, 4}, sig[80] = {0}, hash[32], n[2];
