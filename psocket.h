@@ -1399,7 +1399,7 @@ static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 #if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
 #define PSI_OS_FILES
 #define PSI_OS_PATH 1024
-#define PSI_OS_LIST ';'
+#define PSI_OS_LIST ";"
 
 /* 0 if s is not UTF-8 or does not fit. */
 static int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
@@ -1671,7 +1671,7 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 #if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
 #define PSI_OS_FILES
 #define PSI_OS_PATH 1024
-#define PSI_OS_LIST ':'
+#define PSI_OS_LIST ":"
 
 static intptr_t psi_os_file_open(const char *path)
 {
@@ -1902,9 +1902,8 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap, n = 0;
-    ptrdiff_t got = 0;
-    char *buf = NULL, *bigger;
+    size_t cap = 8192, n = 0;
+    ptrdiff_t got = 1;
     int r = 0;
     intptr_t file = psi_os_file_open(path);
     *data = NULL;
@@ -1914,27 +1913,25 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
         r = psi_os_why(os);
         return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    for (cap = 16384;; cap *= 2) {
-        bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(buf, n, cap);
+    while (!r && got > 0) {
+        char *bigger = (cap *= 2) > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
         if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-        if (r) break;
-        buf = bigger;
-        while (n + 1 < cap && (got = psi_os_file_read(file, buf + n, cap - n - 1)) > 0) n += (size_t)got;
-        if (got <= 0) break;
+        else *data = bigger;
+        while (!r && n + 1 < cap && (got = psi_os_file_read(file, *data + n, cap - n - 1)) > 0) n += (size_t)got;
     }
     if (got < 0) {
         psi_os_why(os);
         r = PSOCKET_FILE;
     }
     psi_os_file_close(file);
-    if (r) {
-        psi_free(buf);
-        return r;
+    if (!r) {
+        (*data)[n] = 0;
+        *len = n;
+        return 0;
     }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
+    psi_free(*data);
+    *data = NULL;
+    return r;
 }
 
 /* Files that are handed over one after the other, until each answers other than 0. */
@@ -1960,22 +1957,12 @@ static int psi_os_walk_file(void *ctx, const char *path)
     return r;
 }
 
-static int psi_os_walk_folder(psi_os_walk *w, const char *path)
-{
-    int r = psi_os_files(path, psi_os_walk_file, w);
-    if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
-    return r;
-}
-
 /* Hands each the contents of every file of a folder. PSOCKET_FILE if the folder cannot be read. */
 static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
 {
-    psi_os_walk w = PSI_ZERO;
-    int r;
-    w.each = each;
-    w.ctx = ctx;
-    r = psi_os_walk_folder(&w, path);
-    *os = r == PSOCKET_FILE ? w.os : 0;
+    psi_os_walk w = { each, ctx, 0, 0 };
+    int r = psi_os_files(path, psi_os_walk_file, &w);
+    *os = r == PSOCKET_FILE ? PSI_OS_ERRNO : 0;
     return r;
 }
 
@@ -2045,27 +2032,38 @@ static int psi_os_trust_store(psi_os_walk *w)
     size_t i;
     for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++)
         r = psi_os_walk_file(w, bundles[i]);
-    if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
+    if (!r && !w->found) r = psi_os_files("/system/etc/security/cacerts", psi_os_walk_file, w); /* Android */
     return r == PSOCKET_FILE ? 0 : r;
 }
 #endif
 
 /* Every folder of a list. */
-static int psi_os_walk_list(psi_os_walk *w, const char *list)
+static int psi_os_walk_list(void *ctx, const char *list)
 {
+    psi_os_walk *w = (psi_os_walk *)ctx;
+    char path[PSI_OS_PATH];
+    size_t n;
     int r = 0;
-    while (*list && (!r || r == PSOCKET_FILE)) {
-        char path[PSI_OS_PATH];
-        size_t n = 0;
-        while (list[n] && list[n] != PSI_OS_LIST) n++;
-        if (n && n < sizeof path) {
-            memcpy(path, list, n);
-            path[n] = 0;
-            r = psi_os_walk_folder(w, path);
-        }
-        list += n + (list[n] != 0);
+    for (; *list && !r; list += n + (list[n] != 0)) {
+        n = strcspn(list, PSI_OS_LIST);
+        snprintf(path, sizeof path, "%.*s", (int)n, list);
+        r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
+        if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
+        if (r == PSOCKET_FILE) r = 0;
     }
-    return r == PSOCKET_FILE ? 0 : r;
+    return r;
+}
+
+/* What an environment variable names, if it is set: then it must bring something. */
+static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *w, const char *value), psocket_error *e)
+{
+    char buf[PSI_OS_PATH];
+    const char *value = psi_os_getenv(name, buf);
+    int r, before = w->found;
+    if (!value) return 0;
+    r = walk(w, value);
+    if (!r && w->found == before) r = PSOCKET_TLS_NO_TRUST;
+    return r ? psi_err_os(e, r, w->os, "%s=%.200s brings no trust anchors", name, value) : 0;
 }
 
 /* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
@@ -2074,26 +2072,10 @@ static int psi_os_walk_list(psi_os_walk *w, const char *list)
    PSOCKET_DESCRIPTORS, or what each answered. */
 static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
 {
-    char buf[PSI_OS_PATH];
-    psi_os_walk w = PSI_ZERO;
-    const char *file, *list;
-    int r, before;
-    w.each = each;
-    w.ctx = ctx;
-    file = psi_os_getenv("SSL_CERT_FILE", buf);
-    if (file) {
-        r = psi_os_walk_file(&w, file);
-        if (!r && !w.found) r = PSOCKET_TLS_NO_TRUST;
-        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
-    }
-    before = w.found;
-    list = psi_os_getenv("SSL_CERT_DIR", buf);
-    if (list) {
-        r = psi_os_walk_list(&w, list);
-        if (!r && w.found == before) r = PSOCKET_TLS_NO_TRUST;
-        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
-    }
-    if (file || list) return 0;
+    psi_os_walk w = { each, ctx, 0, 0 };
+    int r = psi_os_walk_env(&w, "SSL_CERT_FILE", psi_os_walk_file, e);
+    if (!r) r = psi_os_walk_env(&w, "SSL_CERT_DIR", psi_os_walk_list, e);
+    if (r || w.found) return r;
     r = psi_os_trust_store(&w);
     if (r) return psi_err_os(e, r, w.os, "cannot read the system's trust anchors");
     return w.found ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
