@@ -2678,7 +2678,7 @@ static void psi_os_bell_free(psocket_fd bell[2])
 
 #ifndef PSOCKET_NO_DNS
 /* Blocks. Hands over addresses in the system's order (RFC 6724). */
-static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
+static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
 {
     struct addrinfo hints, *list = NULL, *i;
     int e, found = 0;
@@ -3215,11 +3215,13 @@ static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
     int used = 0, gap = -1; /* where "::" is */
     size_t i = 0, digits;
     uint32_t v;
-    if (n >= 2 && s[0] == ':' && s[1] == ':') {
-        gap = 0;
-        i = 2;
-    }
     while (i < n) {
+        if (s[i] == ':') {
+            if (i + 1 == n || s[i + 1] != ':' || gap >= 0) return 0;
+            gap = used;
+            i += 2;
+            continue;
+        }
         digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
         if (i + digits < n && s[i + digits] == '.') {
             if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
@@ -3230,12 +3232,8 @@ static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
         out[used++] = (uint8_t)(v >> 8);
         out[used++] = (uint8_t)(v & 255);
         i += digits;
-        if (i == n) break;
-        if (s[i++] != ':' || i == n) return 0;
-        if (s[i] != ':') continue;
-        if (gap >= 0) return 0;
-        gap = used;
-        i++;
+        if (i < n && s[i] != ':') return 0;
+        if (i + 1 < n && s[i + 1] != ':') i++;
     }
     if (gap < 0) return used == 16;
     if (used > 14) return 0;
@@ -3254,12 +3252,6 @@ static void psi_addr_normalise(psi_addr *a)
         a->family = PSI_IP4;
         a->scope = 0;
     }
-}
-
-/* The same address, whatever the port? */
-static int psi_addr_same(const psi_addr *a, const psi_addr *b)
-{
-    return a->family == b->family && a->scope == b->scope && !memcmp(a->ip, b->ip, sizeof a->ip);
 }
 
 /* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
@@ -3374,14 +3366,16 @@ static PSI_UNUSED long psi_dns_process;
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
    alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one family has taken more
    than its half of the room, the other one takes it back. */
-static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
+static int psi_dns_add(void *resolve, const psi_addr *address)
 {
+    psocket_resolve *r = (psocket_resolve *)resolve;
     psi_addr a = *address;
     int i, same = 0, at;
     psi_addr_normalise(&a);
     for (i = 0; i < r->count; i++) {
-        if (psi_addr_same(&r->addrs[i], &a)) return 0;
-        same += r->addrs[i].family == a.family;
+        const psi_addr *b = &r->addrs[i];
+        if (b->family == a.family && b->scope == a.scope && !memcmp(b->ip, a.ip, sizeof a.ip)) return 0;
+        same += b->family == a.family;
     }
     if (r->count == PSOCKET_ADDRESSES) {
         if (same >= PSOCKET_ADDRESSES / 2) return PSOCKET_LIMIT;
@@ -3395,25 +3389,24 @@ static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
     return 0;
 }
 
-/* Stores the answer, rings, and lets go for whoever answers. The lock is held. 1: r is to be freed. */
-static int psi_dns_answer(psocket_resolve *r, int code)
+/* Stores the answer, rings, and lets go for whoever answers. */
+static void psi_dns_answer(psocket_resolve *r, int code)
 {
+    int left;
+    psi_os_lock(&psi_dns_lock);
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
-    return --r->owners == 0;
+    left = --r->owners;
+    psi_os_unlock(&psi_dns_lock);
+    if (!left) psi_free(r);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
-    int last;
-    if (!r) return;
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
-    psi_os_lock(&psi_dns_lock);
-    last = psi_dns_answer(r, code);
-    psi_os_unlock(&psi_dns_lock);
-    if (last) psi_free(r);
+    if (r) psi_dns_answer(r, code);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3427,28 +3420,20 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
     return result;
 }
 
-static void psi_dns_found(void *r, const psi_addr *a)
-{
-    psi_dns_add((psocket_resolve *)r, a);
-}
-
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
 PSI_OS_THREAD(psi_dns_worker, first)
 {
-    psocket_resolve *r = (psocket_resolve *)first, *next;
-    int last, code;
-    for (; r; r = next) {
-        code = psi_os_resolve(r->host, psi_dns_found, r, &r->os); /* the socket looks only once done is set */
+    psocket_resolve *r = (psocket_resolve *)first;
+    while (r) {
+        psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os)); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        last = psi_dns_answer(r, code);
-        next = psi_dns_queue;
-        if (next) psi_dns_queue = next->next;
+        r = psi_dns_queue;
+        if (r) psi_dns_queue = r->next;
         else psi_dns_threads--;
-        if (next) next->queued = 0;
+        if (r) r->queued = 0;
         psi_os_unlock(&psi_dns_lock);
-        if (last) psi_free(r);
     }
     return 0;
 }
@@ -3472,11 +3457,12 @@ static void psi_dns_system(psocket_resolve *r)
         while (*end) end = &(*end)->next;
         *end = r;
         r->queued = 1;
-    } else {
-        r->os = os;
-        psi_dns_answer(r, code);
+        code = 0;
     }
     psi_os_unlock(&psi_dns_lock);
+    if (!code) return;
+    r->os = os;
+    psi_dns_answer(r, code);
 }
 
 #else
@@ -3485,7 +3471,7 @@ static void psi_dns_system(psocket_resolve *r)
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
+    psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
 }
 #endif
 
@@ -3529,18 +3515,15 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 {
     const char *path = psi_addr_path(host);
     psi_addr a = PSI_ZERO;
-    size_t n;
+    size_t n = strlen(host);
     int os;
     psocket_resolve *r;
-    *out = NULL;
-    n = strlen(host);
     if (!n || n >= PSI_DNS_HOST || (path && !*path)) return PSOCKET_INVALID;
-    r = (psocket_resolve *)psi_alloc(sizeof *r);
+    *out = r = (psocket_resolve *)psi_alloc(sizeof *r);
     if (!r) return PSOCKET_NOMEM;
     memcpy(r->host, host, n + 1);
     r->owners = 1;
     r->bell[0] = r->bell[1] = -1;
-    *out = r;
     if (path) a.family = PSI_UNIX;
     else if (!psi_addr_parse(&a, host, n) && !fn && psi_dns_is_localhost(host, n)) {
         psi_addr_parse(&a, "::1", 3);
@@ -10329,8 +10312,10 @@ static void psi_link_in(psi_link *ring, psi_link *link)
     ring->prev = link;
 }
 
+/* Takes it out, if it is in one. */
 static void psi_link_out(psi_link *link)
 {
+    if (!link->next) return;
     link->prev->next = link->next;
     link->next->prev = link->prev;
     link->next = NULL;
@@ -10388,11 +10373,6 @@ static void psi_watch_heat(psocket_watch *w)
     if (w->link.next) return;
     psi_link_in(&w->poller->hot, &w->link);
     psi_watch_announce(w->poller);
-}
-
-static void psi_watch_cool(psocket_watch *w)
-{
-    if (w->link.next) psi_link_out(&w->link);
 }
 
 /* Has the socket of w done this in its poller's turn? */
@@ -10507,7 +10487,7 @@ static void psi_watch_leave(psocket_watch *w)
     psi_watch_set(w, NULL, 0);
     last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
-    psi_watch_cool(w);
+    psi_link_out(&w->link);
     w->poller = NULL;
     w->events = w->fired = 0;
     if (!w->given) return;
@@ -11776,7 +11756,7 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int before = s->state, ready, n, ms = -1;
     ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
-    psi_watch_cool(w);
+    psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
     n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (ms == 0 && !ready) psi_watch_heat(w);
@@ -11793,7 +11773,7 @@ static int psi_poll_look(psocket_watch *w)
     if (w->is_sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
-        psi_watch_cool(w);
+        psi_link_out(&w->link);
         if (fired & w->events) psi_poll_report(w, fired & w->events);
         one.fd = w->one.fd;
         one.events = w->events;

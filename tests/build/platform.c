@@ -404,10 +404,11 @@ static void test_files(const char *dir)
 #endif
 
 #ifndef PSOCKET_NO_DNS
-static void see_address(void *count, const psi_addr *a)
+static int see_address(void *count, const psi_addr *a)
 {
     CHECK(a->family == PSI_IP4 ? a->ip[0] == 127 : a->family == PSI_IP6 && a->ip[15] == 1);
     ++*(int *)count;
+    return 0;
 }
 #endif
 

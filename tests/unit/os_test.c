@@ -380,9 +380,9 @@ TEST(addresses_of_a_name)
     CHECK_INT(four, PSOCKET_ADDRESSES / 2);
     for (i = 0; i < r.count; i++) CHECK_INT(r.addrs[i].family, i % 2 ? PSI_IP4 : PSI_IP6);
     a = addr("2001:db8::1", 0);
-    CHECK(psi_addr_same(&r.addrs[0], &a)); /* the first of each stays first */
+    CHECK(!memcmp(r.addrs[0].ip, a.ip, sizeof a.ip)); /* the first of each stays first */
     a = addr("192.0.2.1", 0);
-    CHECK(psi_addr_same(&r.addrs[1], &a));
+    CHECK(!memcmp(r.addrs[1].ip, a.ip, sizeof a.ip));
 }
 
 TEST(this_machine)
