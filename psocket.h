@@ -929,15 +929,10 @@ static int psi_os_make_ready(int fd)
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
 
-/* lwIP names an interface by its address. */
-#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
-typedef struct ip_mreq psi_os_mreq;
-#else
-typedef struct psi_os_mreq {
-    struct in_addr imr_multiaddr, imr_interface;
-} psi_os_mreq;
-#endif
 #define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
+/* lwIP names an interface by its address. */
+typedef struct ip_mreq psi_os_mreq;
 static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 {
     struct netif *netif;
@@ -948,6 +943,12 @@ static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
     if (!netif && index) errno = EADDRNOTAVAIL;
     return netif || !index ? 0 : -1;
 }
+#else
+typedef struct psi_os_mreq {
+    struct in_addr imr_multiaddr, imr_interface;
+} psi_os_mreq;
+#define psi_os_mreq_at(m, index) ((void)(index), errno = EOPNOTSUPP, -1)
+#endif
 
 /* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
 static int psi_os_reuse(int fd, int stream, int share)
