@@ -3707,11 +3707,11 @@ static psi_x509_span psi_x509_bits(psi_x509_span *in)
     return v.n && v.p[0] == 0 ? psi_x509_after(v, 1) : psi_x509_spoil(in);
 }
 
-/* Days from 1970-01-01 to a date of the Gregorian calendar. */
-static int64_t psi_x509_days(int y, int m, int d)
+/* Days from 1970-01-01 to the first of a month of the Gregorian calendar, 1 to 13. */
+static int psi_x509_days(int y, int m)
 {
-    int64_t year = y + 400 - (m <= 2), month = (m + 9) % 12; /* a year from March on ends with the leap day */
-    return year * 365 + year / 4 - year / 100 + year / 400 - 146097 + (month * 153 + 2) / 5 + d - 1 - 719468;
+    int year = y + 400 - (m <= 2), month = (m + 9) % 12; /* years from March on end with the leap day */
+    return year * 365 + year / 4 - year / 100 + year / 400 - 146097 + (month * 153 + 2) / 5 - 719468;
 }
 
 /* Takes UTCTime or GeneralizedTime as RFC 5280 4.1.2.5 wants them: with seconds, in UTC, without fractions. */
@@ -3719,7 +3719,7 @@ static int64_t psi_x509_time(psi_x509_span *in)
 {
     static const int most[7] = {99, 99, 12, 31, 23, 59, 59};
     int f[7] = {0}; /* century, year, month, day, hour, minute, second */
-    int tag = psi_x509_tag(*in), utc = tag == 0x17, year, i, d, ok;
+    int tag = psi_x509_tag(*in), utc = tag == 0x17, year, first, i, d, ok;
     psi_x509_span t = psi_x509_any(in);
     ok = utc ? t.n == 13 : tag == 0x18 && t.n == 15;
     for (i = utc ? 2 : 0; ok && i < 14; i++, t.p++) {
@@ -3729,9 +3729,9 @@ static int64_t psi_x509_time(psi_x509_span *in)
     }
     if (utc) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
-    d = (int)(psi_x509_days(year + (f[2] == 12), f[2] % 12 + 1, 1) - psi_x509_days(year, f[2], 1)); /* of the month */
-    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || f[3] > d) psi_x509_spoil(in);
-    return psi_x509_days(year, f[2], f[3]) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
+    first = psi_x509_days(year, f[2]);
+    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) psi_x509_spoil(in);
+    return (int64_t)(first + f[3] - 1) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
 }
 
 /* --- object identifiers --------------------------------------------------- */
@@ -4027,10 +4027,10 @@ static int psi_x509_host_parse(psi_x509_host *h, const char *name)
     return psi_x509_is_dns(h->dns, 0);
 }
 
-/* Is it this address, as an iPAddress writes it? */
-static int psi_x509_is_address(const psi_addr *a, psi_x509_span ip)
+/* An address as an iPAddress writes it. */
+static psi_x509_span psi_x509_ip(const psi_addr *a)
 {
-    return psi_x509_same(ip, psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16));
+    return psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16);
 }
 
 /* Does s end like this, whatever the case? */
@@ -4044,7 +4044,7 @@ static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns;
     if (!rest.n && tag == 0x87)
-        return psi_x509_is_address(&h->written, name) || psi_x509_is_address(&h->plain, name) ? 2 : 0;
+        return psi_x509_same(name, psi_x509_ip(&h->written)) || psi_x509_same(name, psi_x509_ip(&h->plain)) ? 2 : 0;
     if (!rest.n || tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
@@ -4127,15 +4127,13 @@ static unsigned long psi_x509_parses;
 #define PSI_X509_PARSES() ((void)0)
 #endif
 
-/* Records a flaw: 1 if it is kept. */
-static int psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
 {
-    if (when <= c->when) return 0;
+    if (when <= c->when) return;
     c->when = when;
     c->code = code;
     c->why = why;
     c->which.n = 0;
-    return 1;
 }
 
 /* What is demanded of certificates that are not trusted themselves. */
@@ -4325,14 +4323,16 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 /* The tag of what a shape starts with: 0 any. */
 static int psi_x509_shape_tag(int kind)
 {
-    return kind == '(' ? 0x30 : kind == '[' ? 0xA0 : kind == '{' ? 0xA1 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
+    static const char kinds[] = "u([{mn";
+    const char *at = strchr(kinds, kind);
+    return at ? (unsigned char)"\x02\x30\xA0\xA1\x80\x81"[at - kinds] : 0;
 }
 
 /* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
    before what may be missing, + before what is there once or more up to the end, * before the same if its identifiers
-   differ. i is an INTEGER, m and n are [0] and [1] in place of one of 0 or more, o is an OBJECT IDENTIFIER, p one that is
-   not anyPolicy, a ASCII, t a DisplayText, g a GeneralName, b what bounds names, q a policy's qualifier, which has to be
-   understood. */
+   differ. i is an INTEGER, u one of 0 or more, which m and n are too, as [0] and [1]; o is an OBJECT IDENTIFIER, p one
+   that is not anyPolicy, a ASCII, t a DisplayText, g a GeneralName, b what bounds names, q a policy's qualifier, which
+   has to be understood. */
 static const char *psi_x509_shape(psi_x509_cert *c, psi_x509_span *in, const char *shape)
 {
     psi_x509_span next = *in, body = psi_x509_any(&next), none = {NULL, 0};
@@ -4341,6 +4341,7 @@ static const char *psi_x509_shape(psi_x509_cert *c, psi_x509_span *in, const cha
     switch (kind) {
     case 'i': psi_x509_take(in, 0x02); return shape;
     case 'o': psi_x509_take(in, 0x06); return shape;
+    case 'u':
     case 'm':
     case 'n': psi_x509_uint(in, want); return shape;
     case 't': psi_x509_take_text(in); return shape;
@@ -4423,10 +4424,11 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
             psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
         shape = "(?m?n)";
         break;
-    case PSI_OID_ANY_LIMIT:
-        psi_x509_uint(&in, 0x02);
-        return psi_x509_end(in);
-    case PSI_OID_POLICIES: shape = critical ? "(*(o?(+q)))" : "(+b)"; break;
+    case PSI_OID_ANY_LIMIT: shape = "u"; break;
+    case PSI_OID_POLICIES:
+        if (!critical) return seq.n != 0;
+        shape = "(*(o?(+q)))";
+        break;
     case PSI_OID_MAPPINGS: shape = "(+(pp))"; break;
     case PSI_OID_AIA: shape = critical ? NULL : "(+(og))"; break;
     default: shape = NULL;
@@ -4436,19 +4438,27 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
     return !shape || psi_x509_end(in);
 }
 
-/* Reads all extensions: 0 if their list is malformed. A flaw of one that says what a key may do matters always. */
-static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
+/* Reads what follows the key: unique identifiers and extensions. A flaw of one that says what a key may do matters
+   always. */
+static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span list = psi_x509_seq(in), ext, oid, value;
+    psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
     const char *text;
     int critical, id, before;
-    do {
+    for (id = 0x81; c->version && id < 0x83; id++)
+        if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
+    if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
+        list = psi_x509_seq(psi_x509_any(&in));
+        if (!list.n) psi_x509_spoil(&list);
+    }
+    psi_x509_demand(c, psi_x509_end(in), "has bytes after its body");
+    while (list.n) {
         ext = psi_x509_take(&list, 0x30);
         oid = psi_x509_take(&ext, 0x06);
         value = psi_x509_option(&ext, 0x01);
         critical = value.n && *value.p;
         value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext)) return 0;
+        if (!psi_x509_end(ext)) psi_x509_spoil(&list);
         id = psi_x509_known(oid, &text);
         before = c->when;
         if (psi_x509_repeats(list, oid))
@@ -4459,22 +4469,11 @@ static int psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span in)
                           "has a malformed extension");
         }
         if (c->when != before) c->which = oid;
-    } while (list.n);
-    return psi_x509_end(list);
+    }
+    if (!list.p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
 }
-/* --- reading certificates ------------------------------------------------- */
 
-/* Reads what follows the key: unique identifiers and extensions. */
-static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
-{
-    int i;
-    for (i = 0; c->version && i < 2; i++)
-        if (psi_x509_tag(in) == 0x81 + i)
-            psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
-    if (c->version == 2 && psi_x509_tag(in) == 0xA3 && !psi_x509_read_extensions(c, psi_x509_any(&in)))
-        psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
-    psi_x509_demand(c, psi_x509_end(in), "has bytes after its body");
-}
+/* --- reading certificates ------------------------------------------------- */
 
 /* Reads the parts of a certificate's body. alg: the algorithm beside the signature. What RFC 5280 demands of all that
    it covers is told last: one that is trusted need not keep to it. */
@@ -4645,33 +4644,26 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
 
 /* --- PEM ------------------------------------------------------------------ */
 
-/* Does a BEGIN at p[at] start its line? Blanks, a byte order mark and the dashes of a glued file may stand before it. */
-static int psi_x509_starts_line(const uint8_t *p, size_t at)
-{
-    while (at && (p[at - 1] == ' ' || p[at - 1] == '\t' || p[at - 1] == '-' || p[at - 1] >= 0xBB)) at--;
-    return at == 0 || p[at - 1] == '\n' || p[at - 1] == '\r';
-}
-
 /* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. */
+   match. BEGIN starts a line; blanks, a byte order mark and the dashes of a glued file may stand before it. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
-    const uint8_t *text = in->p;
-    psi_x509_span rest = *in;
+    const uint8_t *p, *text = in->p;
     char end[80];
     size_t n;
     do {
-        n = psi_x509_find(rest, "-----BEGIN ", 11);
-        if (n == rest.n) return 0;
-        rest = psi_x509_after(rest, n + 11);
-    } while (!psi_x509_starts_line(text, (size_t)(rest.p - text) - 11));
-    *in = rest;
-    n = psi_x509_find(rest, "-----", 5);
-    if (n > 64 || n == rest.n) return -1;
-    *label = psi_x509_span_of(rest.p, n);
-    rest = psi_x509_after(rest, n + 5);
-    *body = psi_x509_span_of(rest.p, psi_x509_find(rest, "-----", 5));
-    *in = psi_x509_after(rest, body->n);
+        n = psi_x509_find(*in, "-----BEGIN ", 11);
+        if (n == in->n) return 0;
+        p = in->p + n;
+        *in = psi_x509_after(*in, n + 11);
+        while (p > text && (p[-1] == ' ' || p[-1] == '\t' || p[-1] == '-' || p[-1] >= 0xBB)) p--;
+    } while (p > text && p[-1] != '\n' && p[-1] != '\r');
+    n = psi_x509_find(*in, "-----", 5);
+    if (n > 64 || n == in->n) return -1;
+    *label = psi_x509_span_of(in->p, n);
+    *in = psi_x509_after(*in, n + 5);
+    *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
+    *in = psi_x509_after(*in, body->n);
     n = (size_t)snprintf(end, sizeof end, "-----END %.*s-----", (int)n, (const char *)label->p);
     if (in->n < n || memcmp(in->p, end, n) != 0) return -1;
     *in = psi_x509_after(*in, n);
@@ -5142,46 +5134,46 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return match;
 }
 
-/* Does a name break the permitted or the excluded list of a certificate's constraints (RFC 5280 4.2.1.10)? So does what
-   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
-static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int excluded, int tag, psi_x509_span name)
+/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
+   told, and a name of a kind that is not evaluated if the constraints are critical. */
+static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
     psi_x509_span lists = ca->constraints, list, subtree, base;
-    int type, r, seen = 0, hit = 0;
-    list = psi_x509_option(&lists, 0xA0);
-    if (excluded) list = psi_x509_option(&lists, 0xA1);
-    while (list.n) {
-        subtree = psi_x509_take(&list, 0x30);
-        type = psi_x509_tag(subtree);
-        base = psi_x509_any(&subtree);
-        w->work -= 1 + (long)(name.n + base.n) / 64;
-        if (w->work < 0 || !psi_x509_is_general(type)) return 1;
-        if (type != tag) continue;
-        if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
-        else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
-        else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
-        else r = ca->constraints_critical ? -1 : !excluded;
-        if (r < 0) return 1;
-        seen = 1;
-        hit |= r;
+    int excluded, type, r, seen, hit;
+    for (excluded = 0; excluded < 2; excluded++) {
+        list = psi_x509_option(&lists, 0xA0 + excluded);
+        for (seen = hit = 0; list.n; hit |= r) {
+            subtree = psi_x509_take(&list, 0x30);
+            type = psi_x509_tag(subtree);
+            base = psi_x509_any(&subtree);
+            w->work -= 1 + (long)(name.n + base.n) / 64;
+            if (w->work < 0 || !psi_x509_is_general(type)) return 1;
+            r = 0;
+            if (type != tag) continue;
+            seen = 1;
+            if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
+            else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
+            else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
+            else r = ca->constraints_critical ? -1 : !excluded;
+            if (r < 0) return 1;
+        }
+        if (excluded ? hit : seen && !hit) return 1;
     }
-    return excluded ? hit : seen && !hit;
+    return 0;
 }
 
-/* Does any name of c break the constraints of ca? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
+/* Does any name of c? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest, none = {NULL, 0};
-    int tag, x, hit = 0, mail = psi_x509_find(c->subject, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 9) < c->subject.n;
-    for (x = 0; x < 2; x++) {
-        for (rest = c->san; rest.n && !hit;) {
-            tag = psi_x509_tag(rest);
-            hit = psi_x509_name_breaks(w, ca, x, tag, psi_x509_any(&rest));
-        }
-        hit = hit || (c->subject.n > 2 && psi_x509_name_breaks(w, ca, x, 0xA4, c->subject)) ||
-              (mail && psi_x509_name_breaks(w, ca, x, 0x81, none));
+    psi_x509_span rest = c->san, none = {NULL, 0};
+    int tag;
+    while (rest.n) {
+        tag = psi_x509_tag(rest);
+        if (psi_x509_name_breaks(w, ca, tag, psi_x509_any(&rest))) return 1;
     }
-    return hit;
+    return (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) ||
+           (psi_x509_find(c->subject, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 9) < c->subject.n &&
+            psi_x509_name_breaks(w, ca, 0x81, none));
 }
 
 /* Do the key identifiers fit? */
@@ -5420,15 +5412,6 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
     else if (same && !parsed.dns.n) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
-/* What people call a certificate: its subject, else its first alternative name. */
-static void psi_x509_put_label(psi_x509_text *t, const psi_x509_cert *c)
-{
-    psi_x509_span san = c->san;
-    psi_x509_put_name(t, c->subject);
-    if (!t->used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(t, psi_x509_any(&san), "");
-    if (!t->used) psi_x509_put(t, "a certificate without a subject");
-}
-
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
 static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 {
@@ -5436,6 +5419,7 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
     int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
     char what[sizeof e->text] = "", whose[200] = "";
     psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    psi_x509_span san = c->san;
     const char *known;
     if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
@@ -5445,8 +5429,8 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
         psi_x509_put(&t, ", %s", known);
         psi_x509_put_oid(&t, c->which);
     }
-    if (rule == PSI_RULE_NO_ISSUER) psi_x509_put_name(&label, c->issuer);
-    else if (rule != PSI_RULE_NAME) psi_x509_put_label(&label, c);
+    if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
+    if (rule != PSI_RULE_NAME && !label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
     psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
                   psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
     if (e) e->cert_index = index;
