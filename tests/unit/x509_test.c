@@ -390,7 +390,7 @@ TEST(long_directory_names)
 
 static int breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
-    return psi_x509_name_breaks(w, ca, 0, tag, name) || psi_x509_name_breaks(w, ca, 1, tag, name);
+    return psi_x509_name_breaks(w, ca, tag, name);
 }
 
 /* A constraint that cannot be read excludes every name; one of a kind that is not evaluated, the names of that kind if it is
