@@ -3671,7 +3671,6 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     return s;
 }
 
-/* The span without its first n bytes. */
 static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
 {
     return psi_x509_span_of(s.p + n, s.n - n);
@@ -3682,7 +3681,6 @@ static int psi_x509_same(psi_x509_span a, psi_x509_span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Compares with the bytes of a string literal. */
 #define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
 
 /* Where in s a string of n characters first is; s.n if nowhere. */
@@ -4273,7 +4271,6 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return alg->hash != 0;
 }
 
-/* Reads the signature algorithm. */
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params = psi_x509_seq(in);
@@ -4530,8 +4527,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
     return !shape || psi_x509_end(in);
 }
 
-/* Reads what follows the key: unique identifiers and extensions. A flaw of one that says what a key may do matters
-   always. */
+/* Reads what follows the key. A flaw of an extension that says what a key may do matters always. */
 static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
@@ -4618,7 +4614,7 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->tbs = psi_x509_element(&cert);
     alg = psi_x509_element(&cert);
     c->sig = psi_x509_bits(&cert);
-    if (!psi_x509_end(in))
+    if (!psi_x509_end(in) || !alg.p)
         psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
     psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
     psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
@@ -4808,8 +4804,7 @@ static void psi_x509_chain_free(psi_x509_chain *c)
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to
-   name. */
+/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
 static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
     size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
@@ -5012,8 +5007,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: a key that
-   is damaged would make faulty signatures, which give it away. */
+/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: one that is
+   damaged would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -5084,8 +5079,7 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without any anchor is looked at
-   again next time. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     psi_x509_chain *anchors = &psi_x509_system.anchors;
@@ -5268,14 +5262,12 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
             psi_x509_name_breaks(w, ca, 0x81, none));
 }
 
-/* Do the key identifiers fit? */
 static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     return !child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski);
 }
 
-/* Is child signed by issuer? 1, 0, or -1: not known, and it is not to be looked at, or no more is. Each pair is looked at
-   once. */
+/* Is child signed by issuer? Each pair is looked at once. -1: it was not, and is not to be, or can no more. */
 static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child, int look)
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
@@ -5323,8 +5315,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
-   not say that it is an authority. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
@@ -5353,8 +5344,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     return w->work >= 0;
 }
 
-/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
-   2.4.2). */
+/* Could c have issued path[depth-1], by its name? The same authority twice helps nobody (RFC 4158 2.4.2). */
 static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *below;
@@ -5368,8 +5358,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
-   whose key identifier fits. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
+   identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5396,8 +5386,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used, whatever was decided about it. BearSSL looks whether it is a
-   point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5462,7 +5451,6 @@ static int psi_x509_alert(int code)
     }
 }
 
-/* Since when, or for how long, a date fails. */
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
     int late = now > c->not_after;
