@@ -3574,7 +3574,6 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     return s;
 }
 
-/* The span without its first n bytes. */
 static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
 {
     return psi_x509_span_of(s.p + n, s.n - n);
@@ -3585,7 +3584,6 @@ static int psi_x509_same(psi_x509_span a, psi_x509_span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Compares with the bytes of a string literal. */
 #define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
 
 /* Where in s a string of n characters first is; s.n if nowhere. */
@@ -4176,7 +4174,6 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return alg->hash != 0;
 }
 
-/* Reads the signature algorithm. */
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params = psi_x509_seq(in);
@@ -4433,8 +4430,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
     return !shape || psi_x509_end(in);
 }
 
-/* Reads what follows the key: unique identifiers and extensions. A flaw of one that says what a key may do matters
-   always. */
+/* Reads what follows the key. A flaw of an extension that says what a key may do matters always. */
 static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
@@ -4521,7 +4517,7 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->tbs = psi_x509_element(&cert);
     alg = psi_x509_element(&cert);
     c->sig = psi_x509_bits(&cert);
-    if (!psi_x509_end(in))
+    if (!psi_x509_end(in) || !alg.p)
         psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
     psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
     psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
@@ -4711,8 +4707,7 @@ static void psi_x509_chain_free(psi_x509_chain *c)
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to
-   name. */
+/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
 static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
     size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
@@ -4915,8 +4910,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: a key that
-   is damaged would make faulty signatures, which give it away. */
+/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: one that is
+   damaged would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -4987,8 +4982,7 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without any anchor is looked at
-   again next time. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     psi_x509_chain *anchors = &psi_x509_system.anchors;
@@ -5171,14 +5165,12 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
             psi_x509_name_breaks(w, ca, 0x81, none));
 }
 
-/* Do the key identifiers fit? */
 static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     return !child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski);
 }
 
-/* Is child signed by issuer? 1, 0, or -1: not known, and it is not to be looked at, or no more is. Each pair is looked at
-   once. */
+/* Is child signed by issuer? Each pair is looked at once. -1: it was not, and is not to be, or can no more. */
 static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child, int look)
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
@@ -5226,8 +5218,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
-   not say that it is an authority. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
@@ -5256,8 +5247,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     return w->work >= 0;
 }
 
-/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
-   2.4.2). */
+/* Could c have issued path[depth-1], by its name? The same authority twice helps nobody (RFC 4158 2.4.2). */
 static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *below;
@@ -5271,8 +5261,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
-   whose key identifier fits. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
+   identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5299,8 +5289,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used, whatever was decided about it. BearSSL looks whether it is a
-   point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5365,7 +5354,6 @@ static int psi_x509_alert(int code)
     }
 }
 
-/* Since when, or for how long, a date fails. */
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
     int late = now > c->not_after;
@@ -6570,18 +6558,13 @@ typedef struct psi_sessions {
 #define PSI_TICKET_KEY 32
 #define PSI_TICKET_KEYS 16
 
-typedef struct psi_ticket_keys {
-    uint8_t keys[PSI_TICKET_KEYS * PSI_TICKET_KEY]; /* the first makes tickets */
-    size_t count;
-    int own; /* ours, made when they are needed, which have to be renewed */
-    int64_t made;
-} psi_ticket_keys;
-
 struct psocket_tls {
     int refs;
     psi_os_mutex lock; /* guards the sessions, the ticket keys and the policy */
     psi_sessions client_sessions, server_sessions;
-    psi_ticket_keys ticket_keys;
+    psi_writer ticket_keys; /* each as psi_ticket_add writes it; the first makes tickets */
+    int ticket_keys_given;  /* else they are ours, made when they are needed, and renewed */
+    int64_t ticket_keys_made;
     uint8_t policy[32];
     int has_policy;
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
@@ -8137,7 +8120,7 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_SALT = 24, PSI_TICKET_HEAD = PSI_TICKET_ID + PSI_TICKET_SALT };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
 static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
 {
@@ -8148,29 +8131,32 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
     psi_wipe(once, sizeof once);
 }
 
-static void psi_ticket_id(const uint8_t *key, uint8_t out[32])
+/* Adds a key: what tells it in a ticket, and itself. */
+static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, out); /* the number of the flat form */
+    uint8_t id[32];
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, id); /* the number of the flat form */
+    psi_write(keys, id, PSI_TICKET_ID);
+    psi_write(keys, key, PSI_TICKET_KEY);
 }
 
-/* Copies the key that makes tickets, renewing ours when they are old: 0 or an error. */
-static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TICKET_KEY])
+/* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
+static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
 {
-    psi_ticket_keys *k = &tls->ticket_keys;
-    uint8_t fresh[PSI_TICKET_KEY];
+    psi_writer *keys = &tls->ticket_keys, fresh = PSI_ZERO;
+    int64_t age = now - tls->ticket_keys_made;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (k->own && (!k->count || now - k->made >= PSI_TICKET_RENEWAL || now < k->made)) {
-        code = psi_os_entropy(fresh, sizeof fresh);
-        if (!code) {
-            memcpy(k->keys + PSI_TICKET_KEY, k->keys, PSI_TICKET_KEY);
-            memcpy(k->keys, fresh, PSI_TICKET_KEY);
-            k->count = k->count ? 2 : 1;
-            k->made = now;
-        }
-        psi_wipe(fresh, sizeof fresh);
+    if (!tls->ticket_keys_given && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
+        code = psi_os_entropy(entry, PSI_TICKET_KEY);
+        psi_ticket_add(&fresh, entry);
+        if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
+        if (fresh.failed) code = PSOCKET_NOMEM;
+        psi_write_free(code ? &fresh : keys);
+        if (!code) *keys = fresh;
+        if (!code) tls->ticket_keys_made = now;
     }
-    memcpy(key, k->keys, PSI_TICKET_KEY);
+    if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
     psi_os_unlock(&tls->lock);
     return code;
 }
@@ -8178,49 +8164,46 @@ static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TIC
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t key[PSI_TICKET_KEY], head[32 + PSI_TICKET_SALT], tag[PSI_REC_TAG];
+    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
-    int code = psi_ticket_current(tls, now, key);
-    if (!code) code = psi_os_entropy(head + 32, PSI_TICKET_SALT);
+    int code = psi_ticket_current(tls, now, entry);
+    memcpy(head, entry, PSI_TICKET_ID);
+    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
-        psi_ticket_id(key, head);
-        memcpy(head + PSI_TICKET_ID, head + 32, PSI_TICKET_SALT);
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_write(w, s, 1);
-        if (!w->failed) psi_ticket_crypt(key, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(key, sizeof key);
+    psi_wipe(entry, sizeof entry);
     return !code && !w->failed;
 }
 
 /* The session in a ticket; NULL: it is not one of ours. */
 static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
 {
-    psi_ticket_keys *k = &tls->ticket_keys;
-    uint8_t id[32], key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
+    const psi_writer *keys = &tls->ticket_keys;
+    uint8_t key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
-    size_t i, n;
-    int found = 0;
+    size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
+    uint32_t at = 0;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
-    for (i = 0; i < k->count && !found; i++) {
-        memcpy(key, k->keys + i * PSI_TICKET_KEY, PSI_TICKET_KEY);
-        psi_ticket_id(key, id);
-        found = memcmp(id, ticket.p, PSI_TICKET_ID) == 0;
+    while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
+    if (at < keys->n) {
+        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
+        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    if (found) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     if (w.n) {
         psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
         if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
+        psi_wipe(key, sizeof key);
     }
     psi_write_free(&w);
-    psi_wipe(key, sizeof key);
     return s;
 }
 
@@ -9755,6 +9738,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
+    psi_write_free(&tls->ticket_keys);
     psi_os_mutex_free(&tls->lock);
     psi_wipe(tls, sizeof *tls);
     psi_free(tls);
@@ -9944,6 +9928,7 @@ static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e
 static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     int code = psi_tls_check(t, e);
+    size_t i;
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
@@ -9962,10 +9947,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count)
-        memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
-    tls->ticket_keys.count = t->ticket_key_count;
-    tls->ticket_keys.own = !t->ticket_key_count;
+    for (i = 0; !code && i < t->ticket_key_count; i++)
+        psi_ticket_add(&tls->ticket_keys, t->ticket_keys + i * PSI_TICKET_KEY);
+    tls->ticket_keys_given = t->ticket_key_count > 0;
+    if (tls->ticket_keys.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -13056,7 +13041,8 @@ typedef struct psi_lua_vm {
     uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, heed, finish, note, trace; /* functions in the registry */
+    int copy, heed, finish, note, trace; /* functions in the registry, */
+    int names;             /* and a table there: public function -> name */
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
@@ -13087,10 +13073,10 @@ typedef struct psi_lua_op psi_lua_op;
 
 /* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
 typedef struct psi_lua_function {
-    const char *key, *name; /* where it lies, and its public name, for errors */
+    const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
-    uint8_t in, of; /* indices of luaopen_psocket's stack: the table it is in, and that metatable */
+    uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
 } psi_lua_function;
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
@@ -13161,20 +13147,19 @@ static int psi_lua_raise(lua_State *L, const char *format, ...)
     return lua_error(L);
 }
 
-/* The same about an argument of the public function of this name. */
-static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *problem)
+/* The same about an argument of the public function that the user has called. */
+static int psi_lua_argument(lua_State *L, int arg, const char *problem)
 {
     lua_Debug callee;
+    const char *name;
     psi_lua_caller(L, &callee);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->names);
+    lua_getinfo(L, "f", &callee);
+    lua_rawget(L, -2);
+    name = lua_isstring(L, -1) ? lua_tostring(L, -1) : psi_lua_this(L)->key;
     if (callee.namewhat && strcmp(callee.namewhat, "method") == 0) arg--;
     if (arg == 0) return psi_lua_raise(L, "calling '%s' on a bad self (%s)", name, problem);
     return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
-}
-
-/* About one of the function at hand. */
-static int psi_lua_argument(lua_State *L, int arg, const char *problem)
-{
-    return psi_lua_bad(L, psi_lua_this(L)->name, arg, problem);
 }
 
 static int psi_lua_expected(lua_State *L, int arg, const char *what)
@@ -13205,7 +13190,7 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 /* Is the function at hand known by this name? */
 static int psi_lua_named(lua_State *L, const char *name)
 {
-    return strcmp(psi_lua_this(L)->name, name) == 0;
+    return strcmp(psi_lua_this(L)->key, name) == 0;
 }
 
 /* The userdata at index, if it is of this class. */
@@ -13574,7 +13559,7 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 static int psi_lua_due(lua_State *L)
 {
     const void *object = psi_lua_object(L);
-    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept") ? ((const psi_lua_sock *)object)->timeout : 0);
+    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept_due") ? ((const psi_lua_sock *)object)->timeout : 0);
     if (!ms) return 0;
     lua_pushnumber(L, (lua_Number)(psocket_now() + ms) / 1000);
     return 1;
@@ -13945,14 +13930,22 @@ static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
     return 1;
 }
 
+/* What read_until and lines look for. */
+static const char *psi_lua_check_delimiter(lua_State *L)
+{
+    size_t len;
+    const char *delimiter = psi_lua_check_string(L, 2, &len);
+    if (!len || strlen(delimiter) != len)
+        psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
+    return delimiter;
+}
+
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
     int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
-    size_t len, max = op->k->s->limit;
-    const char *delimiter = psi_lua_check_string(L, 2, &len);
-    if (!len || strlen(delimiter) != len)
-        psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
+    size_t max = op->k->s ? op->k->s->limit : 1;
+    const char *delimiter = psi_lua_check_delimiter(L);
     if (options == 4 && !lua_isnoneornil(L, 3)) {
         double most = psi_lua_check_number(L, 3);
         if (!(most >= 1)) psi_lua_argument(L, 3, "a number of bytes expected");
@@ -14247,9 +14240,11 @@ static int psi_lua_run(lua_State *L)
     return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
 }
 
+static const char psi_lua_wrapping[] = "";
+
 #else
 
-/* A Lua function (psi_lua_wrapper) yields, and calls this again, with `again` and what is to be remembered in front of the
+/* A Lua function (of psi_lua_wrapping) yields, and calls this again, with `again` and what is to be remembered in front of the
    arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
 static int psi_lua_run(lua_State *L)
 {
@@ -14266,10 +14261,10 @@ static int psi_lua_run(lua_State *L)
     return 2;
 }
 
-static const char *const psi_lua_wrapper[] = {
-    "local again, yield = ...\n"
-    "return function(f)\n"
-    "  return function(...)\n"
+static const char psi_lua_wrapping[] = /* a part of the script */
+    "local function wrap(class, name)\n"
+    "  local f = class[name]\n"
+    "  class[name] = function(...)\n"
     "    local r, x, y, z, v = f(...)\n"
     "    while r == again do\n"
     "      yield()\n"
@@ -14281,9 +14276,10 @@ static const char *const psi_lua_wrapper[] = {
     "    if v == nil then return r, x, y, z end\n"
     "    return r, x, y, z, v\n"
     "  end\n"
-    "end\n",
-    NULL
-};
+    "end\n"
+    "C.park = C.wait\n" /* a wait whose yield is left to the caller */
+    "for _, name in next, { 'recv', 'read', 'read_until', 'send', 'shutdown' } do wrap(M, name) end\n"
+    "for _, name in next, { 'secure', 'step', 'wait' } do wrap(C, name) end\n";
 
 #endif
 
@@ -14678,6 +14674,8 @@ static int psi_lua_listen(lua_State *L)
     else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
     else psi_lua_expected(L, at, "port or \"address:port\"");
     psi_lua_socket_options(L, options, &all, &e);
+    if (bind && !all.yield)
+        psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
     all.o.udp = udp;
     colon = address ? strrchr(address, ':') : NULL;
@@ -15034,7 +15032,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
    finishes the socket when it ends. */
 static int psi_lua_start(lua_State *L)
 {
-    int n = lua_gettop(L), spawn = psi_lua_named(L, "bind"), table, thread, i;
+    int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
     psi_lua_sched *S;
     psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
@@ -15262,34 +15260,49 @@ static int psi_lua_signal(lua_State *L)
 
 /*--- what else the script asks */
 
+/* lines(socket [, delimiter] [, options]): both, checked. */
+static int psi_lua_check_lines(lua_State *L)
+{
+    psi_lua_self(L);
+    lua_settop(L, lua_istable(L, 2) ? 2 : 3);
+    psi_lua_time_limit(L, lua_gettop(L), 0);
+    if (lua_istable(L, 2)) {
+        lua_pushnil(L);
+        lua_insert(L, 2);
+    }
+    if (!lua_isnil(L, 2)) psi_lua_check_delimiter(L);
+    return 2;
+}
+
 static int psi_lua_yieldable(lua_State *L)
 {
     lua_pushboolean(L, PSI_LUA_YIELDABLE(L));
     return 1;
 }
 
-/* bad(problem): an error at the user's line. bad(problem, function, arg): the same about an argument. */
+/* bad(problem [, argument]): an error at the user's line. */
 static int psi_lua_blame(lua_State *L)
 {
     if (lua_isnoneornil(L, 2)) return psi_lua_raise(L, "%s", lua_tostring(L, 1));
-    return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
+    return psi_lua_argument(L, (int)lua_tointeger(L, 2), lua_tostring(L, 1));
 }
 
 /*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
-    /* pcall lets yields pass; a weak key's value may refer to it; the module, the classes, what is hidden */
-    "local passes, ephemeral, M, K, N, T, Q, O, S, C = ...\n"
-    "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
-    "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
-    "local select, unpack = select, table.unpack or unpack\n"
+    /* the psi_lua_vm, the module, the classes, what is hidden; do yields pass pcall; may a weak key's value refer to it? */
+    "local again, M, K, N, T, Q, O, S, C, passes, ephemeral = ...\n"
+    "local error, getmetatable, next, pcall, setmetatable, tonumber, type, yield =\n"
+    "  error, getmetatable, next, pcall, setmetatable, tonumber, type, coroutine.yield\n"
+    "local select, unpack = select, table.unpack or unpack\n", psi_lua_wrapping,
+
     "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
     "local function tell(t)\n" /* what is the time for these settings? */
     "  local clock = t and C.asks(t).clock\n"
     "  if clock then C.tell(t, clock()) end\n"
     "end\n"
     "function M.tls(options)\n"
-    "  local t, message, name = C.tls(options, 1)\n"
+    "  local t, message, name = C.settings(options, 1)\n"
     "  if not t then return nil, message, name end\n"
     "  tell(t)\n"
     "  return t\n"
@@ -15316,7 +15329,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    return ask(s, asks, not ok and v, C.secure(s))\n"
     "  end\n"
     "  local message, name = ...\n"
-    "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
+    "  if name and type(problem) == 'string' then return key, message .. ': ' .. problem, name end\n"
     "  return key, ...\n"
     "end\n"
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
@@ -15338,7 +15351,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
        a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
-    "  if t then return C.secure(s, t) end\n"
+    "  if t then return same(C.secure(s, t)) end\n"
     "  return same(starttls(s, a, b, c))\n"
     "end\n",
 
@@ -15376,14 +15389,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return s\n"
     "end\n",
 
-    "local function time(what, seconds)\n"
+    "local function time(seconds)\n"
     "  seconds = tonumber(seconds)\n"
-    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', what, 2) end\n"
+    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', 2) end\n"
     "  return seconds\n"
     "end\n"
     /* Closes in stages (RFC 9112 9.6): an answer must not be lost to the reset that unread input would cause. */
     "function M.finish(s, seconds)\n"
-    "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
+    "  local due, room = now() + time(seconds or 10), 8388608\n"
     "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
     "  while data do\n"
     "    local rest = due - now()\n"
@@ -15398,6 +15411,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return nil, message, why\n"
     "end\n"
     "function M.lines(s, delimiter, options)\n"
+    "  delimiter, options = C.lines(s, delimiter, options)\n"
     "  local newline = delimiter == nil\n"
     "  delimiter = delimiter or '\\n'\n"
     "  return function()\n"
@@ -15429,21 +15443,29 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "function M.bind(sched, port, callback, options)\n"
     "  local kind, f = type(sched), callback\n"
-    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 'bind', 1) end\n"
+    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 1) end\n"
     "  if (kind ~= 'table' and kind ~= 'userdata') or not sched.add then\n"
-    "    bad('scheduler expected, got ' .. kind, 'bind', 1)\n"
+    "    bad('scheduler expected, got ' .. kind, 1)\n"
     "  end\n"
-    "  if not callable(f) then bad('function expected, got ' .. type(f), 'bind', 3) end\n"
-    "  local listener, message = C.listen(sched, port, f, options)\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 3) end\n"
+    "  local listener, message = C.bind(sched, port, f, options)\n"
     "  if not listener then bad(message) end\n"
     "  if type(f) ~= 'function' then callback = function(s) return f(s) end end\n"
+    "  local begun\n"
     "  local function begin(s)\n"
+    "    begun = false\n"
     "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
     "    return sched:add(function()\n"
-    "      local ok, why = true, nil\n"
-    "      if passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      begun = true\n"
+    "      local ok, why = call(callback, s)\n"
     "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
     "    end)\n"
+    "  end\n"
+    "  local function serve(s)\n"
+    "    local ok, why = pcall(begin, s)\n"
+    /* A failure of the callback is told as any other task's; it is no lack of memory. */
+    "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
+    "    return ok or begun\n"
     "  end\n"
     /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
@@ -15451,7 +15473,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
     "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
-    "      elseif s then while not pcall(begin, s) do rest(nil, 0, 0, now() + 0.05) end\n"
+    "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
     "    end\n"
@@ -15460,8 +15482,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n",
 
     "function S.addloop(self, f)\n"
-    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 'addloop', 1) end\n"
-    "  if not callable(f) then bad('function expected, got ' .. type(f), 'addloop', 2) end\n"
+    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 1) end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 2) end\n"
     "  return self:add(function() while f() ~= false do yield() end end)\n"
     "end\n"
     "function S.run(self)\n"
@@ -15474,7 +15496,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  until not live\n"
     "end\n"
     "function S.step(self, seconds)\n"
-    "  local due, nested = now() + time('step', seconds or 0), yieldable()\n"
+    "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
     "    if not live or happened or now() >= due then return live end\n"
@@ -15482,8 +15504,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
-    "  if seconds == nil then bad('number expected, got no value', 'sleep', 2) end\n"
-    "  local due = now() + time('sleep', seconds)\n"
+    "  if seconds == nil then bad('number expected, got no value', 2) end\n"
+    "  local due = now() + time(seconds)\n"
     "  repeat wait(nil, 0, 0, due) until now() >= due\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
@@ -15509,7 +15531,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "function Q.push(q, value)\n"
     "  local items = C.items(q)\n"
-    "  if value == nil then bad('nil cannot be queued', 'push', 2) end\n"
+    "  if value == nil then bad('nil cannot be queued', 2) end\n"
     "  if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
     "  local last = items.last + 1\n"
     "  items[last] = value\n"
@@ -15540,23 +15562,24 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return items.last - items.first + 1\n"
     "end\n"
     "M.scheduler = setmetatable(S, { __call = S.new })\n"
-    "return note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
+    "local names = {}\n" /* of what is public */
+    "for _, class in next, { M, K, N, T, Q, S } do\n"
+    "  for name, f in next, class do names[f] = type(f) == 'function' and name or nil end\n"
+    "end\n"
+    "return names, note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
     NULL
 };
 
 /*--- the module */
 
 enum {
-    PSI_LUA_VM = 1, PSI_LUA_WRAPPER, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
+    PSI_LUA_VM = 1, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
     PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
 };
 
-#define PSI_LUA_ROW(in, of, key, f, name) { #key, #name, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
-#define PSI_LUA_F(in, of, key, f) PSI_LUA_ROW(in, of, key, f, key)
-#define PSI_LUA_M(name) PSI_LUA_ROW(MODULE, SOCKET, name, name, name)
-#define PSI_LUA_H(of, key, f, name) PSI_LUA_ROW(HIDDEN, of, key, f, name)
-#define PSI_LUA_W(in, key, name) \
-    { #key, #name, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
+#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
@@ -15565,11 +15588,11 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
     PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_W(MODULE, read, read), PSI_LUA_W(MODULE, read_until, read_until),
-    PSI_LUA_W(MODULE, recv, recv), PSI_LUA_W(MODULE, send, send),
-    PSI_LUA_W(MODULE, shutdown, shutdown), PSI_LUA_F(SOCKET, SOCKET, __close, close),
-    PSI_LUA_F(SOCKET, SOCKET, __gc, gc), PSI_LUA_F(LISTENER, LISTENER, close, close),
-    PSI_LUA_F(LISTENER, LISTENER, getfd, getfd), PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
+    PSI_LUA_W(MODULE, read), PSI_LUA_W(MODULE, read_until), PSI_LUA_W(MODULE, recv),
+    PSI_LUA_W(MODULE, send), PSI_LUA_W(MODULE, shutdown),
+    PSI_LUA_F(SOCKET, SOCKET, __close, close), PSI_LUA_F(SOCKET, SOCKET, __gc, gc),
+    PSI_LUA_F(LISTENER, LISTENER, close, close), PSI_LUA_F(LISTENER, LISTENER, getfd, getfd),
+    PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
     PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
     PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
     PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
@@ -15581,81 +15604,35 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
     PSI_LUA_F(CLASS, CLASS, __close, sched_close),
     PSI_LUA_F(CLASS, CLASS, __construct, construct),
-    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring),
-    PSI_LUA_H(CLASS, bad, blame, bad), PSI_LUA_H(CLASS, dial, dial, connect),
-    PSI_LUA_H(CLASS, joining, joining, join),
-    PSI_LUA_H(CLASS, listen, listen, bind), PSI_LUA_H(CLASS, queue, new_queue, queue),
-    PSI_LUA_H(CLASS, settings, make_settings, starttls), PSI_LUA_H(CLASS, spawn, start, bind),
-    PSI_LUA_H(CLASS, tls, make_settings, tls), PSI_LUA_H(CLASS, turn, turn, run),
-    PSI_LUA_H(CLASS, yieldable, yieldable, yieldable),
-    PSI_LUA_H(SOCKET, answer, answer_question, starttls), PSI_LUA_H(SOCKET, plan, plan, starttls),
-    PSI_LUA_W(HIDDEN, secure, starttls), PSI_LUA_W(HIDDEN, step, connect),
-    PSI_LUA_W(HIDDEN, wait, wait), PSI_LUA_H(LISTENER, accept_due, due, accept),
-    PSI_LUA_H(LISTENER, take, take, accept), PSI_LUA_H(QUEUE, items, items, queue),
-    PSI_LUA_H(QUEUE, pop_due, due, pop), PSI_LUA_H(QUEUE, signal, signal, push),
-    PSI_LUA_H(SETTINGS, asks, asks, starttls), PSI_LUA_H(SETTINGS, tell, tell, clock)
+    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, joining, joining),
+    PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, queue, new_queue),
+    PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
+    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, CLASS, yieldable, yieldable),
+    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
+    PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
+    PSI_LUA_W(HIDDEN, secure), PSI_LUA_W(HIDDEN, step), PSI_LUA_W(HIDDEN, wait),
+    PSI_LUA_F(HIDDEN, LISTENER, accept_due, due), PSI_LUA_F(HIDDEN, LISTENER, take, take),
+    PSI_LUA_F(HIDDEN, QUEUE, items, items), PSI_LUA_F(HIDDEN, QUEUE, pop_due, due),
+    PSI_LUA_F(HIDDEN, QUEUE, signal, signal), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
+    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0 }
 };
-
-/* Pushes the function that a script is. */
-static void psi_lua_load(lua_State *L, const char *const *parts)
-{
-    int n = 0, r;
-    for (; parts[n]; n++) lua_pushstring(L, parts[n]);
-    lua_concat(L, n);
-    r = luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK);
-    lua_remove(L, -2);
-    if (r) lua_error(L);
-}
-
-/* Pushes the wrapper of functions that wait; nil where they need none. */
-#if PSI_LUA_CONTINUES
-static void psi_lua_push_wrapper(lua_State *L)
-{
-    lua_pushnil(L);
-}
-#else
-static void psi_lua_push_wrapper(lua_State *L)
-{
-    psi_lua_load(L, psi_lua_wrapper);
-    lua_pushvalue(L, PSI_LUA_VM);
-    lua_getglobal(L, "coroutine");
-    lua_getfield(L, -1, "yield");
-    lua_remove(L, -2);
-    lua_call(L, 2, 1);
-}
-#endif
-
-/* Puts a function where it belongs; one that waits passes through the wrapper, if there is one. */
-static void psi_lua_register(lua_State *L, const psi_lua_function *f)
-{
-    int wrap = f->try_it && !lua_isnil(L, PSI_LUA_WRAPPER);
-    if (wrap) lua_pushvalue(L, PSI_LUA_WRAPPER);
-    lua_pushvalue(L, PSI_LUA_VM);
-    lua_pushvalue(L, f->of);
-    lua_pushlightuserdata(L, (void *)f);
-    lua_pushcclosure(L, f->f, 3);
-    if (wrap && f->try_it == psi_lua_try_wait) {
-        lua_pushvalue(L, -1);
-        lua_setfield(L, PSI_LUA_IN_HIDDEN, "park"); /* a wait whose yield is left to the caller */
-    }
-    if (wrap) lua_call(L, 1, 1);
-    lua_setfield(L, f->in, f->key);
-}
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
     static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
                                            PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
+    const psi_lua_function *f;
     size_t i;
-    int index;
+    int n;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
+    if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
-    psi_lua_push_wrapper(L);
     lua_newtable(L);
     for (i = 0; i < sizeof classes / sizeof *classes; i++) {
         luaL_newmetatable(L, classes[i]);
@@ -15665,19 +15642,28 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, -2, "__index");
     }
     lua_newtable(L);
-    for (i = 0; i < sizeof psi_lua_functions / sizeof *psi_lua_functions; i++) psi_lua_register(L, &psi_lua_functions[i]);
+    for (f = psi_lua_functions; f->key; f++) {
+        lua_pushvalue(L, PSI_LUA_VM);
+        lua_pushvalue(L, f->of);
+        lua_pushlightuserdata(L, (void *)f);
+        lua_pushcclosure(L, f->f, 3);
+        lua_setfield(L, f->in, f->key);
+    }
     lua_pushliteral(L, PSOCKET_VERSION);
     lua_setfield(L, PSI_LUA_IN_MODULE, "version");
-    psi_lua_load(L, psi_lua_script);
+    for (n = 0; psi_lua_script[n]; n++) lua_pushstring(L, psi_lua_script[n]);
+    lua_concat(L, n);
+    if (luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK)) lua_error(L);
+    for (n = PSI_LUA_VM; n <= PSI_LUA_IN_HIDDEN; n++) lua_pushvalue(L, n);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502);
-    for (index = PSI_LUA_IN_MODULE; index <= PSI_LUA_IN_HIDDEN; index++) lua_pushvalue(L, index);
-    lua_call(L, 2 + PSI_LUA_IN_HIDDEN - PSI_LUA_IN_MODULE + 1, 5);
+    lua_call(L, PSI_LUA_IN_HIDDEN + 2, 6);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
     vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->names = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushcfunction(L, psi_lua_copy);
     vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, PSI_LUA_IN_MODULE);
