@@ -14511,13 +14511,16 @@ static int psi_lua_close(lua_State *L)
     return 0;
 }
 
-/* Nobody can wait for what is collected, unless this is called by hand. */
+/* A task waits for what is collected if others have closed its coroutine, or this is called by hand. */
 static int psi_lua_gc(lua_State *L)
 {
     psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     psocket *s = k->s;
+    int way;
     psi_lua_shut(psi_lua_here(L), k);
     if (k->lent) return 0;
+    for (way = 0; way < 2; way++)
+        if (k->waiter[way] && k->waiter[way]->sched) psi_lua_release(k->waiter[way]);
     if (k->owner) k->owner->own = NULL;
     k->owner = NULL;
     k->s = NULL;

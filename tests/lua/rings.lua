@@ -58,4 +58,40 @@ t.test("a queue that only its waiting task knows goes with the task's coroutine"
   end
 end)
 
+t.test("a socket that only its waiting task knows goes with the task's coroutine", function()
+  local waits = {
+    recv = function(o) local _, b = P.pair(o) b:recv() end,
+    send = function(o) local _, b = P.pair(o) b:send(("x"):rep(5000000)) end,
+    accept = function(o) P.listen("127.0.0.1:0", o):accept() end,
+    starttls = function(o) local a = P.pair(o) a:starttls "x" end,
+    datagram = function(o) P.udpserver("127.0.0.1:0", o):recv() end,
+  }
+  for what, wait in pairs(waits) do
+    for _, how in ipairs { "closed", "resumed by others", "removed" } do
+      for _ = 1, 10 do
+        local s = P.scheduler()
+        local co = coroutine.create(function() wait { timeout = 0.002 } end)
+        s:add(co)
+        if how == "removed" then
+          s:remove(co)
+        elseif how == "closed" then
+          if coroutine.close then coroutine.close(co) end
+        else
+          local due = P.now() + 0.5
+          repeat until P.now() > due or not coroutine.resume(co) or coroutine.status(co) == "dead"
+        end
+        if how ~= "removed" then co = nil end
+        collectgarbage()
+        collectgarbage()
+        local junk = {}
+        for i = 1, 20 do junk[i] = P.queue() end
+        local woke = 0
+        s:add(function() s:sleep(0.0001) woke = woke + 1 end)
+        s:run()
+        t.equal(woke, 1, what .. " " .. how)
+      end
+    end
+  end
+end)
+
 t.finish()
