@@ -13624,6 +13624,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; k && way < 2; way++)
         if (k->waiter[way] == t) k->waiter[way] = NULL;
+    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
     t->waits = PSI_LUA_FOR_NOTHING;
@@ -13778,8 +13779,12 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
     t->on = op->claims ? (void *)op->k : op->task;
-    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
+    if (op->soon) {
+        psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else if (op->ring && !t->queued) {
+        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
+        psi_lua_append(op->ring, &t->link);
+    }
 }
 
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
@@ -15264,11 +15269,16 @@ static int psi_lua_items(lua_State *L)
     return 1;
 }
 
-/* signal(queue): wakes all that wait. */
+/* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
+   others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
     psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
+    }
     return 0;
 }
 
@@ -15613,6 +15623,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
     PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
     PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
