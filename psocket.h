@@ -13777,6 +13777,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
         psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
+    if (!t->queued) psi_lua_unlink(&t->link); /* it may be where it waited before, and could not yield */
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
@@ -13801,7 +13802,7 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
     psocket_watch *signals = NULL;
     const psocket_event *events;
     if (op->soon) return;
-    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
     else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
     if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
@@ -14819,7 +14820,7 @@ static psi_lua_sched *psi_lua_scheduling(lua_State *L)
         psi_lua_make_core(L);
         S = psi_lua_find_core(L);
     }
-    if (!S->poller) psi_lua_raise(L, "the scheduler is closed");
+    if (!S || !S->poller) psi_lua_raise(L, "the scheduler is closed"); /* or a finalizer has taken it out */
     PSI_LUA_GETVALUE(L, -1);
     return S;
 }
@@ -15267,7 +15268,7 @@ static int psi_lua_items(lua_State *L)
     return 1;
 }
 
-/* signal(queue): wakes all that wait. */
+/* signal(queue), and its finalizer, since a coroutine can end elsewhere while its task waits: wakes all that wait. */
 static int psi_lua_signal(lua_State *L)
 {
     psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
@@ -15615,7 +15616,8 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
     PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
     PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
+    PSI_LUA_F(CORE, CORE, __gc, core_gc),
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
