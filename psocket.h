@@ -13281,11 +13281,11 @@ static int psi_lua_milliseconds(lua_State *L, int index)
     return whole < ms && whole < INT_MAX ? whole + 1 : whole;
 }
 
-/* A moment of the clock in seconds at index, in milliseconds. */
+/* A moment of the clock in seconds at index, in milliseconds, rounded up: the clock knows no parts of one. */
 static int64_t psi_lua_moment(lua_State *L, int index)
 {
     double ms = (double)lua_tonumber(L, index) * 1000;
-    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.9999);
 }
 
 /*--- options: tables whose fields have known names */

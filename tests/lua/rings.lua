@@ -67,6 +67,17 @@ t.test("pop outside of tasks waits as long as it may", function()
   equal(q:pop(), 5)
 end)
 
+t.test("a sleep that ends within a millisecond does not spin", function()
+  local sched, n = psocket.scheduler(), 0
+  sched:add(function() for _ = 1, 5 do sched:sleep(0.0045) end end)
+  while sched:step(1) do n = n + 1 end
+  check(n <= 10, n)
+  local cpu = os.clock()
+  sched:add(function() for _ = 1, 30 do sched:sleep(0.0101) end end)
+  sched:run()
+  check(os.clock() - cpu < 0.1, os.clock() - cpu)
+end)
+
 t.test("a scheduler that is taken out while it is made", function()
   local calm = t.eager()
   for k = 1, 30 do
