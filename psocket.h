@@ -2229,6 +2229,14 @@ static int psi_os_setint(psocket_fd fd, int level, int name, int value)
     return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
+/* Reads one of the socket's own options, of level SOL_SOCKET. */
+static int psi_os_getint(psocket_fd fd, int name, int *value, int *os)
+{
+    socklen_t n = sizeof *value;
+    *os = 0;
+    return PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, name, (char *)value, &n) ? psi_os_why(os) : 0;
+}
+
 /* What every new stream or datagram descriptor gets; closes it on failure. */
 static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 {
@@ -2258,20 +2266,12 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
    datagram socket or listener. */
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
-    int type = 0, listens = 0;
-    socklen_t n = sizeof type, m = sizeof listens;
+    int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
     psi_addr a;
-    *os = 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
-        int r = psi_os_why(os);
-        return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
-    }
-    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) {
-        int r = psi_os_why(os);
-        if (r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
-        listens = 0;
-    }
+    if (r && r != PSOCKET_OS) return r;
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
+    r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
+    if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
     if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
@@ -2309,17 +2309,13 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
 /* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
 static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
 {
-    int i, bad = 0, r = psi_os_raw_poll(p, n, ms);
+    int i, type, bad = 0, ignored, r = psi_os_raw_poll(p, n, ms);
     *os = 0;
     if (r >= 0) return r;
     r = psi_os_failed(0, os);
     for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
-        int type;
-        socklen_t size = sizeof type;
-        p[i].revents = 0;
-        if (!PSI_SYS(getsockopt)(p[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size)) continue;
-        p[i].revents = POLLNVAL;
-        bad++;
+        p[i].revents = psi_os_getint((psocket_fd)p[i].fd, SO_TYPE, &type, &ignored) ? POLLNVAL : 0;
+        bad += p[i].revents != 0;
     }
     return bad ? bad : r;
 }
@@ -2412,17 +2408,16 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
         psi_os_int fd;
         memset(&sa, 0, sizeof sa);
         fd = psi_os_raw_accept((psi_os_int)listener, &sa.sa, &n);
-        if (fd != (psi_os_int)-1 && n) {
+        if (fd == (psi_os_int)-1) {
+            r = psi_os_failed(PSOCKET_WANT_READ, os);
+            /* Linux hands over errors that belong to the dead connection (accept(2)). */
+            if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
+        } else if (n) {
             psi_os_from_sockaddr(peer, &sa);
             return psi_os_setup(out, fd, peer->family != PSI_UNIX, os);
+        } else {
+            psi_os_raw_close(fd); /* macOS: it died in the queue */
         }
-        if (fd != (psi_os_int)-1) { /* macOS: it died in the queue */
-            psi_os_raw_close(fd);
-            continue;
-        }
-        r = psi_os_failed(PSOCKET_WANT_READ, os);
-        /* Linux hands over errors that belong to the dead connection (accept(2)). */
-        if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
     }
     return PSOCKET_WANT_READ;
 }
@@ -3579,7 +3574,6 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     return s;
 }
 
-/* The span without its first n bytes. */
 static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
 {
     return psi_x509_span_of(s.p + n, s.n - n);
@@ -3590,7 +3584,6 @@ static int psi_x509_same(psi_x509_span a, psi_x509_span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Compares with the bytes of a string literal. */
 #define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
 
 /* Where in s a string of n characters first is; s.n if nowhere. */
@@ -4181,7 +4174,6 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return alg->hash != 0;
 }
 
-/* Reads the signature algorithm. */
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params = psi_x509_seq(in);
@@ -4438,8 +4430,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
     return !shape || psi_x509_end(in);
 }
 
-/* Reads what follows the key: unique identifiers and extensions. A flaw of one that says what a key may do matters
-   always. */
+/* Reads what follows the key. A flaw of an extension that says what a key may do matters always. */
 static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
@@ -4526,7 +4517,7 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->tbs = psi_x509_element(&cert);
     alg = psi_x509_element(&cert);
     c->sig = psi_x509_bits(&cert);
-    if (!psi_x509_end(in))
+    if (!psi_x509_end(in) || !alg.p)
         psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
     psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
     psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
@@ -4716,8 +4707,7 @@ static void psi_x509_chain_free(psi_x509_chain *c)
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to
-   name. */
+/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
 static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
     size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
@@ -4920,8 +4910,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: a key that
-   is damaged would make faulty signatures, which give it away. */
+/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: one that is
+   damaged would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -4992,8 +4982,7 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without any anchor is looked at
-   again next time. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     psi_x509_chain *anchors = &psi_x509_system.anchors;
@@ -5176,14 +5165,12 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
             psi_x509_name_breaks(w, ca, 0x81, none));
 }
 
-/* Do the key identifiers fit? */
 static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     return !child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski);
 }
 
-/* Is child signed by issuer? 1, 0, or -1: not known, and it is not to be looked at, or no more is. Each pair is looked at
-   once. */
+/* Is child signed by issuer? Each pair is looked at once. -1: it was not, and is not to be, or can no more. */
 static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child, int look)
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
@@ -5231,8 +5218,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
-   not say that it is an authority. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
@@ -5261,8 +5247,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     return w->work >= 0;
 }
 
-/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
-   2.4.2). */
+/* Could c have issued path[depth-1], by its name? The same authority twice helps nobody (RFC 4158 2.4.2). */
 static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *below;
@@ -5276,8 +5261,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
-   whose key identifier fits. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
+   identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5304,8 +5289,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used, whatever was decided about it. BearSSL looks whether it is a
-   point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5370,7 +5354,6 @@ static int psi_x509_alert(int code)
     }
 }
 
-/* Since when, or for how long, a date fails. */
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
     int late = now > c->not_after;
@@ -13628,6 +13611,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; k && way < 2; way++)
         if (k->waiter[way] == t) k->waiter[way] = NULL;
+    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
     t->waits = PSI_LUA_FOR_NOTHING;
@@ -13777,13 +13761,16 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
         psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
-    if (!t->queued) psi_lua_unlink(&t->link); /* it may be where it waited before, and could not yield */
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
     t->on = op->claims ? (void *)op->k : op->task;
-    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
+    if (op->soon) {
+        psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else if (op->ring && !t->queued) {
+        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
+        psi_lua_append(op->ring, &t->link);
+    }
 }
 
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
@@ -15268,11 +15255,16 @@ static int psi_lua_items(lua_State *L)
     return 1;
 }
 
-/* signal(queue), and its finalizer, since a coroutine can end elsewhere while its task waits: wakes all that wait. */
+/* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
+   others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
     psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
+    }
     return 0;
 }
 
@@ -15616,8 +15608,8 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
     PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
     PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
-    PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
