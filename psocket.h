@@ -843,6 +843,11 @@ typedef struct psi_os_settings {
     psocket_options opt;
 } psi_os_settings;
 
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS) && !defined(PSOCKET_LWIP)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024 /* longest path */
+#endif
+
 #define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
 #define PSI_OS_DATAGRAM 2
 #define PSI_OS_LISTENER 3
@@ -1148,8 +1153,8 @@ static int psi_os_is_udp(SOCKET fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
 }
 
-/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
-   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which stays
+   off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
 static void psi_os_udp_errors(SOCKET fd, int connected)
 {
     BOOL reset = connected, off = FALSE;
@@ -1397,9 +1402,7 @@ static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 
 /*--- Windows: files. Paths are UTF-8. */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ";"
 
 /* 0 if s is not UTF-8 or does not fit. */
@@ -1669,9 +1672,7 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 
 /*--- POSIX: files */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ":"
 
 static intptr_t psi_os_file_open(const char *path)
@@ -2195,8 +2196,9 @@ static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t
     int os;
     *n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    return (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
-               ? psi_os_why(&os) : 0;
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
+        return psi_os_why(&os);
+    return 0;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
@@ -2267,15 +2269,13 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
     int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
-    psi_addr a;
     if (r && r != PSOCKET_OS) return r;
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
     r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
     if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
-    if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
-        psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (type == SOCK_STREAM) psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* Unix-domain sockets refuse it */
     return 0;
 }
 
@@ -2428,11 +2428,12 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
+    struct sockaddr *sa = from ? &from->sa : NULL;
     socklen_t size = sizeof *from;
     int tries, r = 0;
     if (from) from->sa.sa_family = 0;
     for (tries = 0; tries < 16 && !r; tries++) {
-        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &from->sa : NULL, from ? &size : NULL);
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, sa ? &size : NULL);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
     }
@@ -2443,12 +2444,13 @@ static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *f
 static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
 {
     psi_os_sockaddr sa;
-    ptrdiff_t put;
+    const struct sockaddr *dest = to ? &sa.sa : NULL;
     int size = to ? psi_os_to_sockaddr(&sa, to, NULL) : 0;
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, to ? &sa.sa : NULL, (socklen_t)size);
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, dest,
+                                        (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
 }
@@ -2476,7 +2478,7 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
 static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
     psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
@@ -2555,6 +2557,13 @@ static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int
 
 /*--- two connected descriptors */
 
+static void psi_os_close_pair(psocket_fd fds[2])
+{
+    psi_os_close(fds[0]);
+    if (fds[1] != fds[0]) psi_os_close(fds[1]);
+    fds[0] = fds[1] = -1;
+}
+
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
@@ -2594,10 +2603,7 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     }
     psi_os_close(wait.fd);
     if (!r && fds[1] == -1) r = PSOCKET_OS;
-    if (!r) return 0;
-    psi_os_close(fds[0]);
-    psi_os_close(fds[1]);
-    fds[0] = fds[1] = -1;
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #endif
@@ -2637,12 +2643,11 @@ static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&bell[0], a.family, 1, os);
+    bell[1] = bell[0];
     if (!r) r = psi_os_bind(bell[0], &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(bell[0], 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(bell[0], &a, NULL, os);
-    if (r) psi_os_close(bell[0]);
-    if (r) bell[0] = -1;
-    bell[1] = bell[0];
+    if (r) psi_os_close_pair(bell);
     return r;
 }
 #else
@@ -2662,13 +2667,6 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
     for (i = 0; i < 64 && psi_os_get(bell[0], c, sizeof c, NULL, &os) >= 0; i++) {}
 }
 #endif
-
-static void psi_os_bell_free(psocket_fd bell[2])
-{
-    psi_os_close(bell[0]);
-    if (bell[1] != bell[0]) psi_os_close(bell[1]);
-    bell[0] = bell[1] = -1;
-}
 
 /*--- names */
 
@@ -2873,7 +2871,7 @@ static void psi_os_poller_free(psi_os_poller *p)
     psi_free(p->fds);
     psi_free(p->watches);
 #endif
-    psi_os_bell_free(p->bell);
+    psi_os_close_pair(p->bell);
 }
 
 static int psi_os_poller_new(psi_os_poller *p, int *os)
@@ -3477,7 +3475,7 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
-    psi_os_bell_free(r->bell); /* nobody listens any more */
+    psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
     left = r->owners -= 1 + r->queued;
