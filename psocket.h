@@ -1881,7 +1881,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
 {
     static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
-    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+    *m = fresh;
 }
 
 /* Adds to a count of owners; the new value. */
@@ -2444,13 +2444,12 @@ static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *f
 static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
 {
     psi_os_sockaddr sa;
-    const struct sockaddr *dest = to ? &sa.sa : NULL;
     int size = to ? psi_os_to_sockaddr(&sa, to, NULL) : 0;
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, dest,
-                                        (socklen_t)size);
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+                                        to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
 }
