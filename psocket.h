@@ -4312,9 +4312,9 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 /* The tag of what a shape starts with: 0 any. */
 static int psi_x509_shape_tag(int kind)
 {
-    static const char kinds[] = "u([{mn";
-    const char *at = strchr(kinds, kind);
-    return at ? (unsigned char)"\x02\x30\xA0\xA1\x80\x81"[at - kinds] : 0;
+    if (kind == '(') return 0x30;
+    if (kind == '[' || kind == '{') return kind == '[' ? 0xA0 : 0xA1;
+    return kind == 'u' ? 0x02 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
 }
 
 /* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
@@ -4432,7 +4432,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
     const char *text;
-    int critical, id, before;
+    int critical, id, before, left = PSI_X509_LIST;
     for (id = 0x81; c->version && id < 0x83; id++)
         if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
     if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
@@ -4446,7 +4446,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
         value = psi_x509_option(&ext, 0x01);
         critical = value.n && *value.p;
         value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext)) psi_x509_spoil(&list);
+        if (!psi_x509_end(ext) || !left--) psi_x509_spoil(&list);
         id = psi_x509_known(oid, &text);
         before = c->when;
         if (psi_x509_repeats(list, oid))
@@ -5010,7 +5010,7 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 /* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
    it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
    that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
 #define PSI_X509_RULES(X) \
     X(FLAW, BROKEN, MALFORMED, "") \
     X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
@@ -5033,17 +5033,16 @@ enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X
     X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
     X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
     X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "") \
-    X(NONE, FINE, MISSING, "")
+    X(NAME, COMPLETE, NAME, "")
 
 #define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
 #undef PSI_X
 #define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
 static const struct {
     short rank, code;
     const char *text;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
 #undef PSI_X
 
 typedef struct psi_x509_query {
@@ -5100,8 +5099,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
 {
     static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
     static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
-    const uint8_t *from = base.p, *mask = base.p + base.n / 2;
     size_t i, n = base.n / 2;
+    const uint8_t *from = base.p, *mask = base.p + n;
     int low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
     if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
@@ -5236,7 +5235,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
-    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
+    if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
@@ -5304,7 +5303,7 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 {
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (rule != PSI_RULE_NONE) return rule;
+    if (rule) return rule;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
@@ -5326,8 +5325,8 @@ static void psi_x509_judge(psi_x509_walk *w)
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
     if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
     rule = psi_x509_leaf_rule(w, leaf, pinned);
-    if (rule != PSI_RULE_NONE) w->culprit = leaf;
-    if (rule != PSI_RULE_NONE || found) w->rule = rule;
+    if (rule) w->culprit = leaf;
+    if (rule || found) w->rule = rule;
 }
 
 /* --- sentences ------------------------------------------------------------ */
@@ -5434,10 +5433,9 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
-        w->rule = PSI_RULE_NONE;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(w, index, e);
     }
     psi_free(w);
     return r;
@@ -5449,7 +5447,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
+    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -13608,6 +13606,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; k && way < 2; way++)
         if (k->waiter[way] == t) k->waiter[way] = NULL;
+    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
     t->waits = PSI_LUA_FOR_NOTHING;
@@ -13761,8 +13760,12 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
     t->on = op->claims ? (void *)op->k : op->task;
-    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
+    if (op->soon) {
+        psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else if (op->ring && !t->queued) {
+        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
+        psi_lua_append(op->ring, &t->link);
+    }
 }
 
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
@@ -15247,11 +15250,16 @@ static int psi_lua_items(lua_State *L)
     return 1;
 }
 
-/* signal(queue): wakes all that wait. */
+/* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
+   others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
     psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
+    }
     return 0;
 }
 
@@ -15596,6 +15604,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
     PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
     PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
