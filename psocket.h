@@ -12988,27 +12988,25 @@ typedef struct psi_lua_link {
 
 typedef struct psi_lua_sock psi_lua_sock;
 
-enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
-enum { PSI_LUA_FOR_NOTHING, PSI_LUA_FOR_SOCKET, PSI_LUA_FOR_OTHERS };
+enum { PSI_LUA_YIELDED, PSI_LUA_WOKEN }; /* why a task is ready: by itself, or what it waits for has come */
 
 typedef struct psi_lua_task {
     psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
     lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
-    void *on;            /* what it waits for: a psi_lua_sock, or a psi_lua_task to end */
+    psi_lua_link joiners; /* who waits for its end */
+    psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
     int64_t due;         /* to be resumed no later; INT64_MAX never */
     uint32_t sched;      /* id of its scheduler */
-    uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
-    uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
-    uint8_t joined;      /* others wait for its end */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then */
+    uint8_t queued;      /* it is ready */
     uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
     psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
-    psi_lua_link joiners;    /* tasks that wait for the end of others */
     psi_lua_link unused;
     struct psi_lua_sched *next;
     struct psi_lua_vm *vm;
@@ -13600,11 +13598,10 @@ static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
 static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
 {
     if (how == PSI_LUA_WOKEN) S->urgent = 1;
-    if (!t->queued) {
-        psi_lua_unlink(&t->link);
-        psi_lua_append(&S->ready, &t->link);
-    }
-    if (t->queued != PSI_LUA_WOKEN) t->queued = (uint8_t)how;
+    if (t->queued) return;
+    t->queued = 1;
+    psi_lua_unlink(&t->link);
+    psi_lua_append(&S->ready, &t->link);
 }
 
 static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
@@ -13613,17 +13610,26 @@ static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
     if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
 }
 
+/* Wakes those that wait in a ring. */
+static void psi_lua_wake_ring(const psi_lua_vm *vm, psi_lua_link *ring)
+{
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(vm, (psi_lua_task *)(void *)first);
+    }
+}
+
 /* Undoes what the task has said about its waiting. */
 static void psi_lua_release(psi_lua_task *t)
 {
-    psi_lua_sock *k = t->waits == PSI_LUA_FOR_SOCKET ? (psi_lua_sock *)t->on : NULL;
     int way;
-    for (way = 0; k && way < 2; way++)
-        if (k->waiter[way] == t) k->waiter[way] = NULL;
+    for (way = 0; t->on && way < 2; way++)
+        if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
     if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
-    t->waits = PSI_LUA_FOR_NOTHING;
+    t->waits = 0;
 }
 
 /* Wakes whoever waits for k. */
@@ -13704,7 +13710,6 @@ struct psi_lua_op {
     int event;          /* for what of it, */
     int claims;         /* and in which directions no other may wait meanwhile */
     psi_lua_link *ring; /* or where somebody finds and wakes it, */
-    psi_lua_task *task; /* perhaps when this one ends, */
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
@@ -13765,16 +13770,15 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
-    if (!S || (op->task && op->task->sched != S->id) || /* whose end is another scheduler's affair */
-        (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
+    if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
-    t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
-    t->on = op->claims ? (void *)op->k : op->task;
+    t->waits = 1;
+    t->on = op->claims ? op->k : NULL;
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
@@ -14189,14 +14193,13 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     return 2;
 }
 
-/* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
-   ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
+/* wait(socket or listener, event, directions, due): until there may be that, or due. wait(queue or nil, 0, 0, due): until
+   somebody wakes it, or due. */
 static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 {
     op->event = (int)lua_tonumber(L, 2);
     op->claims = (int)lua_tonumber(L, 3);
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
-    op->task = (psi_lua_task *)lua_touserdata(L, 5);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
@@ -14294,7 +14297,7 @@ static const char psi_lua_wrapping[] = /* a part of the script */
     "end\n"
     "C.park = C.wait\n" /* a wait whose yield is left to the caller */
     "for _, name in next, { 'recv', 'read', 'read_until', 'send', 'shutdown' } do wrap(M, name) end\n"
-    "for _, name in next, { 'secure', 'step', 'wait' } do wrap(C, name) end\n";
+    "for _, name in next, { 'join', 'secure', 'step', 'wait' } do wrap(C, name) end\n";
 
 #endif
 
@@ -14789,7 +14792,6 @@ static void psi_lua_make_core(lua_State *L)
     S->vm = vm;
     S->ready.next = S->ready.prev = &S->ready;
     S->now.next = S->now.prev = &S->now;
-    S->joiners.next = S->joiners.prev = &S->joiners;
     S->unused.next = S->unused.prev = &S->unused;
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14832,7 +14834,10 @@ static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
     block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
     memset((void *)block, 0, n * sizeof *block);
     lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
-    for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
+    for (i = 0; i < n; i++) {
+        block[i].joiners.next = block[i].joiners.prev = &block[i].joiners;
+        psi_lua_append(&S->unused, &block[i].link);
+    }
 }
 
 /* Makes the coroutine at index co a task, if it is none. */
@@ -14855,17 +14860,20 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     return t;
 }
 
-/* Leaves nothing of a task, but for its place in the table. */
+/* Leaves nothing of a task, but for its place in the table. Its rings are empty then. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
-    psi_lua_link link;
+    psi_lua_link link, joiners;
+    psi_lua_wake_ring(S->vm, &t->joiners);
     psi_lua_release(t);
     psi_lua_unlink(&t->link);
     psocket_watch_free(t->watch);
     if (t->own) t->own->owner = NULL;
     link = t->link;
+    joiners = t->joiners;
     memset((void *)t, 0, sizeof *t);
     t->link = link;
+    t->joiners = joiners;
     S->live--;
 }
 
@@ -14876,26 +14884,10 @@ static void psi_lua_push_coroutine(lua_State *L, lua_State *co)
     lua_xmove(co, L, 1);
 }
 
-/* Wakes those that wait for the end of t; are there any? */
-static int psi_lua_wake_joiners(psi_lua_sched *S, const psi_lua_task *t)
-{
-    psi_lua_link *l = S->joiners.next;
-    int any = 0;
-    while (t->joined && l != &S->joiners) {
-        psi_lua_task *joiner = (psi_lua_task *)(void *)l;
-        l = l->next;
-        if (joiner->on != t) continue;
-        psi_lua_queue(S, joiner, PSI_LUA_WOKEN);
-        any = 1;
-    }
-    return any;
-}
-
 /* The task is over; close: with the socket that it owns. */
 static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int close)
 {
     psi_lua_sock *own = t->own;
-    psi_lua_wake_joiners(S, t);
     psi_lua_push_coroutine(L, t->co);
     lua_pushnil(L);
     lua_rawset(L, table);
@@ -14957,9 +14949,10 @@ static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread,
    scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 1, joined = t && psi_lua_wake_joiners(S, t);
+    int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
+    if (joined) psi_lua_wake_ring(S->vm, &t->joiners);
     if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
@@ -15176,7 +15169,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     while (S->now.next != &S->now) {
         psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
         psi_lua_unlink(&t->link);
-        t->queued = PSI_LUA_IDLE;
+        t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
@@ -15231,8 +15224,8 @@ static int psi_lua_sched_tostring(lua_State *L)
     return 1;
 }
 
-/* joining(scheduler, coroutine): nothing if that task has ended; else where to wait for its end. */
-static int psi_lua_joining(lua_State *L)
+/* join(scheduler, coroutine): until that task has ended. */
+static int psi_lua_try_join(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sched *S;
     psi_lua_task *t = psi_lua_named_task(L, &S);
@@ -15240,10 +15233,8 @@ static int psi_lua_joining(lua_State *L)
     if (!t && psi_lua_state(co) != PSI_LUA_DEAD) psi_lua_argument(L, 2, "a task of this scheduler expected");
     if (co == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
     if (!t) return 0;
-    t->joined = 1;
-    lua_pushlightuserdata(L, &S->joiners);
-    lua_pushlightuserdata(L, t);
-    return 2;
+    op->ring = &t->joiners;
+    return PSI_LUA_AGAIN;
 }
 
 /*--- queues */
@@ -15270,12 +15261,7 @@ static int psi_lua_items(lua_State *L)
    others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) {
-        psi_lua_link *first = ring->next;
-        psi_lua_unlink(first);
-        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
-    }
+    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
     return 0;
 }
 
@@ -15534,11 +15520,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  local ring, task = C.joining(self, co)\n"
-    "  while ring do\n"
-    "    if yieldable() then wait(ring, 0, 0, nil, task) else S.step(self, 1) end\n"
-    "    ring, task = C.joining(self, co)\n"
-    "  end\n"
+    "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
+    "  C.join(self, co)\n"
     "  local r = results[co]\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
@@ -15627,7 +15610,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(CLASS, CLASS, __close, sched_close),
     PSI_LUA_F(CLASS, CLASS, __construct, construct),
     PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
-    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, joining, joining),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, join),
     PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, queue, new_queue),
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
     PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, CLASS, yieldable, yieldable),
