@@ -13477,6 +13477,7 @@ static const char *psi_lua_store_text(lua_State *L, const psi_lua_source *from, 
 static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
 {
     int type = kind == 'b' ? LUA_TBOOLEAN : kind == 'f' ? LUA_TFUNCTION : LUA_TTABLE;
+    if (kind == 'a' || kind == 'v') return psi_lua_store_word(L, kind, at);
     *at = kind == 'l' ? lua_gettop(L) : lua_toboolean(L, -1);
     if (lua_type(L, -1) == type) return NULL;
     if (kind == 'b') return " must be true or false"; /* it must be said clearly: "no" and 0 are true in Lua */
@@ -13505,8 +13506,7 @@ static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, voi
         }
         n++;
         if (strchr("tijz", o->kind)) problem = psi_lua_store_number(L, o, at);
-        else if (strchr("av", o->kind)) problem = psi_lua_store_word(L, o->kind, (int *)at);
-        else if (strchr("bfl", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
+        else if (strchr("abflv", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
         else problem = psi_lua_store_text(L, from, o, (char *)base);
         if (problem) psi_lua_wrong(L, from, o->name, problem);
         if (o->kind != 'f' || !from->asks) continue;
@@ -14661,12 +14661,18 @@ static int psi_lua_export(lua_State *L)
 
 /*--- functions of the module that make sockets */
 
+static int psi_lua_has_port(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    return strncmp(address, "unix:", 5) == 0 || (colon && (strchr(address, ':') == colon || colon[-1] == ']'));
+}
+
 /* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
 static int psi_lua_listen(lua_State *L)
 {
     int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
     int at = bind ? 2 : 1, options = bind ? 4 : 2, port = 0, r;
-    const char *address = NULL, *colon;
+    const char *address = NULL;
     psi_lua_sock *k;
     psi_lua_options all;
     psocket_error e;
@@ -14678,8 +14684,7 @@ static int psi_lua_listen(lua_State *L)
         psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
     all.o.udp = udp;
-    colon = address ? strrchr(address, ':') : NULL;
-    if (address && strncmp(address, "unix:", 5) && (!colon || (strchr(address, ':') != colon && colon[-1] != ']'))) {
+    if (address && !psi_lua_has_port(address)) {
         lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
@@ -14697,6 +14702,7 @@ static int psi_lua_wrap(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
+    if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
@@ -14713,6 +14719,7 @@ static int psi_lua_pair(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 1, &all, &e);
+    if (all.o.udp) psi_lua_argument(L, 1, "a pair is of streams");
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
@@ -14924,17 +14931,13 @@ static int psi_lua_sched_close(lua_State *L)
     return 0;
 }
 
-/* Notes what the coroutine at index thread has returned or failed with, for join: n values on top. */
-static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread, int n, int ok)
+/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
+   lua_call has two arguments more. */
+static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, int ok)
 {
-    int first = lua_gettop(L) - n + 1;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
-    lua_insert(L, first);
     lua_pushvalue(L, thread);
-    lua_insert(L, first + 1);
     lua_pushboolean(L, ok);
-    lua_insert(L, first + 2);
-    lua_call(L, n + 2, 0);
 }
 
 /* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
@@ -14956,8 +14959,9 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     PSI_LUA_UNWIND(co, L);
     if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
+    psi_lua_push_note(L, S->vm, thread, 0);
     lua_pushvalue(L, error);
-    psi_lua_note_results(L, S->vm, thread, 1, 0);
+    lua_call(L, 3, 0);
     lua_getfield(L, 1, "errorfunc");
     if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
@@ -14971,13 +14975,15 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 /* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
 static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
 {
-    int thread = lua_gettop(L), n = t ? lua_gettop(co) - (t->bound != 0) : 0;
-    if (n > 0 && (n < 10 || lua_checkstack(L, n + 20))) lua_xmove(co, L, n);
-    else n = 0;
+    int n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    if (n >= 10 && !lua_checkstack(L, n + 20)) n = 0;
+    psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
+    if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
     if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
-    if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
+    if (n > 0) lua_call(L, n + 2, 0);
+    else lua_pop(L, 3);
 }
 
 /* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
