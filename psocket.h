@@ -3777,11 +3777,12 @@ static int psi_x509_known(psi_x509_span oid, const char **text)
 {
     const char *p = psi_x509_oids;
     int id, found;
-    for (id = 1; *p; id++, p += strlen(p) + 1) {
-        found = psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p));
+    for (id = 1; *p; id++) {
+        found = oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0;
         p += 1 + *p;
         *text = p;
         if (found) return id;
+        while (*p++) {}
     }
     *text = "";
     return PSI_OID_OTHER;
