@@ -10604,8 +10604,10 @@ static int psi_is_want(ptrdiff_t r)
     return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
 }
 
-static void psi_lower_ms(int *ms, int64_t left)
+/* Lowers *ms (negative: for ever) to what is left until `due`. */
+static void psi_until(int *ms, int64_t due)
 {
+    int64_t left = due - psi_os_now();
     if (left < 0) left = 0;
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
 }
@@ -10803,12 +10805,6 @@ static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
     return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
 }
 
-static ptrdiff_t psi_sock_get(psocket *s, void *p, size_t n, int *os)
-{
-    ptrdiff_t r = psi_sock_answered(s->io->get(s->user, p, n, os), n);
-    return r == PSOCKET_CLOSED ? 0 : r;
-}
-
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
 {
     return psi_sock_answered(s->io->put(s->user, p, n, os), n);
@@ -11001,13 +10997,12 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
-/* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
+/* The stream has ended (code 0 or CLOSED) or broken. If sending found it broken first, the system has told its error already. */
 static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 && (psi_sock_rec(s) || psi_sock_hs(s))) code = PSOCKET_TRUNCATED;
-    else if (code == 0) code = PSOCKET_CLOSED;
+    else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
     if (!s->broken) psi_sock_note(s, code, os, NULL);
@@ -11024,7 +11019,7 @@ static int psi_sock_fill(psocket *s)
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
     if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
-    got = psi_sock_get(s, s->ring.buf + s->ring.tail, want, &os);
+    got = psi_sock_answered(s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os), want);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
         psi_sock_arrived(s, (uint32_t)got, want);
@@ -11036,21 +11031,6 @@ static int psi_sock_fill(psocket *s)
         return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
-}
-
-/* Copies up to n received bytes out of the ring of s, reading if it is empty. For a socket carried by s. */
-static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
-{
-    const void *data;
-    int r = 1;
-    uint32_t len;
-    while (psi_ring_empty(&s->ring) && r == 1) r = psi_sock_fill(s);
-    if (psi_ring_empty(&s->ring)) return r;
-    len = psi_ring_front(&s->ring, &data);
-    if (len > n) len = (uint32_t)n;
-    psi_ring_take(&s->ring, len, &data);
-    memcpy(p, data, len);
-    return (ptrdiff_t)len;
 }
 
 /*--- sending */
@@ -11222,7 +11202,7 @@ static int psi_dial_results(psocket *s, int64_t now)
     return 0;
 }
 
-/* Nothing is left to try. */
+/* Nothing is left to try, or no time. */
 static int psi_dial_lost(psocket *s)
 {
     psi_dial *d = s->of.dial;
@@ -11262,7 +11242,7 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
     int i, n = 0;
     if (state == PSI_RESOLVING) {
         int wait = psi_dns_ms(d->names);
-        if (wait >= 0) psi_lower_ms(ms, wait);
+        if (wait >= 0) psi_until(ms, psi_os_now() + wait);
         if (d->names->bell[0] == -1 || cap < 1) return 0;
         fds[0].fd = d->names->bell[0];
         fds[0].events = PSOCKET_READ;
@@ -11272,26 +11252,22 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
         fds[n].fd = d->tries[i].fd;
         fds[n++].events = PSOCKET_WRITE;
     }
-    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
+    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_until(ms, d->next_at);
     return n;
 }
 
 /* The time for resolving, connecting or handshaking is over. */
 static int psi_sock_too_late(psocket *s)
 {
-    psi_dial *d = s->of.dial;
-    if (s->state == PSI_RESOLVING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
-    } else if (s->state == PSI_HANDSHAKING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-    } else {
-        const psi_addr *a = &d->names->addrs[d->live ? d->tries[0].index : 0];
-        char where[80] = "";
-        if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s%s", d->names->host, d->why,
-                      d->said ? "; " : "", where, where[0] ? " does not answer" : "its queue is full");
+    psi_dial *d = psi_sock_dial(s);
+    int i = 0;
+    if (s->state != PSI_CONNECTING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out %s%.255s", d ? "while resolving " : "during the TLS handshake",
+                      d ? d->names->host : "");
+        return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
-    return psi_sock_end(s, PSOCKET_TIMEOUT);
+    do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    return psi_dial_lost(s);
 }
 
 /*--- handshaking */
@@ -11440,24 +11416,18 @@ static int psi_sock_step(psocket *s)
     return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-/* Does a handshake wait for the application? */
-static int psi_sock_asks(const psocket *s)
-{
-    const uint8_t *p;
-    return PSI_TLS && psi_hs_output(s->of.hs, &p) == 0 && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ;
-}
-
 /* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
    transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
 static int psi_sock_ready(const psocket *s, int events)
 {
+    const uint8_t *p;
     int ready = 0;
     switch (s->state) {
     case PSI_RESOLVING:
     case PSI_CONNECTING:
         return 0;
-    case PSI_HANDSHAKING:
-        return psi_sock_asks(s) ? events : 0;
+    case PSI_HANDSHAKING: /* does it wait for the application? */
+        return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
     case PSI_LISTENING:
         if (s->of.listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
         return events & ready;
@@ -11482,9 +11452,8 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ)))
-        psi_lower_ms(ms, s->due[0] - psi_os_now());
-    if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
+    if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
     case PSI_RESOLVING:
     case PSI_CONNECTING:
@@ -11530,6 +11499,25 @@ static int psi_sock_writable(psocket *s, int step)
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
 }
 
+/* Carries on what is pending, and says which of events are ready then. fired: what the system has said of the descriptor;
+   negative: it was not asked. */
+static int psi_sock_look(psocket *s, int events, int fired)
+{
+    int before = s->state, step = psi_sock_step(s), ask = events;
+    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* whoever waited for this goes on */
+    if (fired >= 0) { /* it cannot tell of a socket that has none, of records, or of what still waits to leave */
+        if (s->state != PSI_OPEN) ask = 0;
+        if (s->fd != -1 && !(psi_sock_rec(s) && (fired & PSOCKET_READ))) ask &= ~PSOCKET_READ;
+        if (s->fd != -1 && !step) ask &= ~PSOCKET_WRITE;
+        fired &= s->state == PSI_OPEN || s->state == PSI_LISTENING ? events & ~ask : 0;
+    } else {
+        fired = 0;
+    }
+    if ((ask & PSOCKET_READ) && psi_sock_readable(s)) fired |= PSOCKET_READ;
+    if ((ask & PSOCKET_WRITE) && psi_sock_writable(s, step)) fired |= PSOCKET_WRITE;
+    return fired | psi_sock_ready(s, events);
+}
+
 /*--- closing */
 
 /* Closes without waiting. What was received and handed out stays. */
@@ -11563,9 +11551,18 @@ static void psi_sock_free(psocket *s)
 static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
 {
     psocket *c = (psocket *)user;
+    const void *data;
+    int r = 1;
+    uint32_t len;
     *os = 0;
     psi_sock_flush(c);
-    return psi_sock_take(c, p, n);
+    while (psi_ring_empty(&c->ring) && r == 1) r = psi_sock_fill(c);
+    if (psi_ring_empty(&c->ring)) return r;
+    len = psi_ring_front(&c->ring, &data);
+    if (len > n) len = (uint32_t)n;
+    psi_ring_take(&c->ring, len, &data);
+    memcpy(p, data, len);
+    return (ptrdiff_t)len;
 }
 
 static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
@@ -11703,29 +11700,12 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
-   socket, which was in the state `before`, has answered. */
-static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
-{
-    psocket *s = psi_poll_sock(w);
-    int ready, open = s->state == PSI_OPEN;
-    if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
-    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ))))
-        fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
-    if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
-        fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
-    ready = psi_sock_ready(s, w->events);
-    if (s->state == PSI_OPEN || s->state == PSI_LISTENING) ready |= fired;
-    return ready & w->events;
-}
-
 /* Looks at a socket: reports what is ready, watches for the rest. */
 static int psi_poll_look_socket(psocket_watch *w, int fired)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int before = s->state, ready, n, ms = -1;
-    ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
+    int n, ms = -1, ready = psi_sock_look(s, w->events, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
     n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
@@ -11819,7 +11799,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (psi_poll_busy(p)) wait = 0;
-    else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
+    else if (end != INT64_MAX) psi_until(&wait, end);
     n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
     if (n < 0) return n;
     if (n == 0 && os) psi_poll_signal(p);
@@ -11993,7 +11973,7 @@ PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
     if (psi_poll_busy(p)) psi_watch_announce(p);
     if (ms && psi_poll_busy(p)) *ms = 0;
     if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX)
-        psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
+        psi_until(ms, psi_watch_key(p->heap[0]));
     return p->os.fd;
 }
 
@@ -12022,7 +12002,7 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (end != INT64_MAX) psi_lower_ms(&ms, end - psi_os_now());
+    if (end != INT64_MAX) psi_until(&ms, end);
     n = psi_os_poll(fds, n, ms, &os);
     if (n < 0) return psi_sock_note(s, n, os, NULL);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
@@ -12098,7 +12078,7 @@ static int psi_public_settle(psocket *s)
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
     if (!opt || !opt->error) return code;
-    psi_err_set(opt->error, code, os, what);
+    psi_err_set(opt->error, code, os, what ? what : "");
     psi_err_why(opt->error);
     return code;
 }
@@ -12112,7 +12092,7 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, int 
     if (!out) return "no place for the socket";
     *out = NULL;
     if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
-    if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
@@ -12121,7 +12101,7 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, int 
         return "broadcast and multicast are for UDP";
     if (!o->udp) return NULL;
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
-        return "multicast_interface is no interface";
+        return "no such multicast_interface";
     if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
         return "multicast_group is no numeric address";
     return NULL;
@@ -12136,7 +12116,7 @@ static const char *psi_public_target(const char *host, int port)
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
 {
     char what[240];
     snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
@@ -12154,7 +12134,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
     s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
@@ -12162,7 +12142,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if (r) {
         psi_free(d);
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? "" : "bad host");
+        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? NULL : "bad host");
     }
     d->port = port;
     d->set = set;
@@ -12274,7 +12254,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
     if (wrong) return psi_public_refuse(opt, wrong, address, port);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
     s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
     if (!s) {
         r = PSOCKET_NOMEM;
@@ -12300,7 +12280,7 @@ PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *us
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     (*out)->io = t;
     (*out)->user = user;
     (*out)->udp = 0;
@@ -12320,7 +12300,7 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     psi_os_getname(fd, 0, &local, NULL, 0);
     known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
     s->udp = kind == PSI_OS_DATAGRAM;
@@ -12328,7 +12308,7 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
         psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
     } else if (psi_public_listener(s, NULL, &set)) {
         psi_sock_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     }
     s->fd = fd;
     s->family = local.family;
@@ -12808,25 +12788,15 @@ PSOCKET_API int psocket_step(psocket *s)
     return (int)psi_public_answer(s, psi_sock_step(s));
 }
 
-/* Which of events are ready now, after a step of s, which was in the state `before`, has answered r. */
-static int psi_public_ready(psocket *s, int events, int before, int r)
-{
-    int ready = 0;
-    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* what was to be waited for is done */
-    if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
-    if ((events & PSOCKET_WRITE) && psi_sock_writable(s, r)) ready |= PSOCKET_WRITE;
-    return ready | psi_sock_ready(s, events);
-}
-
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
     int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
-    int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
+    int r, ready, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
         return psi_public_wrong(s, "no events, or unknown ones");
-    for (before = s->state;;) {
-        ready = psi_public_ready(s, calls, before, psi_sock_step(s));
+    for (;;) {
+        ready = psi_sock_look(s, calls, -1);
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
         if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
