@@ -11700,36 +11700,22 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Looks at a socket: reports what is ready, watches for the rest. */
-static int psi_poll_look_socket(psocket_watch *w, int fired)
+/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int n, ms = -1, ready = psi_sock_look(s, w->events, fired);
+    int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
+    w->fired = 0;
+    if (s) ready = psi_sock_look(s, w->events, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
-    n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (ms == 0 && !ready) psi_watch_heat(w);
+    fds[0].fd = w->one.fd;
+    fds[0].events = w->events;
+    if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    return psi_watch_set(w, fds, n);
-}
-
-/* Looks at a watch. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
-{
-    psocket_pollfd one;
-    int r, fired = w->fired;
-    w->fired = 0;
-    if (w->is_sock) {
-        r = psi_poll_look_socket(w, fired);
-    } else {
-        psi_link_out(&w->link);
-        if (fired & w->events) psi_poll_report(w, fired & w->events);
-        one.fd = w->one.fd;
-        one.events = w->events;
-        r = psi_watch_set(w, &one, 1);
-    }
-    if (r) psi_watch_heat(w);
+    r = psi_watch_set(w, fds, n);
+    if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
 }
 
@@ -12429,11 +12415,11 @@ static int psi_public_finish(psocket *s, int shut)
     ptrdiff_t r = psi_public_begin(s, 1);
     if (r) return (int)r;
     r = psi_public_settle(s);
-    if (!r && s->end_out < 0 && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
-    if (r || s->end_out < 0) return (int)psi_public_answer(s, r);
+    if (r) return (int)psi_public_answer(s, r);
     if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        if (s->end_out < 0) r = psi_sock_finish(s); /* has been, or cannot be */
+        else if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
         else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
