@@ -2229,6 +2229,14 @@ static int psi_os_setint(psocket_fd fd, int level, int name, int value)
     return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
+/* Reads one of the socket's own options, of level SOL_SOCKET. */
+static int psi_os_getint(psocket_fd fd, int name, int *value, int *os)
+{
+    socklen_t n = sizeof *value;
+    *os = 0;
+    return PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, name, (char *)value, &n) ? psi_os_why(os) : 0;
+}
+
 /* What every new stream or datagram descriptor gets; closes it on failure. */
 static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 {
@@ -2258,20 +2266,12 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
    datagram socket or listener. */
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
-    int type = 0, listens = 0;
-    socklen_t n = sizeof type, m = sizeof listens;
+    int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
     psi_addr a;
-    *os = 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
-        int r = psi_os_why(os);
-        return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
-    }
-    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) {
-        int r = psi_os_why(os);
-        if (r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
-        listens = 0;
-    }
+    if (r && r != PSOCKET_OS) return r;
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
+    r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
+    if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
     if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
@@ -2309,17 +2309,13 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
 /* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
 static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
 {
-    int i, bad = 0, r = psi_os_raw_poll(p, n, ms);
+    int i, type, bad = 0, ignored, r = psi_os_raw_poll(p, n, ms);
     *os = 0;
     if (r >= 0) return r;
     r = psi_os_failed(0, os);
     for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
-        int type;
-        socklen_t size = sizeof type;
-        p[i].revents = 0;
-        if (!PSI_SYS(getsockopt)(p[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size)) continue;
-        p[i].revents = POLLNVAL;
-        bad++;
+        p[i].revents = psi_os_getint((psocket_fd)p[i].fd, SO_TYPE, &type, &ignored) ? POLLNVAL : 0;
+        bad += p[i].revents != 0;
     }
     return bad ? bad : r;
 }
@@ -2412,17 +2408,16 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
         psi_os_int fd;
         memset(&sa, 0, sizeof sa);
         fd = psi_os_raw_accept((psi_os_int)listener, &sa.sa, &n);
-        if (fd != (psi_os_int)-1 && n) {
+        if (fd == (psi_os_int)-1) {
+            r = psi_os_failed(PSOCKET_WANT_READ, os);
+            /* Linux hands over errors that belong to the dead connection (accept(2)). */
+            if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
+        } else if (n) {
             psi_os_from_sockaddr(peer, &sa);
             return psi_os_setup(out, fd, peer->family != PSI_UNIX, os);
+        } else {
+            psi_os_raw_close(fd); /* macOS: it died in the queue */
         }
-        if (fd != (psi_os_int)-1) { /* macOS: it died in the queue */
-            psi_os_raw_close(fd);
-            continue;
-        }
-        r = psi_os_failed(PSOCKET_WANT_READ, os);
-        /* Linux hands over errors that belong to the dead connection (accept(2)). */
-        if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
     }
     return PSOCKET_WANT_READ;
 }
@@ -13572,6 +13567,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; k && way < 2; way++)
         if (k->waiter[way] == t) k->waiter[way] = NULL;
+    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
     t->waits = PSI_LUA_FOR_NOTHING;
@@ -13725,8 +13721,12 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
     t->on = op->claims ? (void *)op->k : op->task;
-    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
+    if (op->soon) {
+        psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else if (op->ring && !t->queued) {
+        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
+        psi_lua_append(op->ring, &t->link);
+    }
 }
 
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
@@ -15211,11 +15211,16 @@ static int psi_lua_items(lua_State *L)
     return 1;
 }
 
-/* signal(queue): wakes all that wait. */
+/* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
+   others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
     psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
+    }
     return 0;
 }
 
@@ -15560,6 +15565,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
     PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
     PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
