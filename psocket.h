@@ -11494,20 +11494,17 @@ static int psi_sock_writable(psocket *s, int step)
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
 }
 
-/* Carries on what is pending, and says which of events are ready then. fired: what the system has said of the descriptor;
-   negative: it was not asked. */
-static int psi_sock_look(psocket *s, int events, int fired)
+/* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
+   descriptor, fired: those that it did. */
+static int psi_sock_look(psocket *s, int events, int known, int fired)
 {
-    int before = s->state, step = psi_sock_step(s), ask = events;
+    int before = s->state, step = psi_sock_step(s), ask;
     if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* whoever waited for this goes on */
-    if (fired >= 0) { /* it cannot tell of a socket that has none, of records, or of what still waits to leave */
-        if (s->state != PSI_OPEN) ask = 0;
-        if (s->fd != -1 && !(psi_sock_rec(s) && (fired & PSOCKET_READ))) ask &= ~PSOCKET_READ;
-        if (s->fd != -1 && !step) ask &= ~PSOCKET_WRITE;
-        fired &= s->state == PSI_OPEN || s->state == PSI_LISTENING ? events & ~ask : 0;
-    } else {
-        fired = 0;
-    }
+    if (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ)))
+        known &= ~PSOCKET_READ; /* there may be no whole record */
+    if (s->fd == -1 || step) known &= ~PSOCKET_WRITE;
+    ask = events & ~known;
+    fired = s->state < PSI_OPEN ? 0 : fired & events & known;
     if ((ask & PSOCKET_READ) && psi_sock_readable(s)) fired |= PSOCKET_READ;
     if ((ask & PSOCKET_WRITE) && psi_sock_writable(s, step)) fired |= PSOCKET_WRITE;
     return fired | psi_sock_ready(s, events);
@@ -11702,7 +11699,7 @@ static int psi_poll_look(psocket_watch *w)
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
     w->fired = 0;
-    if (s) ready = psi_sock_look(s, w->events, fired);
+    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
     fds[0].fd = w->one.fd;
@@ -12064,6 +12061,19 @@ static int psi_public_fail(const psocket_options *opt, int code, int os, const c
     return code;
 }
 
+/* Reads what concerns datagrams: NULL, or what is wrong with it. */
+static const char *psi_public_groups(psi_os_settings *set)
+{
+    const psocket_options *o = &set->opt;
+    int any = o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop;
+    if (!o->udp) return any ? "broadcast and multicast are for UDP" : NULL;
+    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
+        return "no such multicast_interface";
+    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
+        return "multicast_group is no numeric address";
+    return NULL;
+}
+
 /* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
 static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
@@ -12077,15 +12087,7 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, int 
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
-    if (o->keepalive < 0) return "keepalive is negative";
-    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
-        return "broadcast and multicast are for UDP";
-    if (!o->udp) return NULL;
-    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
-        return "no such multicast_interface";
-    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
-        return "multicast_group is no numeric address";
-    return NULL;
+    return o->keepalive < 0 ? "keepalive is negative" : psi_public_groups(set);
 }
 
 /* NULL, or what is wrong with the host and port to connect to. */
@@ -12777,7 +12779,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
         return psi_public_wrong(s, "no events, or unknown ones");
     for (;;) {
-        ready = psi_sock_look(s, calls, -1);
+        ready = psi_sock_look(s, calls, 0, 0);
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
         if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
