@@ -11346,11 +11346,16 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
     psi_dial *d = psi_sock_dial(s);
-    psi_hs *hs;
+    psi_hs *hs = NULL;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
         return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+    if (!tls && s->side == PSOCKET_SERVER) {
+        r = psi_err_code(&e, PSOCKET_TLS_NO_IDENTITY);
+    } else if ((r = psi_tls_meant(&tls, &e)) == 0) {
+        r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+        psocket_tls_free(tls);
+    }
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
@@ -12192,19 +12197,13 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
 static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int again, dual = a->family == PSI_IP6 && !set->opt.v6only, r;
-    do {
-        r = psi_public_bound(s, a, path, dual, set, os);
-        again = 0;
-        if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-            if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-            dual = 0;
-            again = 1;
-        } else if (path && r == PSOCKET_ADDRESS_IN_USE && !any) {
-            any = 1; /* once */
-            again = psi_public_orphan(a, path);
-        }
-    } while (again);
+    int dual = a->family == PSI_IP6 && !set->opt.v6only, r = psi_public_bound(s, a, path, dual, set, os);
+    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+        if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(s, a, path, 0, set, os);
+    }
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path))
+        r = psi_public_bound(s, a, path, 0, set, os);
     return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
@@ -12557,7 +12556,6 @@ PSOCKET_API void psocket_free(psocket *s)
 
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name)
 {
-    psocket_error e = PSI_ZERO;
     int r;
     if (!s) return PSOCKET_INVALID;
     if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
@@ -12569,13 +12567,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if (!tls && s->side == PSOCKET_SERVER)
-            return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-        r = psi_tls_meant(&tls, &e);
-        if (r) return psi_sock_end(s, psi_sock_note_error(s, &e));
-        r = psi_sock_starttls(s, tls, server_name);
-        psocket_tls_free(tls);
-        if (r) return r;
+        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return r;
     }
     return (int)psi_public_answer(s, psi_public_settle(s));
 }
