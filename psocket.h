@@ -10672,7 +10672,7 @@ static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 
 static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return n || ((psocket *)user)->udp ? psi_os_put(((psocket *)user)->fd, p, n, NULL, os) : 0;
+    return psi_os_put(((psocket *)user)->fd, p, n, NULL, os);
 }
 
 static int psi_fd_finish(void *user, int *os)
@@ -11059,9 +11059,8 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family)
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
-    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+    if (n <= PTRDIFF_MAX && (!s->udp || s->peer.family)) return 0;
+    return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes, or nobody to send to yet: call setpeer");
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
@@ -11075,7 +11074,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
         return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
-    r = psi_sock_put(s, n ? data : "", n, &os);
+    r = psi_sock_put(s, data, n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0)
         return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
@@ -11594,7 +11593,7 @@ static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put
 
 /*--- making one */
 
-/* role: of a TLS handshake, if there can be one. opt may be NULL. */
+/* role: of a TLS handshake, if there can be one. */
 static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_role *role)
 {
     psocket *s = (psocket *)psi_alloc(sizeof *s);
@@ -11606,7 +11605,6 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
-    if (!opt) return s;
     s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
@@ -12123,7 +12121,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if (set.opt.udp && psi_addr_path(host))
         return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
-    s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
+    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
     r = d ? psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
@@ -12237,7 +12235,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
     if (wrong) return psi_public_refuse(opt, wrong, address, port);
     if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
-    s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
+    s = psi_sock_new(&set.opt, PSOCKET_SERVER, NULL);
     if (!s) {
         r = PSOCKET_NOMEM;
     } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
@@ -12261,7 +12259,7 @@ PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *us
     const char *wrong = psi_public_settings(&set, out, side, opt);
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    *out = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
     if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     (*out)->io = t;
     (*out)->user = user;
@@ -12281,7 +12279,7 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
-    s = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
     if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     psi_os_getname(fd, 0, &local, NULL, 0);
     known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
@@ -12386,7 +12384,7 @@ static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
     int r;
     if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
     while (s->sent < len || !len) {
-        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : data, len - s->sent);
+        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : "", len - s->sent);
         if (n < 0 || s->nonblocking || s->udp) return n;
         s->sent += (size_t)n;
         if (!len) break;
