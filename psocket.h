@@ -843,6 +843,11 @@ typedef struct psi_os_settings {
     psocket_options opt;
 } psi_os_settings;
 
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS) && !defined(PSOCKET_LWIP)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024 /* longest path */
+#endif
+
 #define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
 #define PSI_OS_DATAGRAM 2
 #define PSI_OS_LISTENER 3
@@ -1148,8 +1153,8 @@ static int psi_os_is_udp(SOCKET fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
 }
 
-/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
-   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which stays
+   off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
 static void psi_os_udp_errors(SOCKET fd, int connected)
 {
     BOOL reset = connected, off = FALSE;
@@ -1397,9 +1402,7 @@ static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 
 /*--- Windows: files. Paths are UTF-8. */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ";"
 
 /* 0 if s is not UTF-8 or does not fit. */
@@ -1669,9 +1672,7 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 
 /*--- POSIX: files */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ":"
 
 static intptr_t psi_os_file_open(const char *path)
@@ -1880,7 +1881,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
 {
     static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
-    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+    *m = fresh;
 }
 
 /* Adds to a count of owners; the new value. */
@@ -2195,8 +2196,9 @@ static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t
     int os;
     *n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    return (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
-               ? psi_os_why(&os) : 0;
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
+        return psi_os_why(&os);
+    return 0;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
@@ -2267,15 +2269,13 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
     int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
-    psi_addr a;
     if (r && r != PSOCKET_OS) return r;
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
     r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
     if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
-    if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
-        psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (type == SOCK_STREAM) psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* Unix-domain sockets refuse it */
     return 0;
 }
 
@@ -2428,11 +2428,12 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
+    struct sockaddr *sa = from ? &from->sa : NULL;
     socklen_t size = sizeof *from;
     int tries, r = 0;
     if (from) from->sa.sa_family = 0;
     for (tries = 0; tries < 16 && !r; tries++) {
-        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &from->sa : NULL, from ? &size : NULL);
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, sa ? &size : NULL);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
     }
@@ -2443,12 +2444,12 @@ static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *f
 static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
 {
     psi_os_sockaddr sa;
-    ptrdiff_t put;
     int size = to ? psi_os_to_sockaddr(&sa, to, NULL) : 0;
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, to ? &sa.sa : NULL, (socklen_t)size);
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+                                        to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
 }
@@ -2476,7 +2477,7 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
 static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
     psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
@@ -2555,6 +2556,13 @@ static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int
 
 /*--- two connected descriptors */
 
+static void psi_os_close_pair(psocket_fd fds[2])
+{
+    psi_os_close(fds[0]);
+    if (fds[1] != fds[0]) psi_os_close(fds[1]);
+    fds[0] = fds[1] = -1;
+}
+
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
@@ -2594,10 +2602,7 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     }
     psi_os_close(wait.fd);
     if (!r && fds[1] == -1) r = PSOCKET_OS;
-    if (!r) return 0;
-    psi_os_close(fds[0]);
-    psi_os_close(fds[1]);
-    fds[0] = fds[1] = -1;
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #endif
@@ -2637,12 +2642,11 @@ static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&bell[0], a.family, 1, os);
+    bell[1] = bell[0];
     if (!r) r = psi_os_bind(bell[0], &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(bell[0], 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(bell[0], &a, NULL, os);
-    if (r) psi_os_close(bell[0]);
-    if (r) bell[0] = -1;
-    bell[1] = bell[0];
+    if (r) psi_os_close_pair(bell);
     return r;
 }
 #else
@@ -2662,13 +2666,6 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
     for (i = 0; i < 64 && psi_os_get(bell[0], c, sizeof c, NULL, &os) >= 0; i++) {}
 }
 #endif
-
-static void psi_os_bell_free(psocket_fd bell[2])
-{
-    psi_os_close(bell[0]);
-    if (bell[1] != bell[0]) psi_os_close(bell[1]);
-    bell[0] = bell[1] = -1;
-}
 
 /*--- names */
 
@@ -2873,7 +2870,7 @@ static void psi_os_poller_free(psi_os_poller *p)
     psi_free(p->fds);
     psi_free(p->watches);
 #endif
-    psi_os_bell_free(p->bell);
+    psi_os_close_pair(p->bell);
 }
 
 static int psi_os_poller_new(psi_os_poller *p, int *os)
@@ -3477,7 +3474,7 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
-    psi_os_bell_free(r->bell); /* nobody listens any more */
+    psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
     left = r->owners -= 1 + r->queued;
@@ -4315,9 +4312,9 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 /* The tag of what a shape starts with: 0 any. */
 static int psi_x509_shape_tag(int kind)
 {
-    static const char kinds[] = "u([{mn";
-    const char *at = strchr(kinds, kind);
-    return at ? (unsigned char)"\x02\x30\xA0\xA1\x80\x81"[at - kinds] : 0;
+    if (kind == '(') return 0x30;
+    if (kind == '[' || kind == '{') return kind == '[' ? 0xA0 : 0xA1;
+    return kind == 'u' ? 0x02 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
 }
 
 /* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
@@ -4435,7 +4432,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
     const char *text;
-    int critical, id, before;
+    int critical, id, before, left = PSI_X509_LIST;
     for (id = 0x81; c->version && id < 0x83; id++)
         if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
     if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
@@ -4449,7 +4446,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
         value = psi_x509_option(&ext, 0x01);
         critical = value.n && *value.p;
         value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext)) psi_x509_spoil(&list);
+        if (!psi_x509_end(ext) || !left--) psi_x509_spoil(&list);
         id = psi_x509_known(oid, &text);
         before = c->when;
         if (psi_x509_repeats(list, oid))
@@ -5013,7 +5010,7 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 /* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
    it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
    that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
 #define PSI_X509_RULES(X) \
     X(FLAW, BROKEN, MALFORMED, "") \
     X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
@@ -5036,17 +5033,16 @@ enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X
     X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
     X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
     X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "") \
-    X(NONE, FINE, MISSING, "")
+    X(NAME, COMPLETE, NAME, "")
 
 #define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
 #undef PSI_X
 #define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
 static const struct {
     short rank, code;
     const char *text;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
 #undef PSI_X
 
 typedef struct psi_x509_query {
@@ -5103,8 +5099,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
 {
     static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
     static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
-    const uint8_t *from = base.p, *mask = base.p + base.n / 2;
     size_t i, n = base.n / 2;
+    const uint8_t *from = base.p, *mask = base.p + n;
     int low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
     if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
@@ -5239,7 +5235,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
-    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
+    if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
@@ -5307,7 +5303,7 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 {
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (rule != PSI_RULE_NONE) return rule;
+    if (rule) return rule;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
@@ -5329,8 +5325,8 @@ static void psi_x509_judge(psi_x509_walk *w)
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
     if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
     rule = psi_x509_leaf_rule(w, leaf, pinned);
-    if (rule != PSI_RULE_NONE) w->culprit = leaf;
-    if (rule != PSI_RULE_NONE || found) w->rule = rule;
+    if (rule) w->culprit = leaf;
+    if (rule || found) w->rule = rule;
 }
 
 /* --- sentences ------------------------------------------------------------ */
@@ -5437,10 +5433,9 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
-        w->rule = PSI_RULE_NONE;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(w, index, e);
     }
     psi_free(w);
     return r;
@@ -5452,7 +5447,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
+    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -13212,11 +13207,11 @@ static int psi_lua_milliseconds(lua_State *L, int index)
     return whole < ms && whole < INT_MAX ? whole + 1 : whole;
 }
 
-/* A moment of the clock in seconds at index, in milliseconds. */
+/* A moment of the clock in seconds at index, in milliseconds, rounded up: the clock knows no parts of one. */
 static int64_t psi_lua_moment(lua_State *L, int index)
 {
     double ms = (double)lua_tonumber(L, index) * 1000;
-    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.9999);
 }
 
 /*--- options: tables whose fields have known names */
@@ -13737,7 +13732,7 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
     psocket_watch *signals = NULL;
     const psocket_event *events;
     if (op->soon) return;
-    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
     else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
     if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
@@ -14755,7 +14750,7 @@ static psi_lua_sched *psi_lua_scheduling(lua_State *L)
         psi_lua_make_core(L);
         S = psi_lua_find_core(L);
     }
-    if (!S->poller) psi_lua_raise(L, "the scheduler is closed");
+    if (!S || !S->poller) psi_lua_raise(L, "the scheduler is closed"); /* or a finalizer has taken it out */
     PSI_LUA_GETVALUE(L, -1);
     return S;
 }
