@@ -13014,12 +13014,14 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm and, behind it, all of these; 2 the metatable of its objects; 3 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
     uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
+    psi_lua_vm *vm;
+    const void *meta; /* that metatable's address */
 } psi_lua_function;
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
@@ -13029,7 +13031,7 @@ static const psi_lua_function *psi_lua_this(lua_State *L)
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
-    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
+    return psi_lua_this(L)->vm;
 }
 
 static void psi_lua_setmetatable(lua_State *L, const char *name)
@@ -13149,26 +13151,36 @@ static void *psi_lua_is(lua_State *L, int index, const char *name)
     return same ? p : NULL;
 }
 
-/* The object at 1, of the class that the function at hand is for. */
-static void *psi_lua_object(lua_State *L)
+/* The object at 1, of the class that f, the function at hand, is for. */
+static void *psi_lua_object_of(lua_State *L, const psi_lua_function *f)
 {
     void *p = lua_touserdata(L, 1);
     if (p && lua_getmetatable(L, 1)) {
-        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
+        const void *meta = lua_topointer(L, -1);
         lua_pop(L, 1);
-        if (same) return p;
+        if (meta == f->meta) return p;
     }
     lua_getfield(L, lua_upvalueindex(2), "__name");
     psi_lua_expected(L, 1, lua_tostring(L, -1));
     return NULL;
 }
 
+static void *psi_lua_object(lua_State *L)
+{
+    return psi_lua_object_of(L, psi_lua_this(L));
+}
+
+/* The socket or listener k, which must not be lent. */
+static psi_lua_sock *psi_lua_unlent(lua_State *L, void *k)
+{
+    if (((psi_lua_sock *)k)->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    return (psi_lua_sock *)k;
+}
+
 /* The socket or listener at 1. */
 static psi_lua_sock *psi_lua_self(lua_State *L)
 {
-    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
-    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    return k;
+    return psi_lua_unlent(L, psi_lua_object(L));
 }
 
 static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
@@ -13492,9 +13504,10 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
     int top = lua_gettop(L);
     psi_lua_source from = { arg, 0, 0, 'c' };
     psi_lua_options all;
+    if (top < arg) return timeout;
     all.o.timeout_ms = timeout;
     psi_lua_read(L, arg, &from, &all);
-    if (top >= arg) lua_settop(L, top);
+    lua_settop(L, top);
     return all.o.timeout_ms;
 }
 
@@ -13632,6 +13645,7 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 
 /* An operation, while it is tried. */
 struct psi_lua_op {
+    const psi_lua_function *f; /* which it is */
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
@@ -13655,7 +13669,7 @@ static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
 static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
     int way;
-    for (way = 0; way < 2; way++) {
+    for (way = 0; (k->waiter[0] || k->waiter[1]) && way < 2; way++) {
         psi_lua_task *t = k->waiter[way];
         lua_State *co;
         if (!t || !(claims & (way + 1))) continue;
@@ -13757,11 +13771,18 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
     return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
 }
 
-/* Begins to try an operation on k, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+/* The socket that an operation is about. It was checked when the operation began. */
+static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
+{
+    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+}
+
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
    what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
-static int psi_lua_begin(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int event, int options)
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
@@ -13822,9 +13843,8 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
 
 /* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
-static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
+static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_loan *outer = vm->loan; /* if this is in a finalizer that runs before another one's are copied */
     psi_lua_loan loan;
     int status;
@@ -13857,19 +13877,19 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
         else got = psocket_recv(k->s, &data);
     } while (got == PSOCKET_TIMEOUT && !tries++);
     if (got < 0) return psi_lua_stop(L, op, got);
-    psi_lua_push_lent(L, k, data, (size_t)got, 1);
+    psi_lua_push_lent(L, op->vm, k, data, (size_t)got, 1);
     return 1;
 }
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 2);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 3);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
     double n = psi_lua_check_number(L, 2);
     if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
     if (r) return psi_lua_stop(L, op, r);
@@ -13891,7 +13911,7 @@ static const char *psi_lua_check_delimiter(lua_State *L)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
     size_t max = op->k->s ? op->k->s->limit : 1;
     const char *delimiter = psi_lua_check_delimiter(L);
     if (options == 4 && !lua_isnoneornil(L, 3)) {
@@ -13904,63 +13924,49 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
-    int list, count, i; /* the one at hand, from 0 */
-    int options;        /* where they may stand */
-    size_t at;          /* what of it is gone */
+    int list, count, i; /* the one at hand, from 0, */
+    const char *text;   /* and what is left of it */
+    size_t len;
 } psi_lua_pieces;
 
-static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *len)
+/* Has the i-th at hand, if there is one. */
+static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
 {
-    const char *text;
-    if (!p->list) return psi_lua_check_string(L, 2 + p->i, len);
-    lua_rawgeti(L, 2, p->i + 1);
+    p->i = i;
+    p->text = "";
+    p->len = 0;
+    if (i >= p->count) return;
+    if (!p->list) {
+        p->text = psi_lua_check_string(L, 2 + i, &p->len);
+        return;
+    }
+    lua_rawgeti(L, 2, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
-    text = lua_tolstring(L, -1, len);
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
+    p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
-    return text;
-}
-
-/* Finds them, and checks all before any is sent. */
-static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
-{
-    int top = lua_gettop(L);
-    size_t len;
-    p->at = 0;
-    p->list = lua_istable(L, 2);
-    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
-    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
-    if (!p->count && !p->list) psi_lua_expected(L, 2, "string");
-    for (p->i = 0; p->i < p->count; p->i++) psi_lua_piece(L, p, &len);
-    p->i = 0;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    size_t len;
-    for (bytes += (double)p->at; p->i < p->count; p->i++) {
-        psi_lua_piece(L, p, &len);
-        if (bytes < (double)len) break;
-        bytes -= (double)len;
+    while (p->i < p->count && bytes >= (double)p->len) {
+        bytes -= (double)p->len;
+        psi_lua_piece(L, p, p->i + 1);
     }
-    p->at = (size_t)bytes;
+    if (p->i >= p->count) return;
+    p->text += (size_t)bytes;
+    p->len -= (size_t)bytes;
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
 static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    const char *text = "";
-    size_t n = 0;
-    for (*used = 0; p.i < p.count && *used < size; p.i++, p.at = 0) {
-        text = psi_lua_piece(L, &p, &n) + p.at;
-        n -= p.at;
-        if (!*used && (n >= size || p.i + 1 == p.count)) {
-            *used = n;
-            return text;
-        }
-        if (n > size - *used) n = size - *used;
-        memcpy(buf + *used, text, n);
+    *used = p.len;
+    if (p.len >= size || p.i + 1 >= p.count) return p.text;
+    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
+        size_t n = p.len < size - *used ? p.len : size - *used;
+        memcpy(buf + *used, p.text, n);
         *used += n;
     }
     return buf;
@@ -13970,12 +13976,18 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
-    psi_lua_sock *k = psi_lua_self(L);
     psi_lua_pieces p;
+    psi_lua_sock *k;
+    int top = lua_gettop(L), options = top + 1, i;
     ptrdiff_t n;
-    int r;
-    psi_lua_find_pieces(L, &p);
-    n = psi_lua_begin(L, op, k, PSOCKET_WRITE, p.options);
+    p.list = lua_istable(L, 2);
+    if (p.list) options = 3;
+    else if (top > 2 && (lua_istable(L, top) || lua_isnil(L, top))) options = top;
+    n = psi_lua_begin(L, op, PSOCKET_WRITE, options);
+    k = op->k;
+    p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
+    if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
+    for (i = p.count; i >= 0; i--) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
     if (op->again) psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
@@ -13992,16 +14004,16 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
         lua_pushboolean(L, 1);
         return 1;
     }
-    r = psi_lua_stop(L, op, n);
-    if (r == PSI_LUA_AGAIN) return r;
+    i = psi_lua_stop(L, op, n);
+    if (i == PSI_LUA_AGAIN) return i;
     PSI_LUA_PUSH_WHOLE(L, op->state); /* how much the peer may get */
-    return r + 1;
+    return i + 1;
 }
 
 /* shutdown(socket [, "send"] [, options]): ends the direction out, after all that was sent. */
 static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_WRITE, 3);
+    int r = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
     if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
         psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
     if (!r) r = psocket_shutdown(op->k->s);
@@ -14013,7 +14025,7 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 /* step(socket): connects, and returns the socket. C keeps the time. */
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int r = psi_lua_claim(L, op->vm, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
@@ -14094,7 +14106,7 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
    then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int begins = !op->again && lua_gettop(L) > 1, r;
     psocket_tlsinfo info;
     if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
@@ -14142,15 +14154,17 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 /* Tries the operation at hand until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
+    const psi_lua_function *f = psi_lua_this(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.vm = psi_lua_here(L);
+        op.f = f;
+        op.vm = f->vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
-        n = psi_lua_this(L)->try_it(L, &op);
+        n = f->try_it(L, &op);
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
@@ -14434,7 +14448,7 @@ static int psi_lua_peek(lua_State *L)
     ptrdiff_t n = psocket_peek(k->s, &data);
     psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
-    psi_lua_push_lent(L, k, data, (size_t)n, 0);
+    psi_lua_push_lent(L, psi_lua_here(L), k, data, (size_t)n, 0);
     return 1;
 }
 
@@ -15089,7 +15103,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
 {
     const psocket_event *events;
     int i, n, ms;
-    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
     if (S->urgent || S->now.next != &S->now) ms = 0;
     else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
@@ -15098,7 +15112,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     n = psocket_poller_wait(S->poller, &events, ms);
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
-    if (n == 0 && ms == 1000) S->ran = S->live;
+    if (n == 0 && ms == 1000) S->ran = 4 * S->live;
     while (S->ready.next != &S->ready) { /* what an error had left over comes first */
         psi_lua_link *l = S->ready.next;
         psi_lua_unlink(l);
@@ -15530,9 +15544,9 @@ enum {
     PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
 };
 
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
-#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
+#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET, NULL, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
@@ -15569,7 +15583,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, LISTENER, accept_due, due), PSI_LUA_F(HIDDEN, LISTENER, take, take),
     PSI_LUA_F(HIDDEN, QUEUE, items, items), PSI_LUA_F(HIDDEN, QUEUE, pop_due, due),
     PSI_LUA_F(HIDDEN, QUEUE, signal, signal), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
-    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0, NULL, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
@@ -15577,7 +15591,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
                                            PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
-    const psi_lua_function *f;
+    psi_lua_function *f;
     size_t i;
     int n;
     lua_settop(L, 0);
@@ -15585,8 +15599,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
     memset((void *)vm, 0, sizeof *vm);
+    f = (psi_lua_function *)(void *)(vm + 1);
+    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
     for (i = 0; i < sizeof classes / sizeof *classes; i++) {
         luaL_newmetatable(L, classes[i]);
@@ -15596,10 +15612,12 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, -2, "__index");
     }
     lua_newtable(L);
-    for (f = psi_lua_functions; f->key; f++) {
+    for (; f->key; f++) {
+        f->vm = vm;
+        f->meta = lua_topointer(L, f->of);
         lua_pushvalue(L, PSI_LUA_VM);
         lua_pushvalue(L, f->of);
-        lua_pushlightuserdata(L, (void *)f);
+        lua_pushlightuserdata(L, f);
         lua_pushcclosure(L, f->f, 3);
         lua_setfield(L, f->in, f->key);
     }
