@@ -10594,13 +10594,13 @@ static int psi_is_want(ptrdiff_t r)
     return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
 }
 
-/* Lowers *ms (negative: for ever) to what is left until `due`. */
-static void psi_until(int *ms, int64_t due)
+static void psi_lower_ms(int *ms, int64_t left)
 {
-    int64_t left = due - psi_os_now();
     if (left < 0) left = 0;
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
 }
+
+static void psi_until(int *ms, int64_t due) { psi_lower_ms(ms, due - psi_os_now()); }
 
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
 static void psi_sock_unwatch(psocket *s)
@@ -11231,7 +11231,7 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
     int i, n = 0;
     if (state == PSI_RESOLVING) {
         int wait = psi_dns_ms(d->names);
-        if (wait >= 0) psi_until(ms, psi_os_now() + wait);
+        if (wait >= 0) psi_lower_ms(ms, wait);
         if (d->names->bell[0] == -1 || cap < 1) return 0;
         fds[0].fd = d->names->bell[0];
         fds[0].events = PSOCKET_READ;
@@ -11775,7 +11775,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (psi_poll_busy(p)) wait = 0;
-    else if (end != INT64_MAX) psi_until(&wait, end);
+    else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
     n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
     if (n < 0) return n;
     if (n == 0 && os) psi_poll_signal(p);
