@@ -12989,7 +12989,7 @@ typedef struct psi_lua_vm {
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
-/* A socket or listener. */
+/* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
 struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
@@ -13042,8 +13042,9 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
 
 static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
 {
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
-    memset((void *)k, 0, sizeof *k);
+    size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
+    memset((void *)k, 0, size);
     k->timeout = k->limit = timeout;
     k->blocks = (uint8_t)blocks;
     psi_lua_setmetatable(L, class_name);
@@ -14646,8 +14647,9 @@ static int psi_lua_listen(lua_State *L)
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
+    if (!udp) all.o.error = (psocket_error *)(void *)(k + 1); /* accept writes there, too */
     r = psocket_listen(&k->s, address, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    return r < 0 ? psi_lua_fail(L, r, all.o.error->text) : 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
