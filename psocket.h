@@ -5866,32 +5866,24 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* The key made ready; in spare if there is no memory to keep it in. */
-static const psi_gcm *psi_key_ready(psi_key *k, psi_gcm *spare)
-{
-    static const uint8_t zero[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    psi_gcm *g = k->gcm;
-    if (g) return g;
-    g = k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
-    if (!g) g = spare;
-    psi_prim.aes->init(&g->aes.vtable, k->key, k->suite->aead);
-    memset(g->h, 0, sizeof g->h);
-    psi_prim.aes->run(&g->aes.vtable, zero, 0, g->h, sizeof g->h);
-    return g;
-}
-
-/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. */
+/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. The key that is
+   made ready for that is kept, if there is memory. */
 static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
 {
-    psi_gcm spare;
-    const psi_gcm *g;
+    psi_gcm spare, *g = k->gcm;
     uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     if (k->suite->aead == PSI_CHACHA) {
         psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
         return;
     }
-    g = psi_key_ready(k, &spare);
+    if (!g) {
+        k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
+        g = k->gcm ? k->gcm : &spare;
+        psi_prim.aes->init(&g->aes.vtable, k->key, k->suite->aead);
+        memset(g->h, 0, sizeof g->h);
+        psi_prim.aes->run(&g->aes.vtable, lengths, 0, g->h, sizeof g->h);
+    }
     if (encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
     lengths[7] = (uint8_t)(aad.n * 8);
     psi_rec_put(lengths + 12, n * 8, 4);
@@ -6305,24 +6297,6 @@ static void psi_key_update(psi_key *k)
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
-/* RFC 5246 6.3: the keys of both directions, which are to be used from the next ChangeCipherSpec on. */
-static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], const uint8_t randoms[64], psi_key *client,
-                           psi_key *server)
-{
-    uint8_t block[2 * (32 + 12)], server_first[64];
-    size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
-    memcpy(server_first, randoms + 32, 32);
-    memcpy(server_first + 32, randoms, 32);
-    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), block,
-                 2 * (n + iv));
-    client->suite = server->suite = suite;
-    memcpy(client->key, block, n);
-    memcpy(server->key, block + n, n);
-    memcpy(client->iv, block + 2 * n, iv);
-    memcpy(server->iv, block + 2 * n + iv, iv);
-    psi_wipe(block, sizeof block);
-}
-
 /* --- transcript ----------------------------------------------------------- */
 
 /* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
@@ -6419,30 +6393,21 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key: for the NIST curves BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1) comes from the
-   system. 0 or PSOCKET_NO_ENTROPY. */
-static int psi_kex_scalar(psi_kex *x)
-{
-    br_hmac_drbg_context rng;
-    int code;
-    if (x->group->curve == BR_EC_curve25519) return psi_os_entropy(x->scalar, 32);
-    memset(&rng, 0, sizeof rng);
-    rng.vtable = &br_hmac_drbg_vtable;
-    rng.digest_class = &br_sha256_vtable;
-    code = psi_os_entropy(rng.K, sizeof rng.K);
-    if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve))
-        code = PSOCKET_NO_ENTROPY;
-    psi_wipe(&rng, sizeof rng);
-    return code;
-}
-
+/* A uniform secret key and its point: for the NIST curves by BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1)
+   comes from the system. 0 or PSOCKET_NO_ENTROPY. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
-    int code;
+    br_hmac_drbg_context rng = PSI_ZERO;
+    int code, nist = group->curve != BR_EC_curve25519;
     x->group = group;
-    code = psi_kex_scalar(x);
+    rng.vtable = &br_hmac_drbg_vtable;
+    rng.digest_class = &br_sha256_vtable;
+    code = nist ? psi_os_entropy(rng.K, sizeof rng.K) : psi_os_entropy(x->scalar, 32);
+    if (!code && nist) code = psi_os_entropy(rng.V, sizeof rng.V);
+    if (!code && nist && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, group->curve))
+        code = PSOCKET_NO_ENTROPY;
     if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
+    psi_wipe(&rng, sizeof rng);
     return code;
 }
 
@@ -8371,12 +8336,22 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
-/* The keys that come into force with ChangeCipherSpec, from the master secret. */
+/* The keys that come into force with ChangeCipherSpec, from the master secret (RFC 5246 6.3). */
 static void psi_hs12_keys(psi_hs *h)
 {
-    int server = h->role->server;
-    psi_keys_block(h->suite, h->k->secret, h->randoms, server ? &h->k->next_in : &h->k->next_out,
-                   server ? &h->k->next_out : &h->k->next_in);
+    psi_key *client = h->role->server ? &h->k->next_in : &h->k->next_out;
+    psi_key *server = h->role->server ? &h->k->next_out : &h->k->next_in;
+    uint8_t block[2 * (32 + 12)], server_first[64];
+    size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
+    memcpy(server_first, h->randoms + 32, 32);
+    memcpy(server_first + 32, h->randoms, 32);
+    psi_keys_prf(h->suite->hash, h->k->secret, 48, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    client->suite = server->suite = h->suite;
+    memcpy(client->key, block, n);
+    memcpy(server->key, block + n, n);
+    memcpy(client->iv, block + 2 * n, iv);
+    memcpy(server->iv, block + 2 * n + iv, iv);
+    psi_wipe(block, sizeof block);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
     if (!h->ems) return;
     h->rec->exports = 1;
@@ -9598,16 +9573,6 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
 }
 
-/* A message: 0, or an alert. last: none follows it in its record. */
-static int psi_late_message(psi_rec *r, int type, psi_reader m, int last, psi_rec_in *in)
-{
-    if (type == PSI_MSG_NEW_SESSION_TICKET) return psi_late_ticket(r, m);
-    if (type == PSI_MSG_KEY_UPDATE) return psi_late_update(r, m, last);
-    in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
-    in->alert = PSI_ALERT_NO_RENEGOTIATION;
-    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
-}
-
 /* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
 static int64_t psi_late_limit(const psi_rec *r, int message)
 {
@@ -9628,12 +9593,21 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
     while (r->part.n - at >= 4 && !alert) {
         const uint8_t *p = r->part.p + at;
         uint32_t size = psi_msg_size(p);
+        psi_reader m = psi_read_of(p + 4, size - 4);
         int64_t limit = psi_late_limit(r, p[0]);
         if (limit < 0) return PSI_ALERT_UNEXPECTED_MESSAGE;
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        alert = psi_late_message(r, p[0], psi_read_of(p + 4, size - 4), r->part.n == at, in);
+        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
+            alert = psi_late_ticket(r, m);
+        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
+            alert = psi_late_update(r, m, r->part.n == at);
+        } else {
+            in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
+            in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            alert = ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+        }
     }
     psi_write_drop(&r->part, at);
     return alert;
@@ -9759,27 +9733,22 @@ static int psi_tls_pick(psi_list *l, const char *what, const char *text, const p
     return 0;
 }
 
-/* Without the CPU's help AES is slower than ChaCha20. */
-static void psi_tls_prefer_chacha(psi_list *l)
-{
-    size_t i, k, n = 0;
-    for (i = 0; i < l->count; i++) {
-        const psi_suite *s = l->items[i];
-        if (s->aead != PSI_CHACHA) continue;
-        for (k = i; k > n; k--) l->items[k] = l->items[k - 1];
-        l->items[n++] = s;
-    }
-}
-
 #define PSI_TLS_PICK(field, options, table) \
     psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
 
+/* Without the CPU's help AES is slower than ChaCha20, whose suites go first then. */
 static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
+    size_t i, k, n = 0;
     if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
         PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
         return PSOCKET_INVALID;
-    if (!t->suites && !psi_prim.fast_aes) psi_tls_prefer_chacha(&tls->suites);
+    for (i = 0; !t->suites && !psi_prim.fast_aes && i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        if (s->aead != PSI_CHACHA) continue;
+        for (k = i; k > n; k--) tls->suites.items[k] = tls->suites.items[k - 1];
+        tls->suites.items[n++] = s;
+    }
     return 0;
 }
 
@@ -9828,10 +9797,9 @@ static int psi_tls_text(const void *text, size_t len, const char *path, const ch
     size_t n = 0;
     int r, os = 0;
     *file = NULL;
-    if (text) {
-        *out = psi_read_of(text, len ? len : strlen((const char *)text));
-        return 0;
-    }
+    *out = psi_none;
+    if (text) *out = psi_read_of(text, len ? len : strlen((const char *)text));
+    if (text) return 0;
     if (!path) return psi_err(e, PSOCKET_INVALID, "%s is missing", what);
     r = psi_os_readfile(path, file, &n, &os);
     *out = psi_read_of(*file, n);
