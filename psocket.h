@@ -876,6 +876,19 @@ typedef struct psi_os_settings {
 #ifndef TCP_NODELAY
 #define TCP_NODELAY 1 /* lwIP without TCP */
 #endif
+#ifndef IP_ADD_MEMBERSHIP
+#define IP_ADD_MEMBERSHIP 0 /* refused, and so are the others */
+#endif
+#ifndef IP_MULTICAST_TTL
+#define IP_MULTICAST_TTL 0
+#define IP_MULTICAST_LOOP 0
+#define IP_MULTICAST_IF 0
+#endif
+#ifndef IPV6_MULTICAST_HOPS
+#define IPV6_MULTICAST_HOPS 0
+#define IPV6_MULTICAST_LOOP 0
+#define IPV6_MULTICAST_IF 0
+#endif
 
 #define PSI_SYS(name) lwip_##name
 #define PSI_E(name) name
@@ -916,10 +929,10 @@ static int psi_os_make_ready(int fd)
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
 
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
 #if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
 /* lwIP names an interface by its address. */
 typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
 static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
 {
     struct netif *netif;
@@ -927,9 +940,14 @@ static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
     netif = index < 256 ? netif_get_by_index((u8_t)index) : NULL;
     if (netif) inet_addr_from_ip4addr(&m->imr_interface, netif_ip4_addr(netif));
     UNLOCK_TCPIP_CORE();
-    if (!netif) errno = EADDRNOTAVAIL;
-    return netif ? 0 : -1;
+    if (!netif && index) errno = EADDRNOTAVAIL;
+    return netif || !index ? 0 : -1;
 }
+#else
+typedef struct psi_os_mreq {
+    struct in_addr imr_multiaddr, imr_interface;
+} psi_os_mreq;
+#define psi_os_mreq_at(m, index) ((void)(index), errno = EOPNOTSUPP, -1)
 #endif
 
 /* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
@@ -994,13 +1012,9 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
  * neither a loopback interface nor its queue. */
 
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-static void psi_os_bell_count(const psi_os_bell *b, int rung)
+static void psi_os_bell_count(psocket_fd bell, int rung)
 {
-    struct lwip_sock *s = b->rd < 0 ? NULL : lwip_socket_dbg_get_socket((int)b->rd);
+    struct lwip_sock *s = lwip_socket_dbg_get_socket((int)bell);
     if (!s) return;
     LOCK_TCPIP_CORE();
     if (rung && s->rcvevent < 1) s->conn->callback(s->conn, NETCONN_EVT_RCVPLUS, 0);
@@ -1008,8 +1022,8 @@ static void psi_os_bell_count(const psi_os_bell *b, int rung)
     UNLOCK_TCPIP_CORE();
 }
 
-static void psi_os_bell_ring(psi_os_bell *b) { psi_os_bell_count(b, 1); }
-static void psi_os_bell_clear(psi_os_bell *b) { psi_os_bell_count(b, 0); }
+static void psi_os_bell_ring(const psocket_fd bell[2]) { psi_os_bell_count(bell[1], 1); }
+static void psi_os_bell_clear(const psocket_fd bell[2]) { psi_os_bell_count(bell[0], 0); }
 
 #define psi_os_start() 0 /* tcpip_init is the application's */
 
@@ -1192,13 +1206,14 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
-/* An interface's index reads as the address 0.0.0.index. */
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
+#define PSI_OS_MREQ /* an interface's index reads as the address 0.0.0.index */
+
+/* SIO_KEEPALIVE_VALS, in milliseconds; there are ten probes. */
+static int psi_os_keepalive(psocket_fd fd, int seconds)
 {
-    m->imr_interface.s_addr = htonl(index);
-    return 0;
+    struct { ULONG on, time, interval; } vals = { 1, (ULONG)seconds * 1000, (ULONG)seconds * 100 };
+    DWORD bytes;
+    return WSAIoctl((SOCKET)fd, IOC_IN | IOC_VENDOR | 4, &vals, sizeof vals, NULL, 0, &bytes, NULL, NULL);
 }
 
 /* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
@@ -1385,7 +1400,7 @@ static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 #if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
 #define PSI_OS_FILES
 #define PSI_OS_PATH 1024
-#define PSI_OS_LIST ';'
+#define PSI_OS_LIST ";"
 
 /* 0 if s is not UTF-8 or does not fit. */
 static int psi_os_wide(const char *s, wchar_t w[PSI_OS_PATH])
@@ -1529,23 +1544,11 @@ typedef unsigned char psi_os_octet;
 #define psi_os_connect_errno(e) (e)
 
 #ifdef __NetBSD__
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
-{
-    (void)m;
-    (void)index;
-    errno = EOPNOTSUPP;
-    return -1;
-}
+#define PSI_OS_MREQ
 #else
 typedef struct ip_mreqn psi_os_mreq;
 #define PSI_OS_MREQ_IF(m) *(m)
-static int psi_os_mreq_at(psi_os_mreq *m, unsigned index)
-{
-    m->imr_ifindex = (int)index;
-    return 0;
-}
+#define psi_os_mreq_at(m, index) ((m)->imr_ifindex = (int)(index), 0)
 #endif
 
 #ifdef SOCK_NONBLOCK
@@ -1669,7 +1672,7 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 #if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
 #define PSI_OS_FILES
 #define PSI_OS_PATH 1024
-#define PSI_OS_LIST ':'
+#define PSI_OS_LIST ":"
 
 static intptr_t psi_os_file_open(const char *path)
 {
@@ -1900,9 +1903,8 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap, n = 0;
-    ptrdiff_t got = 0;
-    char *buf = NULL, *bigger;
+    size_t cap = 8192, n = 0;
+    ptrdiff_t got = 1;
     int r = 0;
     intptr_t file = psi_os_file_open(path);
     *data = NULL;
@@ -1912,27 +1914,25 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
         r = psi_os_why(os);
         return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    for (cap = 16384;; cap *= 2) {
-        bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(buf, n, cap);
+    while (!r && got > 0) {
+        char *bigger = (cap *= 2) > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
         if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-        if (r) break;
-        buf = bigger;
-        while (n + 1 < cap && (got = psi_os_file_read(file, buf + n, cap - n - 1)) > 0) n += (size_t)got;
-        if (got <= 0) break;
+        else *data = bigger;
+        while (!r && n + 1 < cap && (got = psi_os_file_read(file, *data + n, cap - n - 1)) > 0) n += (size_t)got;
     }
     if (got < 0) {
         psi_os_why(os);
         r = PSOCKET_FILE;
     }
     psi_os_file_close(file);
-    if (r) {
-        psi_free(buf);
-        return r;
+    if (!r) {
+        (*data)[n] = 0;
+        *len = n;
+        return 0;
     }
-    buf[n] = 0;
-    *data = buf;
-    *len = n;
-    return 0;
+    psi_free(*data);
+    *data = NULL;
+    return r;
 }
 
 /* Files that are handed over one after the other, until each answers other than 0. */
@@ -1958,22 +1958,12 @@ static int psi_os_walk_file(void *ctx, const char *path)
     return r;
 }
 
-static int psi_os_walk_folder(psi_os_walk *w, const char *path)
-{
-    int r = psi_os_files(path, psi_os_walk_file, w);
-    if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
-    return r;
-}
-
 /* Hands each the contents of every file of a folder. PSOCKET_FILE if the folder cannot be read. */
 static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
 {
-    psi_os_walk w = PSI_ZERO;
-    int r;
-    w.each = each;
-    w.ctx = ctx;
-    r = psi_os_walk_folder(&w, path);
-    *os = r == PSOCKET_FILE ? w.os : 0;
+    psi_os_walk w = { each, ctx, 0, 0 };
+    int r = psi_os_files(path, psi_os_walk_file, &w);
+    *os = r == PSOCKET_FILE ? PSI_OS_ERRNO : 0;
     return r;
 }
 
@@ -2043,27 +2033,38 @@ static int psi_os_trust_store(psi_os_walk *w)
     size_t i;
     for (i = 0; !r && !w->found && i < sizeof bundles / sizeof *bundles; i++)
         r = psi_os_walk_file(w, bundles[i]);
-    if (!r && !w->found) r = psi_os_walk_folder(w, "/system/etc/security/cacerts"); /* Android */
+    if (!r && !w->found) r = psi_os_files("/system/etc/security/cacerts", psi_os_walk_file, w); /* Android */
     return r == PSOCKET_FILE ? 0 : r;
 }
 #endif
 
 /* Every folder of a list. */
-static int psi_os_walk_list(psi_os_walk *w, const char *list)
+static int psi_os_walk_list(void *ctx, const char *list)
 {
+    psi_os_walk *w = (psi_os_walk *)ctx;
+    char path[PSI_OS_PATH];
+    size_t n;
     int r = 0;
-    while (*list && (!r || r == PSOCKET_FILE)) {
-        char path[PSI_OS_PATH];
-        size_t n = 0;
-        while (list[n] && list[n] != PSI_OS_LIST) n++;
-        if (n && n < sizeof path) {
-            memcpy(path, list, n);
-            path[n] = 0;
-            r = psi_os_walk_folder(w, path);
-        }
-        list += n + (list[n] != 0);
+    for (; *list && !r; list += n + (list[n] != 0)) {
+        n = strcspn(list, PSI_OS_LIST);
+        snprintf(path, sizeof path, "%.*s", (int)n, list);
+        r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
+        if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
+        if (r == PSOCKET_FILE) r = 0;
     }
-    return r == PSOCKET_FILE ? 0 : r;
+    return r;
+}
+
+/* What an environment variable names, if it is set: then it must bring something. */
+static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *w, const char *value), psocket_error *e)
+{
+    char buf[PSI_OS_PATH];
+    const char *value = psi_os_getenv(name, buf);
+    int r, before = w->found;
+    if (!value) return 0;
+    r = walk(w, value);
+    if (!r && w->found == before) r = PSOCKET_TLS_NO_TRUST;
+    return r ? psi_err_os(e, r, w->os, "%s=%.200s brings no trust anchors", name, value) : 0;
 }
 
 /* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
@@ -2072,26 +2073,10 @@ static int psi_os_walk_list(psi_os_walk *w, const char *list)
    PSOCKET_DESCRIPTORS, or what each answered. */
 static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
 {
-    char buf[PSI_OS_PATH];
-    psi_os_walk w = PSI_ZERO;
-    const char *file, *list;
-    int r, before;
-    w.each = each;
-    w.ctx = ctx;
-    file = psi_os_getenv("SSL_CERT_FILE", buf);
-    if (file) {
-        r = psi_os_walk_file(&w, file);
-        if (!r && !w.found) r = PSOCKET_TLS_NO_TRUST;
-        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_FILE=%.200s brings no trust anchors", file);
-    }
-    before = w.found;
-    list = psi_os_getenv("SSL_CERT_DIR", buf);
-    if (list) {
-        r = psi_os_walk_list(&w, list);
-        if (!r && w.found == before) r = PSOCKET_TLS_NO_TRUST;
-        if (r) return psi_err_os(e, r, w.os, "SSL_CERT_DIR=%.200s brings no trust anchors", list);
-    }
-    if (file || list) return 0;
+    psi_os_walk w = { each, ctx, 0, 0 };
+    int r = psi_os_walk_env(&w, "SSL_CERT_FILE", psi_os_walk_file, e);
+    if (!r) r = psi_os_walk_env(&w, "SSL_CERT_DIR", psi_os_walk_list, e);
+    if (r || w.found) return r;
     r = psi_os_trust_store(&w);
     if (r) return psi_err_os(e, r, w.os, "cannot read the system's trust anchors");
     return w.found ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, NULL);
@@ -2204,14 +2189,22 @@ static PSI_UNUSED psi_addr psi_os_loopback(void)
     return a;
 }
 
+/* The name of an end of a socket, with zeros behind it: 0 or an error. */
+static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t *n)
+{
+    int os;
+    *n = sizeof *sa;
+    memset(sa, 0, sizeof *sa);
+    return (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
+               ? psi_os_why(&os) : 0;
+}
+
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
 {
     psi_os_sockaddr sa;
-    socklen_t n = sizeof sa;
-    int os;
-    memset(&sa, 0, sizeof sa);
-    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa.sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa.sa, &n))
-        return psi_os_why(&os);
+    socklen_t n;
+    int r = psi_os_name(fd, remote, &sa, &n);
+    if (r) return r;
     psi_os_from_sockaddr(a, &sa);
     if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
     return 0;
@@ -2234,6 +2227,14 @@ static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
     return psi_os_setopt(fd, level, name, &value, sizeof value);
+}
+
+/* Reads one of the socket's own options, of level SOL_SOCKET. */
+static int psi_os_getint(psocket_fd fd, int name, int *value, int *os)
+{
+    socklen_t n = sizeof *value;
+    *os = 0;
+    return PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, name, (char *)value, &n) ? psi_os_why(os) : 0;
 }
 
 /* What every new stream or datagram descriptor gets; closes it on failure. */
@@ -2265,20 +2266,12 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
    datagram socket or listener. */
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
-    int type = 0, listens = 0;
-    socklen_t n = sizeof type, m = sizeof listens;
+    int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
     psi_addr a;
-    *os = 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n)) {
-        int r = psi_os_why(os);
-        return r == PSOCKET_OS ? PSOCKET_INVALID : r; /* no socket, or no descriptor at all */
-    }
-    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &m)) {
-        int r = psi_os_why(os);
-        if (r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
-        listens = 0;
-    }
+    if (r && r != PSOCKET_OS) return r;
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
+    r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
+    if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
     if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
@@ -2291,15 +2284,10 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_os_sockaddr here, there;
-    int type = 0;
-    socklen_t n = sizeof here, m = sizeof there, k = sizeof type;
-    memset(&here, 0, sizeof here);
-    memset(&there, 0, sizeof there);
-    if (PSI_SYS(getsockname)((psi_os_int)fd, &here.sa, &n) || PSI_SYS(getpeername)((psi_os_int)fd, &there.sa, &m))
-        return 0;
-    if (n != m || memcmp(&here, &there, sizeof here)) return 0;
-    if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_TYPE, (char *)&type, &k) || type != SOCK_STREAM)
-        return 0;
+    socklen_t n;
+    int r = psi_os_name(fd, 0, &here, &n);
+    if (!r) r = psi_os_name(fd, 1, &there, &n);
+    if (r || memcmp(&here, &there, sizeof here)) return r;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2310,7 +2298,7 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     psi_os_sockaddr sa;
     int r, n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
-    if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return psi_os_connected(fd, os);
+    if (psi_os_raw_connect((psi_os_int)fd, &sa.sa, (socklen_t)n) == 0) return 0;
     r = psi_os_why(os);
     if (*os == PSI_E(EWOULDBLOCK) && a->family == PSI_UNIX)
         return PSOCKET_WANT_READ; /* Linux: the listener's queue is full */
@@ -2321,17 +2309,13 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
 /* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
 static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
 {
-    int i, bad = 0, r = psi_os_raw_poll(p, n, ms);
+    int i, type, bad = 0, ignored, r = psi_os_raw_poll(p, n, ms);
     *os = 0;
     if (r >= 0) return r;
     r = psi_os_failed(0, os);
     for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
-        int type;
-        socklen_t size = sizeof type;
-        p[i].revents = 0;
-        if (!PSI_SYS(getsockopt)(p[i].fd, SOL_SOCKET, SO_TYPE, (char *)&type, &size)) continue;
-        p[i].revents = POLLNVAL;
-        bad++;
+        p[i].revents = psi_os_getint((psocket_fd)p[i].fd, SO_TYPE, &type, &ignored) ? POLLNVAL : 0;
+        bad += p[i].revents != 0;
     }
     return bad ? bad : r;
 }
@@ -2360,16 +2344,14 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
 {
     int e = 0, r;
     socklen_t n = sizeof e;
-    struct pollfd p;
-    p.fd = (psi_os_int)fd;
-    p.events = POLLOUT;
-    p.revents = 0;
-    r = psi_os_wait(&p, 1, 0, os);
+    psocket_pollfd p;
+    p.fd = fd;
+    p.events = PSOCKET_WRITE;
+    r = psi_os_poll(&p, 1, 0, os);
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
     *os = e = psi_os_connect_errno(e);
-    if (e) return psi_os_code(e);
-    return p.revents & (POLLERR | POLLNVAL) ? PSOCKET_OS : psi_os_connected(fd, os);
+    return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
 /* 0 if the path is gone. */
@@ -2426,75 +2408,49 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
         psi_os_int fd;
         memset(&sa, 0, sizeof sa);
         fd = psi_os_raw_accept((psi_os_int)listener, &sa.sa, &n);
-        if (fd != (psi_os_int)-1 && n) {
+        if (fd == (psi_os_int)-1) {
+            r = psi_os_failed(PSOCKET_WANT_READ, os);
+            /* Linux hands over errors that belong to the dead connection (accept(2)). */
+            if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
+        } else if (n) {
             psi_os_from_sockaddr(peer, &sa);
             return psi_os_setup(out, fd, peer->family != PSI_UNIX, os);
+        } else {
+            psi_os_raw_close(fd); /* macOS: it died in the queue */
         }
-        if (fd != (psi_os_int)-1) { /* macOS: it died in the queue */
-            psi_os_raw_close(fd);
-            continue;
-        }
-        r = psi_os_failed(PSOCKET_WANT_READ, os);
-        /* Linux hands over errors that belong to the dead connection (accept(2)). */
-        if (r && r != PSOCKET_RESET && r != PSOCKET_UNREACHABLE) return r;
     }
     return PSOCKET_WANT_READ;
 }
 
 /* A count that a system call takes. */
-static psi_os_len psi_os_clip(size_t n)
-{
-    return (psi_os_len)(n < PSI_OS_SEND_MAX ? n : PSI_OS_SEND_MAX);
-}
+#define psi_os_clip(n) ((psi_os_len)((n) < PSI_OS_SEND_MAX ? (n) : PSI_OS_SEND_MAX))
 
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. sa: where the sender is told, or NULL. */
-static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, struct sockaddr *sa, socklen_t *size, int *os)
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
+static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
+    socklen_t size = sizeof *from;
     int tries, r = 0;
+    if (from) from->sa.sa_family = 0;
     for (tries = 0; tries < 16 && !r; tries++) {
-        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, size);
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &from->sa : NULL, from ? &size : NULL);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
     }
     return r ? r : PSOCKET_WANT_READ;
 }
 
-static ptrdiff_t psi_os_recv(psocket_fd fd, void *p, size_t n, int *os)
-{
-    return psi_os_get(fd, p, n, NULL, NULL, os);
-}
-
-static ptrdiff_t psi_os_recvfrom(psocket_fd fd, void *p, size_t n, psi_addr *from, int *os)
+/* Bytes sent, PSOCKET_WANT_WRITE, or an error. to: where a datagram goes, or NULL if that is settled. */
+static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
 {
     psi_os_sockaddr sa;
-    socklen_t size = sizeof sa;
-    ptrdiff_t got;
-    sa.sa.sa_family = 0;
-    got = psi_os_get(fd, p, n, &sa.sa, &size, os);
-    if (got >= 0) psi_os_from_sockaddr(from, &sa);
-    return got;
-}
-
-static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, psi_os_len n, const struct sockaddr *sa, socklen_t size, int *os)
-{
+    ptrdiff_t put;
+    int size = to ? psi_os_to_sockaddr(&sa, to, NULL) : 0;
+    if (size < 0) return size;
+    if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, n, PSI_OS_SEND_FLAGS, sa, size);
+        put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
-}
-
-static ptrdiff_t psi_os_send(psocket_fd fd, const void *p, size_t n, int *os)
-{
-    return psi_os_put(fd, p, psi_os_clip(n), NULL, 0, os);
-}
-
-static ptrdiff_t psi_os_sendto(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
-{
-    psi_os_sockaddr sa;
-    int size = psi_os_to_sockaddr(&sa, to, NULL);
-    if (size < 0) return size;
-    if (n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
-    return psi_os_put(fd, p, (psi_os_len)n, &sa.sa, (socklen_t)size, os);
 }
 
 /* Ends the sending direction. */
@@ -2505,33 +2461,6 @@ static int psi_os_shutdown(psocket_fd fd, int *os)
 
 /*--- options */
 
-/* A silent peer is probed after so many seconds, and given up after as many again. */
-static int psi_os_keepalive(psocket_fd fd, int seconds)
-{
-    int s = seconds < 32767 ? seconds : 32767; /* Linux takes no more */
-#if defined(_WIN32)
-    struct { ULONG on, time, interval; } vals; /* SIO_KEEPALIVE_VALS, in milliseconds; ten probes */
-    DWORD bytes;
-    vals.on = 1;
-    vals.time = (ULONG)s * 1000;
-    vals.interval = (ULONG)s * 100;
-    return WSAIoctl((SOCKET)fd, IOC_IN | IOC_VENDOR | 4, &vals, sizeof vals, NULL, 0, &bytes, NULL, NULL);
-#else
-    if (psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1)) return -1;
-#if defined(TCP_KEEPIDLE)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, s)) return -1;
-#elif defined(TCP_KEEPALIVE)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, s)) return -1; /* macOS */
-#endif
-#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (s + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3))
-        return -1;
-#endif
-    (void)s;
-    return 0;
-#endif
-}
-
 /* An interface's index, by its name or its digits; 0 if there is none. */
 static PSI_UNUSED uint32_t psi_os_interface(const char *name)
 {
@@ -2541,72 +2470,62 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
 }
 
-/* Where multicasts leave, how far they go (0: as the system has it) and whether this machine hears them; and joining the
-   group. 0 or -1. */
-#ifdef PSI_OS_MREQ_IF
+#ifdef PSI_OS_MREQ
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
+#endif
+
+/* Where multicasts over IPv4 leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
 static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
     psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
-    unsigned index = set->interface_index;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off))
-        return -1;
-    if (index && psi_os_mreq_at(&m, index)) return -1;
-    return index ? psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m)) : 0;
+    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
+    if (!set->interface_index) return 0;
+    if (psi_os_mreq_at(&m, set->interface_index)) return -1;
+    return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
 }
 
-static int psi_os_join4(psocket_fd fd, const psi_addr *group, unsigned index)
+#ifndef _WIN32
+static int psi_os_keepalive(psocket_fd fd, int seconds)
 {
-    psi_os_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.imr_multiaddr, group->ip, 4);
-    if (index && psi_os_mreq_at(&m, index)) return -1;
-    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+    int r = psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#if defined(TCP_KEEPIDLE)
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+#elif defined(TCP_KEEPALIVE)
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds); /* macOS */
+#endif
+#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (seconds + 2) / 3);
+    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+#endif
+    (void)seconds;
+    return r;
 }
-#else
-#define psi_os_multicast4(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
-#define psi_os_join4(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
 #endif
 
-#ifdef IPV6_MULTICAST_HOPS
-static int psi_os_multicast6(psocket_fd fd, const psi_os_settings *set)
-{
-    int hops = set->opt.multicast_ttl, index = (int)set->interface_index;
-    if (hops && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) return -1;
-    return index ? psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index) : 0;
-}
-#else
-#define psi_os_multicast6(fd, set) ((void)(fd), errno = EOPNOTSUPP, -1)
-#endif
-
-#ifdef IPV6_JOIN_GROUP
-static int psi_os_join6(psocket_fd fd, const psi_addr *group, unsigned index)
-{
-    struct ipv6_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
-    m.ipv6mr_interface = index;
-    return psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
-}
-#else
-#define psi_os_join6(fd, group, index) ((void)(fd), errno = EOPNOTSUPP, -1)
-#endif
-
-/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. */
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
+   `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
     const psocket_options *o = &set->opt;
+    int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
     int r;
     if (family == PSI_UNIX) return 0;
-    if (!udp) return o->keepalive > 0 && psi_os_keepalive(fd, o->keepalive) ? psi_os_why(os) : 0;
+    if (!udp) return alive > 0 && psi_os_keepalive(fd, alive) ? psi_os_why(os) : 0;
     if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
     if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    if (!set->interface_index && !o->multicast_ttl && !o->multicast_noloop) return 0;
-    r = psi_os_multicast4(fd, set); /* an IPv6 socket may reach IPv4 groups, too, but need not */
-    if (family == PSI_IP6) r = psi_os_multicast6(fd, set);
+    r = psi_os_multicast4(fd, set);
+#if PSI_OS_IP6
+    if (family == PSI_IP6) { /* may reach IPv4 groups, too, but need not */
+        r = o->multicast_ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, o->multicast_ttl);
+        if (!r && o->multicast_noloop) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
+        if (!r && set->interface_index) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)set->interface_index);
+    }
+#endif
     return r ? psi_os_why(os) : 0;
 }
 
@@ -2614,11 +2533,24 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = 0;
-    if (group->family == PSI_IP4) r = psi_os_join4(fd, group, set->interface_index);
-    if (group->family == PSI_IP6)
-        r = psi_os_join6(fd, group, set->interface_index ? set->interface_index : group->scope);
-    return r ? psi_os_why(os) : 0;
+    int r = group->family ? PSOCKET_UNSUPPORTED : 0;
+    if (group->family == PSI_IP4) {
+        psi_os_mreq m;
+        memset(&m, 0, sizeof m);
+        memcpy(&m.imr_multiaddr, group->ip, 4);
+        r = psi_os_mreq_at(&m, set->interface_index) || psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m)
+                ? psi_os_why(os) : 0;
+    }
+#ifdef IPV6_JOIN_GROUP
+    if (group->family == PSI_IP6) {
+        struct ipv6_mreq m;
+        memset(&m, 0, sizeof m);
+        memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
+        m.ipv6mr_interface = set->interface_index ? set->interface_index : group->scope;
+        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m) ? psi_os_why(os) : 0;
+    }
+#endif
+    return r;
 }
 
 /*--- two connected descriptors */
@@ -2670,91 +2602,79 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 }
 #endif
 
-/*--- announcing something from another thread through a descriptor */
+/*--- bells: to announce something from another thread through a descriptor. bell[0] is listened to, bell[1] is rung; both
+ * may be the same. */
 
-#ifdef PSOCKET_LWIP
-static int psi_os_bell_new(psi_os_bell *b, int *os)
+#if defined(PSOCKET_LWIP)
+static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
-    int r = psi_os_socket(&b->rd, psi_os_loopback().family, LWIP_UDP, os);
-    b->wr = b->rd;
+    int r = psi_os_socket(&bell[0], psi_os_loopback().family, LWIP_UDP, os);
+    bell[1] = bell[0];
     return r;
 }
-#else
-typedef struct psi_os_bell {
-    psocket_fd rd, wr;
-} psi_os_bell;
-
-#ifdef _WIN32
-/* A datagram socket connected to itself: nobody else's datagrams come in. */
-static int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    psi_addr a = psi_os_loopback();
-    int r = psi_os_socket(&b->rd, a.family, 1, os);
-    b->wr = b->rd;
-    if (!r) r = psi_os_bind(b->rd, &a, NULL, PSI_OS_DATAGRAMS, os);
-    if (!r) r = psi_os_getname(b->rd, 0, &a, NULL, 0);
-    if (!r) r = psi_os_connect(b->rd, &a, NULL, os);
-    if (r) psi_os_close(b->rd);
-    if (r) b->rd = b->wr = -1;
-    return r;
-}
-#elif !defined(PSI_OS_EPOLL)
-static int psi_os_bell_new(psi_os_bell *b, int *os)
-{
-    psocket_fd fds[2];
-    int r = psi_os_pair(fds, os);
-    b->rd = fds[0];
-    b->wr = fds[1];
-    return r;
-}
-#endif
-
-#ifdef PSI_OS_EPOLL
+#elif defined(PSI_OS_EPOLL)
 /* Ringing an eventfd takes no memory, so it cannot fail. */
-static int psi_os_bell_new(psi_os_bell *b, int *os)
+static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
-    b->rd = b->wr = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    return b->rd < 0 ? psi_os_why(os) : 0;
+    bell[0] = bell[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return bell[0] < 0 ? psi_os_why(os) : 0;
 }
 
-static void psi_os_bell_ring(psi_os_bell *b)
+static void psi_os_bell_ring(const psocket_fd bell[2])
 {
-    eventfd_write((int)b->wr, 1); /* it would have to wait: it is ringing already */
+    eventfd_write((int)bell[1], 1); /* it would have to wait: it is ringing already */
 }
 
-static void psi_os_bell_clear(psi_os_bell *b)
+static void psi_os_bell_clear(const psocket_fd bell[2])
 {
     eventfd_t count;
-    eventfd_read((int)b->rd, &count);
+    eventfd_read((int)bell[0], &count);
 }
 #else
-static void psi_os_bell_ring(psi_os_bell *b)
+#ifdef _WIN32
+/* A datagram socket connected to itself: nobody else's datagrams come in. */
+static int psi_os_bell_new(psocket_fd bell[2], int *os)
+{
+    psi_addr a = psi_os_loopback();
+    int r = psi_os_socket(&bell[0], a.family, 1, os);
+    if (!r) r = psi_os_bind(bell[0], &a, NULL, PSI_OS_DATAGRAMS, os);
+    if (!r) r = psi_os_getname(bell[0], 0, &a, NULL, 0);
+    if (!r) r = psi_os_connect(bell[0], &a, NULL, os);
+    if (r) psi_os_close(bell[0]);
+    if (r) bell[0] = -1;
+    bell[1] = bell[0];
+    return r;
+}
+#else
+#define psi_os_bell_new(bell, os) psi_os_pair(bell, os)
+#endif
+
+static void psi_os_bell_ring(const psocket_fd bell[2])
 {
     int os;
-    psi_os_send(b->wr, "", 1, &os); /* it would have to wait: it is ringing already */
+    psi_os_put(bell[1], "", 1, NULL, &os); /* it would have to wait: it is ringing already */
 }
 
-static void psi_os_bell_clear(psi_os_bell *b)
+static void psi_os_bell_clear(const psocket_fd bell[2])
 {
     char c[64];
     int i, os;
-    for (i = 0; i < 64 && psi_os_recv(b->rd, c, sizeof c, &os) >= 0; i++) {}
+    for (i = 0; i < 64 && psi_os_get(bell[0], c, sizeof c, NULL, &os) >= 0; i++) {}
 }
 #endif
-#endif
 
-static void psi_os_bell_free(psi_os_bell *b)
+static void psi_os_bell_free(psocket_fd bell[2])
 {
-    psi_os_close(b->rd);
-    if (b->wr != b->rd) psi_os_close(b->wr);
-    b->rd = b->wr = -1;
+    psi_os_close(bell[0]);
+    if (bell[1] != bell[0]) psi_os_close(bell[1]);
+    bell[0] = bell[1] = -1;
 }
 
 /*--- names */
 
 #ifndef PSOCKET_NO_DNS
 /* Blocks. Hands over addresses in the system's order (RFC 6724). */
-static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
+static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
 {
     struct addrinfo hints, *list = NULL, *i;
     int e, found = 0;
@@ -2791,7 +2711,7 @@ static int psi_os_resolve(const char *host, void (*each)(void *ctx, const psi_ad
 #define PSI_OS_BATCH 64 /* events fetched per system call */
 
 typedef struct psi_os_poller {
-    psi_os_bell bell;
+    psocket_fd bell[2];
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
     psocket_fd fd; /* -1: the system has no such thing */
@@ -2953,15 +2873,15 @@ static void psi_os_poller_free(psi_os_poller *p)
     psi_free(p->fds);
     psi_free(p->watches);
 #endif
-    psi_os_bell_free(&p->bell);
+    psi_os_bell_free(p->bell);
 }
 
 static int psi_os_poller_new(psi_os_poller *p, int *os)
 {
     int r;
     memset(p, 0, sizeof *p);
-    if ((r = psi_os_bell_new(&p->bell, os)) != 0) return r;
-    p->ear.fd = p->bell.rd;
+    if ((r = psi_os_bell_new(p->bell, os)) != 0) return r;
+    p->ear.fd = p->bell[0];
     p->fd = psi_os_set_new();
 #ifndef PSI_OS_ARRAY
     if (p->fd < 0) r = psi_os_why(os);
@@ -2988,7 +2908,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
     n = psi_os_set_wait(p, out, cap, ms, os);
     for (i = 0; i < n; i++) {
         if (out[i].watch != &p->ear) continue;
-        if (out[i].events & PSOCKET_READ) psi_os_bell_clear(&p->bell);
+        if (out[i].events & PSOCKET_READ) psi_os_bell_clear(p->bell);
         if (out[i].events & PSOCKET_READ) p->rang = 1;
         out[i] = out[--n];
         break;
@@ -3291,11 +3211,13 @@ static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
     int used = 0, gap = -1; /* where "::" is */
     size_t i = 0, digits;
     uint32_t v;
-    if (n >= 2 && s[0] == ':' && s[1] == ':') {
-        gap = 0;
-        i = 2;
-    }
     while (i < n) {
+        if (s[i] == ':') {
+            if (i + 1 == n || s[i + 1] != ':' || gap >= 0) return 0;
+            gap = used;
+            i += 2;
+            continue;
+        }
         digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
         if (i + digits < n && s[i + digits] == '.') {
             if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
@@ -3306,12 +3228,8 @@ static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
         out[used++] = (uint8_t)(v >> 8);
         out[used++] = (uint8_t)(v & 255);
         i += digits;
-        if (i == n) break;
-        if (s[i++] != ':' || i == n) return 0;
-        if (s[i] != ':') continue;
-        if (gap >= 0) return 0;
-        gap = used;
-        i++;
+        if (i < n && s[i] != ':') return 0;
+        if (i + 1 < n && s[i + 1] != ':') i++;
     }
     if (gap < 0) return used == 16;
     if (used > 14) return 0;
@@ -3330,12 +3248,6 @@ static void psi_addr_normalise(psi_addr *a)
         a->family = PSI_IP4;
         a->scope = 0;
     }
-}
-
-/* The same address, whatever the port? */
-static int psi_addr_same(const psi_addr *a, const psi_addr *b)
-{
-    return a->family == b->family && a->scope == b->scope && !memcmp(a->ip, b->ip, sizeof a->ip);
 }
 
 /* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
@@ -3434,7 +3346,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
-    psi_os_bell bell;      /* the socket's; rd is -1 if the answer was there at once, or nobody waits for it */
+    psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3450,14 +3362,16 @@ static PSI_UNUSED long psi_dns_process;
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
    alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one family has taken more
    than its half of the room, the other one takes it back. */
-static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
+static int psi_dns_add(void *resolve, const psi_addr *address)
 {
+    psocket_resolve *r = (psocket_resolve *)resolve;
     psi_addr a = *address;
     int i, same = 0, at;
     psi_addr_normalise(&a);
     for (i = 0; i < r->count; i++) {
-        if (psi_addr_same(&r->addrs[i], &a)) return 0;
-        same += r->addrs[i].family == a.family;
+        const psi_addr *b = &r->addrs[i];
+        if (b->family == a.family && b->scope == a.scope && !memcmp(b->ip, a.ip, sizeof a.ip)) return 0;
+        same += b->family == a.family;
     }
     if (r->count == PSOCKET_ADDRESSES) {
         if (same >= PSOCKET_ADDRESSES / 2) return PSOCKET_LIMIT;
@@ -3471,25 +3385,24 @@ static int psi_dns_add(psocket_resolve *r, const psi_addr *address)
     return 0;
 }
 
-/* Stores the answer, rings, and lets go for whoever answers. The lock is held. 1: r is to be freed. */
-static int psi_dns_answer(psocket_resolve *r, int code)
+/* Stores the answer, rings, and lets go for whoever answers. */
+static void psi_dns_answer(psocket_resolve *r, int code)
 {
+    int left;
+    psi_os_lock(&psi_dns_lock);
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
-    if (r->bell.wr != -1) psi_os_bell_ring(&r->bell);
-    return --r->owners == 0;
+    if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
+    left = --r->owners;
+    psi_os_unlock(&psi_dns_lock);
+    if (!left) psi_free(r);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
-    int last;
-    if (!r) return;
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
-    psi_os_lock(&psi_dns_lock);
-    last = psi_dns_answer(r, code);
-    psi_os_unlock(&psi_dns_lock);
-    if (last) psi_free(r);
+    if (r) psi_dns_answer(r, code);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3503,28 +3416,20 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
     return result;
 }
 
-static void psi_dns_found(void *r, const psi_addr *a)
-{
-    psi_dns_add((psocket_resolve *)r, a);
-}
-
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
 PSI_OS_THREAD(psi_dns_worker, first)
 {
-    psocket_resolve *r = (psocket_resolve *)first, *next;
-    int last, code;
-    for (; r; r = next) {
-        code = psi_os_resolve(r->host, psi_dns_found, r, &r->os); /* the socket looks only once done is set */
+    psocket_resolve *r = (psocket_resolve *)first;
+    while (r) {
+        psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os)); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        last = psi_dns_answer(r, code);
-        next = psi_dns_queue;
-        if (next) psi_dns_queue = next->next;
+        r = psi_dns_queue;
+        if (r) psi_dns_queue = r->next;
         else psi_dns_threads--;
-        if (next) next->queued = 0;
+        if (r) r->queued = 0;
         psi_os_unlock(&psi_dns_lock);
-        if (last) psi_free(r);
     }
     return 0;
 }
@@ -3548,11 +3453,12 @@ static void psi_dns_system(psocket_resolve *r)
         while (*end) end = &(*end)->next;
         *end = r;
         r->queued = 1;
-    } else {
-        r->os = os;
-        psi_dns_answer(r, code);
+        code = 0;
     }
     psi_os_unlock(&psi_dns_lock);
+    if (!code) return;
+    r->os = os;
+    psi_dns_answer(r, code);
 }
 
 #else
@@ -3561,7 +3467,7 @@ static void psi_dns_system(psocket_resolve *r)
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_found, r, &r->os));
+    psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
 }
 #endif
 
@@ -3571,7 +3477,7 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
-    psi_os_bell_free(&r->bell); /* nobody listens any more */
+    psi_os_bell_free(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
     left = r->owners -= 1 + r->queued;
@@ -3584,7 +3490,7 @@ static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell.rd == -1 ? 10 : -1;
+    ms = r->done ? 0 : r->bell[0] == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3605,18 +3511,15 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 {
     const char *path = psi_addr_path(host);
     psi_addr a = PSI_ZERO;
-    size_t n;
+    size_t n = strlen(host);
     int os;
     psocket_resolve *r;
-    *out = NULL;
-    n = strlen(host);
     if (!n || n >= PSI_DNS_HOST || (path && !*path)) return PSOCKET_INVALID;
-    r = (psocket_resolve *)psi_alloc(sizeof *r);
+    *out = r = (psocket_resolve *)psi_alloc(sizeof *r);
     if (!r) return PSOCKET_NOMEM;
     memcpy(r->host, host, n + 1);
     r->owners = 1;
-    r->bell.rd = r->bell.wr = -1;
-    *out = r;
+    r->bell[0] = r->bell[1] = -1;
     if (path) a.family = PSI_UNIX;
     else if (!psi_addr_parse(&a, host, n) && !fn && psi_dns_is_localhost(host, n)) {
         psi_addr_parse(&a, "::1", 3);
@@ -3628,7 +3531,7 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         return psi_dns_add(r, &a);
     }
     if (fn || PSI_DNS_THREADED)
-        psi_os_bell_new(&r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
+        psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
     if (fn) fn(user, r, r->host);
     else psi_dns_system(r);
@@ -3671,7 +3574,6 @@ static psi_x509_span psi_x509_span_of(const void *p, size_t n)
     return s;
 }
 
-/* The span without its first n bytes. */
 static psi_x509_span psi_x509_after(psi_x509_span s, size_t n)
 {
     return psi_x509_span_of(s.p + n, s.n - n);
@@ -3682,7 +3584,6 @@ static int psi_x509_same(psi_x509_span a, psi_x509_span b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* Compares with the bytes of a string literal. */
 #define PSI_X509_IS(span, literal) psi_x509_same(span, psi_x509_span_of(literal, sizeof(literal) - 1))
 
 /* Where in s a string of n characters first is; s.n if nowhere. */
@@ -4273,7 +4174,6 @@ static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
     return alg->hash != 0;
 }
 
-/* Reads the signature algorithm. */
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span params = psi_x509_seq(in);
@@ -4530,8 +4430,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
     return !shape || psi_x509_end(in);
 }
 
-/* Reads what follows the key: unique identifiers and extensions. A flaw of one that says what a key may do matters
-   always. */
+/* Reads what follows the key. A flaw of an extension that says what a key may do matters always. */
 static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
@@ -4618,7 +4517,7 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->tbs = psi_x509_element(&cert);
     alg = psi_x509_element(&cert);
     c->sig = psi_x509_bits(&cert);
-    if (!psi_x509_end(in))
+    if (!psi_x509_end(in) || !alg.p)
         psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
     psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
     psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
@@ -4808,8 +4707,7 @@ static void psi_x509_chain_free(psi_x509_chain *c)
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. What cannot be read is kept too, for psi_x509_verify to
-   name. */
+/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
 static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
 {
     size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
@@ -5012,8 +4910,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: a key that
-   is damaged would make faulty signatures, which give it away. */
+/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: one that is
+   damaged would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -5084,8 +4982,7 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without any anchor is looked at
-   again next time. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     psi_x509_chain *anchors = &psi_x509_system.anchors;
@@ -5268,14 +5165,12 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
             psi_x509_name_breaks(w, ca, 0x81, none));
 }
 
-/* Do the key identifiers fit? */
 static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
 {
     return !child->aki.n || !issuer->ski.n || psi_x509_same(child->aki, issuer->ski);
 }
 
-/* Is child signed by issuer? 1, 0, or -1: not known, and it is not to be looked at, or no more is. Each pair is looked at
-   once. */
+/* Is child signed by issuer? Each pair is looked at once. -1: it was not, and is not to be, or can no more. */
 static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const psi_x509_cert *child, int look)
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
@@ -5323,8 +5218,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4 (k) to (n)). An anchor of version 1 could
-   not say that it is an authority. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
@@ -5353,8 +5247,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     return w->work >= 0;
 }
 
-/* Could c have issued path[depth-1], by its name, and be none of them? The same authority twice helps nobody (RFC 4158
-   2.4.2). */
+/* Could c have issued path[depth-1], by its name? The same authority twice helps nobody (RFC 4158 2.4.2). */
 static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *below;
@@ -5368,8 +5261,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then the peer's certificates, of each first those
-   whose key identifier fits. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
+   identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5396,8 +5289,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used, whatever was decided about it. BearSSL looks whether it is a
-   point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5462,7 +5354,6 @@ static int psi_x509_alert(int code)
     }
 }
 
-/* Since when, or for how long, a date fails. */
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
     int late = now > c->not_after;
@@ -6667,18 +6558,13 @@ typedef struct psi_sessions {
 #define PSI_TICKET_KEY 32
 #define PSI_TICKET_KEYS 16
 
-typedef struct psi_ticket_keys {
-    uint8_t keys[PSI_TICKET_KEYS * PSI_TICKET_KEY]; /* the first makes tickets */
-    size_t count;
-    int own; /* ours, made when they are needed, which have to be renewed */
-    int64_t made;
-} psi_ticket_keys;
-
 struct psocket_tls {
     int refs;
     psi_os_mutex lock; /* guards the sessions, the ticket keys and the policy */
     psi_sessions client_sessions, server_sessions;
-    psi_ticket_keys ticket_keys;
+    psi_writer ticket_keys; /* each as psi_ticket_add writes it; the first makes tickets */
+    int ticket_keys_given;  /* else they are ours, made when they are needed, and renewed */
+    int64_t ticket_keys_made;
     uint8_t policy[32];
     int has_policy;
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
@@ -8234,7 +8120,7 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_SALT = 24, PSI_TICKET_HEAD = PSI_TICKET_ID + PSI_TICKET_SALT };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
 static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
 {
@@ -8245,29 +8131,32 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
     psi_wipe(once, sizeof once);
 }
 
-static void psi_ticket_id(const uint8_t *key, uint8_t out[32])
+/* Adds a key: what tells it in a ticket, and itself. */
+static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, out); /* the number of the flat form */
+    uint8_t id[32];
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, id); /* the number of the flat form */
+    psi_write(keys, id, PSI_TICKET_ID);
+    psi_write(keys, key, PSI_TICKET_KEY);
 }
 
-/* Copies the key that makes tickets, renewing ours when they are old: 0 or an error. */
-static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TICKET_KEY])
+/* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
+static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
 {
-    psi_ticket_keys *k = &tls->ticket_keys;
-    uint8_t fresh[PSI_TICKET_KEY];
+    psi_writer *keys = &tls->ticket_keys, fresh = PSI_ZERO;
+    int64_t age = now - tls->ticket_keys_made;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (k->own && (!k->count || now - k->made >= PSI_TICKET_RENEWAL || now < k->made)) {
-        code = psi_os_entropy(fresh, sizeof fresh);
-        if (!code) {
-            memcpy(k->keys + PSI_TICKET_KEY, k->keys, PSI_TICKET_KEY);
-            memcpy(k->keys, fresh, PSI_TICKET_KEY);
-            k->count = k->count ? 2 : 1;
-            k->made = now;
-        }
-        psi_wipe(fresh, sizeof fresh);
+    if (!tls->ticket_keys_given && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
+        code = psi_os_entropy(entry, PSI_TICKET_KEY);
+        psi_ticket_add(&fresh, entry);
+        if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
+        if (fresh.failed) code = PSOCKET_NOMEM;
+        psi_write_free(code ? &fresh : keys);
+        if (!code) *keys = fresh;
+        if (!code) tls->ticket_keys_made = now;
     }
-    memcpy(key, k->keys, PSI_TICKET_KEY);
+    if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
     psi_os_unlock(&tls->lock);
     return code;
 }
@@ -8275,49 +8164,46 @@ static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t key[PSI_TIC
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t key[PSI_TICKET_KEY], head[32 + PSI_TICKET_SALT], tag[PSI_REC_TAG];
+    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
-    int code = psi_ticket_current(tls, now, key);
-    if (!code) code = psi_os_entropy(head + 32, PSI_TICKET_SALT);
+    int code = psi_ticket_current(tls, now, entry);
+    memcpy(head, entry, PSI_TICKET_ID);
+    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
-        psi_ticket_id(key, head);
-        memcpy(head + PSI_TICKET_ID, head + 32, PSI_TICKET_SALT);
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_write(w, s, 1);
-        if (!w->failed) psi_ticket_crypt(key, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(key, sizeof key);
+    psi_wipe(entry, sizeof entry);
     return !code && !w->failed;
 }
 
 /* The session in a ticket; NULL: it is not one of ours. */
 static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
 {
-    psi_ticket_keys *k = &tls->ticket_keys;
-    uint8_t id[32], key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
+    const psi_writer *keys = &tls->ticket_keys;
+    uint8_t key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
-    size_t i, n;
-    int found = 0;
+    size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
+    uint32_t at = 0;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
-    for (i = 0; i < k->count && !found; i++) {
-        memcpy(key, k->keys + i * PSI_TICKET_KEY, PSI_TICKET_KEY);
-        psi_ticket_id(key, id);
-        found = memcmp(id, ticket.p, PSI_TICKET_ID) == 0;
+    while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
+    if (at < keys->n) {
+        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
+        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    if (found) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     if (w.n) {
         psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
         if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
+        psi_wipe(key, sizeof key);
     }
     psi_write_free(&w);
-    psi_wipe(key, sizeof key);
     return s;
 }
 
@@ -9852,6 +9738,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
+    psi_write_free(&tls->ticket_keys);
     psi_os_mutex_free(&tls->lock);
     psi_wipe(tls, sizeof *tls);
     psi_free(tls);
@@ -10041,6 +9928,7 @@ static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e
 static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     int code = psi_tls_check(t, e);
+    size_t i;
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
@@ -10059,10 +9947,10 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count)
-        memcpy(tls->ticket_keys.keys, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
-    tls->ticket_keys.count = t->ticket_key_count;
-    tls->ticket_keys.own = !t->ticket_key_count;
+    for (i = 0; !code && i < t->ticket_key_count; i++)
+        psi_ticket_add(&tls->ticket_keys, t->ticket_keys + i * PSI_TICKET_KEY);
+    tls->ticket_keys_given = t->ticket_key_count > 0;
+    if (tls->ticket_keys.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -10389,8 +10277,10 @@ static void psi_link_in(psi_link *ring, psi_link *link)
     ring->prev = link;
 }
 
+/* Takes it out, if it is in one. */
 static void psi_link_out(psi_link *link)
 {
+    if (!link->next) return;
     link->prev->next = link->next;
     link->next->prev = link->prev;
     link->next = NULL;
@@ -10448,11 +10338,6 @@ static void psi_watch_heat(psocket_watch *w)
     if (w->link.next) return;
     psi_link_in(&w->poller->hot, &w->link);
     psi_watch_announce(w->poller);
-}
-
-static void psi_watch_cool(psocket_watch *w)
-{
-    if (w->link.next) psi_link_out(&w->link);
 }
 
 /* Has the socket of w done this in its poller's turn? */
@@ -10567,7 +10452,7 @@ static void psi_watch_leave(psocket_watch *w)
     psi_watch_set(w, NULL, 0);
     last = p->heap[--p->count];
     if (last != w) psi_watch_settle(p, w->heap, last);
-    psi_watch_cool(w);
+    psi_link_out(&w->link);
     w->poller = NULL;
     w->events = w->fired = 0;
     if (!w->given) return;
@@ -10780,12 +10665,12 @@ static int psi_sock_note_error(psocket *s, const psocket_error *e)
 
 static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 {
-    return psi_os_recv(((psocket *)user)->fd, p, n, os);
+    return psi_os_get(((psocket *)user)->fd, p, n, NULL, os);
 }
 
 static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return n || ((psocket *)user)->udp ? psi_os_send(((psocket *)user)->fd, p, n, os) : 0;
+    return n || ((psocket *)user)->udp ? psi_os_put(((psocket *)user)->fd, p, n, NULL, os) : 0;
 }
 
 static int psi_fd_finish(void *user, int *os)
@@ -10801,7 +10686,7 @@ static void psi_fd_close(void *user)
     char sink[1024];
     int os, i;
     if (!s->udp && (!s->end_in || psi_sock_info(s)) && s->family != PSI_UNIX)
-        for (i = 0; i < 64 && psi_os_recv(s->fd, sink, sizeof sink, &os) > 0; i++) {}
+        for (i = 0; i < 64 && psi_os_get(s->fd, sink, sizeof sink, NULL, &os) > 0; i++) {}
     psi_os_close(s->fd);
     s->fd = -1;
 }
@@ -10821,11 +10706,12 @@ static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_
 
 static ptrdiff_t psi_udp_get(void *user, void *p, size_t n, int *os)
 {
-    psi_addr from;
-    ptrdiff_t got = psi_os_recvfrom(((psocket *)user)->fd, p, n, &from, os);
+    psocket *s = (psocket *)user;
+    psi_os_sockaddr from;
+    ptrdiff_t got = psi_os_get(s->fd, p, n, &from, os);
     if (got < 0) return got;
-    psi_addr_normalise(&from);
-    ((psocket *)user)->peer = from;
+    psi_os_from_sockaddr(&s->peer, &from);
+    psi_addr_normalise(&s->peer);
     return got;
 }
 
@@ -10839,7 +10725,7 @@ static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
         to.ip[10] = to.ip[11] = 0xff;
         to.family = PSI_IP6;
     }
-    return psi_os_sendto(s->fd, p, n, &to, os);
+    return psi_os_put(s->fd, p, n, &to, os);
 }
 
 static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
@@ -11287,6 +11173,7 @@ static int psi_dial_try(psocket *s, int index, int64_t now)
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
+    if (!r && !s->udp) r = psi_os_connected(fd, &os);
     if (r == 0) {
         psi_dial_won(s, fd, index);
         return 0;
@@ -11371,8 +11258,8 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
     if (state == PSI_RESOLVING) {
         int wait = psi_dns_ms(d->names);
         if (wait >= 0) psi_lower_ms(ms, wait);
-        if (d->names->bell.rd == -1 || cap < 1) return 0;
-        fds[0].fd = d->names->bell.rd;
+        if (d->names->bell[0] == -1 || cap < 1) return 0;
+        fds[0].fd = d->names->bell[0];
         fds[0].events = PSOCKET_READ;
         return 1;
     }
@@ -11834,7 +11721,7 @@ static int psi_poll_look_socket(psocket_watch *w, int fired)
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int before = s->state, ready, n, ms = -1;
     ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
-    psi_watch_cool(w);
+    psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
     n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (ms == 0 && !ready) psi_watch_heat(w);
@@ -11851,7 +11738,7 @@ static int psi_poll_look(psocket_watch *w)
     if (w->is_sock) {
         r = psi_poll_look_socket(w, fired);
     } else {
-        psi_watch_cool(w);
+        psi_link_out(&w->link);
         if (fired & w->events) psi_poll_report(w, fired & w->events);
         one.fd = w->one.fd;
         one.events = w->events;
@@ -12091,7 +11978,7 @@ PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **eve
 
 PSOCKET_API void psocket_poller_wake(psocket_poller *p)
 {
-    if (p) psi_os_bell_ring(&p->os.bell);
+    if (p) psi_os_bell_ring(p->os.bell);
 }
 
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
@@ -13154,7 +13041,8 @@ typedef struct psi_lua_vm {
     uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, heed, finish, note, trace; /* functions in the registry */
+    int copy, heed, finish, note, trace; /* functions in the registry, */
+    int names;             /* and a table there: public function -> name */
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
@@ -13185,10 +13073,10 @@ typedef struct psi_lua_op psi_lua_op;
 
 /* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
 typedef struct psi_lua_function {
-    const char *key, *name; /* where it lies, and its public name, for errors */
+    const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
-    uint8_t in, of; /* indices of luaopen_psocket's stack: the table it is in, and that metatable */
+    uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
 } psi_lua_function;
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
@@ -13259,20 +13147,19 @@ static int psi_lua_raise(lua_State *L, const char *format, ...)
     return lua_error(L);
 }
 
-/* The same about an argument of the public function of this name. */
-static int psi_lua_bad(lua_State *L, const char *name, int arg, const char *problem)
+/* The same about an argument of the public function that the user has called. */
+static int psi_lua_argument(lua_State *L, int arg, const char *problem)
 {
     lua_Debug callee;
+    const char *name;
     psi_lua_caller(L, &callee);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->names);
+    lua_getinfo(L, "f", &callee);
+    lua_rawget(L, -2);
+    name = lua_isstring(L, -1) ? lua_tostring(L, -1) : psi_lua_this(L)->key;
     if (callee.namewhat && strcmp(callee.namewhat, "method") == 0) arg--;
     if (arg == 0) return psi_lua_raise(L, "calling '%s' on a bad self (%s)", name, problem);
     return psi_lua_raise(L, "bad argument #%d to '%s' (%s)", arg, name, problem);
-}
-
-/* About one of the function at hand. */
-static int psi_lua_argument(lua_State *L, int arg, const char *problem)
-{
-    return psi_lua_bad(L, psi_lua_this(L)->name, arg, problem);
 }
 
 static int psi_lua_expected(lua_State *L, int arg, const char *what)
@@ -13303,7 +13190,7 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 /* Is the function at hand known by this name? */
 static int psi_lua_named(lua_State *L, const char *name)
 {
-    return strcmp(psi_lua_this(L)->name, name) == 0;
+    return strcmp(psi_lua_this(L)->key, name) == 0;
 }
 
 /* The userdata at index, if it is of this class. */
@@ -13672,7 +13559,7 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 static int psi_lua_due(lua_State *L)
 {
     const void *object = psi_lua_object(L);
-    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept") ? ((const psi_lua_sock *)object)->timeout : 0);
+    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept_due") ? ((const psi_lua_sock *)object)->timeout : 0);
     if (!ms) return 0;
     lua_pushnumber(L, (lua_Number)(psocket_now() + ms) / 1000);
     return 1;
@@ -13724,6 +13611,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; k && way < 2; way++)
         if (k->waiter[way] == t) k->waiter[way] = NULL;
+    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
     t->waits = PSI_LUA_FOR_NOTHING;
@@ -13877,8 +13765,12 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
     t->on = op->claims ? (void *)op->k : op->task;
-    if (op->soon) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    else if (op->ring && !t->queued) psi_lua_append(op->ring, &t->link);
+    if (op->soon) {
+        psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    } else if (op->ring && !t->queued) {
+        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
+        psi_lua_append(op->ring, &t->link);
+    }
 }
 
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
@@ -14043,14 +13935,22 @@ static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
     return 1;
 }
 
+/* What read_until and lines look for. */
+static const char *psi_lua_check_delimiter(lua_State *L)
+{
+    size_t len;
+    const char *delimiter = psi_lua_check_string(L, 2, &len);
+    if (!len || strlen(delimiter) != len)
+        psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
+    return delimiter;
+}
+
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
     int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
-    size_t len, max = op->k->s->limit;
-    const char *delimiter = psi_lua_check_string(L, 2, &len);
-    if (!len || strlen(delimiter) != len)
-        psi_lua_argument(L, 2, "the delimiter must not be empty or contain a zero byte");
+    size_t max = op->k->s ? op->k->s->limit : 1;
+    const char *delimiter = psi_lua_check_delimiter(L);
     if (options == 4 && !lua_isnoneornil(L, 3)) {
         double most = psi_lua_check_number(L, 3);
         if (!(most >= 1)) psi_lua_argument(L, 3, "a number of bytes expected");
@@ -14345,9 +14245,11 @@ static int psi_lua_run(lua_State *L)
     return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
 }
 
+static const char psi_lua_wrapping[] = "";
+
 #else
 
-/* A Lua function (psi_lua_wrapper) yields, and calls this again, with `again` and what is to be remembered in front of the
+/* A Lua function (of psi_lua_wrapping) yields, and calls this again, with `again` and what is to be remembered in front of the
    arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
 static int psi_lua_run(lua_State *L)
 {
@@ -14364,10 +14266,10 @@ static int psi_lua_run(lua_State *L)
     return 2;
 }
 
-static const char *const psi_lua_wrapper[] = {
-    "local again, yield = ...\n"
-    "return function(f)\n"
-    "  return function(...)\n"
+static const char psi_lua_wrapping[] = /* a part of the script */
+    "local function wrap(class, name)\n"
+    "  local f = class[name]\n"
+    "  class[name] = function(...)\n"
     "    local r, x, y, z, v = f(...)\n"
     "    while r == again do\n"
     "      yield()\n"
@@ -14379,9 +14281,10 @@ static const char *const psi_lua_wrapper[] = {
     "    if v == nil then return r, x, y, z end\n"
     "    return r, x, y, z, v\n"
     "  end\n"
-    "end\n",
-    NULL
-};
+    "end\n"
+    "C.park = C.wait\n" /* a wait whose yield is left to the caller */
+    "for _, name in next, { 'recv', 'read', 'read_until', 'send', 'shutdown' } do wrap(M, name) end\n"
+    "for _, name in next, { 'secure', 'step', 'wait' } do wrap(C, name) end\n";
 
 #endif
 
@@ -14776,6 +14679,8 @@ static int psi_lua_listen(lua_State *L)
     else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
     else psi_lua_expected(L, at, "port or \"address:port\"");
     psi_lua_socket_options(L, options, &all, &e);
+    if (bind && !all.yield)
+        psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
     all.o.udp = udp;
     colon = address ? strrchr(address, ':') : NULL;
@@ -15132,7 +15037,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
    finishes the socket when it ends. */
 static int psi_lua_start(lua_State *L)
 {
-    int n = lua_gettop(L), spawn = psi_lua_named(L, "bind"), table, thread, i;
+    int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
     psi_lua_sched *S;
     psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
@@ -15350,15 +15255,34 @@ static int psi_lua_items(lua_State *L)
     return 1;
 }
 
-/* signal(queue): wakes all that wait. */
+/* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
+   others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
     psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)ring->next);
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
+    }
     return 0;
 }
 
 /*--- what else the script asks */
+
+/* lines(socket [, delimiter] [, options]): both, checked. */
+static int psi_lua_check_lines(lua_State *L)
+{
+    psi_lua_self(L);
+    lua_settop(L, lua_istable(L, 2) ? 2 : 3);
+    psi_lua_time_limit(L, lua_gettop(L), 0);
+    if (lua_istable(L, 2)) {
+        lua_pushnil(L);
+        lua_insert(L, 2);
+    }
+    if (!lua_isnil(L, 2)) psi_lua_check_delimiter(L);
+    return 2;
+}
 
 static int psi_lua_yieldable(lua_State *L)
 {
@@ -15366,28 +15290,29 @@ static int psi_lua_yieldable(lua_State *L)
     return 1;
 }
 
-/* bad(problem): an error at the user's line. bad(problem, function, arg): the same about an argument. */
+/* bad(problem [, argument]): an error at the user's line. */
 static int psi_lua_blame(lua_State *L)
 {
     if (lua_isnoneornil(L, 2)) return psi_lua_raise(L, "%s", lua_tostring(L, 1));
-    return psi_lua_bad(L, lua_tostring(L, 2), (int)lua_tointeger(L, 3), lua_tostring(L, 1));
+    return psi_lua_argument(L, (int)lua_tointeger(L, 2), lua_tostring(L, 1));
 }
 
 /*--- what is plainer in Lua: whatever calls a function that may yield */
 
 static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,095 bytes in one string */
-    /* pcall lets yields pass; a weak key's value may refer to it; the module, the classes, what is hidden */
-    "local passes, ephemeral, M, K, N, T, Q, O, S, C = ...\n"
-    "local error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, yield =\n"
-    "  error, getmetatable, next, pcall, setmetatable, tonumber, tostring, type, coroutine.yield\n"
-    "local select, unpack = select, table.unpack or unpack\n"
+    /* the psi_lua_vm, the module, the classes, what is hidden; do yields pass pcall; may a weak key's value refer to it? */
+    "local again, M, K, N, T, Q, O, S, C, passes, ephemeral = ...\n"
+    "local error, getmetatable, next, pcall, setmetatable, tonumber, type, yield =\n"
+    "  error, getmetatable, next, pcall, setmetatable, tonumber, type, coroutine.yield\n"
+    "local select, unpack = select, table.unpack or unpack\n", psi_lua_wrapping,
+
     "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
     "local function tell(t)\n" /* what is the time for these settings? */
     "  local clock = t and C.asks(t).clock\n"
     "  if clock then C.tell(t, clock()) end\n"
     "end\n"
     "function M.tls(options)\n"
-    "  local t, message, name = C.tls(options, 1)\n"
+    "  local t, message, name = C.settings(options, 1)\n"
     "  if not t then return nil, message, name end\n"
     "  tell(t)\n"
     "  return t\n"
@@ -15414,7 +15339,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    return ask(s, asks, not ok and v, C.secure(s))\n"
     "  end\n"
     "  local message, name = ...\n"
-    "  if problem and name then return key, message .. ': ' .. tostring(problem), name end\n"
+    "  if name and type(problem) == 'string' then return key, message .. ': ' .. problem, name end\n"
     "  return key, ...\n"
     "end\n"
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
@@ -15436,7 +15361,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
        a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
-    "  if t then return C.secure(s, t) end\n"
+    "  if t then return same(C.secure(s, t)) end\n"
     "  return same(starttls(s, a, b, c))\n"
     "end\n",
 
@@ -15474,14 +15399,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return s\n"
     "end\n",
 
-    "local function time(what, seconds)\n"
+    "local function time(seconds)\n"
     "  seconds = tonumber(seconds)\n"
-    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', what, 2) end\n"
+    "  if not (seconds and seconds >= 0) then bad('not a time in seconds', 2) end\n"
     "  return seconds\n"
     "end\n"
     /* Closes in stages (RFC 9112 9.6): an answer must not be lost to the reset that unread input would cause. */
     "function M.finish(s, seconds)\n"
-    "  local due, room = now() + time('finish', seconds or 10), 8388608\n"
+    "  local due, room = now() + time(seconds or 10), 8388608\n"
     "  local left, data, message, why = { timeout = 2 }, M.shutdown(s, 'send', { timeout = 10 })\n"
     "  while data do\n"
     "    local rest = due - now()\n"
@@ -15496,6 +15421,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return nil, message, why\n"
     "end\n"
     "function M.lines(s, delimiter, options)\n"
+    "  delimiter, options = C.lines(s, delimiter, options)\n"
     "  local newline = delimiter == nil\n"
     "  delimiter = delimiter or '\\n'\n"
     "  return function()\n"
@@ -15527,21 +15453,29 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "function M.bind(sched, port, callback, options)\n"
     "  local kind, f = type(sched), callback\n"
-    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 'bind', 1) end\n"
+    "  if sched == S then bad('scheduler expected, got their class: write scheduler()', 1) end\n"
     "  if (kind ~= 'table' and kind ~= 'userdata') or not sched.add then\n"
-    "    bad('scheduler expected, got ' .. kind, 'bind', 1)\n"
+    "    bad('scheduler expected, got ' .. kind, 1)\n"
     "  end\n"
-    "  if not callable(f) then bad('function expected, got ' .. type(f), 'bind', 3) end\n"
-    "  local listener, message = C.listen(sched, port, f, options)\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 3) end\n"
+    "  local listener, message = C.bind(sched, port, f, options)\n"
     "  if not listener then bad(message) end\n"
     "  if type(f) ~= 'function' then callback = function(s) return f(s) end end\n"
+    "  local begun\n"
     "  local function begin(s)\n"
+    "    begun = false\n"
     "    if sched.add == S.add then return C.spawn(sched, callback, s) end\n"
     "    return sched:add(function()\n"
-    "      local ok, why = true, nil\n"
-    "      if passes then ok, why = pcall(callback, s) else callback(s) end\n" /* it could not yield through pcall there */
+    "      begun = true\n"
+    "      local ok, why = call(callback, s)\n"
     "      if ok then M.finish(s) else M.close(s) error(why, 0) end\n"
     "    end)\n"
+    "  end\n"
+    "  local function serve(s)\n"
+    "    local ok, why = pcall(begin, s)\n"
+    /* A failure of the callback is told as any other task's; it is no lack of memory. */
+    "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
+    "    return ok or begun\n"
     "  end\n"
     /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
@@ -15549,7 +15483,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
     "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
-    "      elseif s then while not pcall(begin, s) do rest(nil, 0, 0, now() + 0.05) end\n"
+    "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
     "    end\n"
@@ -15558,8 +15492,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n",
 
     "function S.addloop(self, f)\n"
-    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 'addloop', 1) end\n"
-    "  if not callable(f) then bad('function expected, got ' .. type(f), 'addloop', 2) end\n"
+    "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 1) end\n"
+    "  if not callable(f) then bad('function expected, got ' .. type(f), 2) end\n"
     "  return self:add(function() while f() ~= false do yield() end end)\n"
     "end\n"
     "function S.run(self)\n"
@@ -15572,7 +15506,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  until not live\n"
     "end\n"
     "function S.step(self, seconds)\n"
-    "  local due, nested = now() + time('step', seconds or 0), yieldable()\n"
+    "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
     "    if not live or happened or now() >= due then return live end\n"
@@ -15580,8 +15514,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
-    "  if seconds == nil then bad('number expected, got no value', 'sleep', 2) end\n"
-    "  local due = now() + time('sleep', seconds)\n"
+    "  if seconds == nil then bad('number expected, got no value', 2) end\n"
+    "  local due = now() + time(seconds)\n"
     "  repeat wait(nil, 0, 0, due) until now() >= due\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
@@ -15607,7 +15541,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "function Q.push(q, value)\n"
     "  local items = C.items(q)\n"
-    "  if value == nil then bad('nil cannot be queued', 'push', 2) end\n"
+    "  if value == nil then bad('nil cannot be queued', 2) end\n"
     "  if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
     "  local last = items.last + 1\n"
     "  items[last] = value\n"
@@ -15638,23 +15572,24 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return items.last - items.first + 1\n"
     "end\n"
     "M.scheduler = setmetatable(S, { __call = S.new })\n"
-    "return note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
+    "local names = {}\n" /* of what is public */
+    "for _, class in next, { M, K, N, T, Q, S } do\n"
+    "  for name, f in next, class do names[f] = type(f) == 'function' and name or nil end\n"
+    "end\n"
+    "return names, note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
     NULL
 };
 
 /*--- the module */
 
 enum {
-    PSI_LUA_VM = 1, PSI_LUA_WRAPPER, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
+    PSI_LUA_VM = 1, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
     PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
 };
 
-#define PSI_LUA_ROW(in, of, key, f, name) { #key, #name, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
-#define PSI_LUA_F(in, of, key, f) PSI_LUA_ROW(in, of, key, f, key)
-#define PSI_LUA_M(name) PSI_LUA_ROW(MODULE, SOCKET, name, name, name)
-#define PSI_LUA_H(of, key, f, name) PSI_LUA_ROW(HIDDEN, of, key, f, name)
-#define PSI_LUA_W(in, key, name) \
-    { #key, #name, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
+#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
@@ -15663,97 +15598,52 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
     PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_W(MODULE, read, read), PSI_LUA_W(MODULE, read_until, read_until),
-    PSI_LUA_W(MODULE, recv, recv), PSI_LUA_W(MODULE, send, send),
-    PSI_LUA_W(MODULE, shutdown, shutdown), PSI_LUA_F(SOCKET, SOCKET, __close, close),
-    PSI_LUA_F(SOCKET, SOCKET, __gc, gc), PSI_LUA_F(LISTENER, LISTENER, close, close),
-    PSI_LUA_F(LISTENER, LISTENER, getfd, getfd), PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
+    PSI_LUA_W(MODULE, read), PSI_LUA_W(MODULE, read_until), PSI_LUA_W(MODULE, recv),
+    PSI_LUA_W(MODULE, send), PSI_LUA_W(MODULE, shutdown),
+    PSI_LUA_F(SOCKET, SOCKET, __close, close), PSI_LUA_F(SOCKET, SOCKET, __gc, gc),
+    PSI_LUA_F(LISTENER, LISTENER, close, close), PSI_LUA_F(LISTENER, LISTENER, getfd, getfd),
+    PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
     PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
     PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
     PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
     PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
     PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
     PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
+    PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
     PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
     PSI_LUA_F(CLASS, CLASS, __close, sched_close),
     PSI_LUA_F(CLASS, CLASS, __construct, construct),
-    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring),
-    PSI_LUA_H(CLASS, bad, blame, bad), PSI_LUA_H(CLASS, dial, dial, connect),
-    PSI_LUA_H(CLASS, joining, joining, join),
-    PSI_LUA_H(CLASS, listen, listen, bind), PSI_LUA_H(CLASS, queue, new_queue, queue),
-    PSI_LUA_H(CLASS, settings, make_settings, starttls), PSI_LUA_H(CLASS, spawn, start, bind),
-    PSI_LUA_H(CLASS, tls, make_settings, tls), PSI_LUA_H(CLASS, turn, turn, run),
-    PSI_LUA_H(CLASS, yieldable, yieldable, yieldable),
-    PSI_LUA_H(SOCKET, answer, answer_question, starttls), PSI_LUA_H(SOCKET, plan, plan, starttls),
-    PSI_LUA_W(HIDDEN, secure, starttls), PSI_LUA_W(HIDDEN, step, connect),
-    PSI_LUA_W(HIDDEN, wait, wait), PSI_LUA_H(LISTENER, accept_due, due, accept),
-    PSI_LUA_H(LISTENER, take, take, accept), PSI_LUA_H(QUEUE, items, items, queue),
-    PSI_LUA_H(QUEUE, pop_due, due, pop), PSI_LUA_H(QUEUE, signal, signal, push),
-    PSI_LUA_H(SETTINGS, asks, asks, starttls), PSI_LUA_H(SETTINGS, tell, tell, clock)
+    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, joining, joining),
+    PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, queue, new_queue),
+    PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
+    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, CLASS, yieldable, yieldable),
+    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
+    PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
+    PSI_LUA_W(HIDDEN, secure), PSI_LUA_W(HIDDEN, step), PSI_LUA_W(HIDDEN, wait),
+    PSI_LUA_F(HIDDEN, LISTENER, accept_due, due), PSI_LUA_F(HIDDEN, LISTENER, take, take),
+    PSI_LUA_F(HIDDEN, QUEUE, items, items), PSI_LUA_F(HIDDEN, QUEUE, pop_due, due),
+    PSI_LUA_F(HIDDEN, QUEUE, signal, signal), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
+    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0 }
 };
-
-/* Pushes the function that a script is. */
-static void psi_lua_load(lua_State *L, const char *const *parts)
-{
-    int n = 0, r;
-    for (; parts[n]; n++) lua_pushstring(L, parts[n]);
-    lua_concat(L, n);
-    r = luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK);
-    lua_remove(L, -2);
-    if (r) lua_error(L);
-}
-
-/* Pushes the wrapper of functions that wait; nil where they need none. */
-#if PSI_LUA_CONTINUES
-static void psi_lua_push_wrapper(lua_State *L)
-{
-    lua_pushnil(L);
-}
-#else
-static void psi_lua_push_wrapper(lua_State *L)
-{
-    psi_lua_load(L, psi_lua_wrapper);
-    lua_pushvalue(L, PSI_LUA_VM);
-    lua_getglobal(L, "coroutine");
-    lua_getfield(L, -1, "yield");
-    lua_remove(L, -2);
-    lua_call(L, 2, 1);
-}
-#endif
-
-/* Puts a function where it belongs; one that waits passes through the wrapper, if there is one. */
-static void psi_lua_register(lua_State *L, const psi_lua_function *f)
-{
-    int wrap = f->try_it && !lua_isnil(L, PSI_LUA_WRAPPER);
-    if (wrap) lua_pushvalue(L, PSI_LUA_WRAPPER);
-    lua_pushvalue(L, PSI_LUA_VM);
-    lua_pushvalue(L, f->of);
-    lua_pushlightuserdata(L, (void *)f);
-    lua_pushcclosure(L, f->f, 3);
-    if (wrap && f->try_it == psi_lua_try_wait) {
-        lua_pushvalue(L, -1);
-        lua_setfield(L, PSI_LUA_IN_HIDDEN, "park"); /* a wait whose yield is left to the caller */
-    }
-    if (wrap) lua_call(L, 1, 1);
-    lua_setfield(L, f->in, f->key);
-}
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
     static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
                                            PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
+    const psi_lua_function *f;
     size_t i;
-    int index;
+    int n;
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
+    if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
-    psi_lua_push_wrapper(L);
     lua_newtable(L);
     for (i = 0; i < sizeof classes / sizeof *classes; i++) {
         luaL_newmetatable(L, classes[i]);
@@ -15763,19 +15653,28 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, -2, "__index");
     }
     lua_newtable(L);
-    for (i = 0; i < sizeof psi_lua_functions / sizeof *psi_lua_functions; i++) psi_lua_register(L, &psi_lua_functions[i]);
+    for (f = psi_lua_functions; f->key; f++) {
+        lua_pushvalue(L, PSI_LUA_VM);
+        lua_pushvalue(L, f->of);
+        lua_pushlightuserdata(L, (void *)f);
+        lua_pushcclosure(L, f->f, 3);
+        lua_setfield(L, f->in, f->key);
+    }
     lua_pushliteral(L, PSOCKET_VERSION);
     lua_setfield(L, PSI_LUA_IN_MODULE, "version");
-    psi_lua_load(L, psi_lua_script);
+    for (n = 0; psi_lua_script[n]; n++) lua_pushstring(L, psi_lua_script[n]);
+    lua_concat(L, n);
+    if (luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK)) lua_error(L);
+    for (n = PSI_LUA_VM; n <= PSI_LUA_IN_HIDDEN; n++) lua_pushvalue(L, n);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502);
-    for (index = PSI_LUA_IN_MODULE; index <= PSI_LUA_IN_HIDDEN; index++) lua_pushvalue(L, index);
-    lua_call(L, 2 + PSI_LUA_IN_HIDDEN - PSI_LUA_IN_MODULE + 1, 5);
+    lua_call(L, PSI_LUA_IN_HIDDEN + 2, 6);
     lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
     vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
+    vm->names = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushcfunction(L, psi_lua_copy);
     vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, PSI_LUA_IN_MODULE);

@@ -63,7 +63,7 @@
 ---@field suites? string|string[] IANA names, most wanted first; as a string with colons between
 ---@field ticket_keys? string[] servers: 32 bytes each, shared by a fleet; the first makes tickets, all are accepted
 ---@field tickets? integer servers: tickets per connection; -1: none
----@field timeout? number of the handshake
+---@field timeout? number of each handshake
 
 ---A connection or a UDP endpoint. The functions of the module are its methods, too, as in Pluto.
 ---@class psocket.socket
@@ -116,8 +116,9 @@ function socket:read_until(delimiter, max, options) end
 ---For `for line in s:lines() do`: what lies between delimiters (by default "\n" or "\r\n"), without them, the last one also
 ---without an end; an end that is not clean raises. Yields where the language can: not in Lua 5.1.
 ---@param delimiter? string
+---@param options? psocket.call
 ---@return fun(): string?
-function socket:lines(delimiter) end
+function socket:lines(delimiter, options) end
 
 ---A client: name is who must be on the certificate. A server: the identities, a list. Or settings made by tls. True and the
 ---agreed application protocol; false and why, and the socket is closed; nil alone if it is TLS already.

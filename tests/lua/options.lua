@@ -42,6 +42,81 @@ t.test("made when they are asked for, and collected at once", function()
   raises("within", psocket.pair, setmetatable({}, { __index = function() error("within") end }))
 end)
 
+t.test("errors name what was called, and count as its user does", function()
+  local a, b = psocket.pair { timeout = 0.01 }
+  local sched, q = psocket.scheduler(), psocket.queue()
+  local own = debug.getinfo(1, "S").short_src
+  local function blame(text, f)
+    local ok, message = pcall(f)
+    check(not ok)
+    equal(message, own .. ":" .. debug.getinfo(f, "S").linedefined .. ": " .. text)
+  end
+  blame("bad argument #1 to 'step' (table expected, got nil)", function() local _ = sched.step(nil) end)
+  blame("bad argument #1 to 'run' (table expected, got number)", function() sched.run(5) end)
+  blame("bad argument #1 to 'push' (psocket.queue expected, got number)", function() q.push(5) end)
+  blame("bad argument #1 to 'pop' (psocket.queue expected, got nil)", function() q.pop() end)
+  blame("bad argument #1 to 'pop' (unknown option \"timout\"; the nearest is \"timeout\")", function() q:pop { timout = 1 } end)
+  blame("bad argument #1 to 'close' (psocket.queue expected, got table)", function() q.close {} end)
+  blame("bad argument #1 to 'finish' (psocket.socket expected, got number)", function() a.finish(5) end)
+  blame("bad argument #1 to 'finish' (not a time in seconds)", function() a:finish(-1) end)
+  blame("bad argument #1 to 'lines' (psocket.socket expected, got nil)", function() psocket.lines(nil) end)
+  blame("bad argument #1 to 'lines' (string expected, got boolean)", function() a:lines(true) end)
+  blame("bad argument #1 to 'lines' (the delimiter must not be empty or contain a zero byte)", function() a:lines("") end)
+  blame("bad argument #2 to 'lines' (unknown option \"timout\"; the nearest is \"timeout\")", function() a:lines("x", { timout = 1 }) end)
+  blame("bad argument #1 to 'lines' (unknown option \"timout\"; the nearest is \"timeout\")", function() a:lines { timout = 1 } end)
+  local send = a.send -- whatever it is called here
+  blame("bad argument #2 to 'send' (string expected, got nil)", function() send(a, nil) end)
+  b:send("one\r\ntwo;")
+  equal(a:lines { timeout = 1 }(), "one")
+  equal(a:lines(";", { timeout = 1 })(), "two")
+end)
+
+t.test("read_until of what is gone", function()
+  local gone, a = psocket.pair()
+  getmetatable(gone).__gc(gone)
+  fails("INVALID", gone:read_until("x"))
+  local carrier = a
+  a = a:wrap()
+  fails("INVALID", carrier:read_until("x"))
+  check(a)
+end)
+
+t.test("a listener of bind cannot block", function()
+  raises("yield", psocket.bind, psocket.scheduler(), "127.0.0.1:0", print, { yield = false })
+end)
+
+t.test("bind goes on after a callback that fails at once, whatever add does with errors", function()
+  if not t.pcall_yields then return end
+  for _, starts in ipairs { true, false } do
+    local tasks, errors = {}, {}
+    local function resume(co, ...)
+      local ok, e = coroutine.resume(co, ...)
+      if not ok and starts then error(e, 0) end
+      if not ok then errors[#errors + 1] = e end
+    end
+    local sched = { add = function(_, f, ...) local co = coroutine.create(f) tasks[#tasks + 1] = co resume(co, ...) return co end }
+    local calls = 0
+    local l = psocket.bind(sched, "127.0.0.1:0", function(s) calls = calls + 1 if calls == 1 then error("first") end s:send("second") end)
+    local clients = {}
+    for i = 1, 2 do clients[i] = assert(psocket.connect("127.0.0.1", (select(2, l:getlocal())), { timeout = 5 })) end
+    local stop = psocket.now() + 5
+    while #errors == 0 or calls < 2 do
+      for i = 1, #tasks do
+        if coroutine.status(tasks[i]) == "suspended" then
+          local ok, e = pcall(resume, tasks[i])
+          if not ok then errors[#errors + 1] = e end
+        end
+      end
+      if psocket.now() > stop then break end
+    end
+    equal(calls, 2)
+    check(tostring(errors[1]):find("first"), errors[1])
+    fails("CLOSED", clients[1]:recv())
+    equal(clients[2]:recv(), "second")
+    l:close()
+  end
+end)
+
 local ca = t.pem("ca.pem")
 if not ca or select(3, psocket.tls {}) == "UNSUPPORTED" then
   t.skip("tls", "no certificates, or built without TLS")

@@ -8,6 +8,15 @@
 
 static int os;
 
+/* A datagram, and who sent it. */
+static ptrdiff_t get_from(psocket_fd fd, void *p, size_t n, psi_addr *from)
+{
+    psi_os_sockaddr sa;
+    ptrdiff_t got = psi_os_get(fd, p, n, &sa, &os);
+    if (got >= 0) psi_os_from_sockaddr(from, &sa);
+    return got;
+}
+
 static psi_addr addr(const char *text, int port)
 {
     psi_addr a;
@@ -134,14 +143,14 @@ static void multicast(const char *any, const char *group)
     if (psi_os_join(in, &set, &os) == 0) {
         CHECK_INT(psi_os_join(other, &set, &os), 0);
         to = addr(group, port);
-        if (psi_os_sendto(out, "hey", 3, &to, &os) != 3) {
+        if (psi_os_put(out, "hey", 3, &to, &os) != 3) {
             check_skip("no route for multicasts on the loopback interface");
             goto out;
         }
         p.fd = in;
         p.events = PSOCKET_READ;
         CHECK_INT(psi_os_poll(&p, 1, 2000, &os), 1);
-        CHECK_INT(psi_os_recvfrom(in, buf, sizeof buf, &from, &os), 3);
+        CHECK_INT(get_from(in, buf, sizeof buf, &from), 3);
         CHECK_INT(from.port, port2);
         p.fd = other;
         CHECK_INT(psi_os_poll(&p, 1, 2000, &os), 1);
@@ -257,7 +266,7 @@ TEST(a_busy_poller)
     CHECK_INT(p.rang, 0);
     psi_os_poller_busy(&p, 0);
     CHECK_INT(psi_os_poll(&outside, 1, 0, &os), 0);
-    psi_os_bell_ring(&p.bell);
+    psi_os_bell_ring(p.bell);
     CHECK_INT(psi_os_poll(&outside, 1, 0, &os), 1);
     CHECK_INT(psi_os_poller_wait(&p, ready, 4, 0, &os), 0);
     CHECK_INT(p.rang, 1);
@@ -278,7 +287,7 @@ TEST(signals_are_told)
     sa.sa_handler = handler;
     sigaction(SIGALRM, &sa, NULL);
     REQUIRE(psi_os_poller_new(&p, &os) == 0);
-    none.fd = p.bell.rd;
+    none.fd = p.bell[0];
     none.events = PSOCKET_READ;
     CHECK_INT(psi_os_poller_wait(&p, ready, 4, 10, &os), 0);
     CHECK_INT(os, 0);
@@ -371,9 +380,9 @@ TEST(addresses_of_a_name)
     CHECK_INT(four, PSOCKET_ADDRESSES / 2);
     for (i = 0; i < r.count; i++) CHECK_INT(r.addrs[i].family, i % 2 ? PSI_IP4 : PSI_IP6);
     a = addr("2001:db8::1", 0);
-    CHECK(psi_addr_same(&r.addrs[0], &a)); /* the first of each stays first */
+    CHECK(!memcmp(r.addrs[0].ip, a.ip, sizeof a.ip)); /* the first of each stays first */
     a = addr("192.0.2.1", 0);
-    CHECK(psi_addr_same(&r.addrs[1], &a));
+    CHECK(!memcmp(r.addrs[1].ip, a.ip, sizeof a.ip));
 }
 
 TEST(this_machine)
