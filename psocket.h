@@ -843,6 +843,11 @@ typedef struct psi_os_settings {
     psocket_options opt;
 } psi_os_settings;
 
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS) && !defined(PSOCKET_LWIP)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024 /* longest path */
+#endif
+
 #define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
 #define PSI_OS_DATAGRAM 2
 #define PSI_OS_LISTENER 3
@@ -1148,8 +1153,8 @@ static int psi_os_is_udp(SOCKET fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
 }
 
-/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
-   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which stays
+   off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
 static void psi_os_udp_errors(SOCKET fd, int connected)
 {
     BOOL reset = connected, off = FALSE;
@@ -1397,9 +1402,7 @@ static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 
 /*--- Windows: files. Paths are UTF-8. */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ";"
 
 /* 0 if s is not UTF-8 or does not fit. */
@@ -1669,9 +1672,7 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 
 /*--- POSIX: files */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ":"
 
 static intptr_t psi_os_file_open(const char *path)
@@ -1880,7 +1881,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
 {
     static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
-    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+    *m = fresh;
 }
 
 /* Adds to a count of owners; the new value. */
@@ -2195,8 +2196,9 @@ static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t
     int os;
     *n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    return (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
-               ? psi_os_why(&os) : 0;
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
+        return psi_os_why(&os);
+    return 0;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
@@ -2267,15 +2269,13 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
     int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
-    psi_addr a;
     if (r && r != PSOCKET_OS) return r;
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
     r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
     if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
-    if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
-        psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (type == SOCK_STREAM) psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* Unix-domain sockets refuse it */
     return 0;
 }
 
@@ -2428,11 +2428,12 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
+    struct sockaddr *sa = from ? &from->sa : NULL;
     socklen_t size = sizeof *from;
     int tries, r = 0;
     if (from) from->sa.sa_family = 0;
     for (tries = 0; tries < 16 && !r; tries++) {
-        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &from->sa : NULL, from ? &size : NULL);
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, sa ? &size : NULL);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
     }
@@ -2443,12 +2444,12 @@ static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *f
 static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
 {
     psi_os_sockaddr sa;
-    ptrdiff_t put;
     int size = to ? psi_os_to_sockaddr(&sa, to, NULL) : 0;
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, to ? &sa.sa : NULL, (socklen_t)size);
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+                                        to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
 }
@@ -2476,7 +2477,7 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
 static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
     psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
@@ -2555,6 +2556,13 @@ static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int
 
 /*--- two connected descriptors */
 
+static void psi_os_close_pair(psocket_fd fds[2])
+{
+    psi_os_close(fds[0]);
+    if (fds[1] != fds[0]) psi_os_close(fds[1]);
+    fds[0] = fds[1] = -1;
+}
+
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
@@ -2594,10 +2602,7 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     }
     psi_os_close(wait.fd);
     if (!r && fds[1] == -1) r = PSOCKET_OS;
-    if (!r) return 0;
-    psi_os_close(fds[0]);
-    psi_os_close(fds[1]);
-    fds[0] = fds[1] = -1;
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #endif
@@ -2637,12 +2642,11 @@ static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&bell[0], a.family, 1, os);
+    bell[1] = bell[0];
     if (!r) r = psi_os_bind(bell[0], &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(bell[0], 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(bell[0], &a, NULL, os);
-    if (r) psi_os_close(bell[0]);
-    if (r) bell[0] = -1;
-    bell[1] = bell[0];
+    if (r) psi_os_close_pair(bell);
     return r;
 }
 #else
@@ -2662,13 +2666,6 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
     for (i = 0; i < 64 && psi_os_get(bell[0], c, sizeof c, NULL, &os) >= 0; i++) {}
 }
 #endif
-
-static void psi_os_bell_free(psocket_fd bell[2])
-{
-    psi_os_close(bell[0]);
-    if (bell[1] != bell[0]) psi_os_close(bell[1]);
-    bell[0] = bell[1] = -1;
-}
 
 /*--- names */
 
@@ -2873,7 +2870,7 @@ static void psi_os_poller_free(psi_os_poller *p)
     psi_free(p->fds);
     psi_free(p->watches);
 #endif
-    psi_os_bell_free(p->bell);
+    psi_os_close_pair(p->bell);
 }
 
 static int psi_os_poller_new(psi_os_poller *p, int *os)
@@ -3477,7 +3474,7 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
-    psi_os_bell_free(r->bell); /* nobody listens any more */
+    psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
     left = r->owners -= 1 + r->queued;
@@ -4315,9 +4312,9 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 /* The tag of what a shape starts with: 0 any. */
 static int psi_x509_shape_tag(int kind)
 {
-    static const char kinds[] = "u([{mn";
-    const char *at = strchr(kinds, kind);
-    return at ? (unsigned char)"\x02\x30\xA0\xA1\x80\x81"[at - kinds] : 0;
+    if (kind == '(') return 0x30;
+    if (kind == '[' || kind == '{') return kind == '[' ? 0xA0 : 0xA1;
+    return kind == 'u' ? 0x02 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
 }
 
 /* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
@@ -4435,7 +4432,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
     const char *text;
-    int critical, id, before;
+    int critical, id, before, left = PSI_X509_LIST;
     for (id = 0x81; c->version && id < 0x83; id++)
         if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
     if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
@@ -4449,7 +4446,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
         value = psi_x509_option(&ext, 0x01);
         critical = value.n && *value.p;
         value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext)) psi_x509_spoil(&list);
+        if (!psi_x509_end(ext) || !left--) psi_x509_spoil(&list);
         id = psi_x509_known(oid, &text);
         before = c->when;
         if (psi_x509_repeats(list, oid))
@@ -5013,7 +5010,7 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 /* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
    it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
    that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
 #define PSI_X509_RULES(X) \
     X(FLAW, BROKEN, MALFORMED, "") \
     X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
@@ -5036,17 +5033,16 @@ enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X
     X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
     X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
     X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "") \
-    X(NONE, FINE, MISSING, "")
+    X(NAME, COMPLETE, NAME, "")
 
 #define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
 #undef PSI_X
 #define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
 static const struct {
     short rank, code;
     const char *text;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
 #undef PSI_X
 
 typedef struct psi_x509_query {
@@ -5103,8 +5099,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
 {
     static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
     static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
-    const uint8_t *from = base.p, *mask = base.p + base.n / 2;
     size_t i, n = base.n / 2;
+    const uint8_t *from = base.p, *mask = base.p + n;
     int low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
     if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
@@ -5239,7 +5235,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
-    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
+    if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
@@ -5307,7 +5303,7 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 {
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (rule != PSI_RULE_NONE) return rule;
+    if (rule) return rule;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
@@ -5329,8 +5325,8 @@ static void psi_x509_judge(psi_x509_walk *w)
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
     if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
     rule = psi_x509_leaf_rule(w, leaf, pinned);
-    if (rule != PSI_RULE_NONE) w->culprit = leaf;
-    if (rule != PSI_RULE_NONE || found) w->rule = rule;
+    if (rule) w->culprit = leaf;
+    if (rule || found) w->rule = rule;
 }
 
 /* --- sentences ------------------------------------------------------------ */
@@ -5437,10 +5433,9 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
-        w->rule = PSI_RULE_NONE;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(w, index, e);
     }
     psi_free(w);
     return r;
@@ -5452,7 +5447,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
+    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -13046,7 +13041,7 @@ typedef struct psi_lua_vm {
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
-/* A socket or listener. */
+/* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
 struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
@@ -13071,12 +13066,14 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm and, behind it, all of these; 2 the metatable of its objects; 3 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
     uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
+    psi_lua_vm *vm;
+    const void *meta; /* that metatable's address */
 } psi_lua_function;
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
@@ -13086,7 +13083,7 @@ static const psi_lua_function *psi_lua_this(lua_State *L)
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
-    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
+    return psi_lua_this(L)->vm;
 }
 
 static void psi_lua_setmetatable(lua_State *L, const char *name)
@@ -13097,8 +13094,9 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
 
 static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
 {
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
-    memset((void *)k, 0, sizeof *k);
+    size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
+    memset((void *)k, 0, size);
     k->timeout = k->limit = timeout;
     k->blocks = (uint8_t)blocks;
     psi_lua_setmetatable(L, class_name);
@@ -13206,26 +13204,36 @@ static void *psi_lua_is(lua_State *L, int index, const char *name)
     return same ? p : NULL;
 }
 
-/* The object at 1, of the class that the function at hand is for. */
-static void *psi_lua_object(lua_State *L)
+/* The object at 1, of the class that f, the function at hand, is for. */
+static void *psi_lua_object_of(lua_State *L, const psi_lua_function *f)
 {
     void *p = lua_touserdata(L, 1);
     if (p && lua_getmetatable(L, 1)) {
-        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
+        const void *meta = lua_topointer(L, -1);
         lua_pop(L, 1);
-        if (same) return p;
+        if (meta == f->meta) return p;
     }
     lua_getfield(L, lua_upvalueindex(2), "__name");
     psi_lua_expected(L, 1, lua_tostring(L, -1));
     return NULL;
 }
 
+static void *psi_lua_object(lua_State *L)
+{
+    return psi_lua_object_of(L, psi_lua_this(L));
+}
+
+/* The socket or listener k, which must not be lent. */
+static psi_lua_sock *psi_lua_unlent(lua_State *L, void *k)
+{
+    if (((psi_lua_sock *)k)->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    return (psi_lua_sock *)k;
+}
+
 /* The socket or listener at 1. */
 static psi_lua_sock *psi_lua_self(lua_State *L)
 {
-    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
-    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    return k;
+    return psi_lua_unlent(L, psi_lua_object(L));
 }
 
 static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
@@ -13264,11 +13272,11 @@ static int psi_lua_milliseconds(lua_State *L, int index)
     return whole < ms && whole < INT_MAX ? whole + 1 : whole;
 }
 
-/* A moment of the clock in seconds at index, in milliseconds. */
+/* A moment of the clock in seconds at index, in milliseconds, rounded up: the clock knows no parts of one. */
 static int64_t psi_lua_moment(lua_State *L, int index)
 {
     double ms = (double)lua_tonumber(L, index) * 1000;
-    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.9999);
 }
 
 /*--- options: tables whose fields have known names */
@@ -13549,9 +13557,10 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
     int top = lua_gettop(L);
     psi_lua_source from = { arg, 0, 0, 'c' };
     psi_lua_options all;
+    if (top < arg) return timeout;
     all.o.timeout_ms = timeout;
     psi_lua_read(L, arg, &from, &all);
-    if (top >= arg) lua_settop(L, top);
+    lua_settop(L, top);
     return all.o.timeout_ms;
 }
 
@@ -13689,6 +13698,7 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 
 /* An operation, while it is tried. */
 struct psi_lua_op {
+    const psi_lua_function *f; /* which it is */
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
@@ -13712,7 +13722,7 @@ static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
 static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
     int way;
-    for (way = 0; way < 2; way++) {
+    for (way = 0; (k->waiter[0] || k->waiter[1]) && way < 2; way++) {
         psi_lua_task *t = k->waiter[way];
         lua_State *co;
         if (!t || !(claims & (way + 1))) continue;
@@ -13789,7 +13799,7 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
     psocket_watch *signals = NULL;
     const psocket_event *events;
     if (op->soon) return;
-    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
     else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
     if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
@@ -13814,11 +13824,18 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
     return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
 }
 
-/* Begins to try an operation on k, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+/* The socket that an operation is about. It was checked when the operation began. */
+static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
+{
+    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+}
+
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
    what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
-static int psi_lua_begin(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int event, int options)
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
@@ -13879,9 +13896,8 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
 
 /* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
-static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
+static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_loan *outer = vm->loan; /* if this is in a finalizer that runs before another one's are copied */
     psi_lua_loan loan;
     int status;
@@ -13914,19 +13930,19 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
         else got = psocket_recv(k->s, &data);
     } while (got == PSOCKET_TIMEOUT && !tries++);
     if (got < 0) return psi_lua_stop(L, op, got);
-    psi_lua_push_lent(L, k, data, (size_t)got, 1);
+    psi_lua_push_lent(L, op->vm, k, data, (size_t)got, 1);
     return 1;
 }
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 2);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 3);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
     double n = psi_lua_check_number(L, 2);
     if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
     if (r) return psi_lua_stop(L, op, r);
@@ -13948,7 +13964,7 @@ static const char *psi_lua_check_delimiter(lua_State *L)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
     size_t max = op->k->s ? op->k->s->limit : 1;
     const char *delimiter = psi_lua_check_delimiter(L);
     if (options == 4 && !lua_isnoneornil(L, 3)) {
@@ -13961,63 +13977,49 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
-    int list, count, i; /* the one at hand, from 0 */
-    int options;        /* where they may stand */
-    size_t at;          /* what of it is gone */
+    int list, count, i; /* the one at hand, from 0, */
+    const char *text;   /* and what is left of it */
+    size_t len;
 } psi_lua_pieces;
 
-static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *len)
+/* Has the i-th at hand, if there is one. */
+static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
 {
-    const char *text;
-    if (!p->list) return psi_lua_check_string(L, 2 + p->i, len);
-    lua_rawgeti(L, 2, p->i + 1);
+    p->i = i;
+    p->text = "";
+    p->len = 0;
+    if (i >= p->count) return;
+    if (!p->list) {
+        p->text = psi_lua_check_string(L, 2 + i, &p->len);
+        return;
+    }
+    lua_rawgeti(L, 2, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
-    text = lua_tolstring(L, -1, len);
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
+    p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
-    return text;
-}
-
-/* Finds them, and checks all before any is sent. */
-static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
-{
-    int top = lua_gettop(L);
-    size_t len;
-    p->at = 0;
-    p->list = lua_istable(L, 2);
-    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
-    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
-    if (!p->count && !p->list) psi_lua_expected(L, 2, "string");
-    for (p->i = 0; p->i < p->count; p->i++) psi_lua_piece(L, p, &len);
-    p->i = 0;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    size_t len;
-    for (bytes += (double)p->at; p->i < p->count; p->i++) {
-        psi_lua_piece(L, p, &len);
-        if (bytes < (double)len) break;
-        bytes -= (double)len;
+    while (p->i < p->count && bytes >= (double)p->len) {
+        bytes -= (double)p->len;
+        psi_lua_piece(L, p, p->i + 1);
     }
-    p->at = (size_t)bytes;
+    if (p->i >= p->count) return;
+    p->text += (size_t)bytes;
+    p->len -= (size_t)bytes;
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
 static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    const char *text = "";
-    size_t n = 0;
-    for (*used = 0; p.i < p.count && *used < size; p.i++, p.at = 0) {
-        text = psi_lua_piece(L, &p, &n) + p.at;
-        n -= p.at;
-        if (!*used && (n >= size || p.i + 1 == p.count)) {
-            *used = n;
-            return text;
-        }
-        if (n > size - *used) n = size - *used;
-        memcpy(buf + *used, text, n);
+    *used = p.len;
+    if (p.len >= size || p.i + 1 >= p.count) return p.text;
+    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
+        size_t n = p.len < size - *used ? p.len : size - *used;
+        memcpy(buf + *used, p.text, n);
         *used += n;
     }
     return buf;
@@ -14027,12 +14029,18 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
-    psi_lua_sock *k = psi_lua_self(L);
     psi_lua_pieces p;
+    psi_lua_sock *k;
+    int top = lua_gettop(L), options = top + 1, i;
     ptrdiff_t n;
-    int r;
-    psi_lua_find_pieces(L, &p);
-    n = psi_lua_begin(L, op, k, PSOCKET_WRITE, p.options);
+    p.list = lua_istable(L, 2);
+    if (p.list) options = 3;
+    else if (top > 2 && (lua_istable(L, top) || lua_isnil(L, top))) options = top;
+    n = psi_lua_begin(L, op, PSOCKET_WRITE, options);
+    k = op->k;
+    p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
+    if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
+    for (i = p.count; i >= 0; i--) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
     if (op->again) psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
@@ -14049,16 +14057,16 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
         lua_pushboolean(L, 1);
         return 1;
     }
-    r = psi_lua_stop(L, op, n);
-    if (r == PSI_LUA_AGAIN) return r;
+    i = psi_lua_stop(L, op, n);
+    if (i == PSI_LUA_AGAIN) return i;
     PSI_LUA_PUSH_WHOLE(L, op->state); /* how much the peer may get */
-    return r + 1;
+    return i + 1;
 }
 
 /* shutdown(socket [, "send"] [, options]): ends the direction out, after all that was sent. */
 static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_WRITE, 3);
+    int r = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
     if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
         psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
     if (!r) r = psocket_shutdown(op->k->s);
@@ -14070,7 +14078,7 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 /* step(socket): connects, and returns the socket. C keeps the time. */
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int r = psi_lua_claim(L, op->vm, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
@@ -14151,7 +14159,7 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
    then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int begins = !op->again && lua_gettop(L) > 1, r;
     psocket_tlsinfo info;
     if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
@@ -14199,15 +14207,17 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 /* Tries the operation at hand until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
+    const psi_lua_function *f = psi_lua_this(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.vm = psi_lua_here(L);
+        op.f = f;
+        op.vm = f->vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
-        n = psi_lua_this(L)->try_it(L, &op);
+        n = f->try_it(L, &op);
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
@@ -14491,7 +14501,7 @@ static int psi_lua_peek(lua_State *L)
     ptrdiff_t n = psocket_peek(k->s, &data);
     psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
-    psi_lua_push_lent(L, k, data, (size_t)n, 0);
+    psi_lua_push_lent(L, psi_lua_here(L), k, data, (size_t)n, 0);
     return 1;
 }
 
@@ -14689,8 +14699,9 @@ static int psi_lua_listen(lua_State *L)
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
+    if (!udp) all.o.error = (psocket_error *)(void *)(k + 1); /* accept writes there, too */
     r = psocket_listen(&k->s, address, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    return r < 0 ? psi_lua_fail(L, r, all.o.error->text) : 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14807,7 +14818,7 @@ static psi_lua_sched *psi_lua_scheduling(lua_State *L)
         psi_lua_make_core(L);
         S = psi_lua_find_core(L);
     }
-    if (!S->poller) psi_lua_raise(L, "the scheduler is closed");
+    if (!S || !S->poller) psi_lua_raise(L, "the scheduler is closed"); /* or a finalizer has taken it out */
     PSI_LUA_GETVALUE(L, -1);
     return S;
 }
@@ -15146,7 +15157,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
 {
     const psocket_event *events;
     int i, n, ms;
-    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
     if (S->urgent || S->now.next != &S->now) ms = 0;
     else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
@@ -15155,7 +15166,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     n = psocket_poller_wait(S->poller, &events, ms);
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
-    if (n == 0 && ms == 1000) S->ran = S->live;
+    if (n == 0 && ms == 1000) S->ran = 4 * S->live;
     while (S->ready.next != &S->ready) { /* what an error had left over comes first */
         psi_lua_link *l = S->ready.next;
         psi_lua_unlink(l);
@@ -15587,9 +15598,9 @@ enum {
     PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
 };
 
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
-#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
+#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET, NULL, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
@@ -15626,7 +15637,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, LISTENER, accept_due, due), PSI_LUA_F(HIDDEN, LISTENER, take, take),
     PSI_LUA_F(HIDDEN, QUEUE, items, items), PSI_LUA_F(HIDDEN, QUEUE, pop_due, due),
     PSI_LUA_F(HIDDEN, QUEUE, signal, signal), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
-    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0, NULL, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
@@ -15634,7 +15645,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
                                            PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
-    const psi_lua_function *f;
+    psi_lua_function *f;
     size_t i;
     int n;
     lua_settop(L, 0);
@@ -15642,8 +15653,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
     memset((void *)vm, 0, sizeof *vm);
+    f = (psi_lua_function *)(void *)(vm + 1);
+    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
     for (i = 0; i < sizeof classes / sizeof *classes; i++) {
         luaL_newmetatable(L, classes[i]);
@@ -15653,10 +15666,12 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, -2, "__index");
     }
     lua_newtable(L);
-    for (f = psi_lua_functions; f->key; f++) {
+    for (; f->key; f++) {
+        f->vm = vm;
+        f->meta = lua_topointer(L, f->of);
         lua_pushvalue(L, PSI_LUA_VM);
         lua_pushvalue(L, f->of);
-        lua_pushlightuserdata(L, (void *)f);
+        lua_pushlightuserdata(L, f);
         lua_pushcclosure(L, f->f, 3);
         lua_setfield(L, f->in, f->key);
     }
