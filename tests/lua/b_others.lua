@@ -137,26 +137,6 @@ t.test("bind refuses to stop its scheduler", function()
   psocket.bind(psocket.scheduler(), "127.0.0.1:0", print, { yield = true }):close()
 end)
 
-t.test("starttls beside a handshake or a reader is refused, and harms neither", function()
-  if select(3, psocket.tls {}) == "UNSUPPORTED" or not t.pem("ca.pem") then return end
-  local ca, certs = t.pem("ca.pem"), { { chain = t.pem("ec.pem"), private_key = t.pem("ec.key") } }
-  local sched = psocket.scheduler()
-  local a, b = psocket.pair()
-  local first, second, got
-  sched:add(function() got = b:recv() end)
-  sched:add(function() second = select(3, b:starttls(certs)) end)
-  equal(second, "BUSY")
-  sched:add(function() a:send("still open") end)
-  finish(sched)
-  equal(got, "still open")
-  sched:add(function() first = a:starttls("localhost", { ca = ca }) end)
-  sched:add(function() second = select(3, a:starttls("localhost", { ca = ca })) end)
-  sched:add(function() b:starttls(certs) end)
-  finish(sched)
-  equal(second, "BUSY")
-  equal(first, true)
-end)
-
 t.test("a pause with a fraction of a millisecond does not spin", function()
   local sched = psocket.scheduler()
   sched:add(function() for _ = 1, 100 do sched:sleep(0.0041) end end)
