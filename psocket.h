@@ -881,6 +881,9 @@ typedef struct psi_os_settings {
 #ifndef TCP_NODELAY
 #define TCP_NODELAY 1 /* lwIP without TCP */
 #endif
+#ifndef AF_UNIX
+#define AF_UNIX AF_UNSPEC
+#endif
 #ifndef IP_ADD_MEMBERSHIP
 #define IP_ADD_MEMBERSHIP 0 /* refused, and so are the others */
 #endif
@@ -2250,15 +2253,11 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    psi_os_sockaddr sa;
-    psi_addr a = PSI_ZERO;
+    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
-    int r;
     *out = -1;
-    a.family = (uint8_t)family;
-    r = psi_os_to_sockaddr(&sa, &a, "/");
-    if (r < 0) return r;
-    fd = psi_os_raw_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+    if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
+    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
