@@ -881,6 +881,9 @@ typedef struct psi_os_settings {
 #ifndef TCP_NODELAY
 #define TCP_NODELAY 1 /* lwIP without TCP */
 #endif
+#ifndef AF_UNIX
+#define AF_UNIX AF_UNSPEC
+#endif
 #ifndef IP_ADD_MEMBERSHIP
 #define IP_ADD_MEMBERSHIP 0 /* refused, and so are the others */
 #endif
@@ -2190,23 +2193,22 @@ static PSI_UNUSED psi_addr psi_os_loopback(void)
     return a;
 }
 
-/* The name of an end of a socket, with zeros behind it: 0 or an error. */
-static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t *n)
+/* The name of an end of a socket, with zeros behind it: its length, or an error. */
+static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa)
 {
     int os;
-    *n = sizeof *sa;
+    socklen_t n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, &n))
         return psi_os_why(&os);
-    return 0;
+    return (int)n;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
 {
     psi_os_sockaddr sa;
-    socklen_t n;
-    int r = psi_os_name(fd, remote, &sa, &n);
-    if (r) return r;
+    int n = psi_os_name(fd, remote, &sa);
+    if (n < 0) return n;
     psi_os_from_sockaddr(a, &sa);
     if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
     return 0;
@@ -2251,15 +2253,11 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    psi_os_sockaddr sa;
-    psi_addr a = PSI_ZERO;
+    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
-    int r;
     *out = -1;
-    a.family = (uint8_t)family;
-    r = psi_os_to_sockaddr(&sa, &a, "/");
-    if (r < 0) return r;
-    fd = psi_os_raw_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+    if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
+    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
@@ -2284,10 +2282,10 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_os_sockaddr here, there;
-    socklen_t n;
-    int r = psi_os_name(fd, 0, &here, &n);
-    if (!r) r = psi_os_name(fd, 1, &there, &n);
-    if (r || memcmp(&here, &there, sizeof here)) return r;
+    int r = psi_os_name(fd, 0, &here);
+    if (r >= 0) r = psi_os_name(fd, 1, &there);
+    if (r < 0) return r;
+    if (memcmp(&here, &there, sizeof here)) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -3435,11 +3433,12 @@ PSI_OS_THREAD(psi_dns_worker, first)
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
+    long process = psi_os_process();
     int code = PSOCKET_LIMIT, os = 0;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != psi_os_process()) {
-        psi_dns_process = psi_os_process();
+    if (psi_dns_process != process) {
+        psi_dns_process = process;
         psi_dns_threads = 0;
         psi_dns_queue = NULL;
     }
@@ -3774,11 +3773,12 @@ static int psi_x509_known(psi_x509_span oid, const char **text)
 {
     const char *p = psi_x509_oids;
     int id, found;
-    for (id = 1; *p; id++, p += strlen(p) + 1) {
-        found = psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p));
+    for (id = 1; *p; id++) {
+        found = oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0;
         p += 1 + *p;
         *text = p;
         if (found) return id;
+        while (*p++) {}
     }
     *text = "";
     return PSI_OID_OTHER;
@@ -10600,6 +10600,8 @@ static void psi_lower_ms(int *ms, int64_t left)
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
 }
 
+static void psi_until(int *ms, int64_t due) { psi_lower_ms(ms, due - psi_os_now()); }
+
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
 static void psi_sock_unwatch(psocket *s)
 {
@@ -10665,7 +10667,7 @@ static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 
 static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return n || ((psocket *)user)->udp ? psi_os_put(((psocket *)user)->fd, p, n, NULL, os) : 0;
+    return psi_os_put(((psocket *)user)->fd, p, n, NULL, os);
 }
 
 static int psi_fd_finish(void *user, int *os)
@@ -10791,12 +10793,6 @@ static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
     if (r >= 0) return (size_t)r <= most ? r : (ptrdiff_t)PSOCKET_INVALID;
     if (psi_is_wait(r)) return r;
     return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
-}
-
-static ptrdiff_t psi_sock_get(psocket *s, void *p, size_t n, int *os)
-{
-    ptrdiff_t r = psi_sock_answered(s->io->get(s->user, p, n, os), n);
-    return r == PSOCKET_CLOSED ? 0 : r;
 }
 
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
@@ -10991,13 +10987,12 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
-/* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
+/* The stream has ended (code 0 or CLOSED) or broken. If sending found it broken first, the system has told its error already. */
 static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 && (psi_sock_rec(s) || psi_sock_hs(s))) code = PSOCKET_TRUNCATED;
-    else if (code == 0) code = PSOCKET_CLOSED;
+    else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
     if (!s->broken) psi_sock_note(s, code, os, NULL);
@@ -11014,7 +11009,7 @@ static int psi_sock_fill(psocket *s)
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
     if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
-    got = psi_sock_get(s, s->ring.buf + s->ring.tail, want, &os);
+    got = psi_sock_answered(s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os), want);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
         psi_sock_arrived(s, (uint32_t)got, want);
@@ -11026,21 +11021,6 @@ static int psi_sock_fill(psocket *s)
         return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
-}
-
-/* Copies up to n received bytes out of the ring of s, reading if it is empty. For a socket carried by s. */
-static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
-{
-    const void *data;
-    int r = 1;
-    uint32_t len;
-    while (psi_ring_empty(&s->ring) && r == 1) r = psi_sock_fill(s);
-    if (psi_ring_empty(&s->ring)) return r;
-    len = psi_ring_front(&s->ring, &data);
-    if (len > n) len = (uint32_t)n;
-    psi_ring_take(&s->ring, len, &data);
-    memcpy(p, data, len);
-    return (ptrdiff_t)len;
 }
 
 /*--- sending */
@@ -11074,9 +11054,8 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family)
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
-    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+    if (n <= PTRDIFF_MAX && (!s->udp || s->peer.family)) return 0;
+    return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes, or nobody to send to yet: call setpeer");
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
@@ -11090,7 +11069,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
         return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
-    r = psi_sock_put(s, n ? data : "", n, &os);
+    r = psi_sock_put(s, data, n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0)
         return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
@@ -11212,7 +11191,7 @@ static int psi_dial_results(psocket *s, int64_t now)
     return 0;
 }
 
-/* Nothing is left to try. */
+/* Nothing is left to try, or no time. */
 static int psi_dial_lost(psocket *s)
 {
     psi_dial *d = s->of.dial;
@@ -11262,26 +11241,22 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
         fds[n].fd = d->tries[i].fd;
         fds[n++].events = PSOCKET_WRITE;
     }
-    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
+    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_until(ms, d->next_at);
     return n;
 }
 
 /* The time for resolving, connecting or handshaking is over. */
 static int psi_sock_too_late(psocket *s)
 {
-    psi_dial *d = s->of.dial;
-    if (s->state == PSI_RESOLVING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
-    } else if (s->state == PSI_HANDSHAKING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-    } else {
-        const psi_addr *a = &d->names->addrs[d->live ? d->tries[0].index : 0];
-        char where[80] = "";
-        if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s%s", d->names->host, d->why,
-                      d->said ? "; " : "", where, where[0] ? " does not answer" : "its queue is full");
+    psi_dial *d = psi_sock_dial(s);
+    int i = 0;
+    if (s->state != PSI_CONNECTING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out %s%.255s", d ? "while resolving " : "during the TLS handshake",
+                      d ? d->names->host : "");
+        return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
-    return psi_sock_end(s, PSOCKET_TIMEOUT);
+    do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    return psi_dial_lost(s);
 }
 
 /*--- handshaking */
@@ -11365,11 +11340,16 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
     psi_dial *d = psi_sock_dial(s);
-    psi_hs *hs;
+    psi_hs *hs = NULL;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
         return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+    if (!tls && s->side == PSOCKET_SERVER) {
+        r = psi_err_code(&e, PSOCKET_TLS_NO_IDENTITY);
+    } else if ((r = psi_tls_meant(&tls, &e)) == 0) {
+        r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+        psocket_tls_free(tls);
+    }
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
@@ -11430,24 +11410,18 @@ static int psi_sock_step(psocket *s)
     return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-/* Does a handshake wait for the application? */
-static int psi_sock_asks(const psocket *s)
-{
-    const uint8_t *p;
-    return PSI_TLS && psi_hs_output(s->of.hs, &p) == 0 && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ;
-}
-
 /* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
    transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
 static int psi_sock_ready(const psocket *s, int events)
 {
+    const uint8_t *p;
     int ready = 0;
     switch (s->state) {
     case PSI_RESOLVING:
     case PSI_CONNECTING:
         return 0;
-    case PSI_HANDSHAKING:
-        return psi_sock_asks(s) ? events : 0;
+    case PSI_HANDSHAKING: /* does it wait for the application? */
+        return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
     case PSI_LISTENING:
         if (s->of.listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
         return events & ready;
@@ -11472,9 +11446,8 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ)))
-        psi_lower_ms(ms, s->due[0] - psi_os_now());
-    if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
+    if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
     case PSI_RESOLVING:
     case PSI_CONNECTING:
@@ -11520,6 +11493,22 @@ static int psi_sock_writable(psocket *s, int step)
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
 }
 
+/* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
+   descriptor, fired: those that it did. */
+static int psi_sock_look(psocket *s, int events, int known, int fired)
+{
+    int before = s->state, step = psi_sock_step(s), ask;
+    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* whoever waited for this goes on */
+    if (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ)))
+        known &= ~PSOCKET_READ; /* there may be no whole record */
+    if (s->fd == -1 || step) known &= ~PSOCKET_WRITE;
+    ask = events & ~known;
+    fired = s->state < PSI_OPEN ? 0 : fired & events & known;
+    if ((ask & PSOCKET_READ) && psi_sock_readable(s)) fired |= PSOCKET_READ;
+    if ((ask & PSOCKET_WRITE) && psi_sock_writable(s, step)) fired |= PSOCKET_WRITE;
+    return fired | psi_sock_ready(s, events);
+}
+
 /*--- closing */
 
 /* Closes without waiting. What was received and handed out stays. */
@@ -11553,9 +11542,18 @@ static void psi_sock_free(psocket *s)
 static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
 {
     psocket *c = (psocket *)user;
+    const void *data;
+    int r = 1;
+    uint32_t len;
     *os = 0;
     psi_sock_flush(c);
-    return psi_sock_take(c, p, n);
+    while (psi_ring_empty(&c->ring) && r == 1) r = psi_sock_fill(c);
+    if (psi_ring_empty(&c->ring)) return r;
+    len = psi_ring_front(&c->ring, &data);
+    if (len > n) len = (uint32_t)n;
+    psi_ring_take(&c->ring, len, &data);
+    memcpy(p, data, len);
+    return (ptrdiff_t)len;
 }
 
 static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
@@ -11590,7 +11588,7 @@ static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put
 
 /*--- making one */
 
-/* role: of a TLS handshake, if there can be one. opt may be NULL. */
+/* role: of a TLS handshake, if there can be one. */
 static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_role *role)
 {
     psocket *s = (psocket *)psi_alloc(sizeof *s);
@@ -11602,7 +11600,6 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
-    if (!opt) return s;
     s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
@@ -11693,53 +11690,22 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
-   socket, which was in the state `before`, has answered. */
-static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
-{
-    psocket *s = psi_poll_sock(w);
-    int ready, open = s->state == PSI_OPEN;
-    if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
-    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ))))
-        fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
-    if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
-        fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
-    ready = psi_sock_ready(s, w->events);
-    if (s->state == PSI_OPEN || s->state == PSI_LISTENING) ready |= fired;
-    return ready & w->events;
-}
-
-/* Looks at a socket: reports what is ready, watches for the rest. */
-static int psi_poll_look_socket(psocket_watch *w, int fired)
+/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int before = s->state, ready, n, ms = -1;
-    ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
+    int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
+    w->fired = 0;
+    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
-    n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (ms == 0 && !ready) psi_watch_heat(w);
+    fds[0].fd = w->one.fd;
+    fds[0].events = w->events;
+    if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    return psi_watch_set(w, fds, n);
-}
-
-/* Looks at a watch. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
-{
-    psocket_pollfd one;
-    int r, fired = w->fired;
-    w->fired = 0;
-    if (w->is_sock) {
-        r = psi_poll_look_socket(w, fired);
-    } else {
-        psi_link_out(&w->link);
-        if (fired & w->events) psi_poll_report(w, fired & w->events);
-        one.fd = w->one.fd;
-        one.events = w->events;
-        r = psi_watch_set(w, &one, 1);
-    }
-    if (r) psi_watch_heat(w);
+    r = psi_watch_set(w, fds, n);
+    if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
 }
 
@@ -11983,7 +11949,7 @@ PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
     if (psi_poll_busy(p)) psi_watch_announce(p);
     if (ms && psi_poll_busy(p)) *ms = 0;
     if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX)
-        psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
+        psi_until(ms, psi_watch_key(p->heap[0]));
     return p->os.fd;
 }
 
@@ -12012,7 +11978,7 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (end != INT64_MAX) psi_lower_ms(&ms, end - psi_os_now());
+    if (end != INT64_MAX) psi_until(&ms, end);
     n = psi_os_poll(fds, n, ms, &os);
     if (n < 0) return psi_sock_note(s, n, os, NULL);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
@@ -12088,9 +12054,22 @@ static int psi_public_settle(psocket *s)
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
     if (!opt || !opt->error) return code;
-    psi_err_set(opt->error, code, os, what);
+    psi_err_set(opt->error, code, os, what ? what : "");
     psi_err_why(opt->error);
     return code;
+}
+
+/* Reads what concerns datagrams: NULL, or what is wrong with it. */
+static const char *psi_public_groups(psi_os_settings *set)
+{
+    const psocket_options *o = &set->opt;
+    int any = o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop;
+    if (!o->udp) return any ? "broadcast and multicast are for UDP" : NULL;
+    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
+        return "no such multicast_interface";
+    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
+        return "multicast_group is no numeric address";
+    return NULL;
 }
 
 /* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
@@ -12102,19 +12081,11 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, int 
     if (!out) return "no place for the socket";
     *out = NULL;
     if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
-    if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
-    if (o->keepalive < 0) return "keepalive is negative";
-    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
-        return "broadcast and multicast are for UDP";
-    if (!o->udp) return NULL;
-    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
-        return "multicast_interface is no interface";
-    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
-        return "multicast_group is no numeric address";
-    return NULL;
+    return o->keepalive < 0 ? "keepalive is negative" : psi_public_groups(set);
 }
 
 /* NULL, or what is wrong with the host and port to connect to. */
@@ -12126,7 +12097,7 @@ static const char *psi_public_target(const char *host, int port)
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
 {
     char what[240];
     snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
@@ -12144,15 +12115,15 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
     r = d ? psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
     if (r) {
         psi_free(d);
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? "" : "bad host");
+        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? NULL : "bad host");
     }
     d->port = port;
     d->set = set;
@@ -12219,19 +12190,13 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
 static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int again, dual = a->family == PSI_IP6 && !set->opt.v6only, r;
-    do {
-        r = psi_public_bound(s, a, path, dual, set, os);
-        again = 0;
-        if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-            if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-            dual = 0;
-            again = 1;
-        } else if (path && r == PSOCKET_ADDRESS_IN_USE && !any) {
-            any = 1; /* once */
-            again = psi_public_orphan(a, path);
-        }
-    } while (again);
+    int dual = a->family == PSI_IP6 && !set->opt.v6only, r = psi_public_bound(s, a, path, dual, set, os);
+    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+        if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(s, a, path, 0, set, os);
+    }
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path))
+        r = psi_public_bound(s, a, path, 0, set, os);
     return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
@@ -12264,8 +12229,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
     if (wrong) return psi_public_refuse(opt, wrong, address, port);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+    s = psi_sock_new(&set.opt, PSOCKET_SERVER, NULL);
     if (!s) {
         r = PSOCKET_NOMEM;
     } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
@@ -12289,8 +12254,8 @@ PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *us
     const char *wrong = psi_public_settings(&set, out, side, opt);
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    *out = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     (*out)->io = t;
     (*out)->user = user;
     (*out)->udp = 0;
@@ -12309,8 +12274,8 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
-    s = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     psi_os_getname(fd, 0, &local, NULL, 0);
     known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
     s->udp = kind == PSI_OS_DATAGRAM;
@@ -12318,7 +12283,7 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
         psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
     } else if (psi_public_listener(s, NULL, &set)) {
         psi_sock_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     }
     s->fd = fd;
     s->family = local.family;
@@ -12414,7 +12379,7 @@ static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
     int r;
     if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
     while (s->sent < len || !len) {
-        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : data, len - s->sent);
+        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : "", len - s->sent);
         if (n < 0 || s->nonblocking || s->udp) return n;
         s->sent += (size_t)n;
         if (!len) break;
@@ -12439,11 +12404,11 @@ static int psi_public_finish(psocket *s, int shut)
     ptrdiff_t r = psi_public_begin(s, 1);
     if (r) return (int)r;
     r = psi_public_settle(s);
-    if (!r && s->end_out < 0 && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
-    if (r || s->end_out < 0) return (int)psi_public_answer(s, r);
+    if (r) return (int)psi_public_answer(s, r);
     if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        if (s->end_out < 0) r = psi_sock_finish(s); /* has been, or cannot be */
+        else if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
         else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
@@ -12584,7 +12549,6 @@ PSOCKET_API void psocket_free(psocket *s)
 
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name)
 {
-    psocket_error e = PSI_ZERO;
     int r;
     if (!s) return PSOCKET_INVALID;
     if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
@@ -12596,13 +12560,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if (!tls && s->side == PSOCKET_SERVER)
-            return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-        r = psi_tls_meant(&tls, &e);
-        if (r) return psi_sock_end(s, psi_sock_note_error(s, &e));
-        r = psi_sock_starttls(s, tls, server_name);
-        psocket_tls_free(tls);
-        if (r) return r;
+        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return r;
     }
     return (int)psi_public_answer(s, psi_public_settle(s));
 }
@@ -12798,25 +12756,15 @@ PSOCKET_API int psocket_step(psocket *s)
     return (int)psi_public_answer(s, psi_sock_step(s));
 }
 
-/* Which of events are ready now, after a step of s, which was in the state `before`, has answered r. */
-static int psi_public_ready(psocket *s, int events, int before, int r)
-{
-    int ready = 0;
-    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* what was to be waited for is done */
-    if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
-    if ((events & PSOCKET_WRITE) && psi_sock_writable(s, r)) ready |= PSOCKET_WRITE;
-    return ready | psi_sock_ready(s, events);
-}
-
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
     int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
-    int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
+    int r, ready, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
         return psi_public_wrong(s, "no events, or unknown ones");
-    for (before = s->state;;) {
-        ready = psi_public_ready(s, calls, before, psi_sock_step(s));
+    for (;;) {
+        ready = psi_sock_look(s, calls, 0, 0);
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
         if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
@@ -12988,27 +12936,25 @@ typedef struct psi_lua_link {
 
 typedef struct psi_lua_sock psi_lua_sock;
 
-enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
-enum { PSI_LUA_FOR_NOTHING, PSI_LUA_FOR_SOCKET, PSI_LUA_FOR_OTHERS };
+enum { PSI_LUA_YIELDED, PSI_LUA_WOKEN }; /* why a task is ready: by itself, or what it waits for has come */
 
 typedef struct psi_lua_task {
     psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
     lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
-    void *on;            /* what it waits for: a psi_lua_sock, or a psi_lua_task to end */
+    psi_lua_link joiners; /* who waits for its end */
+    psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
     int64_t due;         /* to be resumed no later; INT64_MAX never */
     uint32_t sched;      /* id of its scheduler */
-    uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
-    uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
-    uint8_t joined;      /* others wait for its end */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then */
+    uint8_t queued;      /* it is ready */
     uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
     psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
-    psi_lua_link joiners;    /* tasks that wait for the end of others */
     psi_lua_link unused;
     struct psi_lua_sched *next;
     struct psi_lua_vm *vm;
@@ -13490,6 +13436,7 @@ static const char *psi_lua_store_text(lua_State *L, const psi_lua_source *from, 
 static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
 {
     int type = kind == 'b' ? LUA_TBOOLEAN : kind == 'f' ? LUA_TFUNCTION : LUA_TTABLE;
+    if (kind == 'a' || kind == 'v') return psi_lua_store_word(L, kind, at);
     *at = kind == 'l' ? lua_gettop(L) : lua_toboolean(L, -1);
     if (lua_type(L, -1) == type) return NULL;
     if (kind == 'b') return " must be true or false"; /* it must be said clearly: "no" and 0 are true in Lua */
@@ -13518,8 +13465,7 @@ static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, voi
         }
         n++;
         if (strchr("tijz", o->kind)) problem = psi_lua_store_number(L, o, at);
-        else if (strchr("av", o->kind)) problem = psi_lua_store_word(L, o->kind, (int *)at);
-        else if (strchr("bfl", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
+        else if (strchr("abflv", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
         else problem = psi_lua_store_text(L, from, o, (char *)base);
         if (problem) psi_lua_wrong(L, from, o->name, problem);
         if (o->kind != 'f' || !from->asks) continue;
@@ -13600,11 +13546,10 @@ static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
 static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
 {
     if (how == PSI_LUA_WOKEN) S->urgent = 1;
-    if (!t->queued) {
-        psi_lua_unlink(&t->link);
-        psi_lua_append(&S->ready, &t->link);
-    }
-    if (t->queued != PSI_LUA_WOKEN) t->queued = (uint8_t)how;
+    if (t->queued) return;
+    t->queued = 1;
+    psi_lua_unlink(&t->link);
+    psi_lua_append(&S->ready, &t->link);
 }
 
 static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
@@ -13613,17 +13558,26 @@ static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
     if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
 }
 
+/* Wakes those that wait in a ring. */
+static void psi_lua_wake_ring(const psi_lua_vm *vm, psi_lua_link *ring)
+{
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(vm, (psi_lua_task *)(void *)first);
+    }
+}
+
 /* Undoes what the task has said about its waiting. */
 static void psi_lua_release(psi_lua_task *t)
 {
-    psi_lua_sock *k = t->waits == PSI_LUA_FOR_SOCKET ? (psi_lua_sock *)t->on : NULL;
     int way;
-    for (way = 0; k && way < 2; way++)
-        if (k->waiter[way] == t) k->waiter[way] = NULL;
+    for (way = 0; t->on && way < 2; way++)
+        if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
     if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
-    t->waits = PSI_LUA_FOR_NOTHING;
+    t->waits = 0;
 }
 
 /* Wakes whoever waits for k. */
@@ -13704,7 +13658,6 @@ struct psi_lua_op {
     int event;          /* for what of it, */
     int claims;         /* and in which directions no other may wait meanwhile */
     psi_lua_link *ring; /* or where somebody finds and wakes it, */
-    psi_lua_task *task; /* perhaps when this one ends, */
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
@@ -13765,16 +13718,15 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
-    if (!S || (op->task && op->task->sched != S->id) || /* whose end is another scheduler's affair */
-        (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
+    if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
-    t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
-    t->on = op->claims ? (void *)op->k : op->task;
+    t->waits = 1;
+    t->on = op->claims ? op->k : NULL;
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
@@ -14189,14 +14141,13 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     return 2;
 }
 
-/* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
-   ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
+/* wait(socket or listener, event, directions, due): until there may be that, or due. wait(queue or nil, 0, 0, due): until
+   somebody wakes it, or due. */
 static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 {
     op->event = (int)lua_tonumber(L, 2);
     op->claims = (int)lua_tonumber(L, 3);
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
-    op->task = (psi_lua_task *)lua_touserdata(L, 5);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
@@ -14294,7 +14245,7 @@ static const char psi_lua_wrapping[] = /* a part of the script */
     "end\n"
     "C.park = C.wait\n" /* a wait whose yield is left to the caller */
     "for _, name in next, { 'recv', 'read', 'read_until', 'send', 'shutdown' } do wrap(M, name) end\n"
-    "for _, name in next, { 'secure', 'step', 'wait' } do wrap(C, name) end\n";
+    "for _, name in next, { 'join', 'secure', 'step', 'wait' } do wrap(C, name) end\n";
 
 #endif
 
@@ -14676,12 +14627,18 @@ static int psi_lua_export(lua_State *L)
 
 /*--- functions of the module that make sockets */
 
+static int psi_lua_has_port(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    return strncmp(address, "unix:", 5) == 0 || (colon && (strchr(address, ':') == colon || colon[-1] == ']'));
+}
+
 /* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
 static int psi_lua_listen(lua_State *L)
 {
     int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
     int at = bind ? 2 : 1, options = bind ? 4 : 2, port = 0, r;
-    const char *address = NULL, *colon;
+    const char *address = NULL;
     psi_lua_sock *k;
     psi_lua_options all;
     psocket_error e;
@@ -14693,8 +14650,7 @@ static int psi_lua_listen(lua_State *L)
         psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
     all.o.udp = udp;
-    colon = address ? strrchr(address, ':') : NULL;
-    if (address && strncmp(address, "unix:", 5) && (!colon || (strchr(address, ':') != colon && colon[-1] != ']'))) {
+    if (address && !psi_lua_has_port(address)) {
         lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
@@ -14713,6 +14669,7 @@ static int psi_lua_wrap(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
+    if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
@@ -14729,6 +14686,7 @@ static int psi_lua_pair(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 1, &all, &e);
+    if (all.o.udp) psi_lua_argument(L, 1, "a pair is of streams");
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
@@ -14789,7 +14747,6 @@ static void psi_lua_make_core(lua_State *L)
     S->vm = vm;
     S->ready.next = S->ready.prev = &S->ready;
     S->now.next = S->now.prev = &S->now;
-    S->joiners.next = S->joiners.prev = &S->joiners;
     S->unused.next = S->unused.prev = &S->unused;
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14832,7 +14789,10 @@ static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
     block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
     memset((void *)block, 0, n * sizeof *block);
     lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
-    for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
+    for (i = 0; i < n; i++) {
+        block[i].joiners.next = block[i].joiners.prev = &block[i].joiners;
+        psi_lua_append(&S->unused, &block[i].link);
+    }
 }
 
 /* Makes the coroutine at index co a task, if it is none. */
@@ -14855,17 +14815,20 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     return t;
 }
 
-/* Leaves nothing of a task, but for its place in the table. */
+/* Leaves nothing of a task, but for its place in the table. Its rings are empty then. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
-    psi_lua_link link;
+    psi_lua_link link, joiners;
+    psi_lua_wake_ring(S->vm, &t->joiners);
     psi_lua_release(t);
     psi_lua_unlink(&t->link);
     psocket_watch_free(t->watch);
     if (t->own) t->own->owner = NULL;
     link = t->link;
+    joiners = t->joiners;
     memset((void *)t, 0, sizeof *t);
     t->link = link;
+    t->joiners = joiners;
     S->live--;
 }
 
@@ -14876,26 +14839,10 @@ static void psi_lua_push_coroutine(lua_State *L, lua_State *co)
     lua_xmove(co, L, 1);
 }
 
-/* Wakes those that wait for the end of t; are there any? */
-static int psi_lua_wake_joiners(psi_lua_sched *S, const psi_lua_task *t)
-{
-    psi_lua_link *l = S->joiners.next;
-    int any = 0;
-    while (t->joined && l != &S->joiners) {
-        psi_lua_task *joiner = (psi_lua_task *)(void *)l;
-        l = l->next;
-        if (joiner->on != t) continue;
-        psi_lua_queue(S, joiner, PSI_LUA_WOKEN);
-        any = 1;
-    }
-    return any;
-}
-
 /* The task is over; close: with the socket that it owns. */
 static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int close)
 {
     psi_lua_sock *own = t->own;
-    psi_lua_wake_joiners(S, t);
     psi_lua_push_coroutine(L, t->co);
     lua_pushnil(L);
     lua_rawset(L, table);
@@ -14940,26 +14887,23 @@ static int psi_lua_sched_close(lua_State *L)
     return 0;
 }
 
-/* Notes what the coroutine at index thread has returned or failed with, for join: n values on top. */
-static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread, int n, int ok)
+/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
+   lua_call has two arguments more. */
+static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, int ok)
 {
-    int first = lua_gettop(L) - n + 1;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
-    lua_insert(L, first);
     lua_pushvalue(L, thread);
-    lua_insert(L, first + 1);
     lua_pushboolean(L, ok);
-    lua_insert(L, first + 2);
-    lua_call(L, n + 2, 0);
 }
 
 /* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
    scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 1, joined = t && psi_lua_wake_joiners(S, t);
+    int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
+    if (joined) psi_lua_wake_ring(S->vm, &t->joiners);
     if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
@@ -14972,8 +14916,9 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     PSI_LUA_UNWIND(co, L);
     if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
+    psi_lua_push_note(L, S->vm, thread, 0);
     lua_pushvalue(L, error);
-    psi_lua_note_results(L, S->vm, thread, 1, 0);
+    lua_call(L, 3, 0);
     lua_getfield(L, 1, "errorfunc");
     if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
@@ -14987,13 +14932,15 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 /* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
 static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
 {
-    int thread = lua_gettop(L), n = t ? lua_gettop(co) - (t->bound != 0) : 0;
-    if (n > 0 && (n < 10 || lua_checkstack(L, n + 20))) lua_xmove(co, L, n);
-    else n = 0;
+    int n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    if (n >= 10 && !lua_checkstack(L, n + 20)) n = 0;
+    psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
+    if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
     if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
-    if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
+    if (n > 0) lua_call(L, n + 2, 0);
+    else lua_pop(L, 3);
 }
 
 /* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
@@ -15176,7 +15123,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     while (S->now.next != &S->now) {
         psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
         psi_lua_unlink(&t->link);
-        t->queued = PSI_LUA_IDLE;
+        t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
@@ -15231,8 +15178,8 @@ static int psi_lua_sched_tostring(lua_State *L)
     return 1;
 }
 
-/* joining(scheduler, coroutine): nothing if that task has ended; else where to wait for its end. */
-static int psi_lua_joining(lua_State *L)
+/* join(scheduler, coroutine): until that task has ended. */
+static int psi_lua_try_join(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sched *S;
     psi_lua_task *t = psi_lua_named_task(L, &S);
@@ -15240,10 +15187,8 @@ static int psi_lua_joining(lua_State *L)
     if (!t && psi_lua_state(co) != PSI_LUA_DEAD) psi_lua_argument(L, 2, "a task of this scheduler expected");
     if (co == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
     if (!t) return 0;
-    t->joined = 1;
-    lua_pushlightuserdata(L, &S->joiners);
-    lua_pushlightuserdata(L, t);
-    return 2;
+    op->ring = &t->joiners;
+    return PSI_LUA_AGAIN;
 }
 
 /*--- queues */
@@ -15270,12 +15215,7 @@ static int psi_lua_items(lua_State *L)
    others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) {
-        psi_lua_link *first = ring->next;
-        psi_lua_unlink(first);
-        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
-    }
+    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
     return 0;
 }
 
@@ -15534,11 +15474,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  local ring, task = C.joining(self, co)\n"
-    "  while ring do\n"
-    "    if yieldable() then wait(ring, 0, 0, nil, task) else S.step(self, 1) end\n"
-    "    ring, task = C.joining(self, co)\n"
-    "  end\n"
+    "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
+    "  C.join(self, co)\n"
     "  local r = results[co]\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
@@ -15627,7 +15564,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(CLASS, CLASS, __close, sched_close),
     PSI_LUA_F(CLASS, CLASS, __construct, construct),
     PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
-    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, joining, joining),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, join),
     PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, queue, new_queue),
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
     PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, CLASS, yieldable, yieldable),
