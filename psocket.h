@@ -881,6 +881,9 @@ typedef struct psi_os_settings {
 #ifndef TCP_NODELAY
 #define TCP_NODELAY 1 /* lwIP without TCP */
 #endif
+#ifndef AF_UNIX
+#define AF_UNIX AF_UNSPEC
+#endif
 #ifndef IP_ADD_MEMBERSHIP
 #define IP_ADD_MEMBERSHIP 0 /* refused, and so are the others */
 #endif
@@ -2190,23 +2193,22 @@ static PSI_UNUSED psi_addr psi_os_loopback(void)
     return a;
 }
 
-/* The name of an end of a socket, with zeros behind it: 0 or an error. */
-static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t *n)
+/* The name of an end of a socket, with zeros behind it: its length, or an error. */
+static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa)
 {
     int os;
-    *n = sizeof *sa;
+    socklen_t n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, &n))
         return psi_os_why(&os);
-    return 0;
+    return (int)n;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
 {
     psi_os_sockaddr sa;
-    socklen_t n;
-    int r = psi_os_name(fd, remote, &sa, &n);
-    if (r) return r;
+    int n = psi_os_name(fd, remote, &sa);
+    if (n < 0) return n;
     psi_os_from_sockaddr(a, &sa);
     if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
     return 0;
@@ -2251,15 +2253,11 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    psi_os_sockaddr sa;
-    psi_addr a = PSI_ZERO;
+    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
-    int r;
     *out = -1;
-    a.family = (uint8_t)family;
-    r = psi_os_to_sockaddr(&sa, &a, "/");
-    if (r < 0) return r;
-    fd = psi_os_raw_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+    if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
+    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
@@ -2284,10 +2282,10 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_os_sockaddr here, there;
-    socklen_t n;
-    int r = psi_os_name(fd, 0, &here, &n);
-    if (!r) r = psi_os_name(fd, 1, &there, &n);
-    if (r || memcmp(&here, &there, sizeof here)) return r;
+    int r = psi_os_name(fd, 0, &here);
+    if (r >= 0) r = psi_os_name(fd, 1, &there);
+    if (r < 0) return r;
+    if (memcmp(&here, &there, sizeof here)) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -3435,11 +3433,12 @@ PSI_OS_THREAD(psi_dns_worker, first)
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
+    long process = psi_os_process();
     int code = PSOCKET_LIMIT, os = 0;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != psi_os_process()) {
-        psi_dns_process = psi_os_process();
+    if (psi_dns_process != process) {
+        psi_dns_process = process;
         psi_dns_threads = 0;
         psi_dns_queue = NULL;
     }
@@ -14928,7 +14927,7 @@ static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua
     vm->depth--;
     vm->at = outer;
     if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
-    if (status == LUA_YIELD) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
     return status;
 }
 
