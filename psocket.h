@@ -9891,7 +9891,7 @@ static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e
 static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     int code = psi_tls_check(t, e);
-    size_t i;
+    size_t i, cache = t->session_cache < 0 ? 0 : (size_t)t->session_cache;
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
@@ -9900,10 +9900,8 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->clock_user = t->clock_user;
     tls->max_fragment = (uint16_t)t->max_fragment;
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
-    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
-        : PSI_SESSION_CLIENT;
-    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
-        : PSI_SESSION_SERVER;
+    tls->client_sessions.max = t->session_cache ? cache : PSI_SESSION_CLIENT;
+    tls->server_sessions.max = t->session_cache ? cache : PSI_SESSION_SERVER;
     if (!code) code = psi_tls_choose(tls, t, e);
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code && t->spki_pin_count) psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
@@ -10028,31 +10026,25 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
-/* Adds a saved session: not an old one, nor one of a server whose newer one we have. Of TLS 1.3 a server may have several,
-   each to be used once. */
-static int psi_tls_add(psocket_tls *tls, psi_session *s, int64_t now)
-{
-    uint8_t key[32];
-    int has;
-    psi_session_key(s->name, s->port, key);
-    psi_os_lock(&tls->lock);
-    has = s->suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
-    psi_os_unlock(&tls->lock);
-    if (has || now < s->from || now >= s->until) return 0;
-    return psi_sessions_add(tls, &tls->client_sessions, key, s);
-}
-
-/* Reads all sessions twice: first to see that they are sound, then to add them. */
+/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a server whose
+   newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
     psi_session s = PSI_ZERO;
-    int adding, code = 0;
+    int64_t now = psi_tls_now(tls);
+    uint8_t key[32];
+    int adding, has, code = 0;
     for (adding = 0; adding < 2 && !code; adding++) {
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
             if (r.bad || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
-            else if (adding) code = psi_tls_add(tls, &s, psi_tls_now(tls));
+            if (code || !adding || now < s.from || now >= s.until) continue;
+            psi_session_key(s.name, s.port, key);
+            psi_os_lock(&tls->lock);
+            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
+            psi_os_unlock(&tls->lock);
+            if (!has) code = psi_sessions_add(tls, &tls->client_sessions, key, &s);
         }
     }
     psi_wipe(&s, sizeof s);
