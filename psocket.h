@@ -7607,9 +7607,10 @@ static int psi_auth_accept(psi_hs *h)
 {
     psocket_error verdict = PSI_ZERO, unusable = PSI_ZERO;
     psocket_question *q;
+    int code;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
-    psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
-    if (psi_x509_usable(h->chain.certs, &unusable)) {
+    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    if ((code || h->tls->insecure_no_verify) && psi_x509_usable(h->chain.certs, &unusable)) { /* else it was looked at */
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     }
