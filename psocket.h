@@ -843,6 +843,11 @@ typedef struct psi_os_settings {
     psocket_options opt;
 } psi_os_settings;
 
+#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS) && !defined(PSOCKET_LWIP)
+#define PSI_OS_FILES
+#define PSI_OS_PATH 1024 /* longest path */
+#endif
+
 #define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
 #define PSI_OS_DATAGRAM 2
 #define PSI_OS_LISTENER 3
@@ -875,6 +880,9 @@ typedef struct psi_os_settings {
 #endif
 #ifndef TCP_NODELAY
 #define TCP_NODELAY 1 /* lwIP without TCP */
+#endif
+#ifndef AF_UNIX
+#define AF_UNIX AF_UNSPEC
 #endif
 #ifndef IP_ADD_MEMBERSHIP
 #define IP_ADD_MEMBERSHIP 0 /* refused, and so are the others */
@@ -1148,8 +1156,8 @@ static int psi_os_is_udp(SOCKET fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
 }
 
-/* Whether an ICMP error that answers a datagram fails a later receive: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which
-   stays off. As with POSIX, only a socket with a fixed peer is told, and its next receive goes on. */
+/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which stays
+   off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
 static void psi_os_udp_errors(SOCKET fd, int connected)
 {
     BOOL reset = connected, off = FALSE;
@@ -1397,9 +1405,7 @@ static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 
 /*--- Windows: files. Paths are UTF-8. */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ";"
 
 /* 0 if s is not UTF-8 or does not fit. */
@@ -1669,9 +1675,7 @@ static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 
 /*--- POSIX: files */
 
-#if !defined(PSOCKET_NO_FILES) && !defined(PSOCKET_NO_TLS)
-#define PSI_OS_FILES
-#define PSI_OS_PATH 1024
+#ifdef PSI_OS_FILES
 #define PSI_OS_LIST ":"
 
 static intptr_t psi_os_file_open(const char *path)
@@ -1880,7 +1884,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 static PSI_UNUSED void psi_os_mutex_init(psi_os_mutex *m)
 {
     static const psi_os_mutex fresh = PSI_OS_MUTEX_INIT;
-    memcpy((void *)(uintptr_t)m, (const void *)(uintptr_t)&fresh, sizeof fresh); /* volatile on lwIP */
+    *m = fresh;
 }
 
 /* Adds to a count of owners; the new value. */
@@ -2189,22 +2193,22 @@ static PSI_UNUSED psi_addr psi_os_loopback(void)
     return a;
 }
 
-/* The name of an end of a socket, with zeros behind it: 0 or an error. */
-static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa, socklen_t *n)
+/* The name of an end of a socket, with zeros behind it: its length, or an error. */
+static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa)
 {
     int os;
-    *n = sizeof *sa;
+    socklen_t n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    return (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, n))
-               ? psi_os_why(&os) : 0;
+    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, &n))
+        return psi_os_why(&os);
+    return (int)n;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
 {
     psi_os_sockaddr sa;
-    socklen_t n;
-    int r = psi_os_name(fd, remote, &sa, &n);
-    if (r) return r;
+    int n = psi_os_name(fd, remote, &sa);
+    if (n < 0) return n;
     psi_os_from_sockaddr(a, &sa);
     if (path_size) psi_os_from_sun(&sa, (size_t)n, path, path_size);
     return 0;
@@ -2249,15 +2253,11 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    psi_os_sockaddr sa;
-    psi_addr a = PSI_ZERO;
+    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
-    int r;
     *out = -1;
-    a.family = (uint8_t)family;
-    r = psi_os_to_sockaddr(&sa, &a, "/");
-    if (r < 0) return r;
-    fd = psi_os_raw_socket(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+    if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
+    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
@@ -2267,15 +2267,13 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
     int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
-    psi_addr a;
     if (r && r != PSOCKET_OS) return r;
     if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
     r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
     if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
     if (psi_os_make_ready((psi_os_int)fd)) return psi_os_why(os);
-    if (type == SOCK_STREAM && psi_os_getname(fd, 0, &a, NULL, 0) == 0 && a.family != PSI_UNIX)
-        psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (type == SOCK_STREAM) psi_os_setint(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* Unix-domain sockets refuse it */
     return 0;
 }
 
@@ -2284,10 +2282,10 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 static int psi_os_connected(psocket_fd fd, int *os)
 {
     psi_os_sockaddr here, there;
-    socklen_t n;
-    int r = psi_os_name(fd, 0, &here, &n);
-    if (!r) r = psi_os_name(fd, 1, &there, &n);
-    if (r || memcmp(&here, &there, sizeof here)) return r;
+    int r = psi_os_name(fd, 0, &here);
+    if (r >= 0) r = psi_os_name(fd, 1, &there);
+    if (r < 0) return r;
+    if (memcmp(&here, &there, sizeof here)) return 0;
     *os = PSI_E(ECONNREFUSED);
     return PSOCKET_REFUSED;
 }
@@ -2428,11 +2426,12 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
+    struct sockaddr *sa = from ? &from->sa : NULL;
     socklen_t size = sizeof *from;
     int tries, r = 0;
     if (from) from->sa.sa_family = 0;
     for (tries = 0; tries < 16 && !r; tries++) {
-        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), from ? &from->sa : NULL, from ? &size : NULL);
+        ptrdiff_t got = psi_os_raw_recvfrom((psi_os_int)fd, (char *)p, psi_os_clip(n), sa, sa ? &size : NULL);
         if (got >= 0) return got;
         r = psi_os_failed(PSOCKET_WANT_READ, os);
     }
@@ -2443,12 +2442,12 @@ static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *f
 static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_addr *to, int *os)
 {
     psi_os_sockaddr sa;
-    ptrdiff_t put;
     int size = to ? psi_os_to_sockaddr(&sa, to, NULL) : 0;
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS, to ? &sa.sa : NULL, (socklen_t)size);
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+                                        to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
 }
@@ -2476,7 +2475,7 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go (0: as the system has it) and whether this machine hears them. 0 or -1. */
+/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
 static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
 {
     psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
@@ -2555,6 +2554,13 @@ static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int
 
 /*--- two connected descriptors */
 
+static void psi_os_close_pair(psocket_fd fds[2])
+{
+    psi_os_close(fds[0]);
+    if (fds[1] != fds[0]) psi_os_close(fds[1]);
+    fds[0] = fds[1] = -1;
+}
+
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
@@ -2594,10 +2600,7 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     }
     psi_os_close(wait.fd);
     if (!r && fds[1] == -1) r = PSOCKET_OS;
-    if (!r) return 0;
-    psi_os_close(fds[0]);
-    psi_os_close(fds[1]);
-    fds[0] = fds[1] = -1;
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #endif
@@ -2637,12 +2640,11 @@ static int psi_os_bell_new(psocket_fd bell[2], int *os)
 {
     psi_addr a = psi_os_loopback();
     int r = psi_os_socket(&bell[0], a.family, 1, os);
+    bell[1] = bell[0];
     if (!r) r = psi_os_bind(bell[0], &a, NULL, PSI_OS_DATAGRAMS, os);
     if (!r) r = psi_os_getname(bell[0], 0, &a, NULL, 0);
     if (!r) r = psi_os_connect(bell[0], &a, NULL, os);
-    if (r) psi_os_close(bell[0]);
-    if (r) bell[0] = -1;
-    bell[1] = bell[0];
+    if (r) psi_os_close_pair(bell);
     return r;
 }
 #else
@@ -2662,13 +2664,6 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
     for (i = 0; i < 64 && psi_os_get(bell[0], c, sizeof c, NULL, &os) >= 0; i++) {}
 }
 #endif
-
-static void psi_os_bell_free(psocket_fd bell[2])
-{
-    psi_os_close(bell[0]);
-    if (bell[1] != bell[0]) psi_os_close(bell[1]);
-    bell[0] = bell[1] = -1;
-}
 
 /*--- names */
 
@@ -2873,7 +2868,7 @@ static void psi_os_poller_free(psi_os_poller *p)
     psi_free(p->fds);
     psi_free(p->watches);
 #endif
-    psi_os_bell_free(p->bell);
+    psi_os_close_pair(p->bell);
 }
 
 static int psi_os_poller_new(psi_os_poller *p, int *os)
@@ -3438,11 +3433,12 @@ PSI_OS_THREAD(psi_dns_worker, first)
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
+    long process = psi_os_process();
     int code = PSOCKET_LIMIT, os = 0;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != psi_os_process()) {
-        psi_dns_process = psi_os_process();
+    if (psi_dns_process != process) {
+        psi_dns_process = process;
         psi_dns_threads = 0;
         psi_dns_queue = NULL;
     }
@@ -3477,7 +3473,7 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     int left;
     psi_os_lock(&psi_dns_lock);
-    psi_os_bell_free(r->bell); /* nobody listens any more */
+    psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
     left = r->owners -= 1 + r->queued;
@@ -3777,11 +3773,12 @@ static int psi_x509_known(psi_x509_span oid, const char **text)
 {
     const char *p = psi_x509_oids;
     int id, found;
-    for (id = 1; *p; id++, p += strlen(p) + 1) {
-        found = psi_x509_same(oid, psi_x509_span_of(p + 1, (size_t)*p));
+    for (id = 1; *p; id++) {
+        found = oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0;
         p += 1 + *p;
         *text = p;
         if (found) return id;
+        while (*p++) {}
     }
     *text = "";
     return PSI_OID_OTHER;
@@ -4315,9 +4312,9 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 /* The tag of what a shape starts with: 0 any. */
 static int psi_x509_shape_tag(int kind)
 {
-    static const char kinds[] = "u([{mn";
-    const char *at = strchr(kinds, kind);
-    return at ? (unsigned char)"\x02\x30\xA0\xA1\x80\x81"[at - kinds] : 0;
+    if (kind == '(') return 0x30;
+    if (kind == '[' || kind == '{') return kind == '[' ? 0xA0 : 0xA1;
+    return kind == 'u' ? 0x02 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
 }
 
 /* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
@@ -4435,7 +4432,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
 {
     psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
     const char *text;
-    int critical, id, before;
+    int critical, id, before, left = PSI_X509_LIST;
     for (id = 0x81; c->version && id < 0x83; id++)
         if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
     if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
@@ -4449,7 +4446,7 @@ static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
         value = psi_x509_option(&ext, 0x01);
         critical = value.n && *value.p;
         value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext)) psi_x509_spoil(&list);
+        if (!psi_x509_end(ext) || !left--) psi_x509_spoil(&list);
         id = psi_x509_known(oid, &text);
         before = c->when;
         if (psi_x509_repeats(list, oid))
@@ -5013,7 +5010,7 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 /* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
    it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
    that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
+enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
 #define PSI_X509_RULES(X) \
     X(FLAW, BROKEN, MALFORMED, "") \
     X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
@@ -5036,17 +5033,16 @@ enum { PSI_X509_FINE, PSI_X509_ENDED, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X
     X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
     X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
     X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "") \
-    X(NONE, FINE, MISSING, "")
+    X(NAME, COMPLETE, NAME, "")
 
 #define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
 #undef PSI_X
 #define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
 static const struct {
     short rank, code;
     const char *text;
-} psi_x509_rules[] = {PSI_X509_RULES(PSI_X)};
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
 #undef PSI_X
 
 typedef struct psi_x509_query {
@@ -5103,8 +5099,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
 {
     static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
     static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
-    const uint8_t *from = base.p, *mask = base.p + base.n / 2;
     size_t i, n = base.n / 2;
+    const uint8_t *from = base.p, *mask = base.p + n;
     int low, end = 0, match;
     if (base.n != 8 && base.n != 32) return -1;
     if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
@@ -5239,7 +5235,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
-    if (rule != PSI_RULE_NONE) return psi_x509_fail(w, rule, c);
+    if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constraints.n && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
@@ -5307,7 +5303,7 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 {
     psi_x509_host host;
     int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
-    if (rule != PSI_RULE_NONE) return rule;
+    if (rule) return rule;
     if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
@@ -5329,8 +5325,8 @@ static void psi_x509_judge(psi_x509_walk *w)
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
     if (!found && w->rule != PSI_RULE_EXPIRED && w->rule != PSI_RULE_NOT_YET) return;
     rule = psi_x509_leaf_rule(w, leaf, pinned);
-    if (rule != PSI_RULE_NONE) w->culprit = leaf;
-    if (rule != PSI_RULE_NONE || found) w->rule = rule;
+    if (rule) w->culprit = leaf;
+    if (rule || found) w->rule = rule;
 }
 
 /* --- sentences ------------------------------------------------------------ */
@@ -5437,10 +5433,9 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
-        w->rule = PSI_RULE_NONE;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule != PSI_RULE_NONE) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(w, index, e);
     }
     psi_free(w);
     return r;
@@ -5452,7 +5447,7 @@ static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
     psi_x509_walk w = PSI_ZERO;
     w.culprit = leaf;
     w.rule = psi_x509_key_rule(leaf);
-    return w.rule == PSI_RULE_NONE ? 0 : psi_x509_explain(&w, 0, e);
+    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -5870,32 +5865,24 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* The key made ready; in spare if there is no memory to keep it in. */
-static const psi_gcm *psi_key_ready(psi_key *k, psi_gcm *spare)
-{
-    static const uint8_t zero[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    psi_gcm *g = k->gcm;
-    if (g) return g;
-    g = k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
-    if (!g) g = spare;
-    psi_prim.aes->init(&g->aes.vtable, k->key, k->suite->aead);
-    memset(g->h, 0, sizeof g->h);
-    psi_prim.aes->run(&g->aes.vtable, zero, 0, g->h, sizeof g->h);
-    return g;
-}
-
-/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. */
+/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. The key that is
+   made ready for that is kept, if there is memory. */
 static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
 {
-    psi_gcm spare;
-    const psi_gcm *g;
+    psi_gcm spare, *g = k->gcm;
     uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     if (k->suite->aead == PSI_CHACHA) {
         psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
         return;
     }
-    g = psi_key_ready(k, &spare);
+    if (!g) {
+        k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
+        g = k->gcm ? k->gcm : &spare;
+        psi_prim.aes->init(&g->aes.vtable, k->key, k->suite->aead);
+        memset(g->h, 0, sizeof g->h);
+        psi_prim.aes->run(&g->aes.vtable, lengths, 0, g->h, sizeof g->h);
+    }
     if (encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
     lengths[7] = (uint8_t)(aad.n * 8);
     psi_rec_put(lengths + 12, n * 8, 4);
@@ -6309,24 +6296,6 @@ static void psi_key_update(psi_key *k)
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
-/* RFC 5246 6.3: the keys of both directions, which are to be used from the next ChangeCipherSpec on. */
-static void psi_keys_block(const psi_suite *suite, const uint8_t master[48], const uint8_t randoms[64], psi_key *client,
-                           psi_key *server)
-{
-    uint8_t block[2 * (32 + 12)], server_first[64];
-    size_t n = psi_suite_key_len(suite), iv = suite->aead == PSI_CHACHA ? 12 : 4;
-    memcpy(server_first, randoms + 32, 32);
-    memcpy(server_first + 32, randoms, 32);
-    psi_keys_prf(suite->hash, master, 48, "key expansion", psi_read_of(server_first, 64), block,
-                 2 * (n + iv));
-    client->suite = server->suite = suite;
-    memcpy(client->key, block, n);
-    memcpy(server->key, block + n, n);
-    memcpy(client->iv, block + 2 * n, iv);
-    memcpy(server->iv, block + 2 * n + iv, iv);
-    psi_wipe(block, sizeof block);
-}
-
 /* --- transcript ----------------------------------------------------------- */
 
 /* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
@@ -6423,30 +6392,21 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key: for the NIST curves BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1) comes from the
-   system. 0 or PSOCKET_NO_ENTROPY. */
-static int psi_kex_scalar(psi_kex *x)
-{
-    br_hmac_drbg_context rng;
-    int code;
-    if (x->group->curve == BR_EC_curve25519) return psi_os_entropy(x->scalar, 32);
-    memset(&rng, 0, sizeof rng);
-    rng.vtable = &br_hmac_drbg_vtable;
-    rng.digest_class = &br_sha256_vtable;
-    code = psi_os_entropy(rng.K, sizeof rng.K);
-    if (!code) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, x->group->curve))
-        code = PSOCKET_NO_ENTROPY;
-    psi_wipe(&rng, sizeof rng);
-    return code;
-}
-
+/* A uniform secret key and its point: for the NIST curves by BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1)
+   comes from the system. 0 or PSOCKET_NO_ENTROPY. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
-    int code;
+    br_hmac_drbg_context rng = PSI_ZERO;
+    int code, nist = group->curve != BR_EC_curve25519;
     x->group = group;
-    code = psi_kex_scalar(x);
+    rng.vtable = &br_hmac_drbg_vtable;
+    rng.digest_class = &br_sha256_vtable;
+    code = nist ? psi_os_entropy(rng.K, sizeof rng.K) : psi_os_entropy(x->scalar, 32);
+    if (!code && nist) code = psi_os_entropy(rng.V, sizeof rng.V);
+    if (!code && nist && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, group->curve))
+        code = PSOCKET_NO_ENTROPY;
     if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
+    psi_wipe(&rng, sizeof rng);
     return code;
 }
 
@@ -7647,9 +7607,10 @@ static int psi_auth_accept(psi_hs *h)
 {
     psocket_error verdict = PSI_ZERO, unusable = PSI_ZERO;
     psocket_question *q;
+    int code;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
-    psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
-    if (psi_x509_usable(h->chain.certs, &unusable)) {
+    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    if ((code || h->tls->insecure_no_verify) && psi_x509_usable(h->chain.certs, &unusable)) { /* else it was looked at */
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
     }
@@ -8375,12 +8336,22 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
-/* The keys that come into force with ChangeCipherSpec, from the master secret. */
+/* The keys that come into force with ChangeCipherSpec, from the master secret (RFC 5246 6.3). */
 static void psi_hs12_keys(psi_hs *h)
 {
-    int server = h->role->server;
-    psi_keys_block(h->suite, h->k->secret, h->randoms, server ? &h->k->next_in : &h->k->next_out,
-                   server ? &h->k->next_out : &h->k->next_in);
+    psi_key *client = h->role->server ? &h->k->next_in : &h->k->next_out;
+    psi_key *server = h->role->server ? &h->k->next_out : &h->k->next_in;
+    uint8_t block[2 * (32 + 12)], server_first[64];
+    size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
+    memcpy(server_first, h->randoms + 32, 32);
+    memcpy(server_first + 32, h->randoms, 32);
+    psi_keys_prf(h->suite->hash, h->k->secret, 48, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    client->suite = server->suite = h->suite;
+    memcpy(client->key, block, n);
+    memcpy(server->key, block + n, n);
+    memcpy(client->iv, block + 2 * n, iv);
+    memcpy(server->iv, block + 2 * n + iv, iv);
+    psi_wipe(block, sizeof block);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
     if (!h->ems) return;
     h->rec->exports = 1;
@@ -9602,16 +9573,6 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
 }
 
-/* A message: 0, or an alert. last: none follows it in its record. */
-static int psi_late_message(psi_rec *r, int type, psi_reader m, int last, psi_rec_in *in)
-{
-    if (type == PSI_MSG_NEW_SESSION_TICKET) return psi_late_ticket(r, m);
-    if (type == PSI_MSG_KEY_UPDATE) return psi_late_update(r, m, last);
-    in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
-    in->alert = PSI_ALERT_NO_RENEGOTIATION;
-    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
-}
-
 /* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
 static int64_t psi_late_limit(const psi_rec *r, int message)
 {
@@ -9632,12 +9593,21 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
     while (r->part.n - at >= 4 && !alert) {
         const uint8_t *p = r->part.p + at;
         uint32_t size = psi_msg_size(p);
+        psi_reader m = psi_read_of(p + 4, size - 4);
         int64_t limit = psi_late_limit(r, p[0]);
         if (limit < 0) return PSI_ALERT_UNEXPECTED_MESSAGE;
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        alert = psi_late_message(r, p[0], psi_read_of(p + 4, size - 4), r->part.n == at, in);
+        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
+            alert = psi_late_ticket(r, m);
+        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
+            alert = psi_late_update(r, m, r->part.n == at);
+        } else {
+            in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
+            in->alert = PSI_ALERT_NO_RENEGOTIATION;
+            alert = ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+        }
     }
     psi_write_drop(&r->part, at);
     return alert;
@@ -9763,27 +9733,22 @@ static int psi_tls_pick(psi_list *l, const char *what, const char *text, const p
     return 0;
 }
 
-/* Without the CPU's help AES is slower than ChaCha20. */
-static void psi_tls_prefer_chacha(psi_list *l)
-{
-    size_t i, k, n = 0;
-    for (i = 0; i < l->count; i++) {
-        const psi_suite *s = l->items[i];
-        if (s->aead != PSI_CHACHA) continue;
-        for (k = i; k > n; k--) l->items[k] = l->items[k - 1];
-        l->items[n++] = s;
-    }
-}
-
 #define PSI_TLS_PICK(field, options, table) \
     psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
 
+/* Without the CPU's help AES is slower than ChaCha20, whose suites go first then. */
 static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
+    size_t i, k, n = 0;
     if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
         PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
         return PSOCKET_INVALID;
-    if (!t->suites && !psi_prim.fast_aes) psi_tls_prefer_chacha(&tls->suites);
+    for (i = 0; !t->suites && !psi_prim.fast_aes && i < tls->suites.count; i++) {
+        const psi_suite *s = tls->suites.items[i];
+        if (s->aead != PSI_CHACHA) continue;
+        for (k = i; k > n; k--) tls->suites.items[k] = tls->suites.items[k - 1];
+        tls->suites.items[n++] = s;
+    }
     return 0;
 }
 
@@ -9832,10 +9797,9 @@ static int psi_tls_text(const void *text, size_t len, const char *path, const ch
     size_t n = 0;
     int r, os = 0;
     *file = NULL;
-    if (text) {
-        *out = psi_read_of(text, len ? len : strlen((const char *)text));
-        return 0;
-    }
+    *out = psi_none;
+    if (text) *out = psi_read_of(text, len ? len : strlen((const char *)text));
+    if (text) return 0;
     if (!path) return psi_err(e, PSOCKET_INVALID, "%s is missing", what);
     r = psi_os_readfile(path, file, &n, &os);
     *out = psi_read_of(*file, n);
@@ -9928,7 +9892,7 @@ static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e
 static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     int code = psi_tls_check(t, e);
-    size_t i;
+    size_t i, cache = t->session_cache < 0 ? 0 : (size_t)t->session_cache;
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
@@ -9937,10 +9901,8 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->clock_user = t->clock_user;
     tls->max_fragment = (uint16_t)t->max_fragment;
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
-    tls->client_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
-        : PSI_SESSION_CLIENT;
-    tls->server_sessions.max = t->session_cache < 0 ? 0 : t->session_cache ? (size_t)t->session_cache
-        : PSI_SESSION_SERVER;
+    tls->client_sessions.max = t->session_cache ? cache : PSI_SESSION_CLIENT;
+    tls->server_sessions.max = t->session_cache ? cache : PSI_SESSION_SERVER;
     if (!code) code = psi_tls_choose(tls, t, e);
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code && t->spki_pin_count) psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
@@ -10065,31 +10027,25 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
-/* Adds a saved session: not an old one, nor one of a server whose newer one we have. Of TLS 1.3 a server may have several,
-   each to be used once. */
-static int psi_tls_add(psocket_tls *tls, psi_session *s, int64_t now)
-{
-    uint8_t key[32];
-    int has;
-    psi_session_key(s->name, s->port, key);
-    psi_os_lock(&tls->lock);
-    has = s->suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
-    psi_os_unlock(&tls->lock);
-    if (has || now < s->from || now >= s->until) return 0;
-    return psi_sessions_add(tls, &tls->client_sessions, key, s);
-}
-
-/* Reads all sessions twice: first to see that they are sound, then to add them. */
+/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a server whose
+   newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
     psi_session s = PSI_ZERO;
-    int adding, code = 0;
+    int64_t now = psi_tls_now(tls);
+    uint8_t key[32];
+    int adding, has, code = 0;
     for (adding = 0; adding < 2 && !code; adding++) {
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
             if (r.bad || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
-            else if (adding) code = psi_tls_add(tls, &s, psi_tls_now(tls));
+            if (code || !adding || now < s.from || now >= s.until) continue;
+            psi_session_key(s.name, s.port, key);
+            psi_os_lock(&tls->lock);
+            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
+            psi_os_unlock(&tls->lock);
+            if (!has) code = psi_sessions_add(tls, &tls->client_sessions, key, &s);
         }
     }
     psi_wipe(&s, sizeof s);
@@ -10605,6 +10561,8 @@ static void psi_lower_ms(int *ms, int64_t left)
     if (*ms < 0 || left < *ms) *ms = left > INT_MAX ? INT_MAX : (int)left;
 }
 
+static void psi_until(int *ms, int64_t due) { psi_lower_ms(ms, due - psi_os_now()); }
+
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
 static void psi_sock_unwatch(psocket *s)
 {
@@ -10670,7 +10628,7 @@ static ptrdiff_t psi_fd_get(void *user, void *p, size_t n, int *os)
 
 static ptrdiff_t psi_fd_put(void *user, const void *p, size_t n, int *os)
 {
-    return n || ((psocket *)user)->udp ? psi_os_put(((psocket *)user)->fd, p, n, NULL, os) : 0;
+    return psi_os_put(((psocket *)user)->fd, p, n, NULL, os);
 }
 
 static int psi_fd_finish(void *user, int *os)
@@ -10798,15 +10756,10 @@ static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
     return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
 }
 
-static ptrdiff_t psi_sock_get(psocket *s, void *p, size_t n, int *os)
-{
-    ptrdiff_t r = psi_sock_answered(s->io->get(s->user, p, n, os), n);
-    return r == PSOCKET_CLOSED ? 0 : r;
-}
-
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
 {
-    return psi_sock_answered(s->io->put(s->user, p, n, os), n);
+    ptrdiff_t r = psi_sock_answered(s->io->put(s->user, p, n, os), n);
+    return r || !n ? r : (ptrdiff_t)PSOCKET_WANT_WRITE;
 }
 
 /*--- what goes out */
@@ -10996,13 +10949,12 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
-/* The stream has ended (code 0) or broken. If sending found it broken first, the system has told its error already. */
+/* The stream has ended (code 0 or CLOSED) or broken. If sending found it broken first, the system has told its error already. */
 static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 && (psi_sock_rec(s) || psi_sock_hs(s))) code = PSOCKET_TRUNCATED;
-    else if (code == 0) code = PSOCKET_CLOSED;
+    else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
     if (!s->broken) psi_sock_note(s, code, os, NULL);
@@ -11019,7 +10971,7 @@ static int psi_sock_fill(psocket *s)
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
     if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
-    got = psi_sock_get(s, s->ring.buf + s->ring.tail, want, &os);
+    got = psi_sock_answered(s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os), want);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
         psi_sock_arrived(s, (uint32_t)got, want);
@@ -11031,21 +10983,6 @@ static int psi_sock_fill(psocket *s)
         return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
-}
-
-/* Copies up to n received bytes out of the ring of s, reading if it is empty. For a socket carried by s. */
-static ptrdiff_t psi_sock_take(psocket *s, void *p, size_t n)
-{
-    const void *data;
-    int r = 1;
-    uint32_t len;
-    while (psi_ring_empty(&s->ring) && r == 1) r = psi_sock_fill(s);
-    if (psi_ring_empty(&s->ring)) return r;
-    len = psi_ring_front(&s->ring, &data);
-    if (len > n) len = (uint32_t)n;
-    psi_ring_take(&s->ring, len, &data);
-    memcpy(p, data, len);
-    return (ptrdiff_t)len;
 }
 
 /*--- sending */
@@ -11079,9 +11016,8 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family)
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
-    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+    if (n <= PTRDIFF_MAX && (!s->udp || s->peer.family)) return 0;
+    return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes, or nobody to send to yet: call setpeer");
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
@@ -11095,7 +11031,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
         return PSOCKET_WANT_WRITE; /* the poller will tell of room */
     if (PSI_OS_SEND_DROPS_INPUT && !s->udp && !psi_ring_holds(&s->ring, data))
         psi_sock_fill(s); /* a reset would take what has come and was not read */
-    r = psi_sock_put(s, n ? data : "", n, &os);
+    r = psi_sock_put(s, data, n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0)
         return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
@@ -11217,7 +11153,7 @@ static int psi_dial_results(psocket *s, int64_t now)
     return 0;
 }
 
-/* Nothing is left to try. */
+/* Nothing is left to try, or no time. */
 static int psi_dial_lost(psocket *s)
 {
     psi_dial *d = s->of.dial;
@@ -11267,26 +11203,22 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
         fds[n].fd = d->tries[i].fd;
         fds[n++].events = PSOCKET_WRITE;
     }
-    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_lower_ms(ms, d->next_at - psi_os_now());
+    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_until(ms, d->next_at);
     return n;
 }
 
 /* The time for resolving, connecting or handshaking is over. */
 static int psi_sock_too_late(psocket *s)
 {
-    psi_dial *d = s->of.dial;
-    if (s->state == PSI_RESOLVING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while resolving \"%.255s\"", d->names->host);
-    } else if (s->state == PSI_HANDSHAKING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out during the TLS handshake");
-    } else {
-        const psi_addr *a = &d->names->addrs[d->live ? d->tries[0].index : 0];
-        char where[80] = "";
-        if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out while connecting to \"%.200s\": %s%s%s%s", d->names->host, d->why,
-                      d->said ? "; " : "", where, where[0] ? " does not answer" : "its queue is full");
+    psi_dial *d = psi_sock_dial(s);
+    int i = 0;
+    if (s->state != PSI_CONNECTING) {
+        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out %s%.255s", d ? "while resolving " : "during the TLS handshake",
+                      d ? d->names->host : "");
+        return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
-    return psi_sock_end(s, PSOCKET_TIMEOUT);
+    do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    return psi_dial_lost(s);
 }
 
 /*--- handshaking */
@@ -11370,11 +11302,16 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
 {
     psocket_error e = PSI_ZERO;
     psi_dial *d = psi_sock_dial(s);
-    psi_hs *hs;
+    psi_hs *hs = NULL;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
         return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
-    r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+    if (!tls && s->side == PSOCKET_SERVER) {
+        r = psi_err_code(&e, PSOCKET_TLS_NO_IDENTITY);
+    } else if ((r = psi_tls_meant(&tls, &e)) == 0) {
+        r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+        psocket_tls_free(tls);
+    }
     if (r) { /* ended, lest a caller who does not look sends in the clear */
         psi_sock_note_error(s, &e);
         return psi_sock_end(s, r);
@@ -11435,24 +11372,18 @@ static int psi_sock_step(psocket *s)
     return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-/* Does a handshake wait for the application? */
-static int psi_sock_asks(const psocket *s)
-{
-    const uint8_t *p;
-    return PSI_TLS && psi_hs_output(s->of.hs, &p) == 0 && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ;
-}
-
 /* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
    transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
 static int psi_sock_ready(const psocket *s, int events)
 {
+    const uint8_t *p;
     int ready = 0;
     switch (s->state) {
     case PSI_RESOLVING:
     case PSI_CONNECTING:
         return 0;
-    case PSI_HANDSHAKING:
-        return psi_sock_asks(s) ? events : 0;
+    case PSI_HANDSHAKING: /* does it wait for the application? */
+        return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
     case PSI_LISTENING:
         if (s->of.listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
         return events & ready;
@@ -11477,9 +11408,9 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ)))
-        psi_lower_ms(ms, s->due[0] - psi_os_now());
-    if (s->due[1] && (events & PSOCKET_WRITE)) psi_lower_ms(ms, s->due[1] - psi_os_now());
+    int n, left = -1;
+    if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
+    if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
     case PSI_RESOLVING:
     case PSI_CONNECTING:
@@ -11496,7 +11427,9 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     default:
         return 0;
     }
-    return s->io->wants(s->user, events, fds, cap, ms);
+    n = s->io->wants(s->user, events, fds, cap, &left);
+    if (left >= 0) psi_lower_ms(ms, left);
+    return n < cap ? n : cap;
 }
 
 /* Would a call that receives not wait? Reads if that must be known. */
@@ -11523,6 +11456,22 @@ static int psi_sock_writable(psocket *s, int step)
     if (step < 0) return 1; /* out of memory: the call tells */
     n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
+   descriptor, fired: those that it did. */
+static int psi_sock_look(psocket *s, int events, int known, int fired)
+{
+    int before = s->state, step = psi_sock_step(s), ask;
+    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* whoever waited for this goes on */
+    if (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ)))
+        known &= ~PSOCKET_READ; /* there may be no whole record */
+    if (s->fd == -1 || step) known &= ~PSOCKET_WRITE;
+    ask = events & ~known;
+    fired = s->state < PSI_OPEN ? 0 : fired & events & known;
+    if ((ask & PSOCKET_READ) && psi_sock_readable(s)) fired |= PSOCKET_READ;
+    if ((ask & PSOCKET_WRITE) && psi_sock_writable(s, step)) fired |= PSOCKET_WRITE;
+    return fired | psi_sock_ready(s, events);
 }
 
 /*--- closing */
@@ -11558,9 +11507,18 @@ static void psi_sock_free(psocket *s)
 static ptrdiff_t psi_wrap_get(void *user, void *p, size_t n, int *os)
 {
     psocket *c = (psocket *)user;
+    const void *data;
+    int r = 1;
+    uint32_t len;
     *os = 0;
     psi_sock_flush(c);
-    return psi_sock_take(c, p, n);
+    while (psi_ring_empty(&c->ring) && r == 1) r = psi_sock_fill(c);
+    if (psi_ring_empty(&c->ring)) return r;
+    len = psi_ring_front(&c->ring, &data);
+    if (len > n) len = (uint32_t)n;
+    psi_ring_take(&c->ring, len, &data);
+    memcpy(p, data, len);
+    return (ptrdiff_t)len;
 }
 
 static ptrdiff_t psi_wrap_put(void *user, const void *p, size_t n, int *os)
@@ -11595,7 +11553,7 @@ static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put
 
 /*--- making one */
 
-/* role: of a TLS handshake, if there can be one. opt may be NULL. */
+/* role: of a TLS handshake, if there can be one. */
 static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_role *role)
 {
     psocket *s = (psocket *)psi_alloc(sizeof *s);
@@ -11607,7 +11565,6 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
-    if (!opt) return s;
     s->udp = opt->udp != 0;
     s->nonblocking = opt->nonblocking != 0;
     s->timeout = opt->timeout_ms > 0 ? opt->timeout_ms : 0;
@@ -11698,53 +11655,22 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Which of the events that w wants are ready, given that the system has just said `fired` of it, and what a step of its
-   socket, which was in the state `before`, has answered. */
-static int psi_poll_ready(psocket_watch *w, int fired, int before, int step)
-{
-    psocket *s = psi_poll_sock(w);
-    int ready, open = s->state == PSI_OPEN;
-    if (before < PSI_OPEN && open) return w->events; /* whoever waited for this goes on */
-    if ((w->events & PSOCKET_READ) && open && (s->fd == -1 || (psi_sock_rec(s) && (fired & PSOCKET_READ))))
-        fired = (fired & ~PSOCKET_READ) | (psi_sock_readable(s) ? PSOCKET_READ : 0); /* the system cannot tell */
-    if ((w->events & PSOCKET_WRITE) && open && (s->fd == -1 || step))
-        fired = (fired & ~PSOCKET_WRITE) | (psi_sock_writable(s, step) ? PSOCKET_WRITE : 0);
-    ready = psi_sock_ready(s, w->events);
-    if (s->state == PSI_OPEN || s->state == PSI_LISTENING) ready |= fired;
-    return ready & w->events;
-}
-
-/* Looks at a socket: reports what is ready, watches for the rest. */
-static int psi_poll_look_socket(psocket_watch *w, int fired)
+/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int before = s->state, ready, n, ms = -1;
-    ready = psi_poll_ready(w, fired, before, psi_sock_step(s));
+    int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
+    w->fired = 0;
+    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
-    n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (ms == 0 && !ready) psi_watch_heat(w);
+    fds[0].fd = w->one.fd;
+    fds[0].events = w->events;
+    if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    return psi_watch_set(w, fds, n);
-}
-
-/* Looks at a watch. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
-{
-    psocket_pollfd one;
-    int r, fired = w->fired;
-    w->fired = 0;
-    if (w->is_sock) {
-        r = psi_poll_look_socket(w, fired);
-    } else {
-        psi_link_out(&w->link);
-        if (fired & w->events) psi_poll_report(w, fired & w->events);
-        one.fd = w->one.fd;
-        one.events = w->events;
-        r = psi_watch_set(w, &one, 1);
-    }
-    if (r) psi_watch_heat(w);
+    r = psi_watch_set(w, fds, n);
+    if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
 }
 
@@ -11988,7 +11914,7 @@ PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms)
     if (psi_poll_busy(p)) psi_watch_announce(p);
     if (ms && psi_poll_busy(p)) *ms = 0;
     if (ms && p->count && psi_watch_key(p->heap[0]) != INT64_MAX)
-        psi_lower_ms(ms, psi_watch_key(p->heap[0]) - psi_os_now());
+        psi_until(ms, psi_watch_key(p->heap[0]));
     return p->os.fd;
 }
 
@@ -12017,7 +11943,7 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
-    if (end != INT64_MAX) psi_lower_ms(&ms, end - psi_os_now());
+    if (end != INT64_MAX) psi_until(&ms, end);
     n = psi_os_poll(fds, n, ms, &os);
     if (n < 0) return psi_sock_note(s, n, os, NULL);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
@@ -12093,9 +12019,22 @@ static int psi_public_settle(psocket *s)
 static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
 {
     if (!opt || !opt->error) return code;
-    psi_err_set(opt->error, code, os, what);
+    psi_err_set(opt->error, code, os, what ? what : "");
     psi_err_why(opt->error);
     return code;
+}
+
+/* Reads what concerns datagrams: NULL, or what is wrong with it. */
+static const char *psi_public_groups(psi_os_settings *set)
+{
+    const psocket_options *o = &set->opt;
+    int any = o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop;
+    if (!o->udp) return any ? "broadcast and multicast are for UDP" : NULL;
+    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
+        return "no such multicast_interface";
+    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
+        return "multicast_group is no numeric address";
+    return NULL;
 }
 
 /* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
@@ -12107,19 +12046,11 @@ static const char *psi_public_settings(psi_os_settings *set, psocket **out, int 
     if (!out) return "no place for the socket";
     *out = NULL;
     if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
-    if (o->local_port < 0 || o->local_port > 65535) return "local_port out of range 0 to 65535";
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
-    if (o->keepalive < 0) return "keepalive is negative";
-    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
-        return "broadcast and multicast are for UDP";
-    if (!o->udp) return NULL;
-    if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
-        return "multicast_interface is no interface";
-    if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
-        return "multicast_group is no numeric address";
-    return NULL;
+    return o->keepalive < 0 ? "keepalive is negative" : psi_public_groups(set);
 }
 
 /* NULL, or what is wrong with the host and port to connect to. */
@@ -12131,7 +12062,7 @@ static const char *psi_public_target(const char *host, int port)
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
 {
     char what[240];
     snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
@@ -12149,15 +12080,15 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    s = psi_sock_new(opt, PSOCKET_CLIENT, PSI_CLIENT);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
     r = d ? psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
     if (r) {
         psi_free(d);
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? "" : "bad host");
+        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? NULL : "bad host");
     }
     d->port = port;
     d->set = set;
@@ -12224,19 +12155,13 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
 static int psi_public_bind(psocket *s, psi_addr *a, const char *path, int any, const psi_os_settings *set, int *os)
 {
-    int again, dual = a->family == PSI_IP6 && !set->opt.v6only, r;
-    do {
-        r = psi_public_bound(s, a, path, dual, set, os);
-        again = 0;
-        if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
-            if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
-            dual = 0;
-            again = 1;
-        } else if (path && r == PSOCKET_ADDRESS_IN_USE && !any) {
-            any = 1; /* once */
-            again = psi_public_orphan(a, path);
-        }
-    } while (again);
+    int dual = a->family == PSI_IP6 && !set->opt.v6only, r = psi_public_bound(s, a, path, dual, set, os);
+    if (r && dual && r != PSOCKET_ADDRESS_IN_USE && r != PSOCKET_ACCESS && r != PSOCKET_DESCRIPTORS) {
+        if (any) a->family = PSI_IP4; /* a system without IPv6, or without dual-stack sockets */
+        r = psi_public_bound(s, a, path, 0, set, os);
+    }
+    if (path && r == PSOCKET_ADDRESS_IN_USE && psi_public_orphan(a, path))
+        r = psi_public_bound(s, a, path, 0, set, os);
     return path && r == PSOCKET_REFUSED ? PSOCKET_ADDRESS_NOT_AVAILABLE : r; /* no such folder */
 }
 
@@ -12269,8 +12194,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
     if (wrong) return psi_public_refuse(opt, wrong, address, port);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, "");
-    s = psi_sock_new(opt, PSOCKET_SERVER, NULL);
+    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+    s = psi_sock_new(&set.opt, PSOCKET_SERVER, NULL);
     if (!s) {
         r = PSOCKET_NOMEM;
     } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
@@ -12294,8 +12219,8 @@ PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *us
     const char *wrong = psi_public_settings(&set, out, side, opt);
     if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    *out = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    *out = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     (*out)->io = t;
     (*out)->user = user;
     (*out)->udp = 0;
@@ -12314,8 +12239,8 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
     if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
         return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
-    s = psi_sock_new(opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+    s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     psi_os_getname(fd, 0, &local, NULL, 0);
     known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
     s->udp = kind == PSI_OS_DATAGRAM;
@@ -12323,7 +12248,7 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
         psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
     } else if (psi_public_listener(s, NULL, &set)) {
         psi_sock_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, "");
+        return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
     }
     s->fd = fd;
     s->family = local.family;
@@ -12419,7 +12344,7 @@ static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
     int r;
     if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
     while (s->sent < len || !len) {
-        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : data, len - s->sent);
+        ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : "", len - s->sent);
         if (n < 0 || s->nonblocking || s->udp) return n;
         s->sent += (size_t)n;
         if (!len) break;
@@ -12444,11 +12369,11 @@ static int psi_public_finish(psocket *s, int shut)
     ptrdiff_t r = psi_public_begin(s, 1);
     if (r) return (int)r;
     r = psi_public_settle(s);
-    if (!r && s->end_out < 0 && !(s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN)) r = s->end_out;
-    if (r || s->end_out < 0) return (int)psi_public_answer(s, r);
+    if (r) return (int)psi_public_answer(s, r);
     if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        if (s->end_out < 0) r = psi_sock_finish(s); /* has been, or cannot be */
+        else if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
         else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
@@ -12589,7 +12514,6 @@ PSOCKET_API void psocket_free(psocket *s)
 
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name)
 {
-    psocket_error e = PSI_ZERO;
     int r;
     if (!s) return PSOCKET_INVALID;
     if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
@@ -12601,13 +12525,7 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
         if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if (!tls && s->side == PSOCKET_SERVER)
-            return psi_sock_end(s, psi_sock_note(s, PSOCKET_TLS_NO_IDENTITY, 0, NULL));
-        r = psi_tls_meant(&tls, &e);
-        if (r) return psi_sock_end(s, psi_sock_note_error(s, &e));
-        r = psi_sock_starttls(s, tls, server_name);
-        psocket_tls_free(tls);
-        if (r) return r;
+        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return r;
     }
     return (int)psi_public_answer(s, psi_public_settle(s));
 }
@@ -12803,25 +12721,15 @@ PSOCKET_API int psocket_step(psocket *s)
     return (int)psi_public_answer(s, psi_sock_step(s));
 }
 
-/* Which of events are ready now, after a step of s, which was in the state `before`, has answered r. */
-static int psi_public_ready(psocket *s, int events, int before, int r)
-{
-    int ready = 0;
-    if (before < PSI_OPEN && s->state == PSI_OPEN) return events; /* what was to be waited for is done */
-    if ((events & PSOCKET_READ) && psi_sock_readable(s)) ready |= PSOCKET_READ;
-    if ((events & PSOCKET_WRITE) && psi_sock_writable(s, r)) ready |= PSOCKET_WRITE;
-    return ready | psi_sock_ready(s, events);
-}
-
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
 {
     int64_t end = ms < 0 ? INT64_MAX : psi_os_now() + ms;
-    int r, ready, before, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
+    int r, ready, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
         return psi_public_wrong(s, "no events, or unknown ones");
-    for (before = s->state;;) {
-        ready = psi_public_ready(s, calls, before, psi_sock_step(s));
+    for (;;) {
+        ready = psi_sock_look(s, calls, 0, 0);
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
         if (ms >= 0 && (ms == 0 || psi_os_now() >= end)) return (int)psi_public_answer(s, 0);
         if ((r = psi_public_sleep(s, calls, end)) < 0 || (r & events)) return (int)psi_public_answer(s, r);
@@ -12993,27 +12901,25 @@ typedef struct psi_lua_link {
 
 typedef struct psi_lua_sock psi_lua_sock;
 
-enum { PSI_LUA_IDLE, PSI_LUA_YIELDED, PSI_LUA_WOKEN };
-enum { PSI_LUA_FOR_NOTHING, PSI_LUA_FOR_SOCKET, PSI_LUA_FOR_OTHERS };
+enum { PSI_LUA_YIELDED, PSI_LUA_WOKEN }; /* why a task is ready: by itself, or what it waits for has come */
 
 typedef struct psi_lua_task {
     psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
     lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
-    void *on;            /* what it waits for: a psi_lua_sock, or a psi_lua_task to end */
+    psi_lua_link joiners; /* who waits for its end */
+    psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
     int64_t due;         /* to be resumed no later; INT64_MAX never */
     uint32_t sched;      /* id of its scheduler */
-    uint8_t waits;       /* it has said what it waits for, and is left alone until then: PSI_LUA_FOR_... */
-    uint8_t queued;      /* PSI_LUA_IDLE, PSI_LUA_YIELDED by itself, or PSI_LUA_WOKEN */
-    uint8_t joined;      /* others wait for its end */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then */
+    uint8_t queued;      /* it is ready */
     uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
     psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
-    psi_lua_link joiners;    /* tasks that wait for the end of others */
     psi_lua_link unused;
     struct psi_lua_sched *next;
     struct psi_lua_vm *vm;
@@ -13046,7 +12952,7 @@ typedef struct psi_lua_vm {
     const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
-/* A socket or listener. */
+/* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
 struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
@@ -13071,12 +12977,14 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 the metatable of its objects, 3 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm and, behind it, all of these; 2 the metatable of its objects; 3 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
     uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
+    psi_lua_vm *vm;
+    const void *meta; /* that metatable's address */
 } psi_lua_function;
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
@@ -13086,7 +12994,7 @@ static const psi_lua_function *psi_lua_this(lua_State *L)
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
-    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
+    return psi_lua_this(L)->vm;
 }
 
 static void psi_lua_setmetatable(lua_State *L, const char *name)
@@ -13097,8 +13005,9 @@ static void psi_lua_setmetatable(lua_State *L, const char *name)
 
 static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
 {
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
-    memset((void *)k, 0, sizeof *k);
+    size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
+    memset((void *)k, 0, size);
     k->timeout = k->limit = timeout;
     k->blocks = (uint8_t)blocks;
     psi_lua_setmetatable(L, class_name);
@@ -13206,26 +13115,36 @@ static void *psi_lua_is(lua_State *L, int index, const char *name)
     return same ? p : NULL;
 }
 
-/* The object at 1, of the class that the function at hand is for. */
-static void *psi_lua_object(lua_State *L)
+/* The object at 1, of the class that f, the function at hand, is for. */
+static void *psi_lua_object_of(lua_State *L, const psi_lua_function *f)
 {
     void *p = lua_touserdata(L, 1);
     if (p && lua_getmetatable(L, 1)) {
-        int same = lua_rawequal(L, -1, lua_upvalueindex(2));
+        const void *meta = lua_topointer(L, -1);
         lua_pop(L, 1);
-        if (same) return p;
+        if (meta == f->meta) return p;
     }
     lua_getfield(L, lua_upvalueindex(2), "__name");
     psi_lua_expected(L, 1, lua_tostring(L, -1));
     return NULL;
 }
 
+static void *psi_lua_object(lua_State *L)
+{
+    return psi_lua_object_of(L, psi_lua_this(L));
+}
+
+/* The socket or listener k, which must not be lent. */
+static psi_lua_sock *psi_lua_unlent(lua_State *L, void *k)
+{
+    if (((psi_lua_sock *)k)->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    return (psi_lua_sock *)k;
+}
+
 /* The socket or listener at 1. */
 static psi_lua_sock *psi_lua_self(lua_State *L)
 {
-    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
-    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    return k;
+    return psi_lua_unlent(L, psi_lua_object(L));
 }
 
 static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
@@ -13264,11 +13183,11 @@ static int psi_lua_milliseconds(lua_State *L, int index)
     return whole < ms && whole < INT_MAX ? whole + 1 : whole;
 }
 
-/* A moment of the clock in seconds at index, in milliseconds. */
+/* A moment of the clock in seconds at index, in milliseconds, rounded up: the clock knows no parts of one. */
 static int64_t psi_lua_moment(lua_State *L, int index)
 {
     double ms = (double)lua_tonumber(L, index) * 1000;
-    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.5);
+    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.9999);
 }
 
 /*--- options: tables whose fields have known names */
@@ -13482,6 +13401,7 @@ static const char *psi_lua_store_text(lua_State *L, const psi_lua_source *from, 
 static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
 {
     int type = kind == 'b' ? LUA_TBOOLEAN : kind == 'f' ? LUA_TFUNCTION : LUA_TTABLE;
+    if (kind == 'a' || kind == 'v') return psi_lua_store_word(L, kind, at);
     *at = kind == 'l' ? lua_gettop(L) : lua_toboolean(L, -1);
     if (lua_type(L, -1) == type) return NULL;
     if (kind == 'b') return " must be true or false"; /* it must be said clearly: "no" and 0 are true in Lua */
@@ -13510,8 +13430,7 @@ static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, voi
         }
         n++;
         if (strchr("tijz", o->kind)) problem = psi_lua_store_number(L, o, at);
-        else if (strchr("av", o->kind)) problem = psi_lua_store_word(L, o->kind, (int *)at);
-        else if (strchr("bfl", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
+        else if (strchr("abflv", o->kind)) problem = psi_lua_store_other(L, o->kind, (int *)at);
         else problem = psi_lua_store_text(L, from, o, (char *)base);
         if (problem) psi_lua_wrong(L, from, o->name, problem);
         if (o->kind != 'f' || !from->asks) continue;
@@ -13549,9 +13468,10 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
     int top = lua_gettop(L);
     psi_lua_source from = { arg, 0, 0, 'c' };
     psi_lua_options all;
+    if (top < arg) return timeout;
     all.o.timeout_ms = timeout;
     psi_lua_read(L, arg, &from, &all);
-    if (top >= arg) lua_settop(L, top);
+    lua_settop(L, top);
     return all.o.timeout_ms;
 }
 
@@ -13591,11 +13511,10 @@ static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
 static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
 {
     if (how == PSI_LUA_WOKEN) S->urgent = 1;
-    if (!t->queued) {
-        psi_lua_unlink(&t->link);
-        psi_lua_append(&S->ready, &t->link);
-    }
-    if (t->queued != PSI_LUA_WOKEN) t->queued = (uint8_t)how;
+    if (t->queued) return;
+    t->queued = 1;
+    psi_lua_unlink(&t->link);
+    psi_lua_append(&S->ready, &t->link);
 }
 
 static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
@@ -13604,17 +13523,26 @@ static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
     if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
 }
 
+/* Wakes those that wait in a ring. */
+static void psi_lua_wake_ring(const psi_lua_vm *vm, psi_lua_link *ring)
+{
+    while (ring->next != ring) {
+        psi_lua_link *first = ring->next;
+        psi_lua_unlink(first);
+        psi_lua_wake(vm, (psi_lua_task *)(void *)first);
+    }
+}
+
 /* Undoes what the task has said about its waiting. */
 static void psi_lua_release(psi_lua_task *t)
 {
-    psi_lua_sock *k = t->waits == PSI_LUA_FOR_SOCKET ? (psi_lua_sock *)t->on : NULL;
     int way;
-    for (way = 0; k && way < 2; way++)
-        if (k->waiter[way] == t) k->waiter[way] = NULL;
+    for (way = 0; t->on && way < 2; way++)
+        if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
     if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
     t->due = INT64_MAX;
-    t->waits = PSI_LUA_FOR_NOTHING;
+    t->waits = 0;
 }
 
 /* Wakes whoever waits for k. */
@@ -13689,12 +13617,12 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 
 /* An operation, while it is tried. */
 struct psi_lua_op {
+    const psi_lua_function *f; /* which it is */
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
     int claims;         /* and in which directions no other may wait meanwhile */
     psi_lua_link *ring; /* or where somebody finds and wakes it, */
-    psi_lua_task *task; /* perhaps when this one ends, */
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
@@ -13712,7 +13640,7 @@ static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
 static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
     int way;
-    for (way = 0; way < 2; way++) {
+    for (way = 0; (k->waiter[0] || k->waiter[1]) && way < 2; way++) {
         psi_lua_task *t = k->waiter[way];
         lua_State *co;
         if (!t || !(claims & (way + 1))) continue;
@@ -13755,16 +13683,15 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
-    if (!S || (op->task && op->task->sched != S->id) || /* whose end is another scheduler's affair */
-        (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
+    if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
         return;
     }
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
-    t->waits = op->claims ? PSI_LUA_FOR_SOCKET : PSI_LUA_FOR_OTHERS;
-    t->on = op->claims ? (void *)op->k : op->task;
+    t->waits = 1;
+    t->on = op->claims ? op->k : NULL;
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
@@ -13789,7 +13716,7 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
     psocket_watch *signals = NULL;
     const psocket_event *events;
     if (op->soon) return;
-    if (op->ring) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
+    if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
     else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
     if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
@@ -13814,11 +13741,18 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
     return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
 }
 
-/* Begins to try an operation on k, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
+/* The socket that an operation is about. It was checked when the operation began. */
+static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
+{
+    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+}
+
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
    what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
-static int psi_lua_begin(lua_State *L, psi_lua_op *op, psi_lua_sock *k, int event, int options)
+static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
     op->k = k;
     op->event = op->claims = event;
@@ -13879,9 +13813,8 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
 
 /* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
-static void psi_lua_push_lent(lua_State *L, psi_lua_sock *k, const void *data, size_t len, int taken)
+static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     const psi_lua_loan *outer = vm->loan; /* if this is in a finalizer that runs before another one's are copied */
     psi_lua_loan loan;
     int status;
@@ -13914,19 +13847,19 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
         else got = psocket_recv(k->s, &data);
     } while (got == PSOCKET_TIMEOUT && !tries++);
     if (got < 0) return psi_lua_stop(L, op, got);
-    psi_lua_push_lent(L, k, data, (size_t)got, 1);
+    psi_lua_push_lent(L, op->vm, k, data, (size_t)got, 1);
     return 1;
 }
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 2);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
     return r ? psi_lua_stop(L, op, r) : psi_lua_receive(L, op, NULL, 0);
 }
 
 static int psi_lua_try_read(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, 3);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 3);
     double n = psi_lua_check_number(L, 2);
     if (!(n >= 0 && n <= 0x7fffffff && n == (double)(uint32_t)n)) psi_lua_argument(L, 2, "a number of bytes expected");
     if (r) return psi_lua_stop(L, op, r);
@@ -13948,7 +13881,7 @@ static const char *psi_lua_check_delimiter(lua_State *L)
 static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 {
     int options = lua_istable(L, 3) ? 3 : 4; /* the limit may be left out */
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_READ, options);
+    int r = psi_lua_begin(L, op, PSOCKET_READ, options);
     size_t max = op->k->s ? op->k->s->limit : 1;
     const char *delimiter = psi_lua_check_delimiter(L);
     if (options == 4 && !lua_isnoneornil(L, 3)) {
@@ -13961,63 +13894,49 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
-    int list, count, i; /* the one at hand, from 0 */
-    int options;        /* where they may stand */
-    size_t at;          /* what of it is gone */
+    int list, count, i; /* the one at hand, from 0, */
+    const char *text;   /* and what is left of it */
+    size_t len;
 } psi_lua_pieces;
 
-static const char *psi_lua_piece(lua_State *L, const psi_lua_pieces *p, size_t *len)
+/* Has the i-th at hand, if there is one. */
+static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
 {
-    const char *text;
-    if (!p->list) return psi_lua_check_string(L, 2 + p->i, len);
-    lua_rawgeti(L, 2, p->i + 1);
+    p->i = i;
+    p->text = "";
+    p->len = 0;
+    if (i >= p->count) return;
+    if (!p->list) {
+        p->text = psi_lua_check_string(L, 2 + i, &p->len);
+        return;
+    }
+    lua_rawgeti(L, 2, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
-    text = lua_tolstring(L, -1, len);
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
+    p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
-    return text;
-}
-
-/* Finds them, and checks all before any is sent. */
-static void psi_lua_find_pieces(lua_State *L, psi_lua_pieces *p)
-{
-    int top = lua_gettop(L);
-    size_t len;
-    p->at = 0;
-    p->list = lua_istable(L, 2);
-    p->options = p->list ? 3 : top > 2 && (lua_istable(L, top) || lua_isnil(L, top)) ? top : top + 1;
-    p->count = p->list ? (int)PSI_LUA_LENGTH(L, 2) : p->options - 2;
-    if (!p->count && !p->list) psi_lua_expected(L, 2, "string");
-    for (p->i = 0; p->i < p->count; p->i++) psi_lua_piece(L, p, &len);
-    p->i = 0;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    size_t len;
-    for (bytes += (double)p->at; p->i < p->count; p->i++) {
-        psi_lua_piece(L, p, &len);
-        if (bytes < (double)len) break;
-        bytes -= (double)len;
+    while (p->i < p->count && bytes >= (double)p->len) {
+        bytes -= (double)p->len;
+        psi_lua_piece(L, p, p->i + 1);
     }
-    p->at = (size_t)bytes;
+    if (p->i >= p->count) return;
+    p->text += (size_t)bytes;
+    p->len -= (size_t)bytes;
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
 static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    const char *text = "";
-    size_t n = 0;
-    for (*used = 0; p.i < p.count && *used < size; p.i++, p.at = 0) {
-        text = psi_lua_piece(L, &p, &n) + p.at;
-        n -= p.at;
-        if (!*used && (n >= size || p.i + 1 == p.count)) {
-            *used = n;
-            return text;
-        }
-        if (n > size - *used) n = size - *used;
-        memcpy(buf + *used, text, n);
+    *used = p.len;
+    if (p.len >= size || p.i + 1 >= p.count) return p.text;
+    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
+        size_t n = p.len < size - *used ? p.len : size - *used;
+        memcpy(buf + *used, p.text, n);
         *used += n;
     }
     return buf;
@@ -14027,12 +13946,18 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
-    psi_lua_sock *k = psi_lua_self(L);
     psi_lua_pieces p;
+    psi_lua_sock *k;
+    int top = lua_gettop(L), options = top + 1, i;
     ptrdiff_t n;
-    int r;
-    psi_lua_find_pieces(L, &p);
-    n = psi_lua_begin(L, op, k, PSOCKET_WRITE, p.options);
+    p.list = lua_istable(L, 2);
+    if (p.list) options = 3;
+    else if (top > 2 && (lua_istable(L, top) || lua_isnil(L, top))) options = top;
+    n = psi_lua_begin(L, op, PSOCKET_WRITE, options);
+    k = op->k;
+    p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
+    if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
+    for (i = p.count; i >= 0; i--) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
     if (op->again) psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
@@ -14049,16 +13974,16 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
         lua_pushboolean(L, 1);
         return 1;
     }
-    r = psi_lua_stop(L, op, n);
-    if (r == PSI_LUA_AGAIN) return r;
+    i = psi_lua_stop(L, op, n);
+    if (i == PSI_LUA_AGAIN) return i;
     PSI_LUA_PUSH_WHOLE(L, op->state); /* how much the peer may get */
-    return r + 1;
+    return i + 1;
 }
 
 /* shutdown(socket [, "send"] [, options]): ends the direction out, after all that was sent. */
 static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 {
-    int r = psi_lua_begin(L, op, psi_lua_self(L), PSOCKET_WRITE, 3);
+    int r = psi_lua_begin(L, op, PSOCKET_WRITE, 3);
     if (!lua_isnoneornil(L, 2) && strcmp(psi_lua_check_text(L, 2), "send"))
         psi_lua_argument(L, 2, lua_pushfstring(L, "invalid option '%s': only \"send\" can be shut down", lua_tostring(L, 2)));
     if (!r) r = psocket_shutdown(op->k->s);
@@ -14070,7 +13995,7 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 /* step(socket): connects, and returns the socket. C keeps the time. */
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int r = psi_lua_claim(L, op->vm, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
@@ -14151,7 +14076,7 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
    then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_subject(L, op);
     int begins = !op->again && lua_gettop(L) > 1, r;
     psocket_tlsinfo info;
     if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
@@ -14181,14 +14106,13 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     return 2;
 }
 
-/* wait(socket or listener, event, directions, due): until there may be that, somebody wakes it, or due. wait(queue or
-   ring, 0, 0, due, task) and wait(nil, 0, 0, due): what is waited for is not a socket. */
+/* wait(socket or listener, event, directions, due): until there may be that, or due. wait(queue or nil, 0, 0, due): until
+   somebody wakes it, or due. */
 static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 {
     op->event = (int)lua_tonumber(L, 2);
     op->claims = (int)lua_tonumber(L, 3);
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
-    op->task = (psi_lua_task *)lua_touserdata(L, 5);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
@@ -14199,15 +14123,17 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
 /* Tries the operation at hand until it is done or has to yield; *state is what it remembers. */
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
+    const psi_lua_function *f = psi_lua_this(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.vm = psi_lua_here(L);
+        op.f = f;
+        op.vm = f->vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
-        n = psi_lua_this(L)->try_it(L, &op);
+        n = f->try_it(L, &op);
         *state = op.state;
         if (n != PSI_LUA_AGAIN) return n;
         lua_settop(L, top);
@@ -14284,7 +14210,7 @@ static const char psi_lua_wrapping[] = /* a part of the script */
     "end\n"
     "C.park = C.wait\n" /* a wait whose yield is left to the caller */
     "for _, name in next, { 'recv', 'read', 'read_until', 'send', 'shutdown' } do wrap(M, name) end\n"
-    "for _, name in next, { 'secure', 'step', 'wait' } do wrap(C, name) end\n";
+    "for _, name in next, { 'join', 'secure', 'step', 'wait' } do wrap(C, name) end\n";
 
 #endif
 
@@ -14491,7 +14417,7 @@ static int psi_lua_peek(lua_State *L)
     ptrdiff_t n = psocket_peek(k->s, &data);
     psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
-    psi_lua_push_lent(L, k, data, (size_t)n, 0);
+    psi_lua_push_lent(L, psi_lua_here(L), k, data, (size_t)n, 0);
     return 1;
 }
 
@@ -14669,12 +14595,18 @@ static int psi_lua_export(lua_State *L)
 
 /*--- functions of the module that make sockets */
 
+static int psi_lua_has_port(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    return strncmp(address, "unix:", 5) == 0 || (colon && (strchr(address, ':') == colon || colon[-1] == ']'));
+}
+
 /* listen(address [, options]), udpserver, and bind(scheduler, address, callback [, options]). */
 static int psi_lua_listen(lua_State *L)
 {
     int udp = psi_lua_named(L, "udpserver"), bind = psi_lua_named(L, "bind");
     int at = bind ? 2 : 1, options = bind ? 4 : 2, port = 0, r;
-    const char *address = NULL, *colon;
+    const char *address = NULL;
     psi_lua_sock *k;
     psi_lua_options all;
     psocket_error e;
@@ -14686,14 +14618,14 @@ static int psi_lua_listen(lua_State *L)
         psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
     all.o.udp = udp;
-    colon = address ? strrchr(address, ':') : NULL;
-    if (address && strncmp(address, "unix:", 5) && (!colon || (strchr(address, ':') != colon && colon[-1] != ']'))) {
+    if (address && !psi_lua_has_port(address)) {
         lua_pushfstring(L, "no port in \"%s\": write \"address:port\"; port 0 takes any free one", address);
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
+    if (!udp) all.o.error = (psocket_error *)(void *)(k + 1); /* accept writes there, too */
     r = psocket_listen(&k->s, address, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    return r < 0 ? psi_lua_fail(L, r, all.o.error->text) : 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14705,6 +14637,7 @@ static int psi_lua_wrap(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 2, &all, &e);
+    if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(vm, carrier);
@@ -14721,6 +14654,7 @@ static int psi_lua_pair(lua_State *L)
     psocket_error e;
     int r;
     psi_lua_socket_options(L, 1, &all, &e);
+    if (all.o.udp) psi_lua_argument(L, 1, "a pair is of streams");
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
@@ -14781,7 +14715,6 @@ static void psi_lua_make_core(lua_State *L)
     S->vm = vm;
     S->ready.next = S->ready.prev = &S->ready;
     S->now.next = S->now.prev = &S->now;
-    S->joiners.next = S->joiners.prev = &S->joiners;
     S->unused.next = S->unused.prev = &S->unused;
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14810,7 +14743,7 @@ static psi_lua_sched *psi_lua_scheduling(lua_State *L)
         psi_lua_make_core(L);
         S = psi_lua_find_core(L);
     }
-    if (!S->poller) psi_lua_raise(L, "the scheduler is closed");
+    if (!S || !S->poller) psi_lua_raise(L, "the scheduler is closed"); /* or a finalizer has taken it out */
     PSI_LUA_GETVALUE(L, -1);
     return S;
 }
@@ -14824,7 +14757,10 @@ static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
     block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
     memset((void *)block, 0, n * sizeof *block);
     lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
-    for (i = 0; i < n; i++) psi_lua_append(&S->unused, &block[i].link);
+    for (i = 0; i < n; i++) {
+        block[i].joiners.next = block[i].joiners.prev = &block[i].joiners;
+        psi_lua_append(&S->unused, &block[i].link);
+    }
 }
 
 /* Makes the coroutine at index co a task, if it is none. */
@@ -14847,17 +14783,20 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     return t;
 }
 
-/* Leaves nothing of a task, but for its place in the table. */
+/* Leaves nothing of a task, but for its place in the table. Its rings are empty then. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
-    psi_lua_link link;
+    psi_lua_link link, joiners;
+    psi_lua_wake_ring(S->vm, &t->joiners);
     psi_lua_release(t);
     psi_lua_unlink(&t->link);
     psocket_watch_free(t->watch);
     if (t->own) t->own->owner = NULL;
     link = t->link;
+    joiners = t->joiners;
     memset((void *)t, 0, sizeof *t);
     t->link = link;
+    t->joiners = joiners;
     S->live--;
 }
 
@@ -14868,26 +14807,10 @@ static void psi_lua_push_coroutine(lua_State *L, lua_State *co)
     lua_xmove(co, L, 1);
 }
 
-/* Wakes those that wait for the end of t; are there any? */
-static int psi_lua_wake_joiners(psi_lua_sched *S, const psi_lua_task *t)
-{
-    psi_lua_link *l = S->joiners.next;
-    int any = 0;
-    while (t->joined && l != &S->joiners) {
-        psi_lua_task *joiner = (psi_lua_task *)(void *)l;
-        l = l->next;
-        if (joiner->on != t) continue;
-        psi_lua_queue(S, joiner, PSI_LUA_WOKEN);
-        any = 1;
-    }
-    return any;
-}
-
 /* The task is over; close: with the socket that it owns. */
 static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, int close)
 {
     psi_lua_sock *own = t->own;
-    psi_lua_wake_joiners(S, t);
     psi_lua_push_coroutine(L, t->co);
     lua_pushnil(L);
     lua_rawset(L, table);
@@ -14932,26 +14855,23 @@ static int psi_lua_sched_close(lua_State *L)
     return 0;
 }
 
-/* Notes what the coroutine at index thread has returned or failed with, for join: n values on top. */
-static void psi_lua_note_results(lua_State *L, const psi_lua_vm *vm, int thread, int n, int ok)
+/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
+   lua_call has two arguments more. */
+static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, int ok)
 {
-    int first = lua_gettop(L) - n + 1;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
-    lua_insert(L, first);
     lua_pushvalue(L, thread);
-    lua_insert(L, first + 1);
     lua_pushboolean(L, ok);
-    lua_insert(L, first + 2);
-    lua_call(L, n + 2, 0);
 }
 
 /* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
    scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 1, joined = t && psi_lua_wake_joiners(S, t);
+    int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
+    if (joined) psi_lua_wake_ring(S->vm, &t->joiners);
     if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
@@ -14964,8 +14884,9 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     PSI_LUA_UNWIND(co, L);
     if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
+    psi_lua_push_note(L, S->vm, thread, 0);
     lua_pushvalue(L, error);
-    psi_lua_note_results(L, S->vm, thread, 1, 0);
+    lua_call(L, 3, 0);
     lua_getfield(L, 1, "errorfunc");
     if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
@@ -14979,13 +14900,15 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 /* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
 static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
 {
-    int thread = lua_gettop(L), n = t ? lua_gettop(co) - (t->bound != 0) : 0;
-    if (n > 0 && (n < 10 || lua_checkstack(L, n + 20))) lua_xmove(co, L, n);
-    else n = 0;
+    int n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    if (n >= 10 && !lua_checkstack(L, n + 20)) n = 0;
+    psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
+    if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
     if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
-    if (n) psi_lua_note_results(L, S->vm, thread, n, 1);
+    if (n > 0) lua_call(L, n + 2, 0);
+    else lua_pop(L, 3);
 }
 
 /* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
@@ -15004,7 +14927,7 @@ static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua
     vm->depth--;
     vm->at = outer;
     if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
-    if (status == LUA_YIELD) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
     return status;
 }
 
@@ -15149,7 +15072,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
 {
     const psocket_event *events;
     int i, n, ms;
-    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
     if (S->urgent || S->now.next != &S->now) ms = 0;
     else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
@@ -15158,7 +15081,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     n = psocket_poller_wait(S->poller, &events, ms);
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
-    if (n == 0 && ms == 1000) S->ran = S->live;
+    if (n == 0 && ms == 1000) S->ran = 4 * S->live;
     while (S->ready.next != &S->ready) { /* what an error had left over comes first */
         psi_lua_link *l = S->ready.next;
         psi_lua_unlink(l);
@@ -15168,7 +15091,7 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     while (S->now.next != &S->now) {
         psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
         psi_lua_unlink(&t->link);
-        t->queued = PSI_LUA_IDLE;
+        t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
@@ -15223,8 +15146,8 @@ static int psi_lua_sched_tostring(lua_State *L)
     return 1;
 }
 
-/* joining(scheduler, coroutine): nothing if that task has ended; else where to wait for its end. */
-static int psi_lua_joining(lua_State *L)
+/* join(scheduler, coroutine): until that task has ended. */
+static int psi_lua_try_join(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sched *S;
     psi_lua_task *t = psi_lua_named_task(L, &S);
@@ -15232,10 +15155,8 @@ static int psi_lua_joining(lua_State *L)
     if (!t && psi_lua_state(co) != PSI_LUA_DEAD) psi_lua_argument(L, 2, "a task of this scheduler expected");
     if (co == L) psi_lua_argument(L, 2, "a task cannot wait for itself");
     if (!t) return 0;
-    t->joined = 1;
-    lua_pushlightuserdata(L, &S->joiners);
-    lua_pushlightuserdata(L, t);
-    return 2;
+    op->ring = &t->joiners;
+    return PSI_LUA_AGAIN;
 }
 
 /*--- queues */
@@ -15262,12 +15183,7 @@ static int psi_lua_items(lua_State *L)
    others, or closed. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    while (ring->next != ring) {
-        psi_lua_link *first = ring->next;
-        psi_lua_unlink(first);
-        psi_lua_wake(psi_lua_here(L), (psi_lua_task *)(void *)first);
-    }
+    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
     return 0;
 }
 
@@ -15526,11 +15442,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  local ring, task = C.joining(self, co)\n"
-    "  while ring do\n"
-    "    if yieldable() then wait(ring, 0, 0, nil, task) else S.step(self, 1) end\n"
-    "    ring, task = C.joining(self, co)\n"
-    "  end\n"
+    "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
+    "  C.join(self, co)\n"
     "  local r = results[co]\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
@@ -15590,9 +15503,9 @@ enum {
     PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
 };
 
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
-#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET }
+#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET, NULL, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
@@ -15619,7 +15532,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(CLASS, CLASS, __close, sched_close),
     PSI_LUA_F(CLASS, CLASS, __construct, construct),
     PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
-    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, joining, joining),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, join),
     PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, queue, new_queue),
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
     PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, CLASS, yieldable, yieldable),
@@ -15629,7 +15542,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, LISTENER, accept_due, due), PSI_LUA_F(HIDDEN, LISTENER, take, take),
     PSI_LUA_F(HIDDEN, QUEUE, items, items), PSI_LUA_F(HIDDEN, QUEUE, pop_due, due),
     PSI_LUA_F(HIDDEN, QUEUE, signal, signal), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
-    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0, NULL, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
@@ -15637,7 +15550,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
                                            PSI_LUA_CORE, PSI_LUA_CLASS };
     psi_lua_vm *vm;
-    const psi_lua_function *f;
+    psi_lua_function *f;
     size_t i;
     int n;
     lua_settop(L, 0);
@@ -15645,8 +15558,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
     memset((void *)vm, 0, sizeof *vm);
+    f = (psi_lua_function *)(void *)(vm + 1);
+    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
     for (i = 0; i < sizeof classes / sizeof *classes; i++) {
         luaL_newmetatable(L, classes[i]);
@@ -15656,10 +15571,12 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, -2, "__index");
     }
     lua_newtable(L);
-    for (f = psi_lua_functions; f->key; f++) {
+    for (; f->key; f++) {
+        f->vm = vm;
+        f->meta = lua_topointer(L, f->of);
         lua_pushvalue(L, PSI_LUA_VM);
         lua_pushvalue(L, f->of);
-        lua_pushlightuserdata(L, (void *)f);
+        lua_pushlightuserdata(L, f);
         lua_pushcclosure(L, f->f, 3);
         lua_setfield(L, f->in, f->key);
     }

@@ -300,6 +300,7 @@ TEST(second_address_wins_over_a_black_hole)
     race_addresses[1] = NULL;
     CHECK_INT(psocket_connect(&c, "race.test", port, &o), PSOCKET_TIMEOUT);
     CHECK(strstr(net_error.text, "127.0.0.2") != NULL);
+    CHECK(strstr(net_error.text, "timed out") != NULL);
     psocket_free(l);
     for (i = 0; i < 4; i++) close(fds[i]);
 }

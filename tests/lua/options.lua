@@ -83,6 +83,8 @@ end)
 
 t.test("a listener of bind cannot block", function()
   raises("yield", psocket.bind, psocket.scheduler(), "127.0.0.1:0", print, { yield = false })
+  raises("streams", psocket.pair, { udp = true })
+  raises("stream", psocket.wrap, psocket.pair(), { udp = true })
 end)
 
 t.test("bind goes on after a callback that fails at once, whatever add does with errors", function()

@@ -172,6 +172,43 @@ TEST(long_subject)
     free(subject.p);
 }
 
+/* Thousands of extensions, or of critical policies, all different: reading stops early. */
+TEST(long_lists)
+{
+    int what, i;
+    for (what = 0; what < 2; what++) {
+        der_cert c = PSI_ZERO;
+        der list = PSI_ZERO, out = PSI_ZERO;
+        clock_t before, after;
+        char one[] = "\x30\x07\x06\x03\x2A\x00\x00\x04\x00";
+        name(&c.subject, "leaf", 4);
+        for (i = 0; i < 7000; i++) {
+            one[5] = (char)(i % 128);
+            one[6] = (char)(i / 128);
+            one[1] = what ? 5 : 7;
+            der_put(what ? &list : &c.extensions, one, what ? 7 : 9);
+        }
+        if (what) {
+            size_t at = der_open(&c.extensions);
+            der_close(&list, 0x30, 0);
+            der_raw(&c.extensions, "\x06\x03\x55\x1D\x20\x01\x01\xFF");
+            der_element(&c.extensions, 0x04, list.p, list.n);
+            der_close(&c.extensions, 0x30, at);
+        }
+        der_write(&out, &c);
+        before = clock();
+        CHECK_INT(psi_x509_chain_add(&sent, out.p, out.n), 0);
+        after = clock();
+        if (getenv("VERBOSE")) fprintf(stderr, "%lu bytes: %.1f ms\n", (unsigned long)out.n, (double)(after - before) * 1000 / CLOCKS_PER_SEC);
+        CHECK((after - before) < CLOCKS_PER_SEC / 500 * SLOWER);
+        verify(PSOCKET_CERT_MALFORMED, NULL);
+        free(out.p);
+        free(list.p);
+        free(c.subject.p);
+        free(c.extensions.p);
+    }
+}
+
 /* One who has an authority's key makes layers of certificates for the same keys: three to the eighth ways up, all with
    good signatures, and none with the pinned key. */
 TEST_LIMIT(layers, 60)
