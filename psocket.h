@@ -4803,6 +4803,8 @@ typedef struct psi_x509_key {
     psi_x509_alg key_alg;
     br_rsa_private_key rsa;
     br_ec_private_key ec;
+    psi_x509_span n, e;  /* RSA: the public half */
+    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -4826,9 +4828,12 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
         ok &= v[i].n && v[i].n <= (i < P ? v[N].n : 290);
     }
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
-    if (!ok || !psi_x509_end(seq)) return "malformed RSA private key";
+    ok &= v[DP].n <= v[P].n && v[DQ].n <= v[Q].n && v[IQ].n <= v[P].n;
+    if (!ok || !psi_x509_end(seq) || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
     if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
     k->type = BR_KEYTYPE_RSA;
+    k->n = v[N];
+    k->e = v[E];
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
     k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
     k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
@@ -4841,14 +4846,14 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    psi_x509_span seq = psi_x509_seq(in), d, point;
+    psi_x509_span seq = psi_x509_seq(in), d, part;
     int version = psi_x509_small(&seq), named = curve;
     d = psi_x509_take(&seq, 0x04);
     if (psi_x509_tag(seq) == 0xA0) named = psi_x509_curve(psi_x509_any(&seq));
     if (psi_x509_tag(seq) == 0xA1) {
-        point = psi_x509_any(&seq);
-        psi_x509_bits(&point); /* it is computed where it is needed */
-        if (!psi_x509_end(point)) version = -1;
+        part = psi_x509_any(&seq);
+        k->point = psi_x509_bits(&part);
+        if (!psi_x509_end(part)) version = -1;
     }
     while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
     if (version != 1 || !psi_x509_end(seq) || !d.n || (curve && named != curve)) return "malformed EC private key";
@@ -4907,25 +4912,67 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? Its public half is made of it; with RSA, what it signs is checked: one that is
-   damaged would make faulty signatures, which give it away. */
+/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
+static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
+{
+    uint8_t t[290];
+    unsigned carry = 0, borrow = 0, keep;
+    size_t i;
+    for (i = n; i-- > 0;) {
+        carry += r[i] + (x[i] & (0u - take));
+        r[i] = (uint8_t)(carry & 255);
+        borrow = r[i] - m[i] - borrow;
+        t[i] = (uint8_t)(borrow & 255);
+        carry >>= 8;
+        borrow = borrow >> 8 & 1;
+    }
+    keep = 0u - (borrow & (carry ^ 1));
+    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
+    psi_wipe(t, sizeof t);
+}
+
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
+{
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
+    unsigned wrong = 0;
+    size_t i;
+    memcpy(mod, m.p, m.n);
+    memcpy(x + m.n - b.n, b.p, b.n);
+    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
+    for (i = 0; i < 8 * a.n; i++) {
+        psi_x509_add_mod(r, r, 1, mod, m.n);
+        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
+    }
+    r[m.n - 1] ^= 1;
+    for (i = 0; i < m.n; i++) wrong |= r[i];
+    psi_wipe(r, sizeof r);
+    psi_wipe(x, sizeof x);
+    psi_wipe(mod, sizeof mod);
+    return !wrong;
+}
+
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
+   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
+    const br_rsa_private_key *r = &k->rsa;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
     uint8_t buf[PSI_X509_SIGNATURE];
-    size_t i, n = (k->rsa.n_bitlen + 7) / 8;
     if (c->key.key_type != k->type) return 0;
     if (k->type == BR_KEYTYPE_EC) {
         if (k->ec.curve != ec->curve) return 0;
-        n = br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec);
-        return psi_x509_same(psi_x509_span_of(buf, n), psi_x509_span_of(ec->q, ec->qlen));
+        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
     }
-    memset(buf, 2, n);
-    if (rsa->nlen != n || !br_rsa_private_get_default()(buf, &k->rsa)) return 0;
-    if (!br_rsa_public_get_default()(buf, n, rsa)) return 0;
-    for (i = 0; i < n && buf[i] == 2; i++) {}
-    return i == n;
+    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
+           br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 &&
+           psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* --- trust ---------------------------------------------------------------- */
