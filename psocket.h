@@ -6569,8 +6569,8 @@ struct psocket_tls {
     int refs;
     psi_os_mutex lock; /* guards the sessions, the ticket keys and the policy */
     psi_sessions client_sessions, server_sessions;
-    psi_writer ticket_keys; /* each as psi_ticket_add writes it; the first makes tickets */
-    int ticket_keys_given;  /* else they are ours, made when they are needed, and renewed */
+    psi_writer ticket_given; /* the application's keys; none: ours, made when they are needed, and renewed */
+    psi_writer ticket_keys;  /* each as psi_ticket_add writes it, once it is needed; the first makes tickets */
     int64_t ticket_keys_made;
     uint8_t policy[32];
     int has_policy;
@@ -8148,6 +8148,15 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_write(keys, key, PSI_TICKET_KEY);
 }
 
+/* Adds those that the application gave. psocket_tls_new leaves this to servers, lest clients link it. */
+static void psi_ticket_prepare(psocket_tls *tls)
+{
+    uint32_t i;
+    if (tls->ticket_keys.n) return;
+    for (i = 0; i < tls->ticket_given.n; i += PSI_TICKET_KEY) psi_ticket_add(&tls->ticket_keys, tls->ticket_given.p + i);
+    if (tls->ticket_keys.failed) psi_write_free(&tls->ticket_keys);
+}
+
 /* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
 static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
 {
@@ -8155,7 +8164,8 @@ static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_T
     int64_t age = now - tls->ticket_keys_made;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (!tls->ticket_keys_given && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
+    psi_ticket_prepare(tls);
+    if (!tls->ticket_given.n && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
         code = psi_os_entropy(entry, PSI_TICKET_KEY);
         psi_ticket_add(&fresh, entry);
         if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
@@ -8164,6 +8174,7 @@ static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_T
         if (!code) *keys = fresh;
         if (!code) tls->ticket_keys_made = now;
     }
+    if (!code && !keys->n) code = PSOCKET_NOMEM;
     if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
     psi_os_unlock(&tls->lock);
     return code;
@@ -8193,13 +8204,14 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    uint8_t key[PSI_TICKET_KEY], tag[PSI_REC_TAG];
+    uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
     uint32_t at = 0;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
+    psi_ticket_prepare(tls);
     while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
     if (at < keys->n) {
         memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
@@ -8209,8 +8221,8 @@ static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
     if (w.n) {
         psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
         if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-        psi_wipe(key, sizeof key);
     }
+    psi_wipe(key, sizeof key);
     psi_write_free(&w);
     return s;
 }
@@ -9755,6 +9767,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
+    psi_write_free(&tls->ticket_given);
     psi_write_free(&tls->ticket_keys);
     psi_os_mutex_free(&tls->lock);
     psi_wipe(tls, sizeof *tls);
@@ -9939,7 +9952,7 @@ static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e
 static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     int code = psi_tls_check(t, e);
-    size_t i, cache = t->session_cache < 0 ? 0 : (size_t)t->session_cache;
+    size_t cache = t->session_cache < 0 ? 0 : (size_t)t->session_cache;
     tls->client_auth = t->client_auth;
     tls->insecure_no_verify = t->insecure_no_verify;
     tls->insecure_no_name = t->insecure_no_name;
@@ -9956,10 +9969,8 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_tls_copy_alpn(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    for (i = 0; !code && i < t->ticket_key_count; i++)
-        psi_ticket_add(&tls->ticket_keys, t->ticket_keys + i * PSI_TICKET_KEY);
-    tls->ticket_keys_given = t->ticket_key_count > 0;
-    if (tls->ticket_keys.failed) code = psi_err_code(e, PSOCKET_NOMEM);
+    if (!code && t->ticket_key_count) psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
+    if (tls->ticket_given.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
