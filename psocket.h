@@ -1939,11 +1939,11 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
     return r;
 }
 
-/* Files that are handed over one after the other, until each answers other than 0. */
+/* Files that are handed over one after the other, until each answers less than 0; more than 0: there was a certificate. */
 typedef struct psi_os_walk {
     int (*each)(void *ctx, const void *data, size_t len);
     void *ctx;
-    int found; /* how many there were */
+    int found; /* how many held one */
     int os;    /* why the last one that could not be read was passed over */
 } psi_os_walk;
 
@@ -1956,19 +1956,19 @@ static int psi_os_walk_file(void *ctx, const char *path)
     int os, r = psi_os_readfile(path, &data, &len, &os);
     if (os) w->os = os;
     if (r) return r == PSOCKET_FILE || r == PSOCKET_LIMIT ? 0 : r;
-    w->found++;
     r = w->each(w->ctx, data, len);
     psi_free(data);
-    return r;
+    w->found += r > 0;
+    return r < 0 ? r : 0;
 }
 
-/* Hands each the contents of every file of a folder. PSOCKET_FILE if the folder cannot be read. */
+/* Hands each the contents of every file of a folder: how many held a certificate. PSOCKET_FILE if it cannot be read. */
 static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
 {
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_files(path, psi_os_walk_file, &w);
     *os = r == PSOCKET_FILE ? PSI_OS_ERRNO : 0;
-    return r;
+    return r ? r : w.found;
 }
 
 /*--- the system's trust store */
@@ -2011,8 +2011,9 @@ static int psi_os_trust_store(psi_os_walk *w)
         if (bad || !(cert->dwCertEncodingType & X509_ASN_ENCODING)) continue;
         r = psi_os_trusted_for_tls(cert);
         if (r <= 0) continue;
-        w->found++;
         r = w->each(w->ctx, cert->pbCertEncoded, cert->cbCertEncoded);
+        w->found += r > 0;
+        if (r > 0) r = 0;
     }
     if (cert) CertFreeCertificateContext(cert);
     if (distrusted) CertCloseStore(distrusted, 0);
@@ -2068,6 +2069,7 @@ static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *w
     if (!value) return 0;
     r = walk(w, value);
     if (!r && w->found == before) r = PSOCKET_TLS_NO_TRUST;
+    if (r == PSOCKET_TLS_NO_TRUST && !w->os) return psi_err(e, r, "%s=%.200s holds no certificate", name, value);
     return r ? psi_err_os(e, r, w->os, "%s=%.200s brings no trust anchors", name, value) : 0;
 }
 
@@ -4776,20 +4778,20 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
 {
     psi_x509_span in = psi_x509_span_of(text, len), der;
     int is_der = psi_x509_is_der(in), r;
-    unsigned long number = 0;
+    unsigned long good = 0;
     uint8_t *buf;
     while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        number++;
         if (r > 0) r = kind == PSI_X509_CHAIN ? psi_x509_chain_add(c, der.p, der.n) : psi_x509_anchor_add(c, der);
         psi_free(buf);
         if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
+        good += !r;
     }
     if (r == PSOCKET_TLS_PEM)
-        return psi_err(e, r, "%s: certificate %lu is malformed, cut off or not base64", name, number);
+        return psi_err(e, r, "%s: certificate %lu is malformed, cut off or not base64", name, good + 1);
     if (r == PSOCKET_CERT_LIMIT)
         return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
     if (r) return psi_err_code(e, r);
-    return number || kind == PSI_X509_ANYTHING ? 0
+    return good ? 0
         : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a plain "
                   "one of a TRUSTED CERTIFICATE)", name);
 }
@@ -4986,10 +4988,11 @@ typedef struct psi_trust {
 static psi_trust psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
-/* A text of a folder or of the system's. */
+/* A text of a folder or of the system's: does it hold a certificate? */
 static int psi_trust_any(void *ctx, const void *text, size_t len)
 {
-    return psi_x509_load(&((psi_trust *)ctx)->anchors, PSI_X509_ANYTHING, text, len, "", NULL);
+    int r = psi_x509_load(&((psi_trust *)ctx)->anchors, PSI_X509_ANYTHING, text, len, "", NULL);
+    return r == PSOCKET_TLS_PEM ? 0 : r ? r : 1;
 }
 
 static void psi_trust_free(psi_trust *t)
@@ -5018,8 +5021,9 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     }
     if (!r && dir) {
         r = psi_os_readdir(dir, psi_trust_any, t, &os);
-        if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (!t->anchors.count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
+        if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
+        else if (r > 0) r = 0;
+        else r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
     }
     if (r) psi_trust_free(t);
     else *out = t;
@@ -5038,7 +5042,6 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
         r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
         if (r == PSOCKET_NOMEM) psi_err_code(e, r);
         if (r) psi_x509_chain_free(anchors);
-        else if (!anchors->count) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the system's trust store holds no usable certificate");
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -10552,7 +10555,7 @@ struct psocket {
     uint8_t state, family;
     uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
     unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1;
-    unsigned polled : 1; /* its calls are made by one who then waits in the poller: no need to ask the system twice in a turn */
+    unsigned polled : 1; /* who calls waits in the poller then: no need to ask the system twice in a turn */
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     short code, end_in, end_out;
     int timeout;
@@ -11074,8 +11077,8 @@ static int psi_sock_may_send(psocket *s, size_t n)
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
     if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (n <= PTRDIFF_MAX && (!s->udp || s->peer.family)) return 0;
-    return psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes, or nobody to send to yet: call setpeer");
+    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */

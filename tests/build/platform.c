@@ -353,7 +353,7 @@ static int see_file(void *ctx, const void *data, size_t len)
     CHECK(ctx == &files);
     CHECK((len == 6 && !memcmp(data, "plain\n", 7)) || (len == 7 && !memcmp(data, "umlaut\n", 8)));
     files++;
-    return files == 2 ? 77 : 0;
+    return files == 2 ? -77 : 0;
 }
 
 static int see_store(void *ctx, const void *data, size_t len)
@@ -362,7 +362,7 @@ static int see_store(void *ctx, const void *data, size_t len)
     CHECK(data && len);
     store_len = len;
     store_calls++;
-    return 0;
+    return 1; /* it held a certificate */
 }
 
 static void set_env(const char *name, const char *value)
@@ -386,7 +386,7 @@ static void test_files(const char *dir)
     CHECK(psi_os_readfile(path, &data, &len, &os) == 0 && len == 7 && !strcmp(data, "umlaut\n") && !os);
     psi_free(data);
     CHECK(psi_os_readdir("no/such/dir", see_file, &files, &os) == PSOCKET_FILE && os);
-    CHECK(psi_os_readdir(dir, see_file, &files, &os) == 77);
+    CHECK(psi_os_readdir(dir, see_file, &files, &os) == -77);
     CHECK(files == 2);
 
     set_env("SSL_CERT_DIR", "");

@@ -110,6 +110,62 @@ TEST(unusable_and_why)
     leave();
 }
 
+/* What can be read and holds no certificate is said, too, also beside something that does. The same one twice is no fault. */
+TEST(without_a_certificate)
+{
+    psocket_error e;
+    char junk[200], ca[200], list[512];
+    FILE *f;
+    int i;
+    REQUIRE(enter());
+    snprintf(junk, sizeof junk, "%s/junk.pem", empty);
+    snprintf(ca, sizeof ca, "%s/ca.pem", good);
+    for (i = 0; i < 3; i++) {
+        f = fopen(junk, "wb");
+        REQUIRE(f != NULL);
+        if (i) fputs(i == 1 ? "garbage\n" : "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", f);
+        fclose(f);
+        setenv("SSL_CERT_FILE", junk, 1);
+        CHECK_INT(verdict(&e), PSOCKET_TLS_NO_TRUST);
+        CHECK(strstr(e.text, "SSL_CERT_FILE") && strstr(e.text, junk) && strstr(e.text, "no certificate"));
+        setenv("SSL_CERT_DIR", good, 1);
+        CHECK_INT(verdict(&e), PSOCKET_TLS_NO_TRUST);
+        CHECK(strstr(e.text, "SSL_CERT_FILE") != NULL);
+        setenv("SSL_CERT_FILE", ca, 1);
+        CHECK_INT(verdict(&e), 0);
+        setenv("SSL_CERT_DIR", empty, 1);
+        CHECK_INT(verdict(&e), PSOCKET_TLS_NO_TRUST);
+        CHECK(strstr(e.text, "SSL_CERT_DIR") && strstr(e.text, "no certificate"));
+        snprintf(list, sizeof list, "%s:%s", empty, good);
+        setenv("SSL_CERT_DIR", list, 1);
+        CHECK_INT(verdict(&e), 0);
+        unsetenv("SSL_CERT_FILE");
+        unsetenv("SSL_CERT_DIR");
+    }
+    leave();
+}
+
+TEST(a_folder_without_a_certificate_beside_ca)
+{
+    psocket_tls_options o;
+    psocket_tls *tls = NULL;
+    psocket_error e;
+    char *ca;
+    REQUIRE(enter());
+    ca = core_file("ca.pem");
+    memset(&o, 0, sizeof o);
+    o.error = &e;
+    o.ca = ca;
+    o.ca_dir = empty;
+    CHECK_INT(psocket_tls_new(&tls, &o), PSOCKET_TLS_NO_TRUST);
+    CHECK(strstr(e.text, empty) != NULL);
+    o.ca_dir = good; /* the same again */
+    CHECK_INT(psocket_tls_new(&tls, &o), 0);
+    psocket_tls_free(tls);
+    free(ca);
+    leave();
+}
+
 TEST(options_too)
 {
     psocket_tls_options o;
