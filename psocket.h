@@ -4639,7 +4639,6 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
     const uint8_t *p, *text = in->p;
-    char end[80];
     size_t n;
     do {
         n = psi_x509_find(*in, "-----BEGIN ", 11);
@@ -4654,9 +4653,10 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    n = (size_t)snprintf(end, sizeof end, "-----END %.*s-----", (int)n, (const char *)label->p);
-    if (in->n < n || memcmp(in->p, end, n) != 0) return -1;
-    *in = psi_x509_after(*in, n);
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n) != 0 ||
+        memcmp(in->p + 9 + n, "-----", 5) != 0)
+        return -1;
+    *in = psi_x509_after(*in, n + 14);
     return 1;
 }
 
@@ -12815,7 +12815,7 @@ PSOCKET_API int64_t psocket_now(void)
 
 /*==================================================================================================
  * >>lua
- * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions only.
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, and the socket's `limit` and `polled`.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.

@@ -30,7 +30,7 @@ local waits = {
 }
 for name, wait in pairs(waits) do
   for _, how in ipairs { "resumed to its end", "resumed to an error", "closed", "removed" } do
-    if how ~= "closed" or coroutine.close and name == "queue" then
+    if how ~= "closed" or coroutine.close then
       t.test("a " .. name .. " that goes with the task that waits for it: " .. how, function()
         for _ = 1, 5 do
           local sched, ran = psocket.scheduler(), 0
