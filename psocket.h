@@ -5095,10 +5095,11 @@ typedef struct psi_x509_query {
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
+    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
-    const psi_x509_query *q;
+    psi_x509_query *q;
     const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
@@ -5254,6 +5255,8 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
     }
+    for (i = 1; i <= depth; i++)
+        if (w->path[i]->not_after < w->q->until) w->q->until = w->path[i]->not_after;
     return 1;
 }
 
@@ -5460,7 +5463,7 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 }
 
 /* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
-static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
+static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
     const psi_trust *trust;
@@ -5472,6 +5475,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
+        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
@@ -6666,6 +6670,7 @@ struct psi_hs {
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t until;               /* how long what it proves can be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
     uint16_t port, version;
@@ -7623,11 +7628,12 @@ static void psi_auth_write_chain(psi_hs *h)
     psi_hs_end(h, at);
 }
 
-/* The verdict on a peer's chain. */
+/* The verdict on a peer's chain; *until becomes the moment when it ends, if that is earlier. */
 static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, int64_t now,
-                          psocket_error *e)
+                          int64_t *until, psocket_error *e)
 {
     psi_x509_query q = PSI_ZERO;
+    int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
     q.trust = tls->trust;
     q.name = client || tls->insecure_no_name ? NULL : name;
@@ -7635,7 +7641,10 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     q.client = client;
     q.pins = tls->pins.p;
     q.pin_count = tls->pins.n / 32;
-    return psi_x509_verify(&q, chain, e);
+    q.until = *until;
+    code = psi_x509_verify(&q, chain, e);
+    if (!tls->insecure_no_verify) *until = q.until;
+    return code;
 }
 
 static int psi_auth_refuse(psi_hs *h, const psocket_error *e)
@@ -7652,7 +7661,7 @@ static int psi_auth_accept(psi_hs *h)
     psocket_question *q;
     int code;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
-    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &h->until, &verdict);
     if ((code || h->tls->insecure_no_verify) && psi_x509_usable(h->chain.certs, &unusable)) { /* else it was looked at */
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
@@ -9476,6 +9485,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     h->next = role->start;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
+    h->until = h->now + PSI_SESSION_MOST;
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
@@ -10026,6 +10036,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     psocket_error verdict = PSI_ZERO;
     psi_x509_chain certs = PSI_ZERO;
     char host[256];
+    int64_t until = 0;
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
     code = psi_tls_meant(&tls, e);
@@ -10038,7 +10049,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
-        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &verdict);
+        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
