@@ -5578,35 +5578,19 @@ static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 
 /* --- reading and writing bytes -------------------------------------------- */
 
-/* Bytes still to be read; bad once something did not fit. */
-typedef struct psi_reader {
-    const uint8_t *p;
-    size_t n;
-    int bad;
-} psi_reader;
+/* Bytes still to be read. What does not fit spoils it, and what is read from it then is spoilt or 0. */
+typedef psi_x509_span psi_reader;
 
-static const psi_reader psi_none = {(const uint8_t *)"", 0, 0};
+#define psi_read_of psi_x509_span_of
 
-static psi_reader psi_read_of(const void *p, size_t n)
-{
-    psi_reader r;
-    r.p = (const uint8_t *)p;
-    r.n = n;
-    r.bad = 0;
-    return r;
-}
+static const psi_reader psi_none = {(const uint8_t *)"", 0};
 
 /* The next n bytes, NULL if there are fewer. */
 static const uint8_t *psi_read_take(psi_reader *r, size_t n)
 {
     const uint8_t *p = r->p;
-    if (r->bad || r->n < n) {
-        r->bad = 1;
-        r->n = 0;
-        return NULL;
-    }
-    r->p += n;
-    r->n -= n;
+    if (!p || r->n < n) return psi_x509_spoil(r).p;
+    *r = psi_x509_after(*r, n);
     return p;
 }
 
@@ -5629,20 +5613,16 @@ static uint32_t psi_read_number(psi_reader *r, size_t size)
 /* A vector of min to max bytes, in front of which its length stands in size bytes. */
 static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t max)
 {
-    psi_reader v = PSI_ZERO;
-    v.n = psi_read_number(r, size);
-    v.p = psi_read_take(r, v.n);
-    if (v.n < min || v.n > max) r->bad = 1;
-    if (r->bad) r->n = v.n = 0;
-    v.bad = r->bad;
-    return v;
+    size_t n = psi_read_number(r, size);
+    const uint8_t *p = psi_read_take(r, n);
+    return p && n >= min && n <= max ? psi_read_of(p, n) : psi_x509_spoil(r);
 }
 
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
     while (list.n)
-        if (psi_read_number(&list, 2) == number && !list.bad) return 1;
+        if (psi_read_number(&list, 2) == number && list.p) return 1;
     return 0;
 }
 
@@ -5663,15 +5643,7 @@ static psi_reader psi_read_list(psi_reader *r, const psi_shape *s)
         if (s->len) psi_read_vector(&rest, s->len, s->least, 65535);
         psi_read_take(&rest, s->after);
     }
-    if (!rest.bad) return list;
-    r->bad = 1;
-    r->n = 0;
-    return rest;
-}
-
-static int psi_read_same(psi_reader a, const void *p, size_t n)
-{
-    return a.n == n && (n == 0 || memcmp(a.p, p, n) == 0);
+    return rest.p ? list : psi_x509_spoil(r);
 }
 
 /* A growing buffer. failed once memory was short: then it is empty and stays so. All zero is empty. */
@@ -6213,12 +6185,7 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    const br_hash_class *hc = psi_x509_hash_class(hash);
-    br_hash_compat_context h;
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->out(&h.vtable, out);
+    psi_x509_digest(hash, a, b, psi_none, out);
     return psi_x509_hash_len(hash);
 }
 
@@ -6809,7 +6776,7 @@ static int psi_hs_illegal(psi_hs *h, const char *what)
 /* Is m wrong, or anything left of it? Then the handshake fails. */
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
 {
-    if (!m->bad && !m->n) return 0;
+    if (psi_x509_end(*m)) return 0;
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed",
                        psi_hs_peer(h), psi_msg_name(h->message[0]));
 }
@@ -6938,8 +6905,9 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     list = psi_read_list(r, &shape);
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
-    for (i = 0; i < name.n; i++) list.bad |= name.p[i] <= ' ' || name.p[i] > '~';
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
     psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
@@ -6954,7 +6922,7 @@ static int psi_ext_fragment(psi_hs *h, psi_writer *w, psi_reader *r)
     uint8_t n = 4;
     if (!w) {
         n = (uint8_t)psi_read_number(r, 1);
-        if (r->bad) return 0;
+        if (!r->p) return 0;
         if (n < 1 || n > 4 || (h->where != PSI_IN_CH && n != h->fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
     } else if (h->where == PSI_IN_CH) {
         while (n && 256u << n != h->tls->max_fragment) n--;
@@ -6975,7 +6943,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
         return h->where == PSI_IN_CH ? h->tls->max_fragment != 0 : h->told;
     }
     h->limit = (uint16_t)psi_read_number(r, 2);
-    return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* Applies what the peer wants of these two, once the version is known. */
@@ -7043,7 +7011,7 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
         psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
         while (list.n) {
             psi_reader name = psi_read_vector(&list, 1, 1, 255);
-            if (psi_read_same(name, one.p, one.n)) h->alpn = one;
+            if (psi_x509_same(name, one)) h->alpn = one;
         }
     }
     return h->alpn.n != 0;
@@ -7064,7 +7032,7 @@ static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
     }
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
@@ -7155,7 +7123,7 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
     number = psi_read_number(r, 2);
     group = psi_list_find(&h->tls->groups, number);
     if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
-    if (r->bad) return 0;
+    if (!r->p) return 0;
     if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
     h->k->kex.group = group;
     return 0;
@@ -7199,7 +7167,7 @@ static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
         psi_read_number(&list, 4);
         psi_read_vector(&binders, 1, 1, 255);
     }
-    return !r->bad && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
@@ -7295,7 +7263,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
     else
         alert = (x->run)(h, NULL, &body);
-    return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
+    return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
 /* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
@@ -7324,7 +7292,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
     int alert = 0;
     unsigned type = 0;
     h->where = where;
-    if (m->bad || m->n) alert = PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(*m)) alert = PSI_ALERT_DECODE_ERROR;
     else if (psi_ext_twice(list))
         alert = where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR;
     while (list.n && !alert) {
@@ -7427,9 +7395,9 @@ static int psi_hello_version(psi_reader m, unsigned *version)
         psi_reader body = psi_read_vector(&list, 2, 0, 65535);
         if (type != PSI_EXT_SUPPORTED_VERSIONS) continue;
         *version = psi_read_number(&body, 2);
-        m.bad |= body.bad || body.n;
+        if (!psi_x509_end(body)) psi_x509_spoil(&m);
     }
-    return !m.bad && !m.n;
+    return psi_x509_end(m);
 }
 
 /* Reads a client's hello into the offer, m being its body. */
@@ -7442,7 +7410,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->id = psi_read_vector(&m, 1, 0, 32);
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
-    if (m.bad || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+    if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     h->got = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
@@ -7594,7 +7562,7 @@ static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
         return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
     psi_keys_digest(s->hash, a, b, digest);
     alg = psi_auth_alg(s);
-    if (!psi_x509_signed(leaf, &alg, digest, psi_x509_span_of(sig.p, sig.n)))
+    if (!psi_x509_signed(leaf, &alg, digest, sig))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
     h->proved = 1;
     if (!h->role->server) h->server_scheme = s;
@@ -7679,16 +7647,16 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) m.bad = 1;
+    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
-    while (list.n && !code && !m.bad) {
+    while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
         if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
-        m.bad |= list.bad | (extensions.n > 0 && extensions.n < 4);
-        if (!m.bad && extensions.n)
+        if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
+        if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
@@ -7755,7 +7723,7 @@ static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
         psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
         size_t i;
         for (i = 0; i < chain->count; i++)
-            any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
+            any |= psi_x509_same(name, chain->certs[i].issuer);
     }
     return any;
 }
@@ -7796,8 +7764,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
         o.authorities = psi_read_list(&m, &authorities);
         failed = psi_hs_left(h, &m);
     } else {
-        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
-        failed = m.bad ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
+        if (psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m); /* a context is for requests after the handshake */
+        failed = !m.p ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
         if (!failed && !o.schemes.n)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
@@ -7898,7 +7866,7 @@ static int psi_session_read(psi_reader r, psi_session *s)
     memset(s, 0, sizeof *s);
     f.r = &r;
     psi_session_walk(&f, s, 1);
-    return !r.bad && !r.n && s->suite && s->from >= 0 && s->from < s->until &&
+    return psi_x509_end(r) && s->suite && s->from >= 0 && s->from < s->until &&
            s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
            !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
 }
@@ -8266,7 +8234,7 @@ static void psi_session_forget(psi_hs *h)
     slot = psi_sessions_find(&h->tls->client_sessions, key);
     if (slot) {
         psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_read_same(s.ticket, h->session->ticket.p, h->session->ticket.n)) psi_sessions_drop(slot);
+        if (psi_x509_same(s.ticket, h->session->ticket)) psi_sessions_drop(slot);
         psi_wipe(&s, sizeof s);
     }
     psi_os_unlock(&h->tls->lock);
@@ -8332,7 +8300,7 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, psi_read_of(leaf->der.p, leaf->der.n),
+            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der,
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
@@ -8540,7 +8508,7 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
     const psi_group *group = psi_list_find(&h->tls->groups, number);
-    if (m.bad) return psi_hs_left(h, &m);
+    if (!m.p) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
@@ -8606,7 +8574,7 @@ static int psi_client12_downgraded(const uint8_t *end)
 static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    int same = id.n && psi_read_same(id, h->id, h->id_len);
+    int same = id.n && psi_x509_same(id, psi_read_of(h->id, h->id_len));
     if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
         return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
@@ -8693,7 +8661,7 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
 /* ServerHello of TLS 1.3. */
 static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
-    if (!psi_read_same(id, h->id, h->id_len))
+    if (!psi_x509_same(id, psi_read_of(h->id, h->id_len)))
         return psi_hs_illegal(h, "hello does not repeat our session ID");
     if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_forget(&h->transcript);
@@ -8733,7 +8701,7 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && retry) || !psi_hello_version(m, &version))
+    if (!m.p || (compression && retry) || !psi_hello_version(m, &version))
         return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
     if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
@@ -9608,7 +9576,7 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
     psi_reader extensions = psi_read_list(&m, &psi_ext_list);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
     s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
     if (!s) return 0;
@@ -9627,7 +9595,7 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
 static int psi_late_update(psi_rec *r, psi_reader m, int last)
 {
     unsigned request = psi_read_number(&m, 1);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (request > 1) return PSI_ALERT_ILLEGAL_PARAMETER;
     if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_key_update(&r->in);
@@ -9898,7 +9866,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     leaf = to->chain.certs;
     to->ask = from->ask;
     to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       psi_read_of(leaf->der.p, leaf->der.n), psi_none, to->endpoint);
+                                       leaf->der, psi_none, to->endpoint);
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
@@ -10100,7 +10068,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (r.bad || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
