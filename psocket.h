@@ -5975,7 +5975,7 @@ typedef struct psi_rec {
     psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
-    int64_t from;          /* servers: when the handshake ended */
+    int64_t from;          /* when the handshake began: sessions count from there */
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
@@ -6552,6 +6552,7 @@ typedef struct psi_session {
     /* what resumes it */
     uint8_t policy[32];
     uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
+    int64_t proven;             /* when a full handshake is due: seven days after the last, or when its path has ended */
     int64_t from, until;
     uint64_t age_add;
     psi_reader ticket;          /* clients: what to send */
@@ -6622,7 +6623,7 @@ struct psi_hs {
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
-    int64_t until;               /* how long what it proves can be resumed */
+    int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
     uint16_t port, version;
@@ -7614,7 +7615,7 @@ static int psi_auth_accept(psi_hs *h)
     psocket_question *q;
     int code;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
-    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &h->until, &verdict);
+    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &h->proven, &verdict);
     if ((code || h->tls->insecure_no_verify) && psi_x509_usable(h->chain.certs, &unusable)) { /* else it was looked at */
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
@@ -7779,7 +7780,7 @@ static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] =
     PSI_FIELD(name, 0, 0), PSI_FIELD(alpn, 0, 0), PSI_FIELD(endpoint, 0, 0),
     PSI_FIELD(subject, 0, PSI_FIELD_PEER),
     PSI_FIELD(not_before, 8, PSI_FIELD_PEER), PSI_FIELD(not_after, 8, PSI_FIELD_PEER),
-    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER),
+    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER), PSI_FIELD(proven, 8, 0),
     PSI_FIELD(policy, 32, PSI_FIELD_SECRET), PSI_FIELD(secret, PSI_REC_SECRET, PSI_FIELD_SECRET),
     PSI_FIELD(from, 8, PSI_FIELD_SECRET), PSI_FIELD(until, 8, PSI_FIELD_SECRET),
     PSI_FIELD(age_add, 4, PSI_FIELD_SECRET), PSI_FIELD(ticket, 0, PSI_FIELD_SECRET)
@@ -7817,7 +7818,7 @@ static int psi_session_read(psi_reader r, psi_session *s)
     memset(s, 0, sizeof *s);
     psi_session_walk(s, NULL, &r, 1);
     return psi_x509_end(r) && s->suite && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
+           s->until <= s->proven && s->proven - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
            !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
 }
 
@@ -8064,7 +8065,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 4", 9, id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
@@ -8185,15 +8186,20 @@ static void psi_session_forget(psi_hs *h)
     psi_os_unlock(&h->tls->lock);
 }
 
+/* It may be resumed from now on, for lifetime seconds at most. 0, or it may not. */
+static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
+{
+    s->from = now;
+    s->until = lifetime < s->proven - now ? now + lifetime : s->proven;
+    return s->from < s->until ? 0 : PSOCKET_INVALID;
+}
+
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
     if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
-    if (lifetime > PSI_SESSION_MOST) lifetime = PSI_SESSION_MOST;
-    s->from = now;
-    s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
-    if (s->from >= s->until) return;
+    if (psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -8249,6 +8255,7 @@ static int psi_hs_tell(psi_hs *h)
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8735,6 +8742,7 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    h->rec->from = h->now;
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
@@ -8764,15 +8772,14 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
-    return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+    return memcmp(policy, s->policy, 32) == 0;
 }
 
 /* A session of this connection, but for its secret. 0, or it cannot be made. */
 static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t now, psi_session *s)
 {
     psi_tlsinfo_read(info, s);
-    s->from = now;
-    s->until = now + PSI_SESSION_TIME;
+    if (psi_session_time(s, now, PSI_SESSION_TIME)) return PSOCKET_INVALID;
     return s->flags & PSI_SESSION_PEER ? psi_session_policy(tls, s->policy) : 0;
 }
 
@@ -9397,7 +9404,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     h->next = role->start;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
-    h->until = h->now + PSI_SESSION_MOST;
+    h->proven = h->now + PSI_SESSION_MOST;
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
@@ -9533,7 +9540,7 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     s->flags |= PSI_SESSION_TICKET;
     s->ticket = ticket;
     s->age_add = age_add;
-    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    if (s->name.n) psi_session_keep(r->tls, s, r->from, lifetime);
     psi_session_free(s);
     return 0;
 }
@@ -9956,7 +9963,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
 }
 
 /* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 3};
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 4};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
 
