@@ -2453,16 +2453,7 @@ typedef struct ip_mreq psi_os_mreq;
 #endif
 
 #ifndef _WIN32
-static int psi_os_keepalive(psocket_fd fd, int seconds)
-{
-    int r = psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#if defined(TCP_KEEPIDLE) && defined(TCP_KEEPINTVL)
-    r = r || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds) ||
-        psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (seconds + 2) / 3) || psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-#endif
-    (void)seconds;
-    return r;
-}
+#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
 #endif
 
 /* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
@@ -2480,22 +2471,38 @@ static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settin
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
+    enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
+    static const struct { uint16_t is, level, name; } table[] = {
+#ifndef _WIN32
+        { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
+#ifdef TCP_KEEPIDLE
+        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
+#endif
+#endif
+        { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
+        { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
+#if PSI_OS_IP6
+        { HOPS, IPPROTO_IPV6, IPV6_MULTICAST_HOPS }, { NOLOOP, IPPROTO_IPV6, IPV6_MULTICAST_LOOP },
+        { LEAVE, IPPROTO_IPV6, IPV6_MULTICAST_IF }
+#endif
+    };
     const psocket_options *o = &set->opt;
     int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
-    int hops = o->multicast_ttl, index = (int)set->interface_index, r;
+    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
+                           (int)set->interface_index };
+    size_t i;
+    int r;
     if (family == PSI_UNIX) return 0;
-    if (!udp) return alive > 0 && psi_os_keepalive(fd, alive) ? psi_os_why(os) : 0;
-    if (hops < 0 || hops > 255) return PSOCKET_INVALID;
-    r = (hops && psi_os_setint(fd, IPPROTO_IP, IP_MULTICAST_TTL, hops)) ||
-        (o->multicast_noloop && psi_os_setint(fd, IPPROTO_IP, IP_MULTICAST_LOOP, 0)) ||
-        (index && psi_os_group4(fd, IP_MULTICAST_IF, set));
-#if PSI_OS_IP6
-    if (family == PSI_IP6) /* may reach IPv4 groups, too, but need not */
-        r = (hops && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, hops)) ||
-            (o->multicast_noloop && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)) ||
-            (index && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, index));
-#endif
-    return r || (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) ? psi_os_why(os) : 0;
+    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
+    r = !udp && alive && psi_os_keepalive(fd, alive);
+    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
+        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
+        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
+        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
+    }
+    return r ? psi_os_why(os) : 0;
 }
 
 /* Joins the group of the settings, if they have one. */
