@@ -279,7 +279,7 @@ typedef struct psocket_tls_options {
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first one answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
@@ -5978,7 +5978,7 @@ typedef struct psi_rec {
     psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
-    int64_t from;          /* servers: when the handshake ended */
+    int64_t from;          /* the handshake's time: no clock is asked later */
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
@@ -7910,7 +7910,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
 static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+                              (tls->decide ? 4 : 0));
     const psi_trust *trust;
     br_sha256_context all;
     uint8_t digest[32];
@@ -7921,10 +7921,11 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
-        if (tls->identity_count) {
-            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
+        for (i = 0; i < tls->identity_count; i++) {
+            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
         }
+        br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
             psi_x509_sha256(trust->anchors.certs[i].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
@@ -8733,6 +8734,7 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    h->rec->from = h->now;
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
@@ -9530,7 +9532,7 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     s->flags |= PSI_SESSION_TICKET;
     s->ticket = ticket;
     s->age_add = age_add;
-    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    if (s->name.n) psi_session_keep(r->tls, s, r->from, lifetime);
     psi_session_free(s);
     return 0;
 }
@@ -10120,8 +10122,8 @@ static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; retur
 #define psi_hs_sent(h, n) ((void)(h), (void)(n))
 #define psi_hs_status(h, e) ((void)(h), psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_hs_asks(h) ((void)(h), (const psocket_question *)NULL)
-#define psi_hs_decide(h, code) ((void)(h), (void)(code), PSOCKET_INVALID)
-#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), PSOCKET_INVALID)
+#define psi_hs_decide(h, code) ((void)(h), (void)(code), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), psi_err_code(NULL, PSOCKET_INVALID))
 #define psi_hs_finish(h, rec, info) ((void)(h), *(rec) = NULL, *(info) = NULL)
 #define psi_tlsinfo_get(i, out) ((void)(i), (void)(out))
 #define psi_tls_export(r, label, context, len, out, n) \
