@@ -101,12 +101,10 @@
 #define PSOCKET_API static __attribute__((unused))
 #elif defined(PSOCKET_STATIC)
 #define PSOCKET_API static
+#elif defined(__cplusplus)
+#define PSOCKET_API extern "C"
 #else
 #define PSOCKET_API extern
-#endif
-
-#ifdef __cplusplus
-extern "C" {
 #endif
 
 #define PSOCKET_VERSION "0.2.0"
@@ -616,22 +614,17 @@ PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
 struct lua_State;
-#if defined(PSOCKET_STATIC)
-#define PSOCKET_LUA_API static
-#elif defined(_WIN32)
-#define PSOCKET_LUA_API extern __declspec(dllexport)
-#elif defined(__GNUC__)
-#define PSOCKET_LUA_API extern __attribute__((visibility("default")))
+#if defined(_WIN32) && !defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API PSOCKET_API __declspec(dllexport)
+#elif defined(__GNUC__) && !defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API PSOCKET_API __attribute__((visibility("default")))
 #else
-#define PSOCKET_LUA_API extern
+#define PSOCKET_LUA_API PSOCKET_API
 #endif
 /* The Lua module's loader, for package.preload or require. A library exports it, whatever else it hides. */
 PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #endif
 
-#ifdef __cplusplus
-}
-#endif
 #endif /* PSOCKET_H */
 
 #if defined(PSOCKET_IMPLEMENTATION) && !defined(PSOCKET_IMPLEMENTED)
