@@ -101,12 +101,10 @@
 #define PSOCKET_API static __attribute__((unused))
 #elif defined(PSOCKET_STATIC)
 #define PSOCKET_API static
+#elif defined(__cplusplus)
+#define PSOCKET_API extern "C"
 #else
 #define PSOCKET_API extern
-#endif
-
-#ifdef __cplusplus
-extern "C" {
 #endif
 
 #define PSOCKET_VERSION "0.2.0"
@@ -279,7 +277,7 @@ typedef struct psocket_tls_options {
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first one answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
@@ -616,22 +614,17 @@ PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
 struct lua_State;
-#if defined(PSOCKET_STATIC)
-#define PSOCKET_LUA_API static
-#elif defined(_WIN32)
-#define PSOCKET_LUA_API extern __declspec(dllexport)
-#elif defined(__GNUC__)
-#define PSOCKET_LUA_API extern __attribute__((visibility("default")))
+#if defined(_WIN32) && !defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API PSOCKET_API __declspec(dllexport)
+#elif defined(__GNUC__) && !defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API PSOCKET_API __attribute__((visibility("default")))
 #else
-#define PSOCKET_LUA_API extern
+#define PSOCKET_LUA_API PSOCKET_API
 #endif
 /* The Lua module's loader, for package.preload or require. A library exports it, whatever else it hides. */
 PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #endif
 
-#ifdef __cplusplus
-}
-#endif
 #endif /* PSOCKET_H */
 
 #if defined(PSOCKET_IMPLEMENTATION) && !defined(PSOCKET_IMPLEMENTED)
@@ -5486,35 +5479,19 @@ static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 
 /* --- reading and writing bytes -------------------------------------------- */
 
-/* Bytes still to be read; bad once something did not fit. */
-typedef struct psi_reader {
-    const uint8_t *p;
-    size_t n;
-    int bad;
-} psi_reader;
+/* Bytes still to be read. What does not fit spoils it, and what is read from it then is spoilt or 0. */
+typedef psi_x509_span psi_reader;
 
-static const psi_reader psi_none = {(const uint8_t *)"", 0, 0};
+#define psi_read_of psi_x509_span_of
 
-static psi_reader psi_read_of(const void *p, size_t n)
-{
-    psi_reader r;
-    r.p = (const uint8_t *)p;
-    r.n = n;
-    r.bad = 0;
-    return r;
-}
+static const psi_reader psi_none = {(const uint8_t *)"", 0};
 
 /* The next n bytes, NULL if there are fewer. */
 static const uint8_t *psi_read_take(psi_reader *r, size_t n)
 {
     const uint8_t *p = r->p;
-    if (r->bad || r->n < n) {
-        r->bad = 1;
-        r->n = 0;
-        return NULL;
-    }
-    r->p += n;
-    r->n -= n;
+    if (!p || r->n < n) return psi_x509_spoil(r).p;
+    *r = psi_x509_after(*r, n);
     return p;
 }
 
@@ -5537,20 +5514,16 @@ static uint32_t psi_read_number(psi_reader *r, size_t size)
 /* A vector of min to max bytes, in front of which its length stands in size bytes. */
 static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t max)
 {
-    psi_reader v = PSI_ZERO;
-    v.n = psi_read_number(r, size);
-    v.p = psi_read_take(r, v.n);
-    if (v.n < min || v.n > max) r->bad = 1;
-    if (r->bad) r->n = v.n = 0;
-    v.bad = r->bad;
-    return v;
+    size_t n = psi_read_number(r, size);
+    const uint8_t *p = psi_read_take(r, n);
+    return p && n >= min && n <= max ? psi_read_of(p, n) : psi_x509_spoil(r);
 }
 
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
     while (list.n)
-        if (psi_read_number(&list, 2) == number && !list.bad) return 1;
+        if (psi_read_number(&list, 2) == number && list.p) return 1;
     return 0;
 }
 
@@ -5571,15 +5544,7 @@ static psi_reader psi_read_list(psi_reader *r, const psi_shape *s)
         if (s->len) psi_read_vector(&rest, s->len, s->least, 65535);
         psi_read_take(&rest, s->after);
     }
-    if (!rest.bad) return list;
-    r->bad = 1;
-    r->n = 0;
-    return rest;
-}
-
-static int psi_read_same(psi_reader a, const void *p, size_t n)
-{
-    return a.n == n && (n == 0 || memcmp(a.p, p, n) == 0);
+    return rest.p ? list : psi_x509_spoil(r);
 }
 
 /* A growing buffer. failed once memory was short: then it is empty and stays so. All zero is empty. */
@@ -5627,8 +5592,8 @@ static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
 
 static void psi_write(psi_writer *w, const void *p, size_t n)
 {
-    uint8_t *to = psi_write_room(w, n);
-    if (!to || !n) return;
+    uint8_t *to = n ? psi_write_room(w, n) : NULL;
+    if (!to) return;
     memcpy(to, p, n);
     w->n += (uint32_t)n;
 }
@@ -5677,24 +5642,78 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
     }
 }
 
-/* --- cipher suites -------------------------------------------------------- */
+/* --- suites, groups, schemes ---------------------------------------------- */
 
-/* What a handshake chooses: a cipher suite, a group, a signature scheme. */
+enum { PSI_SUITE = 1, PSI_GROUP, PSI_SCHEME };
+enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
+
+/* What a handshake chooses. */
 typedef struct psi_named {
     const char *name; /* IANA's */
     uint16_t number;
     uint16_t version;          /* suites: of TLS */
+    uint8_t what;              /* PSI_SUITE ... */
     uint8_t hash;              /* suites, schemes */
     uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
     uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
-    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t len;               /* suites: bytes of a digest; groups: bytes of a secret key */
+    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
 } psi_named;
 
 typedef psi_named psi_suite, psi_group, psi_scheme;
 
-/* A choice among them, most wanted first. */
+/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
+#define PSI_SUITE12(name, number, key, bits, aead) \
+    { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
+      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
+#define PSI_SUITE13(name, number, bits, aead) \
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+#define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
+#define PSI_SIGN(name, number, kind, bits, curve, pss) \
+    { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
+
+/* Of each kind the most wanted first; of suites, where the CPU has AES. Schemes: RFC 8446 4.2.3. */
+static const psi_named psi_names[] = {
+    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
+    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
+    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA),
+    PSI_CURVE(x25519, 29, BR_EC_curve25519, 32),
+    PSI_CURVE(secp256r1, 23, BR_EC_secp256r1, 32),
+    PSI_CURVE(secp384r1, 24, BR_EC_secp384r1, 48),
+    PSI_CURVE(secp521r1, 25, BR_EC_secp521r1, 66),
+    PSI_SIGN(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
+    PSI_SIGN(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
+    PSI_SIGN(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
+};
+
+enum { PSI_NAMES = sizeof psi_names / sizeof psi_names[0] };
+
+/* NULL: there is none. */
+static const psi_named *psi_named_of(int what, unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++)
+        if (psi_names[i].what == what && psi_names[i].number == number) return &psi_names[i];
+    return NULL;
+}
+
+/* A choice among those of a kind, most wanted first. */
 typedef struct psi_list {
     const psi_named *items[12];
     size_t count;
@@ -5718,38 +5737,6 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     for (i = 0; i < l->count; i++) psi_write_number(w, l->items[i]->number, 2);
     psi_write_close(w, at, 2);
 }
-
-/* The entry of a table; NULL: there is none. */
-static const psi_named *psi_named_of(const psi_named *table, size_t count, unsigned number)
-{
-    for (; count; count--, table++)
-        if (table->number == number) return table;
-    return NULL;
-}
-
-#define PSI_NAMED(table, number) psi_named_of(table, sizeof (table) / sizeof (table)[0], number)
-
-enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
-
-/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
-#define PSI_SUITE12(name, number, key, hash, aead) \
-    { #name, number, PSI_TLS12, br_sha##hash##_ID, BR_KEYTYPE_##key, 0, PSI_##aead, \
-      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, (hash) / 8, 0 }
-#define PSI_SUITE13(name, number, hash, aead) \
-    { #name, number, PSI_TLS13, br_sha##hash##_ID, 0, 0, PSI_##aead, 5, PSI_REC_TAG + 1, (hash) / 8, 0 }
-
-/* Best first where the CPU has AES. */
-static const psi_suite psi_suites[] = {
-    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
-    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
-    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA)
-};
 
 /* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_primitives {
@@ -5823,17 +5810,12 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. The key that is
-   made ready for that is kept, if there is memory. */
-static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
+/* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
+static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
 {
     psi_gcm spare, *g = k->gcm;
     uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    if (k->suite->aead == PSI_CHACHA) {
-        psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
-        return;
-    }
     if (!g) {
         k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
         g = k->gcm ? k->gcm : &spare;
@@ -5853,22 +5835,19 @@ static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* The nonce of the record whose body is at `body`, and what is authenticated beside its n bytes of data (RFC 8446 5.2
-   and 5.3; RFC 5246 6.2.3.3, RFC 5288 3, RFC 7905 2). Returns the length of the latter. */
-static size_t psi_key_frame(const psi_key *k, const uint8_t *header, size_t n, uint8_t nonce[12], uint8_t aad[13])
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
+   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
-    size_t i;
-    memcpy(nonce, k->iv, 12);
-    if (k->suite->head > 5) memcpy(nonce + 4, header + 5, 8);
-    else for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (k->seq >> 8 * (7 - i) & 0xFF));
-    if (k->suite->version == PSI_TLS13) {
-        memcpy(aad, header, 5);
-        return 5;
-    }
+    uint8_t nonce[12], aad[13], *p = record + k->suite->head;
+    size_t len = k->suite->version == PSI_TLS13 ? 5 : 13, i;
     psi_rec_put(aad, k->seq, 8);
-    memcpy(aad + 8, header, 3);
-    psi_rec_put(aad + 11, n, 2);
-    return 13;
+    memcpy(nonce, k->iv, 12);
+    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (p == record + 5 ? aad : record + 5)[i]);
+    memcpy(aad + len - 5, record, 5);
+    if (len > 5) psi_rec_put(aad + 11, n, 2);
+    if (k->suite->aead != PSI_CHACHA) psi_key_gcm(k, nonce, psi_read_of(aad, len), p, n, encrypt, tag);
+    else psi_prim.poly(k->key, nonce, p, n, aad, len, tag, psi_prim.chacha, encrypt);
 }
 
 /* Are they the same? In constant time. */
@@ -5900,7 +5879,7 @@ typedef struct psi_rec {
     psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
-    int64_t from;          /* servers: when the handshake ended */
+    int64_t from;          /* the handshake's time: no clock is asked later */
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
@@ -5980,15 +5959,14 @@ static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
 static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
 {
-    uint8_t nonce[12], aad[13], tag[PSI_REC_TAG];
-    size_t head = k->suite->head, n;
-    if (len < head - 5 + PSI_REC_TAG) return 0;
-    n = len - (head - 5) - PSI_REC_TAG;
-    psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, p, n, nonce, aad)), p + head, n, 0, tag);
-    if (!psi_rec_equal(tag, p + head + n, PSI_REC_TAG)) return 0;
+    uint8_t tag[PSI_REC_TAG];
+    size_t more = (size_t)k->suite->head - 5 + PSI_REC_TAG;
+    if (len < more) return 0;
+    in->data = p + k->suite->head;
+    in->len = len - more;
+    psi_key_run(k, p, in->len, 0, tag);
+    if (!psi_rec_equal(tag, in->data + in->len, PSI_REC_TAG)) return 0;
     k->seq++;
-    in->data = p + head;
-    in->len = n;
     return 1;
 }
 
@@ -6068,46 +6046,44 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
 }
 
-/* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
-static size_t psi_rec_seal_one(psi_rec *r, int type, const uint8_t *data, size_t n, uint8_t *to)
+/* Bytes of a record that are not data. */
+static size_t psi_rec_extra(const psi_rec *r)
 {
-    psi_key *k = &r->out;
-    size_t head = k->suite ? k->suite->head : 5, tail = k->suite ? k->suite->tail : 0;
-    uint8_t nonce[12], aad[13], *p = to + head;
-    if (n) memcpy(p, data, n);
-    to[0] = (uint8_t)type;
-    psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
-    psi_rec_put(to + 3, head - 5 + n + tail, 2);
-    if (k->suite) {
-        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
-        if (tail > PSI_REC_TAG) {
-            p[n++] = (uint8_t)type;
-            to[0] = PSI_REC_APPDATA;
-            tail--;
-        }
-        psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, to, n, nonce, aad)), p, n, 1, p + n);
-        k->seq++;
-    }
-    return head + n + tail;
+    return r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5;
 }
 
 /* Bytes that n bytes of data take as records. */
 static size_t psi_rec_room(const psi_rec *r, size_t n)
 {
-    size_t records = n ? (n + r->max_out - 1) / r->max_out : 1;
-    return n + records * (r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5);
+    return n + psi_rec_extra(r) * (n ? (n + r->max_out - 1) / r->max_out : 1);
 }
 
 /* Writes n bytes as records to `to`, which has psi_rec_room bytes. Returns how many were needed. */
 static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
 {
-    size_t done = 0, used = 0;
+    psi_key *k = &r->out;
+    const uint8_t *from = (const uint8_t *)data;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
     do {
-        size_t len = n - done < r->max_out ? n - done : r->max_out;
-        used += psi_rec_seal_one(r, type, (const uint8_t *)data + done, len, to + used);
-        done += len;
-    } while (done < n);
-    return used;
+        uint8_t *p = to + head;
+        len = n < r->max_out ? n : r->max_out;
+        if (len) memcpy(p, from, len);
+        p += len;
+        to[0] = (uint8_t)type;
+        psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
+        psi_rec_put(to + 3, len + extra - 5, 2);
+        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
+        if (k->suite && k->suite->tail > PSI_REC_TAG) {
+            *p++ = (uint8_t)type;
+            to[0] = PSI_REC_APPDATA;
+        }
+        if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
+        k->seq++;
+        to += len + extra;
+        from += len;
+        n -= len;
+    } while (n);
+    return need;
 }
 
 /*==================================================================================================
@@ -6121,12 +6097,7 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    const br_hash_class *hc = psi_x509_hash_class(hash);
-    br_hash_compat_context h;
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->out(&h.vtable, out);
+    psi_x509_digest(hash, a, b, psi_none, out);
     return psi_x509_hash_len(hash);
 }
 
@@ -6326,15 +6297,6 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
 
 /* --- the key exchange ----------------------------------------------------- */
 
-/* With the bytes of a secret key, most wanted first. */
-#define PSI_GROUP(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 }
-static const psi_group psi_groups[] = {
-    PSI_GROUP(x25519, 29, BR_EC_curve25519, 32),
-    PSI_GROUP(secp256r1, 23, BR_EC_secp256r1, 32),
-    PSI_GROUP(secp384r1, 24, BR_EC_secp384r1, 48),
-    PSI_GROUP(secp521r1, 25, BR_EC_secp521r1, 66)
-};
-
 #define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
 #define PSI_KEX_SECRET 66 /* the longest secret */
@@ -6432,24 +6394,6 @@ static uint32_t psi_msg_size(const uint8_t *p)
     return 4 + ((uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
 }
 
-/* Signature schemes, RFC 8446 4.2.3: kind, hash, the curve that TLS 1.3 binds, 1: of RSASSA-PSS keys. Most wanted first. */
-#define PSI_SCHEME(name, number, kind, hash, curve, pss) \
-    { #name, number, 0, br_sha##hash##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
-static const psi_scheme psi_schemes[] = {
-    PSI_SCHEME(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
-    PSI_SCHEME(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
-    PSI_SCHEME(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
-};
-
 /* --- settings and sessions, as >>session and >>tls fill them -------------- */
 
 typedef struct psi_tls_identity {
@@ -6498,11 +6442,12 @@ struct psocket_tls {
     void *clock_user;
 };
 
+enum { PSI_SESSION_RESUMED = 1, PSI_SESSION_EMS = 2, PSI_SESSION_PEER = 4, PSI_SESSION_TICKET = 8 };
+
 /* What a connection agreed on, and what resumes it. The spans point into its flat form, or to where its maker has them. */
 typedef struct psi_session {
     const psi_suite *suite;
-    uint16_t group, scheme, port;
-    uint8_t resumed, ems, has_peer, is_ticket;
+    uint64_t group, scheme, port, flags;
     psi_reader name, alpn;      /* the server name asked for, and the protocol */
     psi_reader subject;         /* the peer's certificate: for people; */
     int64_t not_before, not_after;
@@ -6512,7 +6457,7 @@ typedef struct psi_session {
     uint8_t policy[32];
     uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
     int64_t from, until;
-    uint32_t age_add;
+    uint64_t age_add;
     psi_reader ticket;          /* clients: what to send */
     size_t size;                /* with what the spans point into */
 } psi_session;
@@ -6717,7 +6662,7 @@ static int psi_hs_illegal(psi_hs *h, const char *what)
 /* Is m wrong, or anything left of it? Then the handshake fails. */
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
 {
-    if (!m->bad && !m->n) return 0;
+    if (psi_x509_end(*m)) return 0;
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed",
                        psi_hs_peer(h), psi_msg_name(h->message[0]));
 }
@@ -6846,8 +6791,9 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     list = psi_read_list(r, &shape);
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
-    for (i = 0; i < name.n; i++) list.bad |= name.p[i] <= ' ' || name.p[i] > '~';
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
     psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
@@ -6862,7 +6808,7 @@ static int psi_ext_fragment(psi_hs *h, psi_writer *w, psi_reader *r)
     uint8_t n = 4;
     if (!w) {
         n = (uint8_t)psi_read_number(r, 1);
-        if (r->bad) return 0;
+        if (!r->p) return 0;
         if (n < 1 || n > 4 || (h->where != PSI_IN_CH && n != h->fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
     } else if (h->where == PSI_IN_CH) {
         while (n && 256u << n != h->tls->max_fragment) n--;
@@ -6883,7 +6829,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
         return h->where == PSI_IN_CH ? h->tls->max_fragment != 0 : h->told;
     }
     h->limit = (uint16_t)psi_read_number(r, 2);
-    return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* Applies what the peer wants of these two, once the version is known. */
@@ -6951,7 +6897,7 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
         psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
         while (list.n) {
             psi_reader name = psi_read_vector(&list, 1, 1, 255);
-            if (psi_read_same(name, one.p, one.n)) h->alpn = one;
+            if (psi_x509_same(name, one)) h->alpn = one;
         }
     }
     return h->alpn.n != 0;
@@ -6972,7 +6918,7 @@ static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
     }
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
@@ -6989,7 +6935,7 @@ static int psi_ext_ticket(psi_hs *h, psi_writer *w, psi_reader *r)
         r->n = 0;
         return 0;
     }
-    if (s && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
+    if (s && s->flags & PSI_SESSION_TICKET) psi_write(w, s->ticket.p, s->ticket.n);
     return psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->client_sessions.max;
 }
 
@@ -7063,7 +7009,7 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
     number = psi_read_number(r, 2);
     group = psi_list_find(&h->tls->groups, number);
     if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
-    if (r->bad) return 0;
+    if (!r->p) return 0;
     if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
     h->k->kex.group = group;
     return 0;
@@ -7107,7 +7053,7 @@ static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
         psi_read_number(&list, 4);
         psi_read_vector(&binders, 1, 1, 255);
     }
-    return !r->bad && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
@@ -7203,7 +7149,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
     else
         alert = (x->run)(h, NULL, &body);
-    return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
+    return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
 /* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
@@ -7232,7 +7178,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
     int alert = 0;
     unsigned type = 0;
     h->where = where;
-    if (m->bad || m->n) alert = PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(*m)) alert = PSI_ALERT_DECODE_ERROR;
     else if (psi_ext_twice(list))
         alert = where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR;
     while (list.n && !alert) {
@@ -7335,9 +7281,9 @@ static int psi_hello_version(psi_reader m, unsigned *version)
         psi_reader body = psi_read_vector(&list, 2, 0, 65535);
         if (type != PSI_EXT_SUPPORTED_VERSIONS) continue;
         *version = psi_read_number(&body, 2);
-        m.bad |= body.bad || body.n;
+        if (!psi_x509_end(body)) psi_x509_spoil(&m);
     }
-    return !m.bad && !m.n;
+    return psi_x509_end(m);
 }
 
 /* Reads a client's hello into the offer, m being its body. */
@@ -7350,7 +7296,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->id = psi_read_vector(&m, 1, 0, 32);
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
-    if (m.bad || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+    if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     h->got = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
@@ -7502,7 +7448,7 @@ static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
         return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
     psi_keys_digest(s->hash, a, b, digest);
     alg = psi_auth_alg(s);
-    if (!psi_x509_signed(leaf, &alg, digest, psi_x509_span_of(sig.p, sig.n)))
+    if (!psi_x509_signed(leaf, &alg, digest, sig))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
     h->proved = 1;
     if (!h->role->server) h->server_scheme = s;
@@ -7587,34 +7533,28 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) m.bad = 1;
+    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
-    while (list.n && !code && !m.bad) {
+    while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
         if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
-        m.bad |= list.bad | (extensions.n > 0 && extensions.n < 4);
-        if (!m.bad && extensions.n)
+        if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
+        if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
                        psocket_strerror(code));
 }
 
-/* Does the key of a server's certificate fit TLS 1.2's suite, and is its curve one that we offered (RFC 8422 5.1)? */
-static int psi_auth_suits(const psi_hs *h, const br_x509_pkey *key)
-{
-    if (!key->key_type) return 1; /* it cannot be used, which will be told */
-    return key->key_type == h->suite->kind &&
-           (key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve));
-}
-
-/* Certificate of the peer. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
+   that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
     int server = h->role->server, new_one = h->version == PSI_TLS13;
+    const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
         psi_transcript_forget(&h->transcript);
@@ -7624,7 +7564,10 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
         return psi_hs_fail(h, PSOCKET_CERT_MISSING, !server ? PSI_ALERT_DECODE_ERROR : new_one
                            ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
                            "the %s sent no certificate", psi_hs_peer(h));
-    if (!server && !new_one && !psi_auth_suits(h, &h->chain.certs[0].key))
+    key = &h->chain.certs[0].key;
+    if (!server && !new_one && key->key_type &&
+        (key->key_type != h->suite->kind ||
+         (key->key_type == BR_KEYTYPE_EC && !psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve))))
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
                            "the server's certificate has a key that does not fit what was offered");
     return psi_auth_accept(h);
@@ -7655,32 +7598,26 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
     psi_hs_end(h, at);
 }
 
-/* Did one of these authorities (vectors of names) issue a certificate of the chain? 1 if the list is empty. */
-static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
-{
-    int any = authorities.n == 0;
-    while (authorities.n && !any) {
-        psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
-        size_t i;
-        for (i = 0; i < chain->count; i++)
-            any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
-    }
-    return any;
-}
-
 /* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
    1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
-    size_t i;
+    size_t i, k;
     int best = 0;
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
-        int score = 1 + psi_auth_issued(&id->chain, o->authorities);
-        if (!s || score <= best || (types.n && !memchr(types.p, type, types.n))) continue;
+        int score = o->authorities.n ? 1 : 2;
+        psi_reader names = o->authorities;
+        if (!s || (types.n && !memchr(types.p, type, types.n))) continue;
+        while (names.n && score < 2) {
+            psi_reader name = psi_read_vector(&names, 2, 1, 65535);
+            for (k = 0; k < id->chain.count; k++)
+                if (psi_x509_same(name, id->chain.certs[k].issuer)) score = 2;
+        }
+        if (score <= best) continue;
         best = score;
         h->identity = id;
         h->scheme = s;
@@ -7704,8 +7641,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
         o.authorities = psi_read_list(&m, &authorities);
         failed = psi_hs_left(h, &m);
     } else {
-        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
-        failed = m.bad ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
+        if (psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m); /* a context is for requests after the handshake */
+        failed = !m.p ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
         if (!failed && !o.schemes.n)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
@@ -7726,87 +7663,59 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
 
-/* One walk over the fields serves both directions: they are written to w, or read from r if w is NULL. */
-typedef struct psi_flat {
-    psi_writer *w;
-    psi_reader *r;
-} psi_flat;
+enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-static uint64_t psi_flat_number(const psi_flat *f, uint64_t v, size_t size)
+/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
+#define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
+static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
+    PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
+    PSI_FIELD(name, 0, 0), PSI_FIELD(alpn, 0, 0), PSI_FIELD(endpoint, 0, 0),
+    PSI_FIELD(subject, 0, PSI_FIELD_PEER),
+    PSI_FIELD(not_before, 8, PSI_FIELD_PEER), PSI_FIELD(not_after, 8, PSI_FIELD_PEER),
+    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER),
+    PSI_FIELD(policy, 32, PSI_FIELD_SECRET), PSI_FIELD(secret, PSI_REC_SECRET, PSI_FIELD_SECRET),
+    PSI_FIELD(from, 8, PSI_FIELD_SECRET), PSI_FIELD(until, 8, PSI_FIELD_SECRET),
+    PSI_FIELD(age_add, 4, PSI_FIELD_SECRET), PSI_FIELD(ticket, 0, PSI_FIELD_SECRET)
+};
+
+/* Writes s to w, or reads it from r if w is NULL; what resumes it only with `all`. */
+static void psi_session_walk(psi_session *s, psi_writer *w, psi_reader *r, int all)
 {
-    size_t high = size > 4 ? size - 4 : 0;
-    if (f->w) {
-        psi_write_number(f->w, v, size);
-        return v;
+    size_t i, n, high;
+    if (w) psi_write_number(w, s->suite->number, 2);
+    else s->suite = psi_named_of(PSI_SUITE, psi_read_number(r, 2));
+    for (i = 0; i < sizeof psi_session_fields / sizeof psi_session_fields[0]; i++) {
+        void *p = (char *)s + psi_session_fields[i].at;
+        uint64_t *number = (uint64_t *)p;
+        psi_reader *v = (psi_reader *)p;
+        if (psi_session_fields[i].when & (all ? 0 : PSI_FIELD_SECRET)) break;
+        if (psi_session_fields[i].when & (s->flags & PSI_SESSION_PEER ? 0 : PSI_FIELD_PEER)) continue;
+        n = psi_session_fields[i].bytes;
+        high = n > 4 ? n - 4 : 0;
+        if (!n && w) psi_write_vector(w, v->p, v->n, 2);
+        else if (!n) *v = psi_read_vector(r, 2, 0, 65535);
+        else if (n > 8 && w) psi_write(w, p, n);
+        else if (n > 8) psi_read_copy(r, p, n);
+        else if (w) psi_write_number(w, *number, n);
+        else {
+            *number = (uint64_t)psi_read_number(r, high) << 32;
+            *number |= psi_read_number(r, n - high);
+        }
     }
-    v = psi_read_number(f->r, high);
-    return v << 32 | psi_read_number(f->r, size - high);
-}
-
-static void psi_flat_bytes(const psi_flat *f, uint8_t *p, size_t n)
-{
-    if (f->w) psi_write(f->w, p, n);
-    else psi_read_copy(f->r, p, n);
-}
-
-static void psi_flat_vector(const psi_flat *f, psi_reader *v)
-{
-    if (f->w) psi_write_vector(f->w, v->p, v->n, 2);
-    else *v = psi_read_vector(f->r, 2, 0, 65535);
-}
-
-/* What the connection agreed on; with `all`, what resumes it, too. */
-static void psi_session_walk(const psi_flat *f, psi_session *s, int all)
-{
-    unsigned flags = s->resumed | (unsigned)s->ems << 1 | (unsigned)s->has_peer << 2 | (unsigned)s->is_ticket << 3;
-    s->suite = PSI_NAMED(psi_suites, (unsigned)psi_flat_number(f, s->suite ? s->suite->number : 0, 2));
-    s->group = (uint16_t)psi_flat_number(f, s->group, 2);
-    s->scheme = (uint16_t)psi_flat_number(f, s->scheme, 2);
-    s->port = (uint16_t)psi_flat_number(f, s->port, 2);
-    flags = (unsigned)psi_flat_number(f, flags, 1);
-    s->resumed = flags & 1;
-    s->ems = flags >> 1 & 1;
-    s->has_peer = flags >> 2 & 1;
-    s->is_ticket = flags >> 3 & 1;
-    psi_flat_vector(f, &s->name);
-    psi_flat_vector(f, &s->alpn);
-    psi_flat_vector(f, &s->endpoint);
-    if (s->has_peer) {
-        psi_flat_vector(f, &s->subject);
-        s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
-        s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
-        psi_flat_bytes(f, s->sha256, 32);
-        psi_flat_bytes(f, s->spki, 32);
-    }
-    if (!all) return;
-    psi_flat_bytes(f, s->policy, 32);
-    psi_flat_bytes(f, s->secret, sizeof s->secret);
-    s->from = (int64_t)psi_flat_number(f, (uint64_t)s->from, 8);
-    s->until = (int64_t)psi_flat_number(f, (uint64_t)s->until, 8);
-    s->age_add = (uint32_t)psi_flat_number(f, s->age_add, 4);
-    psi_flat_vector(f, &s->ticket);
-}
-
-static void psi_session_write(psi_writer *w, psi_session *s, int all)
-{
-    psi_flat f = PSI_ZERO;
-    f.w = w;
-    psi_session_walk(&f, s, all);
 }
 
 /* Is it a session, and nothing else? */
 static int psi_session_read(psi_reader r, psi_session *s)
 {
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 1);
-    return !r.bad && !r.n && s->suite && s->from >= 0 && s->from < s->until &&
+    psi_session_walk(s, NULL, &r, 1);
+    return psi_x509_end(r) && s->suite && s->from >= 0 && s->from < s->until &&
            s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
            !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
 }
@@ -7844,7 +7753,7 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 {
     psi_writer w = PSI_ZERO;
     psi_tlsinfo *i = NULL;
-    psi_session_write(&w, s, 0);
+    psi_session_walk(s, &w, NULL, 0);
     if (!w.failed) i = (psi_tlsinfo *)psi_alloc(sizeof *i + w.n);
     if (i) {
         i->len = w.n;
@@ -7858,20 +7767,20 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 {
     psi_reader r = psi_read_of(i + 1, i->len);
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 0);
+    psi_session_walk(s, NULL, &r, 0);
 }
 
 static void psi_tlsinfo_text(char *to, size_t size, psi_reader text)
 {
-    snprintf(to, size, "%.*s", (int)text.n, text.n ? (const char *)text.p : "");
+    snprintf(to, size, "%.*s", (int)text.n, (const char *)text.p);
 }
 
-static void psi_tlsinfo_name(char *to, size_t size, const psi_named *what)
+/* The name of a suite, group or scheme; none: there was none. */
+static void psi_tlsinfo_name(char *to, size_t size, int what, int number)
 {
-    snprintf(to, size, "%s", what ? what->name : "");
+    const psi_named *named = psi_named_of(what, (unsigned)number);
+    snprintf(to, size, "%s", named ? named->name : "");
 }
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
@@ -7881,14 +7790,14 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     memset(out, 0, sizeof *out);
     out->version = s.suite->version;
     out->suite = s.suite->number;
-    out->group = s.group;
-    out->sigalg = s.scheme;
-    out->resumed = s.resumed;
-    out->extended_master_secret = s.ems;
+    out->group = (int)s.group;
+    out->sigalg = (int)s.scheme;
+    out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
+    out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
     snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, s.suite);
-    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_NAMED(psi_groups, s.group));
-    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_NAMED(psi_schemes, s.scheme));
+    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
+    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
+    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
     psi_tlsinfo_text(out->alpn, sizeof out->alpn, s.alpn);
     psi_tlsinfo_text(out->server_name, sizeof out->server_name, s.name);
     psi_tlsinfo_text(out->peer_subject, sizeof out->peer_subject, s.subject);
@@ -7902,7 +7811,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
 static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+                              (tls->decide ? 4 : 0));
     const psi_trust *trust;
     br_sha256_context all;
     uint8_t digest[32];
@@ -7913,10 +7822,11 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
-        if (tls->identity_count) {
-            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
+        for (i = 0; i < tls->identity_count; i++) {
+            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
         }
+        br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
             psi_x509_sha256(trust->anchors.certs[i].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
@@ -7935,7 +7845,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 /* --- remembered sessions -------------------------------------------------- */
 
 /* What a client's session is kept under. */
-static void psi_session_key(psi_reader name, unsigned port, uint8_t out[32])
+static void psi_session_key(psi_reader name, uint64_t port, uint8_t out[32])
 {
     uint8_t c = 0;
     br_sha256_context sha;
@@ -8015,7 +7925,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_writer w = PSI_ZERO;
     if (!c->max) return 0;
     psi_write(&w, key, 32);
-    psi_session_write(&w, s, 1);
+    psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
     place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
@@ -8059,36 +7969,29 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_write(keys, key, PSI_TICKET_KEY);
 }
 
-/* Adds those that the application gave. psocket_tls_new leaves this to servers, lest clients link it. */
-static void psi_ticket_prepare(psocket_tls *tls)
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
-    uint32_t i;
-    if (tls->ticket_keys.n) return;
-    for (i = 0; i < tls->ticket_given.n; i += PSI_TICKET_KEY) psi_ticket_add(&tls->ticket_keys, tls->ticket_given.p + i);
-    if (tls->ticket_keys.failed) psi_write_free(&tls->ticket_keys);
-}
-
-/* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
-static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
-{
+    const psi_writer *given = &tls->ticket_given;
     psi_writer *keys = &tls->ticket_keys, fresh = PSI_ZERO;
     int64_t age = now - tls->ticket_keys_made;
+    uint8_t key[PSI_TICKET_KEY] = {0};
+    uint32_t i;
     int code = 0;
-    psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    if (!tls->ticket_given.n && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
-        code = psi_os_entropy(entry, PSI_TICKET_KEY);
-        psi_ticket_add(&fresh, entry);
-        if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
-        if (fresh.failed) code = PSOCKET_NOMEM;
-        psi_write_free(code ? &fresh : keys);
-        if (!code) *keys = fresh;
-        if (!code) tls->ticket_keys_made = now;
+    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
+    if (!given->n) {
+        code = psi_os_entropy(key, sizeof key);
+        psi_ticket_add(&fresh, key);
+        psi_wipe(key, sizeof key);
+        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
     }
-    if (!code && !keys->n) code = PSOCKET_NOMEM;
-    if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
-    psi_os_unlock(&tls->lock);
-    return code;
+    if (fresh.failed) code = PSOCKET_NOMEM;
+    psi_write_free(code ? &fresh : keys);
+    if (code) return code;
+    *keys = fresh;
+    tls->ticket_keys_made = now;
+    return 0;
 }
 
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
@@ -8096,13 +7999,17 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 {
     uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
-    int code = psi_ticket_current(tls, now, entry);
+    int code;
+    psi_os_lock(&tls->lock);
+    code = psi_ticket_renew(tls, now);
+    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    psi_os_unlock(&tls->lock);
     memcpy(head, entry, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
-        psi_session_write(w, s, 1);
+        psi_session_walk(s, w, NULL, 1);
         if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
@@ -8112,27 +8019,25 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 }
 
 /* The session in a ticket; NULL: it is not one of ours. */
-static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
+static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
     uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    uint32_t at = 0;
+    uint32_t at;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
-    if (at < keys->n) {
+    psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
+    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
+        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
         memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
         psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) {
-        psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
-        if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    }
+    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
     psi_wipe(key, sizeof key);
     psi_write_free(&w);
     return s;
@@ -8174,7 +8079,7 @@ static void psi_session_forget(psi_hs *h)
     slot = psi_sessions_find(&h->tls->client_sessions, key);
     if (slot) {
         psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_read_same(s.ticket, h->session->ticket.p, h->session->ticket.n)) psi_sessions_drop(slot);
+        if (psi_x509_same(s.ticket, h->session->ticket)) psi_sessions_drop(slot);
         psi_wipe(&s, sizeof s);
     }
     psi_os_unlock(&h->tls->lock);
@@ -8184,7 +8089,7 @@ static void psi_session_forget(psi_hs *h)
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
+    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
     if (lifetime > PSI_SESSION_MOST) lifetime = PSI_SESSION_MOST;
     s->from = now;
     s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
@@ -8233,14 +8138,14 @@ static int psi_hs_tell(psi_hs *h)
         psi_wipe(s.secret, sizeof s.secret);
     } else if (h->chain.count) {
         psi_x509_info(leaf, &cert, text, sizeof text);
-        s.has_peer = 1;
+        s.flags = PSI_SESSION_PEER;
         s.not_before = cert.not_before;
         s.not_after = cert.not_after;
         memcpy(s.sha256, cert.sha256, 32);
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, psi_read_of(leaf->der.p, leaf->der.n),
+            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der,
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
@@ -8250,8 +8155,9 @@ static int psi_hs_tell(psi_hs *h)
     s.port = h->port;
     s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
     s.alpn = h->alpn;
-    s.resumed = h->resumed;
-    s.ems = h->ems || h->version == PSI_TLS13;
+    s.flags &= PSI_SESSION_PEER;
+    if (h->resumed) s.flags |= PSI_SESSION_RESUMED;
+    if (h->ems || h->version == PSI_TLS13) s.flags |= PSI_SESSION_EMS;
     h->info = psi_tlsinfo_new(&s);
     return h->info ? 0 : psi_hs_broken(h, PSOCKET_NOMEM);
 }
@@ -8448,7 +8354,7 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
     const psi_group *group = psi_list_find(&h->tls->groups, number);
-    if (m.bad) return psi_hs_left(h, &m);
+    if (!m.p) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
     if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
@@ -8514,7 +8420,7 @@ static int psi_client12_downgraded(const uint8_t *end)
 static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    int same = id.n && psi_read_same(id, h->id, h->id_len);
+    int same = id.n && psi_x509_same(id, psi_read_of(h->id, h->id_len));
     if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
         return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
@@ -8532,7 +8438,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (!same) return 0;
     if (s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
-    if (s->ems != h->ems) /* RFC 7627 5.3 */
+    if (!(s->flags & PSI_SESSION_EMS) != !h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
     psi_transcript_forget(&h->transcript);
@@ -8601,7 +8507,7 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
 /* ServerHello of TLS 1.3. */
 static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
-    if (!psi_read_same(id, h->id, h->id_len))
+    if (!psi_x509_same(id, psi_read_of(h->id, h->id_len)))
         return psi_hs_illegal(h, "hello does not repeat our session ID");
     if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_forget(&h->transcript);
@@ -8641,7 +8547,7 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && retry) || !psi_hello_version(m, &version))
+    if (!m.p || (compression && retry) || !psi_hello_version(m, &version))
         return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
     if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
@@ -8679,7 +8585,7 @@ static int psi_tls_name(const char *name, char out[256])
 static int psi_client_id(psi_hs *h)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    if (s && !s->is_ticket) {
+    if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
         return 0;
@@ -8729,12 +8635,13 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    h->rec->from = h->now;
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
-    s.is_ticket = h->opaque.n != 0;
-    s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
-    psi_session_keep(h->tls, &s, h->now, s.is_ticket && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
+    if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
+    s.ticket = h->opaque.n ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
+    psi_session_keep(h->tls, &s, h->now, h->opaque.n && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
     psi_wipe(&s, sizeof s);
 }
 
@@ -8756,7 +8663,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
-    if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
+    if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
 }
@@ -8767,7 +8674,7 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
     psi_tlsinfo_read(info, s);
     s->from = now;
     s->until = now + PSI_SESSION_TIME;
-    return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
+    return s->flags & PSI_SESSION_PEER ? psi_session_policy(tls, s->policy) : 0;
 }
 
 /* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
@@ -8922,7 +8829,7 @@ static int psi_server12_recall(psi_hs *h, const psi_offer *o)
     psi_session_slot *slot;
     psi_session *s = NULL;
     if (o->ticket.n) {
-        s = psi_ticket_read(h->tls, o->ticket);
+        s = psi_ticket_read(h->tls, h->now, o->ticket);
     } else if (o->id.n == 32) {
         psi_os_lock(&h->tls->lock);
         slot = psi_sessions_find(all, o->id.p);
@@ -8930,13 +8837,13 @@ static int psi_server12_recall(psi_hs *h, const psi_offer *o)
         if (slot) s = psi_session_new(psi_sessions_flat(slot));
         psi_os_unlock(&h->tls->lock);
     }
-    if (!s || !psi_server_accepts(h, s) || (!s->ems && h->ems)) {
+    if (!s || !psi_server_accepts(h, s) || (h->ems && !(s->flags & PSI_SESSION_EMS))) {
         psi_session_free(s);
         return 0;
     }
     h->session = s;
     h->resumed = 1;
-    if (!s->ems || h->ems) return 0;
+    if (h->ems || !(s->flags & PSI_SESSION_EMS)) return 0;
     return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, /* RFC 7627 5.3 */
                       "hello resumes a session without its extended master secret");
 }
@@ -9078,7 +8985,7 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
     t.hash.vtable->out(&t.hash.vtable, digest);
     for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
-        psi_session *s = psi_ticket_read(h->tls, ticket);
+        psi_session *s = psi_ticket_read(h->tls, h->now, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
         if (!s || s->suite->hash != h->suite->hash || !psi_server_accepts(h, s)) {
             psi_session_free(s);
@@ -9516,17 +9423,17 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
     psi_reader extensions = psi_read_list(&m, &psi_ext_list);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
     s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
     if (!s) return 0;
     psi_tlsinfo_read(r->info, s);
     psi_hs13_psk(r, nonce, s->secret);
     s->size = sizeof *s;
-    s->is_ticket = 1;
+    s->flags |= PSI_SESSION_TICKET;
     s->ticket = ticket;
     s->age_add = age_add;
-    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    if (s->name.n) psi_session_keep(r->tls, s, r->from, lifetime);
     psi_session_free(s);
     return 0;
 }
@@ -9535,7 +9442,7 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
 static int psi_late_update(psi_rec *r, psi_reader m, int last)
 {
     unsigned request = psi_read_number(&m, 1);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (request > 1) return PSI_ALERT_ILLEGAL_PARAMETER;
     if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_key_update(&r->in);
@@ -9687,38 +9594,23 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
-/* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
-static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
-                        psocket_error *e)
+/* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
+static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
     size_t i, n;
-    for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
+    for (i = 0; !text && i < 2 * PSI_NAMES; i++) { /* without the CPU's help AES is slower than ChaCha20 */
+        const psi_named *one = &psi_names[i % PSI_NAMES];
+        int first = one->aead == PSI_CHACHA && !psi_prim.fast_aes;
+        if (one->what == what && first == (i < PSI_NAMES)) l->items[l->count++] = one;
+    }
     for (; text; text = text[n] ? text + n + 1 : NULL) {
         n = strcspn(text, ":");
-        for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
-        if (i == count)
-            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n
-                           : 100, text);
-        if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
-    }
-    return 0;
-}
-
-#define PSI_TLS_PICK(field, options, table) \
-    psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
-
-/* Without the CPU's help AES is slower than ChaCha20, whose suites go first then. */
-static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    size_t i, k, n = 0;
-    if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
-        PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
-        return PSOCKET_INVALID;
-    for (i = 0; !t->suites && !psi_prim.fast_aes && i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->aead != PSI_CHACHA) continue;
-        for (k = i; k > n; k--) tls->suites.items[k] = tls->suites.items[k - 1];
-        tls->suites.items[n++] = s;
+        for (i = 0; i < PSI_NAMES; i++)
+            if (psi_names[i].what == what && strlen(psi_names[i].name) == n && !memcmp(psi_names[i].name, text, n)) break;
+        if (i == PSI_NAMES)
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", option,
+                           n < 100 ? (int)n : 100, text);
+        if (!psi_list_find(l, psi_names[i].number)) l->items[l->count++] = &psi_names[i];
     }
     return 0;
 }
@@ -9747,10 +9639,12 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
 }
 
-/* Copies the protocol names as they stand in a hello. */
-static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+/* Copies what options list, protocol names as they stand in a hello. */
+static int psi_tls_copy_lists(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     size_t i;
+    psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
+    psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
     for (i = 0; i < t->alpn_count; i++) {
         size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
         if (n < 1 || n > 255 || tls->alpn.n + n + 1 > 4096)
@@ -9758,7 +9652,7 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
         psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    return tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+    return tls->pins.failed || tls->ticket_given.failed || tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -9806,7 +9700,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     leaf = to->chain.certs;
     to->ask = from->ask;
     to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       psi_read_of(leaf->der.p, leaf->der.n), psi_none, to->endpoint);
+                                       leaf->der, psi_none, to->endpoint);
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
@@ -9874,14 +9768,12 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
     tls->client_sessions.max = t->session_cache ? cache : PSI_SESSION_CLIENT;
     tls->server_sessions.max = t->session_cache ? cache : PSI_SESSION_SERVER;
-    if (!code) code = psi_tls_choose(tls, t, e);
+    if (!code) code = psi_tls_pick(&tls->suites, PSI_SUITE, "suites", t->suites, e);
+    if (!code) code = psi_tls_pick(&tls->groups, PSI_GROUP, "groups", t->groups, e);
+    if (!code) code = psi_tls_pick(&tls->schemes, PSI_SCHEME, "sigalgs", t->sigalgs, e);
     if (!code) code = psi_tls_versions(tls, t, e);
-    if (!code && t->spki_pin_count) psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
-    if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
-    if (!code) code = psi_tls_copy_alpn(tls, t, e);
+    if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count) psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
-    if (tls->ticket_given.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -10008,7 +9900,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (r.bad || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -10059,7 +9951,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
         psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.has_peer && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
         if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
         memcpy(out, s.endpoint.p, s.endpoint.n);
         return (ptrdiff_t)s.endpoint.n;
@@ -10113,38 +10005,30 @@ static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     memset(in, 0, sizeof *in);
     return PSOCKET_UNSUPPORTED;
 }
-static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e) { (void)in; psi_err_code(e, code); }
-
-static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
-static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
-{
-    (void)r; (void)type; (void)p; (void)n; (void)to;
-    return 0;
-}
-static void psi_rec_free(psi_rec *r) { (void)r; }
-static void psi_rec_relax(psi_rec *r) { (void)r; }
 static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
 {
     (void)role; (void)tls; (void)name; (void)port;
     *out = NULL;
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
-static void psi_hs_free(psi_hs *h) { (void)h; }
-static ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
-static size_t psi_hs_output(psi_hs *h, const uint8_t **p) { (void)h; *p = NULL; return 0; }
-static void psi_hs_sent(psi_hs *h, size_t n) { (void)h; (void)n; }
-static int psi_hs_status(const psi_hs *h, psocket_error *e) { (void)h; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static const psocket_question *psi_hs_asks(const psi_hs *h) { (void)h; return NULL; }
-static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOCKET_INVALID; }
-static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
-static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
-static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
 static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
-{
-    (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
-    return PSOCKET_UNSUPPORTED;
-}
+#define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
+#define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
+#define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
+#define psi_rec_free(r) ((void)(r))
+#define psi_rec_relax(r) ((void)(r))
+#define psi_hs_free(h) ((void)(h))
+#define psi_hs_feed(h, p, n) ((void)(h), (void)(p), (void)(n), 0)
+#define psi_hs_output(h, p) ((void)(h), *(p) = NULL, (size_t)0)
+#define psi_hs_sent(h, n) ((void)(h), (void)(n))
+#define psi_hs_status(h, e) ((void)(h), psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_hs_asks(h) ((void)(h), (const psocket_question *)NULL)
+#define psi_hs_decide(h, code) ((void)(h), (void)(code), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_finish(h, rec, info) ((void)(h), *(rec) = NULL, *(info) = NULL)
+#define psi_tlsinfo_get(i, out) ((void)(i), (void)(out))
+#define psi_tls_export(r, label, context, len, out, n) \
+    ((void)(r), (void)(label), (void)(context), (void)(len), (void)(out), (void)(n), PSOCKET_UNSUPPORTED)
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
