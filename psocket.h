@@ -277,7 +277,7 @@ typedef struct psocket_tls_options {
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first one answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
@@ -850,7 +850,8 @@ typedef struct psi_os_settings {
  *     PSI_OS_ERRNO             why the last call failed
  *     PSI_OS_CODES             rows of the table in psi_os_code that it alone has
  *     PSI_OS_IP6, PSI_OS_IP4, PSI_OS_UNIX   which families there are
- *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option
+ *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option of IPv4
+ *     PSI_OS_PORT, PSI_OS_SHARE  options of what is bound, 0 for none: always; to share its port, 0 if that cannot be
  *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
  *     and the clock, randomness, threads, and files if it has any */
 #if defined(PSOCKET_LWIP)
@@ -865,8 +866,8 @@ typedef struct psi_os_settings {
 #include "lwip/sys.h"
 #include "lwip/tcpip.h"
 
-#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
-#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#if !LWIP_SOCKET || !LWIP_SOCKET_POLL
+#error "psocket: lwIP needs LWIP_SOCKET and LWIP_SOCKET_POLL"
 #endif
 #if !LWIP_DNS && !defined(PSOCKET_NO_DNS)
 #define PSOCKET_NO_DNS
@@ -899,10 +900,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS 0
 #define PSI_OS_SEND_DROPS_INPUT 0
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) 0
 typedef int psi_os_int;
 typedef size_t psi_os_len;
@@ -930,6 +928,9 @@ static int psi_os_make_ready(int fd)
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
 
+#define PSI_OS_PORT(stream, share) ((stream) && !(share) ? SO_REUSEADDR : 0) /* takes SO_REUSE in lwIP */
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
+
 #define PSI_OS_MREQ_IF(m) (m)->imr_interface
 #if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
 /* lwIP names an interface by its address. */
@@ -951,24 +952,12 @@ typedef struct psi_os_mreq {
 #define psi_os_mreq_at(m, index) ((void)(index), errno = EOPNOTSUPP, -1)
 #endif
 
-/* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream && share) {
-        errno = EOPNOTSUPP;
-        return -1;
-    }
-    return stream || share ? lwip_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) && share ? -1 : 0 : 0;
-}
-
 /* lwIP's words for a reset that answers SYN, and for SYNs that nobody answers. */
 static int psi_os_connect_errno(int e)
 {
     return e == ECONNRESET ? ECONNREFUSED : e == ECONNABORTED ? ETIMEDOUT : e;
 }
 
-#if LWIP_SOCKET_POLL
 /* lwip_poll stops at the first descriptor that is none, and insists on at least one. */
 static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 {
@@ -979,36 +968,14 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     for (i = 0; i < n; i++) p[i].revents = 0;
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
-#else
-static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+
+/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
-    fd_set sets[3]; /* to read from, to write to, failed */
-    struct timeval t;
-    int i, r, top = 0;
-    FD_ZERO(&sets[0]);
-    FD_ZERO(&sets[1]);
-    FD_ZERO(&sets[2]);
-    errno = EBADF;
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = 0;
-        if (fd >= LWIP_SELECT_MAXNFDS) return -1; /* beyond the sets */
-        if (p[i].events & POLLIN) FD_SET(fd, &sets[0]);
-        if (p[i].events & POLLOUT) FD_SET(fd, &sets[1]);
-        FD_SET(fd, &sets[2]);
-        if (p[i].fd >= top) top = p[i].fd + 1;
-    }
-    t.tv_sec = ms / 1000;
-    t.tv_usec = ms % 1000 * 1000;
-    r = lwip_select(top, &sets[0], &sets[1], &sets[2], ms < 0 ? NULL : &t);
-    for (i = 0; r > 0 && i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = (short)((FD_ISSET(fd, &sets[0]) ? POLLIN : 0) | (FD_ISSET(fd, &sets[1]) ? POLLOUT : 0) |
-                               (FD_ISSET(fd, &sets[2]) ? POLLERR : 0));
-    }
-    return r;
+    char again[48] = "";
+    if (lwip_inet_pton(domain, text, ip) != 1) return 0;
+    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
 }
-#endif
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
  * neither a loopback interface nor its queue. */
@@ -1040,7 +1007,7 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-#define psi_os_process() 0L /* there is but one */
+#define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
 
@@ -1074,7 +1041,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
 #elif defined(_WIN32)
-/*--- Windows 7 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
+/*--- Windows 7 SP1 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
  * connection to it, so that a live server could lose its path. */
 
 #ifndef WIN32_LEAN_AND_MEAN
@@ -1129,10 +1096,8 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX (1 << 20) /* a nonblocking send takes all into kernel memory, or fails with WSAENOBUFS */
-#define PSI_OS_SEND_FLAGS 0
 #define PSI_OS_SEND_DROPS_INPUT 1 /* what has arrived and not been read is lost once a send meets a reset */
-#define PSI_OS_SHUT SD_SEND
+#define SHUT_WR SD_SEND
 #define PSI_OS_RESOLVE_ERRNO(e) (e)
 typedef SOCKET psi_os_int;
 typedef int psi_os_len;
@@ -1141,6 +1106,7 @@ typedef DWORD psi_os_octet;
 #define psi_os_raw_close(fd) closesocket(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
 static int psi_os_is_udp(SOCKET fd)
@@ -1166,8 +1132,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
     SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
-    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) /* before Windows 7 SP1 */
-        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
     if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
         DWORD off = 0;
         psi_os_udp_errors(fd, 0);
@@ -1207,6 +1171,11 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
+   once the listener and the connections that it accepted are closed. */
+#define PSI_OS_PORT(stream, share) ((share) ? 0 : SO_EXCLUSIVEADDRUSE)
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
+
 #define PSI_OS_MREQ /* an interface's index reads as the address 0.0.0.index */
 
 /* SIO_KEEPALIVE_VALS, in milliseconds; there are ten probes. */
@@ -1219,18 +1188,6 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 
 /* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
 #define psi_os_raw_nametoindex(name) ((void)(name), 0u)
-
-/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
-   once the listener and the connections that it accepted are closed. */
-static int psi_os_reuse(SOCKET fd, int stream, int share)
-{
-    BOOL one = TRUE;
-    if (stream && share) {
-        WSASetLastError(WSAEOPNOTSUPP);
-        return -1;
-    }
-    return setsockopt(fd, SOL_SOCKET, share ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one) && share ? -1 : 0;
-}
 
 /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
 static int psi_os_raw_bind(SOCKET fd, const struct sockaddr *sa, socklen_t n)
@@ -1330,7 +1287,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-#define psi_os_process() 0L /* processes do not fork here */
+#define psi_os_process() 1L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1468,6 +1425,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
 #endif
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -1503,10 +1461,6 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_KQUEUE
 #endif
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
-#endif
-
 /* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
 #if defined(__USE_LARGEFILE64) && !defined(__LP64__)
 #define PSI_OS_64(name) name##64
@@ -1523,12 +1477,9 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
 #ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
 #define PSI_OS_SEND_DROPS_INPUT 0
 #endif
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 typedef int psi_os_int;
 typedef size_t psi_os_len;
@@ -1540,7 +1491,16 @@ typedef unsigned char psi_os_octet;
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
+
+#if defined(TCP_KEEPALIVE) && !defined(TCP_KEEPIDLE)
+#define TCP_KEEPIDLE TCP_KEEPALIVE /* macOS */
+#endif
+
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
+#define PSI_OS_PORT(stream, share) ((stream) || (share) ? SO_REUSEADDR : 0)
+#define PSI_OS_SHARE(stream) SO_REUSEPORT
 
 #ifdef __NetBSD__
 #define PSI_OS_MREQ
@@ -1572,19 +1532,6 @@ static int psi_os_make_ready(int fd)
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
 #endif
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
-}
-
-/* A port can be had again while old connections linger. Datagrams that share a port need both. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream || share) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-#ifdef SO_REUSEPORT
-    return share ? setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) : 0;
-#else
-    errno = EOPNOTSUPP;
-    return stream && share ? -1 : 0;
-#endif
 }
 
 /* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
@@ -2178,6 +2125,26 @@ static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
 #endif
 }
 
+static int psi_os_domain(int family)
+{
+    return family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
+}
+
+/* An address as digits, RFC 5952, into at least 47 bytes; "" for a path. */
+static void psi_os_to_text(const psi_addr *a, char *out)
+{
+    *out = 0;
+    PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+}
+
+/* Reads such digits: 1, or 0 if they are none. */
+static int psi_os_from_text(psi_addr *a, int family, const char *text)
+{
+    int ok = psi_os_raw_pton(psi_os_domain(family), text, a->ip) == 1;
+    a->family = (uint8_t)(ok ? family : 0);
+    return ok;
+}
+
 /* The loopback address. */
 static PSI_UNUSED psi_addr psi_os_loopback(void)
 {
@@ -2216,15 +2183,17 @@ static void psi_os_close(psocket_fd fd)
     if (fd != -1) psi_os_raw_close((psi_os_int)fd);
 }
 
-/* Sets an option: 0, or -1. */
+/* Sets an option: 0 or -1. */
 static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size_t n)
 {
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is an int. */
+/* One that is a number. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
+    psi_os_octet octet = (psi_os_octet)value;
+    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
     return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
@@ -2248,11 +2217,10 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
     *out = -1;
     if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
-    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
+    fd = psi_os_raw_socket(psi_os_domain(family), udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
@@ -2370,7 +2338,9 @@ static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UN
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, stream = !(flags & PSI_OS_DATAGRAMS), ip = a->family != PSI_UNIX;
+    int share = ip && (flags & PSI_OS_REUSE_PORT), port = ip ? PSI_OS_PORT(stream, share) : 0;
+    int n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2378,8 +2348,10 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT))
-        return psi_os_why(os);
+    (void)stream;
+    if (share && !PSI_OS_SHARE(stream)) return PSOCKET_UNSUPPORTED;
+    if (port) psi_os_setint(fd, SOL_SOCKET, port, 1);
+    if (share && psi_os_setint(fd, SOL_SOCKET, PSI_OS_SHARE(stream), 1)) return psi_os_why(os);
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
@@ -2415,8 +2387,11 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
     return PSOCKET_WANT_READ;
 }
 
-/* A count that a system call takes. */
-#define psi_os_clip(n) ((psi_os_len)((n) < PSI_OS_SEND_MAX ? (n) : PSI_OS_SEND_MAX))
+/* A count that a system call takes: on Windows a nonblocking send takes all into kernel memory, or fails. */
+#define psi_os_clip(n) ((psi_os_len)((n) < (1 << 20) ? (n) : (1 << 20)))
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead; elsewhere there is no such signal */
+#endif
 
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
@@ -2441,7 +2416,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), MSG_NOSIGNAL,
                                         to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
@@ -2450,7 +2425,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
 /* Ends the sending direction. */
 static int psi_os_shutdown(psocket_fd fd, int *os)
 {
-    return PSI_SYS(shutdown)((psi_os_int)fd, PSI_OS_SHUT) ? psi_os_why(os) : 0;
+    return PSI_SYS(shutdown)((psi_os_int)fd, SHUT_WR) ? psi_os_why(os) : 0;
 }
 
 /*--- options */
@@ -2470,56 +2445,56 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
-static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
+#ifndef _WIN32
+#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
+#endif
+
+/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
+static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
 {
-    psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
-    if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
-    if (!set->interface_index) return 0;
+    memcpy(&m.imr_multiaddr, set->group.ip, 4);
     if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
 }
-
-#ifndef _WIN32
-static int psi_os_keepalive(psocket_fd fd, int seconds)
-{
-    int r = psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#if defined(TCP_KEEPIDLE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
-#elif defined(TCP_KEEPALIVE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds); /* macOS */
-#endif
-#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (seconds + 2) / 3);
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-#endif
-    (void)seconds;
-    return r;
-}
-#endif
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
+    enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
+    static const struct { uint16_t is, level, name; } table[] = {
+#ifndef _WIN32
+        { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
+#ifdef TCP_KEEPIDLE
+        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
+#endif
+#endif
+        { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
+        { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
+#if PSI_OS_IP6
+        { HOPS, IPPROTO_IPV6, IPV6_MULTICAST_HOPS }, { NOLOOP, IPPROTO_IPV6, IPV6_MULTICAST_LOOP },
+        { LEAVE, IPPROTO_IPV6, IPV6_MULTICAST_IF }
+#endif
+    };
     const psocket_options *o = &set->opt;
     int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
+    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
+                           (int)set->interface_index };
+    size_t i;
     int r;
     if (family == PSI_UNIX) return 0;
-    if (!udp) return alive > 0 && psi_os_keepalive(fd, alive) ? psi_os_why(os) : 0;
     if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    r = psi_os_multicast4(fd, set);
-#if PSI_OS_IP6
-    if (family == PSI_IP6) { /* may reach IPv4 groups, too, but need not */
-        r = o->multicast_ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, o->multicast_ttl);
-        if (!r && o->multicast_noloop) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
-        if (!r && set->interface_index) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)set->interface_index);
+    r = !udp && alive && psi_os_keepalive(fd, alive);
+    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
+        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
+        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
+        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
     }
-#endif
     return r ? psi_os_why(os) : 0;
 }
 
@@ -2527,24 +2502,19 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family ? PSOCKET_UNSUPPORTED : 0;
-    if (group->family == PSI_IP4) {
-        psi_os_mreq m;
-        memset(&m, 0, sizeof m);
-        memcpy(&m.imr_multiaddr, group->ip, 4);
-        r = psi_os_mreq_at(&m, set->interface_index) || psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m)
-                ? psi_os_why(os) : 0;
-    }
-#ifdef IPV6_JOIN_GROUP
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
     if (group->family == PSI_IP6) {
+#ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
         memset(&m, 0, sizeof m);
         memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
         m.ipv6mr_interface = set->interface_index ? set->interface_index : group->scope;
-        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m) ? psi_os_why(os) : 0;
-    }
+        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
+#else
+        return PSOCKET_UNSUPPORTED;
 #endif
-    return r;
+    }
+    return r ? psi_os_why(os) : 0;
 }
 
 /*--- two connected descriptors */
@@ -2806,13 +2776,12 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 static int psi_os_set_grow(psi_os_poller *p)
 {
     int cap = p->cap ? p->cap * 2 : 8;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, (size_t)p->count * sizeof *fds, (size_t)cap * sizeof *fds);
-    psi_os_watch **watches;
-    if (!fds) return PSOCKET_NOMEM;
-    p->fds = fds;
-    watches = (psi_os_watch **)psi_realloc(p->watches, (size_t)p->count * sizeof *watches, (size_t)cap * sizeof *watches);
-    if (!watches) return PSOCKET_NOMEM;
-    p->watches = watches;
+    size_t used = (size_t)p->count, n = (size_t)cap;
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
+    if (fds) p->fds = fds;
+    if (watches) p->watches = watches;
+    if (!fds || !watches) return PSOCKET_NOMEM;
     p->cap = cap;
     return 0;
 }
@@ -3164,68 +3133,16 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
 
 /*==================================================================================================
  * >>addr
- * Numeric addresses: parsing and printing without the system, the same everywhere. RFC 4291 2.2, RFC 5952, RFC 4007 11.
+ * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* Reads up to `most` digits from n characters into *v: how many there were. */
-static size_t psi_addr_digits(const char *s, size_t n, unsigned base, size_t most, uint32_t *v)
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_addr_number(uint32_t *v, const char *s, const char *end, int most)
 {
-    size_t i;
     *v = 0;
-    for (i = 0; i < n && i < most; i++) {
-        unsigned c = (unsigned)psi_lower((unsigned char)s[i]), digit = c - '0' < 10 ? c - '0' : c - 'a' < 6 ? c - 'a' + 10 : 99;
-        if (digit >= base) break;
-        *v = *v * base + digit;
-    }
-    return i;
-}
-
-/* n characters at s as a dotted quad: 1 or 0. No leading zeros, which some systems take for octal. */
-static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
-{
-    size_t i = 0, digits;
-    uint32_t v;
-    int part;
-    for (part = 0; part < 4; part++, i += digits) {
-        if (part && (i >= n || s[i++] != '.')) return 0;
-        digits = psi_addr_digits(s + i, n - i, 10, 3, &v);
-        if (!digits || v > 255 || (digits > 1 && s[i] == '0')) return 0;
-        out[part] = (uint8_t)v;
-    }
-    return i == n;
-}
-
-/* n characters at s as groups with colons between, "::" for a run of zero ones, and perhaps a dotted quad at the end. */
-static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
-{
-    int used = 0, gap = -1; /* where "::" is */
-    size_t i = 0, digits;
-    uint32_t v;
-    while (i < n) {
-        if (s[i] == ':') {
-            if (i + 1 == n || s[i + 1] != ':' || gap >= 0) return 0;
-            gap = used;
-            i += 2;
-            continue;
-        }
-        digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (i + digits < n && s[i + digits] == '.') {
-            if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
-            used += 4;
-            break;
-        }
-        if (!digits || used > 14) return 0;
-        out[used++] = (uint8_t)(v >> 8);
-        out[used++] = (uint8_t)(v & 255);
-        i += digits;
-        if (i < n && s[i] != ':') return 0;
-        if (i + 1 < n && s[i + 1] != ':') i++;
-    }
-    if (gap < 0) return used == 16;
-    if (used > 14) return 0;
-    memmove(out + 16 - used + gap, out + gap, (size_t)(used - gap));
-    memset(out + gap, 0, (size_t)(16 - used));
-    return 1;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
 }
 
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
@@ -3240,59 +3157,30 @@ static void psi_addr_normalise(psi_addr *a)
     }
 }
 
-/* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
+/* Reads a numeric address of n characters; IPv6 without or with [brackets], and with an optional numeric %scope. 1 or 0. */
 static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
 {
-    size_t i, digits;
+    const char *end = s + n, *zone;
+    char text[48] = "";
+    int six = n && memchr(s, ':', n);
     memset(a, 0, sizeof *a);
-    if (psi_addr_parse4(s, n, a->ip)) {
-        a->family = PSI_IP4;
-        return 1;
-    }
-    if (n >= 2 && s[0] == '[' && s[n - 1] == ']') {
+    if (six && *s == '[' && end[-1] == ']') {
         s++;
-        n -= 2;
+        end--;
     }
-    for (i = 0; i < n && s[i] != '%'; i++) {}
-    if (i < n) {
-        digits = psi_addr_digits(s + i + 1, n - i - 1, 10, 9, &a->scope);
-        if (!digits || i + 1 + digits < n) return 0;
-    }
-    if (!psi_addr_parse6(s, i, a->ip)) return 0;
-    a->family = PSI_IP6;
-    return 1;
+    zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
+    if (zone && !psi_addr_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone) end = zone;
+    n = (size_t)(end - s);
+    if (n < sizeof text) memcpy(text, s, n);
+    return strlen(text) == n && psi_os_from_text(a, six ? PSI_IP6 : PSI_IP4, text);
 }
 
-/* Prints without port or brackets: dotted quad, or RFC 5952. out holds at least 64 bytes. */
+/* Prints without port or brackets. out holds at least 64 bytes. */
 static void psi_addr_print(const psi_addr *a, char *out)
 {
-    char *p = out;
-    int i, best = -1, best_len = 1;
-    if (a->family == PSI_IP4) {
-        snprintf(out, 64, "%d.%d.%d.%d", a->ip[0], a->ip[1], a->ip[2], a->ip[3]);
-        return;
-    }
-    if (a->family != PSI_IP6) {
-        *out = 0;
-        return;
-    }
-    for (i = 0; i < 8; i++) { /* the longest run of two or more zero groups, the first of equals */
-        int k = i;
-        while (k < 8 && !a->ip[2 * k] && !a->ip[2 * k + 1]) k++;
-        if (k - i > best_len) {
-            best = i;
-            best_len = k - i;
-        }
-    }
-    for (i = 0; i < 8; i++) {
-        if (i == best) {
-            p += snprintf(p, 3, "::");
-            i += best_len - 1;
-            continue;
-        }
-        p += snprintf(p, 6, i && i != best + best_len ? ":%x" : "%x", (unsigned)(a->ip[2 * i] << 8 | a->ip[2 * i + 1]));
-    }
-    if (a->scope) snprintf(p, 16, "%%%lu", (unsigned long)a->scope);
+    psi_os_to_text(a, out);
+    if (a->scope) snprintf(out + strlen(out), 16, "%%%lu", (unsigned long)a->scope);
 }
 
 /* "ADDRESS:PORT" or "[V6]:PORT", for messages. out holds at least 80 bytes. */
@@ -3313,14 +3201,10 @@ static const char *psi_addr_path(const char *s)
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
     const char *colon = strrchr(s, ':');
-    size_t digits;
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon) return PSOCKET_INVALID;
-    digits = psi_addr_digits(colon + 1, strlen(colon + 1), 10, 5, &v);
-    if (!digits || colon[1 + digits] || v > 65535 || !psi_addr_parse(a, s, (size_t)(colon - s)) ||
-        (a->family == PSI_IP6 && s[0] != '['))
-        return PSOCKET_INVALID;
+    if (!colon || !psi_addr_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
 }
@@ -3330,13 +3214,16 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
  * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
+ * A socket that lets go of its lookup gives the thread's place to the next; the thread itself ends when the system answers.
  *================================================================================================*/
 
-#define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
+    long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3344,9 +3231,10 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Lookups that wait for a thread, in the order asked; those that have one; and whose they are: they do not survive fork. */
+/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any more; and
+   whose they are: they do not survive fork. */
 static psocket_resolve *psi_dns_queue;
-static PSI_UNUSED int psi_dns_threads;
+static int psi_dns_threads, psi_dns_lost;
 static PSI_UNUSED long psi_dns_process;
 
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
@@ -3375,24 +3263,22 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
     return 0;
 }
 
-/* Stores the answer, rings, and lets go for whoever answers. */
+/* Under the lock: stores the answer, rings, and lets go for whoever answers. */
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
-    int left;
-    psi_os_lock(&psi_dns_lock);
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
-    left = --r->owners;
-    psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
+    if (!--r->owners) psi_free(r);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
+    psi_os_lock(&psi_dns_lock);
     if (r) psi_dns_answer(r, code);
+    psi_os_unlock(&psi_dns_lock);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3409,56 +3295,73 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
+/* Under the lock: takes the first out of the queue, NULL if there is none. */
+static psocket_resolve *psi_dns_next(void)
+{
+    psocket_resolve *r = psi_dns_queue;
+    if (!r) return NULL;
+    psi_dns_queue = r->next;
+    r->queued = 0;
+    r->thread = psi_os_process();
+    return r;
+}
+
 PSI_OS_THREAD(psi_dns_worker, first)
 {
     psocket_resolve *r = (psocket_resolve *)first;
+    int code, *place;
     while (r) {
-        psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os)); /* the socket looks only once done is set */
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        r = psi_dns_queue;
-        if (r) psi_dns_queue = r->next;
-        else psi_dns_threads--;
-        if (r) r->queued = 0;
+        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
+        psi_dns_answer(r, code);
+        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
+        if (!r) --*place;
         psi_os_unlock(&psi_dns_lock);
     }
     return 0;
 }
 
-/* Gives r a thread, or a place in the queue. If there is no thread and can be none, that is its answer. */
+/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+static void psi_dns_serve(void)
+{
+    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
+        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
+        psocket_resolve *r;
+        if (code && psi_dns_threads) return; /* there is one that will come to them */
+        r = psi_dns_next();
+        psi_dns_threads += !code;
+        if (!code) continue;
+        r->os = os;
+        psi_dns_answer(r, code);
+    }
+}
+
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
-    long process = psi_os_process();
-    int code = PSOCKET_LIMIT, os = 0;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != process) {
-        psi_dns_process = process;
-        psi_dns_threads = 0;
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
     }
-    if (psi_dns_threads < PSOCKET_RESOLVER_THREADS) code = psi_os_thread(psi_dns_worker, r, &os);
-    if (!code) {
-        psi_dns_threads++;
-    } else if (psi_dns_threads) {
-        while (*end) end = &(*end)->next;
-        *end = r;
-        r->queued = 1;
-        code = 0;
-    }
+    while (*end) end = &(*end)->next;
+    *end = r;
+    r->queued = 1;
+    psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
-    if (!code) return;
-    r->os = os;
-    psi_dns_answer(r, code);
 }
 
 #else
 #define PSI_DNS_THREADED 0
+#define psi_dns_serve() ((void)0)
 
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-    psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
+    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
 }
 #endif
 
@@ -3466,14 +3369,19 @@ static void psi_dns_system(psocket_resolve *r)
 static void psi_dns_release(psocket_resolve *r)
 {
     psocket_resolve **at = &psi_dns_queue;
-    int left;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
-    left = r->owners -= 1 + r->queued;
+    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+        r->thread = 0;
+        psi_dns_threads--;
+        psi_dns_lost++;
+        psi_dns_serve();
+    }
+    r->owners -= 1 + r->queued;
+    if (!r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
 }
 
 /* After how many milliseconds to ask again: 0 if the answer is there, -1 when the bell rings. */
@@ -5975,7 +5883,7 @@ typedef struct psi_rec {
     psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
-    int64_t from;          /* when the handshake began: sessions count from there */
+    int64_t from;          /* the handshake's time: no clock is asked later */
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
@@ -7913,7 +7821,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
 static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+                              (tls->decide ? 4 : 0));
     const psi_trust *trust;
     br_sha256_context all;
     uint8_t digest[32];
@@ -7924,10 +7832,11 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
-        if (tls->identity_count) {
-            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
+        for (i = 0; i < tls->identity_count; i++) {
+            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
         }
+        br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
             psi_x509_sha256(trust->anchors.certs[i].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
@@ -10131,8 +10040,8 @@ static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; retur
 #define psi_hs_sent(h, n) ((void)(h), (void)(n))
 #define psi_hs_status(h, e) ((void)(h), psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_hs_asks(h) ((void)(h), (const psocket_question *)NULL)
-#define psi_hs_decide(h, code) ((void)(h), (void)(code), PSOCKET_INVALID)
-#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), PSOCKET_INVALID)
+#define psi_hs_decide(h, code) ((void)(h), (void)(code), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), psi_err_code(NULL, PSOCKET_INVALID))
 #define psi_hs_finish(h, rec, info) ((void)(h), *(rec) = NULL, *(info) = NULL)
 #define psi_tlsinfo_get(i, out) ((void)(i), (void)(out))
 #define psi_tls_export(r, label, context, len, out, n) \
@@ -10312,20 +10221,27 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
+/* Has the system watch this descriptor in one of the places of w, NULL: none. */
+static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want)
+{
+    psocket_fd fd = want ? want->fd : -1;
+    int os;
+    if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &os);
+    at->fd = fd;
+    at->owner = w;
+    return fd == -1 || at->events == want->events ? 0 : psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
+}
+
 /* Has the system watch exactly these n descriptors for w. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, r = 0, e;
-    if (n > 1 && !w->more) w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
-    if (n > 1 && !w->more) return PSOCKET_NOMEM;
-    for (i = 0; i < (w->more ? 1 + PSOCKET_POLLSET_MAX : 1); i++) {
-        psi_os_watch *at = i ? &w->more[i - 1] : &w->one;
-        int k = n > 1 ? i - 1 : i; /* which of fds it is for, if any */
-        psocket_fd fd = k >= 0 && k < n ? fds[k].fd : -1;
-        if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &e);
-        at->fd = fd;
-        at->owner = w;
-        if (fd != -1 && !r) r = psi_os_poller_ctl(&w->poller->os, at, fds[k].events, &e);
+    int i, r, e;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+        return PSOCKET_NOMEM;
+    r = psi_watch_put(w, &w->one, n == 1 ? fds : NULL);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL);
+        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);
