@@ -6456,7 +6456,18 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 #define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
 #define PSI_HELLO_MAX 69632 /* longest hello: 64 KB of suites or extensions, and the rest */
 
-/* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
+#ifdef PSOCKET_NO_TLS12
+#define PSI_HAS_TLS12 0
+#else
+#define PSI_HAS_TLS12 1
+#endif
+#ifdef PSOCKET_NO_TLS13
+#define PSI_HAS_TLS13 0
+#else
+#define PSI_HAS_TLS13 1
+#endif
+
+/* Handshake messages: X(NAME, number). What is none stands beyond what a byte can hold. */
 #define PSI_MESSAGES(X) \
     X(HELLO_REQUEST, 0, "HelloRequest") \
     X(CLIENT_HELLO, 1, "ClientHello") \
@@ -6474,7 +6485,7 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
     X(CCS, 0x114, "ChangeCipherSpec")
 
 #define PSI_X(name, number, text) PSI_MSG_##name = number,
-enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
+enum { PSI_MESSAGES(PSI_X) PSI_MSG_KEYS, PSI_MSG_END };
 #undef PSI_X
 
 static PSI_UNUSED const char *psi_msg_name(int message)
@@ -6588,30 +6599,40 @@ typedef struct psi_offer {
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
-typedef int (*psi_hs_fn)(psi_hs *h);
 
-/* A row of a program, which is the list of messages that come, in order: the handler of a message of at most limit bytes. */
+/* A row of a program, which is the handshake from one side: a message of the peer's of at most limit bytes and what reads
+   it; a message of ours and what writes its body; or a change of keys between them. NULL: there is nothing to do. */
 typedef struct psi_hs_row {
-    int message;
-    unsigned when; /* PSI_ROW_* */
+    uint16_t message, when; /* PSI_MSG_*, PSI_ROW_* */
     uint32_t limit;
-    int (*run)(psi_hs *h, psi_reader m);
+    int (*read)(psi_hs *h, psi_reader m);
+    int (*write)(psi_hs *h);
 } psi_hs_row;
 
+#define PSI_THEIRS(message, when, limit, read) { PSI_MSG_##message, when, limit, read, NULL }
+#define PSI_OURS(message, when, write) { PSI_MSG_##message, (when) | PSI_ROW_OURS, 0, NULL, write }
+
+/* When there is such a row: if all of these hold. */
 enum {
-    PSI_ROW_FULL = 1,   /* left out when a session is resumed */
-    PSI_ROW_MAY = 2,    /* may be left out */
-    PSI_ROW_ASKED = 4,  /* comes if our settings ask for it */
-    PSI_ROW_PROOF = 8,  /* comes if the peer showed a certificate */
-    PSI_ROW_TICKET = 16, /* comes if a ticket was promised */
-    PSI_ROW_HASH = 32   /* joins the transcript before it is handled; else the handler sees to that */
+    PSI_ROW_12 = 1,
+    PSI_ROW_13 = 2,
+    PSI_ROW_FULL = 4,     /* no session is resumed */
+    PSI_ROW_AGAIN = 8,    /* one is */
+    PSI_ROW_FIRST = 16,   /* the server finishes first */
+    PSI_ROW_RETRY = 32,   /* the server asks for another hello */
+    PSI_ROW_ASKED = 64,   /* the server asks for a certificate, */
+    PSI_ROW_PROOF = 128,  /* and the client shows one */
+    PSI_ROW_TICKET = 256, /* a ticket was promised */
+    PSI_ROW_MAY = 512,    /* always; the peer may leave it out */
+    PSI_ROW_TURN = 1024,  /* always; nothing may follow it in its record */
+    PSI_ROW_OURS = 2048   /* always */
 };
 
 /* What a client or a server is. Whoever makes a socket stores its address there: thus programs link only what they use. */
 typedef struct psi_role {
     int server;
-    const psi_hs_row *start;
-    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: the peer begins */
+    const psi_hs_row *program;
+    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: nothing has to be made ready */
     void (*finish)(psi_hs *h); /* remembers the session */
 } psi_role;
 
@@ -6634,7 +6655,7 @@ typedef struct psi_hs_secrets {
 
 struct psi_hs {
     const psi_role *role;
-    const psi_hs_row *next;      /* the message that has to come, or the first of those that may */
+    const psi_hs_row *next;      /* the row of its program where it is */
     int state;                   /* PSI_HS_* */
     psi_rec *rec;
     psocket_tls *tls;
@@ -6661,24 +6682,29 @@ struct psi_hs {
     uint32_t lifetime;           /* of that ticket, in seconds */
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
+    psi_reader params;           /* what ServerKeyExchange says of the server's, while it is handled */
     uint8_t grease;
     uint8_t retried;             /* this is about a second hello; 2: which has to offer its sessions again */
-    uint8_t regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
+    uint8_t resumed;             /* a session is: 1 and the PSK's place among those offered */
+    uint8_t regrouped;           /* HelloRetryRequest asks for another group */
+    uint8_t ccs_sent, named, ems, secure, will_ticket, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
     const psi_scheme *server_scheme; /* how the server signed; NULL: it did not */
     psi_x509_chain chain;        /* the peer's certificates */
-    uint8_t asked;               /* client: the server asks for a certificate */
+    uint8_t asked;               /* the server asks for a certificate */
     uint8_t proved;              /* the peer has proved to own its certificate's key */
-    psi_reader signature;        /* valid while `then` runs */
+    psi_reader signature;        /* the application's, until it is written; empty: none */
     psi_hs_question *question;   /* NULL: nothing is asked */
-    psi_hs_fn then;              /* goes on with the signature */
     /* secrets */
     psi_session *session;        /* offered (client) or resumed; NULL none */
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+/* Once the version is known. A build of one version needs no code that asks. */
+#define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
 
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
@@ -6702,11 +6728,11 @@ static const psi_session *psi_hs_session(const psi_hs *h, unsigned version)
 
 /* --- writing messages ----------------------------------------------------- */
 
-/* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
+/* Ahead of what is encrypted first, and in TLS 1.3 of a second hello. There it is for middleboxes only (RFC 8446 D.4). */
 static void psi_hs_change_cipher_spec(psi_hs *h)
 {
     static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
-    if (h->ccs_sent || (h->version == PSI_TLS13 && !h->id_len && !h->role->server)) return;
+    if (h->ccs_sent || (PSI_IS13(h) && !h->id_len && !h->role->server)) return;
     h->ccs_sent = 1;
     psi_write(&h->out, ccs, sizeof ccs);
 }
@@ -6715,7 +6741,7 @@ static void psi_hs_change_cipher_spec(psi_hs *h)
 static void psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
     uint8_t *to;
-    if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
+    if (h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
     if (to) h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
 }
@@ -6781,19 +6807,6 @@ static int psi_hs_left(psi_hs *h, const psi_reader *m)
                        psi_hs_peer(h), psi_msg_name(h->message[0]));
 }
 
-/* Begins a message in the flight; psi_hs_end takes the result. */
-static uint32_t psi_hs_begin(psi_hs *h, int message)
-{
-    psi_write_number(&h->flight, (uint64_t)message, 1);
-    return psi_write_open(&h->flight, 3);
-}
-
-static void psi_hs_end(psi_hs *h, uint32_t at)
-{
-    psi_write_close(&h->flight, at, 3);
-    if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + at - 4, h->flight.n - at + 4);
-}
-
 /* Makes records of the flight. */
 static int psi_hs_flush(psi_hs *h)
 {
@@ -6828,17 +6841,6 @@ static int psi_hs_new_out(psi_hs *h)
     if (psi_hs_flush(h)) return -1;
     psi_key_move(&h->rec->out, &h->k->next_out);
     return 0;
-}
-
-static int psi_hs_random(psi_hs *h, void *p, size_t n)
-{
-    return psi_hs_broken(h, psi_os_entropy(p, n));
-}
-
-/* Our half of a key exchange. */
-static int psi_hs_kex(psi_hs *h, const psi_group *group)
-{
-    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* Both halves: the secret. */
@@ -7152,11 +7154,11 @@ static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
     psi_reader list, binders;
     if (w && h->where == PSI_IN_CH) return psi_ext_ask_psk(h, w);
     if (w) {
-        psi_write_number(w, h->psk - 1u, 2);
-        return h->psk != 0;
+        psi_write_number(w, h->resumed - 1u, 2);
+        return h->resumed;
     }
     if (h->where != PSI_IN_CH) {
-        h->psk = 1; /* there was one */
+        h->resumed = 1;
         return psi_read_number(r, 2) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     }
     list = h->offer->identities = psi_read_list(r, &tickets);
@@ -7325,12 +7327,12 @@ static void psi_hello_bind(psi_hs *h, const psi_session *s, uint8_t *p, size_t n
     psi_keys_binder(s->suite->hash, s->secret, digest, p + n - len);
 }
 
-/* Writes the hello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
-static void psi_hello_write(psi_hs *h)
+/* ClientHello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
+static int psi_client_write_hello(psi_hs *h)
 {
     psi_writer *w = &h->flight;
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
+    uint32_t at = w->n, start = at - 4, list, n;
     size_t i;
     h->where = PSI_IN_CH;
     psi_write_number(w, PSI_TLS12, 2);
@@ -7355,7 +7357,7 @@ static void psi_hello_write(psi_hs *h)
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
     if (s && !w->failed) psi_hello_bind(h, s, w->p + start, w->n - start);
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* --- the server's hello --------------------------------------------------- */
@@ -7372,16 +7374,18 @@ static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D'
 /* What OpenJDK 11 sends in its place (JDK-8211806). */
 static const uint8_t psi_hello_jdk11[8] = {0xED, 0xBF, 0xB4, 0xA8, 0xC2, 0x47, 0x10, 0xFF};
 
-static PSI_UNUSED void psi_hello_answer(psi_hs *h, const uint8_t random[32], unsigned where)
+/* ServerHello, or HelloRetryRequest, for which a digest takes the first hello's place. */
+static int psi_server_write_hello(psi_hs *h)
 {
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_HELLO);
-    psi_write_number(&h->flight, PSI_TLS12, 2);
-    psi_write(&h->flight, random, 32);
-    psi_write_vector(&h->flight, h->id, h->id_len, 1);
-    psi_write_number(&h->flight, h->suite->number, 2);
-    psi_write_number(&h->flight, 0, 1);
-    psi_ext_put_all(h, &h->flight, where);
-    psi_hs_end(h, at);
+    psi_writer *w = &h->flight;
+    if (h->regrouped) psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_write_number(w, PSI_TLS12, 2);
+    psi_write(w, h->regrouped ? psi_hello_retry : h->randoms + 32, 32);
+    psi_write_vector(w, h->id, h->id_len, 1);
+    psi_write_number(w, h->suite->number, 2);
+    psi_write_number(w, 0, 1);
+    psi_ext_put_all(h, w, h->regrouped ? PSI_IN_HRR : PSI_IS13(h) ? PSI_IN_SH13 : PSI_IN_SH12);
+    return 0;
 }
 
 /* The version that a ServerHello's extensions name, 0 if none (RFC 8446 4.2.1). 0: they are malformed. */
@@ -7462,15 +7466,19 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
     return alg;
 }
 
-/* What CertificateVerify signs: TLS 1.2 all messages so far; TLS 1.3 this, of which buf has 98 + PSI_HASH_MAX bytes (RFC
-   8446 4.4.3). */
-static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
+/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
+   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
-    if (h->version == PSI_TLS12) return psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n);
-    memset(buf, ' ', 64);
-    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
-    psi_transcript_digest(&h->transcript, buf + 98);
-    return psi_read_of(buf, 98 + h->suite->len);
+    uint8_t text[98 + PSI_HASH_MAX];
+    if (PSI_IS13(h)) {
+        memset(text, ' ', 64);
+        memcpy(text + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
+        psi_transcript_digest(&h->transcript, text + 98);
+        return psi_keys_digest(hash, psi_read_of(text, 98 + h->suite->len), psi_none, out);
+    }
+    if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
+    return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7484,12 +7492,11 @@ static psocket_question *psi_auth_ask(psi_hs *h, int kind)
     return h->question ? &h->question->public_form : NULL;
 }
 
-/* Asks for a signature of a digest; `then` goes on with it. */
-static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n, psi_hs_fn then)
+/* Asks for a signature of a digest. */
+static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
 {
     psocket_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
     if (!q) return -1;
-    h->then = then;
     memcpy(h->question->digest, digest, n);
     q->identity = (size_t)(h->identity - h->tls->identities);
     q->scheme = h->scheme->number;
@@ -7517,85 +7524,70 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
-static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
+   asked, and the message is written again when there is an answer. */
+static int psi_auth_write_signature(psi_hs *h)
 {
-    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], signature[PSI_X509_SIGNATURE];
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
-    size_t n = psi_keys_digest(alg.hash, a, b, digest);
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
-    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
-    if (h->signature.n) return then(h);
-    return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
-}
-
-/* The scheme and the signature that was made, in the message being written. */
-static void psi_auth_write_signature(psi_hs *h)
-{
+    size_t n;
+    if (!h->signature.n) {
+        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+        if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
+        if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
+        h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
+    }
+    if (!h->signature.n)
+        return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
     psi_write_number(&h->flight, h->scheme->number, 2);
     psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    h->signature = psi_none;
+    if (h->role->server) h->server_scheme = h->scheme;
+    return 0;
 }
 
-/* CertificateVerify of both versions. */
-static void psi_auth_write_verify(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_VERIFY);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-}
-
-/* Checks the scheme and the signature that end m, over two strings. */
-static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
+/* Checks the scheme and the signature that end a message, and are all of CertificateVerify. */
+static int psi_auth_check(psi_hs *h, psi_reader m)
 {
     const psi_x509_cert *leaf = h->chain.certs;
     const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (psi_hs_left(h, &m)) return -1;
     if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) /* RFC 5246 7.4.2, whoever accepted it */
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
                            "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
     if (!s || !psi_auth_fits(s, leaf, h->version))
         return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
-    psi_keys_digest(s->hash, a, b, digest);
+    psi_auth_digest(h, !h->role->server, s->hash, digest);
     alg = psi_auth_alg(s);
     if (!psi_x509_signed(leaf, &alg, digest, sig))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
     h->proved = 1;
     if (!h->role->server) h->server_scheme = s;
-    return 0;
-}
-
-/* CertificateVerify of the peer. */
-static int psi_auth_verify(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (psi_auth_check(h, m, psi_auth_content(h, !h->role->server, buf), psi_none)) return -1;
-    psi_transcript_forget(&h->transcript);
-    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    else psi_transcript_forget(&h->transcript);
     return 0;
 }
 
 /* --- certificates --------------------------------------------------------- */
 
 /* Certificate: our chain, or an empty one. */
-static void psi_auth_write_chain(psi_hs *h)
+static int psi_auth_write_chain(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE), list;
+    uint32_t list;
     size_t i;
-    if (h->version == PSI_TLS13) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
+    if (PSI_IS13(h)) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
     list = psi_write_open(w, 3);
     for (i = 0; h->identity && i < h->identity->chain.count; i++) {
         psi_write_vector(w, h->identity->chain.certs[i].der.p, h->identity->chain.certs[i].der.n, 3);
-        if (h->version == PSI_TLS13) psi_write_number(w, 0, 2); /* no extensions */
+        if (PSI_IS13(h)) psi_write_number(w, 0, 2); /* no extensions */
     }
     psi_write_close(w, list, 3);
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* The verdict on a peer's chain. */
@@ -7694,15 +7686,12 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
 
 enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
 
-/* CertificateRequest, if the settings ask for one. */
-static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
+/* CertificateRequest. */
+static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return;
-    at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
     h->where = PSI_IN_CR;
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_write_number(w, 0, 1); /* context */
         psi_ext_put_all(h, w, PSI_IN_CR);
     } else {
@@ -7712,7 +7701,7 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_ext_schemes(h, w, NULL);
         psi_ext_authorities(h, w, NULL);
     }
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* Did one of these authorities (vectors of names) issue a certificate of the chain? 1 if the list is empty. */
@@ -8261,16 +8250,9 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
  * the program's next is refused.
  *================================================================================================*/
 
-#ifdef PSOCKET_NO_TLS12
-#define PSI_HAS_TLS12 0
-#else
-#define PSI_HAS_TLS12 1
-#endif
-#ifdef PSOCKET_NO_TLS13
-#define PSI_HAS_TLS13 0
-#else
-#define PSI_HAS_TLS13 1
-#endif
+/* What one version needs only. */
+#define PSI_IF12(function) (PSI_HAS_TLS12 ? (function) : NULL)
+#define PSI_IF13(function) (PSI_HAS_TLS13 ? (function) : NULL)
 
 #define PSI_NAMED_CURVE 3 /* ECCurveType, RFC 8422 5.4 */
 #define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
@@ -8310,20 +8292,19 @@ static int psi_hs_tell(psi_hs *h)
     s.port = h->port;
     s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
     s.alpn = h->alpn;
-    s.resumed = h->resumed;
+    s.resumed = h->resumed != 0;
     s.ems = h->ems || h->version == PSI_TLS13;
     h->info = psi_tlsinfo_new(&s);
     return h->info ? 0 : psi_hs_broken(h, PSOCKET_NOMEM);
 }
 
 /* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
-static int psi_hs_done(psi_hs *h)
+static void psi_hs_done(psi_hs *h)
 {
     int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
-    if (psi_hs_flush(h) || psi_hs_tell(h)) return -1;
-    if (needs && !h->proved && !h->resumed) return psi_hs_broken(h, PSOCKET_CERT_MISSING);
-    h->state = PSI_HS_DONE;
-    return 0;
+    if (psi_hs_flush(h) || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) psi_hs_broken(h, PSOCKET_CERT_MISSING);
+    else h->state = PSI_HS_DONE;
 }
 
 /* The content of one side's Finished (RFC 5246 7.4.9, RFC 8446 4.4.4). Returns its length. */
@@ -8341,16 +8322,14 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     return 12;
 }
 
-static void psi_hs_write_finished(psi_hs *h)
+static int psi_hs_write_finished(psi_hs *h)
 {
     uint8_t data[PSI_HASH_MAX];
-    size_t n = psi_hs_finished(h, h->role->server, data);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_FINISHED);
-    psi_write(&h->flight, data, n);
-    psi_hs_end(h, at);
+    psi_write(&h->flight, data, psi_hs_finished(h, h->role->server, data));
+    return 0;
 }
 
-/* Is m the peer's Finished? It ends the peer's flight and joins the transcript. */
+/* The peer's, which ends its flight. */
 static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 {
     uint8_t data[PSI_HASH_MAX];
@@ -8359,9 +8338,7 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
     if (psi_hs_left(h, &m)) return -1;
     if (!psi_rec_equal(p, data, n))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
-    if (psi_hs_turn(h)) return -1;
-    psi_transcript_add(&h->transcript, h->message, 4 + n);
-    return 0;
+    return psi_hs_turn(h);
 }
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
@@ -8390,7 +8367,7 @@ static void psi_hs12_keys(psi_hs *h)
 }
 
 /* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static void psi_hs12_master(psi_hs *h)
+static int psi_hs12_master(psi_hs *h)
 {
     uint8_t master[48], digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
@@ -8402,31 +8379,15 @@ static void psi_hs12_master(psi_hs *h)
     memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
     psi_hs12_keys(h);
-}
-
-/* Our last flight. */
-static int psi_hs12_finish(psi_hs *h)
-{
-    if (psi_hs_flush(h)) return -1;
-    psi_hs_change_cipher_spec(h);
-    psi_hs_new_out(h);
-    psi_hs_write_finished(h);
-    return psi_hs_flush(h);
-}
-
-/* ChangeCipherSpec. */
-static int psi_hs12_ccs(psi_hs *h, psi_reader m)
-{
-    (void)m;
-    return psi_hs_new_in(h);
+    return 0;
 }
 
 /* Goes on with the session that is resumed. */
-static void psi_hs12_resume(psi_hs *h)
+static int psi_hs12_resume(psi_hs *h)
 {
-    h->resumed = 1;
     memcpy(h->k->secret, h->session->secret, 48);
     psi_hs12_keys(h);
+    return 0;
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
@@ -8454,7 +8415,7 @@ static int psi_hs13_keys(psi_hs *h)
     int hash = h->suite->hash;
     size_t n = psi_x509_hash_len(hash);
     uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
+    psi_keys_extract(hash, NULL, 0, h->resumed ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
     psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
     psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
@@ -8467,7 +8428,7 @@ static int psi_hs13_keys(psi_hs *h)
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
-static void psi_hs13_application(psi_hs *h)
+static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
@@ -8479,10 +8440,11 @@ static void psi_hs13_application(psi_hs *h)
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
     psi_wipe(server, sizeof server);
+    return 0;
 }
 
 /* The secret of PSKs to come; the client's Finished is the last in the transcript. */
-static void psi_hs13_resumption(psi_hs *h)
+static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
@@ -8490,6 +8452,7 @@ static void psi_hs13_resumption(psi_hs *h)
     psi_wipe(h->k->secret, sizeof h->k->secret);
     psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
     psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
+    return 0;
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
@@ -8502,7 +8465,7 @@ static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 /* --- the client ----------------------------------------------------------- */
 
 /* ServerKeyExchange, RFC 8422 5.4. */
-static int psi_client12_key(psi_hs *h, psi_reader m)
+static int psi_client12_read_key(psi_hs *h, psi_reader m)
 {
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
@@ -8511,33 +8474,18 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     if (!m.p) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
-    if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
+    h->params = psi_read_of(params, (size_t)(m.p - params));
+    if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
+    return psi_hs_exchange(h, point);
 }
 
-/* The rest of our flight, with the signature, if there is one. */
-static int psi_client12_end(psi_hs *h)
+static int psi_client12_write_key(psi_hs *h)
 {
-    if (h->identity) psi_auth_write_verify(h);
-    psi_transcript_forget(&h->transcript);
-    return psi_hs12_finish(h);
-}
-
-/* ServerHelloDone: our flight. */
-static int psi_client12_done(psi_hs *h, psi_reader m)
-{
-    uint32_t at;
-    if (psi_hs_left(h, &m) || psi_hs_turn(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
     psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    psi_hs_end(h, at);
-    psi_hs12_master(h);
-    if (!h->identity) return psi_client12_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, NULL), psi_none, psi_client12_end);
+    return 0;
 }
 
-static int psi_client12_ticket(psi_hs *h, psi_reader m)
+static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
 {
     psi_reader ticket;
     h->lifetime = psi_read_number(&m, 4);
@@ -8546,23 +8494,6 @@ static int psi_client12_ticket(psi_hs *h, psi_reader m)
     psi_write(&h->opaque, ticket.p, ticket.n);
     return psi_hs_left(h, &m);
 }
-
-static int psi_client12_finished(psi_hs *h, psi_reader m)
-{
-    if (psi_hs_read_finished(h, m) || (h->resumed && psi_hs12_finish(h))) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a client waits for with TLS 1.2: the server's flight, then the end of the handshake (RFC 5246 7.3). */
-static const psi_hs_row psi_client12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_SERVER_HELLO_DONE, PSI_ROW_HASH | PSI_ROW_FULL, 0, psi_client12_done},
-    {PSI_MSG_NEW_SESSION_TICKET, PSI_ROW_HASH | PSI_ROW_TICKET, PSI_HELLO_MAX, psi_client12_ticket},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
-    {0, 0, 0, NULL}};
 
 /* Is this the random of a server that could have spoken TLS 1.3 (RFC 8446 4.1.3)? */
 static int psi_client12_downgraded(const uint8_t *end)
@@ -8579,13 +8510,11 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
         return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
-    h->next = psi_client12;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
     psi_ext_limits(h);
     h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
     h->will_ticket = PSI_GOT(h, SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
     memset(&h->k->kex, 0, sizeof h->k->kex);
@@ -8595,45 +8524,16 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (s->ems != h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
-    psi_transcript_forget(&h->transcript);
-    psi_hs12_resume(h);
+    h->resumed = 1;
     return 0;
 }
 
-static int psi_client13_extensions(psi_hs *h, psi_reader m)
+static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
     if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
     psi_ext_limits(h);
     return 0;
 }
-
-static int psi_client13_end(psi_hs *h)
-{
-    if (h->identity) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_resumption(h);
-    return psi_hs_new_out(h) ? -1 : psi_hs_done(h);
-}
-
-static int psi_client13_finished(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (psi_hs_read_finished(h, m)) return -1;
-    psi_hs13_application(h);
-    if (psi_hs_new_in(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    if (!h->identity) return psi_client13_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.1). */
-static const psi_hs_row psi_client13[] = {
-    {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
-    {0, 0, 0, NULL}};
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
 static int psi_client13_retry(psi_hs *h, psi_reader m)
@@ -8645,17 +8545,15 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
     if (!h->regrouped && !h->opaque.n)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_kex(h, h->k->kex.group)) return -1;
+    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group))) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
         h->session = NULL;
     }
-    if (h->id_len) psi_hs_change_cipher_spec(h);
-    h->next = h->role->start;
-    psi_hello_write(h);
-    return psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    h->next = h->role->program;
+    return 0;
 }
 
 /* ServerHello of TLS 1.3. */
@@ -8668,13 +8566,9 @@ static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) return psi_client13_retry(h, m);
     if (psi_ext_get_all(h, &m, PSI_IN_SH13)) return -1;
     if (!h->share.n) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
-    if (h->psk && h->session->suite->hash != h->suite->hash)
+    if (h->resumed && h->session->suite->hash != h->suite->hash)
         return psi_hs_illegal(h, "hello resumes a session with another hash");
-    if (psi_hs_exchange(h, h->share)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    h->next = psi_client13;
-    h->resumed = h->psk;
-    return psi_hs13_keys(h);
+    return psi_hs_exchange(h, h->share);
 }
 
 /* Is this a version to speak? extension: supported_versions named it. */
@@ -8714,10 +8608,6 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     if (PSI_HAS_TLS13 && version == PSI_TLS13) return psi_client13_hello(h, m, id);
     return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
 }
-
-static const psi_hs_row psi_client_start[] = {
-    {PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
-    {0, 0, 0, NULL}};
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
    that are not printable ASCII: international names must be given in their "xn--" form). */
@@ -8779,8 +8669,6 @@ static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error
     h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    psi_hello_write(h);
-    psi_hs_flush(h);
     return 0;
 }
 
@@ -8798,7 +8686,41 @@ static void psi_client_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish};
+/* The handshake as a client sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.1). */
+static const psi_hs_row psi_client_program[] = {
+    PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
+    PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_client12_read_key)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TURN, 0, NULL),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_AGAIN | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_AGAIN, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_FIRST, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
+    PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
+    PSI_OURS(FINISHED, 0, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_FULL, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_program, psi_client_begin, psi_client_finish};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
@@ -8893,21 +8815,18 @@ static int psi_server_nothing(psi_hs *h, const char *what)
 
 /* --- the server: TLS 1.2 */
 
-static int psi_server12_key(psi_hs *h, psi_reader m)
+/* ClientKeyExchange. */
+static int psi_server12_read_key(psi_hs *h, psi_reader m)
 {
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m) || psi_hs_exchange(h, point)) return -1;
-    psi_hs12_master(h);
-    return 0;
+    return psi_hs_left(h, &m) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
-static int psi_server12_ticket(psi_hs *h)
+static int psi_server12_write_ticket(psi_hs *h)
 {
     psi_session s;
-    uint32_t at;
     if (psi_hs_tell(h)) return -1;
-    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
     psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
     if (psi_server_session(h->tls, h->info, h->now, &s)) {
         psi_write_number(&h->flight, 0, 2);
@@ -8915,64 +8834,22 @@ static int psi_server12_ticket(psi_hs *h)
         memcpy(s.secret, h->k->secret, 48);
         psi_ticket_write(h->tls, h->now, &s, &h->flight);
     }
-    psi_hs_end(h, at);
     psi_wipe(&s, sizeof s);
     return 0;
 }
 
-static int psi_server12_finished(psi_hs *h, psi_reader m)
+/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
+static int psi_server12_write_key(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m)) return -1;
-    if (!h->resumed && h->will_ticket && psi_server12_ticket(h)) return -1;
-    if (!h->resumed && psi_hs12_finish(h)) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a server waits for with TLS 1.2, once its first flight is out. */
-static const psi_hs_row psi_server12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
-    {0, 0, 0, NULL}};
-
-/* What ServerKeyExchange says of our half (RFC 8422 5.4). */
-static void psi_server12_params(const psi_kex *kex, psi_writer *w)
-{
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
     psi_write_number(w, PSI_NAMED_CURVE, 1);
     psi_write_number(w, kex->group->number, 2);
     psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-}
-
-/* ServerKeyExchange, signed, and the rest of the flight. */
-static int psi_server12_end(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_server12_params(&h->k->kex, &h->flight);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-    psi_auth_write_request(h);
-    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
-    return psi_hs_flush(h);
-}
-
-/* The flight of a new session, up to what has to be signed. */
-static int psi_server12_flight(psi_hs *h, const psi_group *group)
-{
-    psi_writer params = PSI_ZERO;
-    int code;
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
-    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    psi_server12_params(&h->k->kex, &params);
-    if (params.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    code = psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params.p, params.n), psi_server12_end);
-    psi_write_free(&params);
-    return code;
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* Finds the session that the client wants to resume, if it may. */
@@ -9014,16 +8891,15 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
                                   : "no cipher suite");
     if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
-    h->next = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
+    h->transcript.keep = !h->resumed && h->asked;
+    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (!h->resumed) return psi_server12_flight(h, group);
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_hs12_resume(h);
-    return psi_hs12_finish(h);
+    if (h->resumed) return 0;
+    h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
+           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -9063,46 +8939,10 @@ static void psi_server13_tickets(psi_rec *r, psi_writer *w)
     psi_wipe(&s, sizeof s);
 }
 
-static int psi_server13_finished(psi_hs *h, psi_reader m)
+static int psi_server13_write_extensions(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m) || psi_hs_new_in(h)) return -1;
-    psi_hs13_resumption(h);
-    return psi_hs_done(h);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.2). */
-static const psi_hs_row psi_server13[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
-    {0, 0, 0, NULL}};
-
-/* The end of our flight: the signature, if there is one, Finished, and the keys of what follows it. */
-static int psi_server13_end(psi_hs *h)
-{
-    if (!h->resumed) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_application(h);
-    return psi_hs_new_out(h);
-}
-
-/* Our flight, once both hellos are there. */
-static int psi_server13_flight(psi_hs *h)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    uint32_t at;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
-    if (psi_hs13_keys(h)) return -1;
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    h->next = psi_server13;
-    at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
-    psi_hs_end(h, at);
-    if (h->resumed) return psi_server13_end(h);
-    psi_auth_write_request(h);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    return psi_auth_sign(h, psi_auth_content(h, 1, buf), psi_none, psi_server13_end);
+    return 0;
 }
 
 /* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
@@ -9136,7 +8976,7 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
     int i;
     t.hash.vtable->update(&t.hash.vtable, h->message, (size_t)(o->bound - h->message));
     t.hash.vtable->out(&t.hash.vtable, digest);
-    for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
+    for (i = 1; identities.n && i <= 8 && !h->resumed; i++) {
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
         psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
@@ -9148,8 +8988,7 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
         psi_keys_binder(h->suite->hash, s->secret, digest, binder);
         if (theirs.n != h->suite->len || !psi_rec_equal(theirs.p, binder, theirs.n))
             return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
-        h->psk = (uint8_t)i;
-        h->resumed = 1;
+        h->resumed = (uint8_t)i;
     }
     return 0;
 }
@@ -9166,20 +9005,12 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
-/* HelloRetryRequest: a key of this group is wanted. */
-static int psi_server13_retry(psi_hs *h, const psi_group *group)
+/* HelloRetryRequest has been written: everything begins again. */
+static int psi_server13_again(psi_hs *h)
 {
-    h->retried = h->psk ? 2 : 1;
-    psi_session_free(h->session);
-    h->session = NULL;
-    h->psk = h->resumed = 0;
-    h->k->kex.group = group;
-    psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     if (psi_hs_flush(h)) return -1;
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) ? PSI_REC_PLAIN : 0;
-    h->next = h->role->start;
+    h->next = h->role->program;
     return 0;
 }
 
@@ -9199,7 +9030,7 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **
     return 0;
 }
 
-/* ClientHello of TLS 1.3. */
+/* ClientHello of TLS 1.3. Without a key of ours another is asked for. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group;
@@ -9207,12 +9038,19 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
-    return psi_server13_flight(h);
+    h->regrouped = !group;
+    h->rec->skip = PSI_GOT(h, EARLY_DATA) && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
+    if (group)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
+               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
+    h->retried = h->resumed ? 2 : 1;
+    psi_session_free(h->session);
+    h->session = NULL;
+    h->resumed = 0;
+    h->k->kex.group = psi_server_group(h->tls, o);
+    return 0;
 }
 
 /* --- the server: hello */
@@ -9242,9 +9080,9 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 {
     psi_offer o = PSI_ZERO;
     int failed;
-    if (psi_hs_turn(h)) return -1;
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
@@ -9252,10 +9090,6 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     h->offer = NULL;
     return failed;
 }
-
-static const psi_hs_row psi_server_start[] = {
-    {PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
-    {0, 0, 0, NULL}};
 
 /* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
 static void psi_server_finish(psi_hs *h)
@@ -9273,7 +9107,39 @@ static void psi_server_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, NULL, psi_server_finish};
+/* The handshake as a server sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.2). */
+static const psi_hs_row psi_server_program[] = {
+    PSI_THEIRS(CLIENT_HELLO, PSI_ROW_TURN, PSI_HELLO_MAX, psi_server_hello),
+    PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
+    PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_FIRST, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
+    PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_IF12(psi_server12_write_ticket)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_write_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_program, NULL, psi_server_finish};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
@@ -9323,17 +9189,19 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
     return code;
 }
 
-/* The row of this message, if it may come now; else NULL. */
+/* The row that comes next if the peer sends this message. */
 static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 {
     const psi_hs_row *row = h->next;
-    unsigned out = 0;
-    if (h->resumed) out |= PSI_ROW_FULL;
-    if (!h->chain.count) out |= PSI_ROW_PROOF;
-    if (!h->will_ticket) out |= PSI_ROW_TICKET;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) out |= PSI_ROW_ASKED;
-    while (row->run && (row->when & out || (row->when & PSI_ROW_MAY && row->message != message))) row++;
-    return row->run && row->message == message ? row : NULL;
+    unsigned facts = PSI_ROW_MAY | PSI_ROW_TURN | PSI_ROW_OURS;
+    facts |= PSI_IS13(h) ? PSI_ROW_13 | PSI_ROW_FIRST : PSI_ROW_12;
+    facts |= h->resumed ? PSI_ROW_AGAIN | PSI_ROW_FIRST : PSI_ROW_FULL;
+    if (h->regrouped) facts |= PSI_ROW_RETRY;
+    if (h->asked) facts |= PSI_ROW_ASKED;
+    if (h->role->server ? h->chain.count != 0 : h->identity != NULL) facts |= PSI_ROW_PROOF;
+    if (h->will_ticket) facts |= PSI_ROW_TICKET;
+    while (row->when & ~facts || (row->when & PSI_ROW_MAY && row->message != message)) row++;
+    return row;
 }
 
 static int psi_hs_unexpected(psi_hs *h, int message)
@@ -9346,30 +9214,62 @@ static int psi_hs_unexpected(psi_hs *h, int message)
 static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_t size)
 {
     int chain = message == PSI_MSG_CERTIFICATE;
-    if (!row) return psi_hs_unexpected(h, message);
+    if (row->message != message) return psi_hs_unexpected(h, message);
     if (size - 4 <= row->limit) return 0;
     return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
                        chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
                        psi_hs_peer(h), psi_msg_name(message));
 }
 
-/* Handles the messages that are whole, until one leaves a question. */
-static void psi_hs_messages(psi_hs *h)
+/* A row of ours. A message that leaves a question is taken back. */
+static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
+{
+    int is_message = row->message <= 0xFF;
+    uint32_t start = h->flight.n, at = 0;
+    if (is_message) psi_write_number(&h->flight, row->message, 1);
+    if (is_message) at = psi_write_open(&h->flight, 3);
+    h->next = row + 1;
+    if (row->write) row->write(h);
+    if (h->question) {
+        h->next = row;
+        if (!h->flight.failed) h->flight.n = start;
+    } else if (is_message && h->state == PSI_HS_RUNNING) {
+        psi_write_close(&h->flight, at, 3);
+        if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + start, h->flight.n - start);
+    }
+}
+
+/* A row of the peer's: its message of that size at p, which `rest` bytes follow. */
+static void psi_hs_read(psi_hs *h, const psi_hs_row *row, const uint8_t *p, uint32_t size, uint32_t rest)
+{
+    h->message = p;
+    h->rest = rest;
+    h->next = row + 1;
+    if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return;
+    if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+    psi_transcript_add(&h->transcript, p, size);
+    h->message = NULL;
+}
+
+/* Runs the program until a message of the peer's is missing, or there is a question. */
+static void psi_hs_run(psi_hs *h)
 {
     psi_writer *part = &h->rec->part;
-    uint32_t at = 0;
-    while (h->state == PSI_HS_RUNNING && !h->question && part->n - at >= 4) {
-        const uint8_t *p = part->p + at;
-        uint32_t size = psi_msg_size(p);
-        const psi_hs_row *row = psi_hs_find(h, p[0]);
-        if (psi_hs_expects(h, row, p[0], size) || part->n - at < size) break;
-        at += size;
-        h->message = p;
-        h->rest = part->n - at;
-        h->next = row + 1;
-        if (row->when & PSI_ROW_HASH) psi_transcript_add(&h->transcript, p, size);
-        row->run(h, psi_read_of(p + 4, size - 4));
-        h->message = NULL;
+    uint32_t at = 0, size;
+    while (h->state == PSI_HS_RUNNING && !h->question) {
+        const uint8_t *p = at < part->n ? part->p + at : NULL;
+        const psi_hs_row *row = psi_hs_find(h, p ? *p : -1);
+        if (row->message == PSI_MSG_END) {
+            psi_hs_done(h);
+        } else if (row->when & PSI_ROW_OURS) {
+            psi_hs_write(h, row);
+        } else {
+            if (psi_hs_flush(h) || part->n - at < 4) break;
+            size = psi_msg_size(p);
+            if (psi_hs_expects(h, row, *p, size) || part->n - at < size) break;
+            at += size;
+            psi_hs_read(h, row, p, size, part->n - at);
+        }
     }
     h->rest = 0;
     if (h->transcript.bytes.failed) psi_hs_broken(h, PSOCKET_NOMEM);
@@ -9380,11 +9280,12 @@ static void psi_hs_messages(psi_hs *h)
 static int psi_hs_read_ccs(psi_hs *h, psi_reader m)
 {
     const psi_hs_row *row = psi_hs_find(h, PSI_MSG_CCS);
+    int due = row->message == PSI_MSG_CCS;
     int idle = h->version == PSI_TLS13 || (!h->version && !h->role->server && psi_tls_speaks(h->tls, PSI_TLS13));
-    if ((!row && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
-    if (!row) return 0;
+    if ((!due && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
+    if (!due) return 0;
     h->next = row + 1;
-    return row->run(h, m);
+    return psi_hs_new_in(h);
 }
 
 /* A whole record has come. */
@@ -9400,7 +9301,7 @@ static int psi_hs_record(psi_hs *h, const psi_rec_in *in)
                            "the peer sent data before the handshake was over");
     psi_write(&h->rec->part, in->data, in->len);
     if (h->rec->part.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    psi_hs_messages(h);
+    psi_hs_run(h);
     return 0;
 }
 
@@ -9448,7 +9349,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     h = (psi_hs *)psi_alloc(sizeof *h);
     if (!h) return psi_err_code(e, code);
     h->role = role;
-    h->next = role->start;
+    h->next = role->program;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
@@ -9459,6 +9360,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     }
     if (code) psi_err_code(e, code);
     else if (role->begin) code = role->begin(h, name, port, e);
+    if (!code) psi_hs_run(h);
     if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
     if (code) psi_hs_free(h);
     else *out = h;
@@ -9539,7 +9441,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
         verdict.cert_index = 0;
     }
     if (code) psi_auth_refuse(h, &verdict);
-    else psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 
@@ -9549,7 +9451,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
     if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
-    else if (!h->then(h)) psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 

@@ -521,7 +521,7 @@ static kit_end *server(psocket_tls *tls)
     bytes(t->server_key, h->k->kex.scalar);
     CHECK(!psi_hs_exchange(h, share(t->retry ? again : hello, t->retry ? again_len : hello_len)));
     if (t->section == 4) {
-        h->psk = 1;
+        h->resumed = 1;
         h->session = (psi_session *)psi_alloc(sizeof *h->session);
         if (!h->session) abort();
         memset(h->session, 0, sizeof *h->session);
