@@ -6632,7 +6632,7 @@ enum {
 typedef struct psi_role {
     int server;
     const psi_hs_row *program;
-    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: nothing has to be made ready */
+    int (*begin)(psi_hs *h, const char *name, int port); /* NULL: nothing has to be made ready */
     void (*finish)(psi_hs *h); /* remembers the session */
 } psi_role;
 
@@ -6673,8 +6673,7 @@ struct psi_hs {
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
     unsigned where;              /* the message whose extensions are being read or written */
-    uint32_t offered, got;       /* which rows of the table our hello had, and what came from the peer */
-    int told;                    /* was the one being written among those? */
+    uint32_t offered;            /* which rows of the table the client's hello had */
     uint16_t limit;              /* record_size_limit, 0 none */
     uint8_t fragment;            /* max_fragment_length, 0 none */
     psi_offer *offer;            /* valid while a hello or a request is handled */
@@ -6687,7 +6686,7 @@ struct psi_hs {
     uint8_t retried;             /* this is about a second hello; 2: which has to offer its sessions again */
     uint8_t resumed;             /* a session is: 1 and the PSK's place among those offered */
     uint8_t regrouped;           /* HelloRetryRequest asks for another group */
-    uint8_t ccs_sent, named, ems, secure, will_ticket, is_address;
+    uint8_t ccs_sent, named, ems, will_ticket, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
@@ -6862,12 +6861,18 @@ enum {
     PSI_IN_EE = 16,  /* EncryptedExtensions */
     PSI_IN_CR = 32,  /* CertificateRequest, which has some of them as fields in TLS 1.2 */
     PSI_IN_OFFER = PSI_IN_CH | PSI_IN_CR, /* in which anything may come */
-    PSI_IN_ANSWER = PSI_IN_SH12 | PSI_IN_EE
+    PSI_IN_ALL = PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE,
+    PSI_NEEDS_12 = 64, /* clients say it if they speak TLS 1.2, */
+    PSI_NEEDS_13 = 128, /* or TLS 1.3, */
+    PSI_NEEDS_SESSIONS = 256, /* or remember sessions */
+    PSI_IN_12 = PSI_IN_CH | PSI_IN_SH12 | PSI_NEEDS_12,
+    PSI_IN_13 = PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR | PSI_NEEDS_13
 };
 
 /* An extension. A list of this shape in a hello or request goes into the offer, at an offset. For all else there is a
-   function. With w it writes the body, answering 0 if there is nothing to say; else it reads r, answering 0 or an alert; what
-   it leaves is a decode_error. h->where tells which message it is. */
+   function (NULL: it is never ours, and is empty). With w it writes the body, answering 0 if there is nothing to say; else it
+   reads r, answering 0 or an alert; what it leaves is a decode_error. h->where tells which message it is. A server is called
+   only for what the client's hello had, and a client for what its own had. */
 typedef struct psi_ext {
     uint16_t number, where;
     int (*run)(psi_hs *h, psi_writer *w, psi_reader *r);
@@ -6875,20 +6880,12 @@ typedef struct psi_ext {
     size_t at;
 } psi_ext;
 
-/* Says all by being there: what a client says that speaks TLS 1.2, and a server that has been told. */
-static int psi_ext_old(psi_hs *h, psi_writer *w, psi_reader *r)
+/* extended_master_secret, RFC 7627. */
+static int psi_ext_ems(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     (void)r;
-    return !w ? 0 : h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
-}
-
-/* Never ours; nothing is in it, or what goes into the offer. */
-static int psi_ext_none(psi_hs *h, psi_writer *w, psi_reader *r)
-{
-    (void)h;
-    (void)w;
-    (void)r;
-    return 0;
+    if (!w) h->ems = 1;
+    return w != NULL;
 }
 
 /* server_name, RFC 6066 3: no literal addresses. */
@@ -6942,7 +6939,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
     if (w) {
         psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
-        return h->where == PSI_IN_CH ? h->tls->max_fragment != 0 : h->told;
+        return h->where != PSI_IN_CH || h->tls->max_fragment;
     }
     h->limit = (uint16_t)psi_read_number(r, 2);
     return r->p && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
@@ -6960,7 +6957,7 @@ static void psi_ext_limits(psi_hs *h)
 /* supported_groups, RFC 8446 4.2.7. A server's say nothing. */
 static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (!w) r->n = 0;
+    if (!w) *r = psi_none;
     else if (h->where == PSI_IN_CH) psi_list_write(w, &h->tls->groups, h->grease * 0x0101u ^ 0x1010u);
     return w && h->where == PSI_IN_CH;
 }
@@ -6973,13 +6970,10 @@ static int psi_ext_pointless(psi_reader list)
 
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader list;
-    if (w) {
-        psi_write_number(w, 0x0100, 2);
-        return psi_ext_old(h, w, r);
-    }
-    list = psi_read_vector(r, 1, 1, 255);
-    return psi_ext_pointless(list) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    (void)h;
+    if (!w) return psi_ext_pointless(psi_read_vector(r, 1, 1, 255)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    psi_write_number(w, 0x0100, 2);
+    return 1;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -7045,31 +7039,30 @@ static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 static int psi_ext_ticket(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    if (h->where != PSI_IN_CH) return w && h->will_ticket;
-    if (!w) {
+    int hello = h->where == PSI_IN_CH;
+    if (!w && hello) {
         h->offer->ticket = *r;
-        r->n = 0;
-        return 0;
+        *r = psi_none;
+    } else if (!w) {
+        h->will_ticket = 1;
+    } else if (hello && s && s->is_ticket) {
+        psi_write(w, s->ticket.p, s->ticket.n);
     }
-    if (s && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
-    return psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->client_sessions.max;
+    return w && (hello || h->will_ticket);
 }
 
 /* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
 static int psi_ext_versions(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    int both = psi_tls_speaks(h->tls, PSI_TLS12);
-    if (!w) {
-        r->n = 0;
-        return 0;
-    }
-    if (h->where == PSI_IN_CH) {
+    int both = h->where == PSI_IN_CH && psi_tls_speaks(h->tls, PSI_TLS12);
+    if (!w) *r = psi_none;
+    if (w && h->where == PSI_IN_CH) {
         psi_write_number(w, both ? 6 : 4, 1);
         psi_write_number(w, h->grease * 0x0101u, 2);
     }
-    psi_write_number(w, PSI_TLS13, 2);
-    if (both && h->where == PSI_IN_CH) psi_write_number(w, PSI_TLS12, 2);
-    return psi_tls_speaks(h->tls, PSI_TLS13);
+    if (w) psi_write_number(w, PSI_TLS13, 2);
+    if (w && both) psi_write_number(w, PSI_TLS12, 2);
+    return w != NULL;
 }
 
 /* cookie, RFC 8446 4.2.2. */
@@ -7090,73 +7083,54 @@ static int psi_ext_cookie(psi_hs *h, psi_writer *w, psi_reader *r)
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
 static int psi_ext_modes(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     (void)r;
     if (w) psi_write_number(w, 0x0101, 2);
-    return w && psi_tls_speaks(h->tls, PSI_TLS13) && h->tls->client_sessions.max;
+    return w != NULL;
 }
 
-/* A share of ours: only the group's name in a HelloRetryRequest. */
-static void psi_ext_put_share(psi_hs *h, psi_writer *w)
-{
-    psi_write_number(w, h->k->kex.group->number, 2);
-    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 2);
-}
-
-/* key_share, RFC 8446 4.2.8. */
+/* key_share, RFC 8446 4.2.8. In a HelloRetryRequest a group only. */
 static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_group *group;
-    unsigned number;
-    uint32_t list;
-    if (w && h->where == PSI_IN_CH) {
-        if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-        list = psi_write_open(w, 2);
-        psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-        psi_write_number(w, 0x000100, 3); /* one byte */
-        if (h->regrouped && !w->failed) w->n = list; /* RFC 8446 4.1.2: the one that was asked for */
-        psi_ext_put_share(h, w);
-        psi_write_close(w, list, 2);
-        return 1;
-    }
+    psi_kex *kex = &h->k->kex;
+    int hello = h->where == PSI_IN_CH;
     if (w) {
-        psi_ext_put_share(h, w);
-        return 1;
+        uint32_t list = hello ? psi_write_open(w, 2) : 0;
+        if (hello && !h->regrouped) { /* RFC 8446 4.1.2: else the one that was asked for */
+            psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+            psi_write_number(w, 0x000100, 3); /* one byte */
+        }
+        psi_write_number(w, kex->group->number, 2);
+        if (h->where != PSI_IN_HRR) psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 2);
+        if (hello) psi_write_close(w, list, 2);
+    } else {
+        const psi_group *group = psi_list_find(&h->tls->groups, psi_read_number(r, 2));
+        if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
+        if (!r->p) return 0;
+        if (!group || (kex->group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+        kex->group = group;
     }
-    number = psi_read_number(r, 2);
-    group = psi_list_find(&h->tls->groups, number);
-    if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
-    if (!r->p) return 0;
-    if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->k->kex.group = group;
-    return 0;
+    return w != NULL;
 }
 
-/* A client's pre_shared_key ends its hello; its binder is filled in by psi_hello_bind. */
-static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
-{
-    static const uint8_t zero[PSI_HASH_MAX] = {0};
-    const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    size_t n;
-    if (!s) return 0;
-    n = s->suite->len;
-    psi_write_number(w, s->ticket.n + 6, 2);
-    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
-    psi_write_number(w, n + 1, 2);
-    psi_write_vector(w, zero, n, 1);
-    return 1;
-}
-
-/* pre_shared_key, RFC 8446 4.2.11. */
+/* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
-    if (w && h->where == PSI_IN_CH) return psi_ext_ask_psk(h, w);
-    if (w) {
-        psi_write_number(w, h->resumed - 1u, 2);
-        return h->resumed;
+    if (w && h->where == PSI_IN_CH) {
+        if (!s) return 0;
+        psi_write_number(w, s->ticket.n + 6, 2);
+        psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+        psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
+        psi_write_number(w, s->suite->len + 1u, 2);
+        psi_write_vector(w, zero, s->suite->len, 1);
+        return 1;
     }
+    if (w) psi_write_number(w, h->resumed - 1u, 2);
+    if (w) return h->resumed;
     if (h->where != PSI_IN_CH) {
         h->resumed = 1;
         return psi_read_number(r, 2) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
@@ -7175,32 +7149,34 @@ static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
 static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     if (!w) return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
     psi_write_number(w, 0, 1);
-    return psi_ext_old(h, w, r) || h->secure;
+    return 1;
 }
 
 /* Every extension: X(NAME, number, the messages that may carry it, function, shape and place in an offer). Clients send them
    in this order; pre_shared_key has to be the last. */
 #define PSI_NO_SHAPE PSI_SHAPE(0, 0, 0, 0, 0, 0)
 #define PSI_EXTENSIONS(X) \
-    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_name, PSI_NO_SHAPE, id) \
-    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, psi_ext_old, PSI_NO_SHAPE, id) \
-    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, psi_ext_secure, PSI_NO_SHAPE, id) \
-    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_groups, PSI_NUMBERS(2), groups) \
-    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
-    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, psi_ext_ticket, PSI_NO_SHAPE, id) \
-    X(ALPN, 16, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
+    X(SERVER_NAME, 0, PSI_IN_ALL, psi_ext_name, PSI_NO_SHAPE, id) \
+    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_12, psi_ext_ems, PSI_NO_SHAPE, id) \
+    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_12, psi_ext_secure, PSI_NO_SHAPE, id) \
+    X(SUPPORTED_GROUPS, 10, PSI_IN_ALL, psi_ext_groups, PSI_NUMBERS(2), groups) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
+    X(SESSION_TICKET, 35, PSI_IN_12 | PSI_NEEDS_SESSIONS, psi_ext_ticket, PSI_NO_SHAPE, id) \
+    X(ALPN, 16, PSI_IN_ALL, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
-    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, psi_ext_none, PSI_NUMBERS(2), certs) \
+    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
-    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, psi_ext_modes, PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
-    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_versions, PSI_NUMBERS(1), versions) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
+      PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
+    X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
     X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, psi_ext_cookie, PSI_NO_SHAPE, id) \
-    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_limit, PSI_NO_SHAPE, id) \
-    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_fragment, PSI_NO_SHAPE, id) \
-    X(EARLY_DATA, 42, PSI_IN_CH, psi_ext_none, PSI_NO_SHAPE, id) \
+    X(RECORD_SIZE_LIMIT, 28, PSI_IN_ALL, psi_ext_limit, PSI_NO_SHAPE, id) \
+    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_ALL, psi_ext_fragment, PSI_NO_SHAPE, id) \
+    X(EARLY_DATA, 42, PSI_IN_CH, NULL, PSI_NO_SHAPE, id) \
     X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, psi_ext_psk, PSI_NO_SHAPE, id)
 
 #define PSI_X(name, number, where, run, shape, field) PSI_EXT_##name = number,
@@ -7215,23 +7191,23 @@ enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_COUNT };
 static const psi_ext psi_extensions[] = { PSI_EXTENSIONS(PSI_X) };
 #undef PSI_X
 
-/* Did the peer's hello (its last message of some) have it? */
-#define PSI_GOT(h, name) ((h)->got >> PSI_EXT_AT_##name & 1)
-
 static const psi_shape psi_ext_list = PSI_SHAPE(2, 0, 2, 2, 0, 0);
 
 /* Writes the extension of a row if there is something to say. */
 static void psi_ext_put(psi_hs *h, psi_writer *w, size_t row)
 {
     const psi_ext *x = &psi_extensions[row];
-    uint32_t start = w->n, body;
-    if (!(x->where & h->where)) return;
-    h->told = h->got >> row & 1;
+    uint32_t start = w->n, bit = (uint32_t)1 << row, body;
+    unsigned lacks = h->tls->client_sessions.max ? 0 : PSI_NEEDS_SESSIONS;
+    if (!psi_tls_speaks(h->tls, PSI_TLS12)) lacks |= PSI_NEEDS_12;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) lacks |= PSI_NEEDS_13;
+    if (!x->run || !(x->where & h->where) || (h->where == PSI_IN_CH && x->where & lacks)) return;
+    if (!(h->where & PSI_IN_OFFER) && !(h->offered & bit)) return;
     psi_write_number(w, x->number, 2);
     body = psi_write_open(w, 2);
     if ((x->run)(h, w, NULL)) {
         psi_write_close(w, body, 2);
-        if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << row;
+        if (h->where == PSI_IN_CH) h->offered |= bit;
     } else if (!w->failed) {
         w->n = start;
     }
@@ -7252,19 +7228,16 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
+    int alert = 0, offer = (h->where & PSI_IN_OFFER) != 0;
     size_t i = 0;
-    int alert = 0;
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
-    if (i == PSI_EXT_COUNT || !(x->where & h->where))
-        return h->where & PSI_IN_OFFER ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (!(h->where & PSI_IN_OFFER) && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE)
-        return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    h->got |= (uint32_t)1 << i;
-    if (h->where & PSI_IN_OFFER && x->shape.size)
+    if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
+        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
+    if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
-    else
-        alert = (x->run)(h, NULL, &body);
+    else if (x->run) alert = (x->run)(h, NULL, &body);
     return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
@@ -7415,7 +7388,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
     if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->got = 0;
+    h->offered = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7424,7 +7397,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
         return psi_hs_illegal(h, "hello lacks the null compression method");
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
-    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
+    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -8495,36 +8468,29 @@ static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
     return psi_hs_left(h, &m);
 }
 
-/* Is this the random of a server that could have spoken TLS 1.3 (RFC 8446 4.1.3)? */
-static int psi_client12_downgraded(const uint8_t *end)
-{
-    return (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
-}
-
 /* ServerHello of TLS 1.2. */
 static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
+    const uint8_t *end = h->randoms + 56;
+    int downgraded = (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
     int same = id.n && psi_x509_same(id, psi_read_of(h->id, h->id_len));
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
+    if (downgraded && psi_tls_speaks(h->tls, PSI_TLS13)) /* RFC 8446 4.1.3 */
         return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
     psi_ext_limits(h);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
     memset(&h->k->kex, 0, sizeof h->k->kex);
-    if (!same) return 0;
-    if (s->suite != h->suite)
+    h->resumed = (uint8_t)same;
+    if (same && s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
-    if (s->ems != h->ems) /* RFC 7627 5.3 */
+    if (same && s->ems != h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
-    h->resumed = 1;
     return 0;
 }
 
@@ -8624,52 +8590,39 @@ static int psi_tls_name(const char *name, char out[256])
     return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
 }
 
-/* The session ID of a client's hello: that of a session, or random bytes for middleboxes (RFC 8446 D.4) and by which a
-   ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
-static int psi_client_id(psi_hs *h)
+/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
+   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
+static int psi_client_begin(psi_hs *h, const char *name, int port)
 {
-    const psi_session *s = psi_hs_session(h, PSI_TLS12);
+    char host[256];
+    int kind = name ? psi_tls_name(name, host) : 1, code;
+    const psi_session *s;
+    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
+                           "starttls needs the server's name: nothing can be verified without it");
+    if (!kind)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
+    h->port = (uint16_t)port;
+    h->is_address = kind == 2;
+    h->name = name ? psi_strdup(host) : NULL;
+    h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
+    if (!h->k || (name && !h->name)) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
+    psi_session_recall(h);
+    s = psi_hs_session(h, PSI_TLS12);
+    code = psi_os_entropy(h->randoms, 32);
+    if (!code) code = psi_os_entropy(&h->grease, 1);
     if (s && !s->is_ticket) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-        return 0;
+    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
+        h->id_len = 32;
+        code = psi_os_entropy(h->id, 32);
     }
-    if (!s && !psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    h->id_len = 32;
-    return psi_os_entropy(h->id, 32);
-}
-
-/* Notes whom a client wants to speak to. */
-static int psi_client_name(psi_hs *h, const char *name, psocket_error *e)
-{
-    char host[256];
-    int kind = name ? psi_tls_name(name, host) : 0;
-    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
-        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
-    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    h->is_address = kind == 2;
-    h->name = name ? psi_strdup(host) : NULL;
-    return name && !h->name ? psi_err_code(e, PSOCKET_NOMEM) : 0;
-}
-
-/* A client's first message. */
-static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    int code = psi_client_name(h, name, e);
-    if (code) return code;
-    h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
-    if (!h->k) return psi_err_code(e, PSOCKET_NOMEM);
-    h->port = (uint16_t)port;
-    psi_session_recall(h);
-    code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
-    if (!code) code = psi_client_id(h);
     if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    if (code) return psi_err_code(e, code);
     h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    return 0;
+    return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
 
 /* Remembers a session of TLS 1.2; the tickets of TLS 1.3 are still to come. */
@@ -8735,12 +8688,31 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     uint8_t policy[32];
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
+    if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !s->ems) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+}
+
+/* The session to resume by a ticket or, if there is none, an ID. NULL: there is none that may be. */
+static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader id)
+{
+    psi_sessions *all = &h->tls->server_sessions;
+    psi_session_slot *slot;
+    psi_session *s = ticket.n ? psi_ticket_read(h->tls, ticket) : NULL;
+    if (!ticket.n && id.n == 32) {
+        psi_os_lock(&h->tls->lock);
+        slot = psi_sessions_find(all, id.p);
+        if (slot) slot->used = ++all->clock;
+        if (slot) s = psi_session_new(psi_sessions_flat(slot));
+        psi_os_unlock(&h->tls->lock);
+    }
+    if (s && psi_server_accepts(h, s)) return s;
+    psi_session_free(s);
+    return NULL;
 }
 
 /* A session of this connection, but for its secret. 0, or it cannot be made. */
@@ -8752,34 +8724,15 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
     return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
 }
 
-/* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
-static const psi_suite *psi_server_suite(const psocket_tls *tls, const psi_offer *o, unsigned version, int kind)
+/* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
+static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
 {
     size_t i;
-    for (i = 0; i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(o->suites, s->number)) return s;
+    for (i = 0; i < own->count; i++) {
+        const psi_named *s = own->items[i];
+        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
     }
     return NULL;
-}
-
-/* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
-static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
-{
-    size_t i;
-    if (!o->groups.n) return psi_list_find(&tls->groups, PSI_GROUP_P256);
-    for (i = 0; i < tls->groups.count; i++)
-        if (psi_read_has(o->groups, tls->groups.items[i]->number)) return tls->groups.items[i];
-    return NULL;
-}
-
-/* The suite for this certificate, if its client can verify it. NULL: none. */
-static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, const br_x509_pkey *key)
-{
-    if (h->version == PSI_TLS13) return h->suite;
-    if (key->key_type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)key->key.ec.curve))
-        return NULL; /* RFC 8422 5.1 */
-    return psi_server_suite(h->tls, o, PSI_TLS12, key->key_type);
 }
 
 /* Chooses the identity by name (exact, wildcard, then the first), and EC for those who can, with its scheme and, in TLS
@@ -8787,16 +8740,20 @@ static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, con
 static int psi_server_identity(psi_hs *h, const psi_offer *o)
 {
     psi_x509_host host;
-    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score;
+    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score, ec;
     size_t i;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = psi_server_fits(h, o, &leaf->key);
+        const psi_suite *suite = h->suite;
+        ec = leaf->key.key_type == BR_KEYTYPE_EC;
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+            continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
-        if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
+        if (score > 1 && ec) score++;
         if (score <= best) continue;
         best = score;
         h->identity = id;
@@ -8852,43 +8809,21 @@ static int psi_server12_write_key(psi_hs *h)
     return psi_auth_write_signature(h);
 }
 
-/* Finds the session that the client wants to resume, if it may. */
-static int psi_server12_recall(psi_hs *h, const psi_offer *o)
-{
-    psi_sessions *all = &h->tls->server_sessions;
-    psi_session_slot *slot;
-    psi_session *s = NULL;
-    if (o->ticket.n) {
-        s = psi_ticket_read(h->tls, o->ticket);
-    } else if (o->id.n == 32) {
-        psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, o->id.p);
-        if (slot) slot->used = ++all->clock;
-        if (slot) s = psi_session_new(psi_sessions_flat(slot));
-        psi_os_unlock(&h->tls->lock);
-    }
-    if (!s || !psi_server_accepts(h, s) || (!s->ems && h->ems)) {
-        psi_session_free(s);
-        return 0;
-    }
-    h->session = s;
-    h->resumed = 1;
-    if (!s->ems || h->ems) return 0;
-    return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, /* RFC 7627 5.3 */
-                      "hello resumes a session without its extended master secret");
-}
-
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = psi_server_group(h->tls, o);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+                             : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
     if (psi_ext_pointless(o->points))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
-    if (psi_server12_recall(h, o)) return -1;
+    h->session = psi_server_recall(h, o->ticket, o->id);
+    h->resumed = h->session != NULL;
+    if (h->resumed && h->session->ems && !h->ems) /* RFC 7627 5.3 */
+        return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                          "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
-                                  : "no cipher suite");
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+                                  ? "no signature algorithm and key type" : "no cipher suite");
     if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
     psi_transcript_start(&h->transcript, h->suite->hash);
@@ -8896,7 +8831,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
+    h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
     return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
            psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
@@ -8978,14 +8913,10 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
     t.hash.vtable->out(&t.hash.vtable, digest);
     for (i = 1; identities.n && i <= 8 && !h->resumed; i++) {
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
-        psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || s->suite->hash != h->suite->hash || !psi_server_accepts(h, s)) {
-            psi_session_free(s);
-            continue;
-        }
-        h->session = s;
-        psi_keys_binder(h->suite->hash, s->secret, digest, binder);
+        h->session = psi_server_recall(h, ticket, psi_none);
+        if (!h->session) continue;
+        psi_keys_binder(h->suite->hash, h->session->secret, digest, binder);
         if (theirs.n != h->suite->len || !psi_rec_equal(theirs.p, binder, theirs.n))
             return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
         h->resumed = (uint8_t)i;
@@ -8998,7 +8929,7 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
     const char *lacks = NULL;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
-    else if (!PSI_GOT(h, KEY_SHARE)) lacks = "hello lacks key_share";
+    else if (!o->shares.p) lacks = "hello lacks key_share";
     else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
@@ -9017,11 +8948,11 @@ static int psi_server13_again(psi_hs *h)
 /* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
 static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
 {
-    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
     int twice;
     *group = psi_server13_share(h->tls, o, point, &twice);
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!*group && !psi_server_pick(&h->tls->groups, o->groups, 0, 0)) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
     else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
@@ -9041,7 +8972,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     h->regrouped = !group;
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
+    h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (group)
         return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
                psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
@@ -9049,7 +8980,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     psi_session_free(h->session);
     h->session = NULL;
     h->resumed = 0;
-    h->k->kex.group = psi_server_group(h->tls, o);
+    h->k->kex.group = psi_server_pick(&h->tls->groups, o->groups, 0, 0);
     return 0;
 }
 
@@ -9210,17 +9141,6 @@ static int psi_hs_unexpected(psi_hs *h, int message)
                        "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
 }
 
-/* May a message of this kind and size come now? */
-static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_t size)
-{
-    int chain = message == PSI_MSG_CERTIFICATE;
-    if (row->message != message) return psi_hs_unexpected(h, message);
-    if (size - 4 <= row->limit) return 0;
-    return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
-                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
-                       psi_hs_peer(h), psi_msg_name(message));
-}
-
 /* A row of ours. A message that leaves a question is taken back. */
 static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
 {
@@ -9239,16 +9159,29 @@ static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
     }
 }
 
-/* A row of the peer's: its message of that size at p, which `rest` bytes follow. */
-static void psi_hs_read(psi_hs *h, const psi_hs_row *row, const uint8_t *p, uint32_t size, uint32_t rest)
+/* A row of the peer's: its message behind the first `at` bytes of what has come. Returns its size; 0: it is not whole, or must
+   not come. */
+static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
 {
-    h->message = p;
-    h->rest = rest;
-    h->next = row + 1;
-    if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return;
-    if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
-    psi_transcript_add(&h->transcript, p, size);
-    h->message = NULL;
+    const uint8_t *p = h->rec->part.p + at;
+    uint32_t left = h->rec->part.n - at, size = psi_msg_size(p);
+    int chain = *p == PSI_MSG_CERTIFICATE;
+    if (row->message != *p) {
+        psi_hs_unexpected(h, *p);
+    } else if (size - 4 > row->limit) {
+        psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
+                    chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
+                    psi_hs_peer(h), psi_msg_name(*p));
+    } else if (size <= left) {
+        h->message = p;
+        h->rest = left - size;
+        h->next = row + 1;
+        if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
+        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        psi_transcript_add(&h->transcript, p, size);
+        return size;
+    }
+    return 0;
 }
 
 /* Runs the program until a message of the peer's is missing, or there is a question. */
@@ -9257,18 +9190,15 @@ static void psi_hs_run(psi_hs *h)
     psi_writer *part = &h->rec->part;
     uint32_t at = 0, size;
     while (h->state == PSI_HS_RUNNING && !h->question) {
-        const uint8_t *p = at < part->n ? part->p + at : NULL;
-        const psi_hs_row *row = psi_hs_find(h, p ? *p : -1);
+        const psi_hs_row *row = psi_hs_find(h, at < part->n ? part->p[at] : -1);
         if (row->message == PSI_MSG_END) {
             psi_hs_done(h);
         } else if (row->when & PSI_ROW_OURS) {
             psi_hs_write(h, row);
         } else {
-            if (psi_hs_flush(h) || part->n - at < 4) break;
-            size = psi_msg_size(p);
-            if (psi_hs_expects(h, row, *p, size) || part->n - at < size) break;
+            size = psi_hs_flush(h) || part->n - at < 4 ? 0 : psi_hs_read(h, row, at);
+            if (!size) break;
             at += size;
-            psi_hs_read(h, row, p, size, part->n - at);
         }
     }
     h->rest = 0;
@@ -9342,12 +9272,13 @@ static int psi_hs_error(const psi_hs *h, psocket_error *e)
 static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port,
                                  psocket_error *e)
 {
-    psi_hs *h;
-    int code = PSOCKET_NOMEM;
+    psi_hs *h = NULL;
+    int code;
     *out = NULL;
     if (!role) return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    if (role->server && !tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
     h = (psi_hs *)psi_alloc(sizeof *h);
-    if (!h) return psi_err_code(e, code);
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
     h->role = role;
     h->next = role->program;
     h->tls = psocket_tls_retain(tls);
@@ -9356,12 +9287,9 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
         h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
-        code = role->server && !tls->identity_count ? PSOCKET_TLS_NO_IDENTITY : 0;
+        if (!role->begin || !role->begin(h, name, port)) psi_hs_run(h);
     }
-    if (code) psi_err_code(e, code);
-    else if (role->begin) code = role->begin(h, name, port, e);
-    if (!code) psi_hs_run(h);
-    if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
+    code = !h->rec ? psi_err_code(e, PSOCKET_NOMEM) : h->state == PSI_HS_FAILED ? psi_hs_error(h, e) : 0;
     if (code) psi_hs_free(h);
     else *out = h;
     return code;
@@ -9502,7 +9430,7 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_key_update(&r->in);
     if (request) r->update = 1;
-    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+    return 0;
 }
 
 /* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
@@ -9531,51 +9459,43 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
-            alert = psi_late_ticket(r, m);
-        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
-            alert = psi_late_update(r, m, r->part.n == at);
-        } else {
+        if (r->version == PSI_TLS12) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            alert = ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+        } else {
+            alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
+        if (!alert && *p != PSI_MSG_NEW_SESSION_TICKET && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
-}
-
-/* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
-static int psi_late_alert(const psi_rec *r, psi_rec_in *in)
-{
-    int fault = psi_rec_alert_fault(r, in), alert = in->len == 2 ? in->data[1] : 0;
-    if (fault == PSI_ALERT_UNEXPECTED_MESSAGE) return psi_rec_refuse(in, fault, "the peer sent a record out of order");
-    if (fault != PSI_ALERT_NONE) return psi_rec_refuse(in, fault, "the peer sent a malformed alert");
-    if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
-    if (in->data[0] == PSI_REC_WARNING) return PSI_REC_SKIP;
-    in->alert = alert;
-    return PSOCKET_TLS_ALERT;
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert;
+    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
+    kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
-        kind = psi_late_alert(r, in);
+        alert = psi_rec_alert_fault(r, in);
+        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
-        kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert)
-            kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (!alert) alert = PSI_ALERT_NONE;
+        why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
-        kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
-    } else {
-        kind = in->len ? PSI_REC_DATA : PSI_REC_SKIP;
+        alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    } else if (in->len) {
+        return PSI_REC_DATA;
     }
-    if (kind != PSI_REC_DATA) in->len = 0;
+    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    in->len = 0;
     return kind;
 }
 
