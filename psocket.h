@@ -101,12 +101,10 @@
 #define PSOCKET_API static __attribute__((unused))
 #elif defined(PSOCKET_STATIC)
 #define PSOCKET_API static
+#elif defined(__cplusplus)
+#define PSOCKET_API extern "C"
 #else
 #define PSOCKET_API extern
-#endif
-
-#ifdef __cplusplus
-extern "C" {
 #endif
 
 #define PSOCKET_VERSION "0.2.0"
@@ -279,7 +277,7 @@ typedef struct psocket_tls_options {
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first one answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
@@ -616,22 +614,17 @@ PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
 struct lua_State;
-#if defined(PSOCKET_STATIC)
-#define PSOCKET_LUA_API static
-#elif defined(_WIN32)
-#define PSOCKET_LUA_API extern __declspec(dllexport)
-#elif defined(__GNUC__)
-#define PSOCKET_LUA_API extern __attribute__((visibility("default")))
+#if defined(_WIN32) && !defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API PSOCKET_API __declspec(dllexport)
+#elif defined(__GNUC__) && !defined(PSOCKET_STATIC)
+#define PSOCKET_LUA_API PSOCKET_API __attribute__((visibility("default")))
 #else
-#define PSOCKET_LUA_API extern
+#define PSOCKET_LUA_API PSOCKET_API
 #endif
 /* The Lua module's loader, for package.preload or require. A library exports it, whatever else it hides. */
 PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #endif
 
-#ifdef __cplusplus
-}
-#endif
 #endif /* PSOCKET_H */
 
 #if defined(PSOCKET_IMPLEMENTATION) && !defined(PSOCKET_IMPLEMENTED)
@@ -857,7 +850,8 @@ typedef struct psi_os_settings {
  *     PSI_OS_ERRNO             why the last call failed
  *     PSI_OS_CODES             rows of the table in psi_os_code that it alone has
  *     PSI_OS_IP6, PSI_OS_IP4, PSI_OS_UNIX   which families there are
- *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option
+ *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option of IPv4
+ *     PSI_OS_PORT, PSI_OS_SHARE  options of what is bound, 0 for none: always; to share its port, 0 if that cannot be
  *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
  *     and the clock, randomness, threads, and files if it has any */
 #if defined(PSOCKET_LWIP)
@@ -872,8 +866,8 @@ typedef struct psi_os_settings {
 #include "lwip/sys.h"
 #include "lwip/tcpip.h"
 
-#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
-#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#if !LWIP_SOCKET || !LWIP_SOCKET_POLL
+#error "psocket: lwIP needs LWIP_SOCKET and LWIP_SOCKET_POLL"
 #endif
 #if !LWIP_DNS && !defined(PSOCKET_NO_DNS)
 #define PSOCKET_NO_DNS
@@ -906,10 +900,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS 0
 #define PSI_OS_SEND_DROPS_INPUT 0
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) 0
 typedef int psi_os_int;
 typedef size_t psi_os_len;
@@ -937,6 +928,9 @@ static int psi_os_make_ready(int fd)
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
 
+#define PSI_OS_PORT(stream, share) ((stream) && !(share) ? SO_REUSEADDR : 0) /* takes SO_REUSE in lwIP */
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
+
 #define PSI_OS_MREQ_IF(m) (m)->imr_interface
 #if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
 /* lwIP names an interface by its address. */
@@ -958,24 +952,12 @@ typedef struct psi_os_mreq {
 #define psi_os_mreq_at(m, index) ((void)(index), errno = EOPNOTSUPP, -1)
 #endif
 
-/* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream && share) {
-        errno = EOPNOTSUPP;
-        return -1;
-    }
-    return stream || share ? lwip_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) && share ? -1 : 0 : 0;
-}
-
 /* lwIP's words for a reset that answers SYN, and for SYNs that nobody answers. */
 static int psi_os_connect_errno(int e)
 {
     return e == ECONNRESET ? ECONNREFUSED : e == ECONNABORTED ? ETIMEDOUT : e;
 }
 
-#if LWIP_SOCKET_POLL
 /* lwip_poll stops at the first descriptor that is none, and insists on at least one. */
 static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 {
@@ -986,36 +968,14 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     for (i = 0; i < n; i++) p[i].revents = 0;
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
-#else
-static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+
+/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
-    fd_set sets[3]; /* to read from, to write to, failed */
-    struct timeval t;
-    int i, r, top = 0;
-    FD_ZERO(&sets[0]);
-    FD_ZERO(&sets[1]);
-    FD_ZERO(&sets[2]);
-    errno = EBADF;
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = 0;
-        if (fd >= LWIP_SELECT_MAXNFDS) return -1; /* beyond the sets */
-        if (p[i].events & POLLIN) FD_SET(fd, &sets[0]);
-        if (p[i].events & POLLOUT) FD_SET(fd, &sets[1]);
-        FD_SET(fd, &sets[2]);
-        if (p[i].fd >= top) top = p[i].fd + 1;
-    }
-    t.tv_sec = ms / 1000;
-    t.tv_usec = ms % 1000 * 1000;
-    r = lwip_select(top, &sets[0], &sets[1], &sets[2], ms < 0 ? NULL : &t);
-    for (i = 0; r > 0 && i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = (short)((FD_ISSET(fd, &sets[0]) ? POLLIN : 0) | (FD_ISSET(fd, &sets[1]) ? POLLOUT : 0) |
-                               (FD_ISSET(fd, &sets[2]) ? POLLERR : 0));
-    }
-    return r;
+    char again[48] = "";
+    if (lwip_inet_pton(domain, text, ip) != 1) return 0;
+    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
 }
-#endif
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
  * neither a loopback interface nor its queue. */
@@ -1047,7 +1007,7 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-#define psi_os_process() 0L /* there is but one */
+#define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
 
@@ -1081,7 +1041,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
 #elif defined(_WIN32)
-/*--- Windows 7 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
+/*--- Windows 7 SP1 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
  * connection to it, so that a live server could lose its path. */
 
 #ifndef WIN32_LEAN_AND_MEAN
@@ -1136,10 +1096,8 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX (1 << 20) /* a nonblocking send takes all into kernel memory, or fails with WSAENOBUFS */
-#define PSI_OS_SEND_FLAGS 0
 #define PSI_OS_SEND_DROPS_INPUT 1 /* what has arrived and not been read is lost once a send meets a reset */
-#define PSI_OS_SHUT SD_SEND
+#define SHUT_WR SD_SEND
 #define PSI_OS_RESOLVE_ERRNO(e) (e)
 typedef SOCKET psi_os_int;
 typedef int psi_os_len;
@@ -1148,6 +1106,7 @@ typedef DWORD psi_os_octet;
 #define psi_os_raw_close(fd) closesocket(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
 static int psi_os_is_udp(SOCKET fd)
@@ -1173,8 +1132,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
     SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
-    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) /* before Windows 7 SP1 */
-        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
     if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
         DWORD off = 0;
         psi_os_udp_errors(fd, 0);
@@ -1214,6 +1171,11 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
+   once the listener and the connections that it accepted are closed. */
+#define PSI_OS_PORT(stream, share) ((share) ? 0 : SO_EXCLUSIVEADDRUSE)
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
+
 #define PSI_OS_MREQ /* an interface's index reads as the address 0.0.0.index */
 
 /* SIO_KEEPALIVE_VALS, in milliseconds; there are ten probes. */
@@ -1226,18 +1188,6 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 
 /* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
 #define psi_os_raw_nametoindex(name) ((void)(name), 0u)
-
-/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
-   once the listener and the connections that it accepted are closed. */
-static int psi_os_reuse(SOCKET fd, int stream, int share)
-{
-    BOOL one = TRUE;
-    if (stream && share) {
-        WSASetLastError(WSAEOPNOTSUPP);
-        return -1;
-    }
-    return setsockopt(fd, SOL_SOCKET, share ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one) && share ? -1 : 0;
-}
 
 /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
 static int psi_os_raw_bind(SOCKET fd, const struct sockaddr *sa, socklen_t n)
@@ -1337,7 +1287,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-#define psi_os_process() 0L /* processes do not fork here */
+#define psi_os_process() 1L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1475,6 +1425,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
 #endif
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -1510,10 +1461,6 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_KQUEUE
 #endif
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
-#endif
-
 /* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
 #if defined(__USE_LARGEFILE64) && !defined(__LP64__)
 #define PSI_OS_64(name) name##64
@@ -1530,12 +1477,9 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
 #ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
 #define PSI_OS_SEND_DROPS_INPUT 0
 #endif
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 typedef int psi_os_int;
 typedef size_t psi_os_len;
@@ -1547,7 +1491,16 @@ typedef unsigned char psi_os_octet;
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
+
+#if defined(TCP_KEEPALIVE) && !defined(TCP_KEEPIDLE)
+#define TCP_KEEPIDLE TCP_KEEPALIVE /* macOS */
+#endif
+
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
+#define PSI_OS_PORT(stream, share) ((stream) || (share) ? SO_REUSEADDR : 0)
+#define PSI_OS_SHARE(stream) SO_REUSEPORT
 
 #ifdef __NetBSD__
 #define PSI_OS_MREQ
@@ -1579,19 +1532,6 @@ static int psi_os_make_ready(int fd)
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
 #endif
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
-}
-
-/* A port can be had again while old connections linger. Datagrams that share a port need both. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream || share) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-#ifdef SO_REUSEPORT
-    return share ? setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) : 0;
-#else
-    errno = EOPNOTSUPP;
-    return stream && share ? -1 : 0;
-#endif
 }
 
 /* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
@@ -2185,6 +2125,26 @@ static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
 #endif
 }
 
+static int psi_os_domain(int family)
+{
+    return family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
+}
+
+/* An address as digits, RFC 5952, into at least 47 bytes; "" for a path. */
+static void psi_os_to_text(const psi_addr *a, char *out)
+{
+    *out = 0;
+    PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+}
+
+/* Reads such digits: 1, or 0 if they are none. */
+static int psi_os_from_text(psi_addr *a, int family, const char *text)
+{
+    int ok = psi_os_raw_pton(psi_os_domain(family), text, a->ip) == 1;
+    a->family = (uint8_t)(ok ? family : 0);
+    return ok;
+}
+
 /* The loopback address. */
 static PSI_UNUSED psi_addr psi_os_loopback(void)
 {
@@ -2223,15 +2183,17 @@ static void psi_os_close(psocket_fd fd)
     if (fd != -1) psi_os_raw_close((psi_os_int)fd);
 }
 
-/* Sets an option: 0, or -1. */
+/* Sets an option: 0 or -1. */
 static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size_t n)
 {
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is an int. */
+/* One that is a number. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
+    psi_os_octet octet = (psi_os_octet)value;
+    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
     return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
@@ -2255,11 +2217,10 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
     *out = -1;
     if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
-    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
+    fd = psi_os_raw_socket(psi_os_domain(family), udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
@@ -2377,7 +2338,9 @@ static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UN
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, stream = !(flags & PSI_OS_DATAGRAMS), ip = a->family != PSI_UNIX;
+    int share = ip && (flags & PSI_OS_REUSE_PORT), port = ip ? PSI_OS_PORT(stream, share) : 0;
+    int n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2385,8 +2348,10 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT))
-        return psi_os_why(os);
+    (void)stream;
+    if (share && !PSI_OS_SHARE(stream)) return PSOCKET_UNSUPPORTED;
+    if (port) psi_os_setint(fd, SOL_SOCKET, port, 1);
+    if (share && psi_os_setint(fd, SOL_SOCKET, PSI_OS_SHARE(stream), 1)) return psi_os_why(os);
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
@@ -2422,8 +2387,11 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
     return PSOCKET_WANT_READ;
 }
 
-/* A count that a system call takes. */
-#define psi_os_clip(n) ((psi_os_len)((n) < PSI_OS_SEND_MAX ? (n) : PSI_OS_SEND_MAX))
+/* A count that a system call takes: on Windows a nonblocking send takes all into kernel memory, or fails. */
+#define psi_os_clip(n) ((psi_os_len)((n) < (1 << 20) ? (n) : (1 << 20)))
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead; elsewhere there is no such signal */
+#endif
 
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
@@ -2448,7 +2416,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), MSG_NOSIGNAL,
                                         to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
@@ -2457,7 +2425,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
 /* Ends the sending direction. */
 static int psi_os_shutdown(psocket_fd fd, int *os)
 {
-    return PSI_SYS(shutdown)((psi_os_int)fd, PSI_OS_SHUT) ? psi_os_why(os) : 0;
+    return PSI_SYS(shutdown)((psi_os_int)fd, SHUT_WR) ? psi_os_why(os) : 0;
 }
 
 /*--- options */
@@ -2477,56 +2445,56 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
-static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
+#ifndef _WIN32
+#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
+#endif
+
+/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
+static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
 {
-    psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
-    if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
-    if (!set->interface_index) return 0;
+    memcpy(&m.imr_multiaddr, set->group.ip, 4);
     if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
 }
-
-#ifndef _WIN32
-static int psi_os_keepalive(psocket_fd fd, int seconds)
-{
-    int r = psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#if defined(TCP_KEEPIDLE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
-#elif defined(TCP_KEEPALIVE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds); /* macOS */
-#endif
-#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (seconds + 2) / 3);
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-#endif
-    (void)seconds;
-    return r;
-}
-#endif
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
+    enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
+    static const struct { uint16_t is, level, name; } table[] = {
+#ifndef _WIN32
+        { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
+#ifdef TCP_KEEPIDLE
+        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
+#endif
+#endif
+        { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
+        { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
+#if PSI_OS_IP6
+        { HOPS, IPPROTO_IPV6, IPV6_MULTICAST_HOPS }, { NOLOOP, IPPROTO_IPV6, IPV6_MULTICAST_LOOP },
+        { LEAVE, IPPROTO_IPV6, IPV6_MULTICAST_IF }
+#endif
+    };
     const psocket_options *o = &set->opt;
     int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
+    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
+                           (int)set->interface_index };
+    size_t i;
     int r;
     if (family == PSI_UNIX) return 0;
-    if (!udp) return alive > 0 && psi_os_keepalive(fd, alive) ? psi_os_why(os) : 0;
     if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    r = psi_os_multicast4(fd, set);
-#if PSI_OS_IP6
-    if (family == PSI_IP6) { /* may reach IPv4 groups, too, but need not */
-        r = o->multicast_ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, o->multicast_ttl);
-        if (!r && o->multicast_noloop) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
-        if (!r && set->interface_index) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)set->interface_index);
+    r = !udp && alive && psi_os_keepalive(fd, alive);
+    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
+        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
+        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
+        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
     }
-#endif
     return r ? psi_os_why(os) : 0;
 }
 
@@ -2534,24 +2502,19 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family ? PSOCKET_UNSUPPORTED : 0;
-    if (group->family == PSI_IP4) {
-        psi_os_mreq m;
-        memset(&m, 0, sizeof m);
-        memcpy(&m.imr_multiaddr, group->ip, 4);
-        r = psi_os_mreq_at(&m, set->interface_index) || psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m)
-                ? psi_os_why(os) : 0;
-    }
-#ifdef IPV6_JOIN_GROUP
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
     if (group->family == PSI_IP6) {
+#ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
         memset(&m, 0, sizeof m);
         memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
         m.ipv6mr_interface = set->interface_index ? set->interface_index : group->scope;
-        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m) ? psi_os_why(os) : 0;
-    }
+        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
+#else
+        return PSOCKET_UNSUPPORTED;
 #endif
-    return r;
+    }
+    return r ? psi_os_why(os) : 0;
 }
 
 /*--- two connected descriptors */
@@ -2813,13 +2776,12 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 static int psi_os_set_grow(psi_os_poller *p)
 {
     int cap = p->cap ? p->cap * 2 : 8;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, (size_t)p->count * sizeof *fds, (size_t)cap * sizeof *fds);
-    psi_os_watch **watches;
-    if (!fds) return PSOCKET_NOMEM;
-    p->fds = fds;
-    watches = (psi_os_watch **)psi_realloc(p->watches, (size_t)p->count * sizeof *watches, (size_t)cap * sizeof *watches);
-    if (!watches) return PSOCKET_NOMEM;
-    p->watches = watches;
+    size_t used = (size_t)p->count, n = (size_t)cap;
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
+    if (fds) p->fds = fds;
+    if (watches) p->watches = watches;
+    if (!fds || !watches) return PSOCKET_NOMEM;
     p->cap = cap;
     return 0;
 }
@@ -3171,68 +3133,16 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
 
 /*==================================================================================================
  * >>addr
- * Numeric addresses: parsing and printing without the system, the same everywhere. RFC 4291 2.2, RFC 5952, RFC 4007 11.
+ * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* Reads up to `most` digits from n characters into *v: how many there were. */
-static size_t psi_addr_digits(const char *s, size_t n, unsigned base, size_t most, uint32_t *v)
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_addr_number(uint32_t *v, const char *s, const char *end, int most)
 {
-    size_t i;
     *v = 0;
-    for (i = 0; i < n && i < most; i++) {
-        unsigned c = (unsigned)psi_lower((unsigned char)s[i]), digit = c - '0' < 10 ? c - '0' : c - 'a' < 6 ? c - 'a' + 10 : 99;
-        if (digit >= base) break;
-        *v = *v * base + digit;
-    }
-    return i;
-}
-
-/* n characters at s as a dotted quad: 1 or 0. No leading zeros, which some systems take for octal. */
-static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
-{
-    size_t i = 0, digits;
-    uint32_t v;
-    int part;
-    for (part = 0; part < 4; part++, i += digits) {
-        if (part && (i >= n || s[i++] != '.')) return 0;
-        digits = psi_addr_digits(s + i, n - i, 10, 3, &v);
-        if (!digits || v > 255 || (digits > 1 && s[i] == '0')) return 0;
-        out[part] = (uint8_t)v;
-    }
-    return i == n;
-}
-
-/* n characters at s as groups with colons between, "::" for a run of zero ones, and perhaps a dotted quad at the end. */
-static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
-{
-    int used = 0, gap = -1; /* where "::" is */
-    size_t i = 0, digits;
-    uint32_t v;
-    while (i < n) {
-        if (s[i] == ':') {
-            if (i + 1 == n || s[i + 1] != ':' || gap >= 0) return 0;
-            gap = used;
-            i += 2;
-            continue;
-        }
-        digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (i + digits < n && s[i + digits] == '.') {
-            if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
-            used += 4;
-            break;
-        }
-        if (!digits || used > 14) return 0;
-        out[used++] = (uint8_t)(v >> 8);
-        out[used++] = (uint8_t)(v & 255);
-        i += digits;
-        if (i < n && s[i] != ':') return 0;
-        if (i + 1 < n && s[i + 1] != ':') i++;
-    }
-    if (gap < 0) return used == 16;
-    if (used > 14) return 0;
-    memmove(out + 16 - used + gap, out + gap, (size_t)(used - gap));
-    memset(out + gap, 0, (size_t)(16 - used));
-    return 1;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
 }
 
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
@@ -3247,59 +3157,30 @@ static void psi_addr_normalise(psi_addr *a)
     }
 }
 
-/* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
+/* Reads a numeric address of n characters; IPv6 without or with [brackets], and with an optional numeric %scope. 1 or 0. */
 static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
 {
-    size_t i, digits;
+    const char *end = s + n, *zone;
+    char text[48] = "";
+    int six = n && memchr(s, ':', n);
     memset(a, 0, sizeof *a);
-    if (psi_addr_parse4(s, n, a->ip)) {
-        a->family = PSI_IP4;
-        return 1;
-    }
-    if (n >= 2 && s[0] == '[' && s[n - 1] == ']') {
+    if (six && *s == '[' && end[-1] == ']') {
         s++;
-        n -= 2;
+        end--;
     }
-    for (i = 0; i < n && s[i] != '%'; i++) {}
-    if (i < n) {
-        digits = psi_addr_digits(s + i + 1, n - i - 1, 10, 9, &a->scope);
-        if (!digits || i + 1 + digits < n) return 0;
-    }
-    if (!psi_addr_parse6(s, i, a->ip)) return 0;
-    a->family = PSI_IP6;
-    return 1;
+    zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
+    if (zone && !psi_addr_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone) end = zone;
+    n = (size_t)(end - s);
+    if (n < sizeof text) memcpy(text, s, n);
+    return strlen(text) == n && psi_os_from_text(a, six ? PSI_IP6 : PSI_IP4, text);
 }
 
-/* Prints without port or brackets: dotted quad, or RFC 5952. out holds at least 64 bytes. */
+/* Prints without port or brackets. out holds at least 64 bytes. */
 static void psi_addr_print(const psi_addr *a, char *out)
 {
-    char *p = out;
-    int i, best = -1, best_len = 1;
-    if (a->family == PSI_IP4) {
-        snprintf(out, 64, "%d.%d.%d.%d", a->ip[0], a->ip[1], a->ip[2], a->ip[3]);
-        return;
-    }
-    if (a->family != PSI_IP6) {
-        *out = 0;
-        return;
-    }
-    for (i = 0; i < 8; i++) { /* the longest run of two or more zero groups, the first of equals */
-        int k = i;
-        while (k < 8 && !a->ip[2 * k] && !a->ip[2 * k + 1]) k++;
-        if (k - i > best_len) {
-            best = i;
-            best_len = k - i;
-        }
-    }
-    for (i = 0; i < 8; i++) {
-        if (i == best) {
-            p += snprintf(p, 3, "::");
-            i += best_len - 1;
-            continue;
-        }
-        p += snprintf(p, 6, i && i != best + best_len ? ":%x" : "%x", (unsigned)(a->ip[2 * i] << 8 | a->ip[2 * i + 1]));
-    }
-    if (a->scope) snprintf(p, 16, "%%%lu", (unsigned long)a->scope);
+    psi_os_to_text(a, out);
+    if (a->scope) snprintf(out + strlen(out), 16, "%%%lu", (unsigned long)a->scope);
 }
 
 /* "ADDRESS:PORT" or "[V6]:PORT", for messages. out holds at least 80 bytes. */
@@ -3320,14 +3201,10 @@ static const char *psi_addr_path(const char *s)
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
     const char *colon = strrchr(s, ':');
-    size_t digits;
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon) return PSOCKET_INVALID;
-    digits = psi_addr_digits(colon + 1, strlen(colon + 1), 10, 5, &v);
-    if (!digits || colon[1 + digits] || v > 65535 || !psi_addr_parse(a, s, (size_t)(colon - s)) ||
-        (a->family == PSI_IP6 && s[0] != '['))
-        return PSOCKET_INVALID;
+    if (!colon || !psi_addr_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
 }
@@ -3337,13 +3214,16 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
  * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
+ * A socket that lets go of its lookup gives the thread's place to the next; the thread itself ends when the system answers.
  *================================================================================================*/
 
-#define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
+    long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3351,9 +3231,10 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Lookups that wait for a thread, in the order asked; those that have one; and whose they are: they do not survive fork. */
+/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any more; and
+   whose they are: they do not survive fork. */
 static psocket_resolve *psi_dns_queue;
-static PSI_UNUSED int psi_dns_threads;
+static int psi_dns_threads, psi_dns_lost;
 static PSI_UNUSED long psi_dns_process;
 
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
@@ -3382,24 +3263,22 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
     return 0;
 }
 
-/* Stores the answer, rings, and lets go for whoever answers. */
+/* Under the lock: stores the answer, rings, and lets go for whoever answers. */
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
-    int left;
-    psi_os_lock(&psi_dns_lock);
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
-    left = --r->owners;
-    psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
+    if (!--r->owners) psi_free(r);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
+    psi_os_lock(&psi_dns_lock);
     if (r) psi_dns_answer(r, code);
+    psi_os_unlock(&psi_dns_lock);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3416,56 +3295,73 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
+/* Under the lock: takes the first out of the queue, NULL if there is none. */
+static psocket_resolve *psi_dns_next(void)
+{
+    psocket_resolve *r = psi_dns_queue;
+    if (!r) return NULL;
+    psi_dns_queue = r->next;
+    r->queued = 0;
+    r->thread = psi_os_process();
+    return r;
+}
+
 PSI_OS_THREAD(psi_dns_worker, first)
 {
     psocket_resolve *r = (psocket_resolve *)first;
+    int code, *place;
     while (r) {
-        psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os)); /* the socket looks only once done is set */
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        r = psi_dns_queue;
-        if (r) psi_dns_queue = r->next;
-        else psi_dns_threads--;
-        if (r) r->queued = 0;
+        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
+        psi_dns_answer(r, code);
+        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
+        if (!r) --*place;
         psi_os_unlock(&psi_dns_lock);
     }
     return 0;
 }
 
-/* Gives r a thread, or a place in the queue. If there is no thread and can be none, that is its answer. */
+/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+static void psi_dns_serve(void)
+{
+    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
+        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
+        psocket_resolve *r;
+        if (code && psi_dns_threads) return; /* there is one that will come to them */
+        r = psi_dns_next();
+        psi_dns_threads += !code;
+        if (!code) continue;
+        r->os = os;
+        psi_dns_answer(r, code);
+    }
+}
+
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
-    long process = psi_os_process();
-    int code = PSOCKET_LIMIT, os = 0;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != process) {
-        psi_dns_process = process;
-        psi_dns_threads = 0;
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
     }
-    if (psi_dns_threads < PSOCKET_RESOLVER_THREADS) code = psi_os_thread(psi_dns_worker, r, &os);
-    if (!code) {
-        psi_dns_threads++;
-    } else if (psi_dns_threads) {
-        while (*end) end = &(*end)->next;
-        *end = r;
-        r->queued = 1;
-        code = 0;
-    }
+    while (*end) end = &(*end)->next;
+    *end = r;
+    r->queued = 1;
+    psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
-    if (!code) return;
-    r->os = os;
-    psi_dns_answer(r, code);
 }
 
 #else
 #define PSI_DNS_THREADED 0
+#define psi_dns_serve() ((void)0)
 
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-    psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
+    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
 }
 #endif
 
@@ -3473,14 +3369,19 @@ static void psi_dns_system(psocket_resolve *r)
 static void psi_dns_release(psocket_resolve *r)
 {
     psocket_resolve **at = &psi_dns_queue;
-    int left;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
-    left = r->owners -= 1 + r->queued;
+    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+        r->thread = 0;
+        psi_dns_threads--;
+        psi_dns_lost++;
+        psi_dns_serve();
+    }
+    r->owners -= 1 + r->queued;
+    if (!r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
 }
 
 /* After how many milliseconds to ask again: 0 if the answer is there, -1 when the bell rings. */
@@ -5691,8 +5592,8 @@ static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
 
 static void psi_write(psi_writer *w, const void *p, size_t n)
 {
-    uint8_t *to = psi_write_room(w, n);
-    if (!to || !n) return;
+    uint8_t *to = n ? psi_write_room(w, n) : NULL;
+    if (!to) return;
     memcpy(to, p, n);
     w->n += (uint32_t)n;
 }
@@ -5741,24 +5642,78 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
     }
 }
 
-/* --- cipher suites -------------------------------------------------------- */
+/* --- suites, groups, schemes ---------------------------------------------- */
 
-/* What a handshake chooses: a cipher suite, a group, a signature scheme. */
+enum { PSI_SUITE = 1, PSI_GROUP, PSI_SCHEME };
+enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
+
+/* What a handshake chooses. */
 typedef struct psi_named {
     const char *name; /* IANA's */
     uint16_t number;
     uint16_t version;          /* suites: of TLS */
+    uint8_t what;              /* PSI_SUITE ... */
     uint8_t hash;              /* suites, schemes */
     uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
     uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
-    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t len;               /* suites: bytes of a digest; groups: bytes of a secret key */
+    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
 } psi_named;
 
 typedef psi_named psi_suite, psi_group, psi_scheme;
 
-/* A choice among them, most wanted first. */
+/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
+#define PSI_SUITE12(name, number, key, bits, aead) \
+    { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
+      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
+#define PSI_SUITE13(name, number, bits, aead) \
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+#define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
+#define PSI_SIGN(name, number, kind, bits, curve, pss) \
+    { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
+
+/* Of each kind the most wanted first; of suites, where the CPU has AES. Schemes: RFC 8446 4.2.3. */
+static const psi_named psi_names[] = {
+    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
+    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
+    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA),
+    PSI_CURVE(x25519, 29, BR_EC_curve25519, 32),
+    PSI_CURVE(secp256r1, 23, BR_EC_secp256r1, 32),
+    PSI_CURVE(secp384r1, 24, BR_EC_secp384r1, 48),
+    PSI_CURVE(secp521r1, 25, BR_EC_secp521r1, 66),
+    PSI_SIGN(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
+    PSI_SIGN(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
+    PSI_SIGN(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
+};
+
+enum { PSI_NAMES = sizeof psi_names / sizeof psi_names[0] };
+
+/* NULL: there is none. */
+static const psi_named *psi_named_of(int what, unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++)
+        if (psi_names[i].what == what && psi_names[i].number == number) return &psi_names[i];
+    return NULL;
+}
+
+/* A choice among those of a kind, most wanted first. */
 typedef struct psi_list {
     const psi_named *items[12];
     size_t count;
@@ -5782,38 +5737,6 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     for (i = 0; i < l->count; i++) psi_write_number(w, l->items[i]->number, 2);
     psi_write_close(w, at, 2);
 }
-
-/* The entry of a table; NULL: there is none. */
-static const psi_named *psi_named_of(const psi_named *table, size_t count, unsigned number)
-{
-    for (; count; count--, table++)
-        if (table->number == number) return table;
-    return NULL;
-}
-
-#define PSI_NAMED(table, number) psi_named_of(table, sizeof (table) / sizeof (table)[0], number)
-
-enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
-
-/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
-#define PSI_SUITE12(name, number, key, hash, aead) \
-    { #name, number, PSI_TLS12, br_sha##hash##_ID, BR_KEYTYPE_##key, 0, PSI_##aead, \
-      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, (hash) / 8, 0 }
-#define PSI_SUITE13(name, number, hash, aead) \
-    { #name, number, PSI_TLS13, br_sha##hash##_ID, 0, 0, PSI_##aead, 5, PSI_REC_TAG + 1, (hash) / 8, 0 }
-
-/* Best first where the CPU has AES. */
-static const psi_suite psi_suites[] = {
-    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
-    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
-    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA)
-};
 
 /* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_primitives {
@@ -5887,17 +5810,12 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. The key that is
-   made ready for that is kept, if there is memory. */
-static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
+/* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
+static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
 {
     psi_gcm spare, *g = k->gcm;
     uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    if (k->suite->aead == PSI_CHACHA) {
-        psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
-        return;
-    }
     if (!g) {
         k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
         g = k->gcm ? k->gcm : &spare;
@@ -5917,22 +5835,19 @@ static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* The nonce of the record whose body is at `body`, and what is authenticated beside its n bytes of data (RFC 8446 5.2
-   and 5.3; RFC 5246 6.2.3.3, RFC 5288 3, RFC 7905 2). Returns the length of the latter. */
-static size_t psi_key_frame(const psi_key *k, const uint8_t *header, size_t n, uint8_t nonce[12], uint8_t aad[13])
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
+   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
-    size_t i;
-    memcpy(nonce, k->iv, 12);
-    if (k->suite->head > 5) memcpy(nonce + 4, header + 5, 8);
-    else for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (k->seq >> 8 * (7 - i) & 0xFF));
-    if (k->suite->version == PSI_TLS13) {
-        memcpy(aad, header, 5);
-        return 5;
-    }
+    uint8_t nonce[12], aad[13], *p = record + k->suite->head;
+    size_t len = k->suite->version == PSI_TLS13 ? 5 : 13, i;
     psi_rec_put(aad, k->seq, 8);
-    memcpy(aad + 8, header, 3);
-    psi_rec_put(aad + 11, n, 2);
-    return 13;
+    memcpy(nonce, k->iv, 12);
+    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (p == record + 5 ? aad : record + 5)[i]);
+    memcpy(aad + len - 5, record, 5);
+    if (len > 5) psi_rec_put(aad + 11, n, 2);
+    if (k->suite->aead != PSI_CHACHA) psi_key_gcm(k, nonce, psi_read_of(aad, len), p, n, encrypt, tag);
+    else psi_prim.poly(k->key, nonce, p, n, aad, len, tag, psi_prim.chacha, encrypt);
 }
 
 /* Are they the same? In constant time. */
@@ -5964,7 +5879,7 @@ typedef struct psi_rec {
     psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
-    int64_t from;          /* servers: when the handshake ended */
+    int64_t from;          /* the handshake's time: no clock is asked later */
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
@@ -6044,15 +5959,14 @@ static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
 static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
 {
-    uint8_t nonce[12], aad[13], tag[PSI_REC_TAG];
-    size_t head = k->suite->head, n;
-    if (len < head - 5 + PSI_REC_TAG) return 0;
-    n = len - (head - 5) - PSI_REC_TAG;
-    psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, p, n, nonce, aad)), p + head, n, 0, tag);
-    if (!psi_rec_equal(tag, p + head + n, PSI_REC_TAG)) return 0;
+    uint8_t tag[PSI_REC_TAG];
+    size_t more = (size_t)k->suite->head - 5 + PSI_REC_TAG;
+    if (len < more) return 0;
+    in->data = p + k->suite->head;
+    in->len = len - more;
+    psi_key_run(k, p, in->len, 0, tag);
+    if (!psi_rec_equal(tag, in->data + in->len, PSI_REC_TAG)) return 0;
     k->seq++;
-    in->data = p + head;
-    in->len = n;
     return 1;
 }
 
@@ -6132,46 +6046,44 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
 }
 
-/* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
-static size_t psi_rec_seal_one(psi_rec *r, int type, const uint8_t *data, size_t n, uint8_t *to)
+/* Bytes of a record that are not data. */
+static size_t psi_rec_extra(const psi_rec *r)
 {
-    psi_key *k = &r->out;
-    size_t head = k->suite ? k->suite->head : 5, tail = k->suite ? k->suite->tail : 0;
-    uint8_t nonce[12], aad[13], *p = to + head;
-    if (n) memcpy(p, data, n);
-    to[0] = (uint8_t)type;
-    psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
-    psi_rec_put(to + 3, head - 5 + n + tail, 2);
-    if (k->suite) {
-        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
-        if (tail > PSI_REC_TAG) {
-            p[n++] = (uint8_t)type;
-            to[0] = PSI_REC_APPDATA;
-            tail--;
-        }
-        psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, to, n, nonce, aad)), p, n, 1, p + n);
-        k->seq++;
-    }
-    return head + n + tail;
+    return r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5;
 }
 
 /* Bytes that n bytes of data take as records. */
 static size_t psi_rec_room(const psi_rec *r, size_t n)
 {
-    size_t records = n ? (n + r->max_out - 1) / r->max_out : 1;
-    return n + records * (r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5);
+    return n + psi_rec_extra(r) * (n ? (n + r->max_out - 1) / r->max_out : 1);
 }
 
 /* Writes n bytes as records to `to`, which has psi_rec_room bytes. Returns how many were needed. */
 static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
 {
-    size_t done = 0, used = 0;
+    psi_key *k = &r->out;
+    const uint8_t *from = (const uint8_t *)data;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
     do {
-        size_t len = n - done < r->max_out ? n - done : r->max_out;
-        used += psi_rec_seal_one(r, type, (const uint8_t *)data + done, len, to + used);
-        done += len;
-    } while (done < n);
-    return used;
+        uint8_t *p = to + head;
+        len = n < r->max_out ? n : r->max_out;
+        if (len) memcpy(p, from, len);
+        p += len;
+        to[0] = (uint8_t)type;
+        psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
+        psi_rec_put(to + 3, len + extra - 5, 2);
+        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
+        if (k->suite && k->suite->tail > PSI_REC_TAG) {
+            *p++ = (uint8_t)type;
+            to[0] = PSI_REC_APPDATA;
+        }
+        if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
+        k->seq++;
+        to += len + extra;
+        from += len;
+        n -= len;
+    } while (n);
+    return need;
 }
 
 /*==================================================================================================
@@ -6385,15 +6297,6 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
 
 /* --- the key exchange ----------------------------------------------------- */
 
-/* With the bytes of a secret key, most wanted first. */
-#define PSI_GROUP(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 }
-static const psi_group psi_groups[] = {
-    PSI_GROUP(x25519, 29, BR_EC_curve25519, 32),
-    PSI_GROUP(secp256r1, 23, BR_EC_secp256r1, 32),
-    PSI_GROUP(secp384r1, 24, BR_EC_secp384r1, 48),
-    PSI_GROUP(secp521r1, 25, BR_EC_secp521r1, 66)
-};
-
 #define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
 #define PSI_KEX_SECRET 66 /* the longest secret */
@@ -6502,24 +6405,6 @@ static uint32_t psi_msg_size(const uint8_t *p)
     return 4 + ((uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
 }
 
-/* Signature schemes, RFC 8446 4.2.3: kind, hash, the curve that TLS 1.3 binds, 1: of RSASSA-PSS keys. Most wanted first. */
-#define PSI_SCHEME(name, number, kind, hash, curve, pss) \
-    { #name, number, 0, br_sha##hash##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
-static const psi_scheme psi_schemes[] = {
-    PSI_SCHEME(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
-    PSI_SCHEME(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
-    PSI_SCHEME(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
-};
-
 /* --- settings and sessions, as >>session and >>tls fill them -------------- */
 
 typedef struct psi_tls_identity {
@@ -6568,11 +6453,12 @@ struct psocket_tls {
     void *clock_user;
 };
 
+enum { PSI_SESSION_RESUMED = 1, PSI_SESSION_EMS = 2, PSI_SESSION_PEER = 4, PSI_SESSION_TICKET = 8 };
+
 /* What a connection agreed on, and what resumes it. The spans point into its flat form, or to where its maker has them. */
 typedef struct psi_session {
     const psi_suite *suite;
-    uint16_t group, scheme, port;
-    uint8_t resumed, ems, has_peer, is_ticket;
+    uint64_t group, scheme, port, flags;
     psi_reader name, alpn;      /* the server name asked for, and the protocol */
     psi_reader subject;         /* the peer's certificate: for people; */
     int64_t not_before, not_after;
@@ -6582,7 +6468,7 @@ typedef struct psi_session {
     uint8_t policy[32];
     uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
     int64_t from, until;
-    uint32_t age_add;
+    uint64_t age_add;
     psi_reader ticket;          /* clients: what to send */
     size_t size;                /* with what the spans point into */
 } psi_session;
@@ -6915,22 +6801,22 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     return 0;
 }
 
-/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. An answer has this or record_size_limit (RFC 8449 5). */
 static int psi_ext_fragment(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    uint8_t n = 4;
+    unsigned n = h->fragment, most = h->tls->max_fragment;
     if (!w) {
-        n = (uint8_t)psi_read_number(r, 1);
+        n = psi_read_number(r, 1);
         if (!r->p) return 0;
-        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && n != h->fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    } else if (h->where == PSI_IN_CH) {
-        while (n && 256u << n != h->tls->max_fragment) n--;
-    } else {
-        n = h->limit ? 0 : h->fragment; /* RFC 8449 5 */
+        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && (256u << n != most || h->limit)))
+            return PSI_ALERT_ILLEGAL_PARAMETER;
+        h->fragment = (uint8_t)n;
+        return 0;
     }
-    if (w) psi_write_number(w, n, 1);
-    if (!w || n) h->fragment = n;
-    return w && n;
+    if (h->where == PSI_IN_CH)
+        for (n = 4; n && 256u << n != most;) n--;
+    psi_write_number(w, n, 1);
+    return n && !h->limit;
 }
 
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
@@ -6942,7 +6828,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
         return h->where != PSI_IN_CH || h->tls->max_fragment;
     }
     h->limit = (uint16_t)psi_read_number(r, 2);
-    return r->p && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (h->limit < 64 || (h->where != PSI_IN_CH && h->fragment)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* Applies what the peer wants of these two, once the version is known. */
@@ -7045,7 +6931,7 @@ static int psi_ext_ticket(psi_hs *h, psi_writer *w, psi_reader *r)
         *r = psi_none;
     } else if (!w) {
         h->will_ticket = 1;
-    } else if (hello && s && s->is_ticket) {
+    } else if (hello && s && s->flags & PSI_SESSION_TICKET) {
         psi_write(w, s->ticket.p, s->ticket.n);
     }
     return w && (hello || h->will_ticket);
@@ -7308,6 +7194,7 @@ static int psi_client_write_hello(psi_hs *h)
     uint32_t at = w->n, start = at - 4, list, n;
     size_t i;
     h->where = PSI_IN_CH;
+    h->offered = 0;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
@@ -7628,18 +7515,12 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
                        psocket_strerror(code));
 }
 
-/* Does the key of a server's certificate fit TLS 1.2's suite, and is its curve one that we offered (RFC 8422 5.1)? */
-static int psi_auth_suits(const psi_hs *h, const br_x509_pkey *key)
-{
-    if (!key->key_type) return 1; /* it cannot be used, which will be told */
-    return key->key_type == h->suite->kind &&
-           (key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve));
-}
-
-/* Certificate of the peer. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
+   that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
     int server = h->role->server, new_one = h->version == PSI_TLS13;
+    const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
         psi_transcript_forget(&h->transcript);
@@ -7649,7 +7530,10 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
         return psi_hs_fail(h, PSOCKET_CERT_MISSING, !server ? PSI_ALERT_DECODE_ERROR : new_one
                            ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
                            "the %s sent no certificate", psi_hs_peer(h));
-    if (!server && !new_one && !psi_auth_suits(h, &h->chain.certs[0].key))
+    key = &h->chain.certs[0].key;
+    if (!server && !new_one && key->key_type &&
+        (key->key_type != h->suite->kind ||
+         (key->key_type == BR_KEYTYPE_EC && !psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve))))
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
                            "the server's certificate has a key that does not fit what was offered");
     return psi_auth_accept(h);
@@ -7677,32 +7561,26 @@ static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
     return 0;
 }
 
-/* Did one of these authorities (vectors of names) issue a certificate of the chain? 1 if the list is empty. */
-static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
-{
-    int any = authorities.n == 0;
-    while (authorities.n && !any) {
-        psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
-        size_t i;
-        for (i = 0; i < chain->count; i++)
-            any |= psi_x509_same(name, chain->certs[i].issuer);
-    }
-    return any;
-}
-
 /* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
    1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
-    size_t i;
+    size_t i, k;
     int best = 0;
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
-        int score = 1 + psi_auth_issued(&id->chain, o->authorities);
-        if (!s || score <= best || (types.n && !memchr(types.p, type, types.n))) continue;
+        int score = o->authorities.n ? 1 : 2;
+        psi_reader names = o->authorities;
+        if (!s || (types.n && !memchr(types.p, type, types.n))) continue;
+        while (names.n && score < 2) {
+            psi_reader name = psi_read_vector(&names, 2, 1, 65535);
+            for (k = 0; k < id->chain.count; k++)
+                if (psi_x509_same(name, id->chain.certs[k].issuer)) score = 2;
+        }
+        if (score <= best) continue;
         best = score;
         h->identity = id;
         h->scheme = s;
@@ -7748,86 +7626,58 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
 
-/* One walk over the fields serves both directions: they are written to w, or read from r if w is NULL. */
-typedef struct psi_flat {
-    psi_writer *w;
-    psi_reader *r;
-} psi_flat;
+enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-static uint64_t psi_flat_number(const psi_flat *f, uint64_t v, size_t size)
+/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
+#define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
+static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
+    PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
+    PSI_FIELD(name, 0, 0), PSI_FIELD(alpn, 0, 0), PSI_FIELD(endpoint, 0, 0),
+    PSI_FIELD(subject, 0, PSI_FIELD_PEER),
+    PSI_FIELD(not_before, 8, PSI_FIELD_PEER), PSI_FIELD(not_after, 8, PSI_FIELD_PEER),
+    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER),
+    PSI_FIELD(policy, 32, PSI_FIELD_SECRET), PSI_FIELD(secret, PSI_REC_SECRET, PSI_FIELD_SECRET),
+    PSI_FIELD(from, 8, PSI_FIELD_SECRET), PSI_FIELD(until, 8, PSI_FIELD_SECRET),
+    PSI_FIELD(age_add, 4, PSI_FIELD_SECRET), PSI_FIELD(ticket, 0, PSI_FIELD_SECRET)
+};
+
+/* Writes s to w, or reads it from r if w is NULL; what resumes it only with `all`. */
+static void psi_session_walk(psi_session *s, psi_writer *w, psi_reader *r, int all)
 {
-    size_t high = size > 4 ? size - 4 : 0;
-    if (f->w) {
-        psi_write_number(f->w, v, size);
-        return v;
+    size_t i, n, high;
+    if (w) psi_write_number(w, s->suite->number, 2);
+    else s->suite = psi_named_of(PSI_SUITE, psi_read_number(r, 2));
+    for (i = 0; i < sizeof psi_session_fields / sizeof psi_session_fields[0]; i++) {
+        void *p = (char *)s + psi_session_fields[i].at;
+        uint64_t *number = (uint64_t *)p;
+        psi_reader *v = (psi_reader *)p;
+        if (psi_session_fields[i].when & (all ? 0 : PSI_FIELD_SECRET)) break;
+        if (psi_session_fields[i].when & (s->flags & PSI_SESSION_PEER ? 0 : PSI_FIELD_PEER)) continue;
+        n = psi_session_fields[i].bytes;
+        high = n > 4 ? n - 4 : 0;
+        if (!n && w) psi_write_vector(w, v->p, v->n, 2);
+        else if (!n) *v = psi_read_vector(r, 2, 0, 65535);
+        else if (n > 8 && w) psi_write(w, p, n);
+        else if (n > 8) psi_read_copy(r, p, n);
+        else if (w) psi_write_number(w, *number, n);
+        else {
+            *number = (uint64_t)psi_read_number(r, high) << 32;
+            *number |= psi_read_number(r, n - high);
+        }
     }
-    v = psi_read_number(f->r, high);
-    return v << 32 | psi_read_number(f->r, size - high);
-}
-
-static void psi_flat_bytes(const psi_flat *f, uint8_t *p, size_t n)
-{
-    if (f->w) psi_write(f->w, p, n);
-    else psi_read_copy(f->r, p, n);
-}
-
-static void psi_flat_vector(const psi_flat *f, psi_reader *v)
-{
-    if (f->w) psi_write_vector(f->w, v->p, v->n, 2);
-    else *v = psi_read_vector(f->r, 2, 0, 65535);
-}
-
-/* What the connection agreed on; with `all`, what resumes it, too. */
-static void psi_session_walk(const psi_flat *f, psi_session *s, int all)
-{
-    unsigned flags = s->resumed | (unsigned)s->ems << 1 | (unsigned)s->has_peer << 2 | (unsigned)s->is_ticket << 3;
-    s->suite = PSI_NAMED(psi_suites, (unsigned)psi_flat_number(f, s->suite ? s->suite->number : 0, 2));
-    s->group = (uint16_t)psi_flat_number(f, s->group, 2);
-    s->scheme = (uint16_t)psi_flat_number(f, s->scheme, 2);
-    s->port = (uint16_t)psi_flat_number(f, s->port, 2);
-    flags = (unsigned)psi_flat_number(f, flags, 1);
-    s->resumed = flags & 1;
-    s->ems = flags >> 1 & 1;
-    s->has_peer = flags >> 2 & 1;
-    s->is_ticket = flags >> 3 & 1;
-    psi_flat_vector(f, &s->name);
-    psi_flat_vector(f, &s->alpn);
-    psi_flat_vector(f, &s->endpoint);
-    if (s->has_peer) {
-        psi_flat_vector(f, &s->subject);
-        s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
-        s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
-        psi_flat_bytes(f, s->sha256, 32);
-        psi_flat_bytes(f, s->spki, 32);
-    }
-    if (!all) return;
-    psi_flat_bytes(f, s->policy, 32);
-    psi_flat_bytes(f, s->secret, sizeof s->secret);
-    s->from = (int64_t)psi_flat_number(f, (uint64_t)s->from, 8);
-    s->until = (int64_t)psi_flat_number(f, (uint64_t)s->until, 8);
-    s->age_add = (uint32_t)psi_flat_number(f, s->age_add, 4);
-    psi_flat_vector(f, &s->ticket);
-}
-
-static void psi_session_write(psi_writer *w, psi_session *s, int all)
-{
-    psi_flat f = PSI_ZERO;
-    f.w = w;
-    psi_session_walk(&f, s, all);
 }
 
 /* Is it a session, and nothing else? */
 static int psi_session_read(psi_reader r, psi_session *s)
 {
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 1);
+    psi_session_walk(s, NULL, &r, 1);
     return psi_x509_end(r) && s->suite && s->from >= 0 && s->from < s->until &&
            s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
            !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
@@ -7866,7 +7716,7 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 {
     psi_writer w = PSI_ZERO;
     psi_tlsinfo *i = NULL;
-    psi_session_write(&w, s, 0);
+    psi_session_walk(s, &w, NULL, 0);
     if (!w.failed) i = (psi_tlsinfo *)psi_alloc(sizeof *i + w.n);
     if (i) {
         i->len = w.n;
@@ -7880,20 +7730,20 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 {
     psi_reader r = psi_read_of(i + 1, i->len);
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 0);
+    psi_session_walk(s, NULL, &r, 0);
 }
 
 static void psi_tlsinfo_text(char *to, size_t size, psi_reader text)
 {
-    snprintf(to, size, "%.*s", (int)text.n, text.n ? (const char *)text.p : "");
+    snprintf(to, size, "%.*s", (int)text.n, (const char *)text.p);
 }
 
-static void psi_tlsinfo_name(char *to, size_t size, const psi_named *what)
+/* The name of a suite, group or scheme; none: there was none. */
+static void psi_tlsinfo_name(char *to, size_t size, int what, int number)
 {
-    snprintf(to, size, "%s", what ? what->name : "");
+    const psi_named *named = psi_named_of(what, (unsigned)number);
+    snprintf(to, size, "%s", named ? named->name : "");
 }
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
@@ -7903,14 +7753,14 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     memset(out, 0, sizeof *out);
     out->version = s.suite->version;
     out->suite = s.suite->number;
-    out->group = s.group;
-    out->sigalg = s.scheme;
-    out->resumed = s.resumed;
-    out->extended_master_secret = s.ems;
+    out->group = (int)s.group;
+    out->sigalg = (int)s.scheme;
+    out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
+    out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
     snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, s.suite);
-    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_NAMED(psi_groups, s.group));
-    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_NAMED(psi_schemes, s.scheme));
+    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
+    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
+    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
     psi_tlsinfo_text(out->alpn, sizeof out->alpn, s.alpn);
     psi_tlsinfo_text(out->server_name, sizeof out->server_name, s.name);
     psi_tlsinfo_text(out->peer_subject, sizeof out->peer_subject, s.subject);
@@ -7924,7 +7774,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
 static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+                              (tls->decide ? 4 : 0));
     const psi_trust *trust;
     br_sha256_context all;
     uint8_t digest[32];
@@ -7935,10 +7785,11 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
-        if (tls->identity_count) {
-            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
+        for (i = 0; i < tls->identity_count; i++) {
+            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
         }
+        br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
             psi_x509_sha256(trust->anchors.certs[i].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
@@ -7957,7 +7808,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 /* --- remembered sessions -------------------------------------------------- */
 
 /* What a client's session is kept under. */
-static void psi_session_key(psi_reader name, unsigned port, uint8_t out[32])
+static void psi_session_key(psi_reader name, uint64_t port, uint8_t out[32])
 {
     uint8_t c = 0;
     br_sha256_context sha;
@@ -8037,7 +7888,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_writer w = PSI_ZERO;
     if (!c->max) return 0;
     psi_write(&w, key, 32);
-    psi_session_write(&w, s, 1);
+    psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
     place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
@@ -8081,36 +7932,29 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_write(keys, key, PSI_TICKET_KEY);
 }
 
-/* Adds those that the application gave. psocket_tls_new leaves this to servers, lest clients link it. */
-static void psi_ticket_prepare(psocket_tls *tls)
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
-    uint32_t i;
-    if (tls->ticket_keys.n) return;
-    for (i = 0; i < tls->ticket_given.n; i += PSI_TICKET_KEY) psi_ticket_add(&tls->ticket_keys, tls->ticket_given.p + i);
-    if (tls->ticket_keys.failed) psi_write_free(&tls->ticket_keys);
-}
-
-/* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
-static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
-{
+    const psi_writer *given = &tls->ticket_given;
     psi_writer *keys = &tls->ticket_keys, fresh = PSI_ZERO;
     int64_t age = now - tls->ticket_keys_made;
+    uint8_t key[PSI_TICKET_KEY] = {0};
+    uint32_t i;
     int code = 0;
-    psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    if (!tls->ticket_given.n && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
-        code = psi_os_entropy(entry, PSI_TICKET_KEY);
-        psi_ticket_add(&fresh, entry);
-        if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
-        if (fresh.failed) code = PSOCKET_NOMEM;
-        psi_write_free(code ? &fresh : keys);
-        if (!code) *keys = fresh;
-        if (!code) tls->ticket_keys_made = now;
+    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
+    if (!given->n) {
+        code = psi_os_entropy(key, sizeof key);
+        psi_ticket_add(&fresh, key);
+        psi_wipe(key, sizeof key);
+        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
     }
-    if (!code && !keys->n) code = PSOCKET_NOMEM;
-    if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
-    psi_os_unlock(&tls->lock);
-    return code;
+    if (fresh.failed) code = PSOCKET_NOMEM;
+    psi_write_free(code ? &fresh : keys);
+    if (code) return code;
+    *keys = fresh;
+    tls->ticket_keys_made = now;
+    return 0;
 }
 
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
@@ -8118,13 +7962,17 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 {
     uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
-    int code = psi_ticket_current(tls, now, entry);
+    int code;
+    psi_os_lock(&tls->lock);
+    code = psi_ticket_renew(tls, now);
+    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    psi_os_unlock(&tls->lock);
     memcpy(head, entry, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
-        psi_session_write(w, s, 1);
+        psi_session_walk(s, w, NULL, 1);
         if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
@@ -8134,27 +7982,25 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 }
 
 /* The session in a ticket; NULL: it is not one of ours. */
-static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
+static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
     uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    uint32_t at = 0;
+    uint32_t at;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
-    if (at < keys->n) {
+    psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
+    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
+        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
         memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
         psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) {
-        psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
-        if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    }
+    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
     psi_wipe(key, sizeof key);
     psi_write_free(&w);
     return s;
@@ -8206,7 +8052,7 @@ static void psi_session_forget(psi_hs *h)
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
+    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
     if (lifetime > PSI_SESSION_MOST) lifetime = PSI_SESSION_MOST;
     s->from = now;
     s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
@@ -8248,7 +8094,7 @@ static int psi_hs_tell(psi_hs *h)
         psi_wipe(s.secret, sizeof s.secret);
     } else if (h->chain.count) {
         psi_x509_info(leaf, &cert, text, sizeof text);
-        s.has_peer = 1;
+        s.flags = PSI_SESSION_PEER;
         s.not_before = cert.not_before;
         s.not_after = cert.not_after;
         memcpy(s.sha256, cert.sha256, 32);
@@ -8265,8 +8111,9 @@ static int psi_hs_tell(psi_hs *h)
     s.port = h->port;
     s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
     s.alpn = h->alpn;
-    s.resumed = h->resumed != 0;
-    s.ems = h->ems || h->version == PSI_TLS13;
+    s.flags &= PSI_SESSION_PEER;
+    if (h->resumed) s.flags |= PSI_SESSION_RESUMED;
+    if (h->ems || PSI_IS13(h)) s.flags |= PSI_SESSION_EMS;
     h->info = psi_tlsinfo_new(&s);
     return h->info ? 0 : psi_hs_broken(h, PSOCKET_NOMEM);
 }
@@ -8488,7 +8335,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     h->resumed = (uint8_t)same;
     if (same && s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
-    if (same && s->ems != h->ems) /* RFC 7627 5.3 */
+    if (same && !(s->flags & PSI_SESSION_EMS) != !h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
     return 0;
@@ -8611,7 +8458,7 @@ static int psi_client_begin(psi_hs *h, const char *name, int port)
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
-    if (s && !s->is_ticket) {
+    if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
     } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
@@ -8630,12 +8477,13 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    h->rec->from = h->now;
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
-    s.is_ticket = h->opaque.n != 0;
-    s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
-    psi_session_keep(h->tls, &s, h->now, s.is_ticket && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
+    if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
+    s.ticket = h->opaque.n ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
+    psi_session_keep(h->tls, &s, h->now, h->opaque.n && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
     psi_wipe(&s, sizeof s);
 }
 
@@ -8688,11 +8536,11 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     uint8_t policy[32];
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
-    if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !s->ems) return 0;
+    if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
-    if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
+    if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
 }
@@ -8702,7 +8550,7 @@ static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader i
 {
     psi_sessions *all = &h->tls->server_sessions;
     psi_session_slot *slot;
-    psi_session *s = ticket.n ? psi_ticket_read(h->tls, ticket) : NULL;
+    psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
     if (!ticket.n && id.n == 32) {
         psi_os_lock(&h->tls->lock);
         slot = psi_sessions_find(all, id.p);
@@ -8721,7 +8569,7 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
     psi_tlsinfo_read(info, s);
     s->from = now;
     s->until = now + PSI_SESSION_TIME;
-    return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
+    return s->flags & PSI_SESSION_PEER ? psi_session_policy(tls, s->policy) : 0;
 }
 
 /* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
@@ -8818,7 +8666,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
         return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
-    if (h->resumed && h->session->ems && !h->ems) /* RFC 7627 5.3 */
+    if (h->resumed && h->session->flags & PSI_SESSION_EMS && !h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
@@ -8888,15 +8736,15 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
     *twice = 0;
     for (i = tls->groups.count; i--;) {
         psi_reader list = o->shares;
-        int seen = 0;
+        unsigned wanted = tls->groups.items[i]->number;
+        int seen = 0, may = psi_read_has(o->groups, wanted);
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != tls->groups.items[i]->number) continue;
+            if (number != wanted) continue;
             *twice |= seen++;
-            if (!psi_read_has(o->groups, number)) continue;
-            best = tls->groups.items[i];
-            *point = share;
+            if (may) best = tls->groups.items[i];
+            if (may) *point = share;
         }
     }
     return best;
@@ -9413,10 +9261,10 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     psi_tlsinfo_read(r->info, s);
     psi_hs13_psk(r, nonce, s->secret);
     s->size = sizeof *s;
-    s->is_ticket = 1;
+    s->flags |= PSI_SESSION_TICKET;
     s->ticket = ticket;
     s->age_add = age_add;
-    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    if (s->name.n) psi_session_keep(r->tls, s, r->from, lifetime);
     psi_session_free(s);
     return 0;
 }
@@ -9569,38 +9417,23 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
-/* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
-static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
-                        psocket_error *e)
+/* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
+static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
     size_t i, n;
-    for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
+    for (i = 0; !text && i < 2 * PSI_NAMES; i++) { /* without the CPU's help AES is slower than ChaCha20 */
+        const psi_named *one = &psi_names[i % PSI_NAMES];
+        int first = one->aead == PSI_CHACHA && !psi_prim.fast_aes;
+        if (one->what == what && first == (i < PSI_NAMES)) l->items[l->count++] = one;
+    }
     for (; text; text = text[n] ? text + n + 1 : NULL) {
         n = strcspn(text, ":");
-        for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
-        if (i == count)
-            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n
-                           : 100, text);
-        if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
-    }
-    return 0;
-}
-
-#define PSI_TLS_PICK(field, options, table) \
-    psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
-
-/* Without the CPU's help AES is slower than ChaCha20, whose suites go first then. */
-static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    size_t i, k, n = 0;
-    if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
-        PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
-        return PSOCKET_INVALID;
-    for (i = 0; !t->suites && !psi_prim.fast_aes && i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->aead != PSI_CHACHA) continue;
-        for (k = i; k > n; k--) tls->suites.items[k] = tls->suites.items[k - 1];
-        tls->suites.items[n++] = s;
+        for (i = 0; i < PSI_NAMES; i++)
+            if (psi_names[i].what == what && strlen(psi_names[i].name) == n && !memcmp(psi_names[i].name, text, n)) break;
+        if (i == PSI_NAMES)
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", option,
+                           n < 100 ? (int)n : 100, text);
+        if (!psi_list_find(l, psi_names[i].number)) l->items[l->count++] = &psi_names[i];
     }
     return 0;
 }
@@ -9629,10 +9462,12 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
 }
 
-/* Copies the protocol names as they stand in a hello. */
-static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+/* Copies what options list, protocol names as they stand in a hello. */
+static int psi_tls_copy_lists(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     size_t i;
+    psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
+    psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
     for (i = 0; i < t->alpn_count; i++) {
         size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
         if (n < 1 || n > 255 || tls->alpn.n + n + 1 > 4096)
@@ -9640,7 +9475,7 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
         psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    return tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+    return tls->pins.failed || tls->ticket_given.failed || tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -9756,14 +9591,12 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
     tls->client_sessions.max = t->session_cache ? cache : PSI_SESSION_CLIENT;
     tls->server_sessions.max = t->session_cache ? cache : PSI_SESSION_SERVER;
-    if (!code) code = psi_tls_choose(tls, t, e);
+    if (!code) code = psi_tls_pick(&tls->suites, PSI_SUITE, "suites", t->suites, e);
+    if (!code) code = psi_tls_pick(&tls->groups, PSI_GROUP, "groups", t->groups, e);
+    if (!code) code = psi_tls_pick(&tls->schemes, PSI_SCHEME, "sigalgs", t->sigalgs, e);
     if (!code) code = psi_tls_versions(tls, t, e);
-    if (!code && t->spki_pin_count) psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
-    if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
-    if (!code) code = psi_tls_copy_alpn(tls, t, e);
+    if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count) psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
-    if (tls->ticket_given.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -9890,7 +9723,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (!r.p || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -9941,7 +9774,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
         psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.has_peer && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
         if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
         memcpy(out, s.endpoint.p, s.endpoint.n);
         return (ptrdiff_t)s.endpoint.n;
@@ -9995,38 +9828,30 @@ static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     memset(in, 0, sizeof *in);
     return PSOCKET_UNSUPPORTED;
 }
-static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e) { (void)in; psi_err_code(e, code); }
-
-static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
-static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
-{
-    (void)r; (void)type; (void)p; (void)n; (void)to;
-    return 0;
-}
-static void psi_rec_free(psi_rec *r) { (void)r; }
-static void psi_rec_relax(psi_rec *r) { (void)r; }
 static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
 {
     (void)role; (void)tls; (void)name; (void)port;
     *out = NULL;
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
-static void psi_hs_free(psi_hs *h) { (void)h; }
-static ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
-static size_t psi_hs_output(psi_hs *h, const uint8_t **p) { (void)h; *p = NULL; return 0; }
-static void psi_hs_sent(psi_hs *h, size_t n) { (void)h; (void)n; }
-static int psi_hs_status(const psi_hs *h, psocket_error *e) { (void)h; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static const psocket_question *psi_hs_asks(const psi_hs *h) { (void)h; return NULL; }
-static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOCKET_INVALID; }
-static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
-static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
-static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
 static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
-{
-    (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
-    return PSOCKET_UNSUPPORTED;
-}
+#define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
+#define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
+#define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
+#define psi_rec_free(r) ((void)(r))
+#define psi_rec_relax(r) ((void)(r))
+#define psi_hs_free(h) ((void)(h))
+#define psi_hs_feed(h, p, n) ((void)(h), (void)(p), (void)(n), 0)
+#define psi_hs_output(h, p) ((void)(h), *(p) = NULL, (size_t)0)
+#define psi_hs_sent(h, n) ((void)(h), (void)(n))
+#define psi_hs_status(h, e) ((void)(h), psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_hs_asks(h) ((void)(h), (const psocket_question *)NULL)
+#define psi_hs_decide(h, code) ((void)(h), (void)(code), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_finish(h, rec, info) ((void)(h), *(rec) = NULL, *(info) = NULL)
+#define psi_tlsinfo_get(i, out) ((void)(i), (void)(out))
+#define psi_tls_export(r, label, context, len, out, n) \
+    ((void)(r), (void)(label), (void)(context), (void)(len), (void)(out), (void)(n), PSOCKET_UNSUPPORTED)
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
@@ -10202,20 +10027,27 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
+/* Has the system watch this descriptor in one of the places of w, NULL: none. */
+static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want)
+{
+    psocket_fd fd = want ? want->fd : -1;
+    int os;
+    if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &os);
+    at->fd = fd;
+    at->owner = w;
+    return fd == -1 || at->events == want->events ? 0 : psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
+}
+
 /* Has the system watch exactly these n descriptors for w. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, r = 0, e;
-    if (n > 1 && !w->more) w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
-    if (n > 1 && !w->more) return PSOCKET_NOMEM;
-    for (i = 0; i < (w->more ? 1 + PSOCKET_POLLSET_MAX : 1); i++) {
-        psi_os_watch *at = i ? &w->more[i - 1] : &w->one;
-        int k = n > 1 ? i - 1 : i; /* which of fds it is for, if any */
-        psocket_fd fd = k >= 0 && k < n ? fds[k].fd : -1;
-        if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &e);
-        at->fd = fd;
-        at->owner = w;
-        if (fd != -1 && !r) r = psi_os_poller_ctl(&w->poller->os, at, fds[k].events, &e);
+    int i, r, e;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+        return PSOCKET_NOMEM;
+    r = psi_watch_put(w, &w->one, n == 1 ? fds : NULL);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL);
+        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);

@@ -477,7 +477,7 @@ static void as_client(psocket_tls *tls)
         psi_keys_expand(br_sha256_ID, psi_sock_rec(c->s)->seed, "resumption", psi_read_of("\0\0", 2), psk, 32);
         same(psk, 32, psk_of_3, "the PSK");
         psi_tlsinfo_read(psi_sock_info(c->s), &facts);
-        facts.has_peer = 1; /* or the ticket is not worth keeping */
+        facts.flags |= PSI_SESSION_PEER; /* or the ticket is not worth keeping */
         facts.not_after = kit_time + 1000;
         info = psi_tlsinfo_new(&facts);
         REQUIRE(info != NULL);
