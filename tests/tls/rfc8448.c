@@ -412,6 +412,7 @@ static kit_end *client(psocket_tls *tls)
         start(h);
         feed_message(c, 22, p, n);
         CHECK_INT(h->k->kex.group->number, 23);
+        h->offered = 0xFFFFFFFFu;
         begin(h);
     }
     bytes(t->client_key, h->k->kex.scalar);
