@@ -132,8 +132,6 @@ TEST(shapes)
     CHECK(!psi_x509_read(SPAN("\x30\x00"), "(+i)", v) && psi_x509_read(SPAN("\x30\x00"), "(?+i)", v));
     CHECK(psi_x509_read(SPAN("\x30\x06\x02\x01\x05\x02\x01\x06"), "(+=u)=.", v)); /* a list stores its last */
     CHECK(PSI_X509_IS(v[0], "\6") && psi_x509_end(v[1]));
-    CHECK(psi_x509_read(SPAN("\x30\x0A\x30\x03\x06\x01\x2A\x30\x03\x06\x01\x2B"), "(*(o))", v));
-    CHECK(!psi_x509_read(SPAN("\x30\x0A\x30\x03\x06\x01\x2A\x30\x03\x06\x01\x2A"), "(*(o))", v));
     CHECK(psi_x509_read(SPAN("\xA0\x03\x02\x01\x05"), "0u)", v) && !psi_x509_read(SPAN("\xA1\x03\x02\x01\x05"), "0u)", v));
 }
 
