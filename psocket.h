@@ -893,26 +893,17 @@ typedef struct psi_os_settings {
 #endif
 
 #define PSI_SYS(name) lwip_##name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_DROPS_INPUT 0
 #define PSI_OS_RESOLVE_ERRNO(e) 0
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef uint8_t psi_os_octet;
 
 #define psi_os_raw_close(fd) lwip_close(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
 #define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
-#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -992,8 +983,6 @@ static void psi_os_bell_count(psocket_fd bell, int rung)
 
 static void psi_os_bell_ring(const psocket_fd bell[2]) { psi_os_bell_count(bell[1], 1); }
 static void psi_os_bell_clear(const psocket_fd bell[2]) { psi_os_bell_count(bell[0], 0); }
-
-#define psi_os_start() 0 /* tcpip_init is the application's */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1469,26 +1458,15 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 #define PSI_SYS(name) name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
                      { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
-#define PSI_OS_SEND_DROPS_INPUT 0
-#endif
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef unsigned char psi_os_octet;
 
 #define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
-#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
@@ -1545,7 +1523,6 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 #endif
 }
 
-#define psi_os_start() 0
 #define psi_os_process() ((long)getpid()) /* tells a process from one forked from it */
 #define psi_os_calendar() time(NULL)
 
@@ -1675,6 +1652,22 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 #endif /* blocks of hooks */
 
+#ifndef _WIN32 /* what lwIP and POSIX have in common */
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
+#define PSI_OS_SEND_DROPS_INPUT 0
+#endif
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+#define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
+#endif
+
 /*--- one body for all: time, randomness */
 
 #ifndef PSOCKET_NOW
@@ -1775,31 +1768,21 @@ static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
     return code;
 }
 
-/* The same with a sentence in place of the text (NULL: none), and the TLS alert that was sent or received (-1: none). */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1: none), or
+   with the system's number and the reason behind the sentence. */
+#define psi_err_alert(e, code, alert, ...) psi_err_say(e, code, -1, alert, __VA_ARGS__)
+#define psi_err_os(e, code, os, ...) psi_err_say(e, code, os, -1, __VA_ARGS__)
+PSI_PRINTF(5, 6)
+static PSI_UNUSED int psi_err_say(psocket_error *e, int code, int os, int alert, const char *format, ...)
 {
     va_list ap;
-    psi_err_code(e, code);
     if (!e) return code;
+    psi_err_set(e, code, os < 0 ? 0 : os, psocket_strerror(code));
     e->tls_alert = alert;
     va_start(ap, format);
     if (format) vsnprintf(e->text, sizeof e->text, format, ap);
     va_end(ap);
-    return code;
-}
-
-/* The same with the system's number, and the reason behind the sentence. */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    psi_err_set(e, code, os, "");
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    psi_err_why(e);
+    if (os >= 0) psi_err_why(e);
     return code;
 }
 
@@ -1847,7 +1830,7 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 8192, n = 0;
+    size_t cap, n = 0;
     ptrdiff_t got = 1;
     int r = 0;
     intptr_t file = psi_os_file_open(path);
@@ -1858,10 +1841,10 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
         r = psi_os_why(os);
         return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!r && got > 0) {
-        char *bigger = (cap *= 2) > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
-        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-        else *data = bigger;
+    for (cap = 16384; !r && got > 0; cap *= 2) {
+        char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
+        if (bigger) *data = bigger;
+        else r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
         while (!r && n + 1 < cap && (got = psi_os_file_read(file, *data + n, cap - n - 1)) > 0) n += (size_t)got;
     }
     if (got < 0) {
@@ -2445,10 +2428,6 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-#ifndef _WIN32
-#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
-#endif
-
 /* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
 static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
 {
@@ -2529,12 +2508,10 @@ static void psi_os_close_pair(psocket_fd fds[2])
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    int two[2], r;
-    fds[0] = fds[1] = -1;
-    if (psi_os_raw_pair(two)) return psi_os_why(os);
-    r = psi_os_setup(&fds[0], two[0], 0, os);
-    if (r) psi_os_raw_close(two[1]);
-    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    int two[2] = { -1, -1 }, r = psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1]) ? psi_os_why(os) : 0;
+    fds[0] = two[0];
+    fds[1] = two[1];
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #else
@@ -2775,7 +2752,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
-    int cap = p->cap ? p->cap * 2 : 8;
+    int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
     struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
