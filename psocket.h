@@ -996,6 +996,8 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+#define psi_os_text(e, buf, size) ((void)(buf), psocket_strerror(psi_os_code(e)))
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
@@ -1003,29 +1005,25 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
 #ifndef PSOCKET_NO_THREADS
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken sleeps a
+   tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
+static int psi_os_swap(psi_os_mutex *m, int value)
+{
+    int before;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    before = *m;
+    *m = value;
+    SYS_ARCH_UNPROTECT(level);
+    return before;
+}
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
 {
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
+    while (psi_os_swap(m, 1)) sys_msleep(1);
 }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_swap(m, 0); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1533,22 +1531,11 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-#if defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1;
-        b += got;
-        n -= (size_t)got;
-    }
+#ifdef __linux__
+#define psi_os_random(p, n) getentropy(p, n)
 #else
-    arc4random_buf(p, n);
+#define psi_os_random(p, n) (arc4random_buf(p, n), 0)
 #endif
-    return 0;
-}
 
 /*--- POSIX: threads */
 
@@ -1682,6 +1669,7 @@ typedef uint8_t psi_os_octet;
 
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+/* Up to 256 bytes. */
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
 
 /*--- errors */
@@ -1730,17 +1718,6 @@ static int psi_os_failed(int want, int *os)
     int code = psi_os_why(os);
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
-
-#ifdef PSOCKET_LWIP
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-#endif
 
 /* Fills *e with a code, the system's number (0: none) and a text, clearing the rest. */
 static void psi_err_set(psocket_error *e, int code, int os, const char *text)
