@@ -899,6 +899,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
 #define PSI_OS_RESOLVE_ERRNO(e) 0
+#define EAI_AGAIN (-1) /* it does not tell */
 
 #define psi_os_raw_close(fd) lwip_close(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
@@ -1601,21 +1602,17 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     char full[PSI_OS_PATH];
-    int result = 0;
+    int n, result = 0;
     struct PSI_OS_64(dirent) *entry;
+    struct PSI_OS_64(stat) st;
     DIR *dir = opendir(path);
     if (!dir) return PSOCKET_FILE;
-    for (;;) {
-        struct PSI_OS_64(stat) st;
-        int n;
-        errno = 0;
-        entry = PSI_OS_64(readdir)(dir);
-        if (!entry) break;
+    for (errno = 0; !result && (entry = PSI_OS_64(readdir)(dir)) != NULL; errno = 0) {
         n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
         if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
-        if ((result = each(ctx, full)) != 0) break;
+        result = each(ctx, full);
     }
-    if (!entry && errno) result = PSOCKET_FILE;
+    if (!result && errno) result = PSOCKET_FILE;
     closedir(dir);
     return result;
 }
@@ -1954,8 +1951,9 @@ static int psi_os_walk_list(void *ctx, const char *list)
         n = strcspn(list, PSI_OS_LIST);
         snprintf(path, sizeof path, "%.*s", (int)n, list);
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
-        if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
-        if (r == PSOCKET_FILE) r = 0;
+        if (r != PSOCKET_FILE) continue;
+        w->os = PSI_OS_ERRNO;
+        r = 0;
     }
     return r;
 }
@@ -2246,6 +2244,12 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+/* And back: errors and ends are for who reads and who writes. */
+static PSI_UNUSED int psi_os_events(int revents)
+{
+    return ((revents & ~POLLOUT) ? PSOCKET_READ : 0) | ((revents & ~POLLIN) ? PSOCKET_WRITE : 0);
+}
+
 /* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
@@ -2492,14 +2496,13 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     return r;
 }
 #else
-/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+/* Over the loopback interface. Should somebody else connect first, it fails. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
     psi_addr a = psi_os_loopback(), here, peer;
-    psocket_pollfd wait;
-    int r, tries;
-    fds[0] = fds[1] = wait.fd = -1;
-    wait.events = PSOCKET_READ;
+    psocket_pollfd wait = { -1, PSOCKET_READ };
+    int r;
+    fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
     if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
@@ -2508,17 +2511,11 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
     if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
-        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-        if (r == PSOCKET_WANT_READ) r = 0;
-        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
-            psi_os_close(fds[1]);
-            fds[1] = -1;
-        }
-    }
+    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
+    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
     psi_os_close(wait.fd);
-    if (!r && fds[1] == -1) r = PSOCKET_OS;
     if (r) psi_os_close_pair(fds);
     return r;
 }
@@ -2587,6 +2584,10 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
 /*--- names */
 
 #ifndef PSOCKET_NO_DNS
+#ifndef EAI_NODATA
+#define EAI_NODATA EAI_NONAME
+#endif
+
 /* Blocks. Hands over addresses in the system's order (RFC 6724). */
 static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
 {
@@ -2596,16 +2597,9 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_family = AF_UNSPEC;
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
-    if (e) {
-        *os = PSI_OS_RESOLVE_ERRNO(e);
-#ifdef EAI_AGAIN
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#endif
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
+    if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
+    if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -2649,8 +2643,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
@@ -2670,10 +2663,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
-        unsigned e = ev[i].events;
         out[i].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
-                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+        out[i].events = psi_os_events((int)ev[i].events);
     }
     return n;
 }
@@ -2768,10 +2759,10 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count, re = p->fds[i].revents;
-        if (!re) continue;
+        int i = (p->next + k) % p->count;
+        if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
-        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+        out[count++].events = psi_os_events(p->fds[i].revents);
     }
     p->next = (p->next + k) % p->count;
     return count;
