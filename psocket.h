@@ -760,6 +760,15 @@ static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
     return 1;
 }
 
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_number(uint32_t *v, const char *s, const char *end, int most)
+{
+    *v = 0;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
+}
+
 /* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
    size of a switch or of an array of pointers.) */
 static const char *psi_string_of(int code, const short *codes, const char *strings)
@@ -804,9 +813,7 @@ PSOCKET_API const char *psocket_codename(int code)
  * processes, and never raises SIGPIPE.
  *================================================================================================*/
 
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
+enum { PSI_UNIX = 1, PSI_IP4 = 4, PSI_IP6 = 6 };
 
 /* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
 typedef struct psi_addr {
@@ -841,9 +848,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_PATH 1024 /* longest path */
 #endif
 
-#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
-#define PSI_OS_DATAGRAM 2
-#define PSI_OS_LISTENER 3
+enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_adopt tells */
 
 /* What a block defines:
  *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
@@ -2295,9 +2300,8 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
-#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
-#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_DATAGRAMS 4
+/* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
+enum { PSI_OS_DUAL = 1, PSI_OS_REUSE_PORT = 2, PSI_OS_DATAGRAMS = 4 };
 
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
@@ -2397,10 +2401,8 @@ static int psi_os_shutdown(psocket_fd fd, int *os)
 /* An interface's index, by its name or its digits; 0 if there is none. */
 static PSI_UNUSED uint32_t psi_os_interface(const char *name)
 {
-    uint32_t n = 0;
-    const char *p = name;
-    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
-    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
+    uint32_t n;
+    return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
 #ifdef PSI_OS_MREQ
@@ -3081,15 +3083,6 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
  * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
-static int psi_addr_number(uint32_t *v, const char *s, const char *end, int most)
-{
-    *v = 0;
-    if (s == end || end - s > most) return 0;
-    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
-    return s == end;
-}
-
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
 static void psi_addr_normalise(psi_addr *a)
 {
@@ -3114,7 +3107,7 @@ static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
         end--;
     }
     zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
-    if (zone && !psi_addr_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone && !psi_number(&a->scope, zone + 1, end, 9)) return 0;
     if (zone) end = zone;
     n = (size_t)(end - s);
     if (n < sizeof text) memcpy(text, s, n);
@@ -3148,7 +3141,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
     const char *colon = strrchr(s, ':');
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon || !psi_addr_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!colon || !psi_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
     if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
