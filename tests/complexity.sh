@@ -1,9 +1,10 @@
 #!/bin/sh
 # complexity.sh [HEADER]: psocket.h by section, and the limits it keeps. Prints Markdown; fails when a limit is broken.
-# Complexity is pmccabe's (a switch counts once). REPORT=1 prints and never fails.
+# Complexity is pmccabe's (a switch counts once). REPORT=1 prints and never fails; MOST_LINES= and MOST_MEAN= are what is
+# asked of the whole file, unless told otherwise: .ci/run gives what it has, so that it may only shrink.
 set -u
 header=${1:-psocket.h}
-MOST_LINES=11800 MOST_MEAN=38 MOST_PUBLIC=64 MOST_COMPLEX=20 MOST_LONG=60 MOST_PERCENT=4
+MOST_LINES=${MOST_LINES:-11800} MOST_MEAN=${MOST_MEAN:-38} MOST_PUBLIC=58 MOST_COMPLEX=20 MOST_LONG=60 MOST_PERCENT=4
 command -v pmccabe >/dev/null || { echo "complexity: skipped, pmccabe is not installed"; exit 0; }
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/psocket.XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
@@ -104,7 +105,7 @@ awk -v most_lines=$MOST_LINES -v most_mean=$MOST_MEAN -v most_public=$MOST_PUBLI
         printf "%d lines, %.1f characters each on average; %d public functions.\n", lines, chars / lines, public
         if (100 * all15 / counted > percent) broken(sprintf("%.1f %% of the functions over 15, at most %d %%", 100 * all15 / counted, percent))
         if (lines > most_lines) broken(lines " lines, at most " most_lines)
-        if (sprintf("%.1f", chars / lines) > most_mean) broken(sprintf("%.1f characters a line, at most %d", chars / lines, most_mean))
+        if (sprintf("%.1f", chars / lines) + 0 > most_mean + 0) broken(sprintf("%.1f characters a line, at most %s", chars / lines, most_mean))
         if (public > most_public) broken(public " public functions, at most " most_public)
         if (fault_count) print "\nLimits broken:\n"
         for (k = 1; k <= fault_count; k++) print "- " faults[k]

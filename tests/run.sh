@@ -44,6 +44,18 @@ $MAKE -k $jobs_flag BUILD="$BUILD" test-programs >"$work/build.log" 2>&1 || sed 
 : >"$work/jobs"
 job() { echo "$*" >>"$work/jobs"; }
 list=$($MAKE -s BUILD="$BUILD" list-tests)
+# The Lua of LUA_DIR under its usual names, for scripts that ask PATH and pkg-config.
+mkdir -p "$work/bin"
+for entry in $list; do
+    case $entry in lua=*=*/*) ;; *) continue ;; esac
+    version=${entry#lua=} version=${version%%=*} name=lua$version
+    [ "$version" = jit ] && name=luajit
+    ln -sf "$(readlink -f "${entry#lua=*=}")" "$work/bin/$name"
+    found() { find "$(readlink -f "$LUA_DIR")" -maxdepth 2 -name "$1" | head -n 1; }
+    printf 'Name: %s\nDescription: LUA_DIR\nVersion: 0\nCflags: -I%s\nLibs: -Wl,-E %s -ldl -lm\n' "$name" \
+        "$(dirname "$(found lua.h)")" "$(found 'liblua*.a')" >"$work/bin/$name.pc"
+done
+export PATH="$work/bin:$PATH" PKG_CONFIG_PATH="$work/bin:${PKG_CONFIG_PATH:-}"
 asan=$($CC -print-file-name=libasan.so)
 for config in san opt; do
     for entry in $list; do

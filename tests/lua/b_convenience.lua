@@ -1,15 +1,8 @@
 -- What the examples had to fake: lines, join, queues, sends of several strings, closing in stages.
 local t = require "check"
-local psocket = t.psocket
+local psocket, finish = t.psocket, t.complete
 local check, equal, fails, raises = t.check, t.equal, t.fails, t.raises
 local yield = coroutine.yield
-
-local function finish(sched, seconds)
-  local stop = psocket.now() + (seconds or 5)
-  while sched:step(0.1) do
-    if psocket.now() > stop then error("not finished: " .. tostring(sched)) end
-  end
-end
 
 t.modes("several strings and lists of them", function(go)
   local a, b = t.tcp()

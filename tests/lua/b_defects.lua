@@ -1,15 +1,8 @@
 -- What a second look found in 0.1's scheduler and arguments: one test or more for each defect.
 local t = require "check"
-local psocket = t.psocket
+local psocket, finish = t.psocket, t.complete
 local check, equal, fails, raises = t.check, t.equal, t.fails, t.raises
 local yield = coroutine.yield
-
-local function finish(sched, seconds)
-  local stop = psocket.now() + (seconds or 5)
-  while sched:step(0.1) do
-    if psocket.now() > stop then error("not finished: " .. tostring(sched)) end
-  end
-end
 
 -- Has f called by the collector at the next allocation, of whatever. Returns a function that puts the collector back.
 local function at_next_allocation(f)

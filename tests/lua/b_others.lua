@@ -1,16 +1,9 @@
 -- Other instances of the kinds of defects that b_defects.lua holds: what dies with its waiter, waits that could not yield,
 -- schedulers of somebody else's.
 local t = require "check"
-local psocket = t.psocket
+local psocket, finish = t.psocket, t.complete
 local check, equal, fails = t.check, t.equal, t.fails
 local yield = coroutine.yield
-
-local function finish(sched, seconds)
-  local stop = psocket.now() + (seconds or 5)
-  while sched:step(0.1) do
-    if psocket.now() > stop then error("not finished: " .. tostring(sched)) end
-  end
-end
 
 -- What only a waiting task knows is collected with its coroutine, which its scheduler does not know to have ended.
 local waits = {

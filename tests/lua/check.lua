@@ -78,13 +78,19 @@ local function overdue()
   return psocket.now() - started > t.limit
 end
 
--- Runs functions as tasks of a scheduler of psocket's; a guard ends it when it takes too long.
+-- Runs a scheduler until it has no task left.
+function t.complete(sched, seconds)
+  local stop = psocket.now() + (seconds or 10)
+  while sched:step(0.1) do
+    if psocket.now() > stop then error("not finished in time: " .. tostring(sched)) end
+  end
+end
+
+-- Runs functions as tasks of a scheduler of psocket's.
 function t.scheduled(...)
   local sched = psocket.scheduler()
   for i = 1, select("#", ...) do sched:add((select(i, ...))) end
-  while sched:step(0.2) do
-    if overdue() then error("not finished in time: " .. tostring(sched)) end
-  end
+  t.complete(sched, t.limit)
 end
 
 -- The plainest scheduler that a user may write: resumes all, again and again.

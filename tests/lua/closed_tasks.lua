@@ -1,15 +1,8 @@
 -- Tasks that stop waiting without the scheduler's knowledge.
 local t = require "check"
-local psocket = t.psocket
+local psocket, finish = t.psocket, t.complete
 local check, equal, fails, raises = t.check, t.equal, t.fails, t.raises
 local yield = coroutine.yield
-
-local function finish(sched, seconds)
-  local stop = psocket.now() + (seconds or 5)
-  while sched:step(0.1) do
-    if psocket.now() > stop then error("not finished: " .. tostring(sched)) end
-  end
-end
 
 if coroutine.close then
   t.test("coroutine.close of a task that waits", function()

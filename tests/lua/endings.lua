@@ -1,15 +1,8 @@
 -- What tasks leave behind when they end, and long sleeps.
 local t = require "check"
-local psocket = t.psocket
+local psocket, finish = t.psocket, t.complete
 local check, equal, raises = t.check, t.equal, t.raises
 local yield = coroutine.yield
-
-local function finish(sched, seconds)
-  local stop = psocket.now() + (seconds or 5)
-  while sched:step(0.1) do
-    if psocket.now() > stop then error("not finished: " .. tostring(sched)) end
-  end
-end
 
 t.test("a task that returns something has ended", function()
   local sched, called = psocket.scheduler(), 0

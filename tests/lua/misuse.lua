@@ -1,16 +1,9 @@
 -- Misuse, and failures at bad moments: arguments, finalizers, schedulers that end.
 local t = require "check"
-local psocket = t.psocket
+local psocket, finish = t.psocket, t.complete
 local check, equal, fails, raises = t.check, t.equal, t.fails, t.raises
 local yield = coroutine.yield
 local integers = math.type ~= nil
-
-local function finish(sched, seconds)
-  local stop = psocket.now() + (seconds or 5)
-  while sched:step(0.1) do
-    if psocket.now() > stop then error("not finished: " .. tostring(sched)) end
-  end
-end
 
 t.test("geterror has details", function()
   local c, s = t.tcp()

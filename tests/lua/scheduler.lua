@@ -1,17 +1,10 @@
 -- The scheduler, and coroutines as they really are.
 local t = require "check"
-local psocket = t.psocket
+local psocket, finish = t.psocket, t.complete
 local check, equal, fails, raises = t.check, t.equal, t.fails, t.raises
 local yield = coroutine.yield
 
 -- Runs sched to its end, but no longer than seconds.
-local function finish(sched, seconds)
-  local stop = psocket.now() + (seconds or 10)
-  while sched:step(0.1) do
-    if psocket.now() > stop then error("not finished: " .. tostring(sched)) end
-  end
-end
-
 t.test("making schedulers", function()
   check(psocket.scheduler() ~= psocket.scheduler())
   check(psocket.scheduler.new())
