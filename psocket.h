@@ -277,7 +277,7 @@ typedef struct psocket_tls_options {
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first one answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
@@ -846,7 +846,8 @@ typedef struct psi_os_settings {
  *     PSI_OS_ERRNO             why the last call failed
  *     PSI_OS_CODES             rows of the table in psi_os_code that it alone has
  *     PSI_OS_IP6, PSI_OS_IP4, PSI_OS_UNIX   which families there are
- *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option
+ *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option of IPv4
+ *     PSI_OS_PORT, PSI_OS_SHARE  options of what is bound, 0 for none: always; to share its port, 0 if that cannot be
  *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
  *     and the clock, randomness, threads, and files if it has any */
 #if defined(PSOCKET_LWIP)
@@ -861,8 +862,8 @@ typedef struct psi_os_settings {
 #include "lwip/sys.h"
 #include "lwip/tcpip.h"
 
-#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
-#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#if !LWIP_SOCKET || !LWIP_SOCKET_POLL
+#error "psocket: lwIP needs LWIP_SOCKET and LWIP_SOCKET_POLL"
 #endif
 #if !LWIP_DNS && !defined(PSOCKET_NO_DNS)
 #define PSOCKET_NO_DNS
@@ -895,10 +896,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS 0
 #define PSI_OS_SEND_DROPS_INPUT 0
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) 0
 typedef int psi_os_int;
 typedef size_t psi_os_len;
@@ -926,6 +924,9 @@ static int psi_os_make_ready(int fd)
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
 
+#define PSI_OS_PORT(stream, share) ((stream) && !(share) ? SO_REUSEADDR : 0) /* takes SO_REUSE in lwIP */
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
+
 #define PSI_OS_MREQ_IF(m) (m)->imr_interface
 #if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
 /* lwIP names an interface by its address. */
@@ -947,24 +948,12 @@ typedef struct psi_os_mreq {
 #define psi_os_mreq_at(m, index) ((void)(index), errno = EOPNOTSUPP, -1)
 #endif
 
-/* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream && share) {
-        errno = EOPNOTSUPP;
-        return -1;
-    }
-    return stream || share ? lwip_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) && share ? -1 : 0 : 0;
-}
-
 /* lwIP's words for a reset that answers SYN, and for SYNs that nobody answers. */
 static int psi_os_connect_errno(int e)
 {
     return e == ECONNRESET ? ECONNREFUSED : e == ECONNABORTED ? ETIMEDOUT : e;
 }
 
-#if LWIP_SOCKET_POLL
 /* lwip_poll stops at the first descriptor that is none, and insists on at least one. */
 static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 {
@@ -975,36 +964,14 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     for (i = 0; i < n; i++) p[i].revents = 0;
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
-#else
-static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+
+/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
-    fd_set sets[3]; /* to read from, to write to, failed */
-    struct timeval t;
-    int i, r, top = 0;
-    FD_ZERO(&sets[0]);
-    FD_ZERO(&sets[1]);
-    FD_ZERO(&sets[2]);
-    errno = EBADF;
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = 0;
-        if (fd >= LWIP_SELECT_MAXNFDS) return -1; /* beyond the sets */
-        if (p[i].events & POLLIN) FD_SET(fd, &sets[0]);
-        if (p[i].events & POLLOUT) FD_SET(fd, &sets[1]);
-        FD_SET(fd, &sets[2]);
-        if (p[i].fd >= top) top = p[i].fd + 1;
-    }
-    t.tv_sec = ms / 1000;
-    t.tv_usec = ms % 1000 * 1000;
-    r = lwip_select(top, &sets[0], &sets[1], &sets[2], ms < 0 ? NULL : &t);
-    for (i = 0; r > 0 && i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = (short)((FD_ISSET(fd, &sets[0]) ? POLLIN : 0) | (FD_ISSET(fd, &sets[1]) ? POLLOUT : 0) |
-                               (FD_ISSET(fd, &sets[2]) ? POLLERR : 0));
-    }
-    return r;
+    char again[48] = "";
+    if (lwip_inet_pton(domain, text, ip) != 1) return 0;
+    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
 }
-#endif
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
  * neither a loopback interface nor its queue. */
@@ -1036,7 +1003,7 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-#define psi_os_process() 0L /* there is but one */
+#define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
 
@@ -1070,7 +1037,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
 #elif defined(_WIN32)
-/*--- Windows 7 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
+/*--- Windows 7 SP1 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
  * connection to it, so that a live server could lose its path. */
 
 #ifndef WIN32_LEAN_AND_MEAN
@@ -1125,10 +1092,8 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX (1 << 20) /* a nonblocking send takes all into kernel memory, or fails with WSAENOBUFS */
-#define PSI_OS_SEND_FLAGS 0
 #define PSI_OS_SEND_DROPS_INPUT 1 /* what has arrived and not been read is lost once a send meets a reset */
-#define PSI_OS_SHUT SD_SEND
+#define SHUT_WR SD_SEND
 #define PSI_OS_RESOLVE_ERRNO(e) (e)
 typedef SOCKET psi_os_int;
 typedef int psi_os_len;
@@ -1137,6 +1102,7 @@ typedef DWORD psi_os_octet;
 #define psi_os_raw_close(fd) closesocket(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
 static int psi_os_is_udp(SOCKET fd)
@@ -1162,8 +1128,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
     SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
-    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) /* before Windows 7 SP1 */
-        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
     if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
         DWORD off = 0;
         psi_os_udp_errors(fd, 0);
@@ -1203,6 +1167,11 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
+   once the listener and the connections that it accepted are closed. */
+#define PSI_OS_PORT(stream, share) ((share) ? 0 : SO_EXCLUSIVEADDRUSE)
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
+
 #define PSI_OS_MREQ /* an interface's index reads as the address 0.0.0.index */
 
 /* SIO_KEEPALIVE_VALS, in milliseconds; there are ten probes. */
@@ -1215,18 +1184,6 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 
 /* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
 #define psi_os_raw_nametoindex(name) ((void)(name), 0u)
-
-/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
-   once the listener and the connections that it accepted are closed. */
-static int psi_os_reuse(SOCKET fd, int stream, int share)
-{
-    BOOL one = TRUE;
-    if (stream && share) {
-        WSASetLastError(WSAEOPNOTSUPP);
-        return -1;
-    }
-    return setsockopt(fd, SOL_SOCKET, share ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one) && share ? -1 : 0;
-}
 
 /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
 static int psi_os_raw_bind(SOCKET fd, const struct sockaddr *sa, socklen_t n)
@@ -1326,7 +1283,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-#define psi_os_process() 0L /* processes do not fork here */
+#define psi_os_process() 1L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1464,6 +1421,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
 #endif
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -1499,10 +1457,6 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_KQUEUE
 #endif
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
-#endif
-
 /* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
 #if defined(__USE_LARGEFILE64) && !defined(__LP64__)
 #define PSI_OS_64(name) name##64
@@ -1519,12 +1473,9 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
 #ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
 #define PSI_OS_SEND_DROPS_INPUT 0
 #endif
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 typedef int psi_os_int;
 typedef size_t psi_os_len;
@@ -1536,7 +1487,16 @@ typedef unsigned char psi_os_octet;
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
+
+#if defined(TCP_KEEPALIVE) && !defined(TCP_KEEPIDLE)
+#define TCP_KEEPIDLE TCP_KEEPALIVE /* macOS */
+#endif
+
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
+#define PSI_OS_PORT(stream, share) ((stream) || (share) ? SO_REUSEADDR : 0)
+#define PSI_OS_SHARE(stream) SO_REUSEPORT
 
 #ifdef __NetBSD__
 #define PSI_OS_MREQ
@@ -1568,19 +1528,6 @@ static int psi_os_make_ready(int fd)
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
 #endif
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
-}
-
-/* A port can be had again while old connections linger. Datagrams that share a port need both. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream || share) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-#ifdef SO_REUSEPORT
-    return share ? setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) : 0;
-#else
-    errno = EOPNOTSUPP;
-    return stream && share ? -1 : 0;
-#endif
 }
 
 /* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
@@ -2174,6 +2121,26 @@ static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
 #endif
 }
 
+static int psi_os_domain(int family)
+{
+    return family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
+}
+
+/* An address as digits, RFC 5952, into at least 47 bytes; "" for a path. */
+static void psi_os_to_text(const psi_addr *a, char *out)
+{
+    *out = 0;
+    PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+}
+
+/* Reads such digits: 1, or 0 if they are none. */
+static int psi_os_from_text(psi_addr *a, int family, const char *text)
+{
+    int ok = psi_os_raw_pton(psi_os_domain(family), text, a->ip) == 1;
+    a->family = (uint8_t)(ok ? family : 0);
+    return ok;
+}
+
 /* The loopback address. */
 static PSI_UNUSED psi_addr psi_os_loopback(void)
 {
@@ -2212,15 +2179,17 @@ static void psi_os_close(psocket_fd fd)
     if (fd != -1) psi_os_raw_close((psi_os_int)fd);
 }
 
-/* Sets an option: 0, or -1. */
+/* Sets an option: 0 or -1. */
 static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size_t n)
 {
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is an int. */
+/* One that is a number. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
+    psi_os_octet octet = (psi_os_octet)value;
+    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
     return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
@@ -2244,11 +2213,10 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
     *out = -1;
     if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
-    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
+    fd = psi_os_raw_socket(psi_os_domain(family), udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
@@ -2366,7 +2334,9 @@ static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UN
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, stream = !(flags & PSI_OS_DATAGRAMS), ip = a->family != PSI_UNIX;
+    int share = ip && (flags & PSI_OS_REUSE_PORT), port = ip ? PSI_OS_PORT(stream, share) : 0;
+    int n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2374,8 +2344,10 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT))
-        return psi_os_why(os);
+    (void)stream;
+    if (share && !PSI_OS_SHARE(stream)) return PSOCKET_UNSUPPORTED;
+    if (port) psi_os_setint(fd, SOL_SOCKET, port, 1);
+    if (share && psi_os_setint(fd, SOL_SOCKET, PSI_OS_SHARE(stream), 1)) return psi_os_why(os);
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
@@ -2411,8 +2383,11 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
     return PSOCKET_WANT_READ;
 }
 
-/* A count that a system call takes. */
-#define psi_os_clip(n) ((psi_os_len)((n) < PSI_OS_SEND_MAX ? (n) : PSI_OS_SEND_MAX))
+/* A count that a system call takes: on Windows a nonblocking send takes all into kernel memory, or fails. */
+#define psi_os_clip(n) ((psi_os_len)((n) < (1 << 20) ? (n) : (1 << 20)))
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead; elsewhere there is no such signal */
+#endif
 
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
@@ -2437,7 +2412,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), MSG_NOSIGNAL,
                                         to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
@@ -2446,7 +2421,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
 /* Ends the sending direction. */
 static int psi_os_shutdown(psocket_fd fd, int *os)
 {
-    return PSI_SYS(shutdown)((psi_os_int)fd, PSI_OS_SHUT) ? psi_os_why(os) : 0;
+    return PSI_SYS(shutdown)((psi_os_int)fd, SHUT_WR) ? psi_os_why(os) : 0;
 }
 
 /*--- options */
@@ -2466,56 +2441,56 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
-static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
+#ifndef _WIN32
+#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
+#endif
+
+/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
+static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
 {
-    psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
-    if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
-    if (!set->interface_index) return 0;
+    memcpy(&m.imr_multiaddr, set->group.ip, 4);
     if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
 }
-
-#ifndef _WIN32
-static int psi_os_keepalive(psocket_fd fd, int seconds)
-{
-    int r = psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#if defined(TCP_KEEPIDLE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
-#elif defined(TCP_KEEPALIVE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds); /* macOS */
-#endif
-#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (seconds + 2) / 3);
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-#endif
-    (void)seconds;
-    return r;
-}
-#endif
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
+    enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
+    static const struct { uint16_t is, level, name; } table[] = {
+#ifndef _WIN32
+        { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
+#ifdef TCP_KEEPIDLE
+        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
+#endif
+#endif
+        { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
+        { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
+#if PSI_OS_IP6
+        { HOPS, IPPROTO_IPV6, IPV6_MULTICAST_HOPS }, { NOLOOP, IPPROTO_IPV6, IPV6_MULTICAST_LOOP },
+        { LEAVE, IPPROTO_IPV6, IPV6_MULTICAST_IF }
+#endif
+    };
     const psocket_options *o = &set->opt;
     int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
+    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
+                           (int)set->interface_index };
+    size_t i;
     int r;
     if (family == PSI_UNIX) return 0;
-    if (!udp) return alive > 0 && psi_os_keepalive(fd, alive) ? psi_os_why(os) : 0;
     if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    r = psi_os_multicast4(fd, set);
-#if PSI_OS_IP6
-    if (family == PSI_IP6) { /* may reach IPv4 groups, too, but need not */
-        r = o->multicast_ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, o->multicast_ttl);
-        if (!r && o->multicast_noloop) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
-        if (!r && set->interface_index) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)set->interface_index);
+    r = !udp && alive && psi_os_keepalive(fd, alive);
+    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
+        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
+        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
+        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
     }
-#endif
     return r ? psi_os_why(os) : 0;
 }
 
@@ -2523,24 +2498,19 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family ? PSOCKET_UNSUPPORTED : 0;
-    if (group->family == PSI_IP4) {
-        psi_os_mreq m;
-        memset(&m, 0, sizeof m);
-        memcpy(&m.imr_multiaddr, group->ip, 4);
-        r = psi_os_mreq_at(&m, set->interface_index) || psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m)
-                ? psi_os_why(os) : 0;
-    }
-#ifdef IPV6_JOIN_GROUP
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
     if (group->family == PSI_IP6) {
+#ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
         memset(&m, 0, sizeof m);
         memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
         m.ipv6mr_interface = set->interface_index ? set->interface_index : group->scope;
-        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m) ? psi_os_why(os) : 0;
-    }
+        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
+#else
+        return PSOCKET_UNSUPPORTED;
 #endif
-    return r;
+    }
+    return r ? psi_os_why(os) : 0;
 }
 
 /*--- two connected descriptors */
@@ -2802,13 +2772,12 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 static int psi_os_set_grow(psi_os_poller *p)
 {
     int cap = p->cap ? p->cap * 2 : 8;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, (size_t)p->count * sizeof *fds, (size_t)cap * sizeof *fds);
-    psi_os_watch **watches;
-    if (!fds) return PSOCKET_NOMEM;
-    p->fds = fds;
-    watches = (psi_os_watch **)psi_realloc(p->watches, (size_t)p->count * sizeof *watches, (size_t)cap * sizeof *watches);
-    if (!watches) return PSOCKET_NOMEM;
-    p->watches = watches;
+    size_t used = (size_t)p->count, n = (size_t)cap;
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
+    if (fds) p->fds = fds;
+    if (watches) p->watches = watches;
+    if (!fds || !watches) return PSOCKET_NOMEM;
     p->cap = cap;
     return 0;
 }
@@ -3160,68 +3129,16 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
 
 /*==================================================================================================
  * >>addr
- * Numeric addresses: parsing and printing without the system, the same everywhere. RFC 4291 2.2, RFC 5952, RFC 4007 11.
+ * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* Reads up to `most` digits from n characters into *v: how many there were. */
-static size_t psi_addr_digits(const char *s, size_t n, unsigned base, size_t most, uint32_t *v)
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_addr_number(uint32_t *v, const char *s, const char *end, int most)
 {
-    size_t i;
     *v = 0;
-    for (i = 0; i < n && i < most; i++) {
-        unsigned c = (unsigned)psi_lower((unsigned char)s[i]), digit = c - '0' < 10 ? c - '0' : c - 'a' < 6 ? c - 'a' + 10 : 99;
-        if (digit >= base) break;
-        *v = *v * base + digit;
-    }
-    return i;
-}
-
-/* n characters at s as a dotted quad: 1 or 0. No leading zeros, which some systems take for octal. */
-static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
-{
-    size_t i = 0, digits;
-    uint32_t v;
-    int part;
-    for (part = 0; part < 4; part++, i += digits) {
-        if (part && (i >= n || s[i++] != '.')) return 0;
-        digits = psi_addr_digits(s + i, n - i, 10, 3, &v);
-        if (!digits || v > 255 || (digits > 1 && s[i] == '0')) return 0;
-        out[part] = (uint8_t)v;
-    }
-    return i == n;
-}
-
-/* n characters at s as groups with colons between, "::" for a run of zero ones, and perhaps a dotted quad at the end. */
-static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
-{
-    int used = 0, gap = -1; /* where "::" is */
-    size_t i = 0, digits;
-    uint32_t v;
-    while (i < n) {
-        if (s[i] == ':') {
-            if (i + 1 == n || s[i + 1] != ':' || gap >= 0) return 0;
-            gap = used;
-            i += 2;
-            continue;
-        }
-        digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (i + digits < n && s[i + digits] == '.') {
-            if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
-            used += 4;
-            break;
-        }
-        if (!digits || used > 14) return 0;
-        out[used++] = (uint8_t)(v >> 8);
-        out[used++] = (uint8_t)(v & 255);
-        i += digits;
-        if (i < n && s[i] != ':') return 0;
-        if (i + 1 < n && s[i + 1] != ':') i++;
-    }
-    if (gap < 0) return used == 16;
-    if (used > 14) return 0;
-    memmove(out + 16 - used + gap, out + gap, (size_t)(used - gap));
-    memset(out + gap, 0, (size_t)(16 - used));
-    return 1;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
 }
 
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
@@ -3236,59 +3153,30 @@ static void psi_addr_normalise(psi_addr *a)
     }
 }
 
-/* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
+/* Reads a numeric address of n characters; IPv6 without or with [brackets], and with an optional numeric %scope. 1 or 0. */
 static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
 {
-    size_t i, digits;
+    const char *end = s + n, *zone;
+    char text[48] = "";
+    int six = n && memchr(s, ':', n);
     memset(a, 0, sizeof *a);
-    if (psi_addr_parse4(s, n, a->ip)) {
-        a->family = PSI_IP4;
-        return 1;
-    }
-    if (n >= 2 && s[0] == '[' && s[n - 1] == ']') {
+    if (six && *s == '[' && end[-1] == ']') {
         s++;
-        n -= 2;
+        end--;
     }
-    for (i = 0; i < n && s[i] != '%'; i++) {}
-    if (i < n) {
-        digits = psi_addr_digits(s + i + 1, n - i - 1, 10, 9, &a->scope);
-        if (!digits || i + 1 + digits < n) return 0;
-    }
-    if (!psi_addr_parse6(s, i, a->ip)) return 0;
-    a->family = PSI_IP6;
-    return 1;
+    zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
+    if (zone && !psi_addr_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone) end = zone;
+    n = (size_t)(end - s);
+    if (n < sizeof text) memcpy(text, s, n);
+    return strlen(text) == n && psi_os_from_text(a, six ? PSI_IP6 : PSI_IP4, text);
 }
 
-/* Prints without port or brackets: dotted quad, or RFC 5952. out holds at least 64 bytes. */
+/* Prints without port or brackets. out holds at least 64 bytes. */
 static void psi_addr_print(const psi_addr *a, char *out)
 {
-    char *p = out;
-    int i, best = -1, best_len = 1;
-    if (a->family == PSI_IP4) {
-        snprintf(out, 64, "%d.%d.%d.%d", a->ip[0], a->ip[1], a->ip[2], a->ip[3]);
-        return;
-    }
-    if (a->family != PSI_IP6) {
-        *out = 0;
-        return;
-    }
-    for (i = 0; i < 8; i++) { /* the longest run of two or more zero groups, the first of equals */
-        int k = i;
-        while (k < 8 && !a->ip[2 * k] && !a->ip[2 * k + 1]) k++;
-        if (k - i > best_len) {
-            best = i;
-            best_len = k - i;
-        }
-    }
-    for (i = 0; i < 8; i++) {
-        if (i == best) {
-            p += snprintf(p, 3, "::");
-            i += best_len - 1;
-            continue;
-        }
-        p += snprintf(p, 6, i && i != best + best_len ? ":%x" : "%x", (unsigned)(a->ip[2 * i] << 8 | a->ip[2 * i + 1]));
-    }
-    if (a->scope) snprintf(p, 16, "%%%lu", (unsigned long)a->scope);
+    psi_os_to_text(a, out);
+    if (a->scope) snprintf(out + strlen(out), 16, "%%%lu", (unsigned long)a->scope);
 }
 
 /* "ADDRESS:PORT" or "[V6]:PORT", for messages. out holds at least 80 bytes. */
@@ -3309,14 +3197,10 @@ static const char *psi_addr_path(const char *s)
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
     const char *colon = strrchr(s, ':');
-    size_t digits;
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon) return PSOCKET_INVALID;
-    digits = psi_addr_digits(colon + 1, strlen(colon + 1), 10, 5, &v);
-    if (!digits || colon[1 + digits] || v > 65535 || !psi_addr_parse(a, s, (size_t)(colon - s)) ||
-        (a->family == PSI_IP6 && s[0] != '['))
-        return PSOCKET_INVALID;
+    if (!colon || !psi_addr_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
 }
@@ -3326,13 +3210,16 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
  * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
+ * A socket that lets go of its lookup gives the thread's place to the next; the thread itself ends when the system answers.
  *================================================================================================*/
 
-#define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
+    long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3340,9 +3227,10 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Lookups that wait for a thread, in the order asked; those that have one; and whose they are: they do not survive fork. */
+/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any more; and
+   whose they are: they do not survive fork. */
 static psocket_resolve *psi_dns_queue;
-static PSI_UNUSED int psi_dns_threads;
+static int psi_dns_threads, psi_dns_lost;
 static PSI_UNUSED long psi_dns_process;
 
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
@@ -3371,24 +3259,22 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
     return 0;
 }
 
-/* Stores the answer, rings, and lets go for whoever answers. */
+/* Under the lock: stores the answer, rings, and lets go for whoever answers. */
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
-    int left;
-    psi_os_lock(&psi_dns_lock);
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
-    left = --r->owners;
-    psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
+    if (!--r->owners) psi_free(r);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
+    psi_os_lock(&psi_dns_lock);
     if (r) psi_dns_answer(r, code);
+    psi_os_unlock(&psi_dns_lock);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3405,56 +3291,73 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
+/* Under the lock: takes the first out of the queue, NULL if there is none. */
+static psocket_resolve *psi_dns_next(void)
+{
+    psocket_resolve *r = psi_dns_queue;
+    if (!r) return NULL;
+    psi_dns_queue = r->next;
+    r->queued = 0;
+    r->thread = psi_os_process();
+    return r;
+}
+
 PSI_OS_THREAD(psi_dns_worker, first)
 {
     psocket_resolve *r = (psocket_resolve *)first;
+    int code, *place;
     while (r) {
-        psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os)); /* the socket looks only once done is set */
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        r = psi_dns_queue;
-        if (r) psi_dns_queue = r->next;
-        else psi_dns_threads--;
-        if (r) r->queued = 0;
+        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
+        psi_dns_answer(r, code);
+        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
+        if (!r) --*place;
         psi_os_unlock(&psi_dns_lock);
     }
     return 0;
 }
 
-/* Gives r a thread, or a place in the queue. If there is no thread and can be none, that is its answer. */
+/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+static void psi_dns_serve(void)
+{
+    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
+        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
+        psocket_resolve *r;
+        if (code && psi_dns_threads) return; /* there is one that will come to them */
+        r = psi_dns_next();
+        psi_dns_threads += !code;
+        if (!code) continue;
+        r->os = os;
+        psi_dns_answer(r, code);
+    }
+}
+
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
-    long process = psi_os_process();
-    int code = PSOCKET_LIMIT, os = 0;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != process) {
-        psi_dns_process = process;
-        psi_dns_threads = 0;
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
     }
-    if (psi_dns_threads < PSOCKET_RESOLVER_THREADS) code = psi_os_thread(psi_dns_worker, r, &os);
-    if (!code) {
-        psi_dns_threads++;
-    } else if (psi_dns_threads) {
-        while (*end) end = &(*end)->next;
-        *end = r;
-        r->queued = 1;
-        code = 0;
-    }
+    while (*end) end = &(*end)->next;
+    *end = r;
+    r->queued = 1;
+    psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
-    if (!code) return;
-    r->os = os;
-    psi_dns_answer(r, code);
 }
 
 #else
 #define PSI_DNS_THREADED 0
+#define psi_dns_serve() ((void)0)
 
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-    psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
+    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
 }
 #endif
 
@@ -3462,14 +3365,19 @@ static void psi_dns_system(psocket_resolve *r)
 static void psi_dns_release(psocket_resolve *r)
 {
     psocket_resolve **at = &psi_dns_queue;
-    int left;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
-    left = r->owners -= 1 + r->queued;
+    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+        r->thread = 0;
+        psi_dns_threads--;
+        psi_dns_lost++;
+        psi_dns_serve();
+    }
+    r->owners -= 1 + r->queued;
+    if (!r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
 }
 
 /* After how many milliseconds to ask again: 0 if the answer is there, -1 when the bell rings. */
@@ -4649,28 +4557,38 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
+/* The value of a base64 digit, -1 if it is none. */
+static int psi_x509_digit(int c)
+{
+    if (c >= 'a') return c <= 'z' ? c - 'a' + 26 : -1;
+    if (c >= 'A') return c <= 'Z' ? c - 'A' : -1;
+    if (c >= '0') return c <= '9' ? c - '0' + 52 : -1;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *digit;
-    size_t n = 0, i, start = 0;
+    size_t n = 0;
     unsigned held = 0, bits = 0, pad = 0;
-    for (i = 0; i < in.n; i++)
-        if (in.p[i] == ':') start = i;
-    while (start && start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
-    for (i = start; i < in.n; i++) {
-        if (memchr(" \t\r\n", in.p[i], 4)) continue;
-        if (in.p[i] == '=' && ++pad <= 2) continue;
-        digit = (const char *)memchr(digits, in.p[i], 64);
-        if (!digit || pad) return 0;
-        held = held << 6 | (unsigned)(digit - digits);
-        bits += 6;
-        if (bits < 8) continue;
-        bits -= 8;
-        out[n++] = (uint8_t)(held >> bits);
-        held &= (1u << bits) - 1;
+    for (; in.n; in = psi_x509_after(in, 1)) {
+        int c = *in.p, v = psi_x509_digit(c);
+        if (v >= 0 && !pad) {
+            held = held << 6 | (unsigned)v;
+            bits += 6;
+            if (bits < 8) continue;
+            bits -= 8;
+            out[n++] = (uint8_t)(held >> bits);
+        } else if (c == '=' && pad < 2) {
+            pad++;
+        } else if (!memchr(" \t\r\n", c, 4)) { /* of a header: begins again behind it */
+            in = psi_x509_after(in, psi_x509_find(in, ":", 1));
+            while (in.n && *in.p != '\n' && *in.p != '\r') in = psi_x509_after(in, 1);
+            if (!in.n) return 0;
+            n = held = bits = pad = 0;
+        }
     }
+    held &= (1u << bits) - 1;
     return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
 }
 
@@ -5091,10 +5009,11 @@ typedef struct psi_x509_query {
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
+    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
-    const psi_x509_query *q;
+    psi_x509_query *q;
     const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
@@ -5250,6 +5169,8 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
     }
+    for (i = 1; i <= depth; i++)
+        if (w->path[i]->not_after < w->q->until) w->q->until = w->path[i]->not_after;
     return 1;
 }
 
@@ -5456,7 +5377,7 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 }
 
 /* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
-static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
+static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
     const psi_trust *trust;
@@ -5468,6 +5389,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
+        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
@@ -5567,35 +5489,19 @@ static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 
 /* --- reading and writing bytes -------------------------------------------- */
 
-/* Bytes still to be read; bad once something did not fit. */
-typedef struct psi_reader {
-    const uint8_t *p;
-    size_t n;
-    int bad;
-} psi_reader;
+/* Bytes still to be read. What does not fit spoils it, and what is read from it then is spoilt or 0. */
+typedef psi_x509_span psi_reader;
 
-static const psi_reader psi_none = {(const uint8_t *)"", 0, 0};
+#define psi_read_of psi_x509_span_of
 
-static psi_reader psi_read_of(const void *p, size_t n)
-{
-    psi_reader r;
-    r.p = (const uint8_t *)p;
-    r.n = n;
-    r.bad = 0;
-    return r;
-}
+static const psi_reader psi_none = {(const uint8_t *)"", 0};
 
 /* The next n bytes, NULL if there are fewer. */
 static const uint8_t *psi_read_take(psi_reader *r, size_t n)
 {
     const uint8_t *p = r->p;
-    if (r->bad || r->n < n) {
-        r->bad = 1;
-        r->n = 0;
-        return NULL;
-    }
-    r->p += n;
-    r->n -= n;
+    if (!p || r->n < n) return psi_x509_spoil(r).p;
+    *r = psi_x509_after(*r, n);
     return p;
 }
 
@@ -5618,20 +5524,16 @@ static uint32_t psi_read_number(psi_reader *r, size_t size)
 /* A vector of min to max bytes, in front of which its length stands in size bytes. */
 static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t max)
 {
-    psi_reader v = PSI_ZERO;
-    v.n = psi_read_number(r, size);
-    v.p = psi_read_take(r, v.n);
-    if (v.n < min || v.n > max) r->bad = 1;
-    if (r->bad) r->n = v.n = 0;
-    v.bad = r->bad;
-    return v;
+    size_t n = psi_read_number(r, size);
+    const uint8_t *p = psi_read_take(r, n);
+    return p && n >= min && n <= max ? psi_read_of(p, n) : psi_x509_spoil(r);
 }
 
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
     while (list.n)
-        if (psi_read_number(&list, 2) == number && !list.bad) return 1;
+        if (psi_read_number(&list, 2) == number && list.p) return 1;
     return 0;
 }
 
@@ -5652,15 +5554,7 @@ static psi_reader psi_read_list(psi_reader *r, const psi_shape *s)
         if (s->len) psi_read_vector(&rest, s->len, s->least, 65535);
         psi_read_take(&rest, s->after);
     }
-    if (!rest.bad) return list;
-    r->bad = 1;
-    r->n = 0;
-    return rest;
-}
-
-static int psi_read_same(psi_reader a, const void *p, size_t n)
-{
-    return a.n == n && (n == 0 || memcmp(a.p, p, n) == 0);
+    return rest.p ? list : psi_x509_spoil(r);
 }
 
 /* A growing buffer. failed once memory was short: then it is empty and stays so. All zero is empty. */
@@ -5708,8 +5602,8 @@ static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
 
 static void psi_write(psi_writer *w, const void *p, size_t n)
 {
-    uint8_t *to = psi_write_room(w, n);
-    if (!to || !n) return;
+    uint8_t *to = n ? psi_write_room(w, n) : NULL;
+    if (!to) return;
     memcpy(to, p, n);
     w->n += (uint32_t)n;
 }
@@ -5758,24 +5652,78 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
     }
 }
 
-/* --- cipher suites -------------------------------------------------------- */
+/* --- suites, groups, schemes ---------------------------------------------- */
 
-/* What a handshake chooses: a cipher suite, a group, a signature scheme. */
+enum { PSI_SUITE = 1, PSI_GROUP, PSI_SCHEME };
+enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
+
+/* What a handshake chooses. */
 typedef struct psi_named {
     const char *name; /* IANA's */
     uint16_t number;
     uint16_t version;          /* suites: of TLS */
+    uint8_t what;              /* PSI_SUITE ... */
     uint8_t hash;              /* suites, schemes */
     uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
     uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
-    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t len;               /* suites: bytes of a digest; groups: bytes of a secret key */
+    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
 } psi_named;
 
 typedef psi_named psi_suite, psi_group, psi_scheme;
 
-/* A choice among them, most wanted first. */
+/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
+#define PSI_SUITE12(name, number, key, bits, aead) \
+    { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
+      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
+#define PSI_SUITE13(name, number, bits, aead) \
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+#define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
+#define PSI_SIGN(name, number, kind, bits, curve, pss) \
+    { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
+
+/* Of each kind the most wanted first; of suites, where the CPU has AES. Schemes: RFC 8446 4.2.3. */
+static const psi_named psi_names[] = {
+    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
+    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
+    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA),
+    PSI_CURVE(x25519, 29, BR_EC_curve25519, 32),
+    PSI_CURVE(secp256r1, 23, BR_EC_secp256r1, 32),
+    PSI_CURVE(secp384r1, 24, BR_EC_secp384r1, 48),
+    PSI_CURVE(secp521r1, 25, BR_EC_secp521r1, 66),
+    PSI_SIGN(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
+    PSI_SIGN(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
+    PSI_SIGN(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
+};
+
+enum { PSI_NAMES = sizeof psi_names / sizeof psi_names[0] };
+
+/* NULL: there is none. */
+static const psi_named *psi_named_of(int what, unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++)
+        if (psi_names[i].what == what && psi_names[i].number == number) return &psi_names[i];
+    return NULL;
+}
+
+/* A choice among those of a kind, most wanted first. */
 typedef struct psi_list {
     const psi_named *items[12];
     size_t count;
@@ -5799,38 +5747,6 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     for (i = 0; i < l->count; i++) psi_write_number(w, l->items[i]->number, 2);
     psi_write_close(w, at, 2);
 }
-
-/* The entry of a table; NULL: there is none. */
-static const psi_named *psi_named_of(const psi_named *table, size_t count, unsigned number)
-{
-    for (; count; count--, table++)
-        if (table->number == number) return table;
-    return NULL;
-}
-
-#define PSI_NAMED(table, number) psi_named_of(table, sizeof (table) / sizeof (table)[0], number)
-
-enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
-
-/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
-#define PSI_SUITE12(name, number, key, hash, aead) \
-    { #name, number, PSI_TLS12, br_sha##hash##_ID, BR_KEYTYPE_##key, 0, PSI_##aead, \
-      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, (hash) / 8, 0 }
-#define PSI_SUITE13(name, number, hash, aead) \
-    { #name, number, PSI_TLS13, br_sha##hash##_ID, 0, 0, PSI_##aead, 5, PSI_REC_TAG + 1, (hash) / 8, 0 }
-
-/* Best first where the CPU has AES. */
-static const psi_suite psi_suites[] = {
-    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
-    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
-    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA)
-};
 
 /* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_primitives {
@@ -5904,17 +5820,12 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. The key that is
-   made ready for that is kept, if there is memory. */
-static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
+/* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
+static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
 {
     psi_gcm spare, *g = k->gcm;
     uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    if (k->suite->aead == PSI_CHACHA) {
-        psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
-        return;
-    }
     if (!g) {
         k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
         g = k->gcm ? k->gcm : &spare;
@@ -5934,22 +5845,19 @@ static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* The nonce of the record whose body is at `body`, and what is authenticated beside its n bytes of data (RFC 8446 5.2
-   and 5.3; RFC 5246 6.2.3.3, RFC 5288 3, RFC 7905 2). Returns the length of the latter. */
-static size_t psi_key_frame(const psi_key *k, const uint8_t *header, size_t n, uint8_t nonce[12], uint8_t aad[13])
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
+   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
-    size_t i;
-    memcpy(nonce, k->iv, 12);
-    if (k->suite->head > 5) memcpy(nonce + 4, header + 5, 8);
-    else for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (k->seq >> 8 * (7 - i) & 0xFF));
-    if (k->suite->version == PSI_TLS13) {
-        memcpy(aad, header, 5);
-        return 5;
-    }
+    uint8_t nonce[12], aad[13], *p = record + k->suite->head;
+    size_t len = k->suite->version == PSI_TLS13 ? 5 : 13, i;
     psi_rec_put(aad, k->seq, 8);
-    memcpy(aad + 8, header, 3);
-    psi_rec_put(aad + 11, n, 2);
-    return 13;
+    memcpy(nonce, k->iv, 12);
+    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (p == record + 5 ? aad : record + 5)[i]);
+    memcpy(aad + len - 5, record, 5);
+    if (len > 5) psi_rec_put(aad + 11, n, 2);
+    if (k->suite->aead != PSI_CHACHA) psi_key_gcm(k, nonce, psi_read_of(aad, len), p, n, encrypt, tag);
+    else psi_prim.poly(k->key, nonce, p, n, aad, len, tag, psi_prim.chacha, encrypt);
 }
 
 /* Are they the same? In constant time. */
@@ -5981,7 +5889,7 @@ typedef struct psi_rec {
     psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
-    int64_t from;          /* servers: when the handshake ended */
+    int64_t from;          /* the handshake's time: no clock is asked later */
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
@@ -6061,15 +5969,14 @@ static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
 static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
 {
-    uint8_t nonce[12], aad[13], tag[PSI_REC_TAG];
-    size_t head = k->suite->head, n;
-    if (len < head - 5 + PSI_REC_TAG) return 0;
-    n = len - (head - 5) - PSI_REC_TAG;
-    psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, p, n, nonce, aad)), p + head, n, 0, tag);
-    if (!psi_rec_equal(tag, p + head + n, PSI_REC_TAG)) return 0;
+    uint8_t tag[PSI_REC_TAG];
+    size_t more = (size_t)k->suite->head - 5 + PSI_REC_TAG;
+    if (len < more) return 0;
+    in->data = p + k->suite->head;
+    in->len = len - more;
+    psi_key_run(k, p, in->len, 0, tag);
+    if (!psi_rec_equal(tag, in->data + in->len, PSI_REC_TAG)) return 0;
     k->seq++;
-    in->data = p + head;
-    in->len = n;
     return 1;
 }
 
@@ -6149,46 +6056,44 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
 }
 
-/* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
-static size_t psi_rec_seal_one(psi_rec *r, int type, const uint8_t *data, size_t n, uint8_t *to)
+/* Bytes of a record that are not data. */
+static size_t psi_rec_extra(const psi_rec *r)
 {
-    psi_key *k = &r->out;
-    size_t head = k->suite ? k->suite->head : 5, tail = k->suite ? k->suite->tail : 0;
-    uint8_t nonce[12], aad[13], *p = to + head;
-    if (n) memcpy(p, data, n);
-    to[0] = (uint8_t)type;
-    psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
-    psi_rec_put(to + 3, head - 5 + n + tail, 2);
-    if (k->suite) {
-        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
-        if (tail > PSI_REC_TAG) {
-            p[n++] = (uint8_t)type;
-            to[0] = PSI_REC_APPDATA;
-            tail--;
-        }
-        psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, to, n, nonce, aad)), p, n, 1, p + n);
-        k->seq++;
-    }
-    return head + n + tail;
+    return r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5;
 }
 
 /* Bytes that n bytes of data take as records. */
 static size_t psi_rec_room(const psi_rec *r, size_t n)
 {
-    size_t records = n ? (n + r->max_out - 1) / r->max_out : 1;
-    return n + records * (r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5);
+    return n + psi_rec_extra(r) * (n ? (n + r->max_out - 1) / r->max_out : 1);
 }
 
 /* Writes n bytes as records to `to`, which has psi_rec_room bytes. Returns how many were needed. */
 static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
 {
-    size_t done = 0, used = 0;
+    psi_key *k = &r->out;
+    const uint8_t *from = (const uint8_t *)data;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
     do {
-        size_t len = n - done < r->max_out ? n - done : r->max_out;
-        used += psi_rec_seal_one(r, type, (const uint8_t *)data + done, len, to + used);
-        done += len;
-    } while (done < n);
-    return used;
+        uint8_t *p = to + head;
+        len = n < r->max_out ? n : r->max_out;
+        if (len) memcpy(p, from, len);
+        p += len;
+        to[0] = (uint8_t)type;
+        psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
+        psi_rec_put(to + 3, len + extra - 5, 2);
+        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
+        if (k->suite && k->suite->tail > PSI_REC_TAG) {
+            *p++ = (uint8_t)type;
+            to[0] = PSI_REC_APPDATA;
+        }
+        if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
+        k->seq++;
+        to += len + extra;
+        from += len;
+        n -= len;
+    } while (n);
+    return need;
 }
 
 /*==================================================================================================
@@ -6202,12 +6107,7 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    const br_hash_class *hc = psi_x509_hash_class(hash);
-    br_hash_compat_context h;
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->out(&h.vtable, out);
+    psi_x509_digest(hash, a, b, psi_none, out);
     return psi_x509_hash_len(hash);
 }
 
@@ -6407,15 +6307,6 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
 
 /* --- the key exchange ----------------------------------------------------- */
 
-/* With the bytes of a secret key, most wanted first. */
-#define PSI_GROUP(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 }
-static const psi_group psi_groups[] = {
-    PSI_GROUP(x25519, 29, BR_EC_curve25519, 32),
-    PSI_GROUP(secp256r1, 23, BR_EC_secp256r1, 32),
-    PSI_GROUP(secp384r1, 24, BR_EC_secp384r1, 48),
-    PSI_GROUP(secp521r1, 25, BR_EC_secp521r1, 66)
-};
-
 #define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
 #define PSI_KEX_SECRET 66 /* the longest secret */
@@ -6478,7 +6369,18 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 #define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
 #define PSI_HELLO_MAX 69632 /* longest hello: 64 KB of suites or extensions, and the rest */
 
-/* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
+#ifdef PSOCKET_NO_TLS12
+#define PSI_HAS_TLS12 0
+#else
+#define PSI_HAS_TLS12 1
+#endif
+#ifdef PSOCKET_NO_TLS13
+#define PSI_HAS_TLS13 0
+#else
+#define PSI_HAS_TLS13 1
+#endif
+
+/* Handshake messages: X(NAME, number). What is none stands beyond what a byte can hold. */
 #define PSI_MESSAGES(X) \
     X(HELLO_REQUEST, 0, "HelloRequest") \
     X(CLIENT_HELLO, 1, "ClientHello") \
@@ -6496,7 +6398,7 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
     X(CCS, 0x114, "ChangeCipherSpec")
 
 #define PSI_X(name, number, text) PSI_MSG_##name = number,
-enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
+enum { PSI_MESSAGES(PSI_X) PSI_MSG_KEYS, PSI_MSG_END };
 #undef PSI_X
 
 static PSI_UNUSED const char *psi_msg_name(int message)
@@ -6512,24 +6414,6 @@ static uint32_t psi_msg_size(const uint8_t *p)
 {
     return 4 + ((uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
 }
-
-/* Signature schemes, RFC 8446 4.2.3: kind, hash, the curve that TLS 1.3 binds, 1: of RSASSA-PSS keys. Most wanted first. */
-#define PSI_SCHEME(name, number, kind, hash, curve, pss) \
-    { #name, number, 0, br_sha##hash##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
-static const psi_scheme psi_schemes[] = {
-    PSI_SCHEME(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
-    PSI_SCHEME(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
-    PSI_SCHEME(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
-};
 
 /* --- settings and sessions, as >>session and >>tls fill them -------------- */
 
@@ -6579,11 +6463,12 @@ struct psocket_tls {
     void *clock_user;
 };
 
+enum { PSI_SESSION_RESUMED = 1, PSI_SESSION_EMS = 2, PSI_SESSION_PEER = 4, PSI_SESSION_TICKET = 8 };
+
 /* What a connection agreed on, and what resumes it. The spans point into its flat form, or to where its maker has them. */
 typedef struct psi_session {
     const psi_suite *suite;
-    uint16_t group, scheme, port;
-    uint8_t resumed, ems, has_peer, is_ticket;
+    uint64_t group, scheme, port, flags;
     psi_reader name, alpn;      /* the server name asked for, and the protocol */
     psi_reader subject;         /* the peer's certificate: for people; */
     int64_t not_before, not_after;
@@ -6592,8 +6477,9 @@ typedef struct psi_session {
     /* what resumes it */
     uint8_t policy[32];
     uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
+    int64_t proven;             /* when a full handshake is due: seven days after the last, or when its path has ended */
     int64_t from, until;
-    uint32_t age_add;
+    uint64_t age_add;
     psi_reader ticket;          /* clients: what to send */
     size_t size;                /* with what the spans point into */
 } psi_session;
@@ -6610,30 +6496,40 @@ typedef struct psi_offer {
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
-typedef int (*psi_hs_fn)(psi_hs *h);
 
-/* A row of a program, which is the list of messages that come, in order: the handler of a message of at most limit bytes. */
+/* A row of a program, which is the handshake from one side: a message of the peer's of at most limit bytes and what reads
+   it; a message of ours and what writes its body; or a change of keys between them. NULL: there is nothing to do. */
 typedef struct psi_hs_row {
-    int message;
-    unsigned when; /* PSI_ROW_* */
+    uint16_t message, when; /* PSI_MSG_*, PSI_ROW_* */
     uint32_t limit;
-    int (*run)(psi_hs *h, psi_reader m);
+    int (*read)(psi_hs *h, psi_reader m);
+    int (*write)(psi_hs *h);
 } psi_hs_row;
 
+#define PSI_THEIRS(message, when, limit, read) { PSI_MSG_##message, when, limit, read, NULL }
+#define PSI_OURS(message, when, write) { PSI_MSG_##message, (when) | PSI_ROW_OURS, 0, NULL, write }
+
+/* When there is such a row: if all of these hold. */
 enum {
-    PSI_ROW_FULL = 1,   /* left out when a session is resumed */
-    PSI_ROW_MAY = 2,    /* may be left out */
-    PSI_ROW_ASKED = 4,  /* comes if our settings ask for it */
-    PSI_ROW_PROOF = 8,  /* comes if the peer showed a certificate */
-    PSI_ROW_TICKET = 16, /* comes if a ticket was promised */
-    PSI_ROW_HASH = 32   /* joins the transcript before it is handled; else the handler sees to that */
+    PSI_ROW_12 = 1,
+    PSI_ROW_13 = 2,
+    PSI_ROW_FULL = 4,     /* no session is resumed */
+    PSI_ROW_AGAIN = 8,    /* one is */
+    PSI_ROW_FIRST = 16,   /* the server finishes first */
+    PSI_ROW_RETRY = 32,   /* the server asks for another hello */
+    PSI_ROW_ASKED = 64,   /* the server asks for a certificate, */
+    PSI_ROW_PROOF = 128,  /* and the client shows one */
+    PSI_ROW_TICKET = 256, /* a ticket was promised */
+    PSI_ROW_MAY = 512,    /* always; the peer may leave it out */
+    PSI_ROW_TURN = 1024,  /* always; nothing may follow it in its record */
+    PSI_ROW_OURS = 2048   /* always */
 };
 
 /* What a client or a server is. Whoever makes a socket stores its address there: thus programs link only what they use. */
 typedef struct psi_role {
     int server;
-    const psi_hs_row *start;
-    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: the peer begins */
+    const psi_hs_row *program;
+    int (*begin)(psi_hs *h, const char *name, int port); /* NULL: nothing has to be made ready */
     void (*finish)(psi_hs *h); /* remembers the session */
 } psi_role;
 
@@ -6656,12 +6552,13 @@ typedef struct psi_hs_secrets {
 
 struct psi_hs {
     const psi_role *role;
-    const psi_hs_row *next;      /* the message that has to come, or the first of those that may */
+    const psi_hs_row *next;      /* the row of its program where it is */
     int state;                   /* PSI_HS_* */
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
     uint16_t port, version;
@@ -6674,8 +6571,7 @@ struct psi_hs {
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
     unsigned where;              /* the message whose extensions are being read or written */
-    uint32_t offered, got;       /* which rows of the table our hello had, and what came from the peer */
-    int told;                    /* was the one being written among those? */
+    uint32_t offered;            /* which rows of the table the client's hello had */
     uint16_t limit;              /* record_size_limit, 0 none */
     uint8_t fragment;            /* max_fragment_length, 0 none */
     psi_offer *offer;            /* valid while a hello or a request is handled */
@@ -6683,24 +6579,29 @@ struct psi_hs {
     uint32_t lifetime;           /* of that ticket, in seconds */
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
+    psi_reader params;           /* what ServerKeyExchange says of the server's, while it is handled */
     uint8_t grease;
     uint8_t retried;             /* this is about a second hello; 2: which has to offer its sessions again */
-    uint8_t regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
+    uint8_t resumed;             /* a session is: 1 and the PSK's place among those offered */
+    uint8_t regrouped;           /* HelloRetryRequest asks for another group */
+    uint8_t ccs_sent, named, ems, will_ticket, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
     const psi_scheme *server_scheme; /* how the server signed; NULL: it did not */
     psi_x509_chain chain;        /* the peer's certificates */
-    uint8_t asked;               /* client: the server asks for a certificate */
+    uint8_t asked;               /* the server asks for a certificate */
     uint8_t proved;              /* the peer has proved to own its certificate's key */
-    psi_reader signature;        /* valid while `then` runs */
+    psi_reader signature;        /* the application's, until it is written; empty: none */
     psi_hs_question *question;   /* NULL: nothing is asked */
-    psi_hs_fn then;              /* goes on with the signature */
     /* secrets */
     psi_session *session;        /* offered (client) or resumed; NULL none */
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+/* Once the version is known. A build of one version needs no code that asks. */
+#define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
 
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
@@ -6724,11 +6625,11 @@ static const psi_session *psi_hs_session(const psi_hs *h, unsigned version)
 
 /* --- writing messages ----------------------------------------------------- */
 
-/* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
+/* Ahead of what is encrypted first, and in TLS 1.3 of a second hello. There it is for middleboxes only (RFC 8446 D.4). */
 static void psi_hs_change_cipher_spec(psi_hs *h)
 {
     static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
-    if (h->ccs_sent || (h->version == PSI_TLS13 && !h->id_len && !h->role->server)) return;
+    if (h->ccs_sent || (PSI_IS13(h) && !h->id_len && !h->role->server)) return;
     h->ccs_sent = 1;
     psi_write(&h->out, ccs, sizeof ccs);
 }
@@ -6737,7 +6638,7 @@ static void psi_hs_change_cipher_spec(psi_hs *h)
 static void psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
     uint8_t *to;
-    if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
+    if (h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
     if (to) h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
 }
@@ -6798,22 +6699,9 @@ static int psi_hs_illegal(psi_hs *h, const char *what)
 /* Is m wrong, or anything left of it? Then the handshake fails. */
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
 {
-    if (!m->bad && !m->n) return 0;
+    if (psi_x509_end(*m)) return 0;
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed",
                        psi_hs_peer(h), psi_msg_name(h->message[0]));
-}
-
-/* Begins a message in the flight; psi_hs_end takes the result. */
-static uint32_t psi_hs_begin(psi_hs *h, int message)
-{
-    psi_write_number(&h->flight, (uint64_t)message, 1);
-    return psi_write_open(&h->flight, 3);
-}
-
-static void psi_hs_end(psi_hs *h, uint32_t at)
-{
-    psi_write_close(&h->flight, at, 3);
-    if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + at - 4, h->flight.n - at + 4);
 }
 
 /* Makes records of the flight. */
@@ -6852,17 +6740,6 @@ static int psi_hs_new_out(psi_hs *h)
     return 0;
 }
 
-static int psi_hs_random(psi_hs *h, void *p, size_t n)
-{
-    return psi_hs_broken(h, psi_os_entropy(p, n));
-}
-
-/* Our half of a key exchange. */
-static int psi_hs_kex(psi_hs *h, const psi_group *group)
-{
-    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
-}
-
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
@@ -6882,12 +6759,18 @@ enum {
     PSI_IN_EE = 16,  /* EncryptedExtensions */
     PSI_IN_CR = 32,  /* CertificateRequest, which has some of them as fields in TLS 1.2 */
     PSI_IN_OFFER = PSI_IN_CH | PSI_IN_CR, /* in which anything may come */
-    PSI_IN_ANSWER = PSI_IN_SH12 | PSI_IN_EE
+    PSI_IN_ALL = PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE,
+    PSI_NEEDS_12 = 64, /* clients say it if they speak TLS 1.2, */
+    PSI_NEEDS_13 = 128, /* or TLS 1.3, */
+    PSI_NEEDS_SESSIONS = 256, /* or remember sessions */
+    PSI_IN_12 = PSI_IN_CH | PSI_IN_SH12 | PSI_NEEDS_12,
+    PSI_IN_13 = PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR | PSI_NEEDS_13
 };
 
 /* An extension. A list of this shape in a hello or request goes into the offer, at an offset. For all else there is a
-   function. With w it writes the body, answering 0 if there is nothing to say; else it reads r, answering 0 or an alert; what
-   it leaves is a decode_error. h->where tells which message it is. */
+   function (NULL: it is never ours, and is empty). With w it writes the body, answering 0 if there is nothing to say; else it
+   reads r, answering 0 or an alert; what it leaves is a decode_error. h->where tells which message it is. A server is called
+   only for what the client's hello had, and a client for what its own had. */
 typedef struct psi_ext {
     uint16_t number, where;
     int (*run)(psi_hs *h, psi_writer *w, psi_reader *r);
@@ -6895,20 +6778,12 @@ typedef struct psi_ext {
     size_t at;
 } psi_ext;
 
-/* Says all by being there: what a client says that speaks TLS 1.2, and a server that has been told. */
-static int psi_ext_old(psi_hs *h, psi_writer *w, psi_reader *r)
+/* extended_master_secret, RFC 7627. */
+static int psi_ext_ems(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     (void)r;
-    return !w ? 0 : h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
-}
-
-/* Never ours; nothing is in it, or what goes into the offer. */
-static int psi_ext_none(psi_hs *h, psi_writer *w, psi_reader *r)
-{
-    (void)h;
-    (void)w;
-    (void)r;
-    return 0;
+    if (!w) h->ems = 1;
+    return w != NULL;
 }
 
 /* server_name, RFC 6066 3: no literal addresses. */
@@ -6927,8 +6802,9 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     list = psi_read_list(r, &shape);
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
-    for (i = 0; i < name.n; i++) list.bad |= name.p[i] <= ' ' || name.p[i] > '~';
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
     psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
@@ -6937,22 +6813,22 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     return 0;
 }
 
-/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. An answer has this or record_size_limit (RFC 8449 5). */
 static int psi_ext_fragment(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    uint8_t n = 4;
+    unsigned n = h->fragment, most = h->tls->max_fragment;
     if (!w) {
-        n = (uint8_t)psi_read_number(r, 1);
-        if (r->bad) return 0;
-        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && n != h->fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    } else if (h->where == PSI_IN_CH) {
-        while (n && 256u << n != h->tls->max_fragment) n--;
-    } else {
-        n = h->limit ? 0 : h->fragment; /* RFC 8449 5 */
+        n = psi_read_number(r, 1);
+        if (!r->p) return 0;
+        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && (256u << n != most || h->limit)))
+            return PSI_ALERT_ILLEGAL_PARAMETER;
+        h->fragment = (uint8_t)n;
+        return 0;
     }
-    if (w) psi_write_number(w, n, 1);
-    if (!w || n) h->fragment = n;
-    return w && n;
+    if (h->where == PSI_IN_CH)
+        for (n = 4; n && 256u << n != most;) n--;
+    psi_write_number(w, n, 1);
+    return n && !h->limit;
 }
 
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
@@ -6961,10 +6837,10 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
     if (w) {
         psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
-        return h->where == PSI_IN_CH ? h->tls->max_fragment != 0 : h->told;
+        return h->where != PSI_IN_CH || h->tls->max_fragment;
     }
     h->limit = (uint16_t)psi_read_number(r, 2);
-    return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (h->limit < 64 || (h->where != PSI_IN_CH && h->fragment)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* Applies what the peer wants of these two, once the version is known. */
@@ -6979,7 +6855,7 @@ static void psi_ext_limits(psi_hs *h)
 /* supported_groups, RFC 8446 4.2.7. A server's say nothing. */
 static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (!w) r->n = 0;
+    if (!w) *r = psi_none;
     else if (h->where == PSI_IN_CH) psi_list_write(w, &h->tls->groups, h->grease * 0x0101u ^ 0x1010u);
     return w && h->where == PSI_IN_CH;
 }
@@ -6992,13 +6868,10 @@ static int psi_ext_pointless(psi_reader list)
 
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader list;
-    if (w) {
-        psi_write_number(w, 0x0100, 2);
-        return psi_ext_old(h, w, r);
-    }
-    list = psi_read_vector(r, 1, 1, 255);
-    return psi_ext_pointless(list) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    (void)h;
+    if (!w) return psi_ext_pointless(psi_read_vector(r, 1, 1, 255)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    psi_write_number(w, 0x0100, 2);
+    return 1;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -7032,7 +6905,7 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
         psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
         while (list.n) {
             psi_reader name = psi_read_vector(&list, 1, 1, 255);
-            if (psi_read_same(name, one.p, one.n)) h->alpn = one;
+            if (psi_x509_same(name, one)) h->alpn = one;
         }
     }
     return h->alpn.n != 0;
@@ -7053,7 +6926,7 @@ static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
     }
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
@@ -7064,31 +6937,30 @@ static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 static int psi_ext_ticket(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    if (h->where != PSI_IN_CH) return w && h->will_ticket;
-    if (!w) {
+    int hello = h->where == PSI_IN_CH;
+    if (!w && hello) {
         h->offer->ticket = *r;
-        r->n = 0;
-        return 0;
+        *r = psi_none;
+    } else if (!w) {
+        h->will_ticket = 1;
+    } else if (hello && s && s->flags & PSI_SESSION_TICKET) {
+        psi_write(w, s->ticket.p, s->ticket.n);
     }
-    if (s && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
-    return psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->client_sessions.max;
+    return w && (hello || h->will_ticket);
 }
 
 /* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
 static int psi_ext_versions(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    int both = psi_tls_speaks(h->tls, PSI_TLS12);
-    if (!w) {
-        r->n = 0;
-        return 0;
-    }
-    if (h->where == PSI_IN_CH) {
+    int both = h->where == PSI_IN_CH && psi_tls_speaks(h->tls, PSI_TLS12);
+    if (!w) *r = psi_none;
+    if (w && h->where == PSI_IN_CH) {
         psi_write_number(w, both ? 6 : 4, 1);
         psi_write_number(w, h->grease * 0x0101u, 2);
     }
-    psi_write_number(w, PSI_TLS13, 2);
-    if (both && h->where == PSI_IN_CH) psi_write_number(w, PSI_TLS12, 2);
-    return psi_tls_speaks(h->tls, PSI_TLS13);
+    if (w) psi_write_number(w, PSI_TLS13, 2);
+    if (w && both) psi_write_number(w, PSI_TLS12, 2);
+    return w != NULL;
 }
 
 /* cookie, RFC 8446 4.2.2. */
@@ -7109,75 +6981,56 @@ static int psi_ext_cookie(psi_hs *h, psi_writer *w, psi_reader *r)
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
 static int psi_ext_modes(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     (void)r;
     if (w) psi_write_number(w, 0x0101, 2);
-    return w && psi_tls_speaks(h->tls, PSI_TLS13) && h->tls->client_sessions.max;
+    return w != NULL;
 }
 
-/* A share of ours: only the group's name in a HelloRetryRequest. */
-static void psi_ext_put_share(psi_hs *h, psi_writer *w)
-{
-    psi_write_number(w, h->k->kex.group->number, 2);
-    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 2);
-}
-
-/* key_share, RFC 8446 4.2.8. */
+/* key_share, RFC 8446 4.2.8. In a HelloRetryRequest a group only. */
 static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_group *group;
-    unsigned number;
-    uint32_t list;
-    if (w && h->where == PSI_IN_CH) {
-        if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-        list = psi_write_open(w, 2);
-        psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-        psi_write_number(w, 0x000100, 3); /* one byte */
-        if (h->regrouped && !w->failed) w->n = list; /* RFC 8446 4.1.2: the one that was asked for */
-        psi_ext_put_share(h, w);
-        psi_write_close(w, list, 2);
-        return 1;
-    }
+    psi_kex *kex = &h->k->kex;
+    int hello = h->where == PSI_IN_CH;
     if (w) {
-        psi_ext_put_share(h, w);
-        return 1;
+        uint32_t list = hello ? psi_write_open(w, 2) : 0;
+        if (hello && !h->regrouped) { /* RFC 8446 4.1.2: else the one that was asked for */
+            psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+            psi_write_number(w, 0x000100, 3); /* one byte */
+        }
+        psi_write_number(w, kex->group->number, 2);
+        if (h->where != PSI_IN_HRR) psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 2);
+        if (hello) psi_write_close(w, list, 2);
+    } else {
+        const psi_group *group = psi_list_find(&h->tls->groups, psi_read_number(r, 2));
+        if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
+        if (!r->p) return 0;
+        if (!group || (kex->group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+        kex->group = group;
     }
-    number = psi_read_number(r, 2);
-    group = psi_list_find(&h->tls->groups, number);
-    if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
-    if (r->bad) return 0;
-    if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->k->kex.group = group;
-    return 0;
+    return w != NULL;
 }
 
-/* A client's pre_shared_key ends its hello; its binder is filled in by psi_hello_bind. */
-static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
-{
-    static const uint8_t zero[PSI_HASH_MAX] = {0};
-    const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    size_t n;
-    if (!s) return 0;
-    n = s->suite->len;
-    psi_write_number(w, s->ticket.n + 6, 2);
-    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
-    psi_write_number(w, n + 1, 2);
-    psi_write_vector(w, zero, n, 1);
-    return 1;
-}
-
-/* pre_shared_key, RFC 8446 4.2.11. */
+/* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
-    if (w && h->where == PSI_IN_CH) return psi_ext_ask_psk(h, w);
-    if (w) {
-        psi_write_number(w, h->psk - 1u, 2);
-        return h->psk != 0;
+    if (w && h->where == PSI_IN_CH) {
+        if (!s) return 0;
+        psi_write_number(w, s->ticket.n + 6, 2);
+        psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+        psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
+        psi_write_number(w, s->suite->len + 1u, 2);
+        psi_write_vector(w, zero, s->suite->len, 1);
+        return 1;
     }
+    if (w) psi_write_number(w, h->resumed - 1u, 2);
+    if (w) return h->resumed;
     if (h->where != PSI_IN_CH) {
-        h->psk = 1; /* there was one */
+        h->resumed = 1;
         return psi_read_number(r, 2) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     }
     list = h->offer->identities = psi_read_list(r, &tickets);
@@ -7188,38 +7041,40 @@ static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
         psi_read_number(&list, 4);
         psi_read_vector(&binders, 1, 1, 255);
     }
-    return !r->bad && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
 static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     if (!w) return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
     psi_write_number(w, 0, 1);
-    return psi_ext_old(h, w, r) || h->secure;
+    return 1;
 }
 
 /* Every extension: X(NAME, number, the messages that may carry it, function, shape and place in an offer). Clients send them
    in this order; pre_shared_key has to be the last. */
 #define PSI_NO_SHAPE PSI_SHAPE(0, 0, 0, 0, 0, 0)
 #define PSI_EXTENSIONS(X) \
-    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_name, PSI_NO_SHAPE, id) \
-    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, psi_ext_old, PSI_NO_SHAPE, id) \
-    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, psi_ext_secure, PSI_NO_SHAPE, id) \
-    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_groups, PSI_NUMBERS(2), groups) \
-    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
-    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, psi_ext_ticket, PSI_NO_SHAPE, id) \
-    X(ALPN, 16, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
+    X(SERVER_NAME, 0, PSI_IN_ALL, psi_ext_name, PSI_NO_SHAPE, id) \
+    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_12, psi_ext_ems, PSI_NO_SHAPE, id) \
+    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_12, psi_ext_secure, PSI_NO_SHAPE, id) \
+    X(SUPPORTED_GROUPS, 10, PSI_IN_ALL, psi_ext_groups, PSI_NUMBERS(2), groups) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
+    X(SESSION_TICKET, 35, PSI_IN_12 | PSI_NEEDS_SESSIONS, psi_ext_ticket, PSI_NO_SHAPE, id) \
+    X(ALPN, 16, PSI_IN_ALL, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
-    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, psi_ext_none, PSI_NUMBERS(2), certs) \
+    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
-    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, psi_ext_modes, PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
-    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_versions, PSI_NUMBERS(1), versions) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
+      PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
+    X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
     X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, psi_ext_cookie, PSI_NO_SHAPE, id) \
-    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_limit, PSI_NO_SHAPE, id) \
-    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_fragment, PSI_NO_SHAPE, id) \
-    X(EARLY_DATA, 42, PSI_IN_CH, psi_ext_none, PSI_NO_SHAPE, id) \
+    X(RECORD_SIZE_LIMIT, 28, PSI_IN_ALL, psi_ext_limit, PSI_NO_SHAPE, id) \
+    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_ALL, psi_ext_fragment, PSI_NO_SHAPE, id) \
+    X(EARLY_DATA, 42, PSI_IN_CH, NULL, PSI_NO_SHAPE, id) \
     X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, psi_ext_psk, PSI_NO_SHAPE, id)
 
 #define PSI_X(name, number, where, run, shape, field) PSI_EXT_##name = number,
@@ -7234,23 +7089,23 @@ enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_COUNT };
 static const psi_ext psi_extensions[] = { PSI_EXTENSIONS(PSI_X) };
 #undef PSI_X
 
-/* Did the peer's hello (its last message of some) have it? */
-#define PSI_GOT(h, name) ((h)->got >> PSI_EXT_AT_##name & 1)
-
 static const psi_shape psi_ext_list = PSI_SHAPE(2, 0, 2, 2, 0, 0);
 
 /* Writes the extension of a row if there is something to say. */
 static void psi_ext_put(psi_hs *h, psi_writer *w, size_t row)
 {
     const psi_ext *x = &psi_extensions[row];
-    uint32_t start = w->n, body;
-    if (!(x->where & h->where)) return;
-    h->told = h->got >> row & 1;
+    uint32_t start = w->n, bit = (uint32_t)1 << row, body;
+    unsigned lacks = h->tls->client_sessions.max ? 0 : PSI_NEEDS_SESSIONS;
+    if (!psi_tls_speaks(h->tls, PSI_TLS12)) lacks |= PSI_NEEDS_12;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) lacks |= PSI_NEEDS_13;
+    if (!x->run || !(x->where & h->where) || (h->where == PSI_IN_CH && x->where & lacks)) return;
+    if (!(h->where & PSI_IN_OFFER) && !(h->offered & bit)) return;
     psi_write_number(w, x->number, 2);
     body = psi_write_open(w, 2);
     if ((x->run)(h, w, NULL)) {
         psi_write_close(w, body, 2);
-        if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << row;
+        if (h->where == PSI_IN_CH) h->offered |= bit;
     } else if (!w->failed) {
         w->n = start;
     }
@@ -7271,20 +7126,17 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
+    int alert = 0, offer = (h->where & PSI_IN_OFFER) != 0;
     size_t i = 0;
-    int alert = 0;
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
-    if (i == PSI_EXT_COUNT || !(x->where & h->where))
-        return h->where & PSI_IN_OFFER ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (!(h->where & PSI_IN_OFFER) && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE)
-        return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    h->got |= (uint32_t)1 << i;
-    if (h->where & PSI_IN_OFFER && x->shape.size)
+    if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
+        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
+    if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
-    else
-        alert = (x->run)(h, NULL, &body);
-    return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
+    else if (x->run) alert = (x->run)(h, NULL, &body);
+    return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
 /* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
@@ -7313,7 +7165,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
     int alert = 0;
     unsigned type = 0;
     h->where = where;
-    if (m->bad || m->n) alert = PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(*m)) alert = PSI_ALERT_DECODE_ERROR;
     else if (psi_ext_twice(list))
         alert = where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR;
     while (list.n && !alert) {
@@ -7346,14 +7198,15 @@ static void psi_hello_bind(psi_hs *h, const psi_session *s, uint8_t *p, size_t n
     psi_keys_binder(s->suite->hash, s->secret, digest, p + n - len);
 }
 
-/* Writes the hello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
-static void psi_hello_write(psi_hs *h)
+/* ClientHello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
+static int psi_client_write_hello(psi_hs *h)
 {
     psi_writer *w = &h->flight;
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
+    uint32_t at = w->n, start = at - 4, list, n;
     size_t i;
     h->where = PSI_IN_CH;
+    h->offered = 0;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
@@ -7376,7 +7229,7 @@ static void psi_hello_write(psi_hs *h)
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
     if (s && !w->failed) psi_hello_bind(h, s, w->p + start, w->n - start);
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* --- the server's hello --------------------------------------------------- */
@@ -7393,16 +7246,18 @@ static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D'
 /* What OpenJDK 11 sends in its place (JDK-8211806). */
 static const uint8_t psi_hello_jdk11[8] = {0xED, 0xBF, 0xB4, 0xA8, 0xC2, 0x47, 0x10, 0xFF};
 
-static PSI_UNUSED void psi_hello_answer(psi_hs *h, const uint8_t random[32], unsigned where)
+/* ServerHello, or HelloRetryRequest, for which a digest takes the first hello's place. */
+static int psi_server_write_hello(psi_hs *h)
 {
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_HELLO);
-    psi_write_number(&h->flight, PSI_TLS12, 2);
-    psi_write(&h->flight, random, 32);
-    psi_write_vector(&h->flight, h->id, h->id_len, 1);
-    psi_write_number(&h->flight, h->suite->number, 2);
-    psi_write_number(&h->flight, 0, 1);
-    psi_ext_put_all(h, &h->flight, where);
-    psi_hs_end(h, at);
+    psi_writer *w = &h->flight;
+    if (h->regrouped) psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_write_number(w, PSI_TLS12, 2);
+    psi_write(w, h->regrouped ? psi_hello_retry : h->randoms + 32, 32);
+    psi_write_vector(w, h->id, h->id_len, 1);
+    psi_write_number(w, h->suite->number, 2);
+    psi_write_number(w, 0, 1);
+    psi_ext_put_all(h, w, h->regrouped ? PSI_IN_HRR : PSI_IS13(h) ? PSI_IN_SH13 : PSI_IN_SH12);
+    return 0;
 }
 
 /* The version that a ServerHello's extensions name, 0 if none (RFC 8446 4.2.1). 0: they are malformed. */
@@ -7416,9 +7271,9 @@ static int psi_hello_version(psi_reader m, unsigned *version)
         psi_reader body = psi_read_vector(&list, 2, 0, 65535);
         if (type != PSI_EXT_SUPPORTED_VERSIONS) continue;
         *version = psi_read_number(&body, 2);
-        m.bad |= body.bad || body.n;
+        if (!psi_x509_end(body)) psi_x509_spoil(&m);
     }
-    return !m.bad && !m.n;
+    return psi_x509_end(m);
 }
 
 /* Reads a client's hello into the offer, m being its body. */
@@ -7431,8 +7286,8 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->id = psi_read_vector(&m, 1, 0, 32);
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
-    if (m.bad || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->got = 0;
+    if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+    h->offered = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7441,7 +7296,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
         return psi_hs_illegal(h, "hello lacks the null compression method");
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
-    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
+    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -7483,15 +7338,19 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
     return alg;
 }
 
-/* What CertificateVerify signs: TLS 1.2 all messages so far; TLS 1.3 this, of which buf has 98 + PSI_HASH_MAX bytes (RFC
-   8446 4.4.3). */
-static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
+/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
+   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
-    if (h->version == PSI_TLS12) return psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n);
-    memset(buf, ' ', 64);
-    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
-    psi_transcript_digest(&h->transcript, buf + 98);
-    return psi_read_of(buf, 98 + h->suite->len);
+    uint8_t text[98 + PSI_HASH_MAX];
+    if (PSI_IS13(h)) {
+        memset(text, ' ', 64);
+        memcpy(text + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
+        psi_transcript_digest(&h->transcript, text + 98);
+        return psi_keys_digest(hash, psi_read_of(text, 98 + h->suite->len), psi_none, out);
+    }
+    if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
+    return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7505,12 +7364,11 @@ static psocket_question *psi_auth_ask(psi_hs *h, int kind)
     return h->question ? &h->question->public_form : NULL;
 }
 
-/* Asks for a signature of a digest; `then` goes on with it. */
-static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n, psi_hs_fn then)
+/* Asks for a signature of a digest. */
+static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
 {
     psocket_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
     if (!q) return -1;
-    h->then = then;
     memcpy(h->question->digest, digest, n);
     q->identity = (size_t)(h->identity - h->tls->identities);
     q->scheme = h->scheme->number;
@@ -7538,92 +7396,78 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
-static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
+   asked, and the message is written again when there is an answer. */
+static int psi_auth_write_signature(psi_hs *h)
 {
-    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], signature[PSI_X509_SIGNATURE];
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
-    size_t n = psi_keys_digest(alg.hash, a, b, digest);
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
-    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
-    if (h->signature.n) return then(h);
-    return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
-}
-
-/* The scheme and the signature that was made, in the message being written. */
-static void psi_auth_write_signature(psi_hs *h)
-{
+    size_t n;
+    if (!h->signature.n) {
+        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+        if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
+        if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
+        h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
+    }
+    if (!h->signature.n)
+        return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
     psi_write_number(&h->flight, h->scheme->number, 2);
     psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    h->signature = psi_none;
+    if (h->role->server) h->server_scheme = h->scheme;
+    return 0;
 }
 
-/* CertificateVerify of both versions. */
-static void psi_auth_write_verify(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_VERIFY);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-}
-
-/* Checks the scheme and the signature that end m, over two strings. */
-static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
+/* Checks the scheme and the signature that end a message, and are all of CertificateVerify. */
+static int psi_auth_check(psi_hs *h, psi_reader m)
 {
     const psi_x509_cert *leaf = h->chain.certs;
     const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (psi_hs_left(h, &m)) return -1;
     if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) /* RFC 5246 7.4.2, whoever accepted it */
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
                            "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
     if (!s || !psi_auth_fits(s, leaf, h->version))
         return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
-    psi_keys_digest(s->hash, a, b, digest);
+    psi_auth_digest(h, !h->role->server, s->hash, digest);
     alg = psi_auth_alg(s);
-    if (!psi_x509_signed(leaf, &alg, digest, psi_x509_span_of(sig.p, sig.n)))
+    if (!psi_x509_signed(leaf, &alg, digest, sig))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
     h->proved = 1;
     if (!h->role->server) h->server_scheme = s;
-    return 0;
-}
-
-/* CertificateVerify of the peer. */
-static int psi_auth_verify(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (psi_auth_check(h, m, psi_auth_content(h, !h->role->server, buf), psi_none)) return -1;
-    psi_transcript_forget(&h->transcript);
-    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    else psi_transcript_forget(&h->transcript);
     return 0;
 }
 
 /* --- certificates --------------------------------------------------------- */
 
 /* Certificate: our chain, or an empty one. */
-static void psi_auth_write_chain(psi_hs *h)
+static int psi_auth_write_chain(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE), list;
+    uint32_t list;
     size_t i;
-    if (h->version == PSI_TLS13) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
+    if (PSI_IS13(h)) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
     list = psi_write_open(w, 3);
     for (i = 0; h->identity && i < h->identity->chain.count; i++) {
         psi_write_vector(w, h->identity->chain.certs[i].der.p, h->identity->chain.certs[i].der.n, 3);
-        if (h->version == PSI_TLS13) psi_write_number(w, 0, 2); /* no extensions */
+        if (PSI_IS13(h)) psi_write_number(w, 0, 2); /* no extensions */
     }
     psi_write_close(w, list, 3);
-    psi_hs_end(h, at);
+    return 0;
 }
 
-/* The verdict on a peer's chain. */
+/* The verdict on a peer's chain; *until becomes the moment when it ends, if that is earlier. */
 static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, int64_t now,
-                          psocket_error *e)
+                          int64_t *until, psocket_error *e)
 {
     psi_x509_query q = PSI_ZERO;
+    int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
     q.trust = tls->trust;
     q.name = client || tls->insecure_no_name ? NULL : name;
@@ -7631,7 +7475,10 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     q.client = client;
     q.pins = tls->pins.p;
     q.pin_count = tls->pins.n / 32;
-    return psi_x509_verify(&q, chain, e);
+    q.until = *until;
+    code = psi_x509_verify(&q, chain, e);
+    if (!tls->insecure_no_verify) *until = q.until;
+    return code;
 }
 
 static int psi_auth_refuse(psi_hs *h, const psocket_error *e)
@@ -7648,7 +7495,7 @@ static int psi_auth_accept(psi_hs *h)
     psocket_question *q;
     int code;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
-    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &h->proven, &verdict);
     if ((code || h->tls->insecure_no_verify) && psi_x509_usable(h->chain.certs, &unusable)) { /* else it was looked at */
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
@@ -7668,34 +7515,28 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) m.bad = 1;
+    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
-    while (list.n && !code && !m.bad) {
+    while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
         if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
-        m.bad |= list.bad | (extensions.n > 0 && extensions.n < 4);
-        if (!m.bad && extensions.n)
+        if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
+        if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
                        psocket_strerror(code));
 }
 
-/* Does the key of a server's certificate fit TLS 1.2's suite, and is its curve one that we offered (RFC 8422 5.1)? */
-static int psi_auth_suits(const psi_hs *h, const br_x509_pkey *key)
-{
-    if (!key->key_type) return 1; /* it cannot be used, which will be told */
-    return key->key_type == h->suite->kind &&
-           (key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve));
-}
-
-/* Certificate of the peer. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
+   that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
     int server = h->role->server, new_one = h->version == PSI_TLS13;
+    const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
         psi_transcript_forget(&h->transcript);
@@ -7705,7 +7546,10 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
         return psi_hs_fail(h, PSOCKET_CERT_MISSING, !server ? PSI_ALERT_DECODE_ERROR : new_one
                            ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
                            "the %s sent no certificate", psi_hs_peer(h));
-    if (!server && !new_one && !psi_auth_suits(h, &h->chain.certs[0].key))
+    key = &h->chain.certs[0].key;
+    if (!server && !new_one && key->key_type &&
+        (key->key_type != h->suite->kind ||
+         (key->key_type == BR_KEYTYPE_EC && !psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve))))
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
                            "the server's certificate has a key that does not fit what was offered");
     return psi_auth_accept(h);
@@ -7715,15 +7559,12 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
 
 enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
 
-/* CertificateRequest, if the settings ask for one. */
-static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
+/* CertificateRequest. */
+static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return;
-    at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
     h->where = PSI_IN_CR;
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_write_number(w, 0, 1); /* context */
         psi_ext_put_all(h, w, PSI_IN_CR);
     } else {
@@ -7733,35 +7574,29 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_ext_schemes(h, w, NULL);
         psi_ext_authorities(h, w, NULL);
     }
-    psi_hs_end(h, at);
-}
-
-/* Did one of these authorities (vectors of names) issue a certificate of the chain? 1 if the list is empty. */
-static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
-{
-    int any = authorities.n == 0;
-    while (authorities.n && !any) {
-        psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
-        size_t i;
-        for (i = 0; i < chain->count; i++)
-            any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
-    }
-    return any;
+    return 0;
 }
 
 /* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
    1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
-    size_t i;
+    size_t i, k;
     int best = 0;
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
-        int score = 1 + psi_auth_issued(&id->chain, o->authorities);
-        if (!s || score <= best || (types.n && !memchr(types.p, type, types.n))) continue;
+        int score = o->authorities.n ? 1 : 2;
+        psi_reader names = o->authorities;
+        if (!s || (types.n && !memchr(types.p, type, types.n))) continue;
+        while (names.n && score < 2) {
+            psi_reader name = psi_read_vector(&names, 2, 1, 65535);
+            for (k = 0; k < id->chain.count; k++)
+                if (psi_x509_same(name, id->chain.certs[k].issuer)) score = 2;
+        }
+        if (score <= best) continue;
         best = score;
         h->identity = id;
         h->scheme = s;
@@ -7785,8 +7620,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
         o.authorities = psi_read_list(&m, &authorities);
         failed = psi_hs_left(h, &m);
     } else {
-        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
-        failed = m.bad ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
+        if (psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m); /* a context is for requests after the handshake */
+        failed = !m.p ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
         if (!failed && !o.schemes.n)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
@@ -7807,88 +7642,60 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
 
-/* One walk over the fields serves both directions: they are written to w, or read from r if w is NULL. */
-typedef struct psi_flat {
-    psi_writer *w;
-    psi_reader *r;
-} psi_flat;
+enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-static uint64_t psi_flat_number(const psi_flat *f, uint64_t v, size_t size)
+/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
+#define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
+static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
+    PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
+    PSI_FIELD(name, 0, 0), PSI_FIELD(alpn, 0, 0), PSI_FIELD(endpoint, 0, 0),
+    PSI_FIELD(subject, 0, PSI_FIELD_PEER),
+    PSI_FIELD(not_before, 8, PSI_FIELD_PEER), PSI_FIELD(not_after, 8, PSI_FIELD_PEER),
+    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER), PSI_FIELD(proven, 8, 0),
+    PSI_FIELD(policy, 32, PSI_FIELD_SECRET), PSI_FIELD(secret, PSI_REC_SECRET, PSI_FIELD_SECRET),
+    PSI_FIELD(from, 8, PSI_FIELD_SECRET), PSI_FIELD(until, 8, PSI_FIELD_SECRET),
+    PSI_FIELD(age_add, 4, PSI_FIELD_SECRET), PSI_FIELD(ticket, 0, PSI_FIELD_SECRET)
+};
+
+/* Writes s to w, or reads it from r if w is NULL; what resumes it only with `all`. */
+static void psi_session_walk(psi_session *s, psi_writer *w, psi_reader *r, int all)
 {
-    size_t high = size > 4 ? size - 4 : 0;
-    if (f->w) {
-        psi_write_number(f->w, v, size);
-        return v;
+    size_t i, n, high;
+    if (w) psi_write_number(w, s->suite->number, 2);
+    else s->suite = psi_named_of(PSI_SUITE, psi_read_number(r, 2));
+    for (i = 0; i < sizeof psi_session_fields / sizeof psi_session_fields[0]; i++) {
+        void *p = (char *)s + psi_session_fields[i].at;
+        uint64_t *number = (uint64_t *)p;
+        psi_reader *v = (psi_reader *)p;
+        if (psi_session_fields[i].when & (all ? 0 : PSI_FIELD_SECRET)) break;
+        if (psi_session_fields[i].when & (s->flags & PSI_SESSION_PEER ? 0 : PSI_FIELD_PEER)) continue;
+        n = psi_session_fields[i].bytes;
+        high = n > 4 ? n - 4 : 0;
+        if (!n && w) psi_write_vector(w, v->p, v->n, 2);
+        else if (!n) *v = psi_read_vector(r, 2, 0, 65535);
+        else if (n > 8 && w) psi_write(w, p, n);
+        else if (n > 8) psi_read_copy(r, p, n);
+        else if (w) psi_write_number(w, *number, n);
+        else {
+            *number = (uint64_t)psi_read_number(r, high) << 32;
+            *number |= psi_read_number(r, n - high);
+        }
     }
-    v = psi_read_number(f->r, high);
-    return v << 32 | psi_read_number(f->r, size - high);
-}
-
-static void psi_flat_bytes(const psi_flat *f, uint8_t *p, size_t n)
-{
-    if (f->w) psi_write(f->w, p, n);
-    else psi_read_copy(f->r, p, n);
-}
-
-static void psi_flat_vector(const psi_flat *f, psi_reader *v)
-{
-    if (f->w) psi_write_vector(f->w, v->p, v->n, 2);
-    else *v = psi_read_vector(f->r, 2, 0, 65535);
-}
-
-/* What the connection agreed on; with `all`, what resumes it, too. */
-static void psi_session_walk(const psi_flat *f, psi_session *s, int all)
-{
-    unsigned flags = s->resumed | (unsigned)s->ems << 1 | (unsigned)s->has_peer << 2 | (unsigned)s->is_ticket << 3;
-    s->suite = PSI_NAMED(psi_suites, (unsigned)psi_flat_number(f, s->suite ? s->suite->number : 0, 2));
-    s->group = (uint16_t)psi_flat_number(f, s->group, 2);
-    s->scheme = (uint16_t)psi_flat_number(f, s->scheme, 2);
-    s->port = (uint16_t)psi_flat_number(f, s->port, 2);
-    flags = (unsigned)psi_flat_number(f, flags, 1);
-    s->resumed = flags & 1;
-    s->ems = flags >> 1 & 1;
-    s->has_peer = flags >> 2 & 1;
-    s->is_ticket = flags >> 3 & 1;
-    psi_flat_vector(f, &s->name);
-    psi_flat_vector(f, &s->alpn);
-    psi_flat_vector(f, &s->endpoint);
-    if (s->has_peer) {
-        psi_flat_vector(f, &s->subject);
-        s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
-        s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
-        psi_flat_bytes(f, s->sha256, 32);
-        psi_flat_bytes(f, s->spki, 32);
-    }
-    if (!all) return;
-    psi_flat_bytes(f, s->policy, 32);
-    psi_flat_bytes(f, s->secret, sizeof s->secret);
-    s->from = (int64_t)psi_flat_number(f, (uint64_t)s->from, 8);
-    s->until = (int64_t)psi_flat_number(f, (uint64_t)s->until, 8);
-    s->age_add = (uint32_t)psi_flat_number(f, s->age_add, 4);
-    psi_flat_vector(f, &s->ticket);
-}
-
-static void psi_session_write(psi_writer *w, psi_session *s, int all)
-{
-    psi_flat f = PSI_ZERO;
-    f.w = w;
-    psi_session_walk(&f, s, all);
 }
 
 /* Is it a session, and nothing else? */
 static int psi_session_read(psi_reader r, psi_session *s)
 {
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 1);
-    return !r.bad && !r.n && s->suite && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
+    psi_session_walk(s, NULL, &r, 1);
+    return psi_x509_end(r) && s->suite && s->from >= 0 && s->from < s->until &&
+           s->until <= s->proven && s->proven - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
            !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
 }
 
@@ -7925,7 +7732,7 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 {
     psi_writer w = PSI_ZERO;
     psi_tlsinfo *i = NULL;
-    psi_session_write(&w, s, 0);
+    psi_session_walk(s, &w, NULL, 0);
     if (!w.failed) i = (psi_tlsinfo *)psi_alloc(sizeof *i + w.n);
     if (i) {
         i->len = w.n;
@@ -7939,20 +7746,20 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 {
     psi_reader r = psi_read_of(i + 1, i->len);
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 0);
+    psi_session_walk(s, NULL, &r, 0);
 }
 
 static void psi_tlsinfo_text(char *to, size_t size, psi_reader text)
 {
-    snprintf(to, size, "%.*s", (int)text.n, text.n ? (const char *)text.p : "");
+    snprintf(to, size, "%.*s", (int)text.n, (const char *)text.p);
 }
 
-static void psi_tlsinfo_name(char *to, size_t size, const psi_named *what)
+/* The name of a suite, group or scheme; none: there was none. */
+static void psi_tlsinfo_name(char *to, size_t size, int what, int number)
 {
-    snprintf(to, size, "%s", what ? what->name : "");
+    const psi_named *named = psi_named_of(what, (unsigned)number);
+    snprintf(to, size, "%s", named ? named->name : "");
 }
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
@@ -7962,14 +7769,14 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     memset(out, 0, sizeof *out);
     out->version = s.suite->version;
     out->suite = s.suite->number;
-    out->group = s.group;
-    out->sigalg = s.scheme;
-    out->resumed = s.resumed;
-    out->extended_master_secret = s.ems;
+    out->group = (int)s.group;
+    out->sigalg = (int)s.scheme;
+    out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
+    out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
     snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, s.suite);
-    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_NAMED(psi_groups, s.group));
-    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_NAMED(psi_schemes, s.scheme));
+    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
+    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
+    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
     psi_tlsinfo_text(out->alpn, sizeof out->alpn, s.alpn);
     psi_tlsinfo_text(out->server_name, sizeof out->server_name, s.name);
     psi_tlsinfo_text(out->peer_subject, sizeof out->peer_subject, s.subject);
@@ -7983,7 +7790,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
 static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+                              (tls->decide ? 4 : 0));
     const psi_trust *trust;
     br_sha256_context all;
     uint8_t digest[32];
@@ -7994,10 +7801,11 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
-        if (tls->identity_count) {
-            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
+        for (i = 0; i < tls->identity_count; i++) {
+            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
         }
+        br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
             psi_x509_sha256(trust->anchors.certs[i].der, digest);
             br_sha256_update(&all, digest, sizeof digest);
@@ -8016,7 +7824,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 /* --- remembered sessions -------------------------------------------------- */
 
 /* What a client's session is kept under. */
-static void psi_session_key(psi_reader name, unsigned port, uint8_t out[32])
+static void psi_session_key(psi_reader name, uint64_t port, uint8_t out[32])
 {
     uint8_t c = 0;
     br_sha256_context sha;
@@ -8096,7 +7904,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_writer w = PSI_ZERO;
     if (!c->max) return 0;
     psi_write(&w, key, 32);
-    psi_session_write(&w, s, 1);
+    psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
     place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
@@ -8135,41 +7943,34 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 4", 9, id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
 
-/* Adds those that the application gave. psocket_tls_new leaves this to servers, lest clients link it. */
-static void psi_ticket_prepare(psocket_tls *tls)
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
-    uint32_t i;
-    if (tls->ticket_keys.n) return;
-    for (i = 0; i < tls->ticket_given.n; i += PSI_TICKET_KEY) psi_ticket_add(&tls->ticket_keys, tls->ticket_given.p + i);
-    if (tls->ticket_keys.failed) psi_write_free(&tls->ticket_keys);
-}
-
-/* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
-static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
-{
+    const psi_writer *given = &tls->ticket_given;
     psi_writer *keys = &tls->ticket_keys, fresh = PSI_ZERO;
     int64_t age = now - tls->ticket_keys_made;
+    uint8_t key[PSI_TICKET_KEY] = {0};
+    uint32_t i;
     int code = 0;
-    psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    if (!tls->ticket_given.n && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
-        code = psi_os_entropy(entry, PSI_TICKET_KEY);
-        psi_ticket_add(&fresh, entry);
-        if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
-        if (fresh.failed) code = PSOCKET_NOMEM;
-        psi_write_free(code ? &fresh : keys);
-        if (!code) *keys = fresh;
-        if (!code) tls->ticket_keys_made = now;
+    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
+    if (!given->n) {
+        code = psi_os_entropy(key, sizeof key);
+        psi_ticket_add(&fresh, key);
+        psi_wipe(key, sizeof key);
+        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
     }
-    if (!code && !keys->n) code = PSOCKET_NOMEM;
-    if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
-    psi_os_unlock(&tls->lock);
-    return code;
+    if (fresh.failed) code = PSOCKET_NOMEM;
+    psi_write_free(code ? &fresh : keys);
+    if (code) return code;
+    *keys = fresh;
+    tls->ticket_keys_made = now;
+    return 0;
 }
 
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
@@ -8177,13 +7978,17 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 {
     uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
-    int code = psi_ticket_current(tls, now, entry);
+    int code;
+    psi_os_lock(&tls->lock);
+    code = psi_ticket_renew(tls, now);
+    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    psi_os_unlock(&tls->lock);
     memcpy(head, entry, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
-        psi_session_write(w, s, 1);
+        psi_session_walk(s, w, NULL, 1);
         if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
@@ -8193,27 +7998,25 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 }
 
 /* The session in a ticket; NULL: it is not one of ours. */
-static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
+static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
     uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    uint32_t at = 0;
+    uint32_t at;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
-    if (at < keys->n) {
+    psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
+    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
+        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
         memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
         psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) {
-        psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
-        if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    }
+    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
     psi_wipe(key, sizeof key);
     psi_write_free(&w);
     return s;
@@ -8255,21 +8058,26 @@ static void psi_session_forget(psi_hs *h)
     slot = psi_sessions_find(&h->tls->client_sessions, key);
     if (slot) {
         psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_read_same(s.ticket, h->session->ticket.p, h->session->ticket.n)) psi_sessions_drop(slot);
+        if (psi_x509_same(s.ticket, h->session->ticket)) psi_sessions_drop(slot);
         psi_wipe(&s, sizeof s);
     }
     psi_os_unlock(&h->tls->lock);
+}
+
+/* It may be resumed from now on, for lifetime seconds at most. 0, or it may not. */
+static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
+{
+    s->from = now;
+    s->until = lifetime < s->proven - now ? now + lifetime : s->proven;
+    return s->from < s->until ? 0 : PSOCKET_INVALID;
 }
 
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
-    if (lifetime > PSI_SESSION_MOST) lifetime = PSI_SESSION_MOST;
-    s->from = now;
-    s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
-    if (s->from >= s->until) return;
+    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
+    if (psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -8282,16 +8090,9 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
  * the program's next is refused.
  *================================================================================================*/
 
-#ifdef PSOCKET_NO_TLS12
-#define PSI_HAS_TLS12 0
-#else
-#define PSI_HAS_TLS12 1
-#endif
-#ifdef PSOCKET_NO_TLS13
-#define PSI_HAS_TLS13 0
-#else
-#define PSI_HAS_TLS13 1
-#endif
+/* What one version needs only. */
+#define PSI_IF12(function) (PSI_HAS_TLS12 ? (function) : NULL)
+#define PSI_IF13(function) (PSI_HAS_TLS13 ? (function) : NULL)
 
 #define PSI_NAMED_CURVE 3 /* ECCurveType, RFC 8422 5.4 */
 #define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
@@ -8314,37 +8115,38 @@ static int psi_hs_tell(psi_hs *h)
         psi_wipe(s.secret, sizeof s.secret);
     } else if (h->chain.count) {
         psi_x509_info(leaf, &cert, text, sizeof text);
-        s.has_peer = 1;
+        s.flags = PSI_SESSION_PEER;
         s.not_before = cert.not_before;
         s.not_after = cert.not_after;
         memcpy(s.sha256, cert.sha256, 32);
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, psi_read_of(leaf->der.p, leaf->der.n),
+            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der,
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
     s.port = h->port;
     s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
     s.alpn = h->alpn;
-    s.resumed = h->resumed;
-    s.ems = h->ems || h->version == PSI_TLS13;
+    s.flags &= PSI_SESSION_PEER;
+    if (h->resumed) s.flags |= PSI_SESSION_RESUMED;
+    if (h->ems || PSI_IS13(h)) s.flags |= PSI_SESSION_EMS;
     h->info = psi_tlsinfo_new(&s);
     return h->info ? 0 : psi_hs_broken(h, PSOCKET_NOMEM);
 }
 
 /* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
-static int psi_hs_done(psi_hs *h)
+static void psi_hs_done(psi_hs *h)
 {
     int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
-    if (psi_hs_flush(h) || psi_hs_tell(h)) return -1;
-    if (needs && !h->proved && !h->resumed) return psi_hs_broken(h, PSOCKET_CERT_MISSING);
-    h->state = PSI_HS_DONE;
-    return 0;
+    if (psi_hs_flush(h) || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) psi_hs_broken(h, PSOCKET_CERT_MISSING);
+    else h->state = PSI_HS_DONE;
 }
 
 /* The content of one side's Finished (RFC 5246 7.4.9, RFC 8446 4.4.4). Returns its length. */
@@ -8362,16 +8164,14 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     return 12;
 }
 
-static void psi_hs_write_finished(psi_hs *h)
+static int psi_hs_write_finished(psi_hs *h)
 {
     uint8_t data[PSI_HASH_MAX];
-    size_t n = psi_hs_finished(h, h->role->server, data);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_FINISHED);
-    psi_write(&h->flight, data, n);
-    psi_hs_end(h, at);
+    psi_write(&h->flight, data, psi_hs_finished(h, h->role->server, data));
+    return 0;
 }
 
-/* Is m the peer's Finished? It ends the peer's flight and joins the transcript. */
+/* The peer's, which ends its flight. */
 static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 {
     uint8_t data[PSI_HASH_MAX];
@@ -8380,9 +8180,7 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
     if (psi_hs_left(h, &m)) return -1;
     if (!psi_rec_equal(p, data, n))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
-    if (psi_hs_turn(h)) return -1;
-    psi_transcript_add(&h->transcript, h->message, 4 + n);
-    return 0;
+    return psi_hs_turn(h);
 }
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
@@ -8411,7 +8209,7 @@ static void psi_hs12_keys(psi_hs *h)
 }
 
 /* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static void psi_hs12_master(psi_hs *h)
+static int psi_hs12_master(psi_hs *h)
 {
     uint8_t master[48], digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
@@ -8423,31 +8221,15 @@ static void psi_hs12_master(psi_hs *h)
     memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
     psi_hs12_keys(h);
-}
-
-/* Our last flight. */
-static int psi_hs12_finish(psi_hs *h)
-{
-    if (psi_hs_flush(h)) return -1;
-    psi_hs_change_cipher_spec(h);
-    psi_hs_new_out(h);
-    psi_hs_write_finished(h);
-    return psi_hs_flush(h);
-}
-
-/* ChangeCipherSpec. */
-static int psi_hs12_ccs(psi_hs *h, psi_reader m)
-{
-    (void)m;
-    return psi_hs_new_in(h);
+    return 0;
 }
 
 /* Goes on with the session that is resumed. */
-static void psi_hs12_resume(psi_hs *h)
+static int psi_hs12_resume(psi_hs *h)
 {
-    h->resumed = 1;
     memcpy(h->k->secret, h->session->secret, 48);
     psi_hs12_keys(h);
+    return 0;
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
@@ -8475,7 +8257,7 @@ static int psi_hs13_keys(psi_hs *h)
     int hash = h->suite->hash;
     size_t n = psi_x509_hash_len(hash);
     uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
+    psi_keys_extract(hash, NULL, 0, h->resumed ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
     psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
     psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
@@ -8488,7 +8270,7 @@ static int psi_hs13_keys(psi_hs *h)
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
-static void psi_hs13_application(psi_hs *h)
+static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
@@ -8500,10 +8282,11 @@ static void psi_hs13_application(psi_hs *h)
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
     psi_wipe(server, sizeof server);
+    return 0;
 }
 
 /* The secret of PSKs to come; the client's Finished is the last in the transcript. */
-static void psi_hs13_resumption(psi_hs *h)
+static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
@@ -8511,6 +8294,7 @@ static void psi_hs13_resumption(psi_hs *h)
     psi_wipe(h->k->secret, sizeof h->k->secret);
     psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
     psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
+    return 0;
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
@@ -8523,42 +8307,27 @@ static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 /* --- the client ----------------------------------------------------------- */
 
 /* ServerKeyExchange, RFC 8422 5.4. */
-static int psi_client12_key(psi_hs *h, psi_reader m)
+static int psi_client12_read_key(psi_hs *h, psi_reader m)
 {
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
     const psi_group *group = psi_list_find(&h->tls->groups, number);
-    if (m.bad) return psi_hs_left(h, &m);
+    if (!m.p) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
-    if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
+    h->params = psi_read_of(params, (size_t)(m.p - params));
+    if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
+    return psi_hs_exchange(h, point);
 }
 
-/* The rest of our flight, with the signature, if there is one. */
-static int psi_client12_end(psi_hs *h)
+static int psi_client12_write_key(psi_hs *h)
 {
-    if (h->identity) psi_auth_write_verify(h);
-    psi_transcript_forget(&h->transcript);
-    return psi_hs12_finish(h);
-}
-
-/* ServerHelloDone: our flight. */
-static int psi_client12_done(psi_hs *h, psi_reader m)
-{
-    uint32_t at;
-    if (psi_hs_left(h, &m) || psi_hs_turn(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
     psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    psi_hs_end(h, at);
-    psi_hs12_master(h);
-    if (!h->identity) return psi_client12_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, NULL), psi_none, psi_client12_end);
+    return 0;
 }
 
-static int psi_client12_ticket(psi_hs *h, psi_reader m)
+static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
 {
     psi_reader ticket;
     h->lifetime = psi_read_number(&m, 4);
@@ -8568,93 +8337,38 @@ static int psi_client12_ticket(psi_hs *h, psi_reader m)
     return psi_hs_left(h, &m);
 }
 
-static int psi_client12_finished(psi_hs *h, psi_reader m)
-{
-    if (psi_hs_read_finished(h, m) || (h->resumed && psi_hs12_finish(h))) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a client waits for with TLS 1.2: the server's flight, then the end of the handshake (RFC 5246 7.3). */
-static const psi_hs_row psi_client12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_SERVER_HELLO_DONE, PSI_ROW_HASH | PSI_ROW_FULL, 0, psi_client12_done},
-    {PSI_MSG_NEW_SESSION_TICKET, PSI_ROW_HASH | PSI_ROW_TICKET, PSI_HELLO_MAX, psi_client12_ticket},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
-    {0, 0, 0, NULL}};
-
-/* Is this the random of a server that could have spoken TLS 1.3 (RFC 8446 4.1.3)? */
-static int psi_client12_downgraded(const uint8_t *end)
-{
-    return (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
-}
-
 /* ServerHello of TLS 1.2. */
 static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    int same = id.n && psi_read_same(id, h->id, h->id_len);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
+    const uint8_t *end = h->randoms + 56;
+    int downgraded = (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
+    int same = id.n && psi_x509_same(id, psi_read_of(h->id, h->id_len));
+    if (downgraded && psi_tls_speaks(h->tls, PSI_TLS13)) /* RFC 8446 4.1.3 */
         return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
-    h->next = psi_client12;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
     psi_ext_limits(h);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
     memset(&h->k->kex, 0, sizeof h->k->kex);
-    if (!same) return 0;
-    if (s->suite != h->suite)
+    h->resumed = (uint8_t)same;
+    if (same && s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
-    if (s->ems != h->ems) /* RFC 7627 5.3 */
+    if (same && !(s->flags & PSI_SESSION_EMS) != !h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
-    psi_transcript_forget(&h->transcript);
-    psi_hs12_resume(h);
     return 0;
 }
 
-static int psi_client13_extensions(psi_hs *h, psi_reader m)
+static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
     if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
     psi_ext_limits(h);
     return 0;
 }
-
-static int psi_client13_end(psi_hs *h)
-{
-    if (h->identity) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_resumption(h);
-    return psi_hs_new_out(h) ? -1 : psi_hs_done(h);
-}
-
-static int psi_client13_finished(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (psi_hs_read_finished(h, m)) return -1;
-    psi_hs13_application(h);
-    if (psi_hs_new_in(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    if (!h->identity) return psi_client13_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.1). */
-static const psi_hs_row psi_client13[] = {
-    {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
-    {0, 0, 0, NULL}};
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
 static int psi_client13_retry(psi_hs *h, psi_reader m)
@@ -8666,36 +8380,30 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
     if (!h->regrouped && !h->opaque.n)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_kex(h, h->k->kex.group)) return -1;
+    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group))) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
         h->session = NULL;
     }
-    if (h->id_len) psi_hs_change_cipher_spec(h);
-    h->next = h->role->start;
-    psi_hello_write(h);
-    return psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    h->next = h->role->program;
+    return 0;
 }
 
 /* ServerHello of TLS 1.3. */
 static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
-    if (!psi_read_same(id, h->id, h->id_len))
+    if (!psi_x509_same(id, psi_read_of(h->id, h->id_len)))
         return psi_hs_illegal(h, "hello does not repeat our session ID");
     if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_forget(&h->transcript);
     if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) return psi_client13_retry(h, m);
     if (psi_ext_get_all(h, &m, PSI_IN_SH13)) return -1;
     if (!h->share.n) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
-    if (h->psk && h->session->suite->hash != h->suite->hash)
+    if (h->resumed && h->session->suite->hash != h->suite->hash)
         return psi_hs_illegal(h, "hello resumes a session with another hash");
-    if (psi_hs_exchange(h, h->share)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    h->next = psi_client13;
-    h->resumed = h->psk;
-    return psi_hs13_keys(h);
+    return psi_hs_exchange(h, h->share);
 }
 
 /* Is this a version to speak? extension: supported_versions named it. */
@@ -8722,7 +8430,7 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && retry) || !psi_hello_version(m, &version))
+    if (!m.p || (compression && retry) || !psi_hello_version(m, &version))
         return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
     if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
@@ -8735,10 +8443,6 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     if (PSI_HAS_TLS13 && version == PSI_TLS13) return psi_client13_hello(h, m, id);
     return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
 }
-
-static const psi_hs_row psi_client_start[] = {
-    {PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
-    {0, 0, 0, NULL}};
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
    that are not printable ASCII: international names must be given in their "xn--" form). */
@@ -8755,54 +8459,39 @@ static int psi_tls_name(const char *name, char out[256])
     return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
 }
 
-/* The session ID of a client's hello: that of a session, or random bytes for middleboxes (RFC 8446 D.4) and by which a
-   ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
-static int psi_client_id(psi_hs *h)
-{
-    const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    if (s && !s->is_ticket) {
-        h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
-        memcpy(h->id, s->ticket.p, h->id_len);
-        return 0;
-    }
-    if (!s && !psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    h->id_len = 32;
-    return psi_os_entropy(h->id, 32);
-}
-
-/* Notes whom a client wants to speak to. */
-static int psi_client_name(psi_hs *h, const char *name, psocket_error *e)
+/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
+   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
+static int psi_client_begin(psi_hs *h, const char *name, int port)
 {
     char host[256];
-    int kind = name ? psi_tls_name(name, host) : 0;
+    int kind = name ? psi_tls_name(name, host) : 1, code;
+    const psi_session *s;
     if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
-        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
-    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
+                           "starttls needs the server's name: nothing can be verified without it");
+    if (!kind)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
+    h->port = (uint16_t)port;
     h->is_address = kind == 2;
     h->name = name ? psi_strdup(host) : NULL;
-    return name && !h->name ? psi_err_code(e, PSOCKET_NOMEM) : 0;
-}
-
-/* A client's first message. */
-static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    int code = psi_client_name(h, name, e);
-    if (code) return code;
     h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
-    if (!h->k) return psi_err_code(e, PSOCKET_NOMEM);
-    h->port = (uint16_t)port;
+    if (!h->k || (name && !h->name)) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
     psi_session_recall(h);
+    s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
-    if (!code) code = psi_client_id(h);
+    if (s && !(s->flags & PSI_SESSION_TICKET)) {
+        h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
+        memcpy(h->id, s->ticket.p, h->id_len);
+    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
+        h->id_len = 32;
+        code = psi_os_entropy(h->id, 32);
+    }
     if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    if (code) return psi_err_code(e, code);
     h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    psi_hello_write(h);
-    psi_hs_flush(h);
-    return 0;
+    return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
 
 /* Remembers a session of TLS 1.2; the tickets of TLS 1.3 are still to come. */
@@ -8810,16 +8499,51 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    h->rec->from = h->now;
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
-    s.is_ticket = h->opaque.n != 0;
-    s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
-    psi_session_keep(h->tls, &s, h->now, s.is_ticket && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
+    if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
+    s.ticket = h->opaque.n ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
+    psi_session_keep(h->tls, &s, h->now, h->opaque.n && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish};
+/* The handshake as a client sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.1). */
+static const psi_hs_row psi_client_program[] = {
+    PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
+    PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_client12_read_key)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TURN, 0, NULL),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_AGAIN | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_AGAIN, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_FIRST, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
+    PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
+    PSI_OURS(FINISHED, 0, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_FULL, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_program, psi_client_begin, psi_client_finish};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
@@ -8834,51 +8558,50 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     uint8_t policy[32];
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
+    if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
-    if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
+    if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
-    return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+    return memcmp(policy, s->policy, 32) == 0;
+}
+
+/* The session to resume by a ticket or, if there is none, an ID. NULL: there is none that may be. */
+static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader id)
+{
+    psi_sessions *all = &h->tls->server_sessions;
+    psi_session_slot *slot;
+    psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
+    if (!ticket.n && id.n == 32) {
+        psi_os_lock(&h->tls->lock);
+        slot = psi_sessions_find(all, id.p);
+        if (slot) slot->used = ++all->clock;
+        if (slot) s = psi_session_new(psi_sessions_flat(slot));
+        psi_os_unlock(&h->tls->lock);
+    }
+    if (s && psi_server_accepts(h, s)) return s;
+    psi_session_free(s);
+    return NULL;
 }
 
 /* A session of this connection, but for its secret. 0, or it cannot be made. */
 static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t now, psi_session *s)
 {
     psi_tlsinfo_read(info, s);
-    s->from = now;
-    s->until = now + PSI_SESSION_TIME;
-    return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
+    if (psi_session_time(s, now, PSI_SESSION_TIME)) return PSOCKET_INVALID;
+    return s->flags & PSI_SESSION_PEER ? psi_session_policy(tls, s->policy) : 0;
 }
 
-/* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
-static const psi_suite *psi_server_suite(const psocket_tls *tls, const psi_offer *o, unsigned version, int kind)
+/* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
+static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
 {
     size_t i;
-    for (i = 0; i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(o->suites, s->number)) return s;
+    for (i = 0; i < own->count; i++) {
+        const psi_named *s = own->items[i];
+        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
     }
     return NULL;
-}
-
-/* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
-static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
-{
-    size_t i;
-    if (!o->groups.n) return psi_list_find(&tls->groups, PSI_GROUP_P256);
-    for (i = 0; i < tls->groups.count; i++)
-        if (psi_read_has(o->groups, tls->groups.items[i]->number)) return tls->groups.items[i];
-    return NULL;
-}
-
-/* The suite for this certificate, if its client can verify it. NULL: none. */
-static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, const br_x509_pkey *key)
-{
-    if (h->version == PSI_TLS13) return h->suite;
-    if (key->key_type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)key->key.ec.curve))
-        return NULL; /* RFC 8422 5.1 */
-    return psi_server_suite(h->tls, o, PSI_TLS12, key->key_type);
 }
 
 /* Chooses the identity by name (exact, wildcard, then the first), and EC for those who can, with its scheme and, in TLS
@@ -8886,16 +8609,20 @@ static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, con
 static int psi_server_identity(psi_hs *h, const psi_offer *o)
 {
     psi_x509_host host;
-    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score;
+    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score, ec;
     size_t i;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = psi_server_fits(h, o, &leaf->key);
+        const psi_suite *suite = h->suite;
+        ec = leaf->key.key_type == BR_KEYTYPE_EC;
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+            continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
-        if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
+        if (score > 1 && ec) score++;
         if (score <= best) continue;
         best = score;
         h->identity = id;
@@ -8914,21 +8641,18 @@ static int psi_server_nothing(psi_hs *h, const char *what)
 
 /* --- the server: TLS 1.2 */
 
-static int psi_server12_key(psi_hs *h, psi_reader m)
+/* ClientKeyExchange. */
+static int psi_server12_read_key(psi_hs *h, psi_reader m)
 {
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m) || psi_hs_exchange(h, point)) return -1;
-    psi_hs12_master(h);
-    return 0;
+    return psi_hs_left(h, &m) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
-static int psi_server12_ticket(psi_hs *h)
+static int psi_server12_write_ticket(psi_hs *h)
 {
     psi_session s;
-    uint32_t at;
     if (psi_hs_tell(h)) return -1;
-    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
     psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
     if (psi_server_session(h->tls, h->info, h->now, &s)) {
         psi_write_number(&h->flight, 0, 2);
@@ -8936,115 +8660,50 @@ static int psi_server12_ticket(psi_hs *h)
         memcpy(s.secret, h->k->secret, 48);
         psi_ticket_write(h->tls, h->now, &s, &h->flight);
     }
-    psi_hs_end(h, at);
     psi_wipe(&s, sizeof s);
     return 0;
 }
 
-static int psi_server12_finished(psi_hs *h, psi_reader m)
+/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
+static int psi_server12_write_key(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m)) return -1;
-    if (!h->resumed && h->will_ticket && psi_server12_ticket(h)) return -1;
-    if (!h->resumed && psi_hs12_finish(h)) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a server waits for with TLS 1.2, once its first flight is out. */
-static const psi_hs_row psi_server12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
-    {0, 0, 0, NULL}};
-
-/* What ServerKeyExchange says of our half (RFC 8422 5.4). */
-static void psi_server12_params(const psi_kex *kex, psi_writer *w)
-{
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
     psi_write_number(w, PSI_NAMED_CURVE, 1);
     psi_write_number(w, kex->group->number, 2);
     psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-}
-
-/* ServerKeyExchange, signed, and the rest of the flight. */
-static int psi_server12_end(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_server12_params(&h->k->kex, &h->flight);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-    psi_auth_write_request(h);
-    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
-    return psi_hs_flush(h);
-}
-
-/* The flight of a new session, up to what has to be signed. */
-static int psi_server12_flight(psi_hs *h, const psi_group *group)
-{
-    psi_writer params = PSI_ZERO;
-    int code;
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
-    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    psi_server12_params(&h->k->kex, &params);
-    if (params.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    code = psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params.p, params.n), psi_server12_end);
-    psi_write_free(&params);
-    return code;
-}
-
-/* Finds the session that the client wants to resume, if it may. */
-static int psi_server12_recall(psi_hs *h, const psi_offer *o)
-{
-    psi_sessions *all = &h->tls->server_sessions;
-    psi_session_slot *slot;
-    psi_session *s = NULL;
-    if (o->ticket.n) {
-        s = psi_ticket_read(h->tls, o->ticket);
-    } else if (o->id.n == 32) {
-        psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, o->id.p);
-        if (slot) slot->used = ++all->clock;
-        if (slot) s = psi_session_new(psi_sessions_flat(slot));
-        psi_os_unlock(&h->tls->lock);
-    }
-    if (!s || !psi_server_accepts(h, s) || (!s->ems && h->ems)) {
-        psi_session_free(s);
-        return 0;
-    }
-    h->session = s;
-    h->resumed = 1;
-    if (!s->ems || h->ems) return 0;
-    return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, /* RFC 7627 5.3 */
-                      "hello resumes a session without its extended master secret");
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = psi_server_group(h->tls, o);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+                             : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
     if (psi_ext_pointless(o->points))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
-    if (psi_server12_recall(h, o)) return -1;
+    h->session = psi_server_recall(h, o->ticket, o->id);
+    h->resumed = h->session != NULL;
+    if (h->resumed && h->session->flags & PSI_SESSION_EMS && !h->ems) /* RFC 7627 5.3 */
+        return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                          "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
-                                  : "no cipher suite");
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+                                  ? "no signature algorithm and key type" : "no cipher suite");
     if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
-    h->next = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
+    h->transcript.keep = !h->resumed && h->asked;
+    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (!h->resumed) return psi_server12_flight(h, group);
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_hs12_resume(h);
-    return psi_hs12_finish(h);
+    if (h->resumed) return 0;
+    h->will_ticket = o->ticket.p && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
+           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -9084,46 +8743,10 @@ static void psi_server13_tickets(psi_rec *r, psi_writer *w)
     psi_wipe(&s, sizeof s);
 }
 
-static int psi_server13_finished(psi_hs *h, psi_reader m)
+static int psi_server13_write_extensions(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m) || psi_hs_new_in(h)) return -1;
-    psi_hs13_resumption(h);
-    return psi_hs_done(h);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.2). */
-static const psi_hs_row psi_server13[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
-    {0, 0, 0, NULL}};
-
-/* The end of our flight: the signature, if there is one, Finished, and the keys of what follows it. */
-static int psi_server13_end(psi_hs *h)
-{
-    if (!h->resumed) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_application(h);
-    return psi_hs_new_out(h);
-}
-
-/* Our flight, once both hellos are there. */
-static int psi_server13_flight(psi_hs *h)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    uint32_t at;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
-    if (psi_hs13_keys(h)) return -1;
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    h->next = psi_server13;
-    at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
-    psi_hs_end(h, at);
-    if (h->resumed) return psi_server13_end(h);
-    psi_auth_write_request(h);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    return psi_auth_sign(h, psi_auth_content(h, 1, buf), psi_none, psi_server13_end);
+    return 0;
 }
 
 /* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
@@ -9134,15 +8757,15 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
     *twice = 0;
     for (i = tls->groups.count; i--;) {
         psi_reader list = o->shares;
-        int seen = 0;
+        unsigned wanted = tls->groups.items[i]->number;
+        int seen = 0, may = psi_read_has(o->groups, wanted);
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != tls->groups.items[i]->number) continue;
+            if (number != wanted) continue;
             *twice |= seen++;
-            if (!psi_read_has(o->groups, number)) continue;
-            best = tls->groups.items[i];
-            *point = share;
+            if (may) best = tls->groups.items[i];
+            if (may) *point = share;
         }
     }
     return best;
@@ -9157,20 +8780,15 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
     int i;
     t.hash.vtable->update(&t.hash.vtable, h->message, (size_t)(o->bound - h->message));
     t.hash.vtable->out(&t.hash.vtable, digest);
-    for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
+    for (i = 1; identities.n && i <= 8 && !h->resumed; i++) {
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
-        psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || s->suite->hash != h->suite->hash || !psi_server_accepts(h, s)) {
-            psi_session_free(s);
-            continue;
-        }
-        h->session = s;
-        psi_keys_binder(h->suite->hash, s->secret, digest, binder);
+        h->session = psi_server_recall(h, ticket, psi_none);
+        if (!h->session) continue;
+        psi_keys_binder(h->suite->hash, h->session->secret, digest, binder);
         if (theirs.n != h->suite->len || !psi_rec_equal(theirs.p, binder, theirs.n))
             return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
-        h->psk = (uint8_t)i;
-        h->resumed = 1;
+        h->resumed = (uint8_t)i;
     }
     return 0;
 }
@@ -9180,38 +8798,30 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
     const char *lacks = NULL;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
-    else if (!PSI_GOT(h, KEY_SHARE)) lacks = "hello lacks key_share";
+    else if (!o->shares.p) lacks = "hello lacks key_share";
     else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
-/* HelloRetryRequest: a key of this group is wanted. */
-static int psi_server13_retry(psi_hs *h, const psi_group *group)
+/* HelloRetryRequest has been written: everything begins again. */
+static int psi_server13_again(psi_hs *h)
 {
-    h->retried = h->psk ? 2 : 1;
-    psi_session_free(h->session);
-    h->session = NULL;
-    h->psk = h->resumed = 0;
-    h->k->kex.group = group;
-    psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     if (psi_hs_flush(h)) return -1;
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) ? PSI_REC_PLAIN : 0;
-    h->next = h->role->start;
+    h->next = h->role->program;
     return 0;
 }
 
 /* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
 static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
 {
-    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
     int twice;
     *group = psi_server13_share(h->tls, o, point, &twice);
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!*group && !psi_server_pick(&h->tls->groups, o->groups, 0, 0)) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
     else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
@@ -9220,7 +8830,7 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **
     return 0;
 }
 
-/* ClientHello of TLS 1.3. */
+/* ClientHello of TLS 1.3. Without a key of ours another is asked for. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group;
@@ -9228,12 +8838,19 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
-    return psi_server13_flight(h);
+    h->regrouped = !group;
+    h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
+    if (group)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
+               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
+    h->retried = h->resumed ? 2 : 1;
+    psi_session_free(h->session);
+    h->session = NULL;
+    h->resumed = 0;
+    h->k->kex.group = psi_server_pick(&h->tls->groups, o->groups, 0, 0);
+    return 0;
 }
 
 /* --- the server: hello */
@@ -9263,9 +8880,9 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 {
     psi_offer o = PSI_ZERO;
     int failed;
-    if (psi_hs_turn(h)) return -1;
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
@@ -9273,10 +8890,6 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     h->offer = NULL;
     return failed;
 }
-
-static const psi_hs_row psi_server_start[] = {
-    {PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
-    {0, 0, 0, NULL}};
 
 /* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
 static void psi_server_finish(psi_hs *h)
@@ -9294,7 +8907,39 @@ static void psi_server_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, NULL, psi_server_finish};
+/* The handshake as a server sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.2). */
+static const psi_hs_row psi_server_program[] = {
+    PSI_THEIRS(CLIENT_HELLO, PSI_ROW_TURN, PSI_HELLO_MAX, psi_server_hello),
+    PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
+    PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_FIRST, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
+    PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_IF12(psi_server12_write_ticket)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_write_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_program, NULL, psi_server_finish};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
@@ -9344,17 +8989,19 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
     return code;
 }
 
-/* The row of this message, if it may come now; else NULL. */
+/* The row that comes next if the peer sends this message. */
 static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 {
     const psi_hs_row *row = h->next;
-    unsigned out = 0;
-    if (h->resumed) out |= PSI_ROW_FULL;
-    if (!h->chain.count) out |= PSI_ROW_PROOF;
-    if (!h->will_ticket) out |= PSI_ROW_TICKET;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) out |= PSI_ROW_ASKED;
-    while (row->run && (row->when & out || (row->when & PSI_ROW_MAY && row->message != message))) row++;
-    return row->run && row->message == message ? row : NULL;
+    unsigned facts = PSI_ROW_MAY | PSI_ROW_TURN | PSI_ROW_OURS;
+    facts |= PSI_IS13(h) ? PSI_ROW_13 | PSI_ROW_FIRST : PSI_ROW_12;
+    facts |= h->resumed ? PSI_ROW_AGAIN | PSI_ROW_FIRST : PSI_ROW_FULL;
+    if (h->regrouped) facts |= PSI_ROW_RETRY;
+    if (h->asked) facts |= PSI_ROW_ASKED;
+    if (h->role->server ? h->chain.count != 0 : h->identity != NULL) facts |= PSI_ROW_PROOF;
+    if (h->will_ticket) facts |= PSI_ROW_TICKET;
+    while (row->when & ~facts || (row->when & PSI_ROW_MAY && row->message != message)) row++;
+    return row;
 }
 
 static int psi_hs_unexpected(psi_hs *h, int message)
@@ -9363,34 +9010,65 @@ static int psi_hs_unexpected(psi_hs *h, int message)
                        "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
 }
 
-/* May a message of this kind and size come now? */
-static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_t size)
+/* A row of ours. A message that leaves a question is taken back. */
+static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
 {
-    int chain = message == PSI_MSG_CERTIFICATE;
-    if (!row) return psi_hs_unexpected(h, message);
-    if (size - 4 <= row->limit) return 0;
-    return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
-                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
-                       psi_hs_peer(h), psi_msg_name(message));
+    int is_message = row->message <= 0xFF;
+    uint32_t start = h->flight.n, at = 0;
+    if (is_message) psi_write_number(&h->flight, row->message, 1);
+    if (is_message) at = psi_write_open(&h->flight, 3);
+    h->next = row + 1;
+    if (row->write) row->write(h);
+    if (h->question) {
+        h->next = row;
+        if (!h->flight.failed) h->flight.n = start;
+    } else if (is_message && h->state == PSI_HS_RUNNING) {
+        psi_write_close(&h->flight, at, 3);
+        if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + start, h->flight.n - start);
+    }
 }
 
-/* Handles the messages that are whole, until one leaves a question. */
-static void psi_hs_messages(psi_hs *h)
+/* A row of the peer's: its message behind the first `at` bytes of what has come. Returns its size; 0: it is not whole, or must
+   not come. */
+static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
+{
+    const uint8_t *p = h->rec->part.p + at;
+    uint32_t left = h->rec->part.n - at, size = psi_msg_size(p);
+    int chain = *p == PSI_MSG_CERTIFICATE;
+    if (row->message != *p) {
+        psi_hs_unexpected(h, *p);
+    } else if (size - 4 > row->limit) {
+        psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
+                    chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
+                    psi_hs_peer(h), psi_msg_name(*p));
+    } else if (size <= left) {
+        h->message = p;
+        h->rest = left - size;
+        h->next = row + 1;
+        if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
+        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        psi_transcript_add(&h->transcript, p, size);
+        return size;
+    }
+    return 0;
+}
+
+/* Runs the program until a message of the peer's is missing, or there is a question. */
+static void psi_hs_run(psi_hs *h)
 {
     psi_writer *part = &h->rec->part;
-    uint32_t at = 0;
-    while (h->state == PSI_HS_RUNNING && !h->question && part->n - at >= 4) {
-        const uint8_t *p = part->p + at;
-        uint32_t size = psi_msg_size(p);
-        const psi_hs_row *row = psi_hs_find(h, p[0]);
-        if (psi_hs_expects(h, row, p[0], size) || part->n - at < size) break;
-        at += size;
-        h->message = p;
-        h->rest = part->n - at;
-        h->next = row + 1;
-        if (row->when & PSI_ROW_HASH) psi_transcript_add(&h->transcript, p, size);
-        row->run(h, psi_read_of(p + 4, size - 4));
-        h->message = NULL;
+    uint32_t at = 0, size;
+    while (h->state == PSI_HS_RUNNING && !h->question) {
+        const psi_hs_row *row = psi_hs_find(h, at < part->n ? part->p[at] : -1);
+        if (row->message == PSI_MSG_END) {
+            psi_hs_done(h);
+        } else if (row->when & PSI_ROW_OURS) {
+            psi_hs_write(h, row);
+        } else {
+            size = psi_hs_flush(h) || part->n - at < 4 ? 0 : psi_hs_read(h, row, at);
+            if (!size) break;
+            at += size;
+        }
     }
     h->rest = 0;
     if (h->transcript.bytes.failed) psi_hs_broken(h, PSOCKET_NOMEM);
@@ -9401,11 +9079,12 @@ static void psi_hs_messages(psi_hs *h)
 static int psi_hs_read_ccs(psi_hs *h, psi_reader m)
 {
     const psi_hs_row *row = psi_hs_find(h, PSI_MSG_CCS);
+    int due = row->message == PSI_MSG_CCS;
     int idle = h->version == PSI_TLS13 || (!h->version && !h->role->server && psi_tls_speaks(h->tls, PSI_TLS13));
-    if ((!row && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
-    if (!row) return 0;
+    if ((!due && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
+    if (!due) return 0;
     h->next = row + 1;
-    return row->run(h, m);
+    return psi_hs_new_in(h);
 }
 
 /* A whole record has come. */
@@ -9421,7 +9100,7 @@ static int psi_hs_record(psi_hs *h, const psi_rec_in *in)
                            "the peer sent data before the handshake was over");
     psi_write(&h->rec->part, in->data, in->len);
     if (h->rec->part.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    psi_hs_messages(h);
+    psi_hs_run(h);
     return 0;
 }
 
@@ -9462,25 +9141,25 @@ static int psi_hs_error(const psi_hs *h, psocket_error *e)
 static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port,
                                  psocket_error *e)
 {
-    psi_hs *h;
-    int code = PSOCKET_NOMEM;
+    psi_hs *h = NULL;
+    int code;
     *out = NULL;
     if (!role) return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    if (role->server && !tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
     h = (psi_hs *)psi_alloc(sizeof *h);
-    if (!h) return psi_err_code(e, code);
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
     h->role = role;
-    h->next = role->start;
+    h->next = role->program;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
+    h->proven = h->now + PSI_SESSION_MOST;
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
         h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
-        code = role->server && !tls->identity_count ? PSOCKET_TLS_NO_IDENTITY : 0;
+        if (!role->begin || !role->begin(h, name, port)) psi_hs_run(h);
     }
-    if (code) psi_err_code(e, code);
-    else if (role->begin) code = role->begin(h, name, port, e);
-    if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
+    code = !h->rec ? psi_err_code(e, PSOCKET_NOMEM) : h->state == PSI_HS_FAILED ? psi_hs_error(h, e) : 0;
     if (code) psi_hs_free(h);
     else *out = h;
     return code;
@@ -9560,7 +9239,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
         verdict.cert_index = 0;
     }
     if (code) psi_auth_refuse(h, &verdict);
-    else psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 
@@ -9570,7 +9249,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
     if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
-    else if (!h->then(h)) psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 
@@ -9597,17 +9276,17 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
     psi_reader extensions = psi_read_list(&m, &psi_ext_list);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
     s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
     if (!s) return 0;
     psi_tlsinfo_read(r->info, s);
     psi_hs13_psk(r, nonce, s->secret);
     s->size = sizeof *s;
-    s->is_ticket = 1;
+    s->flags |= PSI_SESSION_TICKET;
     s->ticket = ticket;
     s->age_add = age_add;
-    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    if (s->name.n) psi_session_keep(r->tls, s, r->from, lifetime);
     psi_session_free(s);
     return 0;
 }
@@ -9616,12 +9295,12 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
 static int psi_late_update(psi_rec *r, psi_reader m, int last)
 {
     unsigned request = psi_read_number(&m, 1);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (request > 1) return PSI_ALERT_ILLEGAL_PARAMETER;
     if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_key_update(&r->in);
     if (request) r->update = 1;
-    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+    return 0;
 }
 
 /* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
@@ -9650,51 +9329,43 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
-            alert = psi_late_ticket(r, m);
-        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
-            alert = psi_late_update(r, m, r->part.n == at);
-        } else {
+        if (r->version == PSI_TLS12) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            alert = ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+        } else {
+            alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
+        if (!alert && *p != PSI_MSG_NEW_SESSION_TICKET && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
-}
-
-/* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
-static int psi_late_alert(const psi_rec *r, psi_rec_in *in)
-{
-    int fault = psi_rec_alert_fault(r, in), alert = in->len == 2 ? in->data[1] : 0;
-    if (fault == PSI_ALERT_UNEXPECTED_MESSAGE) return psi_rec_refuse(in, fault, "the peer sent a record out of order");
-    if (fault != PSI_ALERT_NONE) return psi_rec_refuse(in, fault, "the peer sent a malformed alert");
-    if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
-    if (in->data[0] == PSI_REC_WARNING) return PSI_REC_SKIP;
-    in->alert = alert;
-    return PSOCKET_TLS_ALERT;
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert;
+    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
+    kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
-        kind = psi_late_alert(r, in);
+        alert = psi_rec_alert_fault(r, in);
+        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
-        kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert)
-            kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (!alert) alert = PSI_ALERT_NONE;
+        why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
-        kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
-    } else {
-        kind = in->len ? PSI_REC_DATA : PSI_REC_SKIP;
+        alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    } else if (in->len) {
+        return PSI_REC_DATA;
     }
-    if (kind != PSI_REC_DATA) in->len = 0;
+    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    in->len = 0;
     return kind;
 }
 
@@ -9768,38 +9439,23 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
-/* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
-static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
-                        psocket_error *e)
+/* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
+static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
     size_t i, n;
-    for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
+    for (i = 0; !text && i < 2 * PSI_NAMES; i++) { /* without the CPU's help AES is slower than ChaCha20 */
+        const psi_named *one = &psi_names[i % PSI_NAMES];
+        int first = one->aead == PSI_CHACHA && !psi_prim.fast_aes;
+        if (one->what == what && first == (i < PSI_NAMES)) l->items[l->count++] = one;
+    }
     for (; text; text = text[n] ? text + n + 1 : NULL) {
         n = strcspn(text, ":");
-        for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
-        if (i == count)
-            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n
-                           : 100, text);
-        if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
-    }
-    return 0;
-}
-
-#define PSI_TLS_PICK(field, options, table) \
-    psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
-
-/* Without the CPU's help AES is slower than ChaCha20, whose suites go first then. */
-static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    size_t i, k, n = 0;
-    if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
-        PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
-        return PSOCKET_INVALID;
-    for (i = 0; !t->suites && !psi_prim.fast_aes && i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->aead != PSI_CHACHA) continue;
-        for (k = i; k > n; k--) tls->suites.items[k] = tls->suites.items[k - 1];
-        tls->suites.items[n++] = s;
+        for (i = 0; i < PSI_NAMES; i++)
+            if (psi_names[i].what == what && strlen(psi_names[i].name) == n && !memcmp(psi_names[i].name, text, n)) break;
+        if (i == PSI_NAMES)
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", option,
+                           n < 100 ? (int)n : 100, text);
+        if (!psi_list_find(l, psi_names[i].number)) l->items[l->count++] = &psi_names[i];
     }
     return 0;
 }
@@ -9828,10 +9484,12 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
 }
 
-/* Copies the protocol names as they stand in a hello. */
-static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+/* Copies what options list, protocol names as they stand in a hello. */
+static int psi_tls_copy_lists(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     size_t i;
+    psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
+    psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
     for (i = 0; i < t->alpn_count; i++) {
         size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
         if (n < 1 || n > 255 || tls->alpn.n + n + 1 > 4096)
@@ -9839,7 +9497,7 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
         psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    return tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+    return tls->pins.failed || tls->ticket_given.failed || tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -9887,7 +9545,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     leaf = to->chain.certs;
     to->ask = from->ask;
     to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       psi_read_of(leaf->der.p, leaf->der.n), psi_none, to->endpoint);
+                                       leaf->der, psi_none, to->endpoint);
     return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
 }
 
@@ -9955,14 +9613,12 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
     tls->client_sessions.max = t->session_cache ? cache : PSI_SESSION_CLIENT;
     tls->server_sessions.max = t->session_cache ? cache : PSI_SESSION_SERVER;
-    if (!code) code = psi_tls_choose(tls, t, e);
+    if (!code) code = psi_tls_pick(&tls->suites, PSI_SUITE, "suites", t->suites, e);
+    if (!code) code = psi_tls_pick(&tls->groups, PSI_GROUP, "groups", t->groups, e);
+    if (!code) code = psi_tls_pick(&tls->schemes, PSI_SCHEME, "sigalgs", t->sigalgs, e);
     if (!code) code = psi_tls_versions(tls, t, e);
-    if (!code && t->spki_pin_count) psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
-    if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
-    if (!code) code = psi_tls_copy_alpn(tls, t, e);
+    if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count) psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
-    if (tls->ticket_given.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -10022,6 +9678,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     psocket_error verdict = PSI_ZERO;
     psi_x509_chain certs = PSI_ZERO;
     char host[256];
+    int64_t until = 0;
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
     code = psi_tls_meant(&tls, e);
@@ -10034,7 +9691,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
-        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &verdict);
+        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
@@ -10044,7 +9701,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
 }
 
 /* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 3};
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 4};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
 
@@ -10089,7 +9746,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (r.bad || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -10140,7 +9797,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
         psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.has_peer && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
         if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
         memcpy(out, s.endpoint.p, s.endpoint.n);
         return (ptrdiff_t)s.endpoint.n;
@@ -10194,38 +9851,30 @@ static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     memset(in, 0, sizeof *in);
     return PSOCKET_UNSUPPORTED;
 }
-static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e) { (void)in; psi_err_code(e, code); }
-
-static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
-static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
-{
-    (void)r; (void)type; (void)p; (void)n; (void)to;
-    return 0;
-}
-static void psi_rec_free(psi_rec *r) { (void)r; }
-static void psi_rec_relax(psi_rec *r) { (void)r; }
 static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
 {
     (void)role; (void)tls; (void)name; (void)port;
     *out = NULL;
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
-static void psi_hs_free(psi_hs *h) { (void)h; }
-static ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
-static size_t psi_hs_output(psi_hs *h, const uint8_t **p) { (void)h; *p = NULL; return 0; }
-static void psi_hs_sent(psi_hs *h, size_t n) { (void)h; (void)n; }
-static int psi_hs_status(const psi_hs *h, psocket_error *e) { (void)h; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static const psocket_question *psi_hs_asks(const psi_hs *h) { (void)h; return NULL; }
-static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOCKET_INVALID; }
-static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
-static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
-static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
 static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
-{
-    (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
-    return PSOCKET_UNSUPPORTED;
-}
+#define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
+#define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
+#define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
+#define psi_rec_free(r) ((void)(r))
+#define psi_rec_relax(r) ((void)(r))
+#define psi_hs_free(h) ((void)(h))
+#define psi_hs_feed(h, p, n) ((void)(h), (void)(p), (void)(n), 0)
+#define psi_hs_output(h, p) ((void)(h), *(p) = NULL, (size_t)0)
+#define psi_hs_sent(h, n) ((void)(h), (void)(n))
+#define psi_hs_status(h, e) ((void)(h), psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_hs_asks(h) ((void)(h), (const psocket_question *)NULL)
+#define psi_hs_decide(h, code) ((void)(h), (void)(code), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_finish(h, rec, info) ((void)(h), *(rec) = NULL, *(info) = NULL)
+#define psi_tlsinfo_get(i, out) ((void)(i), (void)(out))
+#define psi_tls_export(r, label, context, len, out, n) \
+    ((void)(r), (void)(label), (void)(context), (void)(len), (void)(out), (void)(n), PSOCKET_UNSUPPORTED)
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
@@ -10401,20 +10050,27 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
+/* Has the system watch this descriptor in one of the places of w, NULL: none. */
+static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want)
+{
+    psocket_fd fd = want ? want->fd : -1;
+    int os;
+    if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &os);
+    at->fd = fd;
+    at->owner = w;
+    return fd == -1 || at->events == want->events ? 0 : psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
+}
+
 /* Has the system watch exactly these n descriptors for w. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, r = 0, e;
-    if (n > 1 && !w->more) w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
-    if (n > 1 && !w->more) return PSOCKET_NOMEM;
-    for (i = 0; i < (w->more ? 1 + PSOCKET_POLLSET_MAX : 1); i++) {
-        psi_os_watch *at = i ? &w->more[i - 1] : &w->one;
-        int k = n > 1 ? i - 1 : i; /* which of fds it is for, if any */
-        psocket_fd fd = k >= 0 && k < n ? fds[k].fd : -1;
-        if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &e);
-        at->fd = fd;
-        at->owner = w;
-        if (fd != -1 && !r) r = psi_os_poller_ctl(&w->poller->os, at, fds[k].events, &e);
+    int i, r, e;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+        return PSOCKET_NOMEM;
+    r = psi_watch_put(w, &w->one, n == 1 ? fds : NULL);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL);
+        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);
