@@ -13560,6 +13560,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
     if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
@@ -13572,7 +13573,6 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
-        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
         psi_lua_append(op->ring, &t->link);
     }
 }
@@ -13671,6 +13671,16 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
+/* Calls what is on the stack with k lent: finalizers cannot touch it meanwhile. */
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nargs, int nresults)
+{
+    int status;
+    k->lent = 1;
+    status = lua_pcall(L, nargs, nresults, 0);
+    k->lent = 0;
+    return status;
+}
+
 static int psi_lua_copy(lua_State *L)
 {
     const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
@@ -13688,7 +13698,7 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+/* Pushes a string of bytes that k has lent. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
@@ -13701,9 +13711,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, con
     loan.bytes = data;
     loan.len = len;
     vm->loan = &loan;
-    k->lent = 1;
-    status = lua_pcall(L, 1, 1, 0);
-    k->lent = 0;
+    status = psi_lua_lend(L, k, 1, 1);
     vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
@@ -13912,11 +13920,11 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
 
 /* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
    verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
-static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+static int psi_lua_push_question(lua_State *L)
 {
+    const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
-    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
@@ -13938,6 +13946,19 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
+}
+
+/* The same, in secure. */
+static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    int top = lua_gettop(L), status;
+    lua_pushcfunction(L, psi_lua_push_question);
+    lua_pushlightuserdata(L, k);
+    k->asks = 1;
+    status = psi_lua_lend(L, k, 1, LUA_MULTRET);
+    if (k->closing) psi_lua_shut(vm, k);
+    if (status) lua_error(L);
+    return lua_gettop(L) - top;
 }
 
 /* Begins the handshake that the arguments of secure describe. */
@@ -13968,7 +13989,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
     psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
         psi_lua_shut(op->vm, k);
@@ -13992,6 +14013,7 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    if (op->ring && !op->ring->prev) psi_lua_raise(L, "the queue has been collected");
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
@@ -15057,10 +15079,12 @@ static int psi_lua_items(lua_State *L)
 }
 
 /* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
-   others, or closed. */
+   others, or closed. If a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    psi_lua_wake_ring(psi_lua_here(L), ring);
+    if (psi_lua_named(L, "__gc")) ring->prev = NULL;
     return 0;
 }
 
@@ -15273,12 +15297,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
     "    return ok or begun\n"
     "  end\n"
-    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
+    /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
+    "      if not fine or s == nil and why ~= 'CLOSED_HERE' then rest(nil, 0, 0, now() + 0.05)\n"
     "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
