@@ -1003,6 +1003,7 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+#define psi_os_pin() ((void)0) /* nothing is ever unloaded */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
@@ -1311,6 +1312,15 @@ static PSI_UNUSED int psi_os_random(void *p, size_t n)
 
 /*--- Windows: threads */
 
+/* Keeps the DLL that this code is in loaded: threads and finalizers may come after FreeLibrary. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
 #ifndef PSOCKET_NO_THREADS
 typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
@@ -1321,15 +1331,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
-
-/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
-static void psi_os_pin(void)
-{
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1541,6 +1542,18 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 
 /*--- POSIX: threads */
 
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
+    static const char anchor = 0;
+    Dl_info info;
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+#endif
+}
+
 #ifndef PSOCKET_NO_THREADS
 typedef pthread_mutex_t psi_os_mutex;
 #define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
@@ -1551,18 +1564,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
-
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
-   name is whatever it was started by. */
-static void psi_os_pin(void)
-{
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
-    static const char anchor = 0;
-    Dl_info info;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
-        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
-#endif
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -15107,6 +15108,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
+    psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
