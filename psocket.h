@@ -5979,14 +5979,6 @@ static int psi_rec_unpad(psi_rec_in *in)
     return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
 }
 
-/* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
-static int psi_rec_skips(psi_rec *r, size_t len)
-{
-    if (r->skip < len) return 0;
-    r->skip -= (uint32_t)len;
-    return 1;
-}
-
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
    peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
@@ -6016,11 +6008,11 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. */
+   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, alert;
+    int sealed, hidden, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
@@ -6034,13 +6026,15 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
-        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
+    ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
+    if (!ours && r->skip >= len) {
+        r->skip -= (uint32_t)len;
+        return PSI_REC_SKIP;
+    }
+    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if ((!hidden || psi_rec_unpad(in)) && (sealed || in->type != PSI_REC_APPDATA)) alert = PSI_ALERT_NONE;
+    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -9671,27 +9665,13 @@ static int psi_tls_text(const void *text, size_t len, const char *path, const ch
     return r ? psi_err_os(e, r, os, "cannot read %s in %s", what, path) : 0;
 }
 
-/* Loads the private key and compares it with the certificate. */
-static int psi_tls_load_key(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
-{
-    psi_reader text;
-    char *file;
-    size_t n = 1;
-    int code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
-    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
-    if (file) psi_wipe(file, text.n);
-    psi_free(file);
-    if (code || psi_x509_key_matches(&to->key, to->chain.certs)) return code;
-    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
-    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
-                   n < to->chain.count ? ", which must come first in its chain" : "");
-}
-
+/* Loads the chain and the private key, and compares them. */
 static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
 {
     const psi_x509_cert *leaf;
     psi_reader text;
     char *file;
+    size_t n = 1;
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
@@ -9699,9 +9679,16 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       leaf->der, psi_none, to->endpoint);
-    return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
+    if (from->ask) return psi_x509_usable(leaf, e);
+    code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
+    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
+    if (file) psi_wipe(file, text.n);
+    psi_free(file);
+    if (code || psi_x509_key_matches(&to->key, leaf)) return code;
+    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                   n < to->chain.count ? ", which must come first in its chain" : "");
 }
 
 static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
