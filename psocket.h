@@ -6353,7 +6353,18 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 #define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
 #define PSI_HELLO_MAX 69632 /* longest hello: 64 KB of suites or extensions, and the rest */
 
-/* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
+#ifdef PSOCKET_NO_TLS12
+#define PSI_HAS_TLS12 0
+#else
+#define PSI_HAS_TLS12 1
+#endif
+#ifdef PSOCKET_NO_TLS13
+#define PSI_HAS_TLS13 0
+#else
+#define PSI_HAS_TLS13 1
+#endif
+
+/* Handshake messages: X(NAME, number). What is none stands beyond what a byte can hold. */
 #define PSI_MESSAGES(X) \
     X(HELLO_REQUEST, 0, "HelloRequest") \
     X(CLIENT_HELLO, 1, "ClientHello") \
@@ -6371,7 +6382,7 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
     X(CCS, 0x114, "ChangeCipherSpec")
 
 #define PSI_X(name, number, text) PSI_MSG_##name = number,
-enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
+enum { PSI_MESSAGES(PSI_X) PSI_MSG_KEYS, PSI_MSG_END };
 #undef PSI_X
 
 static PSI_UNUSED const char *psi_msg_name(int message)
@@ -6468,30 +6479,40 @@ typedef struct psi_offer {
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
-typedef int (*psi_hs_fn)(psi_hs *h);
 
-/* A row of a program, which is the list of messages that come, in order: the handler of a message of at most limit bytes. */
+/* A row of a program, which is the handshake from one side: a message of the peer's of at most limit bytes and what reads
+   it; a message of ours and what writes its body; or a change of keys between them. NULL: there is nothing to do. */
 typedef struct psi_hs_row {
-    int message;
-    unsigned when; /* PSI_ROW_* */
+    uint16_t message, when; /* PSI_MSG_*, PSI_ROW_* */
     uint32_t limit;
-    int (*run)(psi_hs *h, psi_reader m);
+    int (*read)(psi_hs *h, psi_reader m);
+    int (*write)(psi_hs *h);
 } psi_hs_row;
 
+#define PSI_THEIRS(message, when, limit, read) { PSI_MSG_##message, when, limit, read, NULL }
+#define PSI_OURS(message, when, write) { PSI_MSG_##message, (when) | PSI_ROW_OURS, 0, NULL, write }
+
+/* When there is such a row: if all of these hold. */
 enum {
-    PSI_ROW_FULL = 1,   /* left out when a session is resumed */
-    PSI_ROW_MAY = 2,    /* may be left out */
-    PSI_ROW_ASKED = 4,  /* comes if our settings ask for it */
-    PSI_ROW_PROOF = 8,  /* comes if the peer showed a certificate */
-    PSI_ROW_TICKET = 16, /* comes if a ticket was promised */
-    PSI_ROW_HASH = 32   /* joins the transcript before it is handled; else the handler sees to that */
+    PSI_ROW_12 = 1,
+    PSI_ROW_13 = 2,
+    PSI_ROW_FULL = 4,     /* no session is resumed */
+    PSI_ROW_AGAIN = 8,    /* one is */
+    PSI_ROW_FIRST = 16,   /* the server finishes first */
+    PSI_ROW_RETRY = 32,   /* the server asks for another hello */
+    PSI_ROW_ASKED = 64,   /* the server asks for a certificate, */
+    PSI_ROW_PROOF = 128,  /* and the client shows one */
+    PSI_ROW_TICKET = 256, /* a ticket was promised */
+    PSI_ROW_MAY = 512,    /* always; the peer may leave it out */
+    PSI_ROW_TURN = 1024,  /* always; nothing may follow it in its record */
+    PSI_ROW_OURS = 2048   /* always */
 };
 
 /* What a client or a server is. Whoever makes a socket stores its address there: thus programs link only what they use. */
 typedef struct psi_role {
     int server;
-    const psi_hs_row *start;
-    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: the peer begins */
+    const psi_hs_row *program;
+    int (*begin)(psi_hs *h, const char *name, int port); /* NULL: nothing has to be made ready */
     void (*finish)(psi_hs *h); /* remembers the session */
 } psi_role;
 
@@ -6514,7 +6535,7 @@ typedef struct psi_hs_secrets {
 
 struct psi_hs {
     const psi_role *role;
-    const psi_hs_row *next;      /* the message that has to come, or the first of those that may */
+    const psi_hs_row *next;      /* the row of its program where it is */
     int state;                   /* PSI_HS_* */
     psi_rec *rec;
     psocket_tls *tls;
@@ -6532,8 +6553,7 @@ struct psi_hs {
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
     unsigned where;              /* the message whose extensions are being read or written */
-    uint32_t offered, got;       /* which rows of the table our hello had, and what came from the peer */
-    int told;                    /* was the one being written among those? */
+    uint32_t offered;            /* which rows of the table the client's hello had */
     uint16_t limit;              /* record_size_limit, 0 none */
     uint8_t fragment;            /* max_fragment_length, 0 none */
     psi_offer *offer;            /* valid while a hello or a request is handled */
@@ -6541,24 +6561,29 @@ struct psi_hs {
     uint32_t lifetime;           /* of that ticket, in seconds */
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
+    psi_reader params;           /* what ServerKeyExchange says of the server's, while it is handled */
     uint8_t grease;
     uint8_t retried;             /* this is about a second hello; 2: which has to offer its sessions again */
-    uint8_t regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
+    uint8_t resumed;             /* a session is: 1 and the PSK's place among those offered */
+    uint8_t regrouped;           /* HelloRetryRequest asks for another group */
+    uint8_t ccs_sent, named, ems, will_ticket, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
     const psi_scheme *server_scheme; /* how the server signed; NULL: it did not */
     psi_x509_chain chain;        /* the peer's certificates */
-    uint8_t asked;               /* client: the server asks for a certificate */
+    uint8_t asked;               /* the server asks for a certificate */
     uint8_t proved;              /* the peer has proved to own its certificate's key */
-    psi_reader signature;        /* valid while `then` runs */
+    psi_reader signature;        /* the application's, until it is written; empty: none */
     psi_hs_question *question;   /* NULL: nothing is asked */
-    psi_hs_fn then;              /* goes on with the signature */
     /* secrets */
     psi_session *session;        /* offered (client) or resumed; NULL none */
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+/* Once the version is known. A build of one version needs no code that asks. */
+#define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
 
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
@@ -6582,11 +6607,11 @@ static const psi_session *psi_hs_session(const psi_hs *h, unsigned version)
 
 /* --- writing messages ----------------------------------------------------- */
 
-/* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
+/* Ahead of what is encrypted first, and in TLS 1.3 of a second hello. There it is for middleboxes only (RFC 8446 D.4). */
 static void psi_hs_change_cipher_spec(psi_hs *h)
 {
     static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
-    if (h->ccs_sent || (h->version == PSI_TLS13 && !h->id_len && !h->role->server)) return;
+    if (h->ccs_sent || (PSI_IS13(h) && !h->id_len && !h->role->server)) return;
     h->ccs_sent = 1;
     psi_write(&h->out, ccs, sizeof ccs);
 }
@@ -6595,7 +6620,7 @@ static void psi_hs_change_cipher_spec(psi_hs *h)
 static void psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
     uint8_t *to;
-    if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
+    if (h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
     if (to) h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
 }
@@ -6661,19 +6686,6 @@ static int psi_hs_left(psi_hs *h, const psi_reader *m)
                        psi_hs_peer(h), psi_msg_name(h->message[0]));
 }
 
-/* Begins a message in the flight; psi_hs_end takes the result. */
-static uint32_t psi_hs_begin(psi_hs *h, int message)
-{
-    psi_write_number(&h->flight, (uint64_t)message, 1);
-    return psi_write_open(&h->flight, 3);
-}
-
-static void psi_hs_end(psi_hs *h, uint32_t at)
-{
-    psi_write_close(&h->flight, at, 3);
-    if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + at - 4, h->flight.n - at + 4);
-}
-
 /* Makes records of the flight. */
 static int psi_hs_flush(psi_hs *h)
 {
@@ -6710,17 +6722,6 @@ static int psi_hs_new_out(psi_hs *h)
     return 0;
 }
 
-static int psi_hs_random(psi_hs *h, void *p, size_t n)
-{
-    return psi_hs_broken(h, psi_os_entropy(p, n));
-}
-
-/* Our half of a key exchange. */
-static int psi_hs_kex(psi_hs *h, const psi_group *group)
-{
-    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
-}
-
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
@@ -6740,12 +6741,18 @@ enum {
     PSI_IN_EE = 16,  /* EncryptedExtensions */
     PSI_IN_CR = 32,  /* CertificateRequest, which has some of them as fields in TLS 1.2 */
     PSI_IN_OFFER = PSI_IN_CH | PSI_IN_CR, /* in which anything may come */
-    PSI_IN_ANSWER = PSI_IN_SH12 | PSI_IN_EE
+    PSI_IN_ALL = PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE,
+    PSI_NEEDS_12 = 64, /* clients say it if they speak TLS 1.2, */
+    PSI_NEEDS_13 = 128, /* or TLS 1.3, */
+    PSI_NEEDS_SESSIONS = 256, /* or remember sessions */
+    PSI_IN_12 = PSI_IN_CH | PSI_IN_SH12 | PSI_NEEDS_12,
+    PSI_IN_13 = PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR | PSI_NEEDS_13
 };
 
 /* An extension. A list of this shape in a hello or request goes into the offer, at an offset. For all else there is a
-   function. With w it writes the body, answering 0 if there is nothing to say; else it reads r, answering 0 or an alert; what
-   it leaves is a decode_error. h->where tells which message it is. */
+   function (NULL: it is never ours, and is empty). With w it writes the body, answering 0 if there is nothing to say; else it
+   reads r, answering 0 or an alert; what it leaves is a decode_error. h->where tells which message it is. A server is called
+   only for what the client's hello had, and a client for what its own had. */
 typedef struct psi_ext {
     uint16_t number, where;
     int (*run)(psi_hs *h, psi_writer *w, psi_reader *r);
@@ -6753,20 +6760,12 @@ typedef struct psi_ext {
     size_t at;
 } psi_ext;
 
-/* Says all by being there: what a client says that speaks TLS 1.2, and a server that has been told. */
-static int psi_ext_old(psi_hs *h, psi_writer *w, psi_reader *r)
+/* extended_master_secret, RFC 7627. */
+static int psi_ext_ems(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     (void)r;
-    return !w ? 0 : h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
-}
-
-/* Never ours; nothing is in it, or what goes into the offer. */
-static int psi_ext_none(psi_hs *h, psi_writer *w, psi_reader *r)
-{
-    (void)h;
-    (void)w;
-    (void)r;
-    return 0;
+    if (!w) h->ems = 1;
+    return w != NULL;
 }
 
 /* server_name, RFC 6066 3: no literal addresses. */
@@ -6796,22 +6795,22 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     return 0;
 }
 
-/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. An answer has this or record_size_limit (RFC 8449 5). */
 static int psi_ext_fragment(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    uint8_t n = 4;
+    unsigned n = h->fragment, most = h->tls->max_fragment;
     if (!w) {
-        n = (uint8_t)psi_read_number(r, 1);
+        n = psi_read_number(r, 1);
         if (!r->p) return 0;
-        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && n != h->fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    } else if (h->where == PSI_IN_CH) {
-        while (n && 256u << n != h->tls->max_fragment) n--;
-    } else {
-        n = h->limit ? 0 : h->fragment; /* RFC 8449 5 */
+        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && (256u << n != most || h->limit)))
+            return PSI_ALERT_ILLEGAL_PARAMETER;
+        h->fragment = (uint8_t)n;
+        return 0;
     }
-    if (w) psi_write_number(w, n, 1);
-    if (!w || n) h->fragment = n;
-    return w && n;
+    if (h->where == PSI_IN_CH)
+        for (n = 4; n && 256u << n != most;) n--;
+    psi_write_number(w, n, 1);
+    return n && !h->limit;
 }
 
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
@@ -6820,10 +6819,10 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
     if (w) {
         psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
-        return h->where == PSI_IN_CH ? h->tls->max_fragment != 0 : h->told;
+        return h->where != PSI_IN_CH || h->tls->max_fragment;
     }
     h->limit = (uint16_t)psi_read_number(r, 2);
-    return r->p && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (h->limit < 64 || (h->where != PSI_IN_CH && h->fragment)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* Applies what the peer wants of these two, once the version is known. */
@@ -6838,7 +6837,7 @@ static void psi_ext_limits(psi_hs *h)
 /* supported_groups, RFC 8446 4.2.7. A server's say nothing. */
 static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (!w) r->n = 0;
+    if (!w) *r = psi_none;
     else if (h->where == PSI_IN_CH) psi_list_write(w, &h->tls->groups, h->grease * 0x0101u ^ 0x1010u);
     return w && h->where == PSI_IN_CH;
 }
@@ -6851,13 +6850,10 @@ static int psi_ext_pointless(psi_reader list)
 
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader list;
-    if (w) {
-        psi_write_number(w, 0x0100, 2);
-        return psi_ext_old(h, w, r);
-    }
-    list = psi_read_vector(r, 1, 1, 255);
-    return psi_ext_pointless(list) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    (void)h;
+    if (!w) return psi_ext_pointless(psi_read_vector(r, 1, 1, 255)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    psi_write_number(w, 0x0100, 2);
+    return 1;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -6923,31 +6919,30 @@ static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 static int psi_ext_ticket(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    if (h->where != PSI_IN_CH) return w && h->will_ticket;
-    if (!w) {
+    int hello = h->where == PSI_IN_CH;
+    if (!w && hello) {
         h->offer->ticket = *r;
-        r->n = 0;
-        return 0;
+        *r = psi_none;
+    } else if (!w) {
+        h->will_ticket = 1;
+    } else if (hello && s && s->flags & PSI_SESSION_TICKET) {
+        psi_write(w, s->ticket.p, s->ticket.n);
     }
-    if (s && s->flags & PSI_SESSION_TICKET) psi_write(w, s->ticket.p, s->ticket.n);
-    return psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->client_sessions.max;
+    return w && (hello || h->will_ticket);
 }
 
 /* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
 static int psi_ext_versions(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    int both = psi_tls_speaks(h->tls, PSI_TLS12);
-    if (!w) {
-        r->n = 0;
-        return 0;
-    }
-    if (h->where == PSI_IN_CH) {
+    int both = h->where == PSI_IN_CH && psi_tls_speaks(h->tls, PSI_TLS12);
+    if (!w) *r = psi_none;
+    if (w && h->where == PSI_IN_CH) {
         psi_write_number(w, both ? 6 : 4, 1);
         psi_write_number(w, h->grease * 0x0101u, 2);
     }
-    psi_write_number(w, PSI_TLS13, 2);
-    if (both && h->where == PSI_IN_CH) psi_write_number(w, PSI_TLS12, 2);
-    return psi_tls_speaks(h->tls, PSI_TLS13);
+    if (w) psi_write_number(w, PSI_TLS13, 2);
+    if (w && both) psi_write_number(w, PSI_TLS12, 2);
+    return w != NULL;
 }
 
 /* cookie, RFC 8446 4.2.2. */
@@ -6968,75 +6963,56 @@ static int psi_ext_cookie(psi_hs *h, psi_writer *w, psi_reader *r)
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
 static int psi_ext_modes(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     (void)r;
     if (w) psi_write_number(w, 0x0101, 2);
-    return w && psi_tls_speaks(h->tls, PSI_TLS13) && h->tls->client_sessions.max;
+    return w != NULL;
 }
 
-/* A share of ours: only the group's name in a HelloRetryRequest. */
-static void psi_ext_put_share(psi_hs *h, psi_writer *w)
-{
-    psi_write_number(w, h->k->kex.group->number, 2);
-    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 2);
-}
-
-/* key_share, RFC 8446 4.2.8. */
+/* key_share, RFC 8446 4.2.8. In a HelloRetryRequest a group only. */
 static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_group *group;
-    unsigned number;
-    uint32_t list;
-    if (w && h->where == PSI_IN_CH) {
-        if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-        list = psi_write_open(w, 2);
-        psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-        psi_write_number(w, 0x000100, 3); /* one byte */
-        if (h->regrouped && !w->failed) w->n = list; /* RFC 8446 4.1.2: the one that was asked for */
-        psi_ext_put_share(h, w);
-        psi_write_close(w, list, 2);
-        return 1;
-    }
+    psi_kex *kex = &h->k->kex;
+    int hello = h->where == PSI_IN_CH;
     if (w) {
-        psi_ext_put_share(h, w);
-        return 1;
+        uint32_t list = hello ? psi_write_open(w, 2) : 0;
+        if (hello && !h->regrouped) { /* RFC 8446 4.1.2: else the one that was asked for */
+            psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+            psi_write_number(w, 0x000100, 3); /* one byte */
+        }
+        psi_write_number(w, kex->group->number, 2);
+        if (h->where != PSI_IN_HRR) psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 2);
+        if (hello) psi_write_close(w, list, 2);
+    } else {
+        const psi_group *group = psi_list_find(&h->tls->groups, psi_read_number(r, 2));
+        if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
+        if (!r->p) return 0;
+        if (!group || (kex->group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+        kex->group = group;
     }
-    number = psi_read_number(r, 2);
-    group = psi_list_find(&h->tls->groups, number);
-    if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
-    if (!r->p) return 0;
-    if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->k->kex.group = group;
-    return 0;
+    return w != NULL;
 }
 
-/* A client's pre_shared_key ends its hello; its binder is filled in by psi_hello_bind. */
-static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
-{
-    static const uint8_t zero[PSI_HASH_MAX] = {0};
-    const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    size_t n;
-    if (!s) return 0;
-    n = s->suite->len;
-    psi_write_number(w, s->ticket.n + 6, 2);
-    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
-    psi_write_number(w, n + 1, 2);
-    psi_write_vector(w, zero, n, 1);
-    return 1;
-}
-
-/* pre_shared_key, RFC 8446 4.2.11. */
+/* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
-    if (w && h->where == PSI_IN_CH) return psi_ext_ask_psk(h, w);
-    if (w) {
-        psi_write_number(w, h->psk - 1u, 2);
-        return h->psk != 0;
+    if (w && h->where == PSI_IN_CH) {
+        if (!s) return 0;
+        psi_write_number(w, s->ticket.n + 6, 2);
+        psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+        psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
+        psi_write_number(w, s->suite->len + 1u, 2);
+        psi_write_vector(w, zero, s->suite->len, 1);
+        return 1;
     }
+    if (w) psi_write_number(w, h->resumed - 1u, 2);
+    if (w) return h->resumed;
     if (h->where != PSI_IN_CH) {
-        h->psk = 1; /* there was one */
+        h->resumed = 1;
         return psi_read_number(r, 2) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     }
     list = h->offer->identities = psi_read_list(r, &tickets);
@@ -7053,32 +7029,34 @@ static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
 static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     if (!w) return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
     psi_write_number(w, 0, 1);
-    return psi_ext_old(h, w, r) || h->secure;
+    return 1;
 }
 
 /* Every extension: X(NAME, number, the messages that may carry it, function, shape and place in an offer). Clients send them
    in this order; pre_shared_key has to be the last. */
 #define PSI_NO_SHAPE PSI_SHAPE(0, 0, 0, 0, 0, 0)
 #define PSI_EXTENSIONS(X) \
-    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_name, PSI_NO_SHAPE, id) \
-    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, psi_ext_old, PSI_NO_SHAPE, id) \
-    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, psi_ext_secure, PSI_NO_SHAPE, id) \
-    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_groups, PSI_NUMBERS(2), groups) \
-    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
-    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, psi_ext_ticket, PSI_NO_SHAPE, id) \
-    X(ALPN, 16, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
+    X(SERVER_NAME, 0, PSI_IN_ALL, psi_ext_name, PSI_NO_SHAPE, id) \
+    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_12, psi_ext_ems, PSI_NO_SHAPE, id) \
+    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_12, psi_ext_secure, PSI_NO_SHAPE, id) \
+    X(SUPPORTED_GROUPS, 10, PSI_IN_ALL, psi_ext_groups, PSI_NUMBERS(2), groups) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
+    X(SESSION_TICKET, 35, PSI_IN_12 | PSI_NEEDS_SESSIONS, psi_ext_ticket, PSI_NO_SHAPE, id) \
+    X(ALPN, 16, PSI_IN_ALL, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
-    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, psi_ext_none, PSI_NUMBERS(2), certs) \
+    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
-    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, psi_ext_modes, PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
-    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_versions, PSI_NUMBERS(1), versions) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
+      PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
+    X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
     X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, psi_ext_cookie, PSI_NO_SHAPE, id) \
-    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_limit, PSI_NO_SHAPE, id) \
-    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_fragment, PSI_NO_SHAPE, id) \
-    X(EARLY_DATA, 42, PSI_IN_CH, psi_ext_none, PSI_NO_SHAPE, id) \
+    X(RECORD_SIZE_LIMIT, 28, PSI_IN_ALL, psi_ext_limit, PSI_NO_SHAPE, id) \
+    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_ALL, psi_ext_fragment, PSI_NO_SHAPE, id) \
+    X(EARLY_DATA, 42, PSI_IN_CH, NULL, PSI_NO_SHAPE, id) \
     X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, psi_ext_psk, PSI_NO_SHAPE, id)
 
 #define PSI_X(name, number, where, run, shape, field) PSI_EXT_##name = number,
@@ -7093,23 +7071,23 @@ enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_COUNT };
 static const psi_ext psi_extensions[] = { PSI_EXTENSIONS(PSI_X) };
 #undef PSI_X
 
-/* Did the peer's hello (its last message of some) have it? */
-#define PSI_GOT(h, name) ((h)->got >> PSI_EXT_AT_##name & 1)
-
 static const psi_shape psi_ext_list = PSI_SHAPE(2, 0, 2, 2, 0, 0);
 
 /* Writes the extension of a row if there is something to say. */
 static void psi_ext_put(psi_hs *h, psi_writer *w, size_t row)
 {
     const psi_ext *x = &psi_extensions[row];
-    uint32_t start = w->n, body;
-    if (!(x->where & h->where)) return;
-    h->told = h->got >> row & 1;
+    uint32_t start = w->n, bit = (uint32_t)1 << row, body;
+    unsigned lacks = h->tls->client_sessions.max ? 0 : PSI_NEEDS_SESSIONS;
+    if (!psi_tls_speaks(h->tls, PSI_TLS12)) lacks |= PSI_NEEDS_12;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) lacks |= PSI_NEEDS_13;
+    if (!x->run || !(x->where & h->where) || (h->where == PSI_IN_CH && x->where & lacks)) return;
+    if (!(h->where & PSI_IN_OFFER) && !(h->offered & bit)) return;
     psi_write_number(w, x->number, 2);
     body = psi_write_open(w, 2);
     if ((x->run)(h, w, NULL)) {
         psi_write_close(w, body, 2);
-        if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << row;
+        if (h->where == PSI_IN_CH) h->offered |= bit;
     } else if (!w->failed) {
         w->n = start;
     }
@@ -7130,19 +7108,16 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
+    int alert = 0, offer = (h->where & PSI_IN_OFFER) != 0;
     size_t i = 0;
-    int alert = 0;
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
-    if (i == PSI_EXT_COUNT || !(x->where & h->where))
-        return h->where & PSI_IN_OFFER ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (!(h->where & PSI_IN_OFFER) && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE)
-        return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    h->got |= (uint32_t)1 << i;
-    if (h->where & PSI_IN_OFFER && x->shape.size)
+    if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
+        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
+    if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
-    else
-        alert = (x->run)(h, NULL, &body);
+    else if (x->run) alert = (x->run)(h, NULL, &body);
     return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
@@ -7205,14 +7180,15 @@ static void psi_hello_bind(psi_hs *h, const psi_session *s, uint8_t *p, size_t n
     psi_keys_binder(s->suite->hash, s->secret, digest, p + n - len);
 }
 
-/* Writes the hello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
-static void psi_hello_write(psi_hs *h)
+/* ClientHello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
+static int psi_client_write_hello(psi_hs *h)
 {
     psi_writer *w = &h->flight;
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
+    uint32_t at = w->n, start = at - 4, list, n;
     size_t i;
     h->where = PSI_IN_CH;
+    h->offered = 0;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
@@ -7235,7 +7211,7 @@ static void psi_hello_write(psi_hs *h)
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
     if (s && !w->failed) psi_hello_bind(h, s, w->p + start, w->n - start);
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* --- the server's hello --------------------------------------------------- */
@@ -7252,16 +7228,18 @@ static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D'
 /* What OpenJDK 11 sends in its place (JDK-8211806). */
 static const uint8_t psi_hello_jdk11[8] = {0xED, 0xBF, 0xB4, 0xA8, 0xC2, 0x47, 0x10, 0xFF};
 
-static PSI_UNUSED void psi_hello_answer(psi_hs *h, const uint8_t random[32], unsigned where)
+/* ServerHello, or HelloRetryRequest, for which a digest takes the first hello's place. */
+static int psi_server_write_hello(psi_hs *h)
 {
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_HELLO);
-    psi_write_number(&h->flight, PSI_TLS12, 2);
-    psi_write(&h->flight, random, 32);
-    psi_write_vector(&h->flight, h->id, h->id_len, 1);
-    psi_write_number(&h->flight, h->suite->number, 2);
-    psi_write_number(&h->flight, 0, 1);
-    psi_ext_put_all(h, &h->flight, where);
-    psi_hs_end(h, at);
+    psi_writer *w = &h->flight;
+    if (h->regrouped) psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_write_number(w, PSI_TLS12, 2);
+    psi_write(w, h->regrouped ? psi_hello_retry : h->randoms + 32, 32);
+    psi_write_vector(w, h->id, h->id_len, 1);
+    psi_write_number(w, h->suite->number, 2);
+    psi_write_number(w, 0, 1);
+    psi_ext_put_all(h, w, h->regrouped ? PSI_IN_HRR : PSI_IS13(h) ? PSI_IN_SH13 : PSI_IN_SH12);
+    return 0;
 }
 
 /* The version that a ServerHello's extensions name, 0 if none (RFC 8446 4.2.1). 0: they are malformed. */
@@ -7291,7 +7269,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
     if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->got = 0;
+    h->offered = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7300,7 +7278,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
         return psi_hs_illegal(h, "hello lacks the null compression method");
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
-    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
+    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -7342,15 +7320,19 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
     return alg;
 }
 
-/* What CertificateVerify signs: TLS 1.2 all messages so far; TLS 1.3 this, of which buf has 98 + PSI_HASH_MAX bytes (RFC
-   8446 4.4.3). */
-static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
+/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
+   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
-    if (h->version == PSI_TLS12) return psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n);
-    memset(buf, ' ', 64);
-    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
-    psi_transcript_digest(&h->transcript, buf + 98);
-    return psi_read_of(buf, 98 + h->suite->len);
+    uint8_t text[98 + PSI_HASH_MAX];
+    if (PSI_IS13(h)) {
+        memset(text, ' ', 64);
+        memcpy(text + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
+        psi_transcript_digest(&h->transcript, text + 98);
+        return psi_keys_digest(hash, psi_read_of(text, 98 + h->suite->len), psi_none, out);
+    }
+    if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
+    return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7364,12 +7346,11 @@ static psocket_question *psi_auth_ask(psi_hs *h, int kind)
     return h->question ? &h->question->public_form : NULL;
 }
 
-/* Asks for a signature of a digest; `then` goes on with it. */
-static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n, psi_hs_fn then)
+/* Asks for a signature of a digest. */
+static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
 {
     psocket_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
     if (!q) return -1;
-    h->then = then;
     memcpy(h->question->digest, digest, n);
     q->identity = (size_t)(h->identity - h->tls->identities);
     q->scheme = h->scheme->number;
@@ -7397,85 +7378,70 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
-static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
+   asked, and the message is written again when there is an answer. */
+static int psi_auth_write_signature(psi_hs *h)
 {
-    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], signature[PSI_X509_SIGNATURE];
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
-    size_t n = psi_keys_digest(alg.hash, a, b, digest);
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
-    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
-    if (h->signature.n) return then(h);
-    return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
-}
-
-/* The scheme and the signature that was made, in the message being written. */
-static void psi_auth_write_signature(psi_hs *h)
-{
+    size_t n;
+    if (!h->signature.n) {
+        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+        if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
+        if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
+        h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
+    }
+    if (!h->signature.n)
+        return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
     psi_write_number(&h->flight, h->scheme->number, 2);
     psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    h->signature = psi_none;
+    if (h->role->server) h->server_scheme = h->scheme;
+    return 0;
 }
 
-/* CertificateVerify of both versions. */
-static void psi_auth_write_verify(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_VERIFY);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-}
-
-/* Checks the scheme and the signature that end m, over two strings. */
-static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
+/* Checks the scheme and the signature that end a message, and are all of CertificateVerify. */
+static int psi_auth_check(psi_hs *h, psi_reader m)
 {
     const psi_x509_cert *leaf = h->chain.certs;
     const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (psi_hs_left(h, &m)) return -1;
     if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) /* RFC 5246 7.4.2, whoever accepted it */
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
                            "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
     if (!s || !psi_auth_fits(s, leaf, h->version))
         return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
-    psi_keys_digest(s->hash, a, b, digest);
+    psi_auth_digest(h, !h->role->server, s->hash, digest);
     alg = psi_auth_alg(s);
     if (!psi_x509_signed(leaf, &alg, digest, sig))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
     h->proved = 1;
     if (!h->role->server) h->server_scheme = s;
-    return 0;
-}
-
-/* CertificateVerify of the peer. */
-static int psi_auth_verify(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (psi_auth_check(h, m, psi_auth_content(h, !h->role->server, buf), psi_none)) return -1;
-    psi_transcript_forget(&h->transcript);
-    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    else psi_transcript_forget(&h->transcript);
     return 0;
 }
 
 /* --- certificates --------------------------------------------------------- */
 
 /* Certificate: our chain, or an empty one. */
-static void psi_auth_write_chain(psi_hs *h)
+static int psi_auth_write_chain(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE), list;
+    uint32_t list;
     size_t i;
-    if (h->version == PSI_TLS13) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
+    if (PSI_IS13(h)) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
     list = psi_write_open(w, 3);
     for (i = 0; h->identity && i < h->identity->chain.count; i++) {
         psi_write_vector(w, h->identity->chain.certs[i].der.p, h->identity->chain.certs[i].der.n, 3);
-        if (h->version == PSI_TLS13) psi_write_number(w, 0, 2); /* no extensions */
+        if (PSI_IS13(h)) psi_write_number(w, 0, 2); /* no extensions */
     }
     psi_write_close(w, list, 3);
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* The verdict on a peer's chain. */
@@ -7571,15 +7537,12 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
 
 enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
 
-/* CertificateRequest, if the settings ask for one. */
-static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
+/* CertificateRequest. */
+static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return;
-    at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
     h->where = PSI_IN_CR;
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_write_number(w, 0, 1); /* context */
         psi_ext_put_all(h, w, PSI_IN_CR);
     } else {
@@ -7589,7 +7552,7 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_ext_schemes(h, w, NULL);
         psi_ext_authorities(h, w, NULL);
     }
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
@@ -8100,16 +8063,9 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
  * the program's next is refused.
  *================================================================================================*/
 
-#ifdef PSOCKET_NO_TLS12
-#define PSI_HAS_TLS12 0
-#else
-#define PSI_HAS_TLS12 1
-#endif
-#ifdef PSOCKET_NO_TLS13
-#define PSI_HAS_TLS13 0
-#else
-#define PSI_HAS_TLS13 1
-#endif
+/* What one version needs only. */
+#define PSI_IF12(function) (PSI_HAS_TLS12 ? (function) : NULL)
+#define PSI_IF13(function) (PSI_HAS_TLS13 ? (function) : NULL)
 
 #define PSI_NAMED_CURVE 3 /* ECCurveType, RFC 8422 5.4 */
 #define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
@@ -8151,19 +8107,18 @@ static int psi_hs_tell(psi_hs *h)
     s.alpn = h->alpn;
     s.flags &= PSI_SESSION_PEER;
     if (h->resumed) s.flags |= PSI_SESSION_RESUMED;
-    if (h->ems || h->version == PSI_TLS13) s.flags |= PSI_SESSION_EMS;
+    if (h->ems || PSI_IS13(h)) s.flags |= PSI_SESSION_EMS;
     h->info = psi_tlsinfo_new(&s);
     return h->info ? 0 : psi_hs_broken(h, PSOCKET_NOMEM);
 }
 
 /* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
-static int psi_hs_done(psi_hs *h)
+static void psi_hs_done(psi_hs *h)
 {
     int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
-    if (psi_hs_flush(h) || psi_hs_tell(h)) return -1;
-    if (needs && !h->proved && !h->resumed) return psi_hs_broken(h, PSOCKET_CERT_MISSING);
-    h->state = PSI_HS_DONE;
-    return 0;
+    if (psi_hs_flush(h) || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) psi_hs_broken(h, PSOCKET_CERT_MISSING);
+    else h->state = PSI_HS_DONE;
 }
 
 /* The content of one side's Finished (RFC 5246 7.4.9, RFC 8446 4.4.4). Returns its length. */
@@ -8181,16 +8136,14 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     return 12;
 }
 
-static void psi_hs_write_finished(psi_hs *h)
+static int psi_hs_write_finished(psi_hs *h)
 {
     uint8_t data[PSI_HASH_MAX];
-    size_t n = psi_hs_finished(h, h->role->server, data);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_FINISHED);
-    psi_write(&h->flight, data, n);
-    psi_hs_end(h, at);
+    psi_write(&h->flight, data, psi_hs_finished(h, h->role->server, data));
+    return 0;
 }
 
-/* Is m the peer's Finished? It ends the peer's flight and joins the transcript. */
+/* The peer's, which ends its flight. */
 static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 {
     uint8_t data[PSI_HASH_MAX];
@@ -8199,9 +8152,7 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
     if (psi_hs_left(h, &m)) return -1;
     if (!psi_rec_equal(p, data, n))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
-    if (psi_hs_turn(h)) return -1;
-    psi_transcript_add(&h->transcript, h->message, 4 + n);
-    return 0;
+    return psi_hs_turn(h);
 }
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
@@ -8230,7 +8181,7 @@ static void psi_hs12_keys(psi_hs *h)
 }
 
 /* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static void psi_hs12_master(psi_hs *h)
+static int psi_hs12_master(psi_hs *h)
 {
     uint8_t master[48], digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
@@ -8242,31 +8193,15 @@ static void psi_hs12_master(psi_hs *h)
     memcpy(h->k->secret, master, 48);
     psi_wipe(master, sizeof master);
     psi_hs12_keys(h);
-}
-
-/* Our last flight. */
-static int psi_hs12_finish(psi_hs *h)
-{
-    if (psi_hs_flush(h)) return -1;
-    psi_hs_change_cipher_spec(h);
-    psi_hs_new_out(h);
-    psi_hs_write_finished(h);
-    return psi_hs_flush(h);
-}
-
-/* ChangeCipherSpec. */
-static int psi_hs12_ccs(psi_hs *h, psi_reader m)
-{
-    (void)m;
-    return psi_hs_new_in(h);
+    return 0;
 }
 
 /* Goes on with the session that is resumed. */
-static void psi_hs12_resume(psi_hs *h)
+static int psi_hs12_resume(psi_hs *h)
 {
-    h->resumed = 1;
     memcpy(h->k->secret, h->session->secret, 48);
     psi_hs12_keys(h);
+    return 0;
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
@@ -8294,7 +8229,7 @@ static int psi_hs13_keys(psi_hs *h)
     int hash = h->suite->hash;
     size_t n = psi_x509_hash_len(hash);
     uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
+    psi_keys_extract(hash, NULL, 0, h->resumed ? h->session->secret : NULL, n, secret);
     psi_keys_derive(hash, secret, "derived", NULL, salt);
     psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
     psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
@@ -8307,7 +8242,7 @@ static int psi_hs13_keys(psi_hs *h)
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
-static void psi_hs13_application(psi_hs *h)
+static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
@@ -8319,10 +8254,11 @@ static void psi_hs13_application(psi_hs *h)
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
     psi_wipe(server, sizeof server);
+    return 0;
 }
 
 /* The secret of PSKs to come; the client's Finished is the last in the transcript. */
-static void psi_hs13_resumption(psi_hs *h)
+static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
@@ -8330,6 +8266,7 @@ static void psi_hs13_resumption(psi_hs *h)
     psi_wipe(h->k->secret, sizeof h->k->secret);
     psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
     psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
+    return 0;
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
@@ -8342,7 +8279,7 @@ static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 /* --- the client ----------------------------------------------------------- */
 
 /* ServerKeyExchange, RFC 8422 5.4. */
-static int psi_client12_key(psi_hs *h, psi_reader m)
+static int psi_client12_read_key(psi_hs *h, psi_reader m)
 {
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
@@ -8351,33 +8288,18 @@ static int psi_client12_key(psi_hs *h, psi_reader m)
     if (!m.p) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
-    if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
+    h->params = psi_read_of(params, (size_t)(m.p - params));
+    if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
+    return psi_hs_exchange(h, point);
 }
 
-/* The rest of our flight, with the signature, if there is one. */
-static int psi_client12_end(psi_hs *h)
+static int psi_client12_write_key(psi_hs *h)
 {
-    if (h->identity) psi_auth_write_verify(h);
-    psi_transcript_forget(&h->transcript);
-    return psi_hs12_finish(h);
-}
-
-/* ServerHelloDone: our flight. */
-static int psi_client12_done(psi_hs *h, psi_reader m)
-{
-    uint32_t at;
-    if (psi_hs_left(h, &m) || psi_hs_turn(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
     psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    psi_hs_end(h, at);
-    psi_hs12_master(h);
-    if (!h->identity) return psi_client12_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, NULL), psi_none, psi_client12_end);
+    return 0;
 }
 
-static int psi_client12_ticket(psi_hs *h, psi_reader m)
+static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
 {
     psi_reader ticket;
     h->lifetime = psi_read_number(&m, 4);
@@ -8387,93 +8309,38 @@ static int psi_client12_ticket(psi_hs *h, psi_reader m)
     return psi_hs_left(h, &m);
 }
 
-static int psi_client12_finished(psi_hs *h, psi_reader m)
-{
-    if (psi_hs_read_finished(h, m) || (h->resumed && psi_hs12_finish(h))) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a client waits for with TLS 1.2: the server's flight, then the end of the handshake (RFC 5246 7.3). */
-static const psi_hs_row psi_client12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_SERVER_HELLO_DONE, PSI_ROW_HASH | PSI_ROW_FULL, 0, psi_client12_done},
-    {PSI_MSG_NEW_SESSION_TICKET, PSI_ROW_HASH | PSI_ROW_TICKET, PSI_HELLO_MAX, psi_client12_ticket},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
-    {0, 0, 0, NULL}};
-
-/* Is this the random of a server that could have spoken TLS 1.3 (RFC 8446 4.1.3)? */
-static int psi_client12_downgraded(const uint8_t *end)
-{
-    return (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
-}
-
 /* ServerHello of TLS 1.2. */
 static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
+    const uint8_t *end = h->randoms + 56;
+    int downgraded = (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
     int same = id.n && psi_x509_same(id, psi_read_of(h->id, h->id_len));
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
+    if (downgraded && psi_tls_speaks(h->tls, PSI_TLS13)) /* RFC 8446 4.1.3 */
         return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
-    h->next = psi_client12;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
     psi_ext_limits(h);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
     memset(&h->k->kex, 0, sizeof h->k->kex);
-    if (!same) return 0;
-    if (s->suite != h->suite)
+    h->resumed = (uint8_t)same;
+    if (same && s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
-    if (!(s->flags & PSI_SESSION_EMS) != !h->ems) /* RFC 7627 5.3 */
+    if (same && !(s->flags & PSI_SESSION_EMS) != !h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
-    psi_transcript_forget(&h->transcript);
-    psi_hs12_resume(h);
     return 0;
 }
 
-static int psi_client13_extensions(psi_hs *h, psi_reader m)
+static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
     if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
     psi_ext_limits(h);
     return 0;
 }
-
-static int psi_client13_end(psi_hs *h)
-{
-    if (h->identity) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_resumption(h);
-    return psi_hs_new_out(h) ? -1 : psi_hs_done(h);
-}
-
-static int psi_client13_finished(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (psi_hs_read_finished(h, m)) return -1;
-    psi_hs13_application(h);
-    if (psi_hs_new_in(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    if (!h->identity) return psi_client13_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.1). */
-static const psi_hs_row psi_client13[] = {
-    {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
-    {0, 0, 0, NULL}};
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
 static int psi_client13_retry(psi_hs *h, psi_reader m)
@@ -8485,17 +8352,15 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
     if (!h->regrouped && !h->opaque.n)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_kex(h, h->k->kex.group)) return -1;
+    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group))) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
         h->session = NULL;
     }
-    if (h->id_len) psi_hs_change_cipher_spec(h);
-    h->next = h->role->start;
-    psi_hello_write(h);
-    return psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    h->next = h->role->program;
+    return 0;
 }
 
 /* ServerHello of TLS 1.3. */
@@ -8508,13 +8373,9 @@ static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) return psi_client13_retry(h, m);
     if (psi_ext_get_all(h, &m, PSI_IN_SH13)) return -1;
     if (!h->share.n) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
-    if (h->psk && h->session->suite->hash != h->suite->hash)
+    if (h->resumed && h->session->suite->hash != h->suite->hash)
         return psi_hs_illegal(h, "hello resumes a session with another hash");
-    if (psi_hs_exchange(h, h->share)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    h->next = psi_client13;
-    h->resumed = h->psk;
-    return psi_hs13_keys(h);
+    return psi_hs_exchange(h, h->share);
 }
 
 /* Is this a version to speak? extension: supported_versions named it. */
@@ -8555,10 +8416,6 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
 }
 
-static const psi_hs_row psi_client_start[] = {
-    {PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
-    {0, 0, 0, NULL}};
-
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
    that are not printable ASCII: international names must be given in their "xn--" form). */
 static int psi_tls_name(const char *name, char out[256])
@@ -8574,54 +8431,39 @@ static int psi_tls_name(const char *name, char out[256])
     return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
 }
 
-/* The session ID of a client's hello: that of a session, or random bytes for middleboxes (RFC 8446 D.4) and by which a
-   ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
-static int psi_client_id(psi_hs *h)
+/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
+   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
+static int psi_client_begin(psi_hs *h, const char *name, int port)
 {
-    const psi_session *s = psi_hs_session(h, PSI_TLS12);
+    char host[256];
+    int kind = name ? psi_tls_name(name, host) : 1, code;
+    const psi_session *s;
+    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
+                           "starttls needs the server's name: nothing can be verified without it");
+    if (!kind)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
+    h->port = (uint16_t)port;
+    h->is_address = kind == 2;
+    h->name = name ? psi_strdup(host) : NULL;
+    h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
+    if (!h->k || (name && !h->name)) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
+    psi_session_recall(h);
+    s = psi_hs_session(h, PSI_TLS12);
+    code = psi_os_entropy(h->randoms, 32);
+    if (!code) code = psi_os_entropy(&h->grease, 1);
     if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-        return 0;
+    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
+        h->id_len = 32;
+        code = psi_os_entropy(h->id, 32);
     }
-    if (!s && !psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    h->id_len = 32;
-    return psi_os_entropy(h->id, 32);
-}
-
-/* Notes whom a client wants to speak to. */
-static int psi_client_name(psi_hs *h, const char *name, psocket_error *e)
-{
-    char host[256];
-    int kind = name ? psi_tls_name(name, host) : 0;
-    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
-        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
-    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
-    h->is_address = kind == 2;
-    h->name = name ? psi_strdup(host) : NULL;
-    return name && !h->name ? psi_err_code(e, PSOCKET_NOMEM) : 0;
-}
-
-/* A client's first message. */
-static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    int code = psi_client_name(h, name, e);
-    if (code) return code;
-    h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
-    if (!h->k) return psi_err_code(e, PSOCKET_NOMEM);
-    h->port = (uint16_t)port;
-    psi_session_recall(h);
-    code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
-    if (!code) code = psi_client_id(h);
     if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    if (code) return psi_err_code(e, code);
     h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    psi_hello_write(h);
-    psi_hs_flush(h);
-    return 0;
+    return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
 
 /* Remembers a session of TLS 1.2; the tickets of TLS 1.3 are still to come. */
@@ -8639,7 +8481,41 @@ static void psi_client_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish};
+/* The handshake as a client sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.1). */
+static const psi_hs_row psi_client_program[] = {
+    PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
+    PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_client12_read_key)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TURN, 0, NULL),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_AGAIN | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_AGAIN, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_FIRST, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
+    PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
+    PSI_OURS(FINISHED, 0, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_FULL, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_program, psi_client_begin, psi_client_finish};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
@@ -8654,12 +8530,31 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     uint8_t policy[32];
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
+    if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+}
+
+/* The session to resume by a ticket or, if there is none, an ID. NULL: there is none that may be. */
+static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader id)
+{
+    psi_sessions *all = &h->tls->server_sessions;
+    psi_session_slot *slot;
+    psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
+    if (!ticket.n && id.n == 32) {
+        psi_os_lock(&h->tls->lock);
+        slot = psi_sessions_find(all, id.p);
+        if (slot) slot->used = ++all->clock;
+        if (slot) s = psi_session_new(psi_sessions_flat(slot));
+        psi_os_unlock(&h->tls->lock);
+    }
+    if (s && psi_server_accepts(h, s)) return s;
+    psi_session_free(s);
+    return NULL;
 }
 
 /* A session of this connection, but for its secret. 0, or it cannot be made. */
@@ -8671,34 +8566,15 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
     return s->flags & PSI_SESSION_PEER ? psi_session_policy(tls, s->policy) : 0;
 }
 
-/* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
-static const psi_suite *psi_server_suite(const psocket_tls *tls, const psi_offer *o, unsigned version, int kind)
+/* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
+static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
 {
     size_t i;
-    for (i = 0; i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(o->suites, s->number)) return s;
+    for (i = 0; i < own->count; i++) {
+        const psi_named *s = own->items[i];
+        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
     }
     return NULL;
-}
-
-/* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
-static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
-{
-    size_t i;
-    if (!o->groups.n) return psi_list_find(&tls->groups, PSI_GROUP_P256);
-    for (i = 0; i < tls->groups.count; i++)
-        if (psi_read_has(o->groups, tls->groups.items[i]->number)) return tls->groups.items[i];
-    return NULL;
-}
-
-/* The suite for this certificate, if its client can verify it. NULL: none. */
-static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, const br_x509_pkey *key)
-{
-    if (h->version == PSI_TLS13) return h->suite;
-    if (key->key_type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)key->key.ec.curve))
-        return NULL; /* RFC 8422 5.1 */
-    return psi_server_suite(h->tls, o, PSI_TLS12, key->key_type);
 }
 
 /* Chooses the identity by name (exact, wildcard, then the first), and EC for those who can, with its scheme and, in TLS
@@ -8706,16 +8582,20 @@ static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, con
 static int psi_server_identity(psi_hs *h, const psi_offer *o)
 {
     psi_x509_host host;
-    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score;
+    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score, ec;
     size_t i;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = psi_server_fits(h, o, &leaf->key);
+        const psi_suite *suite = h->suite;
+        ec = leaf->key.key_type == BR_KEYTYPE_EC;
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+            continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
-        if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
+        if (score > 1 && ec) score++;
         if (score <= best) continue;
         best = score;
         h->identity = id;
@@ -8734,21 +8614,18 @@ static int psi_server_nothing(psi_hs *h, const char *what)
 
 /* --- the server: TLS 1.2 */
 
-static int psi_server12_key(psi_hs *h, psi_reader m)
+/* ClientKeyExchange. */
+static int psi_server12_read_key(psi_hs *h, psi_reader m)
 {
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m) || psi_hs_exchange(h, point)) return -1;
-    psi_hs12_master(h);
-    return 0;
+    return psi_hs_left(h, &m) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
-static int psi_server12_ticket(psi_hs *h)
+static int psi_server12_write_ticket(psi_hs *h)
 {
     psi_session s;
-    uint32_t at;
     if (psi_hs_tell(h)) return -1;
-    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
     psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
     if (psi_server_session(h->tls, h->info, h->now, &s)) {
         psi_write_number(&h->flight, 0, 2);
@@ -8756,115 +8633,50 @@ static int psi_server12_ticket(psi_hs *h)
         memcpy(s.secret, h->k->secret, 48);
         psi_ticket_write(h->tls, h->now, &s, &h->flight);
     }
-    psi_hs_end(h, at);
     psi_wipe(&s, sizeof s);
     return 0;
 }
 
-static int psi_server12_finished(psi_hs *h, psi_reader m)
+/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
+static int psi_server12_write_key(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m)) return -1;
-    if (!h->resumed && h->will_ticket && psi_server12_ticket(h)) return -1;
-    if (!h->resumed && psi_hs12_finish(h)) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a server waits for with TLS 1.2, once its first flight is out. */
-static const psi_hs_row psi_server12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
-    {0, 0, 0, NULL}};
-
-/* What ServerKeyExchange says of our half (RFC 8422 5.4). */
-static void psi_server12_params(const psi_kex *kex, psi_writer *w)
-{
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
     psi_write_number(w, PSI_NAMED_CURVE, 1);
     psi_write_number(w, kex->group->number, 2);
     psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-}
-
-/* ServerKeyExchange, signed, and the rest of the flight. */
-static int psi_server12_end(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_server12_params(&h->k->kex, &h->flight);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-    psi_auth_write_request(h);
-    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
-    return psi_hs_flush(h);
-}
-
-/* The flight of a new session, up to what has to be signed. */
-static int psi_server12_flight(psi_hs *h, const psi_group *group)
-{
-    psi_writer params = PSI_ZERO;
-    int code;
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
-    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    psi_server12_params(&h->k->kex, &params);
-    if (params.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    code = psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params.p, params.n), psi_server12_end);
-    psi_write_free(&params);
-    return code;
-}
-
-/* Finds the session that the client wants to resume, if it may. */
-static int psi_server12_recall(psi_hs *h, const psi_offer *o)
-{
-    psi_sessions *all = &h->tls->server_sessions;
-    psi_session_slot *slot;
-    psi_session *s = NULL;
-    if (o->ticket.n) {
-        s = psi_ticket_read(h->tls, h->now, o->ticket);
-    } else if (o->id.n == 32) {
-        psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, o->id.p);
-        if (slot) slot->used = ++all->clock;
-        if (slot) s = psi_session_new(psi_sessions_flat(slot));
-        psi_os_unlock(&h->tls->lock);
-    }
-    if (!s || !psi_server_accepts(h, s) || (h->ems && !(s->flags & PSI_SESSION_EMS))) {
-        psi_session_free(s);
-        return 0;
-    }
-    h->session = s;
-    h->resumed = 1;
-    if (h->ems || !(s->flags & PSI_SESSION_EMS)) return 0;
-    return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, /* RFC 7627 5.3 */
-                      "hello resumes a session without its extended master secret");
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = psi_server_group(h->tls, o);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+                             : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
     if (psi_ext_pointless(o->points))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
-    if (psi_server12_recall(h, o)) return -1;
+    h->session = psi_server_recall(h, o->ticket, o->id);
+    h->resumed = h->session != NULL;
+    if (h->resumed && h->session->flags & PSI_SESSION_EMS && !h->ems) /* RFC 7627 5.3 */
+        return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                          "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
-                                  : "no cipher suite");
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+                                  ? "no signature algorithm and key type" : "no cipher suite");
     if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
-    h->next = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
+    h->transcript.keep = !h->resumed && h->asked;
+    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (!h->resumed) return psi_server12_flight(h, group);
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_hs12_resume(h);
-    return psi_hs12_finish(h);
+    if (h->resumed) return 0;
+    h->will_ticket = o->ticket.p && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
+           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -8904,46 +8716,10 @@ static void psi_server13_tickets(psi_rec *r, psi_writer *w)
     psi_wipe(&s, sizeof s);
 }
 
-static int psi_server13_finished(psi_hs *h, psi_reader m)
+static int psi_server13_write_extensions(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m) || psi_hs_new_in(h)) return -1;
-    psi_hs13_resumption(h);
-    return psi_hs_done(h);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.2). */
-static const psi_hs_row psi_server13[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
-    {0, 0, 0, NULL}};
-
-/* The end of our flight: the signature, if there is one, Finished, and the keys of what follows it. */
-static int psi_server13_end(psi_hs *h)
-{
-    if (!h->resumed) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_application(h);
-    return psi_hs_new_out(h);
-}
-
-/* Our flight, once both hellos are there. */
-static int psi_server13_flight(psi_hs *h)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    uint32_t at;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
-    if (psi_hs13_keys(h)) return -1;
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    h->next = psi_server13;
-    at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
-    psi_hs_end(h, at);
-    if (h->resumed) return psi_server13_end(h);
-    psi_auth_write_request(h);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    return psi_auth_sign(h, psi_auth_content(h, 1, buf), psi_none, psi_server13_end);
+    return 0;
 }
 
 /* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
@@ -8954,15 +8730,15 @@ static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_off
     *twice = 0;
     for (i = tls->groups.count; i--;) {
         psi_reader list = o->shares;
-        int seen = 0;
+        unsigned wanted = tls->groups.items[i]->number;
+        int seen = 0, may = psi_read_has(o->groups, wanted);
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != tls->groups.items[i]->number) continue;
+            if (number != wanted) continue;
             *twice |= seen++;
-            if (!psi_read_has(o->groups, number)) continue;
-            best = tls->groups.items[i];
-            *point = share;
+            if (may) best = tls->groups.items[i];
+            if (may) *point = share;
         }
     }
     return best;
@@ -8977,20 +8753,15 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
     int i;
     t.hash.vtable->update(&t.hash.vtable, h->message, (size_t)(o->bound - h->message));
     t.hash.vtable->out(&t.hash.vtable, digest);
-    for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
+    for (i = 1; identities.n && i <= 8 && !h->resumed; i++) {
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
-        psi_session *s = psi_ticket_read(h->tls, h->now, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || s->suite->hash != h->suite->hash || !psi_server_accepts(h, s)) {
-            psi_session_free(s);
-            continue;
-        }
-        h->session = s;
-        psi_keys_binder(h->suite->hash, s->secret, digest, binder);
+        h->session = psi_server_recall(h, ticket, psi_none);
+        if (!h->session) continue;
+        psi_keys_binder(h->suite->hash, h->session->secret, digest, binder);
         if (theirs.n != h->suite->len || !psi_rec_equal(theirs.p, binder, theirs.n))
             return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
-        h->psk = (uint8_t)i;
-        h->resumed = 1;
+        h->resumed = (uint8_t)i;
     }
     return 0;
 }
@@ -9000,38 +8771,30 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
     const char *lacks = NULL;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
-    else if (!PSI_GOT(h, KEY_SHARE)) lacks = "hello lacks key_share";
+    else if (!o->shares.p) lacks = "hello lacks key_share";
     else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
-/* HelloRetryRequest: a key of this group is wanted. */
-static int psi_server13_retry(psi_hs *h, const psi_group *group)
+/* HelloRetryRequest has been written: everything begins again. */
+static int psi_server13_again(psi_hs *h)
 {
-    h->retried = h->psk ? 2 : 1;
-    psi_session_free(h->session);
-    h->session = NULL;
-    h->psk = h->resumed = 0;
-    h->k->kex.group = group;
-    psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     if (psi_hs_flush(h)) return -1;
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) ? PSI_REC_PLAIN : 0;
-    h->next = h->role->start;
+    h->next = h->role->program;
     return 0;
 }
 
 /* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
 static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
 {
-    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
     int twice;
     *group = psi_server13_share(h->tls, o, point, &twice);
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!*group && !psi_server_pick(&h->tls->groups, o->groups, 0, 0)) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
     else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
@@ -9040,7 +8803,7 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **
     return 0;
 }
 
-/* ClientHello of TLS 1.3. */
+/* ClientHello of TLS 1.3. Without a key of ours another is asked for. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group;
@@ -9048,12 +8811,19 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
-    return psi_server13_flight(h);
+    h->regrouped = !group;
+    h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
+    if (group)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
+               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
+    h->retried = h->resumed ? 2 : 1;
+    psi_session_free(h->session);
+    h->session = NULL;
+    h->resumed = 0;
+    h->k->kex.group = psi_server_pick(&h->tls->groups, o->groups, 0, 0);
+    return 0;
 }
 
 /* --- the server: hello */
@@ -9083,9 +8853,9 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 {
     psi_offer o = PSI_ZERO;
     int failed;
-    if (psi_hs_turn(h)) return -1;
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
@@ -9093,10 +8863,6 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     h->offer = NULL;
     return failed;
 }
-
-static const psi_hs_row psi_server_start[] = {
-    {PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
-    {0, 0, 0, NULL}};
 
 /* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
 static void psi_server_finish(psi_hs *h)
@@ -9114,7 +8880,39 @@ static void psi_server_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, NULL, psi_server_finish};
+/* The handshake as a server sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.2). */
+static const psi_hs_row psi_server_program[] = {
+    PSI_THEIRS(CLIENT_HELLO, PSI_ROW_TURN, PSI_HELLO_MAX, psi_server_hello),
+    PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
+    PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_FIRST, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
+    PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_IF12(psi_server12_write_ticket)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_write_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_program, NULL, psi_server_finish};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
@@ -9164,17 +8962,19 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
     return code;
 }
 
-/* The row of this message, if it may come now; else NULL. */
+/* The row that comes next if the peer sends this message. */
 static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 {
     const psi_hs_row *row = h->next;
-    unsigned out = 0;
-    if (h->resumed) out |= PSI_ROW_FULL;
-    if (!h->chain.count) out |= PSI_ROW_PROOF;
-    if (!h->will_ticket) out |= PSI_ROW_TICKET;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) out |= PSI_ROW_ASKED;
-    while (row->run && (row->when & out || (row->when & PSI_ROW_MAY && row->message != message))) row++;
-    return row->run && row->message == message ? row : NULL;
+    unsigned facts = PSI_ROW_MAY | PSI_ROW_TURN | PSI_ROW_OURS;
+    facts |= PSI_IS13(h) ? PSI_ROW_13 | PSI_ROW_FIRST : PSI_ROW_12;
+    facts |= h->resumed ? PSI_ROW_AGAIN | PSI_ROW_FIRST : PSI_ROW_FULL;
+    if (h->regrouped) facts |= PSI_ROW_RETRY;
+    if (h->asked) facts |= PSI_ROW_ASKED;
+    if (h->role->server ? h->chain.count != 0 : h->identity != NULL) facts |= PSI_ROW_PROOF;
+    if (h->will_ticket) facts |= PSI_ROW_TICKET;
+    while (row->when & ~facts || (row->when & PSI_ROW_MAY && row->message != message)) row++;
+    return row;
 }
 
 static int psi_hs_unexpected(psi_hs *h, int message)
@@ -9183,34 +8983,65 @@ static int psi_hs_unexpected(psi_hs *h, int message)
                        "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
 }
 
-/* May a message of this kind and size come now? */
-static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_t size)
+/* A row of ours. A message that leaves a question is taken back. */
+static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
 {
-    int chain = message == PSI_MSG_CERTIFICATE;
-    if (!row) return psi_hs_unexpected(h, message);
-    if (size - 4 <= row->limit) return 0;
-    return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
-                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
-                       psi_hs_peer(h), psi_msg_name(message));
+    int is_message = row->message <= 0xFF;
+    uint32_t start = h->flight.n, at = 0;
+    if (is_message) psi_write_number(&h->flight, row->message, 1);
+    if (is_message) at = psi_write_open(&h->flight, 3);
+    h->next = row + 1;
+    if (row->write) row->write(h);
+    if (h->question) {
+        h->next = row;
+        if (!h->flight.failed) h->flight.n = start;
+    } else if (is_message && h->state == PSI_HS_RUNNING) {
+        psi_write_close(&h->flight, at, 3);
+        if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + start, h->flight.n - start);
+    }
 }
 
-/* Handles the messages that are whole, until one leaves a question. */
-static void psi_hs_messages(psi_hs *h)
+/* A row of the peer's: its message behind the first `at` bytes of what has come. Returns its size; 0: it is not whole, or must
+   not come. */
+static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
+{
+    const uint8_t *p = h->rec->part.p + at;
+    uint32_t left = h->rec->part.n - at, size = psi_msg_size(p);
+    int chain = *p == PSI_MSG_CERTIFICATE;
+    if (row->message != *p) {
+        psi_hs_unexpected(h, *p);
+    } else if (size - 4 > row->limit) {
+        psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
+                    chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
+                    psi_hs_peer(h), psi_msg_name(*p));
+    } else if (size <= left) {
+        h->message = p;
+        h->rest = left - size;
+        h->next = row + 1;
+        if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
+        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        psi_transcript_add(&h->transcript, p, size);
+        return size;
+    }
+    return 0;
+}
+
+/* Runs the program until a message of the peer's is missing, or there is a question. */
+static void psi_hs_run(psi_hs *h)
 {
     psi_writer *part = &h->rec->part;
-    uint32_t at = 0;
-    while (h->state == PSI_HS_RUNNING && !h->question && part->n - at >= 4) {
-        const uint8_t *p = part->p + at;
-        uint32_t size = psi_msg_size(p);
-        const psi_hs_row *row = psi_hs_find(h, p[0]);
-        if (psi_hs_expects(h, row, p[0], size) || part->n - at < size) break;
-        at += size;
-        h->message = p;
-        h->rest = part->n - at;
-        h->next = row + 1;
-        if (row->when & PSI_ROW_HASH) psi_transcript_add(&h->transcript, p, size);
-        row->run(h, psi_read_of(p + 4, size - 4));
-        h->message = NULL;
+    uint32_t at = 0, size;
+    while (h->state == PSI_HS_RUNNING && !h->question) {
+        const psi_hs_row *row = psi_hs_find(h, at < part->n ? part->p[at] : -1);
+        if (row->message == PSI_MSG_END) {
+            psi_hs_done(h);
+        } else if (row->when & PSI_ROW_OURS) {
+            psi_hs_write(h, row);
+        } else {
+            size = psi_hs_flush(h) || part->n - at < 4 ? 0 : psi_hs_read(h, row, at);
+            if (!size) break;
+            at += size;
+        }
     }
     h->rest = 0;
     if (h->transcript.bytes.failed) psi_hs_broken(h, PSOCKET_NOMEM);
@@ -9221,11 +9052,12 @@ static void psi_hs_messages(psi_hs *h)
 static int psi_hs_read_ccs(psi_hs *h, psi_reader m)
 {
     const psi_hs_row *row = psi_hs_find(h, PSI_MSG_CCS);
+    int due = row->message == PSI_MSG_CCS;
     int idle = h->version == PSI_TLS13 || (!h->version && !h->role->server && psi_tls_speaks(h->tls, PSI_TLS13));
-    if ((!row && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
-    if (!row) return 0;
+    if ((!due && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
+    if (!due) return 0;
     h->next = row + 1;
-    return row->run(h, m);
+    return psi_hs_new_in(h);
 }
 
 /* A whole record has come. */
@@ -9241,7 +9073,7 @@ static int psi_hs_record(psi_hs *h, const psi_rec_in *in)
                            "the peer sent data before the handshake was over");
     psi_write(&h->rec->part, in->data, in->len);
     if (h->rec->part.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    psi_hs_messages(h);
+    psi_hs_run(h);
     return 0;
 }
 
@@ -9282,25 +9114,24 @@ static int psi_hs_error(const psi_hs *h, psocket_error *e)
 static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port,
                                  psocket_error *e)
 {
-    psi_hs *h;
-    int code = PSOCKET_NOMEM;
+    psi_hs *h = NULL;
+    int code;
     *out = NULL;
     if (!role) return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    if (role->server && !tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
     h = (psi_hs *)psi_alloc(sizeof *h);
-    if (!h) return psi_err_code(e, code);
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
     h->role = role;
-    h->next = role->start;
+    h->next = role->program;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
         h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
-        code = role->server && !tls->identity_count ? PSOCKET_TLS_NO_IDENTITY : 0;
+        if (!role->begin || !role->begin(h, name, port)) psi_hs_run(h);
     }
-    if (code) psi_err_code(e, code);
-    else if (role->begin) code = role->begin(h, name, port, e);
-    if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
+    code = !h->rec ? psi_err_code(e, PSOCKET_NOMEM) : h->state == PSI_HS_FAILED ? psi_hs_error(h, e) : 0;
     if (code) psi_hs_free(h);
     else *out = h;
     return code;
@@ -9380,7 +9211,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
         verdict.cert_index = 0;
     }
     if (code) psi_auth_refuse(h, &verdict);
-    else psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 
@@ -9390,7 +9221,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
     if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
-    else if (!h->then(h)) psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 
@@ -9441,7 +9272,7 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
     if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_key_update(&r->in);
     if (request) r->update = 1;
-    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+    return 0;
 }
 
 /* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
@@ -9470,51 +9301,43 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
-            alert = psi_late_ticket(r, m);
-        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
-            alert = psi_late_update(r, m, r->part.n == at);
-        } else {
+        if (r->version == PSI_TLS12) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            alert = ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+        } else {
+            alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
+        if (!alert && *p != PSI_MSG_NEW_SESSION_TICKET && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
-}
-
-/* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
-static int psi_late_alert(const psi_rec *r, psi_rec_in *in)
-{
-    int fault = psi_rec_alert_fault(r, in), alert = in->len == 2 ? in->data[1] : 0;
-    if (fault == PSI_ALERT_UNEXPECTED_MESSAGE) return psi_rec_refuse(in, fault, "the peer sent a record out of order");
-    if (fault != PSI_ALERT_NONE) return psi_rec_refuse(in, fault, "the peer sent a malformed alert");
-    if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
-    if (in->data[0] == PSI_REC_WARNING) return PSI_REC_SKIP;
-    in->alert = alert;
-    return PSOCKET_TLS_ALERT;
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert;
+    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
+    kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
-        kind = psi_late_alert(r, in);
+        alert = psi_rec_alert_fault(r, in);
+        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
-        kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert)
-            kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (!alert) alert = PSI_ALERT_NONE;
+        why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
-        kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
-    } else {
-        kind = in->len ? PSI_REC_DATA : PSI_REC_SKIP;
+        alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    } else if (in->len) {
+        return PSI_REC_DATA;
     }
-    if (kind != PSI_REC_DATA) in->len = 0;
+    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    in->len = 0;
     return kind;
 }
 

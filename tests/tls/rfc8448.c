@@ -412,6 +412,7 @@ static kit_end *client(psocket_tls *tls)
         start(h);
         feed_message(c, 22, p, n);
         CHECK_INT(h->k->kex.group->number, 23);
+        h->offered = 0xFFFFFFFFu;
         begin(h);
     }
     bytes(t->client_key, h->k->kex.scalar);
@@ -521,7 +522,7 @@ static kit_end *server(psocket_tls *tls)
     bytes(t->server_key, h->k->kex.scalar);
     CHECK(!psi_hs_exchange(h, share(t->retry ? again : hello, t->retry ? again_len : hello_len)));
     if (t->section == 4) {
-        h->psk = 1;
+        h->resumed = 1;
         h->session = (psi_session *)psi_alloc(sizeof *h->session);
         if (!h->session) abort();
         memset(h->session, 0, sizeof *h->session);
