@@ -6095,100 +6095,126 @@ static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out
     return psi_x509_hash_len(hash);
 }
 
-/* Returns the length. */
-static size_t psi_keys_hmac(int hash, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out)
+/* A secret is made ready once for all that comes from it. Who holds one wipes it. */
+typedef br_hmac_key_context psi_secret;
+
+static void psi_keys_ready(psi_secret *k, int hash, const uint8_t *secret, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), key, key_len);
-    br_hmac_init(&h, &k, 0);
-    br_hmac_update(&h, p, n);
-    n = br_hmac_out(&h, out);
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
-    return n;
+    br_hmac_key_init(k, psi_x509_hash_class(hash), secret, n);
 }
 
-/* HKDF-Extract (RFC 5869 2.2); an ikm of NULL is a string of zeros as long as the hash. */
-static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t n, uint8_t *out)
+/* HMAC of strings behind each other. Returns its length. */
+static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t count, uint8_t *out)
+{
+    br_hmac_context h;
+    br_hmac_init(&h, k, 0);
+    for (; count; count--, parts++) br_hmac_update(&h, parts->p, parts->n);
+    count = br_hmac_out(&h, out);
+    psi_wipe(&h, sizeof h);
+    return count;
+}
+
+/* The same of one string, with a secret that is used but once. */
+static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
+{
+    psi_secret k;
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_mac(&k, &part, 1, out);
+    psi_wipe(&k, sizeof k);
+}
+
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
-    psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
+    uint8_t secret[PSI_HASH_MAX];
+    psi_reader part = ikm ? psi_read_of(ikm, n) : psi_read_of(zero, psi_x509_hash_len(hash));
+    psi_keys_ready(k, hash, secret, psi_keys_mac(k, &part, 1, secret));
+    psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, psi_reader context, uint8_t *out,
-                            size_t n)
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_REC_SECRET], *made = NULL;
-    uint8_t head[3], end[2]; /* lengths, and the counter */
+    uint8_t block[PSI_HASH_MAX], head[3], end = (uint8_t)context.n, number = 1;
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
+                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    size_t len;
     psi_rec_put(head, n, 2);
     head[2] = (uint8_t)(6 + strlen(label));
-    end[0] = (uint8_t)context.n;
-    end[1] = 1;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
-    for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
-        br_hmac_init(&h, &k, 0);
-        if (made) br_hmac_update(&h, made, len);
-        br_hmac_update(&h, head, 3);
-        br_hmac_update(&h, "tls13 ", 6);
-        br_hmac_update(&h, label, strlen(label));
-        br_hmac_update(&h, end, 1);
-        br_hmac_update(&h, context.p, context.n);
-        br_hmac_update(&h, end + 1, 1);
-        br_hmac_out(&h, block);
-        made = block;
-        take = n < len ? n : len;
-        memcpy(out, block, take);
-        out += take;
-        n -= take;
+    for (; n; number++) {
+        len = psi_keys_mac(k, parts, 7, block);
+        parts[0] = psi_read_of(block, len);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
     }
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
     psi_wipe(block, sizeof block);
 }
 
 /* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
-static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
+static void psi_keys_derive(const psi_secret *k, int hash, const char *label, const uint8_t *digest, uint8_t *out)
 {
     uint8_t none[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
     if (!digest) psi_keys_digest(hash, psi_none, psi_none, none);
-    psi_keys_expand(hash, secret, label, psi_read_of(digest ? digest : none, n), out, n);
+    psi_keys_expand(k, label, psi_read_of(digest ? digest : none, n), out, n);
+}
+
+/* On to the secret of the next stage (RFC 8446 7.1). */
+static void psi_keys_next(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
+{
+    uint8_t salt[PSI_HASH_MAX];
+    psi_keys_derive(k, hash, "derived", NULL, salt);
+    psi_keys_ready(k, hash, salt, psi_x509_hash_len(hash));
+    psi_keys_extract(k, hash, ikm, n);
+    psi_wipe(salt, sizeof salt);
 }
 
 /* The content of Finished, and of a binder (RFC 8446 4.4.4). */
 static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *digest, uint8_t *out)
 {
+    psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
-    psi_keys_expand(hash, secret, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_expand(&k, "finished", psi_none, key, n);
+    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
 static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
 {
-    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, psk, psi_x509_hash_len(hash), early);
-    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_secret k;
+    uint8_t key[PSI_HASH_MAX];
+    psi_keys_ready(&k, hash, NULL, 0);
+    psi_keys_extract(&k, hash, psk, psi_x509_hash_len(hash));
+    psi_keys_derive(&k, hash, "res binder", NULL, key);
     psi_keys_finished(hash, key, digest, out);
-    psi_wipe(early, sizeof early);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* TLS 1.2's PRF (RFC 5246 5). */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
-                         uint8_t *out, size_t n)
+static void psi_keys_prf(const psi_secret *k, const char *label, psi_reader seed, uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk chunk;
-    chunk.data = seed.p;
-    chunk.len = seed.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
+    uint8_t a[PSI_HASH_MAX], block[PSI_HASH_MAX];
+    psi_reader parts[3] = {psi_none, psi_read_of(label, strlen(label)), seed};
+    size_t len;
+    parts[0] = psi_read_of(a, psi_keys_mac(k, parts + 1, 2, a));
+    while (n) {
+        len = psi_keys_mac(k, parts, 3, block);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
+        if (n) psi_keys_mac(k, parts, 1, a);
+    }
+    psi_wipe(a, sizeof a);
+    psi_wipe(block, sizeof block);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6198,24 +6224,27 @@ static size_t psi_suite_key_len(const psi_suite *s)
     return s->aead == PSI_AES128 ? 16 : 32;
 }
 
-/* RFC 8446 7.3: key and nonce from a traffic secret. */
+/* RFC 8446 7.3: key and nonce from a traffic secret, which may lie in *k. */
 static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
 {
-    uint8_t copy[PSI_REC_SECRET];
-    size_t n = suite->len;
-    memcpy(copy, secret, n); /* it may lie in *k */
-    psi_key_clear(k);
+    psi_secret ready;
+    psi_keys_ready(&ready, suite->hash, secret, suite->len);
+    psi_key_relax(k);
     k->suite = suite;
-    memcpy(k->secret, copy, n);
-    psi_keys_expand(suite->hash, copy, "key", psi_none, k->key, psi_suite_key_len(suite));
-    psi_keys_expand(suite->hash, copy, "iv", psi_none, k->iv, sizeof k->iv);
-    psi_wipe(copy, sizeof copy);
+    k->seq = 0;
+    memmove(k->secret, secret, suite->len);
+    psi_keys_expand(&ready, "key", psi_none, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(&ready, "iv", psi_none, k->iv, sizeof k->iv);
+    psi_wipe(&ready, sizeof ready);
 }
 
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_secret ready;
+    psi_keys_ready(&ready, k->suite->hash, k->secret, k->suite->len);
+    psi_keys_expand(&ready, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_wipe(&ready, sizeof ready);
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6527,8 +6556,9 @@ enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
 
 typedef struct psi_hs_secrets {
     psi_kex kex;
-    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret, TLS 1.3's */
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret */
     size_t secret_len;
+    psi_secret ready;            /* TLS 1.2's master secret, TLS 1.3's secret of the stage */
     uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
     psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
 } psi_hs_secrets;
@@ -7912,7 +7942,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, head, PSI_TICKET_HEAD, once);
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
@@ -7921,7 +7951,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 3", 9), id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
@@ -8131,8 +8161,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
         psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
-                 psi_read_of(digest, n), out, 12);
+    psi_keys_prf(&h->k->ready, server ? "server finished" : "client finished", psi_read_of(digest, n), out, 12);
     return 12;
 }
 
@@ -8166,7 +8195,8 @@ static void psi_hs12_keys(psi_hs *h)
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8183,15 +8213,13 @@ static void psi_hs12_keys(psi_hs *h)
 /* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
 static int psi_hs12_master(psi_hs *h)
 {
-    uint8_t master[48], digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
-                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    memcpy(h->k->secret, master, 48);
-    psi_wipe(master, sizeof master);
+    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
     psi_hs12_keys(h);
     return 0;
 }
@@ -8207,13 +8235,12 @@ static int psi_hs12_resume(psi_hs *h)
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
-static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
-                             uint8_t *server)
+static void psi_hs13_traffic(psi_hs *h, const char *const labels[4], uint8_t *client, uint8_t *server)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
-    psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[0], digest, client);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[1], digest, server);
     psi_keys_log(labels[2], h->randoms, client, h->suite->len);
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
@@ -8226,18 +8253,14 @@ static int psi_hs13_keys(psi_hs *h)
 {
     static const char *const labels[4] = {"c hs traffic", "s hs traffic", "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
                                           "SERVER_HANDSHAKE_TRAFFIC_SECRET"};
+    psi_secret *ready = &h->k->ready;
     int hash = h->suite->hash;
-    size_t n = psi_x509_hash_len(hash);
-    uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->resumed ? h->session->secret : NULL, n, secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
-    psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_keys_ready(ready, hash, NULL, 0);
+    psi_keys_extract(ready, hash, h->resumed ? h->session->secret : NULL, h->suite->len);
+    psi_keys_next(ready, hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_extract(hash, salt, n, NULL, 0, h->k->secret);
-    psi_wipe(salt, sizeof salt);
-    psi_wipe(secret, sizeof secret);
+    psi_hs13_traffic(h, labels, h->k->client_secret, h->k->server_secret);
+    psi_keys_next(ready, hash, NULL, 0);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
 }
 
@@ -8247,9 +8270,9 @@ static int psi_hs13_application(psi_hs *h)
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
     uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, h->k->secret, labels, client, server);
+    psi_hs13_traffic(h, labels, client, server);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
     psi_wipe(client, sizeof client);
@@ -8262,8 +8285,8 @@ static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "res master", digest, h->rec->seed);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "res master", digest, h->rec->seed);
+    psi_wipe(&h->k->ready, sizeof h->k->ready);
     psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
     psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
     return 0;
@@ -8272,8 +8295,11 @@ static int psi_hs13_resumption(psi_hs *h)
 /* The PSK of a ticket (RFC 8446 4.6.1). */
 static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 {
-    int hash = r->in.suite->hash;
-    psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
+    const psi_suite *suite = r->in.suite;
+    psi_secret k;
+    psi_keys_ready(&k, suite->hash, r->seed, suite->len);
+    psi_keys_expand(&k, "resumption", nonce, out, suite->len);
+    psi_wipe(&k, sizeof k);
 }
 
 /* --- the client ----------------------------------------------------------- */
@@ -9757,6 +9783,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 {
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_secret k;
     psi_writer w = PSI_ZERO;
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
@@ -9777,16 +9804,21 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     }
     if (r->version == PSI_TLS13) {
         if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
-        psi_keys_derive(hash, r->secret, label, NULL, secret);
+        psi_keys_ready(&k, hash, r->secret, r->out.suite->len);
+        psi_keys_derive(&k, hash, label, NULL, secret);
+        psi_keys_ready(&k, hash, secret, r->out.suite->len);
         psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
-        psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
+        psi_keys_expand(&k, "exporter", psi_read_of(digest, r->out.suite->len), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
+        psi_wipe(&k, sizeof k);
         return (ptrdiff_t)n;
     }
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_keys_ready(&k, hash, r->secret, 48);
+    psi_keys_prf(&k, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_wipe(&k, sizeof k);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
