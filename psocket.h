@@ -5003,10 +5003,11 @@ typedef struct psi_x509_query {
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
+    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
-    const psi_x509_query *q;
+    psi_x509_query *q;
     const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
@@ -5162,6 +5163,8 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
     }
+    for (i = 1; i <= depth; i++)
+        if (w->path[i]->not_after < w->q->until) w->q->until = w->path[i]->not_after;
     return 1;
 }
 
@@ -5368,7 +5371,7 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 }
 
 /* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
-static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
+static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
     const psi_trust *trust;
@@ -5380,6 +5383,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
+        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
@@ -6490,6 +6494,7 @@ typedef struct psi_session {
     /* what resumes it */
     uint8_t policy[32];
     uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
+    int64_t proven;             /* when a full handshake is due: seven days after the last, or when its path has ended */
     int64_t from, until;
     uint64_t age_add;
     psi_reader ticket;          /* clients: what to send */
@@ -6571,6 +6576,7 @@ struct psi_hs {
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
     uint16_t port, version;
@@ -7474,11 +7480,12 @@ static int psi_auth_write_chain(psi_hs *h)
     return 0;
 }
 
-/* The verdict on a peer's chain. */
+/* The verdict on a peer's chain; *until becomes the moment when it ends, if that is earlier. */
 static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, int64_t now,
-                          psocket_error *e)
+                          int64_t *until, psocket_error *e)
 {
     psi_x509_query q = PSI_ZERO;
+    int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
     q.trust = tls->trust;
     q.name = client || tls->insecure_no_name ? NULL : name;
@@ -7486,7 +7493,10 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     q.client = client;
     q.pins = tls->pins.p;
     q.pin_count = tls->pins.n / 32;
-    return psi_x509_verify(&q, chain, e);
+    q.until = *until;
+    code = psi_x509_verify(&q, chain, e);
+    if (!tls->insecure_no_verify) *until = q.until;
+    return code;
 }
 
 static int psi_auth_refuse(psi_hs *h, const psocket_error *e)
@@ -7503,7 +7513,7 @@ static int psi_auth_accept(psi_hs *h)
     psocket_question *q;
     int code;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
-    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &h->proven, &verdict);
     if ((code || h->tls->insecure_no_verify) && psi_x509_usable(h->chain.certs, &unusable)) { /* else it was looked at */
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
@@ -7665,7 +7675,7 @@ static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] =
     PSI_FIELD(name, 0, 0), PSI_FIELD(alpn, 0, 0), PSI_FIELD(endpoint, 0, 0),
     PSI_FIELD(subject, 0, PSI_FIELD_PEER),
     PSI_FIELD(not_before, 8, PSI_FIELD_PEER), PSI_FIELD(not_after, 8, PSI_FIELD_PEER),
-    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER),
+    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER), PSI_FIELD(proven, 8, 0),
     PSI_FIELD(policy, 32, PSI_FIELD_SECRET), PSI_FIELD(secret, PSI_REC_SECRET, PSI_FIELD_SECRET),
     PSI_FIELD(from, 8, PSI_FIELD_SECRET), PSI_FIELD(until, 8, PSI_FIELD_SECRET),
     PSI_FIELD(age_add, 4, PSI_FIELD_SECRET), PSI_FIELD(ticket, 0, PSI_FIELD_SECRET)
@@ -7703,7 +7713,7 @@ static int psi_session_read(psi_reader r, psi_session *s)
     memset(s, 0, sizeof *s);
     psi_session_walk(s, NULL, &r, 1);
     return psi_x509_end(r) && s->suite && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
+           s->until <= s->proven && s->proven - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
            !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
 }
 
@@ -7951,7 +7961,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 3", 9), id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
@@ -8072,15 +8082,20 @@ static void psi_session_forget(psi_hs *h)
     psi_os_unlock(&h->tls->lock);
 }
 
+/* It may be resumed from now on, for lifetime seconds at most. 0, or it may not. */
+static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
+{
+    s->from = now;
+    s->until = lifetime < s->proven - now ? now + lifetime : s->proven;
+    return s->from < s->until ? 0 : PSOCKET_INVALID;
+}
+
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
     if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
-    if (lifetime > PSI_SESSION_MOST) lifetime = PSI_SESSION_MOST;
-    s->from = now;
-    s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
-    if (s->from >= s->until) return;
+    if (psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -8129,6 +8144,7 @@ static int psi_hs_tell(psi_hs *h)
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8562,7 +8578,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
-    return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+    return memcmp(policy, s->policy, 32) == 0;
 }
 
 /* The session to resume by a ticket or, if there is none, an ID. NULL: there is none that may be. */
@@ -8587,8 +8603,7 @@ static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader i
 static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t now, psi_session *s)
 {
     psi_tlsinfo_read(info, s);
-    s->from = now;
-    s->until = now + PSI_SESSION_TIME;
+    if (psi_session_time(s, now, PSI_SESSION_TIME)) return PSOCKET_INVALID;
     return s->flags & PSI_SESSION_PEER ? psi_session_policy(tls, s->policy) : 0;
 }
 
@@ -9151,6 +9166,7 @@ static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls
     h->next = role->program;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
+    h->proven = h->now + PSI_SESSION_MOST;
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
@@ -9669,6 +9685,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     psocket_error verdict = PSI_ZERO;
     psi_x509_chain certs = PSI_ZERO;
     char host[256];
+    int64_t until = 0;
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
     code = psi_tls_meant(&tls, e);
@@ -9681,7 +9698,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
-        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &verdict);
+        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
@@ -9691,7 +9708,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
 }
 
 /* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 3};
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 4};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
 
