@@ -6140,12 +6140,11 @@ static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t
 /* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
 static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
-    uint8_t block[PSI_HASH_MAX], head[3], end = (uint8_t)context.n, number = 1;
+    uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
+    uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
     psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
                            psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
     size_t len;
-    psi_rec_put(head, n, 2);
-    head[2] = (uint8_t)(6 + strlen(label));
     for (; n; number++) {
         len = psi_keys_mac(k, parts, 7, block);
         parts[0] = psi_read_of(block, len);
