@@ -4561,28 +4561,38 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
+/* The value of a base64 digit, -1 if it is none. */
+static int psi_x509_digit(int c)
+{
+    if (c >= 'a') return c <= 'z' ? c - 'a' + 26 : -1;
+    if (c >= 'A') return c <= 'Z' ? c - 'A' : -1;
+    if (c >= '0') return c <= '9' ? c - '0' + 52 : -1;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *digit;
-    size_t n = 0, i, start = 0;
+    size_t n = 0;
     unsigned held = 0, bits = 0, pad = 0;
-    for (i = 0; i < in.n; i++)
-        if (in.p[i] == ':') start = i;
-    while (start && start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
-    for (i = start; i < in.n; i++) {
-        if (memchr(" \t\r\n", in.p[i], 4)) continue;
-        if (in.p[i] == '=' && ++pad <= 2) continue;
-        digit = (const char *)memchr(digits, in.p[i], 64);
-        if (!digit || pad) return 0;
-        held = held << 6 | (unsigned)(digit - digits);
-        bits += 6;
-        if (bits < 8) continue;
-        bits -= 8;
-        out[n++] = (uint8_t)(held >> bits);
-        held &= (1u << bits) - 1;
+    for (; in.n; in = psi_x509_after(in, 1)) {
+        int c = *in.p, v = psi_x509_digit(c);
+        if (v >= 0 && !pad) {
+            held = held << 6 | (unsigned)v;
+            bits += 6;
+            if (bits < 8) continue;
+            bits -= 8;
+            out[n++] = (uint8_t)(held >> bits);
+        } else if (c == '=' && pad < 2) {
+            pad++;
+        } else if (!memchr(" \t\r\n", c, 4)) { /* of a header: begins again behind it */
+            in = psi_x509_after(in, psi_x509_find(in, ":", 1));
+            while (in.n && *in.p != '\n' && *in.p != '\r') in = psi_x509_after(in, 1);
+            if (!in.n) return 0;
+            n = held = bits = pad = 0;
+        }
     }
+    held &= (1u << bits) - 1;
     return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
 }
 
