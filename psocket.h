@@ -6573,7 +6573,6 @@ typedef struct psi_hs_secrets {
     uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret */
     size_t secret_len;
     psi_secret ready;            /* TLS 1.2's master secret, TLS 1.3's secret of the stage */
-    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
     psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
 } psi_hs_secrets;
 
@@ -7335,14 +7334,21 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
  * questions that a handshake puts to the application. A question stops a handshake until it is answered.
  *================================================================================================*/
 
+static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+{
+    psi_x509_alg alg;
+    alg.kind = s->kind;
+    alg.hash = s->hash;
+    alg.salt = (int)psi_x509_hash_len(s->hash);
+    return alg;
+}
+
 /* May a key of this certificate sign so? RFC 8446 4.2.3: TLS 1.3 binds ECDSA to a curve and has no PKCS#1. */
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
-    if (s->kind == PSI_X509_ECDSA)
-        return leaf->key.key_type == BR_KEYTYPE_EC && (version < PSI_TLS13 || leaf->key.key.ec.curve == s->curve);
-    if (leaf->key.key_type != BR_KEYTYPE_RSA || leaf->pss_key != s->pss_key) return 0;
-    if (s->kind == PSI_X509_PKCS1) return version < PSI_TLS13;
-    return !leaf->key_alg.kind || leaf->key_alg.hash == s->hash;
+    psi_x509_alg alg = psi_auth_alg(s);
+    if (leaf->pss_key != s->pss_key || !psi_x509_fits(leaf->key.key_type, leaf->pss_key, &leaf->key_alg, &alg)) return 0;
+    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7354,15 +7360,6 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
         if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
             return tls->schemes.items[i];
     return NULL;
-}
-
-static psi_x509_alg psi_auth_alg(const psi_scheme *s)
-{
-    psi_x509_alg alg;
-    alg.kind = s->kind;
-    alg.hash = s->hash;
-    alg.salt = (int)psi_x509_hash_len(s->hash);
-    return alg;
 }
 
 /* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
@@ -7542,11 +7539,11 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
+    if (PSI_IS13(h) && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
     while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
-        if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
+        if (PSI_IS13(h)) extensions = psi_read_vector(&list, 2, 0, 65535);
         if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
@@ -7562,7 +7559,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
    that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
-    int server = h->role->server, new_one = h->version == PSI_TLS13;
+    int server = h->role->server, new_one = PSI_IS13(h);
     const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
@@ -7641,7 +7638,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
     psi_reader types = psi_none;
     int failed;
     h->offer = &o;
-    if (h->version == PSI_TLS12) {
+    if (!PSI_IS13(h)) {
         types = psi_read_vector(&m, 1, 1, 255);
         o.schemes = psi_read_list(&m, &schemes);
         o.authorities = psi_read_list(&m, &authorities);
@@ -7819,8 +7816,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
     const psi_trust *trust;
+    const psi_x509_cert *cert;
     br_sha256_context all;
-    uint8_t digest[32];
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
@@ -7829,13 +7826,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
         for (i = 0; i < tls->identity_count; i++) {
-            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = tls->identities[i].chain.certs;
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
-            psi_x509_sha256(trust->anchors.certs[i].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = &trust->anchors.certs[i];
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
         br_sha256_update(&all, tls->pins.p, tls->pins.n);
@@ -8078,16 +8075,12 @@ static void psi_session_recall(psi_hs *h)
 static void psi_session_forget(psi_hs *h)
 {
     psi_session_slot *slot;
-    psi_session s;
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key);
-    if (slot) {
-        psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_x509_same(s.ticket, h->session->ticket)) psi_sessions_drop(slot);
-        psi_wipe(&s, sizeof s);
-    }
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+        psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
 }
 
@@ -8183,7 +8176,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
+        psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
     psi_keys_prf(&h->k->ready, server ? "server finished" : "client finished", psi_read_of(digest, n), out, 12);
@@ -8260,9 +8253,9 @@ static int psi_hs12_resume(psi_hs *h)
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
-static void psi_hs13_traffic(psi_hs *h, const char *const labels[4], uint8_t *client, uint8_t *server)
+static void psi_hs13_traffic(psi_hs *h, const char *const labels[4])
 {
-    uint8_t digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_derive(&h->k->ready, h->suite->hash, labels[0], digest, client);
     psi_keys_derive(&h->k->ready, h->suite->hash, labels[1], digest, server);
@@ -8270,6 +8263,8 @@ static void psi_hs13_traffic(psi_hs *h, const char *const labels[4], uint8_t *cl
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
     psi_key_from_secret(&h->k->next_out, h->suite, h->role->server ? server : client);
+    psi_wipe(client, sizeof client);
+    psi_wipe(server, sizeof server);
 }
 
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
@@ -8284,7 +8279,7 @@ static int psi_hs13_keys(psi_hs *h)
     psi_keys_extract(ready, hash, h->resumed ? h->session->secret : NULL, h->suite->len);
     psi_keys_next(ready, hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_hs13_traffic(h, labels, h->k->client_secret, h->k->server_secret);
+    psi_hs13_traffic(h, labels);
     psi_keys_next(ready, hash, NULL, 0);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
 }
@@ -8294,14 +8289,12 @@ static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
-    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, labels, client, server);
+    uint8_t digest[PSI_HASH_MAX];
+    psi_hs13_traffic(h, labels);
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_derive(&h->k->ready, h->suite->hash, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
-    psi_wipe(client, sizeof client);
-    psi_wipe(server, sizeof server);
     return 0;
 }
 
@@ -8312,8 +8305,6 @@ static int psi_hs13_resumption(psi_hs *h)
     psi_transcript_digest(&h->transcript, digest);
     psi_keys_derive(&h->k->ready, h->suite->hash, "res master", digest, h->rec->seed);
     psi_wipe(&h->k->ready, sizeof h->k->ready);
-    psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
-    psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
     return 0;
 }
 
