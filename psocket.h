@@ -78,7 +78,7 @@
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once; more queue (96)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
- * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
+ * PSOCKET_CHECK              implementation  for tests: a file that says what must hold after each call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -673,10 +673,6 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 #ifndef PSOCKET_DATAGRAM
 #define PSOCKET_DATAGRAM 65536 /* largest datagram that is received; a larger one is an error */
-#endif
-
-#ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
-#define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
 #endif
 
 #ifdef __cplusplus
@@ -10706,18 +10702,12 @@ static int psi_sock_fill(psocket *s)
 
 /*--- sending */
 
-/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
-static int psi_sock_corked(psocket *s)
-{
-    int sent = psi_watch_did(&s->watch, PSI_DID_SEND);
-    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
-    return sent && s->nonblocking;
-}
-
-/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
+/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. What
+   is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
-    int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK, r = 0;
+    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
         r = psi_sock_flush(s);
@@ -10759,24 +10749,23 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     return r;
 }
 
-/* Carries a half-close on: 0 when done. */
+/* Carries on what goes out, and its end if there is to be one: 0 when all is out. */
 static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
             return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
-    if (s->end_out == PSI_FINISHING) {
-        if ((r = psi_sock_flush(s)) != 0) return r;
-        r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
-        if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
-        s->end_out = PSOCKET_CLOSED_HERE;
-    }
-    return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
+    if ((r = psi_sock_flush(s)) != 0 || !s->end_out) return r;
+    r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
+    if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
+    s->end_out = PSOCKET_CLOSED_HERE;
+    return 0;
 }
 
 /*--- dialling: RFC 8305 section 5 */
@@ -10796,79 +10785,48 @@ static void psi_dial_failed(psi_dial *d, int index, int code, int os)
     if (d->said >= sizeof d->why) d->said = sizeof d->why - 1;
 }
 
-static void psi_dial_won(psocket *s, psocket_fd fd, int index)
+/* Attempt i has reached the peer. */
+static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
     psi_hs *hs = d->hs;
-    int i;
-    for (i = 0; i < d->live; i++)
-        if (d->tries[i].fd == fd) d->tries[i].fd = -1;
-    s->peer = d->names->addrs[index];
+    psocket_fd fd = d->tries[i].fd;
+    d->tries[i].fd = -1;
+    s->peer = d->names->addrs[d->tries[i].index];
     psi_dial_free(d);
     psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
     s->of.hs = hs;
     s->due[0] = 0;
-    if (!hs) return;
+    if (!hs) return 0;
     s->state = PSI_HANDSHAKING;
     psi_sock_clock(s, 0);
+    return 0;
 }
 
-/* Begins an attempt. 0: connected; 1: under way; negative: failed. */
-static int psi_dial_try(psocket *s, int index, int64_t now)
+/* Begins the attempt at the next address. 1: it is under way; 0: it has been made, or has failed. */
+static int psi_dial_try(psocket *s, int64_t now)
 {
     psi_dial *d = s->of.dial;
-    const psi_addr *a = &d->names->addrs[index];
+    const psi_addr *a = &d->names->addrs[d->next];
     psi_addr local = d->set.local;
     psocket_fd fd;
     int os = 0, r = psi_os_socket(&fd, a->family, s->udp, &os);
     if (!r) r = psi_os_set(fd, a->family, s->udp, &d->set, &os);
-    if (!r && (local.family || local.port) && a->family != PSI_UNIX) {
+    if (!r && (local.family || local.port)) {
         if (!local.family) local.family = a->family;
         r = PSOCKET_ADDRESS_NOT_AVAILABLE;
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
-    if (!r && !s->udp) r = psi_os_connected(fd, &os);
-    if (r == 0) {
-        psi_dial_won(s, fd, index);
-        return 0;
-    }
-    if (r == PSOCKET_WANT_WRITE) {
+    if (!r || r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
-        d->tries[d->live++].index = index;
-        d->next_at = now + (d->set.opt.attempt_delay_ms > 0 ? d->set.opt.attempt_delay_ms : 250);
-        return 1;
+        d->tries[d->live++].index = d->next++;
+        d->next_at = now + (d->set.opt.attempt_delay_ms ? d->set.opt.attempt_delay_ms : 250);
+        return r != 0;
     }
     psi_os_close(fd);
-    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells when there is room */
-        d->next = index;
-        d->next_at = now + 20;
-        return 1;
-    }
-    psi_dial_failed(d, index, r, os);
-    return r;
-}
-
-/* Asks the attempts that are under way: 1 if one of them has won. */
-static int psi_dial_results(psocket *s, int64_t now)
-{
-    psi_dial *d = s->of.dial;
-    int i;
-    for (i = 0; i < d->live;) {
-        int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
-        if (r == 0) {
-            psi_dial_won(s, d->tries[i].fd, index);
-            return 1;
-        }
-        if (r == PSOCKET_WANT_WRITE) {
-            i++;
-            continue;
-        }
-        psi_os_close(d->tries[i].fd);
-        psi_dial_failed(d, index, r, os);
-        d->tries[i] = d->tries[--d->live];
-        d->next_at = now; /* a failure starts the next attempt at once */
-    }
+    if (r == PSOCKET_WANT_READ) d->next_at = now + 20; /* a path whose queue is full: no descriptor tells of room */
+    else psi_dial_failed(d, d->next++, r, os);
     return 0;
 }
 
@@ -10881,13 +10839,18 @@ static int psi_dial_lost(psocket *s)
     return psi_sock_end(s, code);
 }
 
+/* Is there an address to try, and room for the attempt? */
+static int psi_dial_more(const psi_dial *d)
+{
+    return d->next < d->names->count && d->live < PSI_DIAL_TRIES;
+}
+
 static int psi_dial_step(psocket *s)
 {
     psi_dial *d = s->of.dial;
     int64_t now;
-    int i;
+    int i, os = 0, code;
     if (s->state == PSI_RESOLVING) {
-        int code;
         if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
         if ((code = d->names->code) != 0) {
             psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
@@ -10898,10 +10861,21 @@ static int psi_dial_step(psocket *s)
     }
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
     now = psi_os_now();
-    if (psi_dial_results(s, now)) return 0;
-    while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
-        int index = d->next++;
-        if (psi_dial_try(s, index, now) == 0) return 0;
+    for (i = 0; i < d->live || (psi_dial_more(d) && now >= d->next_at);) {
+        if (i == d->live) {
+            if (psi_dial_try(s, now)) i++; /* it is under way */
+            continue;
+        }
+        code = s->udp ? 0 : psi_os_connect_result(d->tries[i].fd, &os);
+        if (!code) return psi_dial_won(s, i);
+        if (code == PSOCKET_WANT_WRITE) {
+            i++;
+            continue;
+        }
+        psi_os_close(d->tries[i].fd);
+        psi_dial_failed(d, d->tries[i].index, code, os);
+        d->tries[i] = d->tries[--d->live];
+        d->next_at = now; /* a failure starts the next attempt at once */
     }
     return d->live || d->next < d->names->count ? PSOCKET_WANT_WRITE : psi_dial_lost(s);
 }
@@ -10922,7 +10896,7 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
         fds[n].fd = d->tries[i].fd;
         fds[n++].events = PSOCKET_WRITE;
     }
-    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_until(ms, d->next_at);
+    if (psi_dial_more(d)) psi_until(ms, d->next_at);
     return n;
 }
 
@@ -10979,11 +10953,11 @@ static int psi_sock_hear(psocket *s)
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
-/* The handshake is over. 0 or PSOCKET_NOMEM. */
+/* The handshake is over. 0, or PSOCKET_NOMEM, which ends s. */
 static int psi_sock_secured(psocket *s)
 {
     psi_secure *t = (psi_secure *)psi_alloc(sizeof *t);
-    if (!t) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    if (!t) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
     psi_hs_finish(s->of.hs, &t->rec, &t->info);
     psi_hs_free(s->of.hs);
     s->of.tls = t;
@@ -11004,7 +10978,7 @@ static int psi_sock_handshake(psocket *s)
         int status = psi_sock_speak(s);
         if (!status) {
             status = psi_hs_status(s->of.hs, &e);
-            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
+            if (status == 0) return psi_sock_secured(s);
             if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
         if (status == PSOCKET_WANT_READ) {
@@ -11081,10 +11055,7 @@ static void psi_listen_end(psocket *s)
 static int psi_sock_step(psocket *s)
 {
     int r = 0;
-    if (s->state == PSI_OPEN) {
-        if (s->end_in && s->end_in == s->end_out) return s->end_in;
-        return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
-    }
+    if (s->state == PSI_OPEN) return s->end_in && s->end_in == s->end_out ? s->end_in : psi_sock_finish(s);
     if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
     if (s->state < PSI_HANDSHAKING) r = psi_dial_step(s);
     if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
@@ -11123,11 +11094,12 @@ static int psi_sock_told(psocket *s, int events)
     return events;
 }
 
-/* The descriptors to wait for and the time until which to, for s to get on with events. */
+/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the transport does not
+   say. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    int n, left = -1;
+    int i, k, n, left = -1;
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
@@ -11148,7 +11120,14 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     }
     n = s->io->wants(s->user, events, fds, cap, &left);
     if (left >= 0) psi_lower_ms(ms, left);
-    return n < cap ? n : cap;
+    if (n > cap) n = cap;
+    for (i = 1; i < n; i++) { /* the poller can watch a descriptor once */
+        for (k = 0; k < i && fds[k].fd != fds[i].fd;) k++;
+        if (k == i) continue;
+        fds[k].events |= fds[i].events;
+        fds[i--] = fds[--n];
+    }
+    return n < 0 ? (int)PSOCKET_OS : n;
 }
 
 /* Would a call that receives not wait? Reads if that must be known. */
@@ -11293,46 +11272,10 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
 }
 
 #ifdef PSOCKET_CHECK
-/*--- what must hold of every socket between calls */
-
-static void psi_check_ring(const psi_ring *r)
-{
-    uint32_t at = r->head, bytes = 0, most = 64; /* many chunks would cost time after each call */
-    if (!r->buf) {
-        PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
-        return;
-    }
-    PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
-    for (; at != r->end && most; at = psi_ring_payload(r, at) + psi_ring_get(r, at), most--) {
-        PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
-        bytes += psi_ring_get(r, at);
-    }
-    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen[0].bytes <= r->bytes && r->seen[1].bytes <= r->bytes);
-}
-
-/* Has it what its state asks for, and nothing else? */
-static void psi_check_state(const psocket *s)
-{
-    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
-    PSI_SURE((s->state > PSI_HANDSHAKING && !s->listens) || s->of.tls);
-    PSI_SURE((s->io != NULL) == moves && (!psi_sock_rec(s) || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listens && s->fd != -1));
-    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !psi_sock_unsent(s) && s->fd == -1);
-}
-
-static void psi_check_sock(const psocket *s)
-{
-    psi_check_ring(&s->ring);
-    psi_check_state(s);
-    PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    if (psi_sock_unsent(s)) PSI_SURE(s->of.tls->rec && s->of.tls->at < s->of.tls->len);
-    else PSI_SURE(!psi_sock_tls(s) || (!s->of.tls->at && !s->of.tls->len));
-    PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    if (s->watch.poller) PSI_SURE(s->watch.is_sock && s->state != PSI_CLOSED);
-    if (s->above) PSI_SURE(s->above->user == s);
-}
+#include PSOCKET_CHECK
 #else
 #define psi_check_sock(s) ((void)(s))
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*==================================================================================================
@@ -11350,10 +11293,12 @@ static psocket *psi_poll_sock(psocket_watch *w)
     return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
 }
 
-/* Something hot, or handed out last, which may have more? */
+/* Is there something to look at of which the system may not tell: hot, or a socket handed out last, which may have more? */
 static int psi_poll_busy(const psocket_poller *p)
 {
-    return p->given_count || p->hot.next != &p->hot;
+    int i = 0;
+    while (i < p->given_count && !(p->given[i] && p->given[i]->is_sock)) i++;
+    return i < p->given_count || p->hot.next != &p->hot;
 }
 
 static void psi_poll_report(psocket_watch *w, int events)
@@ -11388,7 +11333,7 @@ static int psi_poll_look(psocket_watch *w)
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    r = psi_watch_set(w, fds, n);
+    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
 }
@@ -11458,7 +11403,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     if (r) return r;
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
-    if (psi_poll_busy(p)) wait = 0;
+    if (p->given_count || psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
     n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
     if (n < 0) return n;
@@ -11499,27 +11444,6 @@ static void psi_poll_tell(psocket_watch *w)
         (s->state == PSI_OPEN && (events & ~w->one.events)))
         psi_watch_heat(w);
 }
-
-#ifdef PSOCKET_CHECK
-/* What must hold of every poller between calls. */
-static void psi_check_poller(const psocket_poller *p)
-{
-    const psi_link *at;
-    int i, hot = 0;
-    for (i = 0; i < p->count; i++) {
-        const psocket_watch *w = p->heap[i];
-        PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
-        PSI_SURE(!w->given || p->given[w->given - 1] == w);
-        PSI_SURE(w->is_sock || !w->more);
-        hot += w->link.next != NULL;
-    }
-    for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
-    PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
-    for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
-}
-#else
-#define psi_check_poller(p) ((void)(p))
-#endif
 
 /*--- public */
 
@@ -11663,7 +11587,7 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (end != INT64_MAX) psi_until(&ms, end);
-    n = psi_os_poll(fds, n, ms, &os);
+    if (n >= 0) n = psi_os_poll(fds, n, ms, &os);
     if (n < 0) return psi_sock_note(s, n, os, NULL);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
@@ -11691,12 +11615,6 @@ static int psi_public_begin(psocket *s, int ok)
     return 0;
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
-{
-    if (s->state == PSI_OPEN && (psi_sock_unsent(s) || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
-}
-
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
    is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
@@ -11714,7 +11632,7 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
         return 0;
     }
     if (s->nonblocking) return 0;
-    if (way == 0) psi_public_push(s);
+    if (way == 0) psi_sock_finish(s);
     *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
     return *r >= 0;
 }
@@ -11734,21 +11652,18 @@ static int psi_public_settle(psocket *s)
 
 /*--- making sockets */
 
-/* What these answer when there is no socket to ask. */
-static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
-{
-    if (!opt || !opt->error) return code;
-    psi_err_set(opt->error, code, os, what ? what : "");
-    psi_err_why(opt->error);
-    return code;
-}
-
-/* Reads what concerns datagrams: NULL, or what is wrong with it. */
-static const char *psi_public_groups(psi_os_settings *set)
+/* Reads what has to be read of the options: NULL, or what is wrong with them. */
+static const char *psi_public_options(psi_os_settings *set)
 {
     const psocket_options *o = &set->opt;
-    int any = o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop;
-    if (!o->udp) return any ? "broadcast and multicast are for UDP" : NULL;
+    if (o->timeout_ms < 0 || o->attempt_delay_ms < 0 || o->backlog < 0 || o->keepalive < 0 || o->multicast_ttl < 0)
+        return "timeout_ms, attempt_delay_ms, backlog, keepalive or multicast_ttl is negative";
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
+        return "local is no numeric address";
+    set->local.port = (uint16_t)o->local_port;
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+        return "broadcast and multicast are for UDP";
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "no such multicast_interface";
     if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
@@ -11756,50 +11671,44 @@ static const char *psi_public_groups(psi_os_settings *set)
     return NULL;
 }
 
-/* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
-static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
+/* Begins to make a socket: clears its place, reads opt. 0, or an error, which has been told. */
+static int psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
-    const psocket_options *o = &set->opt;
+    const char *wrong = out ? side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL : "no place for the socket";
+    int r = psi_os_start();
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
-    if (!out) return "no place for the socket";
-    *out = NULL;
-    if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
-    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
-    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
-        return "local is no numeric address";
-    set->local.port = (uint16_t)o->local_port;
-    return o->keepalive < 0 ? "keepalive is negative" : psi_public_groups(set);
+    if (out) *out = NULL;
+    if (r) return psi_err_code(set->opt.error, r);
+    if (!wrong) wrong = psi_public_options(set);
+    return wrong ? psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s", wrong) : 0;
 }
 
 /* NULL, or what is wrong with the host and port to connect to. */
-static const char *psi_public_target(const char *host, int port)
+static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
     if (!host || !*host) return "no host given";
-    if (psi_addr_path(host)) return port ? "a path has no port" : NULL;
-    return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    if (!psi_addr_path(host)) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static PSI_APART int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *address, int port)
 {
-    char what[240];
-    snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
-    return psi_public_fail(opt, PSOCKET_INVALID, 0, what);
+    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, address ? address : "", port);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
+    const char *wrong;
     psocket *s;
     psi_dial *d;
-    int r;
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
+    int r = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
+    if (r) return r;
+    if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
-        return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+        return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
@@ -11807,7 +11716,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if (r) {
         psi_free(d);
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? NULL : "bad host");
+        return r == PSOCKET_NOMEM ? psi_err_code(set.opt.error, r) : psi_err_os(set.opt.error, r, 0, "bad host");
     }
     d->port = port;
     d->set = set;
@@ -11906,44 +11815,47 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 {
     psi_os_settings set;
     psi_addr a;
-    char what[160] = "", where[80];
-    const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
-    int r, os = 0, any = !address || !*address;
+    char where[80];
+    const char *path, *wrong;
+    int os = 0, any = !address || !*address, r = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     psocket *s;
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if (r) return r;
     wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
-    if (wrong) return psi_public_refuse(opt, wrong, address, port);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+    if (wrong) return psi_public_refuse(&set, wrong, address, port);
     s = psi_sock_new(&set.opt, PSOCKET_SERVER, NULL);
-    if (!s) {
-        r = PSOCKET_NOMEM;
-    } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
+    if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
         psi_addr_print_port(&a, where);
-        snprintf(what, sizeof what, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
+        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
-        if ((r = psi_os_join(s->fd, &set, &os)) != 0) snprintf(what, sizeof what, "cannot join the group %.100s", opt->multicast_group);
+        r = psi_os_join(s->fd, &set, &os);
+        if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
         if (path) psi_os_unlink(path);
         psi_os_close(s->fd);
+        psi_err_code(set.opt.error, r);
     }
     if (!r) *out = s;
     else psi_sock_free(s);
-    return r ? psi_public_fail(opt, r, os, what) : 0;
+    return r;
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, side, opt);
-    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    *out = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
-    (*out)->io = t;
-    (*out)->user = user;
-    (*out)->udp = 0;
-    (*out)->state = PSI_OPEN;
+    psocket *s;
+    int r = psi_public_settings(&set, out, side, opt);
+    if (r) return r;
+    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants)
+        return psi_err_os(set.opt.error, PSOCKET_INVALID, 0, "no whole transport");
+    s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    s->io = t;
+    s->user = user;
+    s->udp = 0;
+    s->state = PSI_OPEN;
+    *out = s;
     return 0;
 }
 
@@ -11952,25 +11864,21 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, side, opt);
-    int r, os = 0, kind = 0, known;
-    if (!wrong && fd == -1) wrong = "no descriptor";
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
-        return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
+    int os = 0, kind = 0, known, r = psi_public_settings(&set, out, side, opt);
+    if (r) return r;
+    r = fd == -1 ? (int)PSOCKET_INVALID : psi_os_adopt(fd, &kind, &os);
+    if (r) return psi_err_os(set.opt.error, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
+    if (!s || (kind == PSI_OS_LISTENER && psi_public_listener(s, NULL, &set))) {
+        psi_sock_free(s);
+        return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    }
     psi_os_getname(fd, 0, &local, NULL, 0);
     known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
     s->udp = kind == PSI_OS_DATAGRAM;
-    if (kind != PSI_OS_LISTENER) {
-        psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
-    } else if (psi_public_listener(s, NULL, &set)) {
-        psi_sock_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
-    }
     s->fd = fd;
     s->family = local.family;
+    if (!s->listens) psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
     *out = s;
     return 0;
 }
@@ -11978,12 +11886,11 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
 PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *opt)
 {
     psocket_fd fd[2];
-    int r, os = 0;
-    if (a) *a = NULL;
-    if (b) *b = NULL;
-    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
-    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0)
-        return psi_public_fail(opt, r, os, "cannot make a pair");
+    psi_os_settings set;
+    int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
+    if (r) return r;
+    if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
@@ -11997,13 +11904,13 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
 {
     psocket *c = carrier;
+    psocket_error *e = opt ? opt->error : NULL;
     int r;
     if (out) *out = NULL;
     if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
-    if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch.poller)
-        return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+        return psi_err_os(e, PSOCKET_INVALID, 0, "nothing that could carry it");
+    if (c->state < PSI_OPEN || c->watch.poller)
+        return psi_err_os(e, PSOCKET_BUSY, 0, "the carrier is not connected yet, or in a poller");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12091,29 +11998,21 @@ static int psi_public_finish(psocket *s, int shut)
     if (r) return (int)psi_public_answer(s, r);
     if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (s->end_out < 0) r = psi_sock_finish(s); /* has been, or cannot be */
-        else if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-        else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
+        if (s->end_out >= 0 && psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        else r = psi_sock_finish(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
 
-PSOCKET_API int psocket_flush(psocket *s)
-{
-    return psi_public_finish(s, 0);
-}
-
-PSOCKET_API int psocket_shutdown(psocket *s)
-{
-    return psi_public_finish(s, 1);
-}
+PSOCKET_API int psocket_flush(psocket *s) { return psi_public_finish(s, 0); }
+PSOCKET_API int psocket_shutdown(psocket *s) { return psi_public_finish(s, 1); }
 
 /* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
    whatever has become of the socket. */
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
-    psi_public_push(s);
+    psi_sock_finish(s); /* what an earlier send or shutdown left, as far as it goes */
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
@@ -12212,10 +12111,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     return psi_public_answer(s, r);
 }
 
-PSOCKET_API size_t psocket_pending(const psocket *s)
-{
-    return s ? s->ring.bytes : 0;
-}
+PSOCKET_API size_t psocket_pending(const psocket *s) { return s ? s->ring.bytes : 0; }
 
 PSOCKET_API void psocket_close(psocket *s)
 {
@@ -12224,10 +12120,7 @@ PSOCKET_API void psocket_close(psocket *s)
     psi_check_sock(s);
 }
 
-PSOCKET_API void psocket_free(psocket *s)
-{
-    psi_sock_free(s);
-}
+PSOCKET_API void psocket_free(psocket *s) { psi_sock_free(s); }
 
 /*--- TLS */
 
@@ -12295,10 +12188,7 @@ PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
     return 0;
 }
 
-PSOCKET_API int psocket_istls(const psocket *s)
-{
-    return s && psi_sock_info(s);
-}
+PSOCKET_API int psocket_istls(const psocket *s) { return s && psi_sock_info(s); }
 
 /*--- state */
 
@@ -12394,10 +12284,7 @@ PSOCKET_API int psocket_isopen(psocket *s)
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
-PSOCKET_API int psocket_isudp(const psocket *s)
-{
-    return s && s->udp;
-}
+PSOCKET_API int psocket_isudp(const psocket *s) { return s && s->udp; }
 
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
@@ -12412,15 +12299,9 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
     psi_public_answer(s, 0);
 }
 
-PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
-{
-    if (s) s->nonblocking = on != 0;
-}
+PSOCKET_API void psocket_setnonblocking(psocket *s, int on) { if (s) s->nonblocking = on != 0; }
 
-PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
-{
-    return s ? s->fd : -1;
-}
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s) { return s ? s->fd : -1; }
 
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 {
@@ -12462,14 +12343,12 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
     if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
         return psi_public_wrong(s, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
+    if (n < 0) return (int)psi_public_answer(s, n);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
     return n;
 }
 
-PSOCKET_API int64_t psocket_now(void)
-{
-    return psi_os_now();
-}
+PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
