@@ -756,6 +756,15 @@ static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
     return 1;
 }
 
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_number(uint32_t *v, const char *s, const char *end, int most)
+{
+    *v = 0;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
+}
+
 /* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
    size of a switch or of an array of pointers.) */
 static const char *psi_string_of(int code, const short *codes, const char *strings)
@@ -800,9 +809,7 @@ PSOCKET_API const char *psocket_codename(int code)
  * processes, and never raises SIGPIPE.
  *================================================================================================*/
 
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
+enum { PSI_UNIX = 1, PSI_IP4 = 4, PSI_IP6 = 6 };
 
 /* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
 typedef struct psi_addr {
@@ -837,9 +844,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_PATH 1024 /* longest path */
 #endif
 
-#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
-#define PSI_OS_DATAGRAM 2
-#define PSI_OS_LISTENER 3
+enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_adopt tells */
 
 /* What a block defines:
  *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
@@ -889,26 +894,18 @@ typedef struct psi_os_settings {
 #endif
 
 #define PSI_SYS(name) lwip_##name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_DROPS_INPUT 0
 #define PSI_OS_RESOLVE_ERRNO(e) 0
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef uint8_t psi_os_octet;
+#define EAI_AGAIN (-1) /* it does not tell */
 
 #define psi_os_raw_close(fd) lwip_close(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
 #define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
-#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -989,8 +986,6 @@ static void psi_os_bell_count(psocket_fd bell, int rung)
 static void psi_os_bell_ring(const psocket_fd bell[2]) { psi_os_bell_count(bell[1], 1); }
 static void psi_os_bell_clear(const psocket_fd bell[2]) { psi_os_bell_count(bell[0], 0); }
 
-#define psi_os_start() 0 /* tcpip_init is the application's */
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -1003,6 +998,8 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+#define psi_os_text(e, buf, size) ((void)(buf), psocket_strerror(psi_os_code(e)))
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
@@ -1010,29 +1007,25 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
 #ifndef PSOCKET_NO_THREADS
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken sleeps a
+   tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
+static int psi_os_swap(psi_os_mutex *m, int value)
+{
+    int before;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    before = *m;
+    *m = value;
+    SYS_ARCH_UNPROTECT(level);
+    return before;
+}
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
 {
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
+    while (psi_os_swap(m, 1)) sys_msleep(1);
 }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_swap(m, 0); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1465,26 +1458,15 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 #define PSI_SYS(name) name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
                      { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
-#define PSI_OS_SEND_DROPS_INPUT 0
-#endif
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef unsigned char psi_os_octet;
 
 #define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
-#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
@@ -1541,7 +1523,6 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 #endif
 }
 
-#define psi_os_start() 0
 #define psi_os_process() ((long)getpid()) /* tells a process from one forked from it */
 #define psi_os_calendar() time(NULL)
 
@@ -1552,22 +1533,11 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-#if defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1;
-        b += got;
-        n -= (size_t)got;
-    }
+#ifdef __linux__
+#define psi_os_random(p, n) getentropy(p, n)
 #else
-    arc4random_buf(p, n);
+#define psi_os_random(p, n) (arc4random_buf(p, n), 0)
 #endif
-    return 0;
-}
 
 /*--- POSIX: threads */
 
@@ -1633,21 +1603,17 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     char full[PSI_OS_PATH];
-    int result = 0;
+    int n, result = 0;
     struct PSI_OS_64(dirent) *entry;
+    struct PSI_OS_64(stat) st;
     DIR *dir = opendir(path);
     if (!dir) return PSOCKET_FILE;
-    for (;;) {
-        struct PSI_OS_64(stat) st;
-        int n;
-        errno = 0;
-        entry = PSI_OS_64(readdir)(dir);
-        if (!entry) break;
+    for (errno = 0; !result && (entry = PSI_OS_64(readdir)(dir)) != NULL; errno = 0) {
         n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
         if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
-        if ((result = each(ctx, full)) != 0) break;
+        result = each(ctx, full);
     }
-    if (!entry && errno) result = PSOCKET_FILE;
+    if (!result && errno) result = PSOCKET_FILE;
     closedir(dir);
     return result;
 }
@@ -1671,6 +1637,22 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 #endif /* blocks of hooks */
 
+#ifndef _WIN32 /* what lwIP and POSIX have in common */
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
+#define PSI_OS_SEND_DROPS_INPUT 0
+#endif
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+#define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
+#endif
+
 /*--- one body for all: time, randomness */
 
 #ifndef PSOCKET_NOW
@@ -1685,6 +1667,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+/* Up to 256 bytes. */
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
 
 /*--- errors */
@@ -1734,17 +1717,6 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-#ifdef PSOCKET_LWIP
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-#endif
-
 /* Fills *e with a code, the system's number (0: none) and a text, clearing the rest. */
 static void psi_err_set(psocket_error *e, int code, int os, const char *text)
 {
@@ -1771,31 +1743,21 @@ static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
     return code;
 }
 
-/* The same with a sentence in place of the text (NULL: none), and the TLS alert that was sent or received (-1: none). */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1: none), or
+   with the system's number and the reason behind the sentence. */
+#define psi_err_alert(e, code, alert, ...) psi_err_say(e, code, -1, alert, __VA_ARGS__)
+#define psi_err_os(e, code, os, ...) psi_err_say(e, code, os, -1, __VA_ARGS__)
+PSI_PRINTF(5, 6)
+static PSI_UNUSED int psi_err_say(psocket_error *e, int code, int os, int alert, const char *format, ...)
 {
     va_list ap;
-    psi_err_code(e, code);
     if (!e) return code;
+    psi_err_set(e, code, os < 0 ? 0 : os, psocket_strerror(code));
     e->tls_alert = alert;
     va_start(ap, format);
     if (format) vsnprintf(e->text, sizeof e->text, format, ap);
     va_end(ap);
-    return code;
-}
-
-/* The same with the system's number, and the reason behind the sentence. */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    psi_err_set(e, code, os, "");
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    psi_err_why(e);
+    if (os >= 0) psi_err_why(e);
     return code;
 }
 
@@ -1843,7 +1805,7 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 8192, n = 0;
+    size_t cap, n = 0;
     ptrdiff_t got = 1;
     int r = 0;
     intptr_t file = psi_os_file_open(path);
@@ -1854,10 +1816,10 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
         r = psi_os_why(os);
         return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!r && got > 0) {
-        char *bigger = (cap *= 2) > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
-        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-        else *data = bigger;
+    for (cap = 16384; !r && got > 0; cap *= 2) {
+        char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
+        if (bigger) *data = bigger;
+        else r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
         while (!r && n + 1 < cap && (got = psi_os_file_read(file, *data + n, cap - n - 1)) > 0) n += (size_t)got;
     }
     if (got < 0) {
@@ -1990,8 +1952,9 @@ static int psi_os_walk_list(void *ctx, const char *list)
         n = strcspn(list, PSI_OS_LIST);
         snprintf(path, sizeof path, "%.*s", (int)n, list);
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
-        if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
-        if (r == PSOCKET_FILE) r = 0;
+        if (r != PSOCKET_FILE) continue;
+        w->os = PSI_OS_ERRNO;
+        r = 0;
     }
     return r;
 }
@@ -2282,6 +2245,12 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+/* And back: errors and ends are for who reads and who writes. */
+static PSI_UNUSED int psi_os_events(int revents)
+{
+    return ((revents & ~POLLOUT) ? PSOCKET_READ : 0) | ((revents & ~POLLIN) ? PSOCKET_WRITE : 0);
+}
+
 /* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
@@ -2327,9 +2296,8 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
-#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
-#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_DATAGRAMS 4
+/* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
+enum { PSI_OS_DUAL = 1, PSI_OS_REUSE_PORT = 2, PSI_OS_DATAGRAMS = 4 };
 
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
@@ -2429,20 +2397,14 @@ static int psi_os_shutdown(psocket_fd fd, int *os)
 /* An interface's index, by its name or its digits; 0 if there is none. */
 static PSI_UNUSED uint32_t psi_os_interface(const char *name)
 {
-    uint32_t n = 0;
-    const char *p = name;
-    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
-    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
+    uint32_t n;
+    return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
 #ifdef PSI_OS_MREQ
 typedef struct ip_mreq psi_os_mreq;
 #define PSI_OS_MREQ_IF(m) (m)->imr_interface
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
-#endif
-
-#ifndef _WIN32
-#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
 #endif
 
 /* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
@@ -2525,23 +2487,20 @@ static void psi_os_close_pair(psocket_fd fds[2])
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    int two[2], r;
-    fds[0] = fds[1] = -1;
-    if (psi_os_raw_pair(two)) return psi_os_why(os);
-    r = psi_os_setup(&fds[0], two[0], 0, os);
-    if (r) psi_os_raw_close(two[1]);
-    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    int two[2] = { -1, -1 }, r = psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1]) ? psi_os_why(os) : 0;
+    fds[0] = two[0];
+    fds[1] = two[1];
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #else
-/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+/* Over the loopback interface. Should somebody else connect first, it fails. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
     psi_addr a = psi_os_loopback(), here, peer;
-    psocket_pollfd wait;
-    int r, tries;
-    fds[0] = fds[1] = wait.fd = -1;
-    wait.events = PSOCKET_READ;
+    psocket_pollfd wait = { -1, PSOCKET_READ };
+    int r;
+    fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
     if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
@@ -2550,17 +2509,11 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
     if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
-        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-        if (r == PSOCKET_WANT_READ) r = 0;
-        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
-            psi_os_close(fds[1]);
-            fds[1] = -1;
-        }
-    }
+    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
+    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
     psi_os_close(wait.fd);
-    if (!r && fds[1] == -1) r = PSOCKET_OS;
     if (r) psi_os_close_pair(fds);
     return r;
 }
@@ -2629,6 +2582,10 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
 /*--- names */
 
 #ifndef PSOCKET_NO_DNS
+#ifndef EAI_NODATA
+#define EAI_NODATA EAI_NONAME
+#endif
+
 /* Blocks. Hands over addresses in the system's order (RFC 6724). */
 static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
 {
@@ -2638,16 +2595,9 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_family = AF_UNSPEC;
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
-    if (e) {
-        *os = PSI_OS_RESOLVE_ERRNO(e);
-#ifdef EAI_AGAIN
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#endif
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
+    if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
+    if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -2691,8 +2641,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
@@ -2712,10 +2661,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
-        unsigned e = ev[i].events;
         out[i].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
-                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+        out[i].events = psi_os_events((int)ev[i].events);
     }
     return n;
 }
@@ -2771,7 +2718,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
-    int cap = p->cap ? p->cap * 2 : 8;
+    int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
     struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
@@ -2810,10 +2757,10 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count, re = p->fds[i].revents;
-        if (!re) continue;
+        int i = (p->next + k) % p->count;
+        if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
-        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+        out[count++].events = psi_os_events(p->fds[i].revents);
     }
     p->next = (p->next + k) % p->count;
     return count;
@@ -3132,15 +3079,6 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
  * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
-static int psi_addr_number(uint32_t *v, const char *s, const char *end, int most)
-{
-    *v = 0;
-    if (s == end || end - s > most) return 0;
-    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
-    return s == end;
-}
-
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
 static void psi_addr_normalise(psi_addr *a)
 {
@@ -3165,7 +3103,7 @@ static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
         end--;
     }
     zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
-    if (zone && !psi_addr_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone && !psi_number(&a->scope, zone + 1, end, 9)) return 0;
     if (zone) end = zone;
     n = (size_t)(end - s);
     if (n < sizeof text) memcpy(text, s, n);
@@ -3199,7 +3137,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
     const char *colon = strrchr(s, ':');
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon || !psi_addr_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!colon || !psi_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
     if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
@@ -13281,6 +13219,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
     if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
@@ -13293,7 +13232,6 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
-        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
         psi_lua_append(op->ring, &t->link);
     }
 }
@@ -13392,6 +13330,16 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
+/* Calls what is on the stack with k lent: finalizers cannot touch it meanwhile. */
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nargs, int nresults)
+{
+    int status;
+    k->lent = 1;
+    status = lua_pcall(L, nargs, nresults, 0);
+    k->lent = 0;
+    return status;
+}
+
 static int psi_lua_copy(lua_State *L)
 {
     const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
@@ -13409,7 +13357,7 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+/* Pushes a string of bytes that k has lent. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
@@ -13422,9 +13370,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, con
     loan.bytes = data;
     loan.len = len;
     vm->loan = &loan;
-    k->lent = 1;
-    status = lua_pcall(L, 1, 1, 0);
-    k->lent = 0;
+    status = psi_lua_lend(L, k, 1, 1);
     vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
@@ -13633,11 +13579,11 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
 
 /* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
    verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
-static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+static int psi_lua_push_question(lua_State *L)
 {
+    const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
-    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
@@ -13659,6 +13605,19 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
+}
+
+/* The same, in secure. */
+static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    int top = lua_gettop(L), status;
+    lua_pushcfunction(L, psi_lua_push_question);
+    lua_pushlightuserdata(L, k);
+    k->asks = 1;
+    status = psi_lua_lend(L, k, 1, LUA_MULTRET);
+    if (k->closing) psi_lua_shut(vm, k);
+    if (status) lua_error(L);
+    return lua_gettop(L) - top;
 }
 
 /* Begins the handshake that the arguments of secure describe. */
@@ -13689,7 +13648,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
     psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
         psi_lua_shut(op->vm, k);
@@ -13713,6 +13672,7 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    if (op->ring && !op->ring->prev) psi_lua_raise(L, "the queue has been collected");
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
@@ -14778,10 +14738,12 @@ static int psi_lua_items(lua_State *L)
 }
 
 /* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
-   others, or closed. */
+   others, or closed. If a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    psi_lua_wake_ring(psi_lua_here(L), ring);
+    if (psi_lua_named(L, "__gc")) ring->prev = NULL;
     return 0;
 }
 
@@ -14994,12 +14956,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
     "    return ok or begun\n"
     "  end\n"
-    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
+    /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
+    "      if not fine or s == nil and why ~= 'CLOSED_HERE' then rest(nil, 0, 0, now() + 0.05)\n"
     "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
