@@ -3146,7 +3146,8 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
+/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+#define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
