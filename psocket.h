@@ -1003,6 +1003,7 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+#define psi_os_pin() ((void)0) /* nothing is ever unloaded */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
@@ -1307,6 +1308,15 @@ static PSI_UNUSED int psi_os_random(void *p, size_t n)
 
 /*--- Windows: threads */
 
+/* Keeps the DLL that this code is in loaded: threads and finalizers may come after FreeLibrary. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
 #ifndef PSOCKET_NO_THREADS
 typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
@@ -1317,15 +1327,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
-
-/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
-static void psi_os_pin(void)
-{
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1537,6 +1538,18 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 
 /*--- POSIX: threads */
 
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
+    static const char anchor = 0;
+    Dl_info info;
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+#endif
+}
+
 #ifndef PSOCKET_NO_THREADS
 typedef pthread_mutex_t psi_os_mutex;
 #define PSI_OS_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
@@ -1547,18 +1560,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
-
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
-   name is whatever it was started by. */
-static void psi_os_pin(void)
-{
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
-    static const char anchor = 0;
-    Dl_info info;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
-        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
-#endif
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -5922,14 +5923,6 @@ static int psi_rec_unpad(psi_rec_in *in)
     return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
 }
 
-/* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
-static int psi_rec_skips(psi_rec *r, size_t len)
-{
-    if (r->skip < len) return 0;
-    r->skip -= (uint32_t)len;
-    return 1;
-}
-
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
    peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
@@ -5959,11 +5952,11 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. */
+   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, alert;
+    int sealed, hidden, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
@@ -5977,13 +5970,15 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
-        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
+    ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
+    if (!ours && r->skip >= len) {
+        r->skip -= (uint32_t)len;
+        return PSI_REC_SKIP;
+    }
+    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if ((!hidden || psi_rec_unpad(in)) && (sealed || in->type != PSI_REC_APPDATA)) alert = PSI_ALERT_NONE;
+    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -6044,100 +6039,125 @@ static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out
     return psi_x509_hash_len(hash);
 }
 
-/* Returns the length. */
-static size_t psi_keys_hmac(int hash, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out)
+/* A secret is made ready once for all that comes from it. Who holds one wipes it. */
+typedef br_hmac_key_context psi_secret;
+
+static void psi_keys_ready(psi_secret *k, int hash, const uint8_t *secret, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), key, key_len);
-    br_hmac_init(&h, &k, 0);
-    br_hmac_update(&h, p, n);
-    n = br_hmac_out(&h, out);
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
-    return n;
+    br_hmac_key_init(k, psi_x509_hash_class(hash), secret, n);
 }
 
-/* HKDF-Extract (RFC 5869 2.2); an ikm of NULL is a string of zeros as long as the hash. */
-static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t n, uint8_t *out)
+/* HMAC of strings behind each other. Returns its length. */
+static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t count, uint8_t *out)
+{
+    br_hmac_context h;
+    br_hmac_init(&h, k, 0);
+    for (; count; count--, parts++) br_hmac_update(&h, parts->p, parts->n);
+    count = br_hmac_out(&h, out);
+    psi_wipe(&h, sizeof h);
+    return count;
+}
+
+/* The same of one string, with a secret that is used but once. */
+static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
+{
+    psi_secret k;
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_mac(&k, &part, 1, out);
+    psi_wipe(&k, sizeof k);
+}
+
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
-    psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
+    uint8_t secret[PSI_HASH_MAX];
+    psi_reader part = ikm ? psi_read_of(ikm, n) : psi_read_of(zero, psi_x509_hash_len(hash));
+    psi_keys_ready(k, hash, secret, psi_keys_mac(k, &part, 1, secret));
+    psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, psi_reader context, uint8_t *out,
-                            size_t n)
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_REC_SECRET], *made = NULL;
-    uint8_t head[3], end[2]; /* lengths, and the counter */
-    psi_rec_put(head, n, 2);
-    head[2] = (uint8_t)(6 + strlen(label));
-    end[0] = (uint8_t)context.n;
-    end[1] = 1;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
-    for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
-        br_hmac_init(&h, &k, 0);
-        if (made) br_hmac_update(&h, made, len);
-        br_hmac_update(&h, head, 3);
-        br_hmac_update(&h, "tls13 ", 6);
-        br_hmac_update(&h, label, strlen(label));
-        br_hmac_update(&h, end, 1);
-        br_hmac_update(&h, context.p, context.n);
-        br_hmac_update(&h, end + 1, 1);
-        br_hmac_out(&h, block);
-        made = block;
-        take = n < len ? n : len;
-        memcpy(out, block, take);
-        out += take;
-        n -= take;
+    uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
+    uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
+                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    size_t len;
+    for (; n; number++) {
+        len = psi_keys_mac(k, parts, 7, block);
+        parts[0] = psi_read_of(block, len);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
     }
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
     psi_wipe(block, sizeof block);
 }
 
 /* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
-static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
+static void psi_keys_derive(const psi_secret *k, int hash, const char *label, const uint8_t *digest, uint8_t *out)
 {
     uint8_t none[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
     if (!digest) psi_keys_digest(hash, psi_none, psi_none, none);
-    psi_keys_expand(hash, secret, label, psi_read_of(digest ? digest : none, n), out, n);
+    psi_keys_expand(k, label, psi_read_of(digest ? digest : none, n), out, n);
+}
+
+/* On to the secret of the next stage (RFC 8446 7.1). */
+static void psi_keys_next(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
+{
+    uint8_t salt[PSI_HASH_MAX];
+    psi_keys_derive(k, hash, "derived", NULL, salt);
+    psi_keys_ready(k, hash, salt, psi_x509_hash_len(hash));
+    psi_keys_extract(k, hash, ikm, n);
+    psi_wipe(salt, sizeof salt);
 }
 
 /* The content of Finished, and of a binder (RFC 8446 4.4.4). */
 static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *digest, uint8_t *out)
 {
+    psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
-    psi_keys_expand(hash, secret, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_expand(&k, "finished", psi_none, key, n);
+    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
 static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
 {
-    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, psk, psi_x509_hash_len(hash), early);
-    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_secret k;
+    uint8_t key[PSI_HASH_MAX];
+    psi_keys_ready(&k, hash, NULL, 0);
+    psi_keys_extract(&k, hash, psk, psi_x509_hash_len(hash));
+    psi_keys_derive(&k, hash, "res binder", NULL, key);
     psi_keys_finished(hash, key, digest, out);
-    psi_wipe(early, sizeof early);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* TLS 1.2's PRF (RFC 5246 5). */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
-                         uint8_t *out, size_t n)
+static void psi_keys_prf(const psi_secret *k, const char *label, psi_reader seed, uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk chunk;
-    chunk.data = seed.p;
-    chunk.len = seed.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
+    uint8_t a[PSI_HASH_MAX], block[PSI_HASH_MAX];
+    psi_reader parts[3] = {psi_none, psi_read_of(label, strlen(label)), seed};
+    size_t len;
+    parts[0] = psi_read_of(a, psi_keys_mac(k, parts + 1, 2, a));
+    while (n) {
+        len = psi_keys_mac(k, parts, 3, block);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
+        if (n) psi_keys_mac(k, parts, 1, a);
+    }
+    psi_wipe(a, sizeof a);
+    psi_wipe(block, sizeof block);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6147,24 +6167,27 @@ static size_t psi_suite_key_len(const psi_suite *s)
     return s->aead == PSI_AES128 ? 16 : 32;
 }
 
-/* RFC 8446 7.3: key and nonce from a traffic secret. */
+/* RFC 8446 7.3: key and nonce from a traffic secret, which may lie in *k. */
 static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
 {
-    uint8_t copy[PSI_REC_SECRET];
-    size_t n = suite->len;
-    memcpy(copy, secret, n); /* it may lie in *k */
-    psi_key_clear(k);
+    psi_secret ready;
+    psi_keys_ready(&ready, suite->hash, secret, suite->len);
+    psi_key_relax(k);
     k->suite = suite;
-    memcpy(k->secret, copy, n);
-    psi_keys_expand(suite->hash, copy, "key", psi_none, k->key, psi_suite_key_len(suite));
-    psi_keys_expand(suite->hash, copy, "iv", psi_none, k->iv, sizeof k->iv);
-    psi_wipe(copy, sizeof copy);
+    k->seq = 0;
+    memmove(k->secret, secret, suite->len);
+    psi_keys_expand(&ready, "key", psi_none, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(&ready, "iv", psi_none, k->iv, sizeof k->iv);
+    psi_wipe(&ready, sizeof ready);
 }
 
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_secret ready;
+    psi_keys_ready(&ready, k->suite->hash, k->secret, k->suite->len);
+    psi_keys_expand(&ready, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_wipe(&ready, sizeof ready);
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6477,9 +6500,9 @@ enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
 
 typedef struct psi_hs_secrets {
     psi_kex kex;
-    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret, TLS 1.3's */
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret */
     size_t secret_len;
-    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
+    psi_secret ready;            /* TLS 1.2's master secret, TLS 1.3's secret of the stage */
     psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
 } psi_hs_secrets;
 
@@ -6794,17 +6817,14 @@ static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 }
 
 /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must where TLS 1.2 is spoken. */
-static int psi_ext_pointless(psi_reader list)
-{
-    return list.n && !memchr(list.p, 0, list.n);
-}
-
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    psi_reader list;
     (void)h;
-    if (!w) return psi_ext_pointless(psi_read_vector(r, 1, 1, 255)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-    psi_write_number(w, 0x0100, 2);
-    return 1;
+    if (w) psi_write_number(w, 0x0100, 2);
+    if (w) return 1;
+    list = psi_read_vector(r, 1, 1, 255);
+    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -6847,16 +6867,10 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 /* application_layer_protocol_negotiation, RFC 7301. */
 static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader all, list;
-    if (w && h->where == PSI_IN_CH) {
-        psi_write_vector(w, h->tls->alpn.p, h->tls->alpn.n, 2);
-        return h->tls->alpn.n != 0;
-    }
-    if (w) {
-        psi_write_number(w, h->alpn.n + 1, 2);
-        psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
-        return h->alpn.n != 0;
-    }
+    psi_reader all = psi_read_of(h->tls->alpn.p, h->tls->alpn.n), list;
+    if (h->where != PSI_IN_CH) all = h->alpn.n ? psi_read_of(h->alpn.p - 1, h->alpn.n + 1) : psi_none; /* with its length */
+    if (w) psi_write_vector(w, all.p, all.n, 2);
+    if (w) return all.n != 0;
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
@@ -7072,17 +7086,18 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
-/* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
+/* Does a list have an extension twice? A sixteenth of all types at a time, those that occur, so that the cost is linear. */
 static int psi_ext_twice(psi_reader all)
 {
-    unsigned part;
+    unsigned part, parts = 1;
     int twice = 0;
-    for (part = 0; part < 16 && !twice; part++) {
+    for (part = 0; parts >> part && !twice; part++) {
         uint8_t seen[4096 / 8] = {0};
         psi_reader list = all;
-        while (list.n) {
+        while (list.n && parts >> part & 1) {
             unsigned type = psi_read_number(&list, 2), bit = 1u << (type & 7);
             psi_read_vector(&list, 2, 0, 65535);
+            parts |= 1u << (type >> 12);
             if (type >> 12 != part) continue;
             twice |= (seen[type % 4096 / 8] & bit) != 0;
             seen[type % 4096 / 8] |= (uint8_t)bit;
@@ -7107,6 +7122,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
+    if (!alert && where & (PSI_IN_SH12 | PSI_IN_EE)) psi_ext_limits(h);
     if (!alert) return 0;
     if (alert == PSI_ALERT_INTERNAL_ERROR) return psi_hs_broken(h, PSOCKET_NOMEM);
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
@@ -7241,14 +7257,21 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
  * questions that a handshake puts to the application. A question stops a handshake until it is answered.
  *================================================================================================*/
 
+static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+{
+    psi_x509_alg alg;
+    alg.kind = s->kind;
+    alg.hash = s->hash;
+    alg.salt = (int)psi_x509_hash_len(s->hash);
+    return alg;
+}
+
 /* May a key of this certificate sign so? RFC 8446 4.2.3: TLS 1.3 binds ECDSA to a curve and has no PKCS#1. */
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
-    if (s->kind == PSI_X509_ECDSA)
-        return leaf->key.key_type == BR_KEYTYPE_EC && (version < PSI_TLS13 || leaf->key.key.ec.curve == s->curve);
-    if (leaf->key.key_type != BR_KEYTYPE_RSA || leaf->pss_key != s->pss_key) return 0;
-    if (s->kind == PSI_X509_PKCS1) return version < PSI_TLS13;
-    return !leaf->key_alg.kind || leaf->key_alg.hash == s->hash;
+    psi_x509_alg alg = psi_auth_alg(s);
+    if (leaf->pss_key != s->pss_key || !psi_x509_fits(leaf->key.key_type, leaf->pss_key, &leaf->key_alg, &alg)) return 0;
+    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7260,15 +7283,6 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
         if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
             return tls->schemes.items[i];
     return NULL;
-}
-
-static psi_x509_alg psi_auth_alg(const psi_scheme *s)
-{
-    psi_x509_alg alg;
-    alg.kind = s->kind;
-    alg.hash = s->hash;
-    alg.salt = (int)psi_x509_hash_len(s->hash);
-    return alg;
 }
 
 /* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
@@ -7448,11 +7462,11 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
+    if (PSI_IS13(h) && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
     while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
-        if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
+        if (PSI_IS13(h)) extensions = psi_read_vector(&list, 2, 0, 65535);
         if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
@@ -7468,7 +7482,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
    that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
-    int server = h->role->server, new_one = h->version == PSI_TLS13;
+    int server = h->role->server, new_one = PSI_IS13(h);
     const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
@@ -7547,7 +7561,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
     psi_reader types = psi_none;
     int failed;
     h->offer = &o;
-    if (h->version == PSI_TLS12) {
+    if (!PSI_IS13(h)) {
         types = psi_read_vector(&m, 1, 1, 255);
         o.schemes = psi_read_list(&m, &schemes);
         o.authorities = psi_read_list(&m, &authorities);
@@ -7725,8 +7739,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
     const psi_trust *trust;
+    const psi_x509_cert *cert;
     br_sha256_context all;
-    uint8_t digest[32];
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
@@ -7735,13 +7749,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
         for (i = 0; i < tls->identity_count; i++) {
-            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = tls->identities[i].chain.certs;
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
-            psi_x509_sha256(trust->anchors.certs[i].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = &trust->anchors.certs[i];
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
         br_sha256_update(&all, tls->pins.p, tls->pins.n);
@@ -7867,7 +7881,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, head, PSI_TICKET_HEAD, once);
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
@@ -7876,7 +7890,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 4", 9, id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
@@ -7984,16 +7998,12 @@ static void psi_session_recall(psi_hs *h)
 static void psi_session_forget(psi_hs *h)
 {
     psi_session_slot *slot;
-    psi_session s;
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key);
-    if (slot) {
-        psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_x509_same(s.ticket, h->session->ticket)) psi_sessions_drop(slot);
-        psi_wipe(&s, sizeof s);
-    }
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+        psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
 }
 
@@ -8017,10 +8027,10 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
 
 /*==================================================================================================
  * >>handshake
- * The programs: the messages that a client and a server wait for, in the order in which RFC 5246 7.3 and RFC 8446 A draw
- * them, and what they do with each; and what comes after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until
- * psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when whole; what is not
- * the program's next is refused.
+ * The programs: the messages that a client and a server exchange, in the order in which RFC 5246 7.3 and RFC 8446 A draw
+ * them, what reads or writes each, and when keys change; and what comes after the handshake. psi_hs_new, then psi_hs_feed and
+ * psi_hs_output until psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when
+ * whole, and joins the transcript then; what is not the program's next is refused.
  *================================================================================================*/
 
 /* What one version needs only. */
@@ -8089,11 +8099,10 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
+        psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
-                 psi_read_of(digest, n), out, 12);
+    psi_keys_prf(&h->k->ready, server ? "server finished" : "client finished", psi_read_of(digest, n), out, 12);
     return 12;
 }
 
@@ -8127,7 +8136,8 @@ static void psi_hs12_keys(psi_hs *h)
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8144,15 +8154,13 @@ static void psi_hs12_keys(psi_hs *h)
 /* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
 static int psi_hs12_master(psi_hs *h)
 {
-    uint8_t master[48], digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
-                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    memcpy(h->k->secret, master, 48);
-    psi_wipe(master, sizeof master);
+    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
     psi_hs12_keys(h);
     return 0;
 }
@@ -8168,17 +8176,18 @@ static int psi_hs12_resume(psi_hs *h)
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
-static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
-                             uint8_t *server)
+static void psi_hs13_traffic(psi_hs *h, const char *const labels[4])
 {
-    uint8_t digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
-    psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[0], digest, client);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[1], digest, server);
     psi_keys_log(labels[2], h->randoms, client, h->suite->len);
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
     psi_key_from_secret(&h->k->next_out, h->suite, h->role->server ? server : client);
+    psi_wipe(client, sizeof client);
+    psi_wipe(server, sizeof server);
 }
 
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
@@ -8187,18 +8196,14 @@ static int psi_hs13_keys(psi_hs *h)
 {
     static const char *const labels[4] = {"c hs traffic", "s hs traffic", "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
                                           "SERVER_HANDSHAKE_TRAFFIC_SECRET"};
+    psi_secret *ready = &h->k->ready;
     int hash = h->suite->hash;
-    size_t n = psi_x509_hash_len(hash);
-    uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->resumed ? h->session->secret : NULL, n, secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
-    psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_keys_ready(ready, hash, NULL, 0);
+    psi_keys_extract(ready, hash, h->resumed ? h->session->secret : NULL, h->suite->len);
+    psi_keys_next(ready, hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_extract(hash, salt, n, NULL, 0, h->k->secret);
-    psi_wipe(salt, sizeof salt);
-    psi_wipe(secret, sizeof secret);
+    psi_hs13_traffic(h, labels);
+    psi_keys_next(ready, hash, NULL, 0);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
 }
 
@@ -8207,14 +8212,12 @@ static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
-    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, h->k->secret, labels, client, server);
+    uint8_t digest[PSI_HASH_MAX];
+    psi_hs13_traffic(h, labels);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
-    psi_wipe(client, sizeof client);
-    psi_wipe(server, sizeof server);
     return 0;
 }
 
@@ -8223,18 +8226,19 @@ static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "res master", digest, h->rec->seed);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
-    psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "res master", digest, h->rec->seed);
+    psi_wipe(&h->k->ready, sizeof h->k->ready);
     return 0;
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
 static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 {
-    int hash = r->in.suite->hash;
-    psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
+    const psi_suite *suite = r->in.suite;
+    psi_secret k;
+    psi_keys_ready(&k, suite->hash, r->seed, suite->len);
+    psi_keys_expand(&k, "resumption", nonce, out, suite->len);
+    psi_wipe(&k, sizeof k);
 }
 
 /* --- the client ----------------------------------------------------------- */
@@ -8282,7 +8286,6 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
-    psi_ext_limits(h);
     psi_transcript_start(&h->transcript, h->suite->hash);
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
@@ -8298,9 +8301,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 
 static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
-    psi_ext_limits(h);
-    return 0;
+    return psi_ext_get_all(h, &m, PSI_IN_EE);
 }
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
@@ -8616,7 +8617,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
-    if (psi_ext_pointless(o->points))
+    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8682,28 +8683,6 @@ static int psi_server13_write_extensions(psi_hs *h)
     return 0;
 }
 
-/* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
-static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_offer *o, psi_reader *point, int *twice)
-{
-    const psi_group *best = NULL;
-    size_t i;
-    *twice = 0;
-    for (i = tls->groups.count; i--;) {
-        psi_reader list = o->shares;
-        unsigned wanted = tls->groups.items[i]->number;
-        int seen = 0, may = psi_read_has(o->groups, wanted);
-        while (list.n) {
-            unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != wanted) continue;
-            *twice |= seen++;
-            if (may) best = tls->groups.items[i];
-            if (may) *point = share;
-        }
-    }
-    return best;
-}
-
 /* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). */
 static int psi_server13_recall(psi_hs *h, const psi_offer *o)
 {
@@ -8747,42 +8726,54 @@ static int psi_server13_again(psi_hs *h)
     return 0;
 }
 
-/* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
-static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+/* Chooses suite and group: that which we want most of those with a share, which goes to h->share, or of all that are offered. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
+    const psi_list *own = &h->tls->groups;
     const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    int twice;
-    *group = psi_server13_share(h->tls, o, point, &twice);
+    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    int twice = 0;
+    size_t i;
+    for (i = own->count; i--;) {
+        psi_reader list = o->shares;
+        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        while (list.n) {
+            unsigned number = psi_read_number(&list, 2);
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
+            if (number != own->items[i]->number) continue;
+            twice |= seen++;
+            if (may) best = own->items[i];
+            if (may) h->share = share;
+        }
+    }
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_pick(&h->tls->groups, o->groups, 0, 0)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!wanted) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
-    else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
+    else if (suite != h->suite || best != h->k->kex.group || (h->retried > 1 && !o->identities.n))
         return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
+    h->k->kex.group = best ? best : wanted;
+    h->regrouped = !best;
     return 0;
 }
 
-/* ClientHello of TLS 1.3. Without a key of ours another is asked for. */
+/* ClientHello of TLS 1.3. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group;
-    psi_reader point = psi_none;
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
+    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    h->regrouped = !group;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    if (group)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
+    if (!h->regrouped)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
+               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
     h->resumed = 0;
-    h->k->kex.group = psi_server_pick(&h->tls->groups, o->groups, 0, 0);
     return 0;
 }
 
@@ -9449,27 +9440,13 @@ static int psi_tls_text(const void *text, size_t len, const char *path, const ch
     return r ? psi_err_os(e, r, os, "cannot read %s in %s", what, path) : 0;
 }
 
-/* Loads the private key and compares it with the certificate. */
-static int psi_tls_load_key(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
-{
-    psi_reader text;
-    char *file;
-    size_t n = 1;
-    int code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
-    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
-    if (file) psi_wipe(file, text.n);
-    psi_free(file);
-    if (code || psi_x509_key_matches(&to->key, to->chain.certs)) return code;
-    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
-    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
-                   n < to->chain.count ? ", which must come first in its chain" : "");
-}
-
+/* Loads the chain and the private key, and compares them. */
 static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
 {
     const psi_x509_cert *leaf;
     psi_reader text;
     char *file;
+    size_t n = 1;
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
@@ -9477,9 +9454,16 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       leaf->der, psi_none, to->endpoint);
-    return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
+    if (from->ask) return psi_x509_usable(leaf, e);
+    code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
+    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
+    if (file) psi_wipe(file, text.n);
+    psi_free(file);
+    if (code || psi_x509_key_matches(&to->key, leaf)) return code;
+    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                   n < to->chain.count ? ", which must come first in its chain" : "");
 }
 
 static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
@@ -9726,6 +9710,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 {
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_secret k;
     psi_writer w = PSI_ZERO;
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
@@ -9746,16 +9731,21 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     }
     if (r->version == PSI_TLS13) {
         if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
-        psi_keys_derive(hash, r->secret, label, NULL, secret);
+        psi_keys_ready(&k, hash, r->secret, r->out.suite->len);
+        psi_keys_derive(&k, hash, label, NULL, secret);
+        psi_keys_ready(&k, hash, secret, r->out.suite->len);
         psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
-        psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
+        psi_keys_expand(&k, "exporter", psi_read_of(digest, r->out.suite->len), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
+        psi_wipe(&k, sizeof k);
         return (ptrdiff_t)n;
     }
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_keys_ready(&k, hash, r->secret, 48);
+    psi_keys_prf(&k, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_wipe(&k, sizeof k);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
@@ -13205,6 +13195,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
     if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
@@ -13217,7 +13208,6 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
-        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
         psi_lua_append(op->ring, &t->link);
     }
 }
@@ -13316,6 +13306,16 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
+/* Calls what is on the stack with k lent: finalizers cannot touch it meanwhile. */
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nargs, int nresults)
+{
+    int status;
+    k->lent = 1;
+    status = lua_pcall(L, nargs, nresults, 0);
+    k->lent = 0;
+    return status;
+}
+
 static int psi_lua_copy(lua_State *L)
 {
     const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
@@ -13333,7 +13333,7 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+/* Pushes a string of bytes that k has lent. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
@@ -13346,9 +13346,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, con
     loan.bytes = data;
     loan.len = len;
     vm->loan = &loan;
-    k->lent = 1;
-    status = lua_pcall(L, 1, 1, 0);
-    k->lent = 0;
+    status = psi_lua_lend(L, k, 1, 1);
     vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
@@ -13557,11 +13555,11 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
 
 /* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
    verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
-static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+static int psi_lua_push_question(lua_State *L)
 {
+    const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
-    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
@@ -13583,6 +13581,19 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
+}
+
+/* The same, in secure. */
+static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    int top = lua_gettop(L), status;
+    lua_pushcfunction(L, psi_lua_push_question);
+    lua_pushlightuserdata(L, k);
+    k->asks = 1;
+    status = psi_lua_lend(L, k, 1, LUA_MULTRET);
+    if (k->closing) psi_lua_shut(vm, k);
+    if (status) lua_error(L);
+    return lua_gettop(L) - top;
 }
 
 /* Begins the handshake that the arguments of secure describe. */
@@ -13613,7 +13624,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
     psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
         psi_lua_shut(op->vm, k);
@@ -13637,6 +13648,7 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    if (op->ring && !op->ring->prev) psi_lua_raise(L, "the queue has been collected");
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
@@ -14702,10 +14714,12 @@ static int psi_lua_items(lua_State *L)
 }
 
 /* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
-   others, or closed. */
+   others, or closed. If a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    psi_lua_wake_ring(psi_lua_here(L), ring);
+    if (psi_lua_named(L, "__gc")) ring->prev = NULL;
     return 0;
 }
 
@@ -14918,12 +14932,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
     "    return ok or begun\n"
     "  end\n"
-    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
+    /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
+    "      if not fine or s == nil and why ~= 'CLOSED_HERE' then rest(nil, 0, 0, now() + 0.05)\n"
     "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
@@ -15078,6 +15092,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
+    psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
