@@ -12503,6 +12503,7 @@ struct psi_lua_sock {
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
     uint8_t asks;            /* its handshake has asked a question */
+    uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
 
 /* Made by tls and starttls. */
@@ -13299,7 +13300,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
         psi_lua_forget(op->vm, k);
     }
     if (r || op->again) return r;
-    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    if (event == PSOCKET_READ) k->due = ms && ms < INT_MAX ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
     return 0;
 }
@@ -13788,7 +13789,8 @@ static int psi_lua_take(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L), *k;
     psi_lua_vm *vm = psi_lua_here(L);
     int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
-    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r && vm->at && vm->ops++ >= 32 && !l->promised) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    l->promised = 0;
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
@@ -14085,7 +14087,7 @@ static int psi_lua_hasconnection(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L);
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
-        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        l->promised = 1;
         psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
@@ -14860,8 +14862,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
+    "local function over(due) return now() + 1e-7 >= due end\n" /* C rounds moments to whole milliseconds */
     "local function timed_out(due)\n"
-    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  if due and over(due) then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
     "end\n"
     /* In a task it also waits for descriptors and memory, which others may give back. */
@@ -14989,14 +14992,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or now() >= due then return live end\n"
+    "    if not live or happened or over(due) then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
     "  if seconds == nil then bad('number expected, got no value', 2) end\n"
     "  local due = now() + time(seconds)\n"
-    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "  repeat wait(nil, 0, 0, due) until over(due)\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
