@@ -78,7 +78,7 @@
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once; more queue (96)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
- * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
+ * PSOCKET_CHECK              implementation  for tests: a file that says what must hold after each call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -277,7 +277,7 @@ typedef struct psocket_tls_options {
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first one answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
@@ -675,10 +675,6 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_DATAGRAM 65536 /* largest datagram that is received; a larger one is an error */
 #endif
 
-#ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
-#define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#endif
-
 #ifdef __cplusplus
 #define PSI_ZERO {}
 #else
@@ -760,6 +756,15 @@ static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
     return 1;
 }
 
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_number(uint32_t *v, const char *s, const char *end, int most)
+{
+    *v = 0;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
+}
+
 /* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
    size of a switch or of an array of pointers.) */
 static const char *psi_string_of(int code, const short *codes, const char *strings)
@@ -804,9 +809,7 @@ PSOCKET_API const char *psocket_codename(int code)
  * processes, and never raises SIGPIPE.
  *================================================================================================*/
 
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
+enum { PSI_UNIX = 1, PSI_IP4 = 4, PSI_IP6 = 6 };
 
 /* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
 typedef struct psi_addr {
@@ -841,16 +844,15 @@ typedef struct psi_os_settings {
 #define PSI_OS_PATH 1024 /* longest path */
 #endif
 
-#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
-#define PSI_OS_DATAGRAM 2
-#define PSI_OS_LISTENER 3
+enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_adopt tells */
 
 /* What a block defines:
  *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
  *     PSI_OS_ERRNO             why the last call failed
  *     PSI_OS_CODES             rows of the table in psi_os_code that it alone has
  *     PSI_OS_IP6, PSI_OS_IP4, PSI_OS_UNIX   which families there are
- *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option
+ *     psi_os_int, psi_os_len, psi_os_octet  types: of a descriptor, of a length, of a small option of IPv4
+ *     PSI_OS_PORT, PSI_OS_SHARE  options of what is bound, 0 for none: always; to share its port, 0 if that cannot be
  *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
  *     and the clock, randomness, threads, and files if it has any */
 #if defined(PSOCKET_LWIP)
@@ -865,8 +867,8 @@ typedef struct psi_os_settings {
 #include "lwip/sys.h"
 #include "lwip/tcpip.h"
 
-#if !LWIP_SOCKET || !(LWIP_SOCKET_POLL || LWIP_SOCKET_SELECT)
-#error "psocket: lwIP needs LWIP_SOCKET, and LWIP_SOCKET_POLL or LWIP_SOCKET_SELECT"
+#if !LWIP_SOCKET || !LWIP_SOCKET_POLL
+#error "psocket: lwIP needs LWIP_SOCKET and LWIP_SOCKET_POLL"
 #endif
 #if !LWIP_DNS && !defined(PSOCKET_NO_DNS)
 #define PSOCKET_NO_DNS
@@ -892,29 +894,18 @@ typedef struct psi_os_settings {
 #endif
 
 #define PSI_SYS(name) lwip_##name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS 0
-#define PSI_OS_SEND_DROPS_INPUT 0
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) 0
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef uint8_t psi_os_octet;
+#define EAI_AGAIN (-1) /* it does not tell */
 
 #define psi_os_raw_close(fd) lwip_close(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
 #define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
-#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -929,6 +920,9 @@ static int psi_os_make_ready(int fd)
     int one = 1;
     return lwip_ioctl(fd, (long)FIONBIO, &one);
 }
+
+#define PSI_OS_PORT(stream, share) ((stream) && !(share) ? SO_REUSEADDR : 0) /* takes SO_REUSE in lwIP */
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
 
 #define PSI_OS_MREQ_IF(m) (m)->imr_interface
 #if LWIP_IGMP && LWIP_MULTICAST_TX_OPTIONS
@@ -951,24 +945,12 @@ typedef struct psi_os_mreq {
 #define psi_os_mreq_at(m, index) ((void)(index), errno = EOPNOTSUPP, -1)
 #endif
 
-/* SO_REUSEADDR takes SO_REUSE in lwIP. Sharing a port is for datagrams only. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream && share) {
-        errno = EOPNOTSUPP;
-        return -1;
-    }
-    return stream || share ? lwip_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) && share ? -1 : 0 : 0;
-}
-
 /* lwIP's words for a reset that answers SYN, and for SYNs that nobody answers. */
 static int psi_os_connect_errno(int e)
 {
     return e == ECONNRESET ? ECONNREFUSED : e == ECONNABORTED ? ETIMEDOUT : e;
 }
 
-#if LWIP_SOCKET_POLL
 /* lwip_poll stops at the first descriptor that is none, and insists on at least one. */
 static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 {
@@ -979,36 +961,14 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     for (i = 0; i < n; i++) p[i].revents = 0;
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
-#else
-static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
+
+/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
-    fd_set sets[3]; /* to read from, to write to, failed */
-    struct timeval t;
-    int i, r, top = 0;
-    FD_ZERO(&sets[0]);
-    FD_ZERO(&sets[1]);
-    FD_ZERO(&sets[2]);
-    errno = EBADF;
-    for (i = 0; i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = 0;
-        if (fd >= LWIP_SELECT_MAXNFDS) return -1; /* beyond the sets */
-        if (p[i].events & POLLIN) FD_SET(fd, &sets[0]);
-        if (p[i].events & POLLOUT) FD_SET(fd, &sets[1]);
-        FD_SET(fd, &sets[2]);
-        if (p[i].fd >= top) top = p[i].fd + 1;
-    }
-    t.tv_sec = ms / 1000;
-    t.tv_usec = ms % 1000 * 1000;
-    r = lwip_select(top, &sets[0], &sets[1], &sets[2], ms < 0 ? NULL : &t);
-    for (i = 0; r > 0 && i < n; i++) {
-        unsigned fd = (unsigned)p[i].fd;
-        p[i].revents = (short)((FD_ISSET(fd, &sets[0]) ? POLLIN : 0) | (FD_ISSET(fd, &sets[1]) ? POLLOUT : 0) |
-                               (FD_ISSET(fd, &sets[2]) ? POLLERR : 0));
-    }
-    return r;
+    char again[48] = "";
+    if (lwip_inet_pton(domain, text, ip) != 1) return 0;
+    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
 }
-#endif
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
  * neither a loopback interface nor its queue. */
@@ -1026,8 +986,6 @@ static void psi_os_bell_count(psocket_fd bell, int rung)
 static void psi_os_bell_ring(const psocket_fd bell[2]) { psi_os_bell_count(bell[1], 1); }
 static void psi_os_bell_clear(const psocket_fd bell[2]) { psi_os_bell_count(bell[0], 0); }
 
-#define psi_os_start() 0 /* tcpip_init is the application's */
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -1040,41 +998,40 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
-#define psi_os_process() 0L /* there is but one */
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+#define psi_os_text(e, buf, size) ((void)(buf), psocket_strerror(psi_os_code(e)))
+#define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+#define psi_os_pin() ((void)0) /* nothing is ever unloaded */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
 #ifndef PSOCKET_NO_THREADS
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken sleeps a
+   tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
+static int psi_os_swap(psi_os_mutex *m, int value)
+{
+    int before;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    before = *m;
+    *m = value;
+    SYS_ARCH_UNPROTECT(level);
+    return before;
+}
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
 {
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
+    while (psi_os_swap(m, 1)) sys_msleep(1);
 }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_swap(m, 0); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
 #elif defined(_WIN32)
-/*--- Windows 7 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
+/*--- Windows 7 SP1 and later. Unix-domain sockets are left out: what a path belongs to cannot be told there without a real
  * connection to it, so that a live server could lose its path. */
 
 #ifndef WIN32_LEAN_AND_MEAN
@@ -1129,10 +1086,8 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_MAX (1 << 20) /* a nonblocking send takes all into kernel memory, or fails with WSAENOBUFS */
-#define PSI_OS_SEND_FLAGS 0
 #define PSI_OS_SEND_DROPS_INPUT 1 /* what has arrived and not been read is lost once a send meets a reset */
-#define PSI_OS_SHUT SD_SEND
+#define SHUT_WR SD_SEND
 #define PSI_OS_RESOLVE_ERRNO(e) (e)
 typedef SOCKET psi_os_int;
 typedef int psi_os_len;
@@ -1141,6 +1096,7 @@ typedef DWORD psi_os_octet;
 #define psi_os_raw_close(fd) closesocket(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
 static int psi_os_is_udp(SOCKET fd)
@@ -1166,8 +1122,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
     SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
-    if (fd == INVALID_SOCKET && WSAGetLastError() == WSAEINVAL) /* before Windows 7 SP1 */
-        fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED);
     if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
         DWORD off = 0;
         psi_os_udp_errors(fd, 0);
@@ -1207,6 +1161,11 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
+   once the listener and the connections that it accepted are closed. */
+#define PSI_OS_PORT(stream, share) ((share) ? 0 : SO_EXCLUSIVEADDRUSE)
+#define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
+
 #define PSI_OS_MREQ /* an interface's index reads as the address 0.0.0.index */
 
 /* SIO_KEEPALIVE_VALS, in milliseconds; there are ten probes. */
@@ -1219,18 +1178,6 @@ static int psi_os_keepalive(psocket_fd fd, int seconds)
 
 /* if_nametoindex is in another library, iphlpapi: an interface's index is its name here. */
 #define psi_os_raw_nametoindex(name) ((void)(name), 0u)
-
-/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
-   once the listener and the connections that it accepted are closed. */
-static int psi_os_reuse(SOCKET fd, int stream, int share)
-{
-    BOOL one = TRUE;
-    if (stream && share) {
-        WSASetLastError(WSAEOPNOTSUPP);
-        return -1;
-    }
-    return setsockopt(fd, SOL_SOCKET, share ? SO_REUSEADDR : SO_EXCLUSIVEADDRUSE, (const char *)&one, sizeof one) && share ? -1 : 0;
-}
 
 /* No port is privileged: WSAEACCES says that another socket has this one for itself, or that it is reserved. */
 static int psi_os_raw_bind(SOCKET fd, const struct sockaddr *sa, socklen_t n)
@@ -1330,7 +1277,7 @@ static int psi_os_start(void)
     return started ? 0 : PSOCKET_OS;
 }
 
-#define psi_os_process() 0L /* processes do not fork here */
+#define psi_os_process() 1L /* processes do not fork here */
 
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
@@ -1365,6 +1312,15 @@ static PSI_UNUSED int psi_os_random(void *p, size_t n)
 
 /*--- Windows: threads */
 
+/* Keeps the DLL that this code is in loaded: threads and finalizers may come after FreeLibrary. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
 #ifndef PSOCKET_NO_THREADS
 typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
@@ -1375,15 +1331,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
-
-/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
-static void psi_os_pin(void)
-{
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1468,6 +1415,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
 #endif
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -1503,10 +1451,6 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_KQUEUE
 #endif
 
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead */
-#endif
-
 /* glibc on 32 bits: the plain ones fail on inode numbers and sizes that do not fit. */
 #if defined(__USE_LARGEFILE64) && !defined(__LP64__)
 #define PSI_OS_64(name) name##64
@@ -1515,32 +1459,27 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 #define PSI_SYS(name) name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
                      { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#define PSI_OS_SEND_MAX INT_MAX
-#define PSI_OS_SEND_FLAGS MSG_NOSIGNAL
-#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
-#define PSI_OS_SEND_DROPS_INPUT 0
-#endif
-#define PSI_OS_SHUT SHUT_WR
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef unsigned char psi_os_octet;
 
 #define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
-#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
+#define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
+
+#if defined(TCP_KEEPALIVE) && !defined(TCP_KEEPIDLE)
+#define TCP_KEEPIDLE TCP_KEEPALIVE /* macOS */
+#endif
+
+/* A port can be had again while old connections linger. Datagrams that share a port need both. */
+#define PSI_OS_PORT(stream, share) ((stream) || (share) ? SO_REUSEADDR : 0)
+#define PSI_OS_SHARE(stream) SO_REUSEPORT
 
 #ifdef __NetBSD__
 #define PSI_OS_MREQ
@@ -1574,19 +1513,6 @@ static int psi_os_make_ready(int fd)
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
 }
 
-/* A port can be had again while old connections linger. Datagrams that share a port need both. */
-static int psi_os_reuse(int fd, int stream, int share)
-{
-    int one = 1;
-    if (stream || share) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-#ifdef SO_REUSEPORT
-    return share ? setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) : 0;
-#else
-    errno = EOPNOTSUPP;
-    return stream && share ? -1 : 0;
-#endif
-}
-
 /* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
    text, everybody else's a status. */
 static const char *psi_os_text(int e, char *buf, size_t size)
@@ -1598,7 +1524,6 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 #endif
 }
 
-#define psi_os_start() 0
 #define psi_os_process() ((long)getpid()) /* tells a process from one forked from it */
 #define psi_os_calendar() time(NULL)
 
@@ -1609,24 +1534,25 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-#if defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1;
-        b += got;
-        n -= (size_t)got;
-    }
+#ifdef __linux__
+#define psi_os_random(p, n) getentropy(p, n)
 #else
-    arc4random_buf(p, n);
+#define psi_os_random(p, n) (arc4random_buf(p, n), 0)
 #endif
-    return 0;
-}
 
 /*--- POSIX: threads */
+
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
+    static const char anchor = 0;
+    Dl_info info;
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+#endif
+}
 
 #ifndef PSOCKET_NO_THREADS
 typedef pthread_mutex_t psi_os_mutex;
@@ -1638,18 +1564,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
-
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
-   name is whatever it was started by. */
-static void psi_os_pin(void)
-{
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
-    static const char anchor = 0;
-    Dl_info info;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
-        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
-#endif
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -1690,21 +1604,17 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     char full[PSI_OS_PATH];
-    int result = 0;
+    int n, result = 0;
     struct PSI_OS_64(dirent) *entry;
+    struct PSI_OS_64(stat) st;
     DIR *dir = opendir(path);
     if (!dir) return PSOCKET_FILE;
-    for (;;) {
-        struct PSI_OS_64(stat) st;
-        int n;
-        errno = 0;
-        entry = PSI_OS_64(readdir)(dir);
-        if (!entry) break;
+    for (errno = 0; !result && (entry = PSI_OS_64(readdir)(dir)) != NULL; errno = 0) {
         n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
         if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
-        if ((result = each(ctx, full)) != 0) break;
+        result = each(ctx, full);
     }
-    if (!entry && errno) result = PSOCKET_FILE;
+    if (!result && errno) result = PSOCKET_FILE;
     closedir(dir);
     return result;
 }
@@ -1728,6 +1638,22 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 #endif /* blocks of hooks */
 
+#ifndef _WIN32 /* what lwIP and POSIX have in common */
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
+#define PSI_OS_SEND_DROPS_INPUT 0
+#endif
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+#define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
+#endif
+
 /*--- one body for all: time, randomness */
 
 #ifndef PSOCKET_NOW
@@ -1742,6 +1668,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+/* Up to 256 bytes. */
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
 
 /*--- errors */
@@ -1791,17 +1718,6 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-#ifdef PSOCKET_LWIP
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-#endif
-
 /* Fills *e with a code, the system's number (0: none) and a text, clearing the rest. */
 static void psi_err_set(psocket_error *e, int code, int os, const char *text)
 {
@@ -1828,31 +1744,21 @@ static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
     return code;
 }
 
-/* The same with a sentence in place of the text (NULL: none), and the TLS alert that was sent or received (-1: none). */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1: none), or
+   with the system's number and the reason behind the sentence. */
+#define psi_err_alert(e, code, alert, ...) psi_err_say(e, code, -1, alert, __VA_ARGS__)
+#define psi_err_os(e, code, os, ...) psi_err_say(e, code, os, -1, __VA_ARGS__)
+PSI_PRINTF(5, 6)
+static PSI_UNUSED int psi_err_say(psocket_error *e, int code, int os, int alert, const char *format, ...)
 {
     va_list ap;
-    psi_err_code(e, code);
     if (!e) return code;
+    psi_err_set(e, code, os < 0 ? 0 : os, psocket_strerror(code));
     e->tls_alert = alert;
     va_start(ap, format);
     if (format) vsnprintf(e->text, sizeof e->text, format, ap);
     va_end(ap);
-    return code;
-}
-
-/* The same with the system's number, and the reason behind the sentence. */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    psi_err_set(e, code, os, "");
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    psi_err_why(e);
+    if (os >= 0) psi_err_why(e);
     return code;
 }
 
@@ -1900,7 +1806,7 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 8192, n = 0;
+    size_t cap, n = 0;
     ptrdiff_t got = 1;
     int r = 0;
     intptr_t file = psi_os_file_open(path);
@@ -1911,10 +1817,10 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
         r = psi_os_why(os);
         return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!r && got > 0) {
-        char *bigger = (cap *= 2) > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
-        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-        else *data = bigger;
+    for (cap = 16384; !r && got > 0; cap *= 2) {
+        char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
+        if (bigger) *data = bigger;
+        else r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
         while (!r && n + 1 < cap && (got = psi_os_file_read(file, *data + n, cap - n - 1)) > 0) n += (size_t)got;
     }
     if (got < 0) {
@@ -2047,8 +1953,9 @@ static int psi_os_walk_list(void *ctx, const char *list)
         n = strcspn(list, PSI_OS_LIST);
         snprintf(path, sizeof path, "%.*s", (int)n, list);
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
-        if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
-        if (r == PSOCKET_FILE) r = 0;
+        if (r != PSOCKET_FILE) continue;
+        w->os = PSI_OS_ERRNO;
+        r = 0;
     }
     return r;
 }
@@ -2178,6 +2085,26 @@ static void psi_os_from_sockaddr(psi_addr *a, const psi_os_sockaddr *sa)
 #endif
 }
 
+static int psi_os_domain(int family)
+{
+    return family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
+}
+
+/* An address as digits, RFC 5952, into at least 47 bytes; "" for a path. */
+static void psi_os_to_text(const psi_addr *a, char *out)
+{
+    *out = 0;
+    PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+}
+
+/* Reads such digits: 1, or 0 if they are none. */
+static int psi_os_from_text(psi_addr *a, int family, const char *text)
+{
+    int ok = psi_os_raw_pton(psi_os_domain(family), text, a->ip) == 1;
+    a->family = (uint8_t)(ok ? family : 0);
+    return ok;
+}
+
 /* The loopback address. */
 static PSI_UNUSED psi_addr psi_os_loopback(void)
 {
@@ -2216,15 +2143,17 @@ static void psi_os_close(psocket_fd fd)
     if (fd != -1) psi_os_raw_close((psi_os_int)fd);
 }
 
-/* Sets an option: 0, or -1. */
+/* Sets an option: 0 or -1. */
 static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size_t n)
 {
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is an int. */
+/* One that is a number. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
+    psi_os_octet octet = (psi_os_octet)value;
+    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
     return psi_os_setopt(fd, level, name, &value, sizeof value);
 }
 
@@ -2248,11 +2177,10 @@ static int psi_os_setup(psocket_fd *out, psi_os_int fd, int stream, int *os)
 
 static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
 {
-    int domain = family == PSI_IP4 ? AF_INET : family == PSI_IP6 ? AF_INET6 : AF_UNIX;
     psi_os_int fd;
     *out = -1;
     if (family == PSI_UNIX && !PSI_OS_UNIX) return PSOCKET_UNSUPPORTED;
-    fd = psi_os_raw_socket(domain, udp ? SOCK_DGRAM : SOCK_STREAM);
+    fd = psi_os_raw_socket(psi_os_domain(family), udp ? SOCK_DGRAM : SOCK_STREAM);
     if (fd == (psi_os_int)-1) return psi_os_why(os);
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
@@ -2318,6 +2246,12 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+/* And back: errors and ends are for who reads and who writes. */
+static PSI_UNUSED int psi_os_events(int revents)
+{
+    return ((revents & ~POLLOUT) ? PSOCKET_READ : 0) | ((revents & ~POLLIN) ? PSOCKET_WRITE : 0);
+}
+
 /* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
@@ -2363,14 +2297,15 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
-#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
-#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_DATAGRAMS 4
+/* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
+enum { PSI_OS_DUAL = 1, PSI_OS_REUSE_PORT = 2, PSI_OS_DATAGRAMS = 4 };
 
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
     psi_os_sockaddr sa;
-    int dual = flags & PSI_OS_DUAL, n = psi_os_to_sockaddr(&sa, a, path);
+    int dual = flags & PSI_OS_DUAL, stream = !(flags & PSI_OS_DATAGRAMS), ip = a->family != PSI_UNIX;
+    int share = ip && (flags & PSI_OS_REUSE_PORT), port = ip ? PSI_OS_PORT(stream, share) : 0;
+    int n = psi_os_to_sockaddr(&sa, a, path);
     if (n < 0) return n;
 #if PSI_OS_IP6
     if (a->family == PSI_IP6 && psi_os_setint(fd, IPPROTO_IPV6, IPV6_V6ONLY, !dual) && dual)
@@ -2378,8 +2313,10 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 #else
     (void)dual;
 #endif
-    if (a->family != PSI_UNIX && psi_os_reuse((psi_os_int)fd, !(flags & PSI_OS_DATAGRAMS), flags & PSI_OS_REUSE_PORT))
-        return psi_os_why(os);
+    (void)stream;
+    if (share && !PSI_OS_SHARE(stream)) return PSOCKET_UNSUPPORTED;
+    if (port) psi_os_setint(fd, SOL_SOCKET, port, 1);
+    if (share && psi_os_setint(fd, SOL_SOCKET, PSI_OS_SHARE(stream), 1)) return psi_os_why(os);
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
@@ -2415,8 +2352,11 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
     return PSOCKET_WANT_READ;
 }
 
-/* A count that a system call takes. */
-#define psi_os_clip(n) ((psi_os_len)((n) < PSI_OS_SEND_MAX ? (n) : PSI_OS_SEND_MAX))
+/* A count that a system call takes: on Windows a nonblocking send takes all into kernel memory, or fails. */
+#define psi_os_clip(n) ((psi_os_len)((n) < (1 << 20) ? (n) : (1 << 20)))
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead; elsewhere there is no such signal */
+#endif
 
 /* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
@@ -2441,7 +2381,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
     if (size < 0) return size;
     if (to && n > 65535) return PSOCKET_MESSAGE_SIZE; /* the length field of UDP */
     for (;;) {
-        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), PSI_OS_SEND_FLAGS,
+        ptrdiff_t put = PSI_SYS(sendto)((psi_os_int)fd, (const char *)p, psi_os_clip(n), MSG_NOSIGNAL,
                                         to ? &sa.sa : NULL, (socklen_t)size);
         if (put >= 0 || (put = psi_os_failed(PSOCKET_WANT_WRITE, os)) < 0) return put;
     }
@@ -2450,7 +2390,7 @@ static ptrdiff_t psi_os_put(psocket_fd fd, const void *p, size_t n, const psi_ad
 /* Ends the sending direction. */
 static int psi_os_shutdown(psocket_fd fd, int *os)
 {
-    return PSI_SYS(shutdown)((psi_os_int)fd, PSI_OS_SHUT) ? psi_os_why(os) : 0;
+    return PSI_SYS(shutdown)((psi_os_int)fd, SHUT_WR) ? psi_os_why(os) : 0;
 }
 
 /*--- options */
@@ -2458,10 +2398,8 @@ static int psi_os_shutdown(psocket_fd fd, int *os)
 /* An interface's index, by its name or its digits; 0 if there is none. */
 static PSI_UNUSED uint32_t psi_os_interface(const char *name)
 {
-    uint32_t n = 0;
-    const char *p = name;
-    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
-    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
+    uint32_t n;
+    return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
 #ifdef PSI_OS_MREQ
@@ -2470,56 +2408,52 @@ typedef struct ip_mreq psi_os_mreq;
 #define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
 #endif
 
-/* Where multicasts over IPv4 leave, how far they go, and whether this machine hears them. 0 or -1. */
-static int psi_os_multicast4(psocket_fd fd, const psi_os_settings *set)
+/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
+static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
 {
-    psi_os_octet hops = (psi_os_octet)set->opt.multicast_ttl, off = 0;
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
-    if (hops && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &hops, sizeof hops)) return -1;
-    if (set->opt.multicast_noloop && psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &off, sizeof off)) return -1;
-    if (!set->interface_index) return 0;
+    memcpy(&m.imr_multiaddr, set->group.ip, 4);
     if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
+    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
 }
-
-#ifndef _WIN32
-static int psi_os_keepalive(psocket_fd fd, int seconds)
-{
-    int r = psi_os_setint(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#if defined(TCP_KEEPIDLE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
-#elif defined(TCP_KEEPALIVE)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPALIVE, seconds); /* macOS */
-#endif
-#if defined(TCP_KEEPINTVL) && defined(TCP_KEEPCNT)
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPINTVL, (seconds + 2) / 3);
-    if (!r) r = psi_os_setint(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-#endif
-    (void)seconds;
-    return r;
-}
-#endif
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
+    enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
+    static const struct { uint16_t is, level, name; } table[] = {
+#ifndef _WIN32
+        { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
+#ifdef TCP_KEEPIDLE
+        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
+#endif
+#endif
+        { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
+        { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
+#if PSI_OS_IP6
+        { HOPS, IPPROTO_IPV6, IPV6_MULTICAST_HOPS }, { NOLOOP, IPPROTO_IPV6, IPV6_MULTICAST_LOOP },
+        { LEAVE, IPPROTO_IPV6, IPV6_MULTICAST_IF }
+#endif
+    };
     const psocket_options *o = &set->opt;
     int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
+    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
+                           (int)set->interface_index };
+    size_t i;
     int r;
     if (family == PSI_UNIX) return 0;
-    if (!udp) return alive > 0 && psi_os_keepalive(fd, alive) ? psi_os_why(os) : 0;
     if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    if (o->broadcast && psi_os_setint(fd, SOL_SOCKET, SO_BROADCAST, 1)) return psi_os_why(os);
-    r = psi_os_multicast4(fd, set);
-#if PSI_OS_IP6
-    if (family == PSI_IP6) { /* may reach IPv4 groups, too, but need not */
-        r = o->multicast_ttl && psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, o->multicast_ttl);
-        if (!r && o->multicast_noloop) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0);
-        if (!r && set->interface_index) r = psi_os_setint(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)set->interface_index);
+    r = !udp && alive && psi_os_keepalive(fd, alive);
+    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
+        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
+        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
+        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
     }
-#endif
     return r ? psi_os_why(os) : 0;
 }
 
@@ -2527,24 +2461,19 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family ? PSOCKET_UNSUPPORTED : 0;
-    if (group->family == PSI_IP4) {
-        psi_os_mreq m;
-        memset(&m, 0, sizeof m);
-        memcpy(&m.imr_multiaddr, group->ip, 4);
-        r = psi_os_mreq_at(&m, set->interface_index) || psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m)
-                ? psi_os_why(os) : 0;
-    }
-#ifdef IPV6_JOIN_GROUP
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
     if (group->family == PSI_IP6) {
+#ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
         memset(&m, 0, sizeof m);
         memcpy(&m.ipv6mr_multiaddr, group->ip, 16);
         m.ipv6mr_interface = set->interface_index ? set->interface_index : group->scope;
-        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m) ? psi_os_why(os) : 0;
-    }
+        r = psi_os_setopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m);
+#else
+        return PSOCKET_UNSUPPORTED;
 #endif
-    return r;
+    }
+    return r ? psi_os_why(os) : 0;
 }
 
 /*--- two connected descriptors */
@@ -2559,23 +2488,20 @@ static void psi_os_close_pair(psocket_fd fds[2])
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    int two[2], r;
-    fds[0] = fds[1] = -1;
-    if (psi_os_raw_pair(two)) return psi_os_why(os);
-    r = psi_os_setup(&fds[0], two[0], 0, os);
-    if (r) psi_os_raw_close(two[1]);
-    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    int two[2] = { -1, -1 }, r = psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1]) ? psi_os_why(os) : 0;
+    fds[0] = two[0];
+    fds[1] = two[1];
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #else
-/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+/* Over the loopback interface. Should somebody else connect first, it fails. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
     psi_addr a = psi_os_loopback(), here, peer;
-    psocket_pollfd wait;
-    int r, tries;
-    fds[0] = fds[1] = wait.fd = -1;
-    wait.events = PSOCKET_READ;
+    psocket_pollfd wait = { -1, PSOCKET_READ };
+    int r;
+    fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
     if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
@@ -2584,17 +2510,11 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
     if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
-        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-        if (r == PSOCKET_WANT_READ) r = 0;
-        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
-            psi_os_close(fds[1]);
-            fds[1] = -1;
-        }
-    }
+    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
+    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
     psi_os_close(wait.fd);
-    if (!r && fds[1] == -1) r = PSOCKET_OS;
     if (r) psi_os_close_pair(fds);
     return r;
 }
@@ -2663,6 +2583,10 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
 /*--- names */
 
 #ifndef PSOCKET_NO_DNS
+#ifndef EAI_NODATA
+#define EAI_NODATA EAI_NONAME
+#endif
+
 /* Blocks. Hands over addresses in the system's order (RFC 6724). */
 static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
 {
@@ -2672,16 +2596,9 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_family = AF_UNSPEC;
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
-    if (e) {
-        *os = PSI_OS_RESOLVE_ERRNO(e);
-#ifdef EAI_AGAIN
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#endif
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
+    if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
+    if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -2725,8 +2642,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
@@ -2746,10 +2662,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
-        unsigned e = ev[i].events;
         out[i].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
-                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+        out[i].events = psi_os_events((int)ev[i].events);
     }
     return n;
 }
@@ -2805,14 +2719,13 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
-    int cap = p->cap ? p->cap * 2 : 8;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, (size_t)p->count * sizeof *fds, (size_t)cap * sizeof *fds);
-    psi_os_watch **watches;
-    if (!fds) return PSOCKET_NOMEM;
-    p->fds = fds;
-    watches = (psi_os_watch **)psi_realloc(p->watches, (size_t)p->count * sizeof *watches, (size_t)cap * sizeof *watches);
-    if (!watches) return PSOCKET_NOMEM;
-    p->watches = watches;
+    int cap = p->cap * 2 + 8;
+    size_t used = (size_t)p->count, n = (size_t)cap;
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
+    if (fds) p->fds = fds;
+    if (watches) p->watches = watches;
+    if (!fds || !watches) return PSOCKET_NOMEM;
     p->cap = cap;
     return 0;
 }
@@ -2845,10 +2758,10 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count, re = p->fds[i].revents;
-        if (!re) continue;
+        int i = (p->next + k) % p->count;
+        if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
-        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+        out[count++].events = psi_os_events(p->fds[i].revents);
     }
     p->next = (p->next + k) % p->count;
     return count;
@@ -3164,69 +3077,8 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
 
 /*==================================================================================================
  * >>addr
- * Numeric addresses: parsing and printing without the system, the same everywhere. RFC 4291 2.2, RFC 5952, RFC 4007 11.
+ * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
-
-/* Reads up to `most` digits from n characters into *v: how many there were. */
-static size_t psi_addr_digits(const char *s, size_t n, unsigned base, size_t most, uint32_t *v)
-{
-    size_t i;
-    *v = 0;
-    for (i = 0; i < n && i < most; i++) {
-        unsigned c = (unsigned)psi_lower((unsigned char)s[i]), digit = c - '0' < 10 ? c - '0' : c - 'a' < 6 ? c - 'a' + 10 : 99;
-        if (digit >= base) break;
-        *v = *v * base + digit;
-    }
-    return i;
-}
-
-/* n characters at s as a dotted quad: 1 or 0. No leading zeros, which some systems take for octal. */
-static int psi_addr_parse4(const char *s, size_t n, uint8_t out[4])
-{
-    size_t i = 0, digits;
-    uint32_t v;
-    int part;
-    for (part = 0; part < 4; part++, i += digits) {
-        if (part && (i >= n || s[i++] != '.')) return 0;
-        digits = psi_addr_digits(s + i, n - i, 10, 3, &v);
-        if (!digits || v > 255 || (digits > 1 && s[i] == '0')) return 0;
-        out[part] = (uint8_t)v;
-    }
-    return i == n;
-}
-
-/* n characters at s as groups with colons between, "::" for a run of zero ones, and perhaps a dotted quad at the end. */
-static int psi_addr_parse6(const char *s, size_t n, uint8_t out[16])
-{
-    int used = 0, gap = -1; /* where "::" is */
-    size_t i = 0, digits;
-    uint32_t v;
-    while (i < n) {
-        if (s[i] == ':') {
-            if (i + 1 == n || s[i + 1] != ':' || gap >= 0) return 0;
-            gap = used;
-            i += 2;
-            continue;
-        }
-        digits = psi_addr_digits(s + i, n - i, 16, 4, &v);
-        if (i + digits < n && s[i + digits] == '.') {
-            if (used > 12 || !psi_addr_parse4(s + i, n - i, out + used)) return 0;
-            used += 4;
-            break;
-        }
-        if (!digits || used > 14) return 0;
-        out[used++] = (uint8_t)(v >> 8);
-        out[used++] = (uint8_t)(v & 255);
-        i += digits;
-        if (i < n && s[i] != ':') return 0;
-        if (i + 1 < n && s[i + 1] != ':') i++;
-    }
-    if (gap < 0) return used == 16;
-    if (used > 14) return 0;
-    memmove(out + 16 - used + gap, out + gap, (size_t)(used - gap));
-    memset(out + gap, 0, (size_t)(16 - used));
-    return 1;
-}
 
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
 static void psi_addr_normalise(psi_addr *a)
@@ -3240,59 +3092,30 @@ static void psi_addr_normalise(psi_addr *a)
     }
 }
 
-/* Reads a numeric address of n characters, without or with [brackets], with an optional numeric %scope. 1 or 0. */
+/* Reads a numeric address of n characters; IPv6 without or with [brackets], and with an optional numeric %scope. 1 or 0. */
 static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
 {
-    size_t i, digits;
+    const char *end = s + n, *zone;
+    char text[48] = "";
+    int six = n && memchr(s, ':', n);
     memset(a, 0, sizeof *a);
-    if (psi_addr_parse4(s, n, a->ip)) {
-        a->family = PSI_IP4;
-        return 1;
-    }
-    if (n >= 2 && s[0] == '[' && s[n - 1] == ']') {
+    if (six && *s == '[' && end[-1] == ']') {
         s++;
-        n -= 2;
+        end--;
     }
-    for (i = 0; i < n && s[i] != '%'; i++) {}
-    if (i < n) {
-        digits = psi_addr_digits(s + i + 1, n - i - 1, 10, 9, &a->scope);
-        if (!digits || i + 1 + digits < n) return 0;
-    }
-    if (!psi_addr_parse6(s, i, a->ip)) return 0;
-    a->family = PSI_IP6;
-    return 1;
+    zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
+    if (zone && !psi_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone) end = zone;
+    n = (size_t)(end - s);
+    if (n < sizeof text) memcpy(text, s, n);
+    return strlen(text) == n && psi_os_from_text(a, six ? PSI_IP6 : PSI_IP4, text);
 }
 
-/* Prints without port or brackets: dotted quad, or RFC 5952. out holds at least 64 bytes. */
+/* Prints without port or brackets. out holds at least 64 bytes. */
 static void psi_addr_print(const psi_addr *a, char *out)
 {
-    char *p = out;
-    int i, best = -1, best_len = 1;
-    if (a->family == PSI_IP4) {
-        snprintf(out, 64, "%d.%d.%d.%d", a->ip[0], a->ip[1], a->ip[2], a->ip[3]);
-        return;
-    }
-    if (a->family != PSI_IP6) {
-        *out = 0;
-        return;
-    }
-    for (i = 0; i < 8; i++) { /* the longest run of two or more zero groups, the first of equals */
-        int k = i;
-        while (k < 8 && !a->ip[2 * k] && !a->ip[2 * k + 1]) k++;
-        if (k - i > best_len) {
-            best = i;
-            best_len = k - i;
-        }
-    }
-    for (i = 0; i < 8; i++) {
-        if (i == best) {
-            p += snprintf(p, 3, "::");
-            i += best_len - 1;
-            continue;
-        }
-        p += snprintf(p, 6, i && i != best + best_len ? ":%x" : "%x", (unsigned)(a->ip[2 * i] << 8 | a->ip[2 * i + 1]));
-    }
-    if (a->scope) snprintf(p, 16, "%%%lu", (unsigned long)a->scope);
+    psi_os_to_text(a, out);
+    if (a->scope) snprintf(out + strlen(out), 16, "%%%lu", (unsigned long)a->scope);
 }
 
 /* "ADDRESS:PORT" or "[V6]:PORT", for messages. out holds at least 80 bytes. */
@@ -3313,14 +3136,10 @@ static const char *psi_addr_path(const char *s)
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
     const char *colon = strrchr(s, ':');
-    size_t digits;
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon) return PSOCKET_INVALID;
-    digits = psi_addr_digits(colon + 1, strlen(colon + 1), 10, 5, &v);
-    if (!digits || colon[1 + digits] || v > 65535 || !psi_addr_parse(a, s, (size_t)(colon - s)) ||
-        (a->family == PSI_IP6 && s[0] != '['))
-        return PSOCKET_INVALID;
+    if (!colon || !psi_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
 }
@@ -3330,13 +3149,16 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
  * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
  * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
+ * A socket that lets go of its lookup gives the thread's place to the next; the thread itself ends when the system answers.
  *================================================================================================*/
 
-#define PSI_DNS_HOST 256     /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
+#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
+    long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
     int owners, queued, done, code, os, count;
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
@@ -3344,9 +3166,10 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Lookups that wait for a thread, in the order asked; those that have one; and whose they are: they do not survive fork. */
+/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any more; and
+   whose they are: they do not survive fork. */
 static psocket_resolve *psi_dns_queue;
-static PSI_UNUSED int psi_dns_threads;
+static int psi_dns_threads, psi_dns_lost;
 static PSI_UNUSED long psi_dns_process;
 
 /* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
@@ -3375,24 +3198,22 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
     return 0;
 }
 
-/* Stores the answer, rings, and lets go for whoever answers. */
+/* Under the lock: stores the answer, rings, and lets go for whoever answers. */
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
-    int left;
-    psi_os_lock(&psi_dns_lock);
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
     r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
-    left = --r->owners;
-    psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
+    if (!--r->owners) psi_free(r);
 }
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
     if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
         code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
+    psi_os_lock(&psi_dns_lock);
     if (r) psi_dns_answer(r, code);
+    psi_os_unlock(&psi_dns_lock);
 }
 
 PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
@@ -3409,56 +3230,73 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
+/* Under the lock: takes the first out of the queue, NULL if there is none. */
+static psocket_resolve *psi_dns_next(void)
+{
+    psocket_resolve *r = psi_dns_queue;
+    if (!r) return NULL;
+    psi_dns_queue = r->next;
+    r->queued = 0;
+    r->thread = psi_os_process();
+    return r;
+}
+
 PSI_OS_THREAD(psi_dns_worker, first)
 {
     psocket_resolve *r = (psocket_resolve *)first;
+    int code, *place;
     while (r) {
-        psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os)); /* the socket looks only once done is set */
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
         psi_os_lock(&psi_dns_lock);
-        r = psi_dns_queue;
-        if (r) psi_dns_queue = r->next;
-        else psi_dns_threads--;
-        if (r) r->queued = 0;
+        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
+        psi_dns_answer(r, code);
+        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
+        if (!r) --*place;
         psi_os_unlock(&psi_dns_lock);
     }
     return 0;
 }
 
-/* Gives r a thread, or a place in the queue. If there is no thread and can be none, that is its answer. */
+/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+static void psi_dns_serve(void)
+{
+    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
+        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
+        psocket_resolve *r;
+        if (code && psi_dns_threads) return; /* there is one that will come to them */
+        r = psi_dns_next();
+        psi_dns_threads += !code;
+        if (!code) continue;
+        r->os = os;
+        psi_dns_answer(r, code);
+    }
+}
+
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
-    long process = psi_os_process();
-    int code = PSOCKET_LIMIT, os = 0;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
-    if (psi_dns_process != process) {
-        psi_dns_process = process;
-        psi_dns_threads = 0;
+    if (psi_dns_process != psi_os_process()) {
+        psi_dns_process = psi_os_process();
+        psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
     }
-    if (psi_dns_threads < PSOCKET_RESOLVER_THREADS) code = psi_os_thread(psi_dns_worker, r, &os);
-    if (!code) {
-        psi_dns_threads++;
-    } else if (psi_dns_threads) {
-        while (*end) end = &(*end)->next;
-        *end = r;
-        r->queued = 1;
-        code = 0;
-    }
+    while (*end) end = &(*end)->next;
+    *end = r;
+    r->queued = 1;
+    psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
-    if (!code) return;
-    r->os = os;
-    psi_dns_answer(r, code);
 }
 
 #else
 #define PSI_DNS_THREADED 0
+#define psi_dns_serve() ((void)0)
 
 /* Without threads the answer is there at once, after as long as it takes. */
 static void psi_dns_system(psocket_resolve *r)
 {
-    psi_dns_answer(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
+    psocket_resolve_done(r, psi_os_resolve(r->host, psi_dns_add, r, &r->os));
 }
 #endif
 
@@ -3466,14 +3304,19 @@ static void psi_dns_system(psocket_resolve *r)
 static void psi_dns_release(psocket_resolve *r)
 {
     psocket_resolve **at = &psi_dns_queue;
-    int left;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
     while (r->queued && *at && *at != r) at = &(*at)->next;
     if (r->queued && *at) *at = r->next;
-    left = r->owners -= 1 + r->queued;
+    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+        r->thread = 0;
+        psi_dns_threads--;
+        psi_dns_lost++;
+        psi_dns_serve();
+    }
+    r->owners -= 1 + r->queued;
+    if (!r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
-    if (!left) psi_free(r);
 }
 
 /* After how many milliseconds to ask again: 0 if the answer is there, -1 when the bell rings. */
@@ -4653,28 +4496,38 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
+/* The value of a base64 digit, -1 if it is none. */
+static int psi_x509_digit(int c)
+{
+    if (c >= 'a') return c <= 'z' ? c - 'a' + 26 : -1;
+    if (c >= 'A') return c <= 'Z' ? c - 'A' : -1;
+    if (c >= '0') return c <= '9' ? c - '0' + 52 : -1;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *digit;
-    size_t n = 0, i, start = 0;
+    size_t n = 0;
     unsigned held = 0, bits = 0, pad = 0;
-    for (i = 0; i < in.n; i++)
-        if (in.p[i] == ':') start = i;
-    while (start && start < in.n && in.p[start] != '\n' && in.p[start] != '\r') start++;
-    for (i = start; i < in.n; i++) {
-        if (memchr(" \t\r\n", in.p[i], 4)) continue;
-        if (in.p[i] == '=' && ++pad <= 2) continue;
-        digit = (const char *)memchr(digits, in.p[i], 64);
-        if (!digit || pad) return 0;
-        held = held << 6 | (unsigned)(digit - digits);
-        bits += 6;
-        if (bits < 8) continue;
-        bits -= 8;
-        out[n++] = (uint8_t)(held >> bits);
-        held &= (1u << bits) - 1;
+    for (; in.n; in = psi_x509_after(in, 1)) {
+        int c = *in.p, v = psi_x509_digit(c);
+        if (v >= 0 && !pad) {
+            held = held << 6 | (unsigned)v;
+            bits += 6;
+            if (bits < 8) continue;
+            bits -= 8;
+            out[n++] = (uint8_t)(held >> bits);
+        } else if (c == '=' && pad < 2) {
+            pad++;
+        } else if (!memchr(" \t\r\n", c, 4)) { /* of a header: begins again behind it */
+            in = psi_x509_after(in, psi_x509_find(in, ":", 1));
+            while (in.n && *in.p != '\n' && *in.p != '\r') in = psi_x509_after(in, 1);
+            if (!in.n) return 0;
+            n = held = bits = pad = 0;
+        }
     }
+    held &= (1u << bits) - 1;
     return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
 }
 
@@ -5095,10 +4948,11 @@ typedef struct psi_x509_query {
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
+    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
-    const psi_x509_query *q;
+    psi_x509_query *q;
     const psi_x509_chain *anchors, *sent;
     const psi_x509_cert *path[PSOCKET_CHAIN_DEPTH + 1]; /* from the peer's own up */
     long work, signatures;                              /* what may still be spent */
@@ -5254,6 +5108,8 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
         if (w->q->now > w->path[i]->not_after) return psi_x509_fail(w, PSI_RULE_EXPIRED, w->path[i]);
         if (w->q->now < w->path[i]->not_before) return psi_x509_fail(w, PSI_RULE_NOT_YET, w->path[i]);
     }
+    for (i = 1; i <= depth; i++)
+        if (w->path[i]->not_after < w->q->until) w->q->until = w->path[i]->not_after;
     return 1;
 }
 
@@ -5460,7 +5316,7 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
 }
 
 /* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
-static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
+static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
     const psi_trust *trust;
@@ -5472,6 +5328,7 @@ static int psi_x509_verify(const psi_x509_query *q, const psi_x509_chain *chain,
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
+        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
@@ -5571,35 +5428,19 @@ static PSI_UNUSED const char *psi_rec_alert_name(int alert)
 
 /* --- reading and writing bytes -------------------------------------------- */
 
-/* Bytes still to be read; bad once something did not fit. */
-typedef struct psi_reader {
-    const uint8_t *p;
-    size_t n;
-    int bad;
-} psi_reader;
+/* Bytes still to be read. What does not fit spoils it, and what is read from it then is spoilt or 0. */
+typedef psi_x509_span psi_reader;
 
-static const psi_reader psi_none = {(const uint8_t *)"", 0, 0};
+#define psi_read_of psi_x509_span_of
 
-static psi_reader psi_read_of(const void *p, size_t n)
-{
-    psi_reader r;
-    r.p = (const uint8_t *)p;
-    r.n = n;
-    r.bad = 0;
-    return r;
-}
+static const psi_reader psi_none = {(const uint8_t *)"", 0};
 
 /* The next n bytes, NULL if there are fewer. */
 static const uint8_t *psi_read_take(psi_reader *r, size_t n)
 {
     const uint8_t *p = r->p;
-    if (r->bad || r->n < n) {
-        r->bad = 1;
-        r->n = 0;
-        return NULL;
-    }
-    r->p += n;
-    r->n -= n;
+    if (!p || r->n < n) return psi_x509_spoil(r).p;
+    *r = psi_x509_after(*r, n);
     return p;
 }
 
@@ -5622,20 +5463,16 @@ static uint32_t psi_read_number(psi_reader *r, size_t size)
 /* A vector of min to max bytes, in front of which its length stands in size bytes. */
 static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t max)
 {
-    psi_reader v = PSI_ZERO;
-    v.n = psi_read_number(r, size);
-    v.p = psi_read_take(r, v.n);
-    if (v.n < min || v.n > max) r->bad = 1;
-    if (r->bad) r->n = v.n = 0;
-    v.bad = r->bad;
-    return v;
+    size_t n = psi_read_number(r, size);
+    const uint8_t *p = psi_read_take(r, n);
+    return p && n >= min && n <= max ? psi_read_of(p, n) : psi_x509_spoil(r);
 }
 
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
     while (list.n)
-        if (psi_read_number(&list, 2) == number && !list.bad) return 1;
+        if (psi_read_number(&list, 2) == number && list.p) return 1;
     return 0;
 }
 
@@ -5656,15 +5493,7 @@ static psi_reader psi_read_list(psi_reader *r, const psi_shape *s)
         if (s->len) psi_read_vector(&rest, s->len, s->least, 65535);
         psi_read_take(&rest, s->after);
     }
-    if (!rest.bad) return list;
-    r->bad = 1;
-    r->n = 0;
-    return rest;
-}
-
-static int psi_read_same(psi_reader a, const void *p, size_t n)
-{
-    return a.n == n && (n == 0 || memcmp(a.p, p, n) == 0);
+    return rest.p ? list : psi_x509_spoil(r);
 }
 
 /* A growing buffer. failed once memory was short: then it is empty and stays so. All zero is empty. */
@@ -5712,8 +5541,8 @@ static void psi_rec_put(uint8_t *to, uint64_t value, size_t size)
 
 static void psi_write(psi_writer *w, const void *p, size_t n)
 {
-    uint8_t *to = psi_write_room(w, n);
-    if (!to || !n) return;
+    uint8_t *to = n ? psi_write_room(w, n) : NULL;
+    if (!to) return;
     memcpy(to, p, n);
     w->n += (uint32_t)n;
 }
@@ -5762,24 +5591,78 @@ static void psi_write_drop(psi_writer *w, uint32_t n)
     }
 }
 
-/* --- cipher suites -------------------------------------------------------- */
+/* --- suites, groups, schemes ---------------------------------------------- */
 
-/* What a handshake chooses: a cipher suite, a group, a signature scheme. */
+enum { PSI_SUITE = 1, PSI_GROUP, PSI_SCHEME };
+enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
+
+/* What a handshake chooses. */
 typedef struct psi_named {
     const char *name; /* IANA's */
     uint16_t number;
     uint16_t version;          /* suites: of TLS */
+    uint8_t what;              /* PSI_SUITE ... */
     uint8_t hash;              /* suites, schemes */
     uint8_t kind;              /* suites: the certificate's key, 0 any; schemes: PSI_X509_* */
     uint8_t curve;             /* groups; schemes: the one that TLS 1.3 binds */
-    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t len;               /* suites: bytes of a digest; groups: bytes of a secret key */
+    uint8_t aead, head, tail;  /* suites: head and tail are what a record has before and behind its data */
     uint8_t pss_key;           /* schemes: of RSASSA-PSS keys */
 } psi_named;
 
 typedef psi_named psi_suite, psi_group, psi_scheme;
 
-/* A choice among them, most wanted first. */
+/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
+#define PSI_SUITE12(name, number, key, bits, aead) \
+    { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
+      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
+#define PSI_SUITE13(name, number, bits, aead) \
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+#define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
+#define PSI_SIGN(name, number, kind, bits, curve, pss) \
+    { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
+
+/* Of each kind the most wanted first; of suites, where the CPU has AES. Schemes: RFC 8446 4.2.3. */
+static const psi_named psi_names[] = {
+    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
+    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
+    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
+    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
+    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA),
+    PSI_CURVE(x25519, 29, BR_EC_curve25519, 32),
+    PSI_CURVE(secp256r1, 23, BR_EC_secp256r1, 32),
+    PSI_CURVE(secp384r1, 24, BR_EC_secp384r1, 48),
+    PSI_CURVE(secp521r1, 25, BR_EC_secp521r1, 66),
+    PSI_SIGN(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
+    PSI_SIGN(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
+    PSI_SIGN(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
+    PSI_SIGN(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
+    PSI_SIGN(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
+    PSI_SIGN(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
+};
+
+enum { PSI_NAMES = sizeof psi_names / sizeof psi_names[0] };
+
+/* NULL: there is none. */
+static const psi_named *psi_named_of(int what, unsigned number)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++)
+        if (psi_names[i].what == what && psi_names[i].number == number) return &psi_names[i];
+    return NULL;
+}
+
+/* A choice among those of a kind, most wanted first. */
 typedef struct psi_list {
     const psi_named *items[12];
     size_t count;
@@ -5803,38 +5686,6 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     for (i = 0; i < l->count; i++) psi_write_number(w, l->items[i]->number, 2);
     psi_write_close(w, at, 2);
 }
-
-/* The entry of a table; NULL: there is none. */
-static const psi_named *psi_named_of(const psi_named *table, size_t count, unsigned number)
-{
-    for (; count; count--, table++)
-        if (table->number == number) return table;
-    return NULL;
-}
-
-#define PSI_NAMED(table, number) psi_named_of(table, sizeof (table) / sizeof (table)[0], number)
-
-enum { PSI_AES128 = 16, PSI_AES256 = 32, PSI_CHACHA = 33 };
-
-/* RFC 5288 3: TLS 1.2's AES-GCM sends 8 bytes of its nonce. RFC 8446 5.2: TLS 1.3 encrypts the content type. */
-#define PSI_SUITE12(name, number, key, hash, aead) \
-    { #name, number, PSI_TLS12, br_sha##hash##_ID, BR_KEYTYPE_##key, 0, PSI_##aead, \
-      PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, (hash) / 8, 0 }
-#define PSI_SUITE13(name, number, hash, aead) \
-    { #name, number, PSI_TLS13, br_sha##hash##_ID, 0, 0, PSI_##aead, 5, PSI_REC_TAG + 1, (hash) / 8, 0 }
-
-/* Best first where the CPU has AES. */
-static const psi_suite psi_suites[] = {
-    PSI_SUITE13(TLS_AES_128_GCM_SHA256, 0x1301, 256, AES128),
-    PSI_SUITE13(TLS_AES_256_GCM_SHA384, 0x1302, 384, AES256),
-    PSI_SUITE13(TLS_CHACHA20_POLY1305_SHA256, 0x1303, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0xC02B, EC, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, 0xC02F, RSA, 256, AES128),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0xC02C, EC, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, 0xC030, RSA, 384, AES256),
-    PSI_SUITE12(TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA9, EC, 256, CHACHA),
-    PSI_SUITE12(TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, 0xCCA8, RSA, 256, CHACHA)
-};
 
 /* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
 typedef struct psi_primitives {
@@ -5908,17 +5759,12 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* Encrypts, or decrypts, n bytes in place (RFC 5116, RFC 8439). Returns the tag of what was or will be sent. The key that is
-   made ready for that is kept, if there is memory. */
-static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
+/* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
+static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
 {
     psi_gcm spare, *g = k->gcm;
     uint8_t lengths[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-    if (k->suite->aead == PSI_CHACHA) {
-        psi_prim.poly(k->key, nonce, p, n, aad.p, aad.n, tag, psi_prim.chacha, encrypt);
-        return;
-    }
     if (!g) {
         k->gcm = (psi_gcm *)psi_alloc(sizeof *g);
         g = k->gcm ? k->gcm : &spare;
@@ -5938,22 +5784,19 @@ static void psi_key_run(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* The nonce of the record whose body is at `body`, and what is authenticated beside its n bytes of data (RFC 8446 5.2
-   and 5.3; RFC 5246 6.2.3.3, RFC 5288 3, RFC 7905 2). Returns the length of the latter. */
-static size_t psi_key_frame(const psi_key *k, const uint8_t *header, size_t n, uint8_t nonce[12], uint8_t aad[13])
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
+   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
-    size_t i;
-    memcpy(nonce, k->iv, 12);
-    if (k->suite->head > 5) memcpy(nonce + 4, header + 5, 8);
-    else for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (k->seq >> 8 * (7 - i) & 0xFF));
-    if (k->suite->version == PSI_TLS13) {
-        memcpy(aad, header, 5);
-        return 5;
-    }
+    uint8_t nonce[12], aad[13], *p = record + k->suite->head;
+    size_t len = k->suite->version == PSI_TLS13 ? 5 : 13, i;
     psi_rec_put(aad, k->seq, 8);
-    memcpy(aad + 8, header, 3);
-    psi_rec_put(aad + 11, n, 2);
-    return 13;
+    memcpy(nonce, k->iv, 12);
+    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (p == record + 5 ? aad : record + 5)[i]);
+    memcpy(aad + len - 5, record, 5);
+    if (len > 5) psi_rec_put(aad + 11, n, 2);
+    if (k->suite->aead != PSI_CHACHA) psi_key_gcm(k, nonce, psi_read_of(aad, len), p, n, encrypt, tag);
+    else psi_prim.poly(k->key, nonce, p, n, aad, len, tag, psi_prim.chacha, encrypt);
 }
 
 /* Are they the same? In constant time. */
@@ -5985,7 +5828,7 @@ typedef struct psi_rec {
     psocket_tls *tls;      /* for tickets: retained; NULL: none will come or go */
     const psi_tlsinfo *info; /* the socket's, which outlives this */
     void (*ahead)(struct psi_rec *r, psi_writer *w); /* servers: writes them */
-    int64_t from;          /* servers: when the handshake ended */
+    int64_t from;          /* the handshake's time: no clock is asked later */
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
@@ -6065,15 +5908,14 @@ static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
 /* Decrypts the record at p, whose body has len bytes: 1, or 0 if it is not genuine. */
 static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
 {
-    uint8_t nonce[12], aad[13], tag[PSI_REC_TAG];
-    size_t head = k->suite->head, n;
-    if (len < head - 5 + PSI_REC_TAG) return 0;
-    n = len - (head - 5) - PSI_REC_TAG;
-    psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, p, n, nonce, aad)), p + head, n, 0, tag);
-    if (!psi_rec_equal(tag, p + head + n, PSI_REC_TAG)) return 0;
+    uint8_t tag[PSI_REC_TAG];
+    size_t more = (size_t)k->suite->head - 5 + PSI_REC_TAG;
+    if (len < more) return 0;
+    in->data = p + k->suite->head;
+    in->len = len - more;
+    psi_key_run(k, p, in->len, 0, tag);
+    if (!psi_rec_equal(tag, in->data + in->len, PSI_REC_TAG)) return 0;
     k->seq++;
-    in->data = p + head;
-    in->len = n;
     return 1;
 }
 
@@ -6084,14 +5926,6 @@ static int psi_rec_unpad(psi_rec_in *in)
     if (!in->len) return 0;
     in->type = in->data[--in->len];
     return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
-}
-
-/* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
-static int psi_rec_skips(psi_rec *r, size_t len)
-{
-    if (r->skip < len) return 0;
-    r->skip -= (uint32_t)len;
-    return 1;
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -6123,11 +5957,11 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. */
+   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, alert;
+    int sealed, hidden, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
@@ -6141,58 +5975,58 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
-        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
+    ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
+    if (!ours && r->skip >= len) {
+        r->skip -= (uint32_t)len;
+        return PSI_REC_SKIP;
+    }
+    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if ((!hidden || psi_rec_unpad(in)) && (sealed || in->type != PSI_REC_APPDATA)) alert = PSI_ALERT_NONE;
+    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
 }
 
-/* Writes one record of n bytes at most psi_rec.max_out to `to`. Returns its length. */
-static size_t psi_rec_seal_one(psi_rec *r, int type, const uint8_t *data, size_t n, uint8_t *to)
+/* Bytes of a record that are not data. */
+static size_t psi_rec_extra(const psi_rec *r)
 {
-    psi_key *k = &r->out;
-    size_t head = k->suite ? k->suite->head : 5, tail = k->suite ? k->suite->tail : 0;
-    uint8_t nonce[12], aad[13], *p = to + head;
-    if (n) memcpy(p, data, n);
-    to[0] = (uint8_t)type;
-    psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
-    psi_rec_put(to + 3, head - 5 + n + tail, 2);
-    if (k->suite) {
-        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
-        if (tail > PSI_REC_TAG) {
-            p[n++] = (uint8_t)type;
-            to[0] = PSI_REC_APPDATA;
-            tail--;
-        }
-        psi_key_run(k, nonce, psi_read_of(aad, psi_key_frame(k, to, n, nonce, aad)), p, n, 1, p + n);
-        k->seq++;
-    }
-    return head + n + tail;
+    return r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5;
 }
 
 /* Bytes that n bytes of data take as records. */
 static size_t psi_rec_room(const psi_rec *r, size_t n)
 {
-    size_t records = n ? (n + r->max_out - 1) / r->max_out : 1;
-    return n + records * (r->out.suite ? (size_t)r->out.suite->head + r->out.suite->tail : 5);
+    return n + psi_rec_extra(r) * (n ? (n + r->max_out - 1) / r->max_out : 1);
 }
 
 /* Writes n bytes as records to `to`, which has psi_rec_room bytes. Returns how many were needed. */
 static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uint8_t *to)
 {
-    size_t done = 0, used = 0;
+    psi_key *k = &r->out;
+    const uint8_t *from = (const uint8_t *)data;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
     do {
-        size_t len = n - done < r->max_out ? n - done : r->max_out;
-        used += psi_rec_seal_one(r, type, (const uint8_t *)data + done, len, to + used);
-        done += len;
-    } while (done < n);
-    return used;
+        uint8_t *p = to + head;
+        len = n < r->max_out ? n : r->max_out;
+        if (len) memcpy(p, from, len);
+        p += len;
+        to[0] = (uint8_t)type;
+        psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
+        psi_rec_put(to + 3, len + extra - 5, 2);
+        if (head > 5) psi_rec_put(to + 5, k->seq, 8);
+        if (k->suite && k->suite->tail > PSI_REC_TAG) {
+            *p++ = (uint8_t)type;
+            to[0] = PSI_REC_APPDATA;
+        }
+        if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
+        k->seq++;
+        to += len + extra;
+        from += len;
+        n -= len;
+    } while (n);
+    return need;
 }
 
 /*==================================================================================================
@@ -6206,109 +6040,129 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    const br_hash_class *hc = psi_x509_hash_class(hash);
-    br_hash_compat_context h;
-    hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->out(&h.vtable, out);
+    psi_x509_digest(hash, a, b, psi_none, out);
     return psi_x509_hash_len(hash);
 }
 
-/* Returns the length. */
-static size_t psi_keys_hmac(int hash, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out)
+/* A secret is made ready once for all that comes from it. Who holds one wipes it. */
+typedef br_hmac_key_context psi_secret;
+
+static void psi_keys_ready(psi_secret *k, int hash, const uint8_t *secret, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), key, key_len);
-    br_hmac_init(&h, &k, 0);
-    br_hmac_update(&h, p, n);
-    n = br_hmac_out(&h, out);
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
-    return n;
+    br_hmac_key_init(k, psi_x509_hash_class(hash), secret, n);
 }
 
-/* HKDF-Extract (RFC 5869 2.2); an ikm of NULL is a string of zeros as long as the hash. */
-static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t n, uint8_t *out)
+/* HMAC of strings behind each other. Returns its length. */
+static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t count, uint8_t *out)
+{
+    br_hmac_context h;
+    br_hmac_init(&h, k, 0);
+    for (; count; count--, parts++) br_hmac_update(&h, parts->p, parts->n);
+    count = br_hmac_out(&h, out);
+    psi_wipe(&h, sizeof h);
+    return count;
+}
+
+/* The same of one string, with a secret that is used but once. */
+static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
+{
+    psi_secret k;
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_mac(&k, &part, 1, out);
+    psi_wipe(&k, sizeof k);
+}
+
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
-    psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
+    uint8_t secret[PSI_HASH_MAX];
+    psi_reader part = ikm ? psi_read_of(ikm, n) : psi_read_of(zero, psi_x509_hash_len(hash));
+    psi_keys_ready(k, hash, secret, psi_keys_mac(k, &part, 1, secret));
+    psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, psi_reader context, uint8_t *out,
-                            size_t n)
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_REC_SECRET], *made = NULL;
-    uint8_t head[3], end[2]; /* lengths, and the counter */
-    psi_rec_put(head, n, 2);
-    head[2] = (uint8_t)(6 + strlen(label));
-    end[0] = (uint8_t)context.n;
-    end[1] = 1;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
-    for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
-        br_hmac_init(&h, &k, 0);
-        if (made) br_hmac_update(&h, made, len);
-        br_hmac_update(&h, head, 3);
-        br_hmac_update(&h, "tls13 ", 6);
-        br_hmac_update(&h, label, strlen(label));
-        br_hmac_update(&h, end, 1);
-        br_hmac_update(&h, context.p, context.n);
-        br_hmac_update(&h, end + 1, 1);
-        br_hmac_out(&h, block);
-        made = block;
-        take = n < len ? n : len;
-        memcpy(out, block, take);
-        out += take;
-        n -= take;
+    uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
+    uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
+                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    size_t len;
+    for (; n; number++) {
+        len = psi_keys_mac(k, parts, 7, block);
+        parts[0] = psi_read_of(block, len);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
     }
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
     psi_wipe(block, sizeof block);
 }
 
 /* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
-static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
+static void psi_keys_derive(const psi_secret *k, int hash, const char *label, const uint8_t *digest, uint8_t *out)
 {
     uint8_t none[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
     if (!digest) psi_keys_digest(hash, psi_none, psi_none, none);
-    psi_keys_expand(hash, secret, label, psi_read_of(digest ? digest : none, n), out, n);
+    psi_keys_expand(k, label, psi_read_of(digest ? digest : none, n), out, n);
+}
+
+/* On to the secret of the next stage (RFC 8446 7.1). */
+static void psi_keys_next(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
+{
+    uint8_t salt[PSI_HASH_MAX];
+    psi_keys_derive(k, hash, "derived", NULL, salt);
+    psi_keys_ready(k, hash, salt, psi_x509_hash_len(hash));
+    psi_keys_extract(k, hash, ikm, n);
+    psi_wipe(salt, sizeof salt);
 }
 
 /* The content of Finished, and of a binder (RFC 8446 4.4.4). */
 static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *digest, uint8_t *out)
 {
+    psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
-    psi_keys_expand(hash, secret, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_expand(&k, "finished", psi_none, key, n);
+    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
 static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
 {
-    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, psk, psi_x509_hash_len(hash), early);
-    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_secret k;
+    uint8_t key[PSI_HASH_MAX];
+    psi_keys_ready(&k, hash, NULL, 0);
+    psi_keys_extract(&k, hash, psk, psi_x509_hash_len(hash));
+    psi_keys_derive(&k, hash, "res binder", NULL, key);
     psi_keys_finished(hash, key, digest, out);
-    psi_wipe(early, sizeof early);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* TLS 1.2's PRF (RFC 5246 5). */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
-                         uint8_t *out, size_t n)
+static void psi_keys_prf(const psi_secret *k, const char *label, psi_reader seed, uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk chunk;
-    chunk.data = seed.p;
-    chunk.len = seed.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
+    uint8_t a[PSI_HASH_MAX], block[PSI_HASH_MAX];
+    psi_reader parts[3] = {psi_none, psi_read_of(label, strlen(label)), seed};
+    size_t len;
+    parts[0] = psi_read_of(a, psi_keys_mac(k, parts + 1, 2, a));
+    while (n) {
+        len = psi_keys_mac(k, parts, 3, block);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
+        if (n) psi_keys_mac(k, parts, 1, a);
+    }
+    psi_wipe(a, sizeof a);
+    psi_wipe(block, sizeof block);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6318,24 +6172,27 @@ static size_t psi_suite_key_len(const psi_suite *s)
     return s->aead == PSI_AES128 ? 16 : 32;
 }
 
-/* RFC 8446 7.3: key and nonce from a traffic secret. */
+/* RFC 8446 7.3: key and nonce from a traffic secret, which may lie in *k. */
 static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
 {
-    uint8_t copy[PSI_REC_SECRET];
-    size_t n = suite->len;
-    memcpy(copy, secret, n); /* it may lie in *k */
-    psi_key_clear(k);
+    psi_secret ready;
+    psi_keys_ready(&ready, suite->hash, secret, suite->len);
+    psi_key_relax(k);
     k->suite = suite;
-    memcpy(k->secret, copy, n);
-    psi_keys_expand(suite->hash, copy, "key", psi_none, k->key, psi_suite_key_len(suite));
-    psi_keys_expand(suite->hash, copy, "iv", psi_none, k->iv, sizeof k->iv);
-    psi_wipe(copy, sizeof copy);
+    k->seq = 0;
+    memmove(k->secret, secret, suite->len);
+    psi_keys_expand(&ready, "key", psi_none, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(&ready, "iv", psi_none, k->iv, sizeof k->iv);
+    psi_wipe(&ready, sizeof ready);
 }
 
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_secret ready;
+    psi_keys_ready(&ready, k->suite->hash, k->secret, k->suite->len);
+    psi_keys_expand(&ready, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_wipe(&ready, sizeof ready);
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6411,15 +6268,6 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
 
 /* --- the key exchange ----------------------------------------------------- */
 
-/* With the bytes of a secret key, most wanted first. */
-#define PSI_GROUP(name, number, curve, len) { #name, number, 0, 0, 0, curve, 0, 0, 0, len, 0 }
-static const psi_group psi_groups[] = {
-    PSI_GROUP(x25519, 29, BR_EC_curve25519, 32),
-    PSI_GROUP(secp256r1, 23, BR_EC_secp256r1, 32),
-    PSI_GROUP(secp384r1, 24, BR_EC_secp384r1, 48),
-    PSI_GROUP(secp521r1, 25, BR_EC_secp521r1, 66)
-};
-
 #define PSI_GROUP_P256 23 /* what a client without a list takes */
 #define PSI_KEX_POINT 133 /* the longest public value */
 #define PSI_KEX_SECRET 66 /* the longest secret */
@@ -6482,7 +6330,18 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 #define PSI_HS_RECORD 4096  /* longest record of ours in a handshake: Go refuses a first one of 12 KB */
 #define PSI_HELLO_MAX 69632 /* longest hello: 64 KB of suites or extensions, and the rest */
 
-/* Handshake messages: X(NAME, number). CCS and no message stand beyond what a byte can hold. */
+#ifdef PSOCKET_NO_TLS12
+#define PSI_HAS_TLS12 0
+#else
+#define PSI_HAS_TLS12 1
+#endif
+#ifdef PSOCKET_NO_TLS13
+#define PSI_HAS_TLS13 0
+#else
+#define PSI_HAS_TLS13 1
+#endif
+
+/* Handshake messages: X(NAME, number). What is none stands beyond what a byte can hold. */
 #define PSI_MESSAGES(X) \
     X(HELLO_REQUEST, 0, "HelloRequest") \
     X(CLIENT_HELLO, 1, "ClientHello") \
@@ -6500,7 +6359,7 @@ static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
     X(CCS, 0x114, "ChangeCipherSpec")
 
 #define PSI_X(name, number, text) PSI_MSG_##name = number,
-enum { PSI_MESSAGES(PSI_X) PSI_MSG_END };
+enum { PSI_MESSAGES(PSI_X) PSI_MSG_KEYS, PSI_MSG_END };
 #undef PSI_X
 
 static PSI_UNUSED const char *psi_msg_name(int message)
@@ -6516,24 +6375,6 @@ static uint32_t psi_msg_size(const uint8_t *p)
 {
     return 4 + ((uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
 }
-
-/* Signature schemes, RFC 8446 4.2.3: kind, hash, the curve that TLS 1.3 binds, 1: of RSASSA-PSS keys. Most wanted first. */
-#define PSI_SCHEME(name, number, kind, hash, curve, pss) \
-    { #name, number, 0, br_sha##hash##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
-static const psi_scheme psi_schemes[] = {
-    PSI_SCHEME(ecdsa_secp256r1_sha256, 0x0403, ECDSA, 256, BR_EC_secp256r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha256, 0x0804, PSS, 256, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha256, 0x0809, PSS, 256, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha256, 0x0401, PKCS1, 256, 0, 0),
-    PSI_SCHEME(ecdsa_secp384r1_sha384, 0x0503, ECDSA, 384, BR_EC_secp384r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha384, 0x0805, PSS, 384, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha384, 0x080A, PSS, 384, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha384, 0x0501, PKCS1, 384, 0, 0),
-    PSI_SCHEME(ecdsa_secp521r1_sha512, 0x0603, ECDSA, 512, BR_EC_secp521r1, 0),
-    PSI_SCHEME(rsa_pss_rsae_sha512, 0x0806, PSS, 512, 0, 0),
-    PSI_SCHEME(rsa_pss_pss_sha512, 0x080B, PSS, 512, 0, 1),
-    PSI_SCHEME(rsa_pkcs1_sha512, 0x0601, PKCS1, 512, 0, 0)
-};
 
 /* --- settings and sessions, as >>session and >>tls fill them -------------- */
 
@@ -6583,11 +6424,12 @@ struct psocket_tls {
     void *clock_user;
 };
 
+enum { PSI_SESSION_RESUMED = 1, PSI_SESSION_EMS = 2, PSI_SESSION_PEER = 4, PSI_SESSION_TICKET = 8 };
+
 /* What a connection agreed on, and what resumes it. The spans point into its flat form, or to where its maker has them. */
 typedef struct psi_session {
     const psi_suite *suite;
-    uint16_t group, scheme, port;
-    uint8_t resumed, ems, has_peer, is_ticket;
+    uint64_t group, scheme, port, flags;
     psi_reader name, alpn;      /* the server name asked for, and the protocol */
     psi_reader subject;         /* the peer's certificate: for people; */
     int64_t not_before, not_after;
@@ -6596,8 +6438,9 @@ typedef struct psi_session {
     /* what resumes it */
     uint8_t policy[32];
     uint8_t secret[PSI_REC_SECRET]; /* TLS 1.2: the master secret; TLS 1.3: the PSK */
+    int64_t proven;             /* when a full handshake is due: seven days after the last, or when its path has ended */
     int64_t from, until;
-    uint32_t age_add;
+    uint64_t age_add;
     psi_reader ticket;          /* clients: what to send */
     size_t size;                /* with what the spans point into */
 } psi_session;
@@ -6614,30 +6457,40 @@ typedef struct psi_offer {
 } psi_offer;
 
 typedef struct psi_hs psi_hs;
-typedef int (*psi_hs_fn)(psi_hs *h);
 
-/* A row of a program, which is the list of messages that come, in order: the handler of a message of at most limit bytes. */
+/* A row of a program, which is the handshake from one side: a message of the peer's of at most limit bytes and what reads
+   it; a message of ours and what writes its body; or a change of keys between them. NULL: there is nothing to do. */
 typedef struct psi_hs_row {
-    int message;
-    unsigned when; /* PSI_ROW_* */
+    uint16_t message, when; /* PSI_MSG_*, PSI_ROW_* */
     uint32_t limit;
-    int (*run)(psi_hs *h, psi_reader m);
+    int (*read)(psi_hs *h, psi_reader m);
+    int (*write)(psi_hs *h);
 } psi_hs_row;
 
+#define PSI_THEIRS(message, when, limit, read) { PSI_MSG_##message, when, limit, read, NULL }
+#define PSI_OURS(message, when, write) { PSI_MSG_##message, (when) | PSI_ROW_OURS, 0, NULL, write }
+
+/* When there is such a row: if all of these hold. */
 enum {
-    PSI_ROW_FULL = 1,   /* left out when a session is resumed */
-    PSI_ROW_MAY = 2,    /* may be left out */
-    PSI_ROW_ASKED = 4,  /* comes if our settings ask for it */
-    PSI_ROW_PROOF = 8,  /* comes if the peer showed a certificate */
-    PSI_ROW_TICKET = 16, /* comes if a ticket was promised */
-    PSI_ROW_HASH = 32   /* joins the transcript before it is handled; else the handler sees to that */
+    PSI_ROW_12 = 1,
+    PSI_ROW_13 = 2,
+    PSI_ROW_FULL = 4,     /* no session is resumed */
+    PSI_ROW_AGAIN = 8,    /* one is */
+    PSI_ROW_FIRST = 16,   /* the server finishes first */
+    PSI_ROW_RETRY = 32,   /* the server asks for another hello */
+    PSI_ROW_ASKED = 64,   /* the server asks for a certificate, */
+    PSI_ROW_PROOF = 128,  /* and the client shows one */
+    PSI_ROW_TICKET = 256, /* a ticket was promised */
+    PSI_ROW_MAY = 512,    /* always; the peer may leave it out */
+    PSI_ROW_TURN = 1024,  /* always; nothing may follow it in its record */
+    PSI_ROW_OURS = 2048   /* always */
 };
 
 /* What a client or a server is. Whoever makes a socket stores its address there: thus programs link only what they use. */
 typedef struct psi_role {
     int server;
-    const psi_hs_row *start;
-    int (*begin)(psi_hs *h, const char *name, int port, psocket_error *e); /* NULL: the peer begins */
+    const psi_hs_row *program;
+    int (*begin)(psi_hs *h, const char *name, int port); /* NULL: nothing has to be made ready */
     void (*finish)(psi_hs *h); /* remembers the session */
 } psi_role;
 
@@ -6652,20 +6505,21 @@ enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
 
 typedef struct psi_hs_secrets {
     psi_kex kex;
-    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret, TLS 1.3's */
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret */
     size_t secret_len;
-    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
+    psi_secret ready;            /* TLS 1.2's master secret, TLS 1.3's secret of the stage */
     psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
 } psi_hs_secrets;
 
 struct psi_hs {
     const psi_role *role;
-    const psi_hs_row *next;      /* the message that has to come, or the first of those that may */
+    const psi_hs_row *next;      /* the row of its program where it is */
     int state;                   /* PSI_HS_* */
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
     int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
     uint16_t port, version;
@@ -6678,8 +6532,7 @@ struct psi_hs {
     uint8_t randoms[64];         /* the client's, the server's */
     uint8_t id[32], id_len;      /* session ID: the client's own, or what a server echoes */
     unsigned where;              /* the message whose extensions are being read or written */
-    uint32_t offered, got;       /* which rows of the table our hello had, and what came from the peer */
-    int told;                    /* was the one being written among those? */
+    uint32_t offered;            /* which rows of the table the client's hello had */
     uint16_t limit;              /* record_size_limit, 0 none */
     uint8_t fragment;            /* max_fragment_length, 0 none */
     psi_offer *offer;            /* valid while a hello or a request is handled */
@@ -6687,24 +6540,29 @@ struct psi_hs {
     uint32_t lifetime;           /* of that ticket, in seconds */
     psi_reader alpn;             /* the protocol agreed on, in tls->alpn */
     psi_reader share;            /* the peer's public value, while its message is handled */
+    psi_reader params;           /* what ServerKeyExchange says of the server's, while it is handled */
     uint8_t grease;
     uint8_t retried;             /* this is about a second hello; 2: which has to offer its sessions again */
-    uint8_t regrouped, ccs_sent, named, ems, secure, will_ticket, resumed, psk, is_address;
+    uint8_t resumed;             /* a session is: 1 and the PSK's place among those offered */
+    uint8_t regrouped;           /* HelloRetryRequest asks for another group */
+    uint8_t ccs_sent, named, ems, will_ticket, is_address;
     /* authentication */
     const psi_tls_identity *identity; /* what we prove to be; NULL none */
     const psi_scheme *scheme;    /* how we sign */
     const psi_scheme *server_scheme; /* how the server signed; NULL: it did not */
     psi_x509_chain chain;        /* the peer's certificates */
-    uint8_t asked;               /* client: the server asks for a certificate */
+    uint8_t asked;               /* the server asks for a certificate */
     uint8_t proved;              /* the peer has proved to own its certificate's key */
-    psi_reader signature;        /* valid while `then` runs */
+    psi_reader signature;        /* the application's, until it is written; empty: none */
     psi_hs_question *question;   /* NULL: nothing is asked */
-    psi_hs_fn then;              /* goes on with the signature */
     /* secrets */
     psi_session *session;        /* offered (client) or resumed; NULL none */
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+/* Once the version is known. A build of one version needs no code that asks. */
+#define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
 
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
@@ -6728,11 +6586,11 @@ static const psi_session *psi_hs_session(const psi_hs *h, unsigned version)
 
 /* --- writing messages ----------------------------------------------------- */
 
-/* RFC 5246 7.1. In TLS 1.3 it is for middleboxes only (RFC 8446 D.4): ahead of what is encrypted first, or of a second hello. */
+/* Ahead of what is encrypted first, and in TLS 1.3 of a second hello. There it is for middleboxes only (RFC 8446 D.4). */
 static void psi_hs_change_cipher_spec(psi_hs *h)
 {
     static const uint8_t ccs[6] = {PSI_REC_CCS, PSI_TLS12 >> 8, PSI_TLS12 & 0xFF, 0, 1, 1};
-    if (h->ccs_sent || (h->version == PSI_TLS13 && !h->id_len && !h->role->server)) return;
+    if (h->ccs_sent || (PSI_IS13(h) && !h->id_len && !h->role->server)) return;
     h->ccs_sent = 1;
     psi_write(&h->out, ccs, sizeof ccs);
 }
@@ -6741,7 +6599,7 @@ static void psi_hs_change_cipher_spec(psi_hs *h)
 static void psi_hs_seal(psi_hs *h, int type, const void *p, size_t n)
 {
     uint8_t *to;
-    if (h->version == PSI_TLS13 && h->rec->out.suite) psi_hs_change_cipher_spec(h);
+    if (h->rec->out.suite) psi_hs_change_cipher_spec(h);
     to = psi_write_room(&h->out, psi_rec_room(h->rec, n));
     if (to) h->out.n += (uint32_t)psi_rec_seal(h->rec, type, p, n, to);
 }
@@ -6802,22 +6660,9 @@ static int psi_hs_illegal(psi_hs *h, const char *what)
 /* Is m wrong, or anything left of it? Then the handshake fails. */
 static int psi_hs_left(psi_hs *h, const psi_reader *m)
 {
-    if (!m->bad && !m->n) return 0;
+    if (psi_x509_end(*m)) return 0;
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, PSI_ALERT_DECODE_ERROR, "the %s's %s message is malformed",
                        psi_hs_peer(h), psi_msg_name(h->message[0]));
-}
-
-/* Begins a message in the flight; psi_hs_end takes the result. */
-static uint32_t psi_hs_begin(psi_hs *h, int message)
-{
-    psi_write_number(&h->flight, (uint64_t)message, 1);
-    return psi_write_open(&h->flight, 3);
-}
-
-static void psi_hs_end(psi_hs *h, uint32_t at)
-{
-    psi_write_close(&h->flight, at, 3);
-    if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + at - 4, h->flight.n - at + 4);
 }
 
 /* Makes records of the flight. */
@@ -6856,17 +6701,6 @@ static int psi_hs_new_out(psi_hs *h)
     return 0;
 }
 
-static int psi_hs_random(psi_hs *h, void *p, size_t n)
-{
-    return psi_hs_broken(h, psi_os_entropy(p, n));
-}
-
-/* Our half of a key exchange. */
-static int psi_hs_kex(psi_hs *h, const psi_group *group)
-{
-    return psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
-}
-
 /* Both halves: the secret. */
 static int psi_hs_exchange(psi_hs *h, psi_reader peer)
 {
@@ -6886,12 +6720,18 @@ enum {
     PSI_IN_EE = 16,  /* EncryptedExtensions */
     PSI_IN_CR = 32,  /* CertificateRequest, which has some of them as fields in TLS 1.2 */
     PSI_IN_OFFER = PSI_IN_CH | PSI_IN_CR, /* in which anything may come */
-    PSI_IN_ANSWER = PSI_IN_SH12 | PSI_IN_EE
+    PSI_IN_ALL = PSI_IN_CH | PSI_IN_SH12 | PSI_IN_EE,
+    PSI_NEEDS_12 = 64, /* clients say it if they speak TLS 1.2, */
+    PSI_NEEDS_13 = 128, /* or TLS 1.3, */
+    PSI_NEEDS_SESSIONS = 256, /* or remember sessions */
+    PSI_IN_12 = PSI_IN_CH | PSI_IN_SH12 | PSI_NEEDS_12,
+    PSI_IN_13 = PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR | PSI_NEEDS_13
 };
 
 /* An extension. A list of this shape in a hello or request goes into the offer, at an offset. For all else there is a
-   function. With w it writes the body, answering 0 if there is nothing to say; else it reads r, answering 0 or an alert; what
-   it leaves is a decode_error. h->where tells which message it is. */
+   function (NULL: it is never ours, and is empty). With w it writes the body, answering 0 if there is nothing to say; else it
+   reads r, answering 0 or an alert; what it leaves is a decode_error. h->where tells which message it is. A server is called
+   only for what the client's hello had, and a client for what its own had. */
 typedef struct psi_ext {
     uint16_t number, where;
     int (*run)(psi_hs *h, psi_writer *w, psi_reader *r);
@@ -6899,20 +6739,12 @@ typedef struct psi_ext {
     size_t at;
 } psi_ext;
 
-/* Says all by being there: what a client says that speaks TLS 1.2, and a server that has been told. */
-static int psi_ext_old(psi_hs *h, psi_writer *w, psi_reader *r)
+/* extended_master_secret, RFC 7627. */
+static int psi_ext_ems(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     (void)r;
-    return !w ? 0 : h->where == PSI_IN_CH ? psi_tls_speaks(h->tls, PSI_TLS12) : h->told;
-}
-
-/* Never ours; nothing is in it, or what goes into the offer. */
-static int psi_ext_none(psi_hs *h, psi_writer *w, psi_reader *r)
-{
-    (void)h;
-    (void)w;
-    (void)r;
-    return 0;
+    if (!w) h->ems = 1;
+    return w != NULL;
 }
 
 /* server_name, RFC 6066 3: no literal addresses. */
@@ -6931,8 +6763,9 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     list = psi_read_list(r, &shape);
     if (psi_read_number(&list, 1)) return PSI_ALERT_DECODE_ERROR;
     name = psi_read_vector(&list, 2, 1, 255);
-    for (i = 0; i < name.n; i++) list.bad |= name.p[i] <= ' ' || name.p[i] > '~';
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    for (i = 0; i < name.n; i++)
+        if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
     psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
@@ -6941,22 +6774,22 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
     return 0;
 }
 
-/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. */
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12 bytes. An answer has this or record_size_limit (RFC 8449 5). */
 static int psi_ext_fragment(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    uint8_t n = 4;
+    unsigned n = h->fragment, most = h->tls->max_fragment;
     if (!w) {
-        n = (uint8_t)psi_read_number(r, 1);
-        if (r->bad) return 0;
-        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && n != h->fragment)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    } else if (h->where == PSI_IN_CH) {
-        while (n && 256u << n != h->tls->max_fragment) n--;
-    } else {
-        n = h->limit ? 0 : h->fragment; /* RFC 8449 5 */
+        n = psi_read_number(r, 1);
+        if (!r->p) return 0;
+        if (n < 1 || n > 4 || (h->where != PSI_IN_CH && (256u << n != most || h->limit)))
+            return PSI_ALERT_ILLEGAL_PARAMETER;
+        h->fragment = (uint8_t)n;
+        return 0;
     }
-    if (w) psi_write_number(w, n, 1);
-    if (!w || n) h->fragment = n;
-    return w && n;
+    if (h->where == PSI_IN_CH)
+        for (n = 4; n && 256u << n != most;) n--;
+    psi_write_number(w, n, 1);
+    return n && !h->limit;
 }
 
 /* record_size_limit, RFC 8449: of TLS 1.3 it counts the content type, too. */
@@ -6965,10 +6798,10 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
     unsigned most = h->tls->max_fragment ? h->tls->max_fragment : PSI_REC_PLAIN;
     if (w) {
         psi_write_number(w, most + (h->where == PSI_IN_EE), 2);
-        return h->where == PSI_IN_CH ? h->tls->max_fragment != 0 : h->told;
+        return h->where != PSI_IN_CH || h->tls->max_fragment;
     }
     h->limit = (uint16_t)psi_read_number(r, 2);
-    return !r->bad && h->limit < 64 ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (h->limit < 64 || (h->where != PSI_IN_CH && h->fragment)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* Applies what the peer wants of these two, once the version is known. */
@@ -6983,26 +6816,20 @@ static void psi_ext_limits(psi_hs *h)
 /* supported_groups, RFC 8446 4.2.7. A server's say nothing. */
 static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    if (!w) r->n = 0;
+    if (!w) *r = psi_none;
     else if (h->where == PSI_IN_CH) psi_list_write(w, &h->tls->groups, h->grease * 0x0101u ^ 0x1010u);
     return w && h->where == PSI_IN_CH;
 }
 
 /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must where TLS 1.2 is spoken. */
-static int psi_ext_pointless(psi_reader list)
-{
-    return list.n && !memchr(list.p, 0, list.n);
-}
-
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     psi_reader list;
-    if (w) {
-        psi_write_number(w, 0x0100, 2);
-        return psi_ext_old(h, w, r);
-    }
+    (void)h;
+    if (w) psi_write_number(w, 0x0100, 2);
+    if (w) return 1;
     list = psi_read_vector(r, 1, 1, 255);
-    return psi_ext_pointless(list) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -7036,7 +6863,7 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
         psi_reader one = psi_read_vector(&own, 1, 1, 255), list = all;
         while (list.n) {
             psi_reader name = psi_read_vector(&list, 1, 1, 255);
-            if (psi_read_same(name, one.p, one.n)) h->alpn = one;
+            if (psi_x509_same(name, one)) h->alpn = one;
         }
     }
     return h->alpn.n != 0;
@@ -7045,19 +6872,13 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 /* application_layer_protocol_negotiation, RFC 7301. */
 static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader all, list;
-    if (w && h->where == PSI_IN_CH) {
-        psi_write_vector(w, h->tls->alpn.p, h->tls->alpn.n, 2);
-        return h->tls->alpn.n != 0;
-    }
-    if (w) {
-        psi_write_number(w, h->alpn.n + 1, 2);
-        psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
-        return h->alpn.n != 0;
-    }
+    psi_reader all = psi_read_of(h->tls->alpn.p, h->tls->alpn.n), list;
+    if (h->where != PSI_IN_CH) all = h->alpn.n ? psi_read_of(h->alpn.p - 1, h->alpn.n + 1) : psi_none; /* with its length */
+    if (w) psi_write_vector(w, all.p, all.n, 2);
+    if (w) return all.n != 0;
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
-    if (list.bad || list.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_choose_alpn(h, all)) return 0;
     psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_ILLEGAL_PARAMETER,
                 "the server chose an application protocol that was not offered");
@@ -7068,31 +6889,30 @@ static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 static int psi_ext_ticket(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    if (h->where != PSI_IN_CH) return w && h->will_ticket;
-    if (!w) {
+    int hello = h->where == PSI_IN_CH;
+    if (!w && hello) {
         h->offer->ticket = *r;
-        r->n = 0;
-        return 0;
+        *r = psi_none;
+    } else if (!w) {
+        h->will_ticket = 1;
+    } else if (hello && s && s->flags & PSI_SESSION_TICKET) {
+        psi_write(w, s->ticket.p, s->ticket.n);
     }
-    if (s && s->is_ticket) psi_write(w, s->ticket.p, s->ticket.n);
-    return psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->client_sessions.max;
+    return w && (hello || h->will_ticket);
 }
 
 /* supported_versions, RFC 8446 4.2.1. psi_hello_version has acted upon a server's already. */
 static int psi_ext_versions(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    int both = psi_tls_speaks(h->tls, PSI_TLS12);
-    if (!w) {
-        r->n = 0;
-        return 0;
-    }
-    if (h->where == PSI_IN_CH) {
+    int both = h->where == PSI_IN_CH && psi_tls_speaks(h->tls, PSI_TLS12);
+    if (!w) *r = psi_none;
+    if (w && h->where == PSI_IN_CH) {
         psi_write_number(w, both ? 6 : 4, 1);
         psi_write_number(w, h->grease * 0x0101u, 2);
     }
-    psi_write_number(w, PSI_TLS13, 2);
-    if (both && h->where == PSI_IN_CH) psi_write_number(w, PSI_TLS12, 2);
-    return psi_tls_speaks(h->tls, PSI_TLS13);
+    if (w) psi_write_number(w, PSI_TLS13, 2);
+    if (w && both) psi_write_number(w, PSI_TLS12, 2);
+    return w != NULL;
 }
 
 /* cookie, RFC 8446 4.2.2. */
@@ -7113,75 +6933,56 @@ static int psi_ext_cookie(psi_hs *h, psi_writer *w, psi_reader *r)
 /* psk_key_exchange_modes, RFC 8446 4.2.9: with a key exchange only. */
 static int psi_ext_modes(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     (void)r;
     if (w) psi_write_number(w, 0x0101, 2);
-    return w && psi_tls_speaks(h->tls, PSI_TLS13) && h->tls->client_sessions.max;
+    return w != NULL;
 }
 
-/* A share of ours: only the group's name in a HelloRetryRequest. */
-static void psi_ext_put_share(psi_hs *h, psi_writer *w)
-{
-    psi_write_number(w, h->k->kex.group->number, 2);
-    if (h->where != PSI_IN_HRR) psi_write_vector(w, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 2);
-}
-
-/* key_share, RFC 8446 4.2.8. */
+/* key_share, RFC 8446 4.2.8. In a HelloRetryRequest a group only. */
 static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_group *group;
-    unsigned number;
-    uint32_t list;
-    if (w && h->where == PSI_IN_CH) {
-        if (!psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-        list = psi_write_open(w, 2);
-        psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
-        psi_write_number(w, 0x000100, 3); /* one byte */
-        if (h->regrouped && !w->failed) w->n = list; /* RFC 8446 4.1.2: the one that was asked for */
-        psi_ext_put_share(h, w);
-        psi_write_close(w, list, 2);
-        return 1;
-    }
+    psi_kex *kex = &h->k->kex;
+    int hello = h->where == PSI_IN_CH;
     if (w) {
-        psi_ext_put_share(h, w);
-        return 1;
+        uint32_t list = hello ? psi_write_open(w, 2) : 0;
+        if (hello && !h->regrouped) { /* RFC 8446 4.1.2: else the one that was asked for */
+            psi_write_number(w, h->grease * 0x0101u ^ 0x1010u, 2);
+            psi_write_number(w, 0x000100, 3); /* one byte */
+        }
+        psi_write_number(w, kex->group->number, 2);
+        if (h->where != PSI_IN_HRR) psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 2);
+        if (hello) psi_write_close(w, list, 2);
+    } else {
+        const psi_group *group = psi_list_find(&h->tls->groups, psi_read_number(r, 2));
+        if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
+        if (!r->p) return 0;
+        if (!group || (kex->group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
+        kex->group = group;
     }
-    number = psi_read_number(r, 2);
-    group = psi_list_find(&h->tls->groups, number);
-    if (h->where == PSI_IN_SH13) h->share = psi_read_vector(r, 2, 1, 65535);
-    if (r->bad) return 0;
-    if (!group || (h->k->kex.group == group) != (h->where == PSI_IN_SH13)) return PSI_ALERT_ILLEGAL_PARAMETER;
-    h->k->kex.group = group;
-    return 0;
+    return w != NULL;
 }
 
-/* A client's pre_shared_key ends its hello; its binder is filled in by psi_hello_bind. */
-static int psi_ext_ask_psk(psi_hs *h, psi_writer *w)
-{
-    static const uint8_t zero[PSI_HASH_MAX] = {0};
-    const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    size_t n;
-    if (!s) return 0;
-    n = s->suite->len;
-    psi_write_number(w, s->ticket.n + 6, 2);
-    psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
-    psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
-    psi_write_number(w, n + 1, 2);
-    psi_write_vector(w, zero, n, 1);
-    return 1;
-}
-
-/* pre_shared_key, RFC 8446 4.2.11. */
+/* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
     static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
+    static const uint8_t zero[PSI_HASH_MAX] = {0};
+    const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
-    if (w && h->where == PSI_IN_CH) return psi_ext_ask_psk(h, w);
-    if (w) {
-        psi_write_number(w, h->psk - 1u, 2);
-        return h->psk != 0;
+    if (w && h->where == PSI_IN_CH) {
+        if (!s) return 0;
+        psi_write_number(w, s->ticket.n + 6, 2);
+        psi_write_vector(w, s->ticket.p, s->ticket.n, 2);
+        psi_write_number(w, ((uint64_t)(h->now - s->from) * 1000 + s->age_add) & 0xFFFFFFFFu, 4);
+        psi_write_number(w, s->suite->len + 1u, 2);
+        psi_write_vector(w, zero, s->suite->len, 1);
+        return 1;
     }
+    if (w) psi_write_number(w, h->resumed - 1u, 2);
+    if (w) return h->resumed;
     if (h->where != PSI_IN_CH) {
-        h->psk = 1; /* there was one */
+        h->resumed = 1;
         return psi_read_number(r, 2) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     }
     list = h->offer->identities = psi_read_list(r, &tickets);
@@ -7192,38 +6993,40 @@ static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
         psi_read_number(&list, 4);
         psi_read_vector(&binders, 1, 1, 255);
     }
-    return !r->bad && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
+    return r->p && (list.n || binders.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* renegotiation_info, RFC 5746: empty in a first handshake, and there is no second. */
 static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    (void)h;
     if (!w) return psi_read_vector(r, 1, 0, 255).n ? PSI_ALERT_HANDSHAKE_FAILURE : 0;
     psi_write_number(w, 0, 1);
-    return psi_ext_old(h, w, r) || h->secure;
+    return 1;
 }
 
 /* Every extension: X(NAME, number, the messages that may carry it, function, shape and place in an offer). Clients send them
    in this order; pre_shared_key has to be the last. */
 #define PSI_NO_SHAPE PSI_SHAPE(0, 0, 0, 0, 0, 0)
 #define PSI_EXTENSIONS(X) \
-    X(SERVER_NAME, 0, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_name, PSI_NO_SHAPE, id) \
-    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_CH | PSI_IN_SH12, psi_ext_old, PSI_NO_SHAPE, id) \
-    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_CH | PSI_IN_SH12, psi_ext_secure, PSI_NO_SHAPE, id) \
-    X(SUPPORTED_GROUPS, 10, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_groups, PSI_NUMBERS(2), groups) \
-    X(EC_POINT_FORMATS, 11, PSI_IN_CH | PSI_IN_SH12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
-    X(SESSION_TICKET, 35, PSI_IN_CH | PSI_IN_SH12, psi_ext_ticket, PSI_NO_SHAPE, id) \
-    X(ALPN, 16, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
+    X(SERVER_NAME, 0, PSI_IN_ALL, psi_ext_name, PSI_NO_SHAPE, id) \
+    X(EXTENDED_MASTER_SECRET, 23, PSI_IN_12, psi_ext_ems, PSI_NO_SHAPE, id) \
+    X(RENEGOTIATION_INFO, 0xFF01, PSI_IN_12, psi_ext_secure, PSI_NO_SHAPE, id) \
+    X(SUPPORTED_GROUPS, 10, PSI_IN_ALL, psi_ext_groups, PSI_NUMBERS(2), groups) \
+    X(EC_POINT_FORMATS, 11, PSI_IN_12, psi_ext_points, PSI_SHAPE(1, 1, 1, 0, 0, 0), points) \
+    X(SESSION_TICKET, 35, PSI_IN_12 | PSI_NEEDS_SESSIONS, psi_ext_ticket, PSI_NO_SHAPE, id) \
+    X(ALPN, 16, PSI_IN_ALL, psi_ext_alpn, PSI_SHAPE(2, 2, 0, 1, 1, 0), alpn) \
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
-    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, psi_ext_none, PSI_NUMBERS(2), certs) \
+    X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
-    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH, psi_ext_modes, PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
-    X(SUPPORTED_VERSIONS, 43, PSI_IN_CH | PSI_IN_SH13 | PSI_IN_HRR, psi_ext_versions, PSI_NUMBERS(1), versions) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
+      PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
+    X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
     X(COOKIE, 44, PSI_IN_CH | PSI_IN_HRR, psi_ext_cookie, PSI_NO_SHAPE, id) \
-    X(RECORD_SIZE_LIMIT, 28, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_limit, PSI_NO_SHAPE, id) \
-    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_CH | PSI_IN_ANSWER, psi_ext_fragment, PSI_NO_SHAPE, id) \
-    X(EARLY_DATA, 42, PSI_IN_CH, psi_ext_none, PSI_NO_SHAPE, id) \
+    X(RECORD_SIZE_LIMIT, 28, PSI_IN_ALL, psi_ext_limit, PSI_NO_SHAPE, id) \
+    X(MAX_FRAGMENT_LENGTH, 1, PSI_IN_ALL, psi_ext_fragment, PSI_NO_SHAPE, id) \
+    X(EARLY_DATA, 42, PSI_IN_CH, NULL, PSI_NO_SHAPE, id) \
     X(PRE_SHARED_KEY, 41, PSI_IN_CH | PSI_IN_SH13, psi_ext_psk, PSI_NO_SHAPE, id)
 
 #define PSI_X(name, number, where, run, shape, field) PSI_EXT_##name = number,
@@ -7238,23 +7041,23 @@ enum { PSI_EXTENSIONS(PSI_X) PSI_EXT_COUNT };
 static const psi_ext psi_extensions[] = { PSI_EXTENSIONS(PSI_X) };
 #undef PSI_X
 
-/* Did the peer's hello (its last message of some) have it? */
-#define PSI_GOT(h, name) ((h)->got >> PSI_EXT_AT_##name & 1)
-
 static const psi_shape psi_ext_list = PSI_SHAPE(2, 0, 2, 2, 0, 0);
 
 /* Writes the extension of a row if there is something to say. */
 static void psi_ext_put(psi_hs *h, psi_writer *w, size_t row)
 {
     const psi_ext *x = &psi_extensions[row];
-    uint32_t start = w->n, body;
-    if (!(x->where & h->where)) return;
-    h->told = h->got >> row & 1;
+    uint32_t start = w->n, bit = (uint32_t)1 << row, body;
+    unsigned lacks = h->tls->client_sessions.max ? 0 : PSI_NEEDS_SESSIONS;
+    if (!psi_tls_speaks(h->tls, PSI_TLS12)) lacks |= PSI_NEEDS_12;
+    if (!psi_tls_speaks(h->tls, PSI_TLS13)) lacks |= PSI_NEEDS_13;
+    if (!x->run || !(x->where & h->where) || (h->where == PSI_IN_CH && x->where & lacks)) return;
+    if (!(h->where & PSI_IN_OFFER) && !(h->offered & bit)) return;
     psi_write_number(w, x->number, 2);
     body = psi_write_open(w, 2);
     if ((x->run)(h, w, NULL)) {
         psi_write_close(w, body, 2);
-        if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << row;
+        if (h->where == PSI_IN_CH) h->offered |= bit;
     } else if (!w->failed) {
         w->n = start;
     }
@@ -7275,33 +7078,31 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
+    int alert = 0, offer = (h->where & PSI_IN_OFFER) != 0;
     size_t i = 0;
-    int alert = 0;
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
-    if (i == PSI_EXT_COUNT || !(x->where & h->where))
-        return h->where & PSI_IN_OFFER ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
-    if (!(h->where & PSI_IN_OFFER) && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE)
-        return PSI_ALERT_UNSUPPORTED_EXTENSION;
-    h->got |= (uint32_t)1 << i;
-    if (h->where & PSI_IN_OFFER && x->shape.size)
+    if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
+        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+    if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
+    if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
-    else
-        alert = (x->run)(h, NULL, &body);
-    return alert ? alert : body.bad || body.n ? PSI_ALERT_DECODE_ERROR : 0;
+    else if (x->run) alert = (x->run)(h, NULL, &body);
+    return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
-/* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
+/* Does a list have an extension twice? A sixteenth of all types at a time, those that occur, so that the cost is linear. */
 static int psi_ext_twice(psi_reader all)
 {
-    unsigned part;
+    unsigned part, parts = 1;
     int twice = 0;
-    for (part = 0; part < 16 && !twice; part++) {
+    for (part = 0; parts >> part && !twice; part++) {
         uint8_t seen[4096 / 8] = {0};
         psi_reader list = all;
-        while (list.n) {
+        while (list.n && parts >> part & 1) {
             unsigned type = psi_read_number(&list, 2), bit = 1u << (type & 7);
             psi_read_vector(&list, 2, 0, 65535);
+            parts |= 1u << (type >> 12);
             if (type >> 12 != part) continue;
             twice |= (seen[type % 4096 / 8] & bit) != 0;
             seen[type % 4096 / 8] |= (uint8_t)bit;
@@ -7317,7 +7118,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
     int alert = 0;
     unsigned type = 0;
     h->where = where;
-    if (m->bad || m->n) alert = PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(*m)) alert = PSI_ALERT_DECODE_ERROR;
     else if (psi_ext_twice(list))
         alert = where & (PSI_IN_HRR | PSI_IN_SH13) ? PSI_ALERT_ILLEGAL_PARAMETER : PSI_ALERT_DECODE_ERROR;
     while (list.n && !alert) {
@@ -7326,6 +7127,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
+    if (!alert && where & (PSI_IN_SH12 | PSI_IN_EE)) psi_ext_limits(h);
     if (!alert) return 0;
     if (alert == PSI_ALERT_INTERNAL_ERROR) return psi_hs_broken(h, PSOCKET_NOMEM);
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
@@ -7350,14 +7152,15 @@ static void psi_hello_bind(psi_hs *h, const psi_session *s, uint8_t *p, size_t n
     psi_keys_binder(s->suite->hash, s->secret, digest, p + n - len);
 }
 
-/* Writes the hello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
-static void psi_hello_write(psi_hs *h)
+/* ClientHello: GREASE (RFC 8701) around what counts, and no length from 256 to 511 (RFC 7685). */
+static int psi_client_write_hello(psi_hs *h)
 {
     psi_writer *w = &h->flight;
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CLIENT_HELLO), start = at - 4, list, n;
+    uint32_t at = w->n, start = at - 4, list, n;
     size_t i;
     h->where = PSI_IN_CH;
+    h->offered = 0;
     psi_write_number(w, PSI_TLS12, 2);
     psi_write(w, h->randoms, 32);
     psi_write_vector(w, h->id, h->id_len, 1);
@@ -7380,7 +7183,7 @@ static void psi_hello_write(psi_hs *h)
     psi_write_close(w, list, 2);
     psi_write_close(w, at, 3);
     if (s && !w->failed) psi_hello_bind(h, s, w->p + start, w->n - start);
-    psi_hs_end(h, at);
+    return 0;
 }
 
 /* --- the server's hello --------------------------------------------------- */
@@ -7397,16 +7200,18 @@ static const uint8_t psi_hello_downgrade[8] = {'D', 'O', 'W', 'N', 'G', 'R', 'D'
 /* What OpenJDK 11 sends in its place (JDK-8211806). */
 static const uint8_t psi_hello_jdk11[8] = {0xED, 0xBF, 0xB4, 0xA8, 0xC2, 0x47, 0x10, 0xFF};
 
-static PSI_UNUSED void psi_hello_answer(psi_hs *h, const uint8_t random[32], unsigned where)
+/* ServerHello, or HelloRetryRequest, for which a digest takes the first hello's place. */
+static int psi_server_write_hello(psi_hs *h)
 {
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_HELLO);
-    psi_write_number(&h->flight, PSI_TLS12, 2);
-    psi_write(&h->flight, random, 32);
-    psi_write_vector(&h->flight, h->id, h->id_len, 1);
-    psi_write_number(&h->flight, h->suite->number, 2);
-    psi_write_number(&h->flight, 0, 1);
-    psi_ext_put_all(h, &h->flight, where);
-    psi_hs_end(h, at);
+    psi_writer *w = &h->flight;
+    if (h->regrouped) psi_transcript_retry(&h->transcript, h->suite->hash);
+    psi_write_number(w, PSI_TLS12, 2);
+    psi_write(w, h->regrouped ? psi_hello_retry : h->randoms + 32, 32);
+    psi_write_vector(w, h->id, h->id_len, 1);
+    psi_write_number(w, h->suite->number, 2);
+    psi_write_number(w, 0, 1);
+    psi_ext_put_all(h, w, h->regrouped ? PSI_IN_HRR : PSI_IS13(h) ? PSI_IN_SH13 : PSI_IN_SH12);
+    return 0;
 }
 
 /* The version that a ServerHello's extensions name, 0 if none (RFC 8446 4.2.1). 0: they are malformed. */
@@ -7420,9 +7225,9 @@ static int psi_hello_version(psi_reader m, unsigned *version)
         psi_reader body = psi_read_vector(&list, 2, 0, 65535);
         if (type != PSI_EXT_SUPPORTED_VERSIONS) continue;
         *version = psi_read_number(&body, 2);
-        m.bad |= body.bad || body.n;
+        if (!psi_x509_end(body)) psi_x509_spoil(&m);
     }
-    return !m.bad && !m.n;
+    return psi_x509_end(m);
 }
 
 /* Reads a client's hello into the offer, m being its body. */
@@ -7435,8 +7240,8 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->id = psi_read_vector(&m, 1, 0, 32);
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
-    if (m.bad || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->got = 0;
+    if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
+    h->offered = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7445,7 +7250,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
         return psi_hs_illegal(h, "hello lacks the null compression method");
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
-    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->secure = 1;
+    if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -7457,14 +7262,21 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
  * questions that a handshake puts to the application. A question stops a handshake until it is answered.
  *================================================================================================*/
 
+static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+{
+    psi_x509_alg alg;
+    alg.kind = s->kind;
+    alg.hash = s->hash;
+    alg.salt = (int)psi_x509_hash_len(s->hash);
+    return alg;
+}
+
 /* May a key of this certificate sign so? RFC 8446 4.2.3: TLS 1.3 binds ECDSA to a curve and has no PKCS#1. */
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
-    if (s->kind == PSI_X509_ECDSA)
-        return leaf->key.key_type == BR_KEYTYPE_EC && (version < PSI_TLS13 || leaf->key.key.ec.curve == s->curve);
-    if (leaf->key.key_type != BR_KEYTYPE_RSA || leaf->pss_key != s->pss_key) return 0;
-    if (s->kind == PSI_X509_PKCS1) return version < PSI_TLS13;
-    return !leaf->key_alg.kind || leaf->key_alg.hash == s->hash;
+    psi_x509_alg alg = psi_auth_alg(s);
+    if (leaf->pss_key != s->pss_key || !psi_x509_fits(leaf->key.key_type, leaf->pss_key, &leaf->key_alg, &alg)) return 0;
+    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7478,24 +7290,19 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
     return NULL;
 }
 
-static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
+   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
-    psi_x509_alg alg;
-    alg.kind = s->kind;
-    alg.hash = s->hash;
-    alg.salt = (int)psi_x509_hash_len(s->hash);
-    return alg;
-}
-
-/* What CertificateVerify signs: TLS 1.2 all messages so far; TLS 1.3 this, of which buf has 98 + PSI_HASH_MAX bytes (RFC
-   8446 4.4.3). */
-static psi_reader psi_auth_content(const psi_hs *h, int server, uint8_t *buf)
-{
-    if (h->version == PSI_TLS12) return psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n);
-    memset(buf, ' ', 64);
-    memcpy(buf + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
-    psi_transcript_digest(&h->transcript, buf + 98);
-    return psi_read_of(buf, 98 + h->suite->len);
+    uint8_t text[98 + PSI_HASH_MAX];
+    if (PSI_IS13(h)) {
+        memset(text, ' ', 64);
+        memcpy(text + 64, server ? "TLS 1.3, server CertificateVerify" : "TLS 1.3, client CertificateVerify", 34);
+        psi_transcript_digest(&h->transcript, text + 98);
+        return psi_keys_digest(hash, psi_read_of(text, 98 + h->suite->len), psi_none, out);
+    }
+    if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
+    return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7509,12 +7316,11 @@ static psocket_question *psi_auth_ask(psi_hs *h, int kind)
     return h->question ? &h->question->public_form : NULL;
 }
 
-/* Asks for a signature of a digest; `then` goes on with it. */
-static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n, psi_hs_fn then)
+/* Asks for a signature of a digest. */
+static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
 {
     psocket_question *q = psi_auth_ask(h, PSOCKET_WANT_SIGNATURE);
     if (!q) return -1;
-    h->then = then;
     memcpy(h->question->digest, digest, n);
     q->identity = (size_t)(h->identity - h->tls->identities);
     q->scheme = h->scheme->number;
@@ -7542,92 +7348,78 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* Signs two strings with the identity's key and calls `then`: at once, or when the application has done it. */
-static int psi_auth_sign(psi_hs *h, psi_reader a, psi_reader b, psi_hs_fn then)
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
+   asked, and the message is written again when there is an answer. */
+static int psi_auth_write_signature(psi_hs *h)
 {
-    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], signature[PSI_X509_SIGNATURE];
+    uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
-    size_t n = psi_keys_digest(alg.hash, a, b, digest);
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (h->identity->ask) return psi_auth_ask_signature(h, digest, n, then);
-    if (alg.kind == PSI_X509_PSS && psi_hs_random(h, salt, n)) return -1;
-    h->signature = psi_read_of(signature, psi_auth_make(&h->identity->key, &alg, digest, salt, signature));
-    if (h->signature.n) return then(h);
-    return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
-}
-
-/* The scheme and the signature that was made, in the message being written. */
-static void psi_auth_write_signature(psi_hs *h)
-{
+    size_t n;
+    if (!h->signature.n) {
+        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+        if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
+        if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
+        h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
+    }
+    if (!h->signature.n)
+        return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the private key cannot sign");
     psi_write_number(&h->flight, h->scheme->number, 2);
     psi_write_vector(&h->flight, h->signature.p, h->signature.n, 2);
+    h->signature = psi_none;
+    if (h->role->server) h->server_scheme = h->scheme;
+    return 0;
 }
 
-/* CertificateVerify of both versions. */
-static void psi_auth_write_verify(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_VERIFY);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-}
-
-/* Checks the scheme and the signature that end m, over two strings. */
-static int psi_auth_check(psi_hs *h, psi_reader m, psi_reader a, psi_reader b)
+/* Checks the scheme and the signature that end a message, and are all of CertificateVerify. */
+static int psi_auth_check(psi_hs *h, psi_reader m)
 {
     const psi_x509_cert *leaf = h->chain.certs;
     const psi_scheme *s = psi_list_find(&h->tls->schemes, psi_read_number(&m, 2));
     psi_reader sig = psi_read_vector(&m, 2, 0, 65535);
     uint8_t digest[PSI_HASH_MAX];
     psi_x509_alg alg;
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
     if (psi_hs_left(h, &m)) return -1;
     if (leaf->usage >= 0 && !(leaf->usage & PSI_X509_KU_SIGN)) /* RFC 5246 7.4.2, whoever accepted it */
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_UNSUPPORTED_CERTIFICATE,
                            "the %s's certificate has a key that is not meant for signing", psi_hs_peer(h));
     if (!s || !psi_auth_fits(s, leaf, h->version))
         return psi_hs_illegal(h, "signature scheme was not offered or does not fit its certificate");
-    psi_keys_digest(s->hash, a, b, digest);
+    psi_auth_digest(h, !h->role->server, s->hash, digest);
     alg = psi_auth_alg(s);
-    if (!psi_x509_signed(leaf, &alg, digest, psi_x509_span_of(sig.p, sig.n)))
+    if (!psi_x509_signed(leaf, &alg, digest, sig))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "signature is wrong");
     h->proved = 1;
     if (!h->role->server) h->server_scheme = s;
-    return 0;
-}
-
-/* CertificateVerify of the peer. */
-static int psi_auth_verify(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    if (psi_auth_check(h, m, psi_auth_content(h, !h->role->server, buf), psi_none)) return -1;
-    psi_transcript_forget(&h->transcript);
-    psi_transcript_add(&h->transcript, h->message, 4 + m.n);
+    else psi_transcript_forget(&h->transcript);
     return 0;
 }
 
 /* --- certificates --------------------------------------------------------- */
 
 /* Certificate: our chain, or an empty one. */
-static void psi_auth_write_chain(psi_hs *h)
+static int psi_auth_write_chain(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at = psi_hs_begin(h, PSI_MSG_CERTIFICATE), list;
+    uint32_t list;
     size_t i;
-    if (h->version == PSI_TLS13) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
+    if (PSI_IS13(h)) psi_write_number(w, 0, 1); /* the context of the request: empty in a handshake */
     list = psi_write_open(w, 3);
     for (i = 0; h->identity && i < h->identity->chain.count; i++) {
         psi_write_vector(w, h->identity->chain.certs[i].der.p, h->identity->chain.certs[i].der.n, 3);
-        if (h->version == PSI_TLS13) psi_write_number(w, 0, 2); /* no extensions */
+        if (PSI_IS13(h)) psi_write_number(w, 0, 2); /* no extensions */
     }
     psi_write_close(w, list, 3);
-    psi_hs_end(h, at);
+    return 0;
 }
 
-/* The verdict on a peer's chain. */
+/* The verdict on a peer's chain; *until becomes the moment when it ends, if that is earlier. */
 static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const char *name, int client, int64_t now,
-                          psocket_error *e)
+                          int64_t *until, psocket_error *e)
 {
     psi_x509_query q = PSI_ZERO;
+    int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
     q.trust = tls->trust;
     q.name = client || tls->insecure_no_name ? NULL : name;
@@ -7635,7 +7427,10 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     q.client = client;
     q.pins = tls->pins.p;
     q.pin_count = tls->pins.n / 32;
-    return psi_x509_verify(&q, chain, e);
+    q.until = *until;
+    code = psi_x509_verify(&q, chain, e);
+    if (!tls->insecure_no_verify) *until = q.until;
+    return code;
 }
 
 static int psi_auth_refuse(psi_hs *h, const psocket_error *e)
@@ -7652,7 +7447,7 @@ static int psi_auth_accept(psi_hs *h)
     psocket_question *q;
     int code;
     verdict.tls_alert = unusable.tls_alert = verdict.cert_index = -1;
-    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &verdict);
+    code = psi_auth_judge(h->tls, &h->chain, h->name, h->role->server, h->now, &h->proven, &verdict);
     if ((code || h->tls->insecure_no_verify) && psi_x509_usable(h->chain.certs, &unusable)) { /* else it was looked at */
         if (unusable.code == PSOCKET_CERT_MALFORMED) verdict.tls_alert = unusable.tls_alert = PSI_ALERT_DECODE_ERROR;
         return psi_auth_refuse(h, verdict.code ? &verdict : &unusable);
@@ -7672,34 +7467,28 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) m.bad = 1;
+    if (PSI_IS13(h) && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
-    while (list.n && !code && !m.bad) {
+    while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
-        if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
-        m.bad |= list.bad | (extensions.n > 0 && extensions.n < 4);
-        if (!m.bad && extensions.n)
+        if (PSI_IS13(h)) extensions = psi_read_vector(&list, 2, 0, 65535);
+        if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
+        if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (!m.bad) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
                        psocket_strerror(code));
 }
 
-/* Does the key of a server's certificate fit TLS 1.2's suite, and is its curve one that we offered (RFC 8422 5.1)? */
-static int psi_auth_suits(const psi_hs *h, const br_x509_pkey *key)
-{
-    if (!key->key_type) return 1; /* it cannot be used, which will be told */
-    return key->key_type == h->suite->kind &&
-           (key->key_type != BR_KEYTYPE_EC || psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve));
-}
-
-/* Certificate of the peer. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
+   that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
-    int server = h->role->server, new_one = h->version == PSI_TLS13;
+    int server = h->role->server, new_one = PSI_IS13(h);
+    const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
         psi_transcript_forget(&h->transcript);
@@ -7709,7 +7498,10 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
         return psi_hs_fail(h, PSOCKET_CERT_MISSING, !server ? PSI_ALERT_DECODE_ERROR : new_one
                            ? PSI_ALERT_CERTIFICATE_REQUIRED : PSI_ALERT_HANDSHAKE_FAILURE,
                            "the %s sent no certificate", psi_hs_peer(h));
-    if (!server && !new_one && !psi_auth_suits(h, &h->chain.certs[0].key))
+    key = &h->chain.certs[0].key;
+    if (!server && !new_one && key->key_type &&
+        (key->key_type != h->suite->kind ||
+         (key->key_type == BR_KEYTYPE_EC && !psi_list_find(&h->tls->groups, (unsigned)key->key.ec.curve))))
         return psi_hs_fail(h, PSOCKET_CERT_USAGE, PSI_ALERT_ILLEGAL_PARAMETER,
                            "the server's certificate has a key that does not fit what was offered");
     return psi_auth_accept(h);
@@ -7719,15 +7511,12 @@ static int psi_auth_certificate(psi_hs *h, psi_reader m)
 
 enum { PSI_AUTH_RSA_SIGN = 1, PSI_AUTH_ECDSA_SIGN = 64 }; /* ClientCertificateType, RFC 5246 7.4.4, RFC 8422 5.5 */
 
-/* CertificateRequest, if the settings ask for one. */
-static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
+/* CertificateRequest. */
+static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
 {
     psi_writer *w = &h->flight;
-    uint32_t at;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) return;
-    at = psi_hs_begin(h, PSI_MSG_CERTIFICATE_REQUEST);
     h->where = PSI_IN_CR;
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_write_number(w, 0, 1); /* context */
         psi_ext_put_all(h, w, PSI_IN_CR);
     } else {
@@ -7737,35 +7526,29 @@ static PSI_UNUSED void psi_auth_write_request(psi_hs *h)
         psi_ext_schemes(h, w, NULL);
         psi_ext_authorities(h, w, NULL);
     }
-    psi_hs_end(h, at);
-}
-
-/* Did one of these authorities (vectors of names) issue a certificate of the chain? 1 if the list is empty. */
-static int psi_auth_issued(const psi_x509_chain *chain, psi_reader authorities)
-{
-    int any = authorities.n == 0;
-    while (authorities.n && !any) {
-        psi_reader name = psi_read_vector(&authorities, 2, 1, 65535);
-        size_t i;
-        for (i = 0; i < chain->count; i++)
-            any |= psi_read_same(name, chain->certs[i].issuer.p, chain->certs[i].issuer.n);
-    }
-    return any;
+    return 0;
 }
 
 /* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
    1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
-    size_t i;
+    size_t i, k;
     int best = 0;
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
-        int score = 1 + psi_auth_issued(&id->chain, o->authorities);
-        if (!s || score <= best || (types.n && !memchr(types.p, type, types.n))) continue;
+        int score = o->authorities.n ? 1 : 2;
+        psi_reader names = o->authorities;
+        if (!s || (types.n && !memchr(types.p, type, types.n))) continue;
+        while (names.n && score < 2) {
+            psi_reader name = psi_read_vector(&names, 2, 1, 65535);
+            for (k = 0; k < id->chain.count; k++)
+                if (psi_x509_same(name, id->chain.certs[k].issuer)) score = 2;
+        }
+        if (score <= best) continue;
         best = score;
         h->identity = id;
         h->scheme = s;
@@ -7783,14 +7566,14 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
     psi_reader types = psi_none;
     int failed;
     h->offer = &o;
-    if (h->version == PSI_TLS12) {
+    if (!PSI_IS13(h)) {
         types = psi_read_vector(&m, 1, 1, 255);
         o.schemes = psi_read_list(&m, &schemes);
         o.authorities = psi_read_list(&m, &authorities);
         failed = psi_hs_left(h, &m);
     } else {
-        if (psi_read_vector(&m, 1, 0, 255).n) m.bad = 1; /* a context is for requests after the handshake */
-        failed = m.bad ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
+        if (psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m); /* a context is for requests after the handshake */
+        failed = !m.p ? psi_hs_left(h, &m) : psi_ext_get_all(h, &m, PSI_IN_CR);
         if (!failed && !o.schemes.n)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
@@ -7811,88 +7594,60 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_TICKET 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
 
-/* One walk over the fields serves both directions: they are written to w, or read from r if w is NULL. */
-typedef struct psi_flat {
-    psi_writer *w;
-    psi_reader *r;
-} psi_flat;
+enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-static uint64_t psi_flat_number(const psi_flat *f, uint64_t v, size_t size)
+/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
+#define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
+static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
+    PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
+    PSI_FIELD(name, 0, 0), PSI_FIELD(alpn, 0, 0), PSI_FIELD(endpoint, 0, 0),
+    PSI_FIELD(subject, 0, PSI_FIELD_PEER),
+    PSI_FIELD(not_before, 8, PSI_FIELD_PEER), PSI_FIELD(not_after, 8, PSI_FIELD_PEER),
+    PSI_FIELD(sha256, 32, PSI_FIELD_PEER), PSI_FIELD(spki, 32, PSI_FIELD_PEER), PSI_FIELD(proven, 8, 0),
+    PSI_FIELD(policy, 32, PSI_FIELD_SECRET), PSI_FIELD(secret, PSI_REC_SECRET, PSI_FIELD_SECRET),
+    PSI_FIELD(from, 8, PSI_FIELD_SECRET), PSI_FIELD(until, 8, PSI_FIELD_SECRET),
+    PSI_FIELD(age_add, 4, PSI_FIELD_SECRET), PSI_FIELD(ticket, 0, PSI_FIELD_SECRET)
+};
+
+/* Writes s to w, or reads it from r if w is NULL; what resumes it only with `all`. */
+static void psi_session_walk(psi_session *s, psi_writer *w, psi_reader *r, int all)
 {
-    size_t high = size > 4 ? size - 4 : 0;
-    if (f->w) {
-        psi_write_number(f->w, v, size);
-        return v;
+    size_t i, n, high;
+    if (w) psi_write_number(w, s->suite->number, 2);
+    else s->suite = psi_named_of(PSI_SUITE, psi_read_number(r, 2));
+    for (i = 0; i < sizeof psi_session_fields / sizeof psi_session_fields[0]; i++) {
+        void *p = (char *)s + psi_session_fields[i].at;
+        uint64_t *number = (uint64_t *)p;
+        psi_reader *v = (psi_reader *)p;
+        if (psi_session_fields[i].when & (all ? 0 : PSI_FIELD_SECRET)) break;
+        if (psi_session_fields[i].when & (s->flags & PSI_SESSION_PEER ? 0 : PSI_FIELD_PEER)) continue;
+        n = psi_session_fields[i].bytes;
+        high = n > 4 ? n - 4 : 0;
+        if (!n && w) psi_write_vector(w, v->p, v->n, 2);
+        else if (!n) *v = psi_read_vector(r, 2, 0, 65535);
+        else if (n > 8 && w) psi_write(w, p, n);
+        else if (n > 8) psi_read_copy(r, p, n);
+        else if (w) psi_write_number(w, *number, n);
+        else {
+            *number = (uint64_t)psi_read_number(r, high) << 32;
+            *number |= psi_read_number(r, n - high);
+        }
     }
-    v = psi_read_number(f->r, high);
-    return v << 32 | psi_read_number(f->r, size - high);
-}
-
-static void psi_flat_bytes(const psi_flat *f, uint8_t *p, size_t n)
-{
-    if (f->w) psi_write(f->w, p, n);
-    else psi_read_copy(f->r, p, n);
-}
-
-static void psi_flat_vector(const psi_flat *f, psi_reader *v)
-{
-    if (f->w) psi_write_vector(f->w, v->p, v->n, 2);
-    else *v = psi_read_vector(f->r, 2, 0, 65535);
-}
-
-/* What the connection agreed on; with `all`, what resumes it, too. */
-static void psi_session_walk(const psi_flat *f, psi_session *s, int all)
-{
-    unsigned flags = s->resumed | (unsigned)s->ems << 1 | (unsigned)s->has_peer << 2 | (unsigned)s->is_ticket << 3;
-    s->suite = PSI_NAMED(psi_suites, (unsigned)psi_flat_number(f, s->suite ? s->suite->number : 0, 2));
-    s->group = (uint16_t)psi_flat_number(f, s->group, 2);
-    s->scheme = (uint16_t)psi_flat_number(f, s->scheme, 2);
-    s->port = (uint16_t)psi_flat_number(f, s->port, 2);
-    flags = (unsigned)psi_flat_number(f, flags, 1);
-    s->resumed = flags & 1;
-    s->ems = flags >> 1 & 1;
-    s->has_peer = flags >> 2 & 1;
-    s->is_ticket = flags >> 3 & 1;
-    psi_flat_vector(f, &s->name);
-    psi_flat_vector(f, &s->alpn);
-    psi_flat_vector(f, &s->endpoint);
-    if (s->has_peer) {
-        psi_flat_vector(f, &s->subject);
-        s->not_before = (int64_t)psi_flat_number(f, (uint64_t)s->not_before, 8);
-        s->not_after = (int64_t)psi_flat_number(f, (uint64_t)s->not_after, 8);
-        psi_flat_bytes(f, s->sha256, 32);
-        psi_flat_bytes(f, s->spki, 32);
-    }
-    if (!all) return;
-    psi_flat_bytes(f, s->policy, 32);
-    psi_flat_bytes(f, s->secret, sizeof s->secret);
-    s->from = (int64_t)psi_flat_number(f, (uint64_t)s->from, 8);
-    s->until = (int64_t)psi_flat_number(f, (uint64_t)s->until, 8);
-    s->age_add = (uint32_t)psi_flat_number(f, s->age_add, 4);
-    psi_flat_vector(f, &s->ticket);
-}
-
-static void psi_session_write(psi_writer *w, psi_session *s, int all)
-{
-    psi_flat f = PSI_ZERO;
-    f.w = w;
-    psi_session_walk(&f, s, all);
 }
 
 /* Is it a session, and nothing else? */
 static int psi_session_read(psi_reader r, psi_session *s)
 {
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 1);
-    return !r.bad && !r.n && s->suite && s->from >= 0 && s->from < s->until &&
-           s->until - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
+    psi_session_walk(s, NULL, &r, 1);
+    return psi_x509_end(r) && s->suite && s->from >= 0 && s->from < s->until &&
+           s->until <= s->proven && s->proven - s->from <= PSI_SESSION_MOST && s->endpoint.n <= PSI_HASH_MAX &&
            !(s->subject.n && memchr(s->subject.p, 0, s->subject.n));
 }
 
@@ -7929,7 +7684,7 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 {
     psi_writer w = PSI_ZERO;
     psi_tlsinfo *i = NULL;
-    psi_session_write(&w, s, 0);
+    psi_session_walk(s, &w, NULL, 0);
     if (!w.failed) i = (psi_tlsinfo *)psi_alloc(sizeof *i + w.n);
     if (i) {
         i->len = w.n;
@@ -7943,20 +7698,20 @@ static psi_tlsinfo *psi_tlsinfo_new(psi_session *s)
 static void psi_tlsinfo_read(const psi_tlsinfo *i, psi_session *s)
 {
     psi_reader r = psi_read_of(i + 1, i->len);
-    psi_flat f = PSI_ZERO;
     memset(s, 0, sizeof *s);
-    f.r = &r;
-    psi_session_walk(&f, s, 0);
+    psi_session_walk(s, NULL, &r, 0);
 }
 
 static void psi_tlsinfo_text(char *to, size_t size, psi_reader text)
 {
-    snprintf(to, size, "%.*s", (int)text.n, text.n ? (const char *)text.p : "");
+    snprintf(to, size, "%.*s", (int)text.n, (const char *)text.p);
 }
 
-static void psi_tlsinfo_name(char *to, size_t size, const psi_named *what)
+/* The name of a suite, group or scheme; none: there was none. */
+static void psi_tlsinfo_name(char *to, size_t size, int what, int number)
 {
-    snprintf(to, size, "%s", what ? what->name : "");
+    const psi_named *named = psi_named_of(what, (unsigned)number);
+    snprintf(to, size, "%s", named ? named->name : "");
 }
 
 static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out)
@@ -7966,14 +7721,14 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     memset(out, 0, sizeof *out);
     out->version = s.suite->version;
     out->suite = s.suite->number;
-    out->group = s.group;
-    out->sigalg = s.scheme;
-    out->resumed = s.resumed;
-    out->extended_master_secret = s.ems;
+    out->group = (int)s.group;
+    out->sigalg = (int)s.scheme;
+    out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
+    out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
     snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
-    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, s.suite);
-    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_NAMED(psi_groups, s.group));
-    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_NAMED(psi_schemes, s.scheme));
+    psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
+    psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
+    psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
     psi_tlsinfo_text(out->alpn, sizeof out->alpn, s.alpn);
     psi_tlsinfo_text(out->server_name, sizeof out->server_name, s.name);
     psi_tlsinfo_text(out->peer_subject, sizeof out->peer_subject, s.subject);
@@ -7987,10 +7742,10 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
 static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
-                              (tls->decide ? 4 : 0) | (tls->identity_count ? 8 : 0));
+                              (tls->decide ? 4 : 0));
     const psi_trust *trust;
+    const psi_x509_cert *cert;
     br_sha256_context all;
-    uint8_t digest[32];
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
@@ -7998,13 +7753,14 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
-        if (tls->identity_count) {
-            psi_x509_sha256(tls->identities[0].chain.certs[0].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+        for (i = 0; i < tls->identity_count; i++) {
+            cert = tls->identities[i].chain.certs;
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
+        br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
-            psi_x509_sha256(trust->anchors.certs[i].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = &trust->anchors.certs[i];
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
         br_sha256_update(&all, tls->pins.p, tls->pins.n);
@@ -8020,7 +7776,7 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 /* --- remembered sessions -------------------------------------------------- */
 
 /* What a client's session is kept under. */
-static void psi_session_key(psi_reader name, unsigned port, uint8_t out[32])
+static void psi_session_key(psi_reader name, uint64_t port, uint8_t out[32])
 {
     uint8_t c = 0;
     br_sha256_context sha;
@@ -8100,7 +7856,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_writer w = PSI_ZERO;
     if (!c->max) return 0;
     psi_write(&w, key, 32);
-    psi_session_write(&w, s, 1);
+    psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
     place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
@@ -8130,7 +7886,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, head, PSI_TICKET_HEAD, once);
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
@@ -8139,41 +7895,34 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 3", 9, id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
 
-/* Adds those that the application gave. psocket_tls_new leaves this to servers, lest clients link it. */
-static void psi_ticket_prepare(psocket_tls *tls)
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
-    uint32_t i;
-    if (tls->ticket_keys.n) return;
-    for (i = 0; i < tls->ticket_given.n; i += PSI_TICKET_KEY) psi_ticket_add(&tls->ticket_keys, tls->ticket_given.p + i);
-    if (tls->ticket_keys.failed) psi_write_free(&tls->ticket_keys);
-}
-
-/* Copies the entry of the key that makes tickets, renewing ours when they are old: 0 or an error. */
-static int psi_ticket_current(psocket_tls *tls, int64_t now, uint8_t entry[PSI_TICKET_ENTRY])
-{
+    const psi_writer *given = &tls->ticket_given;
     psi_writer *keys = &tls->ticket_keys, fresh = PSI_ZERO;
     int64_t age = now - tls->ticket_keys_made;
+    uint8_t key[PSI_TICKET_KEY] = {0};
+    uint32_t i;
     int code = 0;
-    psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    if (!tls->ticket_given.n && (!keys->n || age >= PSI_TICKET_RENEWAL || age < 0)) {
-        code = psi_os_entropy(entry, PSI_TICKET_KEY);
-        psi_ticket_add(&fresh, entry);
-        if (keys->n) psi_write(&fresh, keys->p, PSI_TICKET_ENTRY);
-        if (fresh.failed) code = PSOCKET_NOMEM;
-        psi_write_free(code ? &fresh : keys);
-        if (!code) *keys = fresh;
-        if (!code) tls->ticket_keys_made = now;
+    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
+    if (!given->n) {
+        code = psi_os_entropy(key, sizeof key);
+        psi_ticket_add(&fresh, key);
+        psi_wipe(key, sizeof key);
+        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
     }
-    if (!code && !keys->n) code = PSOCKET_NOMEM;
-    if (!code) memcpy(entry, keys->p, PSI_TICKET_ENTRY);
-    psi_os_unlock(&tls->lock);
-    return code;
+    if (fresh.failed) code = PSOCKET_NOMEM;
+    psi_write_free(code ? &fresh : keys);
+    if (code) return code;
+    *keys = fresh;
+    tls->ticket_keys_made = now;
+    return 0;
 }
 
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
@@ -8181,13 +7930,17 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 {
     uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
-    int code = psi_ticket_current(tls, now, entry);
+    int code;
+    psi_os_lock(&tls->lock);
+    code = psi_ticket_renew(tls, now);
+    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    psi_os_unlock(&tls->lock);
     memcpy(head, entry, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
-        psi_session_write(w, s, 1);
+        psi_session_walk(s, w, NULL, 1);
         if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
@@ -8197,27 +7950,25 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 }
 
 /* The session in a ticket; NULL: it is not one of ours. */
-static psi_session *psi_ticket_read(psocket_tls *tls, psi_reader ticket)
+static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
     uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
-    uint32_t at = 0;
+    uint32_t at;
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
-    psi_ticket_prepare(tls);
-    while (at < keys->n && memcmp(keys->p + at, ticket.p, PSI_TICKET_ID) != 0) at += PSI_TICKET_ENTRY;
-    if (at < keys->n) {
+    psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
+    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
+        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
         memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
         psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) {
-        psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
-        if (psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    }
+    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
     psi_wipe(key, sizeof key);
     psi_write_free(&w);
     return s;
@@ -8252,50 +8003,44 @@ static void psi_session_recall(psi_hs *h)
 static void psi_session_forget(psi_hs *h)
 {
     psi_session_slot *slot;
-    psi_session s;
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key);
-    if (slot) {
-        psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_read_same(s.ticket, h->session->ticket.p, h->session->ticket.n)) psi_sessions_drop(slot);
-        psi_wipe(&s, sizeof s);
-    }
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+        psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
+}
+
+/* It may be resumed from now on, for lifetime seconds at most. 0, or it may not. */
+static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
+{
+    s->from = now;
+    s->until = lifetime < s->proven - now ? now + lifetime : s->proven;
+    return s->from < s->until ? 0 : PSOCKET_INVALID;
 }
 
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!s->has_peer || !s->ticket.n || s->ticket.n > PSI_SESSION_TICKET) return;
-    if (lifetime > PSI_SESSION_MOST) lifetime = PSI_SESSION_MOST;
-    s->from = now;
-    s->until = now + lifetime < s->not_after || tls->insecure_no_verify ? now + lifetime : s->not_after;
-    if (s->from >= s->until) return;
+    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
+    if (psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
 
 /*==================================================================================================
  * >>handshake
- * The programs: the messages that a client and a server wait for, in the order in which RFC 5246 7.3 and RFC 8446 A draw
- * them, and what they do with each; and what comes after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until
- * psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when whole; what is not
- * the program's next is refused.
+ * The programs: the messages that a client and a server exchange, in the order in which RFC 5246 7.3 and RFC 8446 A draw
+ * them, what reads or writes each, and when keys change; and what comes after the handshake. psi_hs_new, then psi_hs_feed and
+ * psi_hs_output until psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when
+ * whole, and joins the transcript then; what is not the program's next is refused.
  *================================================================================================*/
 
-#ifdef PSOCKET_NO_TLS12
-#define PSI_HAS_TLS12 0
-#else
-#define PSI_HAS_TLS12 1
-#endif
-#ifdef PSOCKET_NO_TLS13
-#define PSI_HAS_TLS13 0
-#else
-#define PSI_HAS_TLS13 1
-#endif
+/* What one version needs only. */
+#define PSI_IF12(function) (PSI_HAS_TLS12 ? (function) : NULL)
+#define PSI_IF13(function) (PSI_HAS_TLS13 ? (function) : NULL)
 
 #define PSI_NAMED_CURVE 3 /* ECCurveType, RFC 8422 5.4 */
 #define PSI_HS_SHORT 16384                         /* longest message of the kinds that are short */
@@ -8318,37 +8063,38 @@ static int psi_hs_tell(psi_hs *h)
         psi_wipe(s.secret, sizeof s.secret);
     } else if (h->chain.count) {
         psi_x509_info(leaf, &cert, text, sizeof text);
-        s.has_peer = 1;
+        s.flags = PSI_SESSION_PEER;
         s.not_before = cert.not_before;
         s.not_after = cert.not_after;
         memcpy(s.sha256, cert.sha256, 32);
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, psi_read_of(leaf->der.p, leaf->der.n),
+            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der,
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
     s.port = h->port;
     s.name = psi_read_of(h->name, h->name ? strlen(h->name) : 0);
     s.alpn = h->alpn;
-    s.resumed = h->resumed;
-    s.ems = h->ems || h->version == PSI_TLS13;
+    s.flags &= PSI_SESSION_PEER;
+    if (h->resumed) s.flags |= PSI_SESSION_RESUMED;
+    if (h->ems || PSI_IS13(h)) s.flags |= PSI_SESSION_EMS;
     h->info = psi_tlsinfo_new(&s);
     return h->info ? 0 : psi_hs_broken(h, PSOCKET_NOMEM);
 }
 
 /* The handshake is over. No way leads here without the proofs that were demanded; they are checked all the same. */
-static int psi_hs_done(psi_hs *h)
+static void psi_hs_done(psi_hs *h)
 {
     int needs = !h->role->server || h->chain.count || h->tls->client_auth == PSOCKET_CLIENT_AUTH_REQUIRED;
-    if (psi_hs_flush(h) || psi_hs_tell(h)) return -1;
-    if (needs && !h->proved && !h->resumed) return psi_hs_broken(h, PSOCKET_CERT_MISSING);
-    h->state = PSI_HS_DONE;
-    return 0;
+    if (psi_hs_flush(h) || psi_hs_tell(h)) return;
+    if (needs && !h->proved && !h->resumed) psi_hs_broken(h, PSOCKET_CERT_MISSING);
+    else h->state = PSI_HS_DONE;
 }
 
 /* The content of one side's Finished (RFC 5246 7.4.9, RFC 8446 4.4.4). Returns its length. */
@@ -8358,24 +8104,21 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
+        psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
-                 psi_read_of(digest, n), out, 12);
+    psi_keys_prf(&h->k->ready, server ? "server finished" : "client finished", psi_read_of(digest, n), out, 12);
     return 12;
 }
 
-static void psi_hs_write_finished(psi_hs *h)
+static int psi_hs_write_finished(psi_hs *h)
 {
     uint8_t data[PSI_HASH_MAX];
-    size_t n = psi_hs_finished(h, h->role->server, data);
-    uint32_t at = psi_hs_begin(h, PSI_MSG_FINISHED);
-    psi_write(&h->flight, data, n);
-    psi_hs_end(h, at);
+    psi_write(&h->flight, data, psi_hs_finished(h, h->role->server, data));
+    return 0;
 }
 
-/* Is m the peer's Finished? It ends the peer's flight and joins the transcript. */
+/* The peer's, which ends its flight. */
 static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 {
     uint8_t data[PSI_HASH_MAX];
@@ -8384,9 +8127,7 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
     if (psi_hs_left(h, &m)) return -1;
     if (!psi_rec_equal(p, data, n))
         return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "Finished differs: the handshake was tampered with");
-    if (psi_hs_turn(h)) return -1;
-    psi_transcript_add(&h->transcript, h->message, 4 + n);
-    return 0;
+    return psi_hs_turn(h);
 }
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
@@ -8400,7 +8141,8 @@ static void psi_hs12_keys(psi_hs *h)
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8415,59 +8157,42 @@ static void psi_hs12_keys(psi_hs *h)
 }
 
 /* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static void psi_hs12_master(psi_hs *h)
+static int psi_hs12_master(psi_hs *h)
 {
-    uint8_t master[48], digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
-                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    memcpy(h->k->secret, master, 48);
-    psi_wipe(master, sizeof master);
+    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
     psi_hs12_keys(h);
-}
-
-/* Our last flight. */
-static int psi_hs12_finish(psi_hs *h)
-{
-    if (psi_hs_flush(h)) return -1;
-    psi_hs_change_cipher_spec(h);
-    psi_hs_new_out(h);
-    psi_hs_write_finished(h);
-    return psi_hs_flush(h);
-}
-
-/* ChangeCipherSpec. */
-static int psi_hs12_ccs(psi_hs *h, psi_reader m)
-{
-    (void)m;
-    return psi_hs_new_in(h);
+    return 0;
 }
 
 /* Goes on with the session that is resumed. */
-static void psi_hs12_resume(psi_hs *h)
+static int psi_hs12_resume(psi_hs *h)
 {
-    h->resumed = 1;
     memcpy(h->k->secret, h->session->secret, 48);
     psi_hs12_keys(h);
+    return 0;
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
-static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
-                             uint8_t *server)
+static void psi_hs13_traffic(psi_hs *h, const char *const labels[4])
 {
-    uint8_t digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
-    psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[0], digest, client);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[1], digest, server);
     psi_keys_log(labels[2], h->randoms, client, h->suite->len);
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
     psi_key_from_secret(&h->k->next_out, h->suite, h->role->server ? server : client);
+    psi_wipe(client, sizeof client);
+    psi_wipe(server, sizeof server);
 }
 
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
@@ -8476,93 +8201,75 @@ static int psi_hs13_keys(psi_hs *h)
 {
     static const char *const labels[4] = {"c hs traffic", "s hs traffic", "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
                                           "SERVER_HANDSHAKE_TRAFFIC_SECRET"};
+    psi_secret *ready = &h->k->ready;
     int hash = h->suite->hash;
-    size_t n = psi_x509_hash_len(hash);
-    uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->psk ? h->session->secret : NULL, n, secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
-    psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_keys_ready(ready, hash, NULL, 0);
+    psi_keys_extract(ready, hash, h->resumed ? h->session->secret : NULL, h->suite->len);
+    psi_keys_next(ready, hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_extract(hash, salt, n, NULL, 0, h->k->secret);
-    psi_wipe(salt, sizeof salt);
-    psi_wipe(secret, sizeof secret);
+    psi_hs13_traffic(h, labels);
+    psi_keys_next(ready, hash, NULL, 0);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
 }
 
 /* The keys of what follows the handshake; the server's Finished is the last in the transcript. */
-static void psi_hs13_application(psi_hs *h)
+static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
-    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, h->k->secret, labels, client, server);
+    uint8_t digest[PSI_HASH_MAX];
+    psi_hs13_traffic(h, labels);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
-    psi_wipe(client, sizeof client);
-    psi_wipe(server, sizeof server);
+    return 0;
 }
 
 /* The secret of PSKs to come; the client's Finished is the last in the transcript. */
-static void psi_hs13_resumption(psi_hs *h)
+static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "res master", digest, h->rec->seed);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
-    psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "res master", digest, h->rec->seed);
+    psi_wipe(&h->k->ready, sizeof h->k->ready);
+    return 0;
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
 static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 {
-    int hash = r->in.suite->hash;
-    psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
+    const psi_suite *suite = r->in.suite;
+    psi_secret k;
+    psi_keys_ready(&k, suite->hash, r->seed, suite->len);
+    psi_keys_expand(&k, "resumption", nonce, out, suite->len);
+    psi_wipe(&k, sizeof k);
 }
 
 /* --- the client ----------------------------------------------------------- */
 
 /* ServerKeyExchange, RFC 8422 5.4. */
-static int psi_client12_key(psi_hs *h, psi_reader m)
+static int psi_client12_read_key(psi_hs *h, psi_reader m)
 {
     const uint8_t *params = m.p;
     unsigned type = psi_read_number(&m, 1), number = psi_read_number(&m, 2);
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
     const psi_group *group = psi_list_find(&h->tls->groups, number);
-    if (m.bad) return psi_hs_left(h, &m);
+    if (!m.p) return psi_hs_left(h, &m);
     if (type != PSI_NAMED_CURVE || !group)
         return psi_hs_illegal(h, "key exchange uses a group that was not offered");
-    if (psi_auth_check(h, m, psi_read_of(h->randoms, 64), psi_read_of(params, (size_t)(m.p - params)))) return -1;
-    return psi_hs_kex(h, group) ? -1 : psi_hs_exchange(h, point);
+    h->params = psi_read_of(params, (size_t)(m.p - params));
+    if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
+    return psi_hs_exchange(h, point);
 }
 
-/* The rest of our flight, with the signature, if there is one. */
-static int psi_client12_end(psi_hs *h)
+static int psi_client12_write_key(psi_hs *h)
 {
-    if (h->identity) psi_auth_write_verify(h);
-    psi_transcript_forget(&h->transcript);
-    return psi_hs12_finish(h);
-}
-
-/* ServerHelloDone: our flight. */
-static int psi_client12_done(psi_hs *h, psi_reader m)
-{
-    uint32_t at;
-    if (psi_hs_left(h, &m) || psi_hs_turn(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    at = psi_hs_begin(h, PSI_MSG_CLIENT_KEY_EXCHANGE);
     psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    psi_hs_end(h, at);
-    psi_hs12_master(h);
-    if (!h->identity) return psi_client12_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, NULL), psi_none, psi_client12_end);
+    return 0;
 }
 
-static int psi_client12_ticket(psi_hs *h, psi_reader m)
+static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
 {
     psi_reader ticket;
     h->lifetime = psi_read_number(&m, 4);
@@ -8572,93 +8279,35 @@ static int psi_client12_ticket(psi_hs *h, psi_reader m)
     return psi_hs_left(h, &m);
 }
 
-static int psi_client12_finished(psi_hs *h, psi_reader m)
-{
-    if (psi_hs_read_finished(h, m) || (h->resumed && psi_hs12_finish(h))) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a client waits for with TLS 1.2: the server's flight, then the end of the handshake (RFC 5246 7.3). */
-static const psi_hs_row psi_client12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_SERVER_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_client12_key},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_SERVER_HELLO_DONE, PSI_ROW_HASH | PSI_ROW_FULL, 0, psi_client12_done},
-    {PSI_MSG_NEW_SESSION_TICKET, PSI_ROW_HASH | PSI_ROW_TICKET, PSI_HELLO_MAX, psi_client12_ticket},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client12_finished},
-    {0, 0, 0, NULL}};
-
-/* Is this the random of a server that could have spoken TLS 1.3 (RFC 8446 4.1.3)? */
-static int psi_client12_downgraded(const uint8_t *end)
-{
-    return (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
-}
-
 /* ServerHello of TLS 1.2. */
 static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
     const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    int same = id.n && psi_read_same(id, h->id, h->id_len);
-    if (psi_tls_speaks(h->tls, PSI_TLS13) && psi_client12_downgraded(h->randoms + 56))
+    const uint8_t *end = h->randoms + 56;
+    int downgraded = (!memcmp(end, psi_hello_downgrade, 7) && end[7] <= 1) || !memcmp(end, psi_hello_jdk11, 8);
+    int same = id.n && psi_x509_same(id, psi_read_of(h->id, h->id_len));
+    if (downgraded && psi_tls_speaks(h->tls, PSI_TLS13)) /* RFC 8446 4.1.3 */
         return psi_hs_illegal(h, "hello shows that someone keeps it from speaking TLS 1.3");
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
-    h->next = psi_client12;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
-    psi_ext_limits(h);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET);
     psi_transcript_start(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
     memset(&h->k->kex, 0, sizeof h->k->kex);
-    if (!same) return 0;
-    if (s->suite != h->suite)
+    h->resumed = (uint8_t)same;
+    if (same && s->suite != h->suite)
         return psi_hs_illegal(h, "hello resumes a session with another cipher suite");
-    if (s->ems != h->ems) /* RFC 7627 5.3 */
+    if (same && !(s->flags & PSI_SESSION_EMS) != !h->ems) /* RFC 7627 5.3 */
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without the extended master secret it had, or with one it had not");
-    psi_transcript_forget(&h->transcript);
-    psi_hs12_resume(h);
     return 0;
 }
 
-static int psi_client13_extensions(psi_hs *h, psi_reader m)
+static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
-    psi_ext_limits(h);
-    return 0;
+    return psi_ext_get_all(h, &m, PSI_IN_EE);
 }
-
-static int psi_client13_end(psi_hs *h)
-{
-    if (h->identity) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_resumption(h);
-    return psi_hs_new_out(h) ? -1 : psi_hs_done(h);
-}
-
-static int psi_client13_finished(psi_hs *h, psi_reader m)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    if (psi_hs_read_finished(h, m)) return -1;
-    psi_hs13_application(h);
-    if (psi_hs_new_in(h)) return -1;
-    if (h->asked) psi_auth_write_chain(h);
-    if (!h->identity) return psi_client13_end(h);
-    return psi_auth_sign(h, psi_auth_content(h, 0, buf), psi_none, psi_client13_end);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.1). */
-static const psi_hs_row psi_client13[] = {
-    {PSI_MSG_ENCRYPTED_EXTENSIONS, PSI_ROW_HASH, PSI_HELLO_MAX, psi_client13_extensions},
-    {PSI_MSG_CERTIFICATE_REQUEST, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request},
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_client13_finished},
-    {0, 0, 0, NULL}};
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
 static int psi_client13_retry(psi_hs *h, psi_reader m)
@@ -8670,36 +8319,30 @@ static int psi_client13_retry(psi_hs *h, psi_reader m)
     if (!h->regrouped && !h->opaque.n)
         return psi_hs_illegal(h, "hello asks for another hello without a reason");
     psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (h->regrouped && psi_hs_kex(h, h->k->kex.group)) return -1;
+    if (h->regrouped && psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group))) return -1;
     h->retried = 1;
     if (h->session && h->session->suite->hash != h->suite->hash) {
         psi_session_free(h->session);
         h->session = NULL;
     }
-    if (h->id_len) psi_hs_change_cipher_spec(h);
-    h->next = h->role->start;
-    psi_hello_write(h);
-    return psi_hs_flush(h);
+    psi_hs_change_cipher_spec(h);
+    h->next = h->role->program;
+    return 0;
 }
 
 /* ServerHello of TLS 1.3. */
 static int psi_client13_hello(psi_hs *h, psi_reader m, psi_reader id)
 {
-    if (!psi_read_same(id, h->id, h->id_len))
+    if (!psi_x509_same(id, psi_read_of(h->id, h->id_len)))
         return psi_hs_illegal(h, "hello does not repeat our session ID");
     if (!h->transcript.hash.vtable) psi_transcript_start(&h->transcript, h->suite->hash);
     psi_transcript_forget(&h->transcript);
     if (!memcmp(h->randoms + 32, psi_hello_retry, 32)) return psi_client13_retry(h, m);
     if (psi_ext_get_all(h, &m, PSI_IN_SH13)) return -1;
     if (!h->share.n) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello has no key_share");
-    if (h->psk && h->session->suite->hash != h->suite->hash)
+    if (h->resumed && h->session->suite->hash != h->suite->hash)
         return psi_hs_illegal(h, "hello resumes a session with another hash");
-    if (psi_hs_exchange(h, h->share)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    h->next = psi_client13;
-    h->resumed = h->psk;
-    return psi_hs13_keys(h);
+    return psi_hs_exchange(h, h->share);
 }
 
 /* Is this a version to speak? extension: supported_versions named it. */
@@ -8726,7 +8369,7 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (m.bad || (compression && retry) || !psi_hello_version(m, &version))
+    if (!m.p || (compression && retry) || !psi_hello_version(m, &version))
         return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
     if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
@@ -8739,10 +8382,6 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     if (PSI_HAS_TLS13 && version == PSI_TLS13) return psi_client13_hello(h, m, id);
     return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
 }
-
-static const psi_hs_row psi_client_start[] = {
-    {PSI_MSG_SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello},
-    {0, 0, 0, NULL}};
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
    that are not printable ASCII: international names must be given in their "xn--" form). */
@@ -8759,54 +8398,39 @@ static int psi_tls_name(const char *name, char out[256])
     return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
 }
 
-/* The session ID of a client's hello: that of a session, or random bytes for middleboxes (RFC 8446 D.4) and by which a
-   ticket is known to have been accepted (RFC 5077 3.4). 0 or PSOCKET_NO_ENTROPY. */
-static int psi_client_id(psi_hs *h)
-{
-    const psi_session *s = psi_hs_session(h, PSI_TLS12);
-    if (s && !s->is_ticket) {
-        h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
-        memcpy(h->id, s->ticket.p, h->id_len);
-        return 0;
-    }
-    if (!s && !psi_tls_speaks(h->tls, PSI_TLS13)) return 0;
-    h->id_len = 32;
-    return psi_os_entropy(h->id, 32);
-}
-
-/* Notes whom a client wants to speak to. */
-static int psi_client_name(psi_hs *h, const char *name, psocket_error *e)
+/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
+   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
+static int psi_client_begin(psi_hs *h, const char *name, int port)
 {
     char host[256];
-    int kind = name ? psi_tls_name(name, host) : 0;
+    int kind = name ? psi_tls_name(name, host) : 1, code;
+    const psi_session *s;
     if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
-        return psi_err(e, PSOCKET_INVALID, "starttls needs the server's name: nothing can be verified without it");
-    if (name && !kind) return psi_err(e, PSOCKET_INVALID, "not a host name or IP address: %.200s", name);
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
+                           "starttls needs the server's name: nothing can be verified without it");
+    if (!kind)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
+    h->port = (uint16_t)port;
     h->is_address = kind == 2;
     h->name = name ? psi_strdup(host) : NULL;
-    return name && !h->name ? psi_err_code(e, PSOCKET_NOMEM) : 0;
-}
-
-/* A client's first message. */
-static int psi_client_begin(psi_hs *h, const char *name, int port, psocket_error *e)
-{
-    int code = psi_client_name(h, name, e);
-    if (code) return code;
     h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
-    if (!h->k) return psi_err_code(e, PSOCKET_NOMEM);
-    h->port = (uint16_t)port;
+    if (!h->k || (name && !h->name)) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
     psi_session_recall(h);
+    s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
     if (!code) code = psi_os_entropy(&h->grease, 1);
-    if (!code) code = psi_client_id(h);
+    if (s && !(s->flags & PSI_SESSION_TICKET)) {
+        h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
+        memcpy(h->id, s->ticket.p, h->id_len);
+    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
+        h->id_len = 32;
+        code = psi_os_entropy(h->id, 32);
+    }
     if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    if (code) return psi_err_code(e, code);
     h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
     h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
-    psi_hello_write(h);
-    psi_hs_flush(h);
-    return 0;
+    return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
 
 /* Remembers a session of TLS 1.2; the tickets of TLS 1.3 are still to come. */
@@ -8814,16 +8438,51 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
+    h->rec->from = h->now;
     if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
-    s.is_ticket = h->opaque.n != 0;
-    s.ticket = s.is_ticket ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
-    psi_session_keep(h->tls, &s, h->now, s.is_ticket && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
+    if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
+    s.ticket = h->opaque.n ? psi_read_of(h->opaque.p, h->opaque.n) : psi_read_of(h->id, h->id_len);
+    psi_session_keep(h->tls, &s, h->now, h->opaque.n && h->lifetime ? h->lifetime : PSI_SESSION_TIME);
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_client = {0, psi_client_start, psi_client_begin, psi_client_finish};
+/* The handshake as a client sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.1). */
+static const psi_hs_row psi_client_program[] = {
+    PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
+    PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_client12_read_key)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
+    PSI_THEIRS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TURN, 0, NULL),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_AGAIN | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_AGAIN, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_FIRST, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
+    PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
+    PSI_OURS(FINISHED, 0, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_HELLO_MAX,
+               PSI_IF12(psi_client12_read_ticket)),
+    PSI_THEIRS(CCS, PSI_ROW_12 | PSI_ROW_FULL, 1, NULL),
+    PSI_THEIRS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_client = {0, psi_client_program, psi_client_begin, psi_client_finish};
 #ifdef PSOCKET_NO_CLIENT
 #define PSI_CLIENT ((const psi_role *)NULL)
 #else
@@ -8838,51 +8497,50 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     uint8_t policy[32];
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
+    if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
-    if (!s->has_peer) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
+    if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
-    return memcmp(policy, s->policy, 32) == 0 && (h->tls->insecure_no_verify || h->now < s->not_after);
+    return memcmp(policy, s->policy, 32) == 0;
+}
+
+/* The session to resume by a ticket or, if there is none, an ID. NULL: there is none that may be. */
+static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader id)
+{
+    psi_sessions *all = &h->tls->server_sessions;
+    psi_session_slot *slot;
+    psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
+    if (!ticket.n && id.n == 32) {
+        psi_os_lock(&h->tls->lock);
+        slot = psi_sessions_find(all, id.p);
+        if (slot) slot->used = ++all->clock;
+        if (slot) s = psi_session_new(psi_sessions_flat(slot));
+        psi_os_unlock(&h->tls->lock);
+    }
+    if (s && psi_server_accepts(h, s)) return s;
+    psi_session_free(s);
+    return NULL;
 }
 
 /* A session of this connection, but for its secret. 0, or it cannot be made. */
 static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t now, psi_session *s)
 {
     psi_tlsinfo_read(info, s);
-    s->from = now;
-    s->until = now + PSI_SESSION_TIME;
-    return s->has_peer ? psi_session_policy(tls, s->policy) : 0;
+    if (psi_session_time(s, now, PSI_SESSION_TIME)) return PSOCKET_INVALID;
+    return s->flags & PSI_SESSION_PEER ? psi_session_policy(tls, s->policy) : 0;
 }
 
-/* The suite of this version that we want most of those a client offers, for this kind of key (0: any). NULL: none. */
-static const psi_suite *psi_server_suite(const psocket_tls *tls, const psi_offer *o, unsigned version, int kind)
+/* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
+static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
 {
     size_t i;
-    for (i = 0; i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(o->suites, s->number)) return s;
+    for (i = 0; i < own->count; i++) {
+        const psi_named *s = own->items[i];
+        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
     }
     return NULL;
-}
-
-/* The group that we want most of those a client takes; without a list RFC 8422 4 leaves the choice to us. NULL: none. */
-static const psi_group *psi_server_group(const psocket_tls *tls, const psi_offer *o)
-{
-    size_t i;
-    if (!o->groups.n) return psi_list_find(&tls->groups, PSI_GROUP_P256);
-    for (i = 0; i < tls->groups.count; i++)
-        if (psi_read_has(o->groups, tls->groups.items[i]->number)) return tls->groups.items[i];
-    return NULL;
-}
-
-/* The suite for this certificate, if its client can verify it. NULL: none. */
-static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, const br_x509_pkey *key)
-{
-    if (h->version == PSI_TLS13) return h->suite;
-    if (key->key_type == BR_KEYTYPE_EC && o->groups.n && !psi_read_has(o->groups, (unsigned)key->key.ec.curve))
-        return NULL; /* RFC 8422 5.1 */
-    return psi_server_suite(h->tls, o, PSI_TLS12, key->key_type);
 }
 
 /* Chooses the identity by name (exact, wildcard, then the first), and EC for those who can, with its scheme and, in TLS
@@ -8890,16 +8548,20 @@ static const psi_suite *psi_server_fits(const psi_hs *h, const psi_offer *o, con
 static int psi_server_identity(psi_hs *h, const psi_offer *o)
 {
     psi_x509_host host;
-    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score;
+    int named = h->name && psi_x509_host_parse(&host, h->name), best = 0, score, ec;
     size_t i;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
         const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
-        const psi_suite *suite = psi_server_fits(h, o, &leaf->key);
+        const psi_suite *suite = h->suite;
+        ec = leaf->key.key_type == BR_KEYTYPE_EC;
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+            continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
-        if (score > 1 && leaf->key.key_type == BR_KEYTYPE_EC) score++;
+        if (score > 1 && ec) score++;
         if (score <= best) continue;
         best = score;
         h->identity = id;
@@ -8918,21 +8580,18 @@ static int psi_server_nothing(psi_hs *h, const char *what)
 
 /* --- the server: TLS 1.2 */
 
-static int psi_server12_key(psi_hs *h, psi_reader m)
+/* ClientKeyExchange. */
+static int psi_server12_read_key(psi_hs *h, psi_reader m)
 {
     psi_reader point = psi_read_vector(&m, 1, 1, 255);
-    if (psi_hs_left(h, &m) || psi_hs_exchange(h, point)) return -1;
-    psi_hs12_master(h);
-    return 0;
+    return psi_hs_left(h, &m) ? -1 : psi_hs_exchange(h, point);
 }
 
 /* NewSessionTicket, RFC 5077 3.3; an empty one if none can be made. */
-static int psi_server12_ticket(psi_hs *h)
+static int psi_server12_write_ticket(psi_hs *h)
 {
     psi_session s;
-    uint32_t at;
     if (psi_hs_tell(h)) return -1;
-    at = psi_hs_begin(h, PSI_MSG_NEW_SESSION_TICKET);
     psi_write_number(&h->flight, PSI_SESSION_TIME, 4);
     if (psi_server_session(h->tls, h->info, h->now, &s)) {
         psi_write_number(&h->flight, 0, 2);
@@ -8940,115 +8599,50 @@ static int psi_server12_ticket(psi_hs *h)
         memcpy(s.secret, h->k->secret, 48);
         psi_ticket_write(h->tls, h->now, &s, &h->flight);
     }
-    psi_hs_end(h, at);
     psi_wipe(&s, sizeof s);
     return 0;
 }
 
-static int psi_server12_finished(psi_hs *h, psi_reader m)
+/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
+static int psi_server12_write_key(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m)) return -1;
-    if (!h->resumed && h->will_ticket && psi_server12_ticket(h)) return -1;
-    if (!h->resumed && psi_hs12_finish(h)) return -1;
-    return psi_hs_done(h);
-}
-
-/* What a server waits for with TLS 1.2, once its first flight is out. */
-static const psi_hs_row psi_server12[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CLIENT_KEY_EXCHANGE, PSI_ROW_HASH | PSI_ROW_FULL, PSI_HS_SHORT, psi_server12_key},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_CCS, 0, 1, psi_hs12_ccs},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server12_finished},
-    {0, 0, 0, NULL}};
-
-/* What ServerKeyExchange says of our half (RFC 8422 5.4). */
-static void psi_server12_params(const psi_kex *kex, psi_writer *w)
-{
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
     psi_write_number(w, PSI_NAMED_CURVE, 1);
     psi_write_number(w, kex->group->number, 2);
     psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-}
-
-/* ServerKeyExchange, signed, and the rest of the flight. */
-static int psi_server12_end(psi_hs *h)
-{
-    uint32_t at = psi_hs_begin(h, PSI_MSG_SERVER_KEY_EXCHANGE);
-    psi_server12_params(&h->k->kex, &h->flight);
-    psi_auth_write_signature(h);
-    psi_hs_end(h, at);
-    psi_auth_write_request(h);
-    psi_hs_end(h, psi_hs_begin(h, PSI_MSG_SERVER_HELLO_DONE));
-    return psi_hs_flush(h);
-}
-
-/* The flight of a new session, up to what has to be signed. */
-static int psi_server12_flight(psi_hs *h, const psi_group *group)
-{
-    psi_writer params = PSI_ZERO;
-    int code;
-    h->will_ticket = PSI_GOT(h, SESSION_TICKET) && h->tls->tickets;
-    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    if ((h->id_len && psi_hs_random(h, h->id, 32)) || psi_hs_kex(h, group)) return -1;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    psi_server12_params(&h->k->kex, &params);
-    if (params.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    code = psi_auth_sign(h, psi_read_of(h->randoms, 64), psi_read_of(params.p, params.n), psi_server12_end);
-    psi_write_free(&params);
-    return code;
-}
-
-/* Finds the session that the client wants to resume, if it may. */
-static int psi_server12_recall(psi_hs *h, const psi_offer *o)
-{
-    psi_sessions *all = &h->tls->server_sessions;
-    psi_session_slot *slot;
-    psi_session *s = NULL;
-    if (o->ticket.n) {
-        s = psi_ticket_read(h->tls, o->ticket);
-    } else if (o->id.n == 32) {
-        psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, o->id.p);
-        if (slot) slot->used = ++all->clock;
-        if (slot) s = psi_session_new(psi_sessions_flat(slot));
-        psi_os_unlock(&h->tls->lock);
-    }
-    if (!s || !psi_server_accepts(h, s) || (!s->ems && h->ems)) {
-        psi_session_free(s);
-        return 0;
-    }
-    h->session = s;
-    h->resumed = 1;
-    if (!s->ems || h->ems) return 0;
-    return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE, /* RFC 7627 5.3 */
-                      "hello resumes a session without its extended master secret");
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = psi_server_group(h->tls, o);
-    h->ems = PSI_GOT(h, EXTENDED_MASTER_SECRET);
-    if (psi_ext_pointless(o->points))
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+                             : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
+    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
-    if (psi_server12_recall(h, o)) return -1;
+    h->session = psi_server_recall(h, o->ticket, o->id);
+    h->resumed = h->session != NULL;
+    if (h->resumed && h->session->flags & PSI_SESSION_EMS && !h->ems) /* RFC 7627 5.3 */
+        return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
+                          "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_suite(h->tls, o, PSI_TLS12, 0) ? "no signature algorithm and key type"
-                                  : "no cipher suite");
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+                                  ? "no signature algorithm and key type" : "no cipher suite");
     if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
-    h->next = psi_server12;
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (psi_hs_random(h, h->randoms + 32, 32)) return -1;
+    h->transcript.keep = !h->resumed && h->asked;
+    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
-    if (!h->resumed) return psi_server12_flight(h, group);
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH12);
-    psi_hs12_resume(h);
-    return psi_hs12_finish(h);
+    if (h->resumed) return 0;
+    h->will_ticket = o->ticket.p && h->tls->tickets;
+    h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
+    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
+           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -9088,68 +8682,10 @@ static void psi_server13_tickets(psi_rec *r, psi_writer *w)
     psi_wipe(&s, sizeof s);
 }
 
-static int psi_server13_finished(psi_hs *h, psi_reader m)
+static int psi_server13_write_extensions(psi_hs *h)
 {
-    if (psi_hs_read_finished(h, m) || psi_hs_new_in(h)) return -1;
-    psi_hs13_resumption(h);
-    return psi_hs_done(h);
-}
-
-/* The same with TLS 1.3 (RFC 8446 A.2). */
-static const psi_hs_row psi_server13[] = {
-    {PSI_MSG_CERTIFICATE, PSI_ROW_HASH | PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate},
-    {PSI_MSG_CERTIFICATE_VERIFY, PSI_ROW_FULL | PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_verify},
-    {PSI_MSG_FINISHED, 0, PSI_HS_SHORT, psi_server13_finished},
-    {0, 0, 0, NULL}};
-
-/* The end of our flight: the signature, if there is one, Finished, and the keys of what follows it. */
-static int psi_server13_end(psi_hs *h)
-{
-    if (!h->resumed) psi_auth_write_verify(h);
-    psi_hs_write_finished(h);
-    psi_hs13_application(h);
-    return psi_hs_new_out(h);
-}
-
-/* Our flight, once both hellos are there. */
-static int psi_server13_flight(psi_hs *h)
-{
-    uint8_t buf[98 + PSI_HASH_MAX];
-    uint32_t at;
-    psi_hello_answer(h, h->randoms + 32, PSI_IN_SH13);
-    if (psi_hs13_keys(h)) return -1;
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    h->next = psi_server13;
-    at = psi_hs_begin(h, PSI_MSG_ENCRYPTED_EXTENSIONS);
     psi_ext_put_all(h, &h->flight, PSI_IN_EE);
-    psi_hs_end(h, at);
-    if (h->resumed) return psi_server13_end(h);
-    psi_auth_write_request(h);
-    psi_auth_write_chain(h);
-    h->server_scheme = h->scheme;
-    return psi_auth_sign(h, psi_auth_content(h, 1, buf), psi_none, psi_server13_end);
-}
-
-/* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
-static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_offer *o, psi_reader *point, int *twice)
-{
-    const psi_group *best = NULL;
-    size_t i;
-    *twice = 0;
-    for (i = tls->groups.count; i--;) {
-        psi_reader list = o->shares;
-        int seen = 0;
-        while (list.n) {
-            unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != tls->groups.items[i]->number) continue;
-            *twice |= seen++;
-            if (!psi_read_has(o->groups, number)) continue;
-            best = tls->groups.items[i];
-            *point = share;
-        }
-    }
-    return best;
+    return 0;
 }
 
 /* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). */
@@ -9161,20 +8697,15 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
     int i;
     t.hash.vtable->update(&t.hash.vtable, h->message, (size_t)(o->bound - h->message));
     t.hash.vtable->out(&t.hash.vtable, digest);
-    for (i = 1; identities.n && i <= 8 && !h->psk; i++) {
+    for (i = 1; identities.n && i <= 8 && !h->resumed; i++) {
         psi_reader ticket = psi_read_vector(&identities, 2, 1, 65535), theirs = psi_read_vector(&binders, 1, 1, 255);
-        psi_session *s = psi_ticket_read(h->tls, ticket);
         psi_read_number(&identities, 4); /* the ticket's age matters to early data only */
-        if (!s || s->suite->hash != h->suite->hash || !psi_server_accepts(h, s)) {
-            psi_session_free(s);
-            continue;
-        }
-        h->session = s;
-        psi_keys_binder(h->suite->hash, s->secret, digest, binder);
+        h->session = psi_server_recall(h, ticket, psi_none);
+        if (!h->session) continue;
+        psi_keys_binder(h->suite->hash, h->session->secret, digest, binder);
         if (theirs.n != h->suite->len || !psi_rec_equal(theirs.p, binder, theirs.n))
             return psi_hs_bad(h, PSI_ALERT_DECRYPT_ERROR, "hello resumes a session without knowing its secret");
-        h->psk = (uint8_t)i;
-        h->resumed = 1;
+        h->resumed = (uint8_t)i;
     }
     return 0;
 }
@@ -9184,60 +8715,71 @@ static int psi_server13_complete(psi_hs *h, const psi_offer *o)
 {
     const char *lacks = NULL;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
-    else if (!PSI_GOT(h, KEY_SHARE)) lacks = "hello lacks key_share";
+    else if (!o->shares.p) lacks = "hello lacks key_share";
     else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
-/* HelloRetryRequest: a key of this group is wanted. */
-static int psi_server13_retry(psi_hs *h, const psi_group *group)
+/* HelloRetryRequest has been written: everything begins again. */
+static int psi_server13_again(psi_hs *h)
 {
-    h->retried = h->psk ? 2 : 1;
-    psi_session_free(h->session);
-    h->session = NULL;
-    h->psk = h->resumed = 0;
-    h->k->kex.group = group;
-    psi_transcript_retry(&h->transcript, h->suite->hash);
-    psi_hello_answer(h, psi_hello_retry, PSI_IN_HRR);
     if (psi_hs_flush(h)) return -1;
     psi_hs_change_cipher_spec(h);
-    h->rec->skip = PSI_GOT(h, EARLY_DATA) ? PSI_REC_PLAIN : 0;
-    h->next = h->role->start;
+    h->next = h->role->program;
     return 0;
 }
 
-/* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
-static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+/* Chooses suite and group: that which we want most of those with a share, which goes to h->share, or of all that are offered. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
-    const psi_suite *suite = psi_server_suite(h->tls, o, PSI_TLS13, 0);
-    int twice;
-    *group = psi_server13_share(h->tls, o, point, &twice);
+    const psi_list *own = &h->tls->groups;
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
+    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    int twice = 0;
+    size_t i;
+    for (i = own->count; i--;) {
+        psi_reader list = o->shares;
+        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        while (list.n) {
+            unsigned number = psi_read_number(&list, 2);
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
+            if (number != own->items[i]->number) continue;
+            twice |= seen++;
+            if (may) best = own->items[i];
+            if (may) h->share = share;
+        }
+    }
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_group(h->tls, o)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!wanted) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
-    else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
+    else if (suite != h->suite || best != h->k->kex.group || (h->retried > 1 && !o->identities.n))
         return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
+    h->k->kex.group = best ? best : wanted;
+    h->regrouped = !best;
     return 0;
 }
 
 /* ClientHello of TLS 1.3. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group;
-    psi_reader point = psi_none;
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
+    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    psi_transcript_add(&h->transcript, h->message, psi_msg_size(h->message));
-    if (!psi_server_identity(h, o) && !h->psk) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    if (!group) return psi_server13_retry(h, psi_server_group(h->tls, o));
-    if (psi_hs_kex(h, group) || psi_hs_random(h, h->randoms + 32, 32) || psi_hs_exchange(h, point)) return -1;
-    return psi_server13_flight(h);
+    h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
+    if (!h->regrouped)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
+               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
+    h->retried = h->resumed ? 2 : 1;
+    psi_session_free(h->session);
+    h->session = NULL;
+    h->resumed = 0;
+    return 0;
 }
 
 /* --- the server: hello */
@@ -9267,9 +8809,9 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 {
     psi_offer o = PSI_ZERO;
     int failed;
-    if (psi_hs_turn(h)) return -1;
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
@@ -9277,10 +8819,6 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     h->offer = NULL;
     return failed;
 }
-
-static const psi_hs_row psi_server_start[] = {
-    {PSI_MSG_CLIENT_HELLO, 0, PSI_HELLO_MAX, psi_server_hello},
-    {0, 0, 0, NULL}};
 
 /* Remembers a session of TLS 1.2 that has an ID; the tickets of TLS 1.3 go out with the first data. */
 static void psi_server_finish(psi_hs *h)
@@ -9298,7 +8836,39 @@ static void psi_server_finish(psi_hs *h)
     psi_wipe(&s, sizeof s);
 }
 
-static PSI_UNUSED const psi_role psi_server = {1, psi_server_start, NULL, psi_server_finish};
+/* The handshake as a server sees it, of TLS 1.2 (RFC 5246 7.3) and 1.3 (RFC 8446 A.2). */
+static const psi_hs_row psi_server_program[] = {
+    PSI_THEIRS(CLIENT_HELLO, PSI_ROW_TURN, PSI_HELLO_MAX, psi_server_hello),
+    PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
+    PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
+    PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
+    PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_FIRST, psi_hs_write_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
+    PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
+    PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
+    PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
+    PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
+    PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
+    PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_resumption)),
+    PSI_OURS(NEW_SESSION_TICKET, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_TICKET, PSI_IF12(psi_server12_write_ticket)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_new_out),
+    PSI_OURS(FINISHED, PSI_ROW_12 | PSI_ROW_FULL, psi_hs_write_finished),
+    PSI_OURS(END, 0, NULL)
+};
+
+static PSI_UNUSED const psi_role psi_server = {1, psi_server_program, NULL, psi_server_finish};
 #ifdef PSOCKET_NO_SERVER
 #define PSI_SERVER ((const psi_role *)NULL)
 #else
@@ -9348,17 +8918,19 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
     return code;
 }
 
-/* The row of this message, if it may come now; else NULL. */
+/* The row that comes next if the peer sends this message. */
 static const psi_hs_row *psi_hs_find(const psi_hs *h, int message)
 {
     const psi_hs_row *row = h->next;
-    unsigned out = 0;
-    if (h->resumed) out |= PSI_ROW_FULL;
-    if (!h->chain.count) out |= PSI_ROW_PROOF;
-    if (!h->will_ticket) out |= PSI_ROW_TICKET;
-    if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE) out |= PSI_ROW_ASKED;
-    while (row->run && (row->when & out || (row->when & PSI_ROW_MAY && row->message != message))) row++;
-    return row->run && row->message == message ? row : NULL;
+    unsigned facts = PSI_ROW_MAY | PSI_ROW_TURN | PSI_ROW_OURS;
+    facts |= PSI_IS13(h) ? PSI_ROW_13 | PSI_ROW_FIRST : PSI_ROW_12;
+    facts |= h->resumed ? PSI_ROW_AGAIN | PSI_ROW_FIRST : PSI_ROW_FULL;
+    if (h->regrouped) facts |= PSI_ROW_RETRY;
+    if (h->asked) facts |= PSI_ROW_ASKED;
+    if (h->role->server ? h->chain.count != 0 : h->identity != NULL) facts |= PSI_ROW_PROOF;
+    if (h->will_ticket) facts |= PSI_ROW_TICKET;
+    while (row->when & ~facts || (row->when & PSI_ROW_MAY && row->message != message)) row++;
+    return row;
 }
 
 static int psi_hs_unexpected(psi_hs *h, int message)
@@ -9367,34 +8939,65 @@ static int psi_hs_unexpected(psi_hs *h, int message)
                        "the %s sent a message out of order (%s)", psi_hs_peer(h), psi_msg_name(message));
 }
 
-/* May a message of this kind and size come now? */
-static int psi_hs_expects(psi_hs *h, const psi_hs_row *row, int message, uint32_t size)
+/* A row of ours. A message that leaves a question is taken back. */
+static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
 {
-    int chain = message == PSI_MSG_CERTIFICATE;
-    if (!row) return psi_hs_unexpected(h, message);
-    if (size - 4 <= row->limit) return 0;
-    return psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
-                       chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
-                       psi_hs_peer(h), psi_msg_name(message));
+    int is_message = row->message <= 0xFF;
+    uint32_t start = h->flight.n, at = 0;
+    if (is_message) psi_write_number(&h->flight, row->message, 1);
+    if (is_message) at = psi_write_open(&h->flight, 3);
+    h->next = row + 1;
+    if (row->write) row->write(h);
+    if (h->question) {
+        h->next = row;
+        if (!h->flight.failed) h->flight.n = start;
+    } else if (is_message && h->state == PSI_HS_RUNNING) {
+        psi_write_close(&h->flight, at, 3);
+        if (!h->flight.failed) psi_transcript_add(&h->transcript, h->flight.p + start, h->flight.n - start);
+    }
 }
 
-/* Handles the messages that are whole, until one leaves a question. */
-static void psi_hs_messages(psi_hs *h)
+/* A row of the peer's: its message behind the first `at` bytes of what has come. Returns its size; 0: it is not whole, or must
+   not come. */
+static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
+{
+    const uint8_t *p = h->rec->part.p + at;
+    uint32_t left = h->rec->part.n - at, size = psi_msg_size(p);
+    int chain = *p == PSI_MSG_CERTIFICATE;
+    if (row->message != *p) {
+        psi_hs_unexpected(h, *p);
+    } else if (size - 4 > row->limit) {
+        psi_hs_fail(h, chain ? PSOCKET_CERT_LIMIT : PSOCKET_TLS_PROTOCOL,
+                    chain ? PSI_ALERT_BAD_CERTIFICATE : PSI_ALERT_DECODE_ERROR, "the %s's %s message is too long",
+                    psi_hs_peer(h), psi_msg_name(*p));
+    } else if (size <= left) {
+        h->message = p;
+        h->rest = left - size;
+        h->next = row + 1;
+        if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
+        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        psi_transcript_add(&h->transcript, p, size);
+        return size;
+    }
+    return 0;
+}
+
+/* Runs the program until a message of the peer's is missing, or there is a question. */
+static void psi_hs_run(psi_hs *h)
 {
     psi_writer *part = &h->rec->part;
-    uint32_t at = 0;
-    while (h->state == PSI_HS_RUNNING && !h->question && part->n - at >= 4) {
-        const uint8_t *p = part->p + at;
-        uint32_t size = psi_msg_size(p);
-        const psi_hs_row *row = psi_hs_find(h, p[0]);
-        if (psi_hs_expects(h, row, p[0], size) || part->n - at < size) break;
-        at += size;
-        h->message = p;
-        h->rest = part->n - at;
-        h->next = row + 1;
-        if (row->when & PSI_ROW_HASH) psi_transcript_add(&h->transcript, p, size);
-        row->run(h, psi_read_of(p + 4, size - 4));
-        h->message = NULL;
+    uint32_t at = 0, size;
+    while (h->state == PSI_HS_RUNNING && !h->question) {
+        const psi_hs_row *row = psi_hs_find(h, at < part->n ? part->p[at] : -1);
+        if (row->message == PSI_MSG_END) {
+            psi_hs_done(h);
+        } else if (row->when & PSI_ROW_OURS) {
+            psi_hs_write(h, row);
+        } else {
+            size = psi_hs_flush(h) || part->n - at < 4 ? 0 : psi_hs_read(h, row, at);
+            if (!size) break;
+            at += size;
+        }
     }
     h->rest = 0;
     if (h->transcript.bytes.failed) psi_hs_broken(h, PSOCKET_NOMEM);
@@ -9405,11 +9008,12 @@ static void psi_hs_messages(psi_hs *h)
 static int psi_hs_read_ccs(psi_hs *h, psi_reader m)
 {
     const psi_hs_row *row = psi_hs_find(h, PSI_MSG_CCS);
+    int due = row->message == PSI_MSG_CCS;
     int idle = h->version == PSI_TLS13 || (!h->version && !h->role->server && psi_tls_speaks(h->tls, PSI_TLS13));
-    if ((!row && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
-    if (!row) return 0;
+    if ((!due && !idle) || m.n != 1 || m.p[0] != 1) return psi_hs_unexpected(h, PSI_MSG_CCS);
+    if (!due) return 0;
     h->next = row + 1;
-    return row->run(h, m);
+    return psi_hs_new_in(h);
 }
 
 /* A whole record has come. */
@@ -9425,7 +9029,7 @@ static int psi_hs_record(psi_hs *h, const psi_rec_in *in)
                            "the peer sent data before the handshake was over");
     psi_write(&h->rec->part, in->data, in->len);
     if (h->rec->part.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    psi_hs_messages(h);
+    psi_hs_run(h);
     return 0;
 }
 
@@ -9466,25 +9070,25 @@ static int psi_hs_error(const psi_hs *h, psocket_error *e)
 static PSI_UNUSED int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port,
                                  psocket_error *e)
 {
-    psi_hs *h;
-    int code = PSOCKET_NOMEM;
+    psi_hs *h = NULL;
+    int code;
     *out = NULL;
     if (!role) return psi_err_code(e, PSOCKET_UNSUPPORTED);
+    if (role->server && !tls->identity_count) return psi_err_code(e, PSOCKET_TLS_NO_IDENTITY);
     h = (psi_hs *)psi_alloc(sizeof *h);
-    if (!h) return psi_err_code(e, code);
+    if (!h) return psi_err_code(e, PSOCKET_NOMEM);
     h->role = role;
-    h->next = role->start;
+    h->next = role->program;
     h->tls = psocket_tls_retain(tls);
     h->now = psi_tls_now(tls);
+    h->proven = h->now + PSI_SESSION_MOST;
     h->rec = (psi_rec *)psi_alloc(sizeof *h->rec);
     if (h->rec) {
         h->rec->server = (uint8_t)role->server;
         h->rec->max_in = h->rec->max_out = PSI_REC_PLAIN;
-        code = role->server && !tls->identity_count ? PSOCKET_TLS_NO_IDENTITY : 0;
+        if (!role->begin || !role->begin(h, name, port)) psi_hs_run(h);
     }
-    if (code) psi_err_code(e, code);
-    else if (role->begin) code = role->begin(h, name, port, e);
-    if (!code && h->state == PSI_HS_FAILED) code = psi_hs_error(h, e);
+    code = !h->rec ? psi_err_code(e, PSOCKET_NOMEM) : h->state == PSI_HS_FAILED ? psi_hs_error(h, e) : 0;
     if (code) psi_hs_free(h);
     else *out = h;
     return code;
@@ -9564,7 +9168,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
         verdict.cert_index = 0;
     }
     if (code) psi_auth_refuse(h, &verdict);
-    else psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 
@@ -9574,7 +9178,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
     if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
-    else if (!h->then(h)) psi_hs_messages(h);
+    else psi_hs_run(h);
     return 0;
 }
 
@@ -9601,17 +9205,17 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
     uint32_t lifetime = psi_read_number(&m, 4), age_add = psi_read_number(&m, 4);
     psi_reader nonce = psi_read_vector(&m, 1, 0, 255), ticket = psi_read_vector(&m, 2, 1, 65535);
     psi_reader extensions = psi_read_list(&m, &psi_ext_list);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (psi_ext_twice(extensions)) return PSI_ALERT_ILLEGAL_PARAMETER;
     s = r->tls && lifetime ? (psi_session *)psi_alloc(sizeof *s) : NULL;
     if (!s) return 0;
     psi_tlsinfo_read(r->info, s);
     psi_hs13_psk(r, nonce, s->secret);
     s->size = sizeof *s;
-    s->is_ticket = 1;
+    s->flags |= PSI_SESSION_TICKET;
     s->ticket = ticket;
     s->age_add = age_add;
-    if (s->name.n) psi_session_keep(r->tls, s, psi_tls_now(r->tls), lifetime);
+    if (s->name.n) psi_session_keep(r->tls, s, r->from, lifetime);
     psi_session_free(s);
     return 0;
 }
@@ -9620,12 +9224,12 @@ static PSI_APART int psi_late_ticket(psi_rec *r, psi_reader m)
 static int psi_late_update(psi_rec *r, psi_reader m, int last)
 {
     unsigned request = psi_read_number(&m, 1);
-    if (m.bad || m.n) return PSI_ALERT_DECODE_ERROR;
+    if (!psi_x509_end(m)) return PSI_ALERT_DECODE_ERROR;
     if (request > 1) return PSI_ALERT_ILLEGAL_PARAMETER;
     if (!last) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_key_update(&r->in);
     if (request) r->update = 1;
-    return ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+    return 0;
 }
 
 /* The longest message of a kind after the handshake, -1: there is none. In TLS 1.2 it is a wish to renegotiate. */
@@ -9654,51 +9258,43 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (p[0] == PSI_MSG_NEW_SESSION_TICKET) {
-            alert = psi_late_ticket(r, m);
-        } else if (p[0] == PSI_MSG_KEY_UPDATE) {
-            alert = psi_late_update(r, m, r->part.n == at);
-        } else {
+        if (r->version == PSI_TLS12) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
-            alert = ++r->quiet > PSI_REC_QUIET ? PSI_ALERT_UNEXPECTED_MESSAGE : 0;
+        } else {
+            alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
+        if (!alert && *p != PSI_MSG_NEW_SESSION_TICKET && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
-}
-
-/* An alert after the handshake: PSI_REC_END, PSI_REC_SKIP or an error. */
-static int psi_late_alert(const psi_rec *r, psi_rec_in *in)
-{
-    int fault = psi_rec_alert_fault(r, in), alert = in->len == 2 ? in->data[1] : 0;
-    if (fault == PSI_ALERT_UNEXPECTED_MESSAGE) return psi_rec_refuse(in, fault, "the peer sent a record out of order");
-    if (fault != PSI_ALERT_NONE) return psi_rec_refuse(in, fault, "the peer sent a malformed alert");
-    if (alert == PSI_ALERT_CLOSE_NOTIFY) return PSI_REC_END;
-    if (in->data[0] == PSI_REC_WARNING) return PSI_REC_SKIP;
-    in->alert = alert;
-    return PSOCKET_TLS_ALERT;
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_MORE, PSI_REC_DATA, PSI_REC_SKIP (perhaps
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert;
+    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
+    kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
-        kind = psi_late_alert(r, in);
+        alert = psi_rec_alert_fault(r, in);
+        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
-        kind = PSI_REC_SKIP;
         alert = psi_late_messages(r, in);
-        if (alert)
-            kind = psi_rec_refuse(in, alert, "the peer sent a handshake message that is malformed or out of order");
+        if (!alert) alert = PSI_ALERT_NONE;
+        why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
-        kind = psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer sent a record out of order");
-    } else {
-        kind = in->len ? PSI_REC_DATA : PSI_REC_SKIP;
+        alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    } else if (in->len) {
+        return PSI_REC_DATA;
     }
-    if (kind != PSI_REC_DATA) in->len = 0;
+    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    in->len = 0;
     return kind;
 }
 
@@ -9772,38 +9368,23 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
-/* Fills l with the entries of a table that text names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
-static int psi_tls_pick(psi_list *l, const char *what, const char *text, const psi_named *table, size_t count,
-                        psocket_error *e)
+/* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
+static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
     size_t i, n;
-    for (i = 0; !text && i < count; i++) l->items[l->count++] = &table[i];
+    for (i = 0; !text && i < 2 * PSI_NAMES; i++) { /* without the CPU's help AES is slower than ChaCha20 */
+        const psi_named *one = &psi_names[i % PSI_NAMES];
+        int first = one->aead == PSI_CHACHA && !psi_prim.fast_aes;
+        if (one->what == what && first == (i < PSI_NAMES)) l->items[l->count++] = one;
+    }
     for (; text; text = text[n] ? text + n + 1 : NULL) {
         n = strcspn(text, ":");
-        for (i = 0; i < count && (strlen(table[i].name) != n || memcmp(table[i].name, text, n)); i++) {}
-        if (i == count)
-            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", what, n < 100 ? (int)n
-                           : 100, text);
-        if (!psi_list_find(l, table[i].number)) l->items[l->count++] = &table[i];
-    }
-    return 0;
-}
-
-#define PSI_TLS_PICK(field, options, table) \
-    psi_tls_pick(&tls->field, #options, t->options, table, sizeof (table) / sizeof (table)[0], e)
-
-/* Without the CPU's help AES is slower than ChaCha20, whose suites go first then. */
-static int psi_tls_choose(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
-{
-    size_t i, k, n = 0;
-    if (PSI_TLS_PICK(suites, suites, psi_suites) || PSI_TLS_PICK(groups, groups, psi_groups) ||
-        PSI_TLS_PICK(schemes, sigalgs, psi_schemes))
-        return PSOCKET_INVALID;
-    for (i = 0; !t->suites && !psi_prim.fast_aes && i < tls->suites.count; i++) {
-        const psi_suite *s = tls->suites.items[i];
-        if (s->aead != PSI_CHACHA) continue;
-        for (k = i; k > n; k--) tls->suites.items[k] = tls->suites.items[k - 1];
-        tls->suites.items[n++] = s;
+        for (i = 0; i < PSI_NAMES; i++)
+            if (psi_names[i].what == what && strlen(psi_names[i].name) == n && !memcmp(psi_names[i].name, text, n)) break;
+        if (i == PSI_NAMES)
+            return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", option,
+                           n < 100 ? (int)n : 100, text);
+        if (!psi_list_find(l, psi_names[i].number)) l->items[l->count++] = &psi_names[i];
     }
     return 0;
 }
@@ -9832,10 +9413,12 @@ static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psoc
     return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
 }
 
-/* Copies the protocol names as they stand in a hello. */
-static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
+/* Copies what options list, protocol names as they stand in a hello. */
+static int psi_tls_copy_lists(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
     size_t i;
+    psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
+    psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
     for (i = 0; i < t->alpn_count; i++) {
         size_t n = t->alpn && t->alpn[i] ? strlen(t->alpn[i]) : 0;
         if (n < 1 || n > 255 || tls->alpn.n + n + 1 > 4096)
@@ -9843,7 +9426,7 @@ static int psi_tls_copy_alpn(psocket_tls *tls, const psocket_tls_options *t, pso
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
         psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    return tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+    return tls->pins.failed || tls->ticket_given.failed || tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -9862,27 +9445,13 @@ static int psi_tls_text(const void *text, size_t len, const char *path, const ch
     return r ? psi_err_os(e, r, os, "cannot read %s in %s", what, path) : 0;
 }
 
-/* Loads the private key and compares it with the certificate. */
-static int psi_tls_load_key(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
-{
-    psi_reader text;
-    char *file;
-    size_t n = 1;
-    int code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
-    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
-    if (file) psi_wipe(file, text.n);
-    psi_free(file);
-    if (code || psi_x509_key_matches(&to->key, to->chain.certs)) return code;
-    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
-    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
-                   n < to->chain.count ? ", which must come first in its chain" : "");
-}
-
+/* Loads the chain and the private key, and compares them. */
 static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
 {
     const psi_x509_cert *leaf;
     psi_reader text;
     char *file;
+    size_t n = 1;
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
@@ -9890,9 +9459,16 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       psi_read_of(leaf->der.p, leaf->der.n), psi_none, to->endpoint);
-    return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
+    if (from->ask) return psi_x509_usable(leaf, e);
+    code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
+    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
+    if (file) psi_wipe(file, text.n);
+    psi_free(file);
+    if (code || psi_x509_key_matches(&to->key, leaf)) return code;
+    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                   n < to->chain.count ? ", which must come first in its chain" : "");
 }
 
 static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
@@ -9959,14 +9535,12 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     tls->tickets = t->tickets < 0 ? 0 : t->tickets ? t->tickets : 2;
     tls->client_sessions.max = t->session_cache ? cache : PSI_SESSION_CLIENT;
     tls->server_sessions.max = t->session_cache ? cache : PSI_SESSION_SERVER;
-    if (!code) code = psi_tls_choose(tls, t, e);
+    if (!code) code = psi_tls_pick(&tls->suites, PSI_SUITE, "suites", t->suites, e);
+    if (!code) code = psi_tls_pick(&tls->groups, PSI_GROUP, "groups", t->groups, e);
+    if (!code) code = psi_tls_pick(&tls->schemes, PSI_SCHEME, "sigalgs", t->sigalgs, e);
     if (!code) code = psi_tls_versions(tls, t, e);
-    if (!code && t->spki_pin_count) psi_write(&tls->pins, t->spki_pins, t->spki_pin_count * 32);
-    if (tls->pins.failed) code = psi_err_code(e, PSOCKET_NOMEM);
-    if (!code) code = psi_tls_copy_alpn(tls, t, e);
+    if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code && t->ticket_key_count) psi_write(&tls->ticket_given, t->ticket_keys, t->ticket_key_count * PSI_TICKET_KEY);
-    if (tls->ticket_given.failed) code = psi_err_code(e, PSOCKET_NOMEM);
     if (!code) code = psi_trust_new(&tls->trust, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
@@ -10026,6 +9600,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     psocket_error verdict = PSI_ZERO;
     psi_x509_chain certs = PSI_ZERO;
     char host[256];
+    int64_t until = 0;
     int code;
     if (!chain) return psi_err_code(e, PSOCKET_INVALID);
     code = psi_tls_meant(&tls, e);
@@ -10038,7 +9613,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
-        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &verdict);
+        if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
@@ -10048,7 +9623,7 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
 }
 
 /* Format, policy; each session with its length in front; then the SHA-256 of all that, against damage. */
-static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 3};
+static const uint8_t psi_tls_format[8] = {'p', 's', 'o', 'c', 'k', 'e', 't', 4};
 
 #define PSI_TLS_SAVED_HEAD (sizeof psi_tls_format + 32)
 
@@ -10093,7 +9668,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (r.bad || !psi_session_read(one, &s) || !s.has_peer) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -10140,11 +9715,12 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 {
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_secret k;
     psi_writer w = PSI_ZERO;
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
         psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.has_peer && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
         if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
         memcpy(out, s.endpoint.p, s.endpoint.n);
         return (ptrdiff_t)s.endpoint.n;
@@ -10160,16 +9736,21 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     }
     if (r->version == PSI_TLS13) {
         if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
-        psi_keys_derive(hash, r->secret, label, NULL, secret);
+        psi_keys_ready(&k, hash, r->secret, r->out.suite->len);
+        psi_keys_derive(&k, hash, label, NULL, secret);
+        psi_keys_ready(&k, hash, secret, r->out.suite->len);
         psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
-        psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
+        psi_keys_expand(&k, "exporter", psi_read_of(digest, r->out.suite->len), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
+        psi_wipe(&k, sizeof k);
         return (ptrdiff_t)n;
     }
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_keys_ready(&k, hash, r->secret, 48);
+    psi_keys_prf(&k, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_wipe(&k, sizeof k);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
@@ -10198,38 +9779,30 @@ static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     memset(in, 0, sizeof *in);
     return PSOCKET_UNSUPPORTED;
 }
-static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e) { (void)in; psi_err_code(e, code); }
-
-static size_t psi_hs_room(psi_rec *r, int type, size_t n) { (void)r; (void)type; return n; }
-static size_t psi_hs_put(psi_rec *r, int type, const void *p, size_t n, uint8_t *to)
-{
-    (void)r; (void)type; (void)p; (void)n; (void)to;
-    return 0;
-}
-static void psi_rec_free(psi_rec *r) { (void)r; }
-static void psi_rec_relax(psi_rec *r) { (void)r; }
 static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
 {
     (void)role; (void)tls; (void)name; (void)port;
     *out = NULL;
     return psi_err_code(e, PSOCKET_UNSUPPORTED);
 }
-static void psi_hs_free(psi_hs *h) { (void)h; }
-static ptrdiff_t psi_hs_feed(psi_hs *h, uint8_t *p, size_t n) { (void)h; (void)p; (void)n; return 0; }
-static size_t psi_hs_output(psi_hs *h, const uint8_t **p) { (void)h; *p = NULL; return 0; }
-static void psi_hs_sent(psi_hs *h, size_t n) { (void)h; (void)n; }
-static int psi_hs_status(const psi_hs *h, psocket_error *e) { (void)h; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static const psocket_question *psi_hs_asks(const psi_hs *h) { (void)h; return NULL; }
-static int psi_hs_decide(psi_hs *h, int code) { (void)h; (void)code; return PSOCKET_INVALID; }
-static int psi_hs_signed(psi_hs *h, const void *p, size_t n) { (void)h; (void)p; (void)n; return PSOCKET_INVALID; }
-static void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info) { (void)h; *rec = NULL; *info = NULL; }
-static void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *out) { (void)i; (void)out; }
 static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
-static ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context, size_t context_len, void *out, size_t n)
-{
-    (void)r; (void)label; (void)context; (void)context_len; (void)out; (void)n;
-    return PSOCKET_UNSUPPORTED;
-}
+#define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
+#define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
+#define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
+#define psi_rec_free(r) ((void)(r))
+#define psi_rec_relax(r) ((void)(r))
+#define psi_hs_free(h) ((void)(h))
+#define psi_hs_feed(h, p, n) ((void)(h), (void)(p), (void)(n), 0)
+#define psi_hs_output(h, p) ((void)(h), *(p) = NULL, (size_t)0)
+#define psi_hs_sent(h, n) ((void)(h), (void)(n))
+#define psi_hs_status(h, e) ((void)(h), psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_hs_asks(h) ((void)(h), (const psocket_question *)NULL)
+#define psi_hs_decide(h, code) ((void)(h), (void)(code), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_signed(h, p, n) ((void)(h), (void)(p), (void)(n), psi_err_code(NULL, PSOCKET_INVALID))
+#define psi_hs_finish(h, rec, info) ((void)(h), *(rec) = NULL, *(info) = NULL)
+#define psi_tlsinfo_get(i, out) ((void)(i), (void)(out))
+#define psi_tls_export(r, label, context, len, out, n) \
+    ((void)(r), (void)(label), (void)(context), (void)(len), (void)(out), (void)(n), PSOCKET_UNSUPPORTED)
 
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt)
 {
@@ -10405,20 +9978,27 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
+/* Has the system watch this descriptor in one of the places of w, NULL: none. */
+static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want)
+{
+    psocket_fd fd = want ? want->fd : -1;
+    int os;
+    if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &os);
+    at->fd = fd;
+    at->owner = w;
+    return fd == -1 || at->events == want->events ? 0 : psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
+}
+
 /* Has the system watch exactly these n descriptors for w. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, r = 0, e;
-    if (n > 1 && !w->more) w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more);
-    if (n > 1 && !w->more) return PSOCKET_NOMEM;
-    for (i = 0; i < (w->more ? 1 + PSOCKET_POLLSET_MAX : 1); i++) {
-        psi_os_watch *at = i ? &w->more[i - 1] : &w->one;
-        int k = n > 1 ? i - 1 : i; /* which of fds it is for, if any */
-        psocket_fd fd = k >= 0 && k < n ? fds[k].fd : -1;
-        if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &e);
-        at->fd = fd;
-        at->owner = w;
-        if (fd != -1 && !r) r = psi_os_poller_ctl(&w->poller->os, at, fds[k].events, &e);
+    int i, r, e;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+        return PSOCKET_NOMEM;
+    r = psi_watch_put(w, &w->one, n == 1 ? fds : NULL);
+    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL);
+        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);
@@ -11041,18 +10621,12 @@ static int psi_sock_fill(psocket *s)
 
 /*--- sending */
 
-/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
-static int psi_sock_corked(psocket *s)
-{
-    int sent = psi_watch_did(&s->watch, PSI_DID_SEND);
-    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
-    return sent && s->nonblocking;
-}
-
-/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
+/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. What
+   is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
-    int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK, r = 0;
+    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
         r = psi_sock_flush(s);
@@ -11094,24 +10668,23 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     return r;
 }
 
-/* Carries a half-close on: 0 when done. */
+/* Carries on what goes out, and its end if there is to be one: 0 when all is out. */
 static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
             return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
-    if (s->end_out == PSI_FINISHING) {
-        if ((r = psi_sock_flush(s)) != 0) return r;
-        r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
-        if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
-        s->end_out = PSOCKET_CLOSED_HERE;
-    }
-    return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
+    if ((r = psi_sock_flush(s)) != 0 || !s->end_out) return r;
+    r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
+    if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
+    s->end_out = PSOCKET_CLOSED_HERE;
+    return 0;
 }
 
 /*--- dialling: RFC 8305 section 5 */
@@ -11131,79 +10704,48 @@ static void psi_dial_failed(psi_dial *d, int index, int code, int os)
     if (d->said >= sizeof d->why) d->said = sizeof d->why - 1;
 }
 
-static void psi_dial_won(psocket *s, psocket_fd fd, int index)
+/* Attempt i has reached the peer. */
+static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
     psi_hs *hs = d->hs;
-    int i;
-    for (i = 0; i < d->live; i++)
-        if (d->tries[i].fd == fd) d->tries[i].fd = -1;
-    s->peer = d->names->addrs[index];
+    psocket_fd fd = d->tries[i].fd;
+    d->tries[i].fd = -1;
+    s->peer = d->names->addrs[d->tries[i].index];
     psi_dial_free(d);
     psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
     s->of.hs = hs;
     s->due[0] = 0;
-    if (!hs) return;
+    if (!hs) return 0;
     s->state = PSI_HANDSHAKING;
     psi_sock_clock(s, 0);
+    return 0;
 }
 
-/* Begins an attempt. 0: connected; 1: under way; negative: failed. */
-static int psi_dial_try(psocket *s, int index, int64_t now)
+/* Begins the attempt at the next address. 1: it is under way; 0: it has been made, or has failed. */
+static int psi_dial_try(psocket *s, int64_t now)
 {
     psi_dial *d = s->of.dial;
-    const psi_addr *a = &d->names->addrs[index];
+    const psi_addr *a = &d->names->addrs[d->next];
     psi_addr local = d->set.local;
     psocket_fd fd;
     int os = 0, r = psi_os_socket(&fd, a->family, s->udp, &os);
     if (!r) r = psi_os_set(fd, a->family, s->udp, &d->set, &os);
-    if (!r && (local.family || local.port) && a->family != PSI_UNIX) {
+    if (!r && (local.family || local.port)) {
         if (!local.family) local.family = a->family;
         r = PSOCKET_ADDRESS_NOT_AVAILABLE;
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
-    if (!r && !s->udp) r = psi_os_connected(fd, &os);
-    if (r == 0) {
-        psi_dial_won(s, fd, index);
-        return 0;
-    }
-    if (r == PSOCKET_WANT_WRITE) {
+    if (!r || r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
-        d->tries[d->live++].index = index;
-        d->next_at = now + (d->set.opt.attempt_delay_ms > 0 ? d->set.opt.attempt_delay_ms : 250);
-        return 1;
+        d->tries[d->live++].index = d->next++;
+        d->next_at = now + (d->set.opt.attempt_delay_ms ? d->set.opt.attempt_delay_ms : 250);
+        return r != 0;
     }
     psi_os_close(fd);
-    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells when there is room */
-        d->next = index;
-        d->next_at = now + 20;
-        return 1;
-    }
-    psi_dial_failed(d, index, r, os);
-    return r;
-}
-
-/* Asks the attempts that are under way: 1 if one of them has won. */
-static int psi_dial_results(psocket *s, int64_t now)
-{
-    psi_dial *d = s->of.dial;
-    int i;
-    for (i = 0; i < d->live;) {
-        int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
-        if (r == 0) {
-            psi_dial_won(s, d->tries[i].fd, index);
-            return 1;
-        }
-        if (r == PSOCKET_WANT_WRITE) {
-            i++;
-            continue;
-        }
-        psi_os_close(d->tries[i].fd);
-        psi_dial_failed(d, index, r, os);
-        d->tries[i] = d->tries[--d->live];
-        d->next_at = now; /* a failure starts the next attempt at once */
-    }
+    if (r == PSOCKET_WANT_READ) d->next_at = now + 20; /* a path whose queue is full: no descriptor tells of room */
+    else psi_dial_failed(d, d->next++, r, os);
     return 0;
 }
 
@@ -11216,13 +10758,18 @@ static int psi_dial_lost(psocket *s)
     return psi_sock_end(s, code);
 }
 
+/* Is there an address to try, and room for the attempt? */
+static int psi_dial_more(const psi_dial *d)
+{
+    return d->next < d->names->count && d->live < PSI_DIAL_TRIES;
+}
+
 static int psi_dial_step(psocket *s)
 {
     psi_dial *d = s->of.dial;
     int64_t now;
-    int i;
+    int i, os = 0, code;
     if (s->state == PSI_RESOLVING) {
-        int code;
         if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
         if ((code = d->names->code) != 0) {
             psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
@@ -11233,10 +10780,21 @@ static int psi_dial_step(psocket *s)
     }
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
     now = psi_os_now();
-    if (psi_dial_results(s, now)) return 0;
-    while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
-        int index = d->next++;
-        if (psi_dial_try(s, index, now) == 0) return 0;
+    for (i = 0; i < d->live || (psi_dial_more(d) && now >= d->next_at);) {
+        if (i == d->live) {
+            if (psi_dial_try(s, now)) i++; /* it is under way */
+            continue;
+        }
+        code = s->udp ? 0 : psi_os_connect_result(d->tries[i].fd, &os);
+        if (!code) return psi_dial_won(s, i);
+        if (code == PSOCKET_WANT_WRITE) {
+            i++;
+            continue;
+        }
+        psi_os_close(d->tries[i].fd);
+        psi_dial_failed(d, d->tries[i].index, code, os);
+        d->tries[i] = d->tries[--d->live];
+        d->next_at = now; /* a failure starts the next attempt at once */
     }
     return d->live || d->next < d->names->count ? PSOCKET_WANT_WRITE : psi_dial_lost(s);
 }
@@ -11257,7 +10815,7 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
         fds[n].fd = d->tries[i].fd;
         fds[n++].events = PSOCKET_WRITE;
     }
-    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_until(ms, d->next_at);
+    if (psi_dial_more(d)) psi_until(ms, d->next_at);
     return n;
 }
 
@@ -11314,11 +10872,11 @@ static int psi_sock_hear(psocket *s)
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
-/* The handshake is over. 0 or PSOCKET_NOMEM. */
+/* The handshake is over. 0, or PSOCKET_NOMEM, which ends s. */
 static int psi_sock_secured(psocket *s)
 {
     psi_secure *t = (psi_secure *)psi_alloc(sizeof *t);
-    if (!t) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    if (!t) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
     psi_hs_finish(s->of.hs, &t->rec, &t->info);
     psi_hs_free(s->of.hs);
     s->of.tls = t;
@@ -11339,7 +10897,7 @@ static int psi_sock_handshake(psocket *s)
         int status = psi_sock_speak(s);
         if (!status) {
             status = psi_hs_status(s->of.hs, &e);
-            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
+            if (status == 0) return psi_sock_secured(s);
             if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
         if (status == PSOCKET_WANT_READ) {
@@ -11416,10 +10974,7 @@ static void psi_listen_end(psocket *s)
 static int psi_sock_step(psocket *s)
 {
     int r = 0;
-    if (s->state == PSI_OPEN) {
-        if (s->end_in && s->end_in == s->end_out) return s->end_in;
-        return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
-    }
+    if (s->state == PSI_OPEN) return s->end_in && s->end_in == s->end_out ? s->end_in : psi_sock_finish(s);
     if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
     if (s->state < PSI_HANDSHAKING) r = psi_dial_step(s);
     if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
@@ -11458,11 +11013,12 @@ static int psi_sock_told(psocket *s, int events)
     return events;
 }
 
-/* The descriptors to wait for and the time until which to, for s to get on with events. */
+/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the transport does not
+   say. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    int n, left = -1;
+    int i, k, n, left = -1;
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
@@ -11483,7 +11039,14 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     }
     n = s->io->wants(s->user, events, fds, cap, &left);
     if (left >= 0) psi_lower_ms(ms, left);
-    return n < cap ? n : cap;
+    if (n > cap) n = cap;
+    for (i = 1; i < n; i++) { /* the poller can watch a descriptor once */
+        for (k = 0; k < i && fds[k].fd != fds[i].fd;) k++;
+        if (k == i) continue;
+        fds[k].events |= fds[i].events;
+        fds[i--] = fds[--n];
+    }
+    return n < 0 ? (int)PSOCKET_OS : n;
 }
 
 /* Would a call that receives not wait? Reads if that must be known. */
@@ -11628,46 +11191,10 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
 }
 
 #ifdef PSOCKET_CHECK
-/*--- what must hold of every socket between calls */
-
-static void psi_check_ring(const psi_ring *r)
-{
-    uint32_t at = r->head, bytes = 0, most = 64; /* many chunks would cost time after each call */
-    if (!r->buf) {
-        PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
-        return;
-    }
-    PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
-    for (; at != r->end && most; at = psi_ring_payload(r, at) + psi_ring_get(r, at), most--) {
-        PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
-        bytes += psi_ring_get(r, at);
-    }
-    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen[0].bytes <= r->bytes && r->seen[1].bytes <= r->bytes);
-}
-
-/* Has it what its state asks for, and nothing else? */
-static void psi_check_state(const psocket *s)
-{
-    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
-    PSI_SURE((s->state > PSI_HANDSHAKING && !s->listens) || s->of.tls);
-    PSI_SURE((s->io != NULL) == moves && (!psi_sock_rec(s) || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listens && s->fd != -1));
-    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !psi_sock_unsent(s) && s->fd == -1);
-}
-
-static void psi_check_sock(const psocket *s)
-{
-    psi_check_ring(&s->ring);
-    psi_check_state(s);
-    PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    if (psi_sock_unsent(s)) PSI_SURE(s->of.tls->rec && s->of.tls->at < s->of.tls->len);
-    else PSI_SURE(!psi_sock_tls(s) || (!s->of.tls->at && !s->of.tls->len));
-    PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    if (s->watch.poller) PSI_SURE(s->watch.is_sock && s->state != PSI_CLOSED);
-    if (s->above) PSI_SURE(s->above->user == s);
-}
+#include PSOCKET_CHECK
 #else
 #define psi_check_sock(s) ((void)(s))
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*==================================================================================================
@@ -11685,10 +11212,12 @@ static psocket *psi_poll_sock(psocket_watch *w)
     return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
 }
 
-/* Something hot, or handed out last, which may have more? */
+/* Is there something to look at of which the system may not tell: hot, or a socket handed out last, which may have more? */
 static int psi_poll_busy(const psocket_poller *p)
 {
-    return p->given_count || p->hot.next != &p->hot;
+    int i = 0;
+    while (i < p->given_count && !(p->given[i] && p->given[i]->is_sock)) i++;
+    return i < p->given_count || p->hot.next != &p->hot;
 }
 
 static void psi_poll_report(psocket_watch *w, int events)
@@ -11723,7 +11252,7 @@ static int psi_poll_look(psocket_watch *w)
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    r = psi_watch_set(w, fds, n);
+    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
 }
@@ -11793,7 +11322,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     if (r) return r;
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
-    if (psi_poll_busy(p)) wait = 0;
+    if (p->given_count || psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
     n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
     if (n < 0) return n;
@@ -11834,27 +11363,6 @@ static void psi_poll_tell(psocket_watch *w)
         (s->state == PSI_OPEN && (events & ~w->one.events)))
         psi_watch_heat(w);
 }
-
-#ifdef PSOCKET_CHECK
-/* What must hold of every poller between calls. */
-static void psi_check_poller(const psocket_poller *p)
-{
-    const psi_link *at;
-    int i, hot = 0;
-    for (i = 0; i < p->count; i++) {
-        const psocket_watch *w = p->heap[i];
-        PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
-        PSI_SURE(!w->given || p->given[w->given - 1] == w);
-        PSI_SURE(w->is_sock || !w->more);
-        hot += w->link.next != NULL;
-    }
-    for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
-    PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
-    for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
-}
-#else
-#define psi_check_poller(p) ((void)(p))
-#endif
 
 /*--- public */
 
@@ -11998,7 +11506,7 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (end != INT64_MAX) psi_until(&ms, end);
-    n = psi_os_poll(fds, n, ms, &os);
+    if (n >= 0) n = psi_os_poll(fds, n, ms, &os);
     if (n < 0) return psi_sock_note(s, n, os, NULL);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
@@ -12026,12 +11534,6 @@ static int psi_public_begin(psocket *s, int ok)
     return 0;
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
-{
-    if (s->state == PSI_OPEN && (psi_sock_unsent(s) || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
-}
-
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
    is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
@@ -12049,7 +11551,7 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
         return 0;
     }
     if (s->nonblocking) return 0;
-    if (way == 0) psi_public_push(s);
+    if (way == 0) psi_sock_finish(s);
     *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
     return *r >= 0;
 }
@@ -12069,21 +11571,18 @@ static int psi_public_settle(psocket *s)
 
 /*--- making sockets */
 
-/* What these answer when there is no socket to ask. */
-static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
-{
-    if (!opt || !opt->error) return code;
-    psi_err_set(opt->error, code, os, what ? what : "");
-    psi_err_why(opt->error);
-    return code;
-}
-
-/* Reads what concerns datagrams: NULL, or what is wrong with it. */
-static const char *psi_public_groups(psi_os_settings *set)
+/* Reads what has to be read of the options: NULL, or what is wrong with them. */
+static const char *psi_public_options(psi_os_settings *set)
 {
     const psocket_options *o = &set->opt;
-    int any = o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop;
-    if (!o->udp) return any ? "broadcast and multicast are for UDP" : NULL;
+    if (o->timeout_ms < 0 || o->attempt_delay_ms < 0 || o->backlog < 0 || o->keepalive < 0 || o->multicast_ttl < 0)
+        return "timeout_ms, attempt_delay_ms, backlog, keepalive or multicast_ttl is negative";
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
+        return "local is no numeric address";
+    set->local.port = (uint16_t)o->local_port;
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+        return "broadcast and multicast are for UDP";
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "no such multicast_interface";
     if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
@@ -12091,50 +11590,44 @@ static const char *psi_public_groups(psi_os_settings *set)
     return NULL;
 }
 
-/* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
-static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
+/* Begins to make a socket: clears its place, reads opt. 0, or an error, which has been told. */
+static int psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
-    const psocket_options *o = &set->opt;
+    const char *wrong = out ? side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL : "no place for the socket";
+    int r = psi_os_start();
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
-    if (!out) return "no place for the socket";
-    *out = NULL;
-    if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
-    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
-    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
-        return "local is no numeric address";
-    set->local.port = (uint16_t)o->local_port;
-    return o->keepalive < 0 ? "keepalive is negative" : psi_public_groups(set);
+    if (out) *out = NULL;
+    if (r) return psi_err_code(set->opt.error, r);
+    if (!wrong) wrong = psi_public_options(set);
+    return wrong ? psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s", wrong) : 0;
 }
 
 /* NULL, or what is wrong with the host and port to connect to. */
-static const char *psi_public_target(const char *host, int port)
+static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
     if (!host || !*host) return "no host given";
-    if (psi_addr_path(host)) return port ? "a path has no port" : NULL;
-    return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    if (!psi_addr_path(host)) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static PSI_APART int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *address, int port)
 {
-    char what[240];
-    snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
-    return psi_public_fail(opt, PSOCKET_INVALID, 0, what);
+    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, address ? address : "", port);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
+    const char *wrong;
     psocket *s;
     psi_dial *d;
-    int r;
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
+    int r = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
+    if (r) return r;
+    if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
-        return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+        return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
@@ -12142,7 +11635,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if (r) {
         psi_free(d);
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? NULL : "bad host");
+        return r == PSOCKET_NOMEM ? psi_err_code(set.opt.error, r) : psi_err_os(set.opt.error, r, 0, "bad host");
     }
     d->port = port;
     d->set = set;
@@ -12241,44 +11734,47 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 {
     psi_os_settings set;
     psi_addr a;
-    char what[160] = "", where[80];
-    const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
-    int r, os = 0, any = !address || !*address;
+    char where[80];
+    const char *path, *wrong;
+    int os = 0, any = !address || !*address, r = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     psocket *s;
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if (r) return r;
     wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
-    if (wrong) return psi_public_refuse(opt, wrong, address, port);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+    if (wrong) return psi_public_refuse(&set, wrong, address, port);
     s = psi_sock_new(&set.opt, PSOCKET_SERVER, NULL);
-    if (!s) {
-        r = PSOCKET_NOMEM;
-    } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
+    if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
         psi_addr_print_port(&a, where);
-        snprintf(what, sizeof what, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
+        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
-        if ((r = psi_os_join(s->fd, &set, &os)) != 0) snprintf(what, sizeof what, "cannot join the group %.100s", opt->multicast_group);
+        r = psi_os_join(s->fd, &set, &os);
+        if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
         if (path) psi_os_unlink(path);
         psi_os_close(s->fd);
+        psi_err_code(set.opt.error, r);
     }
     if (!r) *out = s;
     else psi_sock_free(s);
-    return r ? psi_public_fail(opt, r, os, what) : 0;
+    return r;
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, side, opt);
-    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    *out = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
-    (*out)->io = t;
-    (*out)->user = user;
-    (*out)->udp = 0;
-    (*out)->state = PSI_OPEN;
+    psocket *s;
+    int r = psi_public_settings(&set, out, side, opt);
+    if (r) return r;
+    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants)
+        return psi_err_os(set.opt.error, PSOCKET_INVALID, 0, "no whole transport");
+    s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    s->io = t;
+    s->user = user;
+    s->udp = 0;
+    s->state = PSI_OPEN;
+    *out = s;
     return 0;
 }
 
@@ -12287,25 +11783,21 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, side, opt);
-    int r, os = 0, kind = 0, known;
-    if (!wrong && fd == -1) wrong = "no descriptor";
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
-        return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
+    int os = 0, kind = 0, known, r = psi_public_settings(&set, out, side, opt);
+    if (r) return r;
+    r = fd == -1 ? (int)PSOCKET_INVALID : psi_os_adopt(fd, &kind, &os);
+    if (r) return psi_err_os(set.opt.error, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
+    if (!s || (kind == PSI_OS_LISTENER && psi_public_listener(s, NULL, &set))) {
+        psi_sock_free(s);
+        return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    }
     psi_os_getname(fd, 0, &local, NULL, 0);
     known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
     s->udp = kind == PSI_OS_DATAGRAM;
-    if (kind != PSI_OS_LISTENER) {
-        psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
-    } else if (psi_public_listener(s, NULL, &set)) {
-        psi_sock_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
-    }
     s->fd = fd;
     s->family = local.family;
+    if (!s->listens) psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
     *out = s;
     return 0;
 }
@@ -12313,12 +11805,11 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
 PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *opt)
 {
     psocket_fd fd[2];
-    int r, os = 0;
-    if (a) *a = NULL;
-    if (b) *b = NULL;
-    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
-    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0)
-        return psi_public_fail(opt, r, os, "cannot make a pair");
+    psi_os_settings set;
+    int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
+    if (r) return r;
+    if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
@@ -12332,13 +11823,13 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
 {
     psocket *c = carrier;
+    psocket_error *e = opt ? opt->error : NULL;
     int r;
     if (out) *out = NULL;
     if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
-    if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch.poller)
-        return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+        return psi_err_os(e, PSOCKET_INVALID, 0, "nothing that could carry it");
+    if (c->state < PSI_OPEN || c->watch.poller)
+        return psi_err_os(e, PSOCKET_BUSY, 0, "the carrier is not connected yet, or in a poller");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12426,29 +11917,21 @@ static int psi_public_finish(psocket *s, int shut)
     if (r) return (int)psi_public_answer(s, r);
     if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (s->end_out < 0) r = psi_sock_finish(s); /* has been, or cannot be */
-        else if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-        else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
+        if (s->end_out >= 0 && psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        else r = psi_sock_finish(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
 
-PSOCKET_API int psocket_flush(psocket *s)
-{
-    return psi_public_finish(s, 0);
-}
-
-PSOCKET_API int psocket_shutdown(psocket *s)
-{
-    return psi_public_finish(s, 1);
-}
+PSOCKET_API int psocket_flush(psocket *s) { return psi_public_finish(s, 0); }
+PSOCKET_API int psocket_shutdown(psocket *s) { return psi_public_finish(s, 1); }
 
 /* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
    whatever has become of the socket. */
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
-    psi_public_push(s);
+    psi_sock_finish(s); /* what an earlier send or shutdown left, as far as it goes */
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
@@ -12547,10 +12030,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     return psi_public_answer(s, r);
 }
 
-PSOCKET_API size_t psocket_pending(const psocket *s)
-{
-    return s ? s->ring.bytes : 0;
-}
+PSOCKET_API size_t psocket_pending(const psocket *s) { return s ? s->ring.bytes : 0; }
 
 PSOCKET_API void psocket_close(psocket *s)
 {
@@ -12559,10 +12039,7 @@ PSOCKET_API void psocket_close(psocket *s)
     psi_check_sock(s);
 }
 
-PSOCKET_API void psocket_free(psocket *s)
-{
-    psi_sock_free(s);
-}
+PSOCKET_API void psocket_free(psocket *s) { psi_sock_free(s); }
 
 /*--- TLS */
 
@@ -12630,10 +12107,7 @@ PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
     return 0;
 }
 
-PSOCKET_API int psocket_istls(const psocket *s)
-{
-    return s && psi_sock_info(s);
-}
+PSOCKET_API int psocket_istls(const psocket *s) { return s && psi_sock_info(s); }
 
 /*--- state */
 
@@ -12729,10 +12203,7 @@ PSOCKET_API int psocket_isopen(psocket *s)
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
-PSOCKET_API int psocket_isudp(const psocket *s)
-{
-    return s && s->udp;
-}
+PSOCKET_API int psocket_isudp(const psocket *s) { return s && s->udp; }
 
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
@@ -12747,15 +12218,9 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
     psi_public_answer(s, 0);
 }
 
-PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
-{
-    if (s) s->nonblocking = on != 0;
-}
+PSOCKET_API void psocket_setnonblocking(psocket *s, int on) { if (s) s->nonblocking = on != 0; }
 
-PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
-{
-    return s ? s->fd : -1;
-}
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s) { return s ? s->fd : -1; }
 
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 {
@@ -12797,14 +12262,12 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
     if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
         return psi_public_wrong(s, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
+    if (n < 0) return (int)psi_public_answer(s, n);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
     return n;
 }
 
-PSOCKET_API int64_t psocket_now(void)
-{
-    return psi_os_now();
-}
+PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
@@ -13021,6 +12484,7 @@ struct psi_lua_sock {
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
     uint8_t asks;            /* its handshake has asked a question */
+    uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
 
 /* Made by tls and starttls. */
@@ -13738,6 +13202,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
     if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
@@ -13750,7 +13215,6 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
-        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
         psi_lua_append(op->ring, &t->link);
     }
 }
@@ -13811,7 +13275,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
         psi_lua_forget(op->vm, k);
     }
     if (r || op->again) return r;
-    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    if (event == PSOCKET_READ) k->due = ms && ms < INT_MAX ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
     return 0;
 }
@@ -13843,6 +13307,16 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
+/* Calls what is on the stack with k lent: finalizers cannot touch it meanwhile. */
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nargs, int nresults)
+{
+    int status;
+    k->lent = 1;
+    status = lua_pcall(L, nargs, nresults, 0);
+    k->lent = 0;
+    return status;
+}
+
 static int psi_lua_copy(lua_State *L)
 {
     const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
@@ -13860,7 +13334,7 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+/* Pushes a string of bytes that k has lent. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
@@ -13873,9 +13347,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, con
     loan.bytes = data;
     loan.len = len;
     vm->loan = &loan;
-    k->lent = 1;
-    status = lua_pcall(L, 1, 1, 0);
-    k->lent = 0;
+    status = psi_lua_lend(L, k, 1, 1);
     vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
@@ -14084,11 +13556,11 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
 
 /* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
    verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
-static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+static int psi_lua_push_question(lua_State *L)
 {
+    const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
-    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
@@ -14110,6 +13582,19 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
+}
+
+/* The same, in secure. */
+static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    int top = lua_gettop(L), status;
+    lua_pushcfunction(L, psi_lua_push_question);
+    lua_pushlightuserdata(L, k);
+    k->asks = 1;
+    status = psi_lua_lend(L, k, 1, LUA_MULTRET);
+    if (k->closing) psi_lua_shut(vm, k);
+    if (status) lua_error(L);
+    return lua_gettop(L) - top;
 }
 
 /* Begins the handshake that the arguments of secure describe. */
@@ -14141,7 +13626,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
     if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
         psi_lua_shut(op->vm, k);
@@ -14165,6 +13650,7 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    if (op->ring && !op->ring->prev) psi_lua_raise(L, "the queue has been collected");
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
@@ -14279,7 +13765,8 @@ static int psi_lua_take(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L), *k;
     psi_lua_vm *vm = psi_lua_here(L);
     int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
-    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r && vm->at && vm->ops++ >= 32 && !l->promised) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    l->promised = 0;
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
@@ -14585,7 +14072,7 @@ static int psi_lua_hasconnection(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L);
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
-        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        l->promised = 1;
         psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
@@ -15241,10 +14728,12 @@ static int psi_lua_items(lua_State *L)
 }
 
 /* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
-   others, or closed. */
+   others, or closed. If a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    psi_lua_wake_ring(psi_lua_here(L), ring);
+    if (psi_lua_named(L, "__gc")) ring->prev = NULL;
     return 0;
 }
 
@@ -15361,8 +14850,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
+    "local function over(due) return now() + 1e-7 >= due end\n" /* C rounds moments to whole milliseconds */
     "local function timed_out(due)\n"
-    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  if due and over(due) then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
     "end\n"
     /* In a task it also waits for descriptors and memory, which others may give back. */
@@ -15458,12 +14948,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
     "    return ok or begun\n"
     "  end\n"
-    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
+    /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
+    "      if not fine or s == nil and why ~= 'CLOSED_HERE' then rest(nil, 0, 0, now() + 0.05)\n"
     "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
@@ -15490,14 +14980,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or now() >= due then return live end\n"
+    "    if not live or happened or over(due) then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
     "  if seconds == nil then bad('number expected, got no value', 2) end\n"
     "  local due = now() + time(seconds)\n"
-    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "  repeat wait(nil, 0, 0, due) until over(due)\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
@@ -15618,6 +15108,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
+    psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);

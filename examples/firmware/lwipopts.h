@@ -4,7 +4,7 @@
 
 #define NO_SYS 0
 #define LWIP_SOCKET 1           /* psocket uses lwIP's sockets ... */
-#define LWIP_SOCKET_SELECT 1    /* ... and select, or poll */
+#define LWIP_SOCKET_POLL 1      /* ... and poll */
 #define LWIP_COMPAT_SOCKETS 0   /* by their lwip_ names */
 #define SO_REUSE 1              /* listen sets SO_REUSEADDR */
 #define LWIP_SO_RCVBUF 1

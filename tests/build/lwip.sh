@@ -36,6 +36,7 @@ cat >"$tmp/inc/lwipopts.h" <<'END'
 #endif
 #define SO_REUSE 1
 #define LWIP_SO_LINGER 1
+#define IPV6_FRAG_COPYHEADER 1
 #define LWIP_TCPIP_CORE_LOCKING 1
 #define LWIP_STATS 0
 #ifdef TEST_RUN /* on a Unix machine, with room for platform.c */
@@ -69,7 +70,7 @@ for compiler in 'gcc -std=gnu99' 'g++ -x c++ -std=c++11' 'arm-none-eabi-gcc -mcp
     # shellcheck disable=SC2086
     {
         check "$who: all" $c $all "$tmp/impl.c"
-        check "$who: select" $c $all -DLWIP_SOCKET_POLL=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
+        check "$who: no select" $c $all -DLWIP_SOCKET_SELECT=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
         check "$who: lwip_ names only" $c $all -DLWIP_COMPAT_SOCKETS=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
         check "$who: IPv4 only, no loopback" $c -DLWIP_NETIF_LOOPBACK=0 -DLWIP_IPV6=0 -DPSOCKET_NO_TLS "$tmp/impl.c"
         check "$who: multicast" $c $all -DLWIP_IGMP=1 -DLWIP_IPV6_MLD=1 -DLWIP_MULTICAST_TX_OPTIONS=1 -DPSOCKET_NO_TLS "$tmp/impl.c"
@@ -99,8 +100,6 @@ out="-second_address_wins_over_a_black_hole -all_refused_lists_each -listen_argu
     -udp_peers -typed_ends -full_ring_is_watched_again -ring_is_bounded -removed_within_a_batch -descriptors_run_out
     -reset_in_the_middle_of_a_blocking_send -waiting_to_connect_is_idle -unix_sockets -null_everywhere"
 api() { # SWITCHES
-    no=$out
-    case "$*" in *POLL=0*) no="$out -foreign_descriptor -pollset_in_a_poll_loop" ;; esac # they poll themselves
     inc="-Itests/build/foreign -include tests/build/foreign/foreign.h -I. -Itests -I$tmp/inc -I$port/include -I$L/src/include"
     # shellcheck disable=SC2086
     check "api $*: psocket" gcc -std=gnu99 -O1 -g -w -DTEST_RUN "$@" -DLWIP_COMPAT_SOCKETS=0 -DPSOCKET_LWIP -DPSOCKET_NO_TLS -DPSOCKET_IMPLEMENTATION \
@@ -109,20 +108,17 @@ api() { # SWITCHES
         # shellcheck disable=SC2086
         check "api $*: ${t}_test builds" gcc -std=gnu99 -O1 -g -w -DTEST_RUN "$@" $inc -o "$tmp/api" "tests/api/${t}_test.c" "$tmp/psocket.o" "$tmp"/obj/*.o -pthread
         # shellcheck disable=SC2086
-        check "api $*: ${t}_test" timeout 100 "$tmp/api" $no
+        check "api $*: ${t}_test" timeout 100 "$tmp/api" $out
     done
 }
-for d in -DLWIP_SOCKET_POLL=1 -DLWIP_SOCKET_POLL=0; do
-    # shellcheck disable=SC2086
-    {
-        check "lwIP $d: builds" build_lwip $all $d
-        check "platform $d: builds" gcc -O1 -Wall -Wextra -Wno-unused-function -DTEST_RUN -DPSOCKET_LWIP $all $d -I. -isystem "$tmp/inc" \
-            -isystem "$port/include" -isystem "$L/src/include" -o "$tmp/platform" tests/build/platform.c "$tmp"/obj/*.o -pthread
-    }
-    check "platform $d: runs" timeout 100 "$tmp/platform"
-    # shellcheck disable=SC2086
-    api $all $d
-done
+# shellcheck disable=SC2086
+{
+    check "lwIP: builds" build_lwip $all
+    check "platform: builds" gcc -O1 -Wall -Wextra -Wno-unused-function -DTEST_RUN -DPSOCKET_LWIP $all -I. -isystem "$tmp/inc" \
+        -isystem "$port/include" -isystem "$L/src/include" -o "$tmp/platform" tests/build/platform.c "$tmp"/obj/*.o -pthread
+    check "platform: runs" timeout 100 "$tmp/platform"
+    api $all
+}
 # A poller can be woken without a loopback interface, lwIP's default, and without UDP.
 for d in '' -DLWIP_UDP=0\ -DLWIP_DNS=0\ -DLWIP_DHCP=0; do
     # shellcheck disable=SC2086

@@ -115,6 +115,40 @@ TEST(abandoned_lookups_do_not_count)
     for (i = 0; i < 8; i++) psocket_free(s[i]);
 }
 
+/* More than there are helper threads: the place of each that is given up is the next one's at once. */
+TEST(many_abandoned_lookups_do_not_count)
+{
+    enum { MANY = 130 };
+    psocket *s[MANY];
+    int i;
+    silent_ones(s, MANY, 0); /* some of them queue */
+    for (i = 0; i < MANY; i++) psocket_free(s[i]);
+    quick("good.example", 1000);
+    silent_ones(s, MANY, 0);
+    for (i = 0; i < MANY; i++) psocket_close(s[i]);
+    quick("good.example", 1000);
+    for (i = 0; i < MANY; i++) psocket_free(s[i]);
+}
+
+/* One that queues behind others has its turn as soon as they are given up. */
+TEST(the_queue_moves_up)
+{
+    enum { MANY = 130 };
+    psocket *s[MANY], *good = NULL;
+    psocket_options o = net_options(1);
+    int64_t start;
+    int i;
+    silent_ones(s, MANY, 0);
+    CHECK_INT(psocket_connect(&good, "good.example", 1, &o), 0); /* where nobody listens */
+    CHECK_INT(psocket_step(good), PSOCKET_WANT_READ);
+    for (i = 0; i < MANY; i++) psocket_free(s[i]);
+    start = check_now_ms();
+    while (psocket_step(good) >= PSOCKET_WANT_WRITE && check_now_ms() - start < 2000) psocket_wait(good, PSOCKET_WRITE, 100);
+    CHECK_INT(psocket_step(good), PSOCKET_REFUSED);
+    CHECK(check_now_ms() - start < 1000);
+    psocket_free(good);
+}
+
 /* As many as the helper threads, all of them still wanted: what comes after them is answered before they are. */
 TEST(the_first_do_not_starve_the_rest)
 {

@@ -412,6 +412,7 @@ static kit_end *client(psocket_tls *tls)
         start(h);
         feed_message(c, 22, p, n);
         CHECK_INT(h->k->kex.group->number, 23);
+        h->offered = 0xFFFFFFFFu;
         begin(h);
     }
     bytes(t->client_key, h->k->kex.scalar);
@@ -474,10 +475,12 @@ static void as_client(psocket_tls *tls)
         psi_session facts;
         psi_tlsinfo *info;
         const void *data;
-        psi_keys_expand(br_sha256_ID, psi_sock_rec(c->s)->seed, "resumption", psi_read_of("\0\0", 2), psk, 32);
+        psi_secret ready;
+        psi_keys_ready(&ready, br_sha256_ID, psi_sock_rec(c->s)->seed, 32);
+        psi_keys_expand(&ready, "resumption", psi_read_of("\0\0", 2), psk, 32);
         same(psk, 32, psk_of_3, "the PSK");
         psi_tlsinfo_read(psi_sock_info(c->s), &facts);
-        facts.has_peer = 1; /* or the ticket is not worth keeping */
+        facts.flags |= PSI_SESSION_PEER; /* or the ticket is not worth keeping */
         facts.not_after = kit_time + 1000;
         info = psi_tlsinfo_new(&facts);
         REQUIRE(info != NULL);
@@ -521,7 +524,7 @@ static kit_end *server(psocket_tls *tls)
     bytes(t->server_key, h->k->kex.scalar);
     CHECK(!psi_hs_exchange(h, share(t->retry ? again : hello, t->retry ? again_len : hello_len)));
     if (t->section == 4) {
-        h->psk = 1;
+        h->resumed = 1;
         h->session = (psi_session *)psi_alloc(sizeof *h->session);
         if (!h->session) abort();
         memset(h->session, 0, sizeof *h->session);
