@@ -12266,7 +12266,8 @@ PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
- * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, and the socket's `limit` and `polled`.
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, the socket's `limit` and `polled`, and
+ * psi_os_poll for a sleep.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
@@ -12478,6 +12479,7 @@ struct psi_lua_sock {
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
     uint8_t asks;            /* its handshake has asked a question */
+    uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
 
 /* Made by tls and starttls. */
@@ -13223,17 +13225,11 @@ static int psi_lua_patience(int64_t due)
 /* Waits where nothing can yield, for a signal, too. */
 static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
-    int ms = psi_lua_patience(op->due);
-    psocket_poller *p = NULL;
-    psocket_watch *signals = NULL;
-    const psocket_event *events;
+    int ms = psi_lua_patience(op->due), os;
     if (op->soon) return;
     if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
-    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
-    if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
-    psocket_watch_free(signals);
-    psocket_poller_free(p);
+    else psi_os_poll(NULL, 0, ms, &os);
     lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
     lua_call(L, 0, 0);
 }
@@ -13274,7 +13270,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
         psi_lua_forget(op->vm, k);
     }
     if (r || op->again) return r;
-    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    if (event == PSOCKET_READ) k->due = ms && ms < INT_MAX ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
     return 0;
 }
@@ -13623,6 +13619,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->event = PSOCKET_WRITE;
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(op->vm, k);
     if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
@@ -13763,7 +13760,8 @@ static int psi_lua_take(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L), *k;
     psi_lua_vm *vm = psi_lua_here(L);
     int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
-    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r && vm->at && vm->ops++ >= 32 && !l->promised) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    l->promised = 0;
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
@@ -13860,17 +13858,21 @@ static void psi_lua_push_seconds(lua_State *L, int ms)
     else lua_pushnumber(L, (lua_Number)ms / 1000);
 }
 
-/* plan(socket, ...), with the arguments of starttls: nothing if it uses TLS already. Else true; the settings, unless they are
-   to be made; a timeout in seconds; the options, if they say more than that; and which argument they are. */
+/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy; else true; the
+   settings, unless they are to be made; a timeout in seconds; the options, if they say more than that; and which argument
+   they are. */
 static int psi_lua_plan(lua_State *L)
 {
     enum { TARGET = 2, NONE = 5 };
-    const psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_self(L);
     int server = psocket_getside(k->s) == PSOCKET_SERVER, type = server ? LUA_TTABLE : LUA_TSTRING, at = TARGET, n = 0;
     psi_lua_source from = { 3, 0, 0, 't' };
     psi_lua_options all;
     lua_settop(L, NONE);
-    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) return 0;
+    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     if (!psi_lua_settings_at(L, TARGET)) {
         if (lua_type(L, TARGET) != type)
             psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
@@ -13878,9 +13880,14 @@ static int psi_lua_plan(lua_State *L)
         at = psi_lua_settings_at(L, 3) ? 3 : NONE;
         if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
     }
-    if (at != NONE) from.arg = at + 1;
+    if (at != NONE) { /* what such settings do not say would be ignored */
+        from.arg = at + 1;
+        from.taker = 'c';
+    }
     all.o.timeout_ms = -1;
     if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
+    if (k->asks || psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_READ | PSOCKET_WRITE))
+        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
     if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
@@ -14060,7 +14067,7 @@ static int psi_lua_hasconnection(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L);
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
-        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        l->promised = 1;
         psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
@@ -14642,7 +14649,9 @@ static int psi_lua_turn(lua_State *L)
     lua_settop(L, 2);
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
+    lua_pushthread(L); /* a task that others have resumed, or whose __close handlers are run */
+    if (S->inside || (!PSI_LUA_YIELDABLE(L) && psi_lua_find_task(L, table, table + 1)))
+        return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
     if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
     for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
@@ -14800,7 +14809,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
     "local function starttls(s, a, b, c)\n"
     "  local plain, t, seconds, options, arg = C.plan(s, a, b, c)\n"
-    "  if not plain then return nil end\n"
+    "  if plain == false then return nil end\n"
+    "  if not plain then return nil, t, seconds end\n"
     "  local certs, message, why = type(a) == 'table' and a or nil, nil, nil\n"
     "  if not t and (certs or options) then\n"
     "    t, message, why = cached(options, arg, certs)\n"
@@ -14835,8 +14845,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
+    "local function over(due) return now() + 1e-7 >= due end\n" /* C rounds moments to whole milliseconds */
     "local function timed_out(due)\n"
-    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  if due and over(due) then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
     "end\n"
     /* In a task it also waits for descriptors and memory, which others may give back. */
@@ -14964,14 +14975,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or now() >= due then return live end\n"
+    "    if not live or happened or over(due) then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
     "  if seconds == nil then bad('number expected, got no value', 2) end\n"
     "  local due = now() + time(seconds)\n"
-    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "  repeat wait(nil, 0, 0, due) until over(due)\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
