@@ -1115,10 +1115,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
 }
 
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
-
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
     SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
@@ -1651,7 +1647,6 @@ typedef uint8_t psi_os_octet;
 #define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
 #define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
-#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
 #endif
 
 /*--- one body for all: time, randomness */
@@ -2149,12 +2144,33 @@ static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is a number. */
+#ifdef PSI_OS_MREQ
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
+#endif
+
+/* Joins a group over IPv4 at an interface; NULL: multicasts leave there. */
+static int psi_os_group4(psocket_fd fd, const uint8_t *group, uint32_t index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (psi_os_mreq_at(&m, index)) return -1;
+    if (!group) return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    memcpy(&m.imr_multiaddr, group, 4);
+    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+}
+
+/* Sets one that is a number, in the shape that the system has for it. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
     psi_os_octet octet = (psi_os_octet)value;
-    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
-    return psi_os_setopt(fd, level, name, &value, sizeof value);
+#ifdef _WIN32
+    if (level == SOL_SOCKET && name == SO_KEEPALIVE) return psi_os_keepalive(fd, value);
+#endif
+    if (level != IPPROTO_IP) return psi_os_setopt(fd, level, name, &value, sizeof value);
+    if (name == IP_MULTICAST_IF) return psi_os_group4(fd, NULL, (uint32_t)value);
+    return psi_os_setopt(fd, level, name, &octet, sizeof octet);
 }
 
 /* Reads one of the socket's own options, of level SOL_SOCKET. */
@@ -2402,34 +2418,15 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
-#ifdef PSI_OS_MREQ
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
-#endif
-
-/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
-static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
-{
-    psi_os_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.imr_multiaddr, set->group.ip, 4);
-    if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
-    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
-}
-
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
     enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
     static const struct { uint16_t is, level, name; } table[] = {
-#ifndef _WIN32
         { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
-#ifdef TCP_KEEPIDLE
+#if defined(TCP_KEEPIDLE) && !defined(_WIN32)
         { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
-#endif
 #endif
         { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
         { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
@@ -2443,25 +2440,22 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
     const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
                            (int)set->interface_index };
     size_t i;
-    int r;
     if (family == PSI_UNIX) return 0;
-    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    r = !udp && alive && psi_os_keepalive(fd, alive);
-    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
-        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
-        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
-        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
-        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
-        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
+    if ((unsigned)o->multicast_ttl > 255) return PSOCKET_INVALID;
+    for (i = 0; i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level; /* 0: IPv4 */
+        if (!values[is] || (is < CAST) == (udp != 0) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!psi_os_setint(fd, level, table[i].name, is == NOLOOP ? 0 : values[is])) continue;
+        if (level || family != PSI_IP6) return psi_os_why(os); /* IPv6 may reach IPv4 groups, but need not */
     }
-    return r ? psi_os_why(os) : 0;
+    return 0;
 }
 
 /* Joins the group of the settings, if they have one. */
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, group->ip, set->interface_index) : 0;
     if (group->family == PSI_IP6) {
 #ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
@@ -3153,7 +3147,8 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
+/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+#define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
