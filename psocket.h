@@ -8053,6 +8053,7 @@ static int psi_hs_tell(psi_hs *h)
     uint8_t digest[PSI_HASH_MAX];
     const psi_x509_cert *leaf = h->chain.certs;
     if (h->info) return 0;
+    s.proven = h->proven;
     if (h->resumed) {
         s = *h->session;
         psi_wipe(s.secret, sizeof s.secret);
@@ -8069,7 +8070,6 @@ static int psi_hs_tell(psi_hs *h)
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
-    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
